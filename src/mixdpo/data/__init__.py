@@ -1,0 +1,1 @@
+"""Preference data: loading, validating, tokenising and batching pairs. Knows nothing of models."""
