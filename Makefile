@@ -1,0 +1,51 @@
+# Two commands do everything on a fresh machine with Python 3.10 or newer: `make demo` and `make test`.
+PYTHON ?= python3
+# Set TORCH to the build that suits your machine, for example TORCH="torch --index-url https://download.pytorch.org/whl/cpu".
+TORCH ?= torch==2.13.0
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test install lint format types check clean
+
+demo: $(VENV)/.installed-demo
+	$(BIN)/mixdpo demo
+
+test: install
+	$(BIN)/python -m pytest
+
+install: $(VENV)/.installed-dev
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: install
+	$(BIN)/mypy
+
+check: lint types test
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo "mixdpo needs Python 3.10 or newer; set PYTHON=/path/to/python3" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# PyTorch first and by itself, so that no other package's requirement picks its build.
+$(VENV)/.torch: $(BIN)/python
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet $(TORCH)
+	touch $@
+
+$(VENV)/.installed-demo: $(VENV)/.torch pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable ".[demo]"
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.torch pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

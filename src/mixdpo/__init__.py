@@ -1,0 +1,40 @@
+"""mixdpo: difficulty-aware preference optimisation of language models.
+
+The method: arXiv 2602.00954. Names are imported when first used, so that `import mixdpo` and the command line's
+help do not wait for PyTorch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mixdpo.config import MixDPOConfig as MixDPOConfig
+    from mixdpo.data import load_pairs as load_pairs
+    from mixdpo.difficulty import score as score
+    from mixdpo.plan import PLANS as PLANS
+    from mixdpo.plan import Plan as Plan
+    from mixdpo.plan import PlanSettings as PlanSettings
+    from mixdpo.plan import make_plan as make_plan
+    from mixdpo.trainer import MixDPOTrainer as MixDPOTrainer
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "MixDPOConfig": "mixdpo.config",
+    "MixDPOTrainer": "mixdpo.trainer",
+    "PLANS": "mixdpo.plan",
+    "Plan": "mixdpo.plan",
+    "PlanSettings": "mixdpo.plan",
+    "load_pairs": "mixdpo.data",
+    "make_plan": "mixdpo.plan",
+    "score": "mixdpo.difficulty",
+}
+__all__ = [*_HOME, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'mixdpo' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)

@@ -1,0 +1,7 @@
+"""`python -m mixdpo`, for `accelerate launch -m mixdpo train ...`."""
+
+import sys
+
+from mixdpo.cli import main
+
+sys.exit(main())

@@ -1,0 +1,64 @@
+"""Alarms: is the very first loss what it must be, does SFT train at all, do chosen answers lose likelihood."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from mixdpo.data.collate import PairBatch
+from mixdpo.errors import RunError
+from mixdpo.plan import BUCKETS
+from mixdpo.step import StepResult
+
+LEAST_SFT_MASS = 0.02
+"""Below this share of the learning-rate mass the SFT-routed pairs hardly train."""
+
+# Two forward passes of the same answer in other batch shapes differ by rounding: measured on SmolLM2-135M, up to
+# 0.02 nats per square root of a token in bfloat16 and 1e-5 in float32; the bounds leave a factor of five.
+_NOISE_NATS_PER_ROOT_TOKEN = {"bf16": 0.1, "fp32": 1e-4}
+
+
+def check_first_loss(result: StepResult, batch: PairBatch, expected: float, beta: float, precision: str) -> None:
+    """Stop a run whose first preference loss is not the loss of an untrained policy.
+
+    While the policy equals the reference, both log-ratios are 0 up to rounding, so the sigmoid loss is ln 2. Any
+    other value means that policy and reference saw other weights, tokens or settings.
+
+    Raises:
+        RunError: the mean loss of the batch's preference pairs is further from `expected` than rounding allows.
+    """
+    index = (batch["preference"] & (batch["weight"] > 0)).nonzero()[:, 0]
+    if not len(index):
+        return
+    loss = float(result.preference[index].mean())
+    tokens = batch["chosen_tokens"][index] + batch["rejected_tokens"][index]
+    noise = _NOISE_NATS_PER_ROOT_TOKEN["fp32" if precision == "fp32" else "bf16"] * float(tokens.sqrt().mean())
+    allowed = 1e-3 + beta * noise
+    if not abs(loss - expected) <= allowed:
+        ratios = torch.stack([result.pairs.chosen_log_ratio[index], result.pairs.rejected_log_ratio[index]])
+        raise RunError(
+            f"the first preference loss is {loss:.4f} instead of {expected:.4f} (allowed difference {allowed:.4f}): "
+            f"the policy differs from its reference before any step, by {float(ratios.abs().mean()):.2f} nats per "
+            "answer. The reference comes from other weights, tokens or precision than the policy; start from "
+            "the reference's weights or give the reference as ref_model"
+        )
+
+
+def sft_mass_warning(mass: Mapping[str, float], phase_schedule: str) -> str | None:
+    """Return a warning if SFT-routed pairs get so little of the learning rate that they hardly train."""
+    share = mass.get("sft")
+    if share is None or share >= LEAST_SFT_MASS:
+        return None
+    advice = (
+        "set phase_schedule: rewarmed to give them a schedule of their own, or mix the routes with order: shuffled"
+        if phase_schedule == "shared"
+        else "raise the share of hard pairs"
+    )
+    return f"SFT-routed pairs get {share:.2%} of the learning-rate mass and will hardly train; {advice}"
+
+
+def displaced_buckets(metrics: Mapping[str, float], bound: float) -> dict[str, float]:
+    """Return the buckets whose mean chosen log-probability fell more than `bound` nats under the reference."""
+    changes = {bucket: metrics.get(f"displacement/chosen/{bucket}", 0.0) for bucket in BUCKETS}
+    return {bucket: change for bucket, change in changes.items() if change < -bound}

@@ -1,0 +1,24 @@
+"""The recipe keys that each verb reads, for `--help`."""
+
+from __future__ import annotations
+
+from mixdpo.config import MixDPOConfig
+from mixdpo.data import DataSettings
+from mixdpo.model import ModelSettings
+from mixdpo.recipe import PlanSection, setting_lines
+
+
+def settings_help(verb: str) -> str:
+    """Return the settings of `plan` or `train` with defaults and units, one per line."""
+    lines = ["Settings (keys of a recipe, or options):", ""]
+    if verb == "train":
+        lines += [*setting_lines(ModelSettings, "model"), ""]
+    lines += [*setting_lines(DataSettings, "data"), "", *setting_lines(PlanSection, "plan"), ""]
+    if verb == "train":
+        lines += [
+            *setting_lines(MixDPOConfig, "train", own_only=True),
+            "--train.KEY  every other field of transformers.TrainingArguments",
+            "--peft.KEY  LoRA adapters: every field of peft.LoraConfig, such as r, lora_alpha, target_modules",
+            "--eval_data.KEY  pairs to measure on: the same fields as data",
+        ]
+    return "\n".join("  " + line if line.startswith("--") else line for line in lines)

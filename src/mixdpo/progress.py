@@ -1,0 +1,110 @@
+"""A progress bar with a rate in pairs per second and the time left; plain lines where there is no terminal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+_SHOWN = {
+    "loss": "loss",
+    "rewards/accuracies": "accuracy",
+    "rewards/margins": "margin",
+    "learning_rate": "lr",
+}
+
+
+def _bar(console: Console) -> Progress:
+    return Progress(
+        TextColumn("[bold]{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=console,
+    )
+
+
+class TrainingProgress(TrainerCallback):
+    """Shows the run's progress on standard error, on the main process only."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True)
+        self._progress: Progress | None = None
+        self._begin = (0, 0.0)
+
+    @staticmethod
+    def reference_bar(name: str) -> Callable[[int, int], None]:
+        """Return a function `(pairs done, pairs in all)` that shows the reference pass of data set `name`."""
+        console = Console(stderr=True)
+        begin = time.perf_counter()
+        progress = _bar(console) if console.is_terminal else None
+        task = progress.add_task(f"reference ({name})", rate="", note="") if progress else None
+
+        def show(done: int, total: int) -> None:
+            rate = f"{done / (time.perf_counter() - begin):.2f} pairs/s"
+            if progress is None:
+                if done == total:
+                    console.print(f"reference ({name}): {total} pairs, {rate}")
+                return
+            progress.start()
+            progress.update(task, completed=done, total=total, rate=rate)  # type: ignore[arg-type]
+            if done == total:
+                progress.stop()
+
+        return show
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Open the bar."""
+        self._begin = (state.global_step, time.perf_counter())
+        if state.is_world_process_zero and self._console.is_terminal:
+            self._progress = _bar(self._console)
+            self._task = self._progress.add_task(
+                "training", completed=state.global_step, total=state.max_steps, rate="", note=""
+            )
+            self._progress.start()
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Move the bar."""
+        if self._progress is not None:
+            self._progress.update(self._task, completed=state.global_step, rate=self._rate(args, state))
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Show the main metrics of the last line."""
+        if not state.is_world_process_zero or not logs or "loss" not in logs:
+            return
+        note = "  ".join(f"{label} {logs[name]:.4g}" for name, label in _SHOWN.items() if name in logs)
+        if self._progress is not None:
+            self._progress.update(self._task, note=note)
+        else:
+            self._console.print(f"step {state.global_step}/{state.max_steps}  {self._rate(args, state)}  {note}")
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Close the bar."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+    def _rate(self, args: TrainingArguments, state: TrainerState) -> str:
+        first_step, begin = self._begin
+        pairs = (state.global_step - first_step) * args.train_batch_size * args.gradient_accumulation_steps
+        seconds = time.perf_counter() - begin
+        return f"{pairs * args.world_size / seconds:.2f} pairs/s"

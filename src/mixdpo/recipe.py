@@ -1,0 +1,129 @@
+"""A recipe: the whole of a run in one YAML file, and the settings each verb of the command line takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+from peft import LoraConfig
+
+from mixdpo.config import MixDPOConfig
+from mixdpo.data import DataSettings
+from mixdpo.errors import InputError
+from mixdpo.model import ModelSettings
+from mixdpo.plan import PLANS, PlanSettings
+from mixdpo.settings import build, check_values, merge, read_yaml, unknown_key
+
+SECTIONS: Final[dict[str, str]] = {
+    "model": "the policy to start from",
+    "data": "the pairs to train on",
+    "eval_data": "the pairs to measure on",
+    "plan": "order and routes: a name, settings, or the path of a saved plan",
+    "train": "settings of the training run",
+    "peft": "LoRA adapters (fields of peft.LoraConfig); leave out for full fine-tuning",
+}
+
+
+@dataclass(kw_only=True, frozen=True)
+class PlanSection(PlanSettings):
+    """The plan section of a recipe: `PlanSettings`, and where to start from."""
+
+    name: str = field(default="mixdpo", metadata={"help": f"plan to start from: {', '.join(PLANS)}"})
+    path: str | None = field(default=None, metadata={"help": "a plan saved by `mixdpo plan`, instead of settings"})
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A resolved recipe. Sections that the file does not have are None; `train` is not yet a MixDPOConfig,
+    because making one takes hold of the device."""
+
+    model: ModelSettings | None
+    data: DataSettings | None
+    eval_data: DataSettings | None
+    plan: PlanSettings
+    plan_path: str | None
+    train: Mapping[str, Any]
+    peft: LoraConfig | None
+    file: str | None
+
+    def required(self, section: str) -> Any:
+        """Return a section, or raise `InputError` if the recipe lacks it."""
+        value = getattr(self, section)
+        if value is None:
+            raise InputError(
+                f"no {section} is given ({SECTIONS[section]})",
+                file=self.file,
+                mend=f"add a section {section}: to the recipe or --{section}.KEY VALUE",
+            )
+        return value
+
+    def training_config(self, output: str | None = None) -> MixDPOConfig:
+        """Return the settings of the trainer, with `output` as folder if given."""
+        values = dict(self.train) if output is None else {**self.train, "output_dir": output}
+        return MixDPOConfig(**values)
+
+
+def load_recipe(file: str | Path | None, overrides: Mapping[str, Any]) -> Recipe:
+    """Read a recipe file (or start from nothing), put `overrides` on top, and check every key and type.
+
+    Raises:
+        InputError: the file is missing or broken, or a key or value is wrong.
+    """
+    name = str(file) if file is not None else None
+    content = merge(read_yaml(file) if file is not None else {}, overrides)
+    for section in content:
+        if section not in SECTIONS:
+            raise unknown_key(section, SECTIONS, name)
+    present = {section: value for section, value in content.items() if value is not None}
+
+    def section(cls: type[Any], key: str) -> Any:
+        return build(cls, present[key], key, name) if key in present else None
+
+    plan_values = present.get("plan", {})
+    plan_values = {"name": plan_values} if isinstance(plan_values, str) else plan_values
+    plan, plan_path = _plan_settings(plan_values, name)
+    return Recipe(
+        model=section(ModelSettings, "model"),
+        data=section(DataSettings, "data"),
+        eval_data=section(DataSettings, "eval_data"),
+        plan=plan,
+        plan_path=plan_path,
+        train=check_values(MixDPOConfig, present.get("train", {}), "train", name),
+        peft=section(LoraConfig, "peft"),
+        file=name,
+    )
+
+
+def _plan_settings(values: Mapping[str, Any], file: str | None) -> tuple[PlanSettings, str | None]:
+    changes = check_values(PlanSection, values, "plan", file)
+    path = changes.pop("path", None)
+    if path is not None:
+        if changes:
+            raise InputError("plan.path excludes other settings of the plan, which are in that file", file=file)
+        return PlanSettings(), path
+    name = changes.pop("name", "mixdpo")
+    if name not in PLANS:
+        raise unknown_key(f"plan {name}", [f"plan {known}" for known in PLANS], file)
+    return replace(PLANS[name], **changes), None
+
+
+def setting_lines(cls: type[Any], section: str, own_only: bool = False) -> list[str]:
+    """Return one line per field of a settings dataclass: key, help and default; `own_only`: not the inherited ones."""
+    lines = []
+    for f in fields(cls):
+        if not f.init or (own_only and f.name not in cls.__annotations__):
+            continue
+        if f.default is MISSING and f.default_factory is MISSING:
+            default = "required"
+        else:
+            default = f"default {yaml_text(f.default if f.default_factory is MISSING else f.default_factory())}"
+        lines.append(f"--{section}.{f.name}  {f.metadata.get('help', '')} ({default})")
+    return lines
+
+
+def yaml_text(value: Any) -> str:
+    """Return `value` as it is written in a recipe, on one line."""
+    return yaml.safe_dump(value, default_flow_style=True).removesuffix("...\n").strip()

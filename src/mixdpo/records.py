@@ -1,0 +1,96 @@
+"""Per-pair tables of a run: the reference's values, and log-probabilities at each evaluation, joined by pair_id."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from mixdpo.data.collate import PairBatch
+from mixdpo.errors import RunError
+from mixdpo.io import atomic_path
+from mixdpo.losses import PairLogprobs
+from mixdpo.plan import BUCKETS
+from mixdpo.sampling import PlannedPairs
+
+_COLUMNS = ("ref_chosen", "ref_rejected", "chosen", "rejected", "chosen_tokens", "rejected_tokens")
+
+
+def save_reference(folder: Path, name: str, pairs: PlannedPairs) -> None:
+    """Write `reference/<name>.parquet`: pair_id, ref_chosen, ref_rejected (nats, null where not computed)."""
+    rows = np.asarray(pairs.tokens["row"][:])
+    table = pa.table(
+        {
+            "pair_id": pairs.tokens["pair_id"][:],
+            "ref_chosen": pa.array(pairs.reference[rows, 0], from_pandas=True),
+            "ref_rejected": pa.array(pairs.reference[rows, 1], from_pandas=True),
+        }
+    )
+    with atomic_path(folder / "reference" / f"{name}.parquet") as temporary:
+        pq.write_table(table, temporary)
+
+
+def load_reference(folder: Path, name: str, pairs: PlannedPairs) -> np.ndarray:
+    """Read what `save_reference` wrote for these pairs; float32, shape (number of loaded pairs, 2).
+
+    Raises:
+        RunError: the file is missing or of other pairs.
+    """
+    path = folder / "reference" / f"{name}.parquet"
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        raise RunError(
+            f"{path}: the reference of the run's start cannot be read ({error}); start the run anew"
+        ) from error
+    if table["pair_id"].to_pylist() != list(pairs.tokens["pair_id"][:]):
+        raise RunError(f"{path}: the reference values are of other pairs; start the run anew")
+    reference = np.full_like(pairs.reference, np.nan)
+    rows = np.asarray(pairs.tokens["row"][:])
+    reference[rows] = np.stack(
+        [table[column].to_numpy(zero_copy_only=False) for column in ("ref_chosen", "ref_rejected")], axis=1
+    )
+    return reference
+
+
+class EvaluationRecords:
+    """Collects the values of every evaluated pair on the device; gathered once at the end."""
+
+    def __init__(self) -> None:
+        self._rows: list[Tensor] = []
+
+    def clear(self) -> None:
+        """Forget everything collected so far."""
+        self._rows = []
+
+    def add(self, batch: PairBatch, pairs: PairLogprobs) -> None:
+        """Keep the values of one micro-batch, shape (B, 8) in float64: row, weight and `_COLUMNS`."""
+        columns = [batch["row"], batch["weight"], *(getattr(pairs, name).detach() for name in _COLUMNS)]
+        self._rows.append(torch.stack([column.double() for column in columns], dim=1))
+
+    def gather(self, accelerator: Accelerator, pairs: PlannedPairs) -> pa.Table:
+        """Return one row per pair over all processes, in the order of the data set."""
+        values = accelerator.gather(torch.cat(self._rows)).cpu().numpy()
+        values = values[values[:, 1] > 0]
+        values = values[np.argsort(values[:, 0], kind="stable")]
+        rows = values[:, 0].astype(np.int64)
+        bucket_names = {-1: None, **dict(enumerate(BUCKETS))}
+        id_of_row = dict(zip(pairs.tokens["row"][:], pairs.tokens["pair_id"][:], strict=True))
+        columns = {name: pa.array(values[:, 2 + i].astype(np.float32)) for i, name in enumerate(_COLUMNS)}
+        return pa.table(
+            {
+                "pair_id": [id_of_row[row] for row in rows.tolist()],
+                "bucket": pa.array([bucket_names[code] for code in pairs.plan.bucket[rows].tolist()], pa.string()),
+                **columns,
+            }
+        )
+
+    def save(self, table: pa.Table, path: Path) -> None:
+        """Write the table atomically."""
+        with atomic_path(path) as temporary:
+            pq.write_table(table, temporary)

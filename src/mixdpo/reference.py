@@ -1,0 +1,94 @@
+"""The frozen reference: its log-probabilities, once for the pairs whose loss reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from mixdpo.data.collate import PairBatch, collate_pairs
+from mixdpo.engine import completion_logprobs
+from mixdpo.sampling import PlannedPairs
+from mixdpo.step import pair_logprobs
+
+
+@contextmanager
+def adapters_off(model: nn.Module) -> Iterator[None]:
+    """Run a peft model as its base model; any other model as it is."""
+    inner = model
+    while hasattr(inner, "module"):  # DDP, DeepSpeed
+        inner = inner.module
+    context = inner.disable_adapter() if hasattr(inner, "disable_adapter") else nullcontext()
+    was_training = model.training
+    model.eval()
+    try:
+        with context, torch.no_grad():
+            yield
+    finally:
+        model.train(was_training)
+
+
+def reference_pass(
+    model: nn.Module,
+    pairs: PlannedPairs,
+    *,
+    accelerator: Accelerator,
+    batch_size: int,
+    pad_token_id: int,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> np.ndarray:
+    """Return the reference log-probabilities of the pairs whose loss reads them, NaN for the others.
+
+    Longest pairs first: batches of similar length waste little padding, and too large a batch size fails at
+    once instead of at the end. Processes take batches in turn and all get the whole table.
+
+    Returns:
+        float32, shape (number of loaded pairs, 2): chosen, rejected, in nats.
+    """
+    lengths = pairs.tokens_per_row()
+    rows = np.flatnonzero((pairs.has_preference | pairs.all_sides) & (lengths > 0))
+    rows = rows[np.argsort(-lengths[rows], kind="stable")]
+    batches = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
+    table = torch.zeros((len(lengths), 2), dtype=torch.float32, device=accelerator.device)
+    processes, mine = accelerator.num_processes, accelerator.process_index
+    with adapters_off(model):
+        # Sharded models need every process in every forward, so a process without a batch repeats the last one.
+        for first in range(0, len(batches), processes):
+            chunk = batches[min(first + mine, len(batches) - 1)]
+            batch = _to_device(collate_pairs([pairs[int(row)] for row in chunk], pad_token_id), accelerator.device)
+            with accelerator.autocast():
+                values = pair_logprobs(model, batch)
+            if first + mine < len(batches):
+                table[torch.as_tensor(chunk, device=table.device)] = torch.stack([values.chosen, values.rejected], 1)
+            if on_progress is not None:
+                on_progress(min((first + processes) * batch_size, len(rows)), len(rows))
+    result = accelerator.reduce(table, reduction="sum").cpu().numpy()
+    result[np.setdiff1d(np.arange(len(result)), rows)] = np.nan
+    return result
+
+
+def live_reference(model: nn.Module, batch: PairBatch) -> PairBatch:
+    """Return `batch` with the reference's log-probabilities of its preference pairs, computed now."""
+    wanted = batch["preference"]
+    rows = torch.cat([batch["chosen_index"][wanted], batch["rejected_index"][wanted]])
+    result = {side: torch.full_like(batch[side], torch.nan) for side in ("ref_chosen", "ref_rejected")}
+    if len(rows):
+        with adapters_off(model):
+            logprobs = completion_logprobs(
+                model,
+                batch["input_ids"][rows],
+                batch["attention_mask"][rows],
+                batch["completion_mask"][rows],
+                batch["prompt_width"],
+            )
+        result["ref_chosen"][wanted], result["ref_rejected"][wanted] = logprobs.chunk(2)
+    return {**batch, **result}  # type: ignore[typeddict-item]
+
+
+def _to_device(batch: PairBatch, device: torch.device) -> PairBatch:
+    moved = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
+    return moved  # type: ignore[return-value]

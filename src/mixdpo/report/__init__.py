@@ -1,0 +1,1 @@
+"""Figures and pages made from what a run wrote; nothing here needs a model."""

@@ -1,0 +1,173 @@
+"""The folder of a run: settings, plan, metrics, figure, checkpoints, and how to find one's way back into it."""
+
+from __future__ import annotations
+
+import json
+import platform
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from mixdpo.errors import InputError
+from mixdpo.io import write_json
+from mixdpo.report.training_figure import save_training_figure
+
+if TYPE_CHECKING:
+    from mixdpo.trainer import MixDPOTrainer
+
+RUN_FILE = "run.json"
+METRICS_FILE = "metrics.jsonl"
+PLAN_FILE = "plan.parquet"
+
+_LIBRARIES = ("mixdpo", "torch", "transformers", "accelerate", "peft", "datasets", "numpy")
+# Settings that may change between a run and its continuation without making it another run.
+_FREE_TO_CHANGE = (
+    "logging",
+    "save",
+    "eval",
+    "report_to",
+    "disable_tqdm",
+    "dataloader",
+    "hub",
+    "push",
+    "log_level",
+)
+
+
+class RunFolder(TrainerCallback):
+    """Writes `run.json`, `plan.parquet` and `metrics.jsonl`, and the figure when training ends."""
+
+    def __init__(self, trainer: MixDPOTrainer) -> None:
+        self.trainer = trainer
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Describe the run before its first step; when it continues, forget metrics after the checkpoint."""
+        if not state.is_world_process_zero:
+            return
+        folder = Path(args.output_dir or ".")
+        folder.mkdir(parents=True, exist_ok=True)
+        record = describe_run(self.trainer)
+        if state.global_step > 0:
+            check_same_run(folder, record)
+            kept = [m for m in read_metrics(folder) if m["step"] <= state.global_step]
+            (folder / METRICS_FILE).write_text("".join(json.dumps(m) + "\n" for m in kept), encoding="utf-8")
+        else:
+            (folder / METRICS_FILE).write_text("", encoding="utf-8")
+        write_json(folder / RUN_FILE, record)
+        self.trainer.train_dataset.plan.save(folder / PLAN_FILE)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Append one line."""
+        if state.is_world_process_zero and logs:
+            with (Path(args.output_dir or ".") / METRICS_FILE).open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Draw the figure."""
+        if state.is_world_process_zero:
+            save_training_figure(read_metrics(Path(args.output_dir or ".")), Path(args.output_dir or "."))
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """Return the lines of `metrics.jsonl`; a last line torn by a crash is left out."""
+    path = folder / METRICS_FILE
+    if not path.exists():
+        return []
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return records
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the libraries that decide a run's numbers."""
+    return {"python": platform.python_version(), **{name: metadata.version(name) for name in _LIBRARIES}}
+
+
+def check_same_run(folder: Path, record: dict[str, Any]) -> None:
+    """Raise `InputError` unless the run of `folder` had the same data, plan, model and settings as `record`."""
+    before = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
+    for part in ("model", "data", "plan"):
+        if before.get(part) != record.get(part):
+            raise InputError(
+                f"the run was started with another {part}",
+                file=folder / RUN_FILE,
+                mend="continue it as it was started",
+            )
+    for name, value in record["settings"].items():
+        free = name.startswith(_FREE_TO_CHANGE) or name == "output_dir"
+        if not free and before["settings"].get(name) != value:
+            raise InputError(
+                f"the run was started with {name} = {before['settings'].get(name)!r}, not {value!r}",
+                file=folder / RUN_FILE,
+                mend="continue it with the settings it was started with",
+            )
+
+
+def last_complete_checkpoint(folder: Path) -> Path | None:
+    """Return the newest checkpoint that was written to its end, or None.
+
+    `trainer_state.json` is the last file of a checkpoint, so where it is missing or torn, writing was cut short
+    (full disk, interrupt, crash), and the checkpoint before it is the one to continue from.
+    """
+    steps = {}
+    for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
+        number = path.name.rpartition("-")[2]
+        try:
+            state = json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
+            if number.isdecimal() and state["global_step"] == int(number):
+                steps[int(number)] = path
+        except (OSError, ValueError, KeyError):
+            continue
+    return steps[max(steps)] if steps else None
+
+
+def check_is_free(folder: Path) -> None:
+    """Raise `InputError` if the folder holds a run already or is not a folder."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError("a file, not a folder", file=folder, mend="choose another output folder")
+    if (folder / RUN_FILE).exists() or any(folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*")):
+        raise InputError(
+            "the folder holds another run",
+            file=folder,
+            mend="choose another output folder, or continue that run with --resume",
+        )
+
+
+def describe_run(trainer: MixDPOTrainer) -> dict[str, Any]:
+    """Return the content of `run.json`: what is needed to repeat the run, and what it consists of."""
+    plan = trainer.train_dataset.plan
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    return {
+        "model": {
+            "name": model.config._name_or_path,
+            "type": model.config.model_type,
+            "parameters": model.num_parameters(),
+            "dtype": str(model.dtype).removeprefix("torch."),
+            "adapters": sorted(getattr(model, "peft_config", {})),
+        },
+        "data": {"pairs": len(plan), "fingerprint": plan.fingerprint},
+        "tokens": {name: report.to_dict() for name, report in trainer.token_reports.items()},
+        "plan": {"settings": asdict(plan.settings), "routes": plan.summary()},
+        "processes": trainer.accelerator.num_processes,
+        "settings": trainer.args.to_record(),
+        "versions": versions(),
+    }

@@ -1,0 +1,86 @@
+"""The verbs `plan` and `train`, as functions: from a recipe to files."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from datasets import Dataset
+
+from mixdpo.data import DataSettings, LoadReport, load_pairs_with_report
+from mixdpo.difficulty import score
+from mixdpo.errors import InputError
+from mixdpo.model import load_policy, load_tokenizer
+from mixdpo.plan import Plan, PlanSettings, make_plan
+from mixdpo.recipe import Recipe
+from mixdpo.run_folder import check_is_free, last_complete_checkpoint, read_metrics
+from mixdpo.trainer import MixDPOTrainer
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """Where a finished run is and what it logged."""
+
+    folder: Path
+    metrics: list[dict[str, float]]
+
+
+def load_and_score(settings: DataSettings, plan: PlanSettings) -> tuple[Dataset, LoadReport]:
+    """Load pairs and add the margins that the plan's metric needs, if it needs any and they are not there."""
+    pairs, report = load_pairs_with_report(settings)
+    column = f"margin/{plan.metric}"
+    needed = plan.threshold is not None or plan.order in ("easy_to_hard", "hard_to_easy")
+    has_ratings = "score_chosen" in pairs.column_names or "margin" in pairs.column_names
+    # Margins that nothing asks for still give the report its buckets.
+    if column not in pairs.column_names and (needed or (plan.metric == "rating" and has_ratings)):
+        pairs = score(pairs, metric=plan.metric)
+    return pairs, report
+
+
+def plan_from_recipe(recipe: Recipe, pairs: Dataset) -> Plan:
+    """Make the recipe's plan, or load the one it names and check that it belongs to `pairs`."""
+    if recipe.plan_path is None:
+        return make_plan(pairs, settings=recipe.plan)
+    plan = Plan.load(recipe.plan_path)
+    plan.check_belongs_to(pairs)
+    return plan
+
+
+def train_from_recipe(recipe: Recipe, output: str | None = None, resume: bool = False) -> TrainedRun:
+    """Run a recipe: load, plan, train, save the model to `<output>/model`.
+
+    Raises:
+        InputError: anything wrong with the recipe, the data or the folders, before anything is written.
+    """
+    model_settings, data_settings = recipe.required("model"), recipe.required("data")
+    args = recipe.training_config(output)
+    folder = Path(args.output_dir or ".")
+    if not resume:
+        check_is_free(folder)
+    elif last_complete_checkpoint(folder) is None:
+        raise InputError("no complete checkpoint to continue from", file=folder, mend="start the run without --resume")
+
+    metric = Plan.load(recipe.plan_path).settings if recipe.plan_path else recipe.plan
+    with args.main_process_first(desc="load pairs"):
+        pairs, report = load_and_score(data_settings, metric)
+        for line in report.lines():
+            logger.info(line)
+        plan = plan_from_recipe(recipe, pairs)
+        eval_pairs = load_and_score(recipe.eval_data, metric)[0] if recipe.eval_data is not None else None
+    tokenizer = load_tokenizer(model_settings)
+    policy = load_policy(model_settings, with_adapters=recipe.peft is not None)
+    trainer = MixDPOTrainer(
+        model=policy,
+        args=args,
+        train_dataset=pairs,
+        eval_dataset=eval_pairs,
+        plan=plan,
+        processing_class=tokenizer,
+        peft_config=recipe.peft,
+    )
+    trainer.train(resume_from_checkpoint=resume)
+    trainer.save_model(str(folder / "model"))
+    return TrainedRun(folder=folder, metrics=read_metrics(folder))

@@ -1,0 +1,115 @@
+"""From a plan to the stream of pairs that each process trains."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+from datasets import Dataset
+from torch.utils.data import Dataset as TorchDataset
+from torch.utils.data import Sampler
+
+from mixdpo.data.collate import PairItem
+from mixdpo.plan import ROUTES, Plan
+
+
+class PlannedPairs(TorchDataset[PairItem]):
+    """The pairs of a data set with what the plan says of each, addressed by row of the loaded data.
+
+    A negative index `~row` (that is, -row - 1) gives the same pair with weight 0: a copy that only fills up a
+    batch, so that all processes take part in every step.
+
+    Args:
+        tokens: output of `tokenize_pairs`; pairs that it dropped are not in it and never trained.
+        plan: the plan of the loaded data.
+        sft_target: which answer the routes `sft` and `both` imitate.
+        all_sides: keep both completions and the reference of every pair, whatever its route (evaluation).
+    """
+
+    def __init__(self, tokens: Dataset, plan: Plan, sft_target: str = "chosen", all_sides: bool = False) -> None:
+        self.tokens, self.plan, self.all_sides = tokens, plan, all_sides
+        rows = np.asarray(tokens["row"][:], dtype=np.int64)
+        self._index_of_row = np.full(len(plan), -1, dtype=np.int64)
+        self._index_of_row[rows] = np.arange(len(rows))
+        self.reference = np.full((len(plan), 2), np.nan, dtype=np.float32)
+        """Reference log-probabilities of (chosen, rejected) by row, in nats; NaN where not computed."""
+
+        routes = np.asarray(ROUTES)[plan.route]
+        self.has_preference = np.isin(routes, ("preference", "both"))
+        has_sft = np.isin(routes, ("sft", "both"))
+        coin = np.random.default_rng([plan.settings.seed, 1]).integers(2, size=len(plan))
+        on_chosen = {"chosen": 1.0, "rejected": 0.0, "both": 0.5, "random": coin}[sft_target]
+        self.sft_chosen = np.where(has_sft, on_chosen, 0.0)
+        self.sft_rejected = np.where(has_sft, 1.0 - on_chosen, 0.0)
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def __getitem__(self, row: int) -> PairItem:
+        weight = 1.0
+        if row < 0:
+            row, weight = ~row, 0.0
+        pair = self.tokens[int(self._index_of_row[row])]
+        both = self.all_sides or self.has_preference[row]
+        return PairItem(
+            row=row,
+            prompt_ids=pair["prompt_ids"],
+            chosen_ids=pair["chosen_ids"] if both or self.sft_chosen[row] else None,
+            rejected_ids=pair["rejected_ids"] if both or self.sft_rejected[row] else None,
+            preference=bool(both),
+            sft_chosen=float(self.sft_chosen[row]),
+            sft_rejected=float(self.sft_rejected[row]),
+            bucket=int(self.plan.bucket[row]),
+            weight=weight,
+            ref_chosen=float(self.reference[row, 0]),
+            ref_rejected=float(self.reference[row, 1]),
+        )
+
+    def epoch_rows(self, epoch: int, epochs: int) -> np.ndarray:
+        """Return the rows trained in one epoch, in the plan's order, without those lost in tokenisation."""
+        return self.plan.epoch_rows(epoch, epochs, present=self._index_of_row >= 0)
+
+    @property
+    def trained_pairs(self) -> int:
+        """Number of pairs in every epoch."""
+        return len(self.plan.epoch_rows(0, 1, present=self._index_of_row >= 0))
+
+    def tokens_per_row(self) -> np.ndarray:
+        """Return, by row, the tokens a step computes for the pair; int64, shape (N,), 0 if lost in tokenisation."""
+        lengths = {
+            side: np.fromiter(map(len, self.tokens[f"{side}_ids"]), dtype=np.int64, count=len(self))
+            for side in ("prompt", "chosen", "rejected")
+        }
+        rows = np.flatnonzero(self._index_of_row >= 0)
+        total = np.zeros(len(self.plan), dtype=np.int64)
+        index = self._index_of_row[rows]
+        for side, sft in (("chosen", self.sft_chosen), ("rejected", self.sft_rejected)):
+            computed = self.all_sides | self.has_preference[rows] | (sft[rows] > 0)
+            total[rows] += computed * (lengths["prompt"] + lengths[side])[index]
+        return total
+
+
+class PlanSampler(Sampler[int]):
+    """Yields the rows of an epoch in the plan's order, padded with `~row` to a multiple of all processes' batches.
+
+    Accelerate deals consecutive batches to the processes in turn, so with W processes of batch b and a
+    accumulation steps, optimizer step k holds pairs k*W*b*a ... (k+1)*W*b*a - 1 of the epoch: the same set as one
+    process with a * W accumulation steps.
+    """
+
+    def __init__(self, pairs: PlannedPairs, epochs: int, batch_of_all_processes: int = 1) -> None:
+        self.pairs, self.epochs, self.multiple = pairs, epochs, batch_of_all_processes
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that the next iteration yields."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        rows = self.pairs.epoch_rows(self.epoch, self.epochs).tolist()
+        yield from rows
+        yield from [~rows[-1]] * (-len(rows) % self.multiple)
+
+    def __len__(self) -> int:
+        return math.ceil(self.pairs.trained_pairs / self.multiple) * self.multiple

@@ -1,0 +1,105 @@
+"""What a plan means in optimizer steps: routes per step, learning-rate schedule, learning-rate mass per route."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from transformers import SchedulerType, TrainingArguments, get_scheduler
+
+from mixdpo.errors import InputError
+from mixdpo.plan import ROUTES
+from mixdpo.sampling import PlannedPairs
+
+
+@dataclass(frozen=True)
+class StepPlan:
+    """The steps of a run; S optimizer steps.
+
+    Attributes:
+        route_share: float64, shape (S, len(ROUTES)), share of each step's pairs on each route.
+        pairs: int64, shape (S,), pairs per step.
+        phases: lengths in steps of the stretches that mostly train one objective; they add up to S.
+    """
+
+    route_share: np.ndarray
+    pairs: np.ndarray
+    phases: list[int]
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+
+def make_step_plan(pairs: PlannedPairs, batch_size: int, epochs: float, max_steps: int = -1) -> StepPlan:
+    """Return the steps of a run with `batch_size` pairs per optimizer step (over all processes).
+
+    A `max_steps` above 0 overrides `epochs`, as in transformers. Every epoch ends with its own, possibly smaller, step.
+    """
+    steps_per_epoch = max(math.ceil(pairs.trained_pairs / batch_size), 1)
+    steps = max_steps if max_steps > 0 else math.ceil(epochs * steps_per_epoch)
+    rounds = math.ceil(steps / steps_per_epoch)
+    shares, sizes = [], []
+    for epoch in range(rounds):
+        rows = pairs.epoch_rows(epoch, rounds)
+        for start in range(0, len(rows), batch_size):
+            routes = pairs.plan.route[rows[start : start + batch_size]]
+            shares.append(np.bincount(routes, minlength=len(ROUTES)) / len(routes))
+            sizes.append(len(routes))
+    route_share = np.stack(shares)[:steps]
+    is_sft = route_share[:, ROUTES.index("sft")] >= 0.5
+    changes = np.flatnonzero(np.diff(is_sft)) + 1
+    phases = np.diff([0, *changes.tolist(), len(route_share)]).tolist()
+    return StepPlan(route_share=route_share, pairs=np.array(sizes[:steps]), phases=phases)
+
+
+def learning_rate_factors(args: TrainingArguments, phases: list[int]) -> np.ndarray:
+    """Return the learning rate of every step over the peak; float64, shape (sum(phases),).
+
+    Each phase gets the whole schedule of `args` (warm-up, then decay), by transformers' own scheduler. Schedulers
+    that react to evaluations count as constant.
+    """
+    if args.lr_scheduler_type in (SchedulerType.REDUCE_ON_PLATEAU, SchedulerType.GREEDY):
+        return np.ones(sum(phases))  # decided by evaluations to come; taken as constant
+    factors: list[float] = []
+    for steps in phases:
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+        scheduler = get_scheduler(
+            args.lr_scheduler_type,
+            optimizer=optimizer,
+            num_warmup_steps=min(args.get_warmup_steps(steps), steps - 1),
+            num_training_steps=steps,
+            scheduler_specific_kwargs=dict(args.lr_scheduler_kwargs or {}),
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # "scheduler.step() before optimizer.step()": nothing is trained here
+            for _ in range(steps):
+                factors.append(float(optimizer.param_groups[0]["lr"]))
+                scheduler.step()
+    return np.array(factors)
+
+
+def phase_lengths(step_plan: StepPlan, phase_schedule: str, epochs: int) -> list[int]:
+    """Return the phases that get a schedule of their own under `phase_schedule`.
+
+    Raises:
+        InputError: `rewarmed` with a plan whose routes alternate instead of forming stretches.
+    """
+    if phase_schedule == "shared":
+        return [len(step_plan)]
+    if len(step_plan.phases) > 2 * epochs:
+        raise InputError(
+            f"phase_schedule rewarmed needs routes in stretches, but this plan changes them {len(step_plan.phases) - 1} times",
+            mend="use order easy_to_hard, set plan.first, or keep phase_schedule shared",
+        )
+    return step_plan.phases
+
+
+def mass_by_route(step_plan: StepPlan, factors: np.ndarray) -> dict[str, float]:
+    """Return the share of the learning-rate integral that falls to each route of the plan."""
+    mass = factors @ step_plan.route_share
+    total = mass.sum()
+    present = step_plan.route_share.any(axis=0)
+    return {route: float(mass[i] / total) for i, route in enumerate(ROUTES) if present[i]}

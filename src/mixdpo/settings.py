@@ -1,0 +1,122 @@
+"""Strict settings: every key known, every type right, or one line that says what to write instead."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import typing
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from mixdpo.errors import InputError
+
+T = TypeVar("T")
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """Read a YAML file whose top level is a mapping; `InputError` names the line of a syntax error."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError("no such file", file=path) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot be read ({error})", file=path) from error
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        problem = getattr(error, "problem", None) or "not valid YAML"
+        raise InputError(f"not valid YAML: {problem}", file=path, row=mark.line + 1 if mark else None) from error
+    if content is None:
+        raise InputError("the file is empty", file=path)
+    if not isinstance(content, dict):
+        raise InputError("the top level must be a mapping of sections such as model, data, plan, train", file=path)
+    return content
+
+
+def parse_overrides(arguments: Iterable[str]) -> dict[str, Any]:
+    """Turn `--plan.order shuffled --train.beta=0.05 --train.bf16` into nested settings; values are YAML."""
+    result: dict[str, Any] = {}
+    words = list(arguments)
+    while words:
+        word = words.pop(0)
+        if not word.startswith("--") or word == "--":
+            raise InputError(f"unexpected argument {word!r}", mend="settings are written --section.key value")
+        key, equals, text = word[2:].partition("=")
+        if not equals:
+            text = words.pop(0) if words and not words[0].startswith("--") else "true"
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise InputError(f"the value of --{key} is not valid YAML: {text!r}") from error
+        target = result
+        *sections, name = key.split(".")
+        for section in sections:
+            target = target.setdefault(section, {})
+        target[name] = value
+    return result
+
+
+def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `base` with `changes` on top; nested mappings are merged, everything else is replaced."""
+    result = dict(base)
+    for key, value in changes.items():
+        old = result.get(key)
+        # A threshold {hardest: f} is a value, not a section: replace it as a whole.
+        result[key] = (
+            merge(old, value) if isinstance(old, dict) and isinstance(value, dict) and key != "threshold" else value
+        )
+    return result
+
+
+def build(cls: type[T], values: Any, section: str, file: str | Path | None = None) -> T:
+    """Make the settings dataclass `cls` from a mapping.
+
+    Raises:
+        InputError: unknown key (with the nearest known one), a value of the wrong type, or a missing one.
+    """
+    return cls(**check_values(cls, values, section, file))
+
+
+def check_values(cls: type[Any], values: Any, section: str, file: str | Path | None = None) -> dict[str, Any]:
+    """Return `values` converted to the types of the fields of dataclass `cls`; raises as `build` does."""
+    if not isinstance(values, Mapping):
+        raise InputError(f"{section} must be a mapping of settings, not {values!r}", file=file)
+    fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
+    hints = typing.get_type_hints(cls)
+    checked = {}
+    for key, value in values.items():
+        if key not in fields:
+            raise unknown_key(f"{section}.{key}", [f"{section}.{name}" for name in fields], file)
+        try:
+            checked[key] = TypeAdapter(hints[key], config=_adapter_config(hints[key])).validate_python(value)
+        except ValidationError as error:
+            first = error.errors()[0]
+            expected = fields[key].metadata.get("help")
+            detail = f"{first['msg'][0].lower()}{first['msg'][1:]}, got {value!r}"
+            raise InputError(
+                f"{section}.{key}: {detail}", file=file, mend=f"it is: {expected}" if expected else None
+            ) from error
+    for name, field in fields.items():
+        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if required and name not in checked:
+            raise InputError(
+                f"{section}.{name} is missing", file=file, mend=f"it is: {field.metadata.get('help', name)}"
+            )
+    return checked
+
+
+def unknown_key(key: str, known: Iterable[str], file: str | Path | None = None) -> InputError:
+    """Return the error for an unknown key, naming the nearest known one."""
+    near = difflib.get_close_matches(key, list(known), n=1, cutoff=0.5)
+    mend = f"did you mean {near[0]}?" if near else f"known keys are {', '.join(known)}"
+    return InputError(f"unknown key {key}", file=file, mend=mend)
+
+
+def _adapter_config(hint: Any) -> ConfigDict | None:
+    # Dataclasses bring their own configuration, and pydantic refuses a second one.
+    return None if dataclasses.is_dataclass(hint) else ConfigDict(arbitrary_types_allowed=True)

@@ -1,0 +1,382 @@
+"""`MixDPOTrainer`: transformers' Trainer, fed by a plan. The training step itself is in `step.py`."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from peft import PeftConfig, PeftModel, get_peft_model
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+from torch.utils.data import Dataset as TorchDataset
+from torch.utils.data import Sampler
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    ProgressCallback,
+    Trainer,
+    TrainerCallback,
+)
+from transformers.trainer_utils import EvalLoopOutput, TrainOutput
+
+from mixdpo.checks import check_first_loss, displaced_buckets
+from mixdpo.config import MixDPOConfig
+from mixdpo.data import TokenReport, TokenSettings, tokenize_pairs
+from mixdpo.data.collate import PairBatch, collate_pairs
+from mixdpo.engine import disable_dropout
+from mixdpo.errors import InputError, RunError
+from mixdpo.losses import LOSSES, needs_reference
+from mixdpo.metrics import MetricSums, add_step_metrics
+from mixdpo.model import ModelSettings, load_policy, load_tokenizer
+from mixdpo.plan import Plan, make_plan
+from mixdpo.progress import TrainingProgress
+from mixdpo.records import EvaluationRecords, load_reference, save_reference
+from mixdpo.reference import live_reference, reference_pass
+from mixdpo.run_folder import RunFolder, last_complete_checkpoint
+from mixdpo.sampling import PlannedPairs, PlanSampler
+from mixdpo.schedule import StepPlan, learning_rate_factors, make_step_plan, phase_lengths
+from mixdpo.step import pair_losses, reduce_losses
+from mixdpo.summary import log_run_summary
+
+logger = logging.getLogger(__name__)
+
+
+class MixDPOTrainer(Trainer):
+    """Trains a causal language model on preference pairs by a plan.
+
+    Args:
+        model: the policy, or a name or folder to load it from.
+        ref_model: the frozen reference. Default: the policy as it is when training starts, or, with adapters,
+            the base model with the adapters off (also when a trained adapter is continued).
+        args: settings; default `MixDPOConfig()`.
+        train_dataset: pairs from `load_pairs`.
+        eval_dataset: pairs from `load_pairs`; all are measured with the preference loss.
+        plan: from `make_plan` or `Plan.load`; default MixDPO's, for which `train_dataset` needs `margin/rating`.
+        processing_class: the tokenizer; default the model's own.
+        peft_config: adapters to add, for example `peft.LoraConfig`.
+        callbacks: additional callbacks of transformers.
+
+    Raises:
+        InputError: the plan does not belong to the data, or settings contradict each other.
+    """
+
+    loss_is_scaled_for_ga = True  # reduce_losses divides by the pairs of the whole step
+
+    args: MixDPOConfig
+    train_dataset: PlannedPairs
+
+    def __init__(
+        self,
+        model: PreTrainedModel | PeftModel | str,
+        ref_model: PreTrainedModel | None = None,
+        args: MixDPOConfig | None = None,
+        train_dataset: Dataset | None = None,
+        eval_dataset: Dataset | None = None,
+        plan: Plan | None = None,
+        processing_class: PreTrainedTokenizerBase | None = None,
+        peft_config: PeftConfig | None = None,
+        callbacks: Sequence[TrainerCallback] = (),
+    ) -> None:
+        args = args or MixDPOConfig()
+        if args.n_gpu > 1:
+            raise InputError(
+                f"one process sees {args.n_gpu} GPUs",
+                mend="start one process per GPU with `accelerate launch -m mixdpo train ...`",
+            )
+        if train_dataset is None:
+            raise InputError("MixDPOTrainer needs a train_dataset")
+        policy, self._starts_at_reference = _prepare_policy(model, ref_model, peft_config)
+        tokenizer = processing_class or load_tokenizer(ModelSettings(name_or_path=policy.config._name_or_path))
+        pad_ids = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)  # masked out, so any id will do
+        self._pad_token_id = next(token for token in pad_ids if token is not None)
+
+        plan = plan if plan is not None else make_plan(train_dataset)
+        plan.check_belongs_to(train_dataset)
+        self._token_settings = TokenSettings(
+            max_length=args.max_length,
+            max_prompt_length=args.max_prompt_length,
+            num_proc=args.dataset_num_proc,
+        )
+        self.token_reports: dict[str, TokenReport] = {}
+        with args.main_process_first(desc="tokenise"):
+            train_pairs = PlannedPairs(self._tokenize(train_dataset, tokenizer, "train"), plan, args.sft_target)
+            eval_pairs = None
+            if eval_dataset is not None:
+                eval_pairs = self._evaluation_pairs(eval_dataset, tokenizer, plan.settings.metric)
+
+        self._ref_model = _frozen_reference(policy, ref_model, args)
+        self._needs_reference = needs_reference(args.loss_names)
+        self._step_settings = args.step_settings()
+        self._sums = {"train": MetricSums(), "eval": MetricSums()}
+        self._records = EvaluationRecords()
+        self._first_loss_checked = not self._starts_at_reference
+        self._displaced: set[str] = set()
+        super().__init__(
+            model=policy,
+            args=args,
+            train_dataset=train_pairs,
+            eval_dataset=eval_pairs,
+            processing_class=tokenizer,
+            data_collator=partial(collate_pairs, pad_token_id=self._pad_token_id),
+            callbacks=[RunFolder(self), _PlanCallback(self), *callbacks],
+        )
+        # One bar with a rate instead of transformers' bar and its line of thirty metrics.
+        self.remove_callback(ProgressCallback)
+        self.remove_callback(PrinterCallback)
+        if not args.disable_tqdm:
+            self.add_callback(TrainingProgress())
+
+    # ---- the step ----
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: PairBatch,
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor:
+        """Return this micro-batch's share of the step's loss, scaled for the gradient average over processes."""
+        batch = self._with_live_reference(inputs)
+        result = pair_losses(model, batch, self._step_settings)
+        self._check_first_loss(batch, result)
+        add_step_metrics(self._sums["train"], result, batch, self.args.beta)
+        pairs_in_step = num_items_in_batch if num_items_in_batch is not None else batch["weight"].sum()
+        # Data-parallel wrappers average gradients over processes; the step's mean needs their sum.
+        return reduce_losses(result.losses, batch["weight"], pairs_in_step) * self.accelerator.num_processes
+
+    def _get_num_items_in_batch(self, batch_samples: list[PairBatch], device: torch.device) -> Tensor:
+        """Count the pairs of the whole optimizer step, over its micro-batches and all processes."""
+        pairs = torch.stack([batch["weight"].sum() for batch in batch_samples]).sum().to(device)
+        return self.accelerator.reduce(pairs, reduction="sum")
+
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: PairBatch,
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[Tensor, None, None]:
+        """Measure a micro-batch of the evaluation set."""
+        batch = self._prepare_inputs(inputs)  # type: ignore[arg-type]
+        with torch.no_grad(), self.compute_loss_context_manager():
+            batch = self._with_live_reference(batch)
+            result = pair_losses(model, batch, self._step_settings)
+        self._sums["eval"].add("loss", result.losses, batch["weight"] > 0)
+        add_step_metrics(self._sums["eval"], result, batch, self.args.beta)
+        self._records.add(batch, result.pairs)
+        return result.losses.mean(), None, None
+
+    def _with_live_reference(self, batch: PairBatch) -> PairBatch:
+        if self.args.precompute_ref_log_probs or not self._needs_reference:
+            return batch
+        with self.compute_loss_context_manager():
+            return live_reference(self._ref_model or self.model_wrapped, batch)
+
+    # ---- data in the plan's order ----
+
+    def _tokenize(self, dataset: Dataset, tokenizer: PreTrainedTokenizerBase, name: str) -> Dataset:
+        tokens, self.token_reports[name] = tokenize_pairs(dataset, tokenizer, self._token_settings)
+        return tokens
+
+    def _evaluation_pairs(self, dataset: Dataset, tokenizer: PreTrainedTokenizerBase, metric: str) -> PlannedPairs:
+        plan = make_plan(dataset, "dpo", order="as_is", metric=metric)
+        return PlannedPairs(self._tokenize(dataset, tokenizer, "eval"), plan, all_sides=True)
+
+    def _get_train_sampler(self, train_dataset: TorchDataset | None = None) -> Sampler[int]:
+        batch = self._train_batch_size * self.accelerator.num_processes
+        self._sampler = PlanSampler(self.train_dataset, self._rounds(), batch)
+        return self._sampler
+
+    def _get_eval_sampler(self, eval_dataset: TorchDataset) -> Sampler[int]:
+        assert isinstance(eval_dataset, PlannedPairs)
+        return PlanSampler(eval_dataset, 1, self.args.eval_batch_size * self.accelerator.num_processes)
+
+    def start_epoch(self, epoch: int) -> None:
+        """Tell the sampler which epoch comes next, also when a run continues in the middle of one."""
+        self._sampler.set_epoch(epoch)
+
+    # ---- steps and learning rate ----
+
+    def step_plan(self) -> StepPlan:
+        """Return routes and pairs of every optimizer step of the run."""
+        batch_size = self.get_total_train_batch_size(self.args)
+        return make_step_plan(self.train_dataset, batch_size, self.args.num_train_epochs, self.args.max_steps)
+
+    def learning_rate_factors(self) -> np.ndarray:
+        """Return the learning rate of every step as a share of the peak."""
+        steps = self.step_plan()
+        return learning_rate_factors(self.args, phase_lengths(steps, self.args.phase_schedule, self._rounds()))
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LRScheduler:
+        """Make the shared schedule of transformers, or one with a warm-up at each change of route."""
+        if self.args.phase_schedule == "shared" or self.lr_scheduler is not None:
+            return super().create_scheduler(num_training_steps, optimizer)
+        factors = self.learning_rate_factors()
+        last = len(factors) - 1
+        self.lr_scheduler = LambdaLR(optimizer or self.optimizer, lambda step: float(factors[min(step, last)]))
+        self._created_lr_scheduler = True
+        return self.lr_scheduler
+
+    def _rounds(self) -> int:
+        batch_size = self.get_total_train_batch_size(self.args)
+        if self.args.max_steps > 0:
+            return math.ceil(self.args.max_steps / math.ceil(self.train_dataset.trained_pairs / batch_size))
+        return math.ceil(self.args.num_train_epochs)
+
+    # ---- start, continuation, evaluation ----
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> TrainOutput:
+        """Train; with True continue from the newest checkpoint of `output_dir` that was written to its end."""
+        if resume_from_checkpoint is True:
+            found = last_complete_checkpoint(Path(self.args.output_dir or "."))
+            if found is None:
+                raise InputError("no complete checkpoint to continue from", file=self.args.output_dir)
+            resume_from_checkpoint = str(found)
+        return super().train(resume_from_checkpoint, **kwargs)
+
+    def before_first_step(self) -> None:
+        """Compute the reference, or read it back when a run continues, and say what is about to happen."""
+        self._fill_reference(self.train_dataset, "train")
+        if isinstance(self.eval_dataset, PlannedPairs):
+            self._fill_reference(self.eval_dataset, "eval")
+        if self.state.global_step > 0:
+            self._first_loss_checked = True
+        elif self.is_world_process_zero():
+            log_run_summary(self)
+
+    def _fill_reference(self, pairs: PlannedPairs, name: str) -> None:
+        if not self._needs_reference or not self.args.precompute_ref_log_probs:
+            return
+        folder = Path(self.args.output_dir or ".")
+        if self.state.global_step > 0 and self._starts_at_reference:
+            # The policy has moved on; its starting point is kept in the run folder.
+            pairs.reference = load_reference(folder, name, pairs)
+            return
+        pairs.reference = reference_pass(
+            self._ref_model or self.model_wrapped,
+            pairs,
+            accelerator=self.accelerator,
+            batch_size=self.args.precompute_ref_batch_size or self.args.per_device_eval_batch_size,
+            pad_token_id=self._pad_token_id,
+            on_progress=None if self.args.disable_tqdm else TrainingProgress.reference_bar(name),
+        )
+        if self.is_world_process_zero():
+            save_reference(folder, name, pairs)
+
+    def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> EvalLoopOutput:
+        """Run transformers' loop; metrics are exact means over pairs, and every pair's values are kept."""
+        dataset = args[0].dataset if args else kwargs["dataloader"].dataset
+        if self._needs_reference and self.args.precompute_ref_log_probs and np.isnan(dataset.reference).all():
+            if self.state.global_step > 0 and self._starts_at_reference:
+                raise RunError("the reference of this data was not computed before training; give it as eval_dataset")
+            self._fill_reference(dataset, metric_key_prefix)
+        self._records.clear()
+        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        means = self._sums["eval"].means(self.accelerator)
+        output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in means.items()})
+        table = self._records.gather(self.accelerator, dataset)
+        if self.is_world_process_zero():
+            path = (
+                Path(self.args.output_dir or ".")
+                / "records"
+                / f"{metric_key_prefix}-step-{self.state.global_step}.parquet"
+            )
+            self._records.save(table, path)
+        return output
+
+    def evaluate(
+        self,
+        eval_dataset: Dataset | PlannedPairs | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> dict[str, float]:
+        """Measure `eval_dataset` (pairs from `load_pairs`; default the trainer's own) with the preference loss."""
+        if isinstance(eval_dataset, Dataset):
+            metric = self.train_dataset.plan.settings.metric
+            eval_dataset = self._evaluation_pairs(eval_dataset, self.processing_class, metric)
+        return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
+
+    # ---- what a person watches ----
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the means since the last line, and warn when a bucket's chosen answers lose likelihood."""
+        if "loss" in logs:
+            logs.update(self._sums["train"].means(self.accelerator))
+        for bucket, change in displaced_buckets(logs, self.args.displacement_bound).items():
+            if bucket not in self._displaced:
+                self._displaced.add(bucket)
+                logger.warning(
+                    "step %d: chosen answers of the %s bucket fell %.1f nats under the reference (bound %g); a lower "
+                    "learning rate, a larger beta, or loss_type [sigmoid, sft] holds them up",
+                    self.state.global_step,
+                    bucket,
+                    -change,
+                    self.args.displacement_bound,
+                )
+        super().log(logs, start_time)
+
+    def _check_first_loss(self, batch: PairBatch, result: Any) -> None:
+        if self._first_loss_checked or self.state.global_step > 0:
+            return
+        if not bool((batch["preference"] & (batch["weight"] > 0)).any()):
+            return
+        self._first_loss_checked = True
+        values = [LOSSES[name].value_at_reference for name in self.args.loss_names]
+        if None in values:
+            return
+        expected = sum(w * v for w, v in zip(self._step_settings.loss_weights, values, strict=True) if v is not None)
+        precision = "bf16" if self.args.bf16 or self.args.fp16 else "fp32"
+        check_first_loss(result, batch, expected, self.args.beta, precision)
+
+
+class _PlanCallback(TrainerCallback):
+    """Calls the trainer at the two moments for which transformers' Trainer has no method to override."""
+
+    def __init__(self, trainer: MixDPOTrainer) -> None:
+        self.trainer = trainer
+
+    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
+        self.trainer.before_first_step()
+
+    def on_epoch_begin(self, args: Any, state: Any, *rest: Any, **kwargs: Any) -> None:
+        self.trainer.start_epoch(int(state.epoch or 0))
+
+
+def _prepare_policy(
+    model: PreTrainedModel | PeftModel | str,
+    ref_model: PreTrainedModel | None,
+    peft_config: PeftConfig | None,
+) -> tuple[PreTrainedModel | PeftModel, bool]:
+    """Return the policy without dropout, and whether it equals its reference before the first step."""
+    policy: Any = model
+    if isinstance(model, str):
+        policy = load_policy(ModelSettings(name_or_path=model), with_adapters=peft_config is not None)
+    # A continued adapter and a reference of one's own differ from the policy from the start.
+    starts_at_reference = ref_model is None and not isinstance(policy, PeftModel)
+    if peft_config is not None:
+        if isinstance(policy, PeftModel):
+            raise InputError("the model has adapters already; leave out peft_config to continue training them")
+        policy = get_peft_model(policy, peft_config)
+    disable_dropout(policy)
+    return policy, starts_at_reference
+
+
+def _frozen_reference(policy: nn.Module, ref_model: nn.Module | None, args: MixDPOConfig) -> nn.Module | None:
+    """Return a model for the reference, or None where the policy itself serves (adapters off, or one pass first)."""
+    if ref_model is policy:
+        raise InputError("ref_model is the policy itself and would be trained; leave it out or give a copy")
+    needs_copy = not args.precompute_ref_log_probs and not isinstance(policy, PeftModel)
+    if ref_model is None and not needs_copy:
+        return None
+    reference = copy.deepcopy(policy) if ref_model is None else ref_model
+    disable_dropout(reference)
+    return reference.requires_grad_(False).eval().to(args.device)

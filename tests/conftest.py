@@ -1,0 +1,74 @@
+"""Fixtures shared by all tests."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+CHATML = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+_TEXT = [
+    "The quick brown fox jumps over the lazy dog. Sure, here is an answer to your question!",
+    "How do I make tea? Boil water, add the leaves, wait three minutes, and enjoy. 1 2 3 4 5 6 7 8 9 0",
+    "system user assistant tool You are a helpful assistant. Tell me about cats and dogs today.",
+]
+
+
+def byte_level_tokenizer(vocab_size: int = 400, chat_template: str | None = CHATML) -> PreTrainedTokenizerFast:
+    """A real byte-level BPE tokenizer with ChatML's special tokens, trained on a few lines."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    special = ["<|pad|>", "<|im_start|>", "<|im_end|>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(_TEXT * 4, trainer)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<|pad|>", bos_token="<|im_start|>", eos_token="<|im_end|>"
+    )
+    fast.chat_template = chat_template
+    return fast
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> PreTrainedTokenizerFast:
+    return byte_level_tokenizer()
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Path:
+    """Folder of the real SmolLM2-135M-Instruct."""
+    from mixdpo.demo.model import smollm2_folder
+
+    return smollm2_folder()
+
+
+@pytest.fixture(scope="session")
+def alpaca_graded() -> Path:
+    """Folder of real graded pairs, which are not part of the project."""
+    root = Path(os.environ.get("MIXDPO_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    folder = root / "alpaca_graded"
+    if not folder.is_dir():
+        pytest.skip(f"no {folder}: set MIXDPO_SHARED_DATA to the folder that holds alpaca_graded")
+    return folder
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread_per_worker() -> None:
+    # Several threads per pytest worker on few cores only wait for each other.
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        torch.set_num_threads(1)
