@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+import torch
 from transformers import TrainingArguments
 
 from mixdpo.engine import hardware_has_bf16
@@ -49,6 +50,9 @@ class MixDPOConfig(TrainingArguments):
     logging_nan_inf_filter: bool = field(default=False, metadata={"help": "leave NaN losses out of the log"})
     report_to: str | list[str] | None = field(
         default="none", metadata={"help": "trackers of transformers, such as wandb or tensorboard"}
+    )
+    dataloader_pin_memory: bool = field(
+        default_factory=torch.cuda.is_available, metadata={"help": "page-locked host memory for batches"}
     )
     remove_unused_columns: bool = field(default=False, metadata={"help": "must stay false"})
     bf16: bool | None = field(  # type: ignore[assignment]

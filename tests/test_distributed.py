@@ -1,0 +1,58 @@
+"""Two processes over gloo: every optimizer step sees the pairs, and gives the loss, that one process would."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from synthetic import chat_pairs
+from test_trainer import step_logs, trainer_for
+from tiny import tiny_llama
+
+from mixdpo import make_plan
+
+
+def torchrun(folder: Path, *arguments: str) -> None:
+    script = Path(__file__).with_name("distributed_run.py")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
+    result = subprocess.run(
+        [*command, str(folder), *arguments], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert result.returncode == 0, result.stderr[-4000:]
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one(tokenizer, tmp_path) -> None:
+    pairs = chat_pairs(tmp_path, n=19)  # the last step is not full, and one process has less of it
+    plan = make_plan(pairs, threshold={"hardest": 0.3})
+    pairs.save_to_disk(str(tmp_path / "pairs"))
+    plan.save(tmp_path / "plan.parquet")
+    one = trainer_for(
+        tiny_llama(vocab_size=len(tokenizer)), tokenizer, pairs, tmp_path / "one", plan, num_train_epochs=2,
+        eval_dataset=pairs.select(range(7)), eval_strategy="epoch",
+    )  # fmt: skip
+    one.train()
+
+    torchrun(tmp_path, "1", "2")
+    seen = [json.loads((tmp_path / f"seen-{rank}.json").read_text()) for rank in (0, 1)]
+    together = [sorted(a + b) for a, b in zip(*seen, strict=True)]
+    assert together == [sorted(step) for step in one.seen.steps[:-1]]
+    logs = [step_logs(tmp_path / name) for name in ("one", "two")]
+    for name in ("loss", "grad_norm", "learning_rate", "route/sft"):
+        np.testing.assert_allclose(*[[m[name] for m in log] for log in logs], rtol=1e-4, atol=1e-6, err_msg=name)
+    for epoch in (5, 10):
+        a, b = (pq.read_table(tmp_path / n / "records" / f"eval-step-{epoch}.parquet") for n in ("one", "two"))
+        assert a["pair_id"] == b["pair_id"]
+        np.testing.assert_allclose(a["chosen"], b["chosen"], atol=1e-3)
+
+    torchrun(tmp_path, "1", "2", "resume")
+    for rank in (0, 1):
+        resumed = json.loads((tmp_path / f"seen-{rank}-resumed.json").read_text())
+        assert resumed == seen[rank][5:]
+    again = step_logs(tmp_path / "two")
+    np.testing.assert_allclose([m["loss"] for m in again], [m["loss"] for m in logs[1]], rtol=1e-5)
