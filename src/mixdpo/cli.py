@@ -8,34 +8,21 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import click
-import typer
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.table import Table
 
 from mixdpo.errors import MixdpoError
+from mixdpo.settings import SECTIONS, merge, split_overrides
 
-app = typer.Typer(
-    help="Difficulty-aware preference optimisation: plan and train with small-margin pairs kept.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
-_ANY_SETTING = {"allow_extra_args": True, "ignore_unknown_options": True}
-
-Config = Annotated[
-    Path | None, typer.Option("--config", help="Recipe: a YAML file; --SECTION.KEY VALUE overrides any key of it.")
-]
-Data = Annotated[
-    str | None, typer.Argument(help="Preference pairs: a file, a folder or a hub id; default: the recipe's.")
-]
+if TYPE_CHECKING:
+    from mixdpo.recipe import Recipe
 
 
-class _CommandWithSettings(typer.core.TyperCommand):
+class _CommandWithSettings(click.Command):
     """A command whose help ends with the recipe keys it reads, their units and their defaults."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -44,22 +31,37 @@ class _CommandWithSettings(typer.core.TyperCommand):
         formatter.write("\n" + settings_help(ctx.info_name or "") + "\n")
 
 
-@app.command(cls=_CommandWithSettings, context_settings=_ANY_SETTING)
-def plan(
-    ctx: typer.Context,
-    data: Data = None,
-    config: Config = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The plan's parquet file.")] = Path("plan.parquet"),
-) -> None:
-    """Decide order and route of every pair and save the plan."""
+_data = click.argument("data", required=False)
+_config = click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    help="Recipe: a YAML file; --SECTION.KEY VALUE overrides any key of it.",
+)
+
+
+@click.group()
+def app() -> None:
+    """Difficulty-aware preference optimisation: plan and train with small-margin pairs kept."""
+
+
+@app.command(cls=_CommandWithSettings)
+@_data
+@_config
+@click.option(
+    "--output", "-o", type=click.Path(path_type=Path), default=Path("plan.parquet"), show_default=True,
+    help="The plan's parquet file.",
+)  # fmt: skip
+@click.pass_obj
+def plan(overrides: dict[str, Any], data: str | None, config: Path | None, output: Path) -> None:
+    """Decide order and route of every pair of DATA (file, folder or hub id; default: the recipe's)."""
     from mixdpo.runs import load_and_score, plan_from_recipe
 
-    recipe = _recipe(ctx, config, data)
+    recipe = _recipe(overrides, config, data)
     pairs, report = load_and_score(recipe.required("data"), recipe.plan)
     made = plan_from_recipe(recipe, pairs)
     made.save(output)
     for line in report.lines():
-        typer.echo(line)
+        click.echo(line)
     table = Table(title=f"plan: {made.settings.order}, {len(made):,} pairs", title_justify="left")
     for heading in ("route", "pairs", "share", "margin from", "mean", "to"):
         table.add_column(heading, justify="left" if heading == "route" else "right")
@@ -72,51 +74,50 @@ def plan(
             *("-" if margin is None else f"{margin:.3g}" for margin in margins),
         )
     Console().print(table)
-    typer.echo(f"plan: {output}")
+    click.echo(f"plan: {output}")
 
 
-@app.command(cls=_CommandWithSettings, context_settings=_ANY_SETTING)
-def train(
-    ctx: typer.Context,
-    data: Data = None,
-    config: Config = None,
-    output: Annotated[
-        str | None, typer.Option("--output", "-o", help="Folder of the run; default: train.output_dir.")
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in that folder.")] = False,
-) -> None:
-    """Train a model by a plan. On several GPUs: accelerate launch -m mixdpo train ..."""
+@app.command(cls=_CommandWithSettings)
+@_data
+@_config
+@click.option("--output", "-o", help="Folder of the run; default: train.output_dir.")
+@click.option("--resume", is_flag=True, help="Continue the run in that folder from its last complete checkpoint.")
+@click.pass_obj
+def train(overrides: dict[str, Any], data: str | None, config: Path | None, output: str | None, resume: bool) -> None:
+    """Train a model on DATA (file, folder or hub id; default: the recipe's) by a plan.
+
+    On several GPUs: accelerate launch -m mixdpo train ...
+    """
     from accelerate import PartialState
 
     from mixdpo.runs import train_from_recipe
     from mixdpo.summary import final_table
 
-    run = train_from_recipe(_recipe(ctx, config, data), output, resume)
+    run = train_from_recipe(_recipe(overrides, config, data), output, resume)
     if PartialState().is_main_process:
         steps = [record for record in run.metrics if "loss" in record]
         if steps:
             Console().print(final_table(steps[0], steps[-1]))
-        typer.echo(f"run: {run.folder} (model in {run.folder / 'model'}, figure {run.folder / 'training.png'})")
+        click.echo(f"run: {run.folder} (model in {run.folder / 'model'}, figure {run.folder / 'training.png'})")
 
 
 @app.command()
-def demo(
-    model: Annotated[
-        str | None, typer.Option("--model", help="Folder or hub id; default: SmolLM2-135M-Instruct from PyPI.")
-    ] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the demo's run.")] = Path("runs/demo"),
-) -> None:
+@click.option("--model", help="Folder or hub id; default: SmolLM2-135M-Instruct from the Python package index.")
+@click.option(
+    "--output", "-o", type=click.Path(path_type=Path), default=Path("runs/demo"), show_default=True,
+    help="Folder of the demo's run.",
+)  # fmt: skip
+@click.option("--short", is_flag=True, help="A few steps and prompts: shows that everything works, measures nothing.")
+def demo(model: str | None, output: Path, short: bool) -> None:
     """Plan, train and measure a real model on checkable demands, in about ten minutes on two CPU cores."""
     from mixdpo.demo.run import run_demo
 
-    run_demo(model, output)
+    run_demo(model, output, short)
 
 
-def _recipe(ctx: typer.Context, config: Path | None, data: str | None) -> Any:
+def _recipe(overrides: dict[str, Any], config: Path | None, data: str | None) -> Recipe:
     from mixdpo.recipe import load_recipe
-    from mixdpo.settings import merge, parse_overrides
 
-    overrides = parse_overrides(ctx.args)
     if data is not None:
         overrides = merge({"data": {"path": data}}, overrides)
     return load_recipe(config, overrides)
@@ -131,9 +132,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     logging.getLogger("mixdpo").setLevel(logging.INFO)
     try:
-        app(args=list(arguments) if arguments is not None else None, prog_name="mixdpo", standalone_mode=False)
+        words, overrides = split_overrides(sys.argv[1:] if arguments is None else arguments, SECTIONS)
+        app(args=words, obj=overrides, prog_name="mixdpo", standalone_mode=False)
     except click.ClickException as error:
-        error.show()
+        print(f"mixdpo: {error.format_message()} See mixdpo --help.", file=sys.stderr)
         return 2
     except MixdpoError as error:
         print(f"mixdpo: {error}", file=sys.stderr)

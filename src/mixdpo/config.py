@@ -102,6 +102,8 @@ class MixDPOConfig(TrainingArguments):
     )
 
     def __post_init__(self) -> None:
+        if not torch.accelerator.is_available():
+            self.use_cpu = True  # transformers wants to be told before it accepts bfloat16 there
         if self.bf16 is None:
             self.bf16 = not self.fp16 and hardware_has_bf16()
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import yaml
 from peft import LoraConfig
@@ -15,16 +15,7 @@ from mixdpo.data import DataSettings
 from mixdpo.errors import InputError
 from mixdpo.model import ModelSettings
 from mixdpo.plan import PLANS, PlanSettings
-from mixdpo.settings import build, check_values, merge, read_yaml, unknown_key
-
-SECTIONS: Final[dict[str, str]] = {
-    "model": "the policy to start from",
-    "data": "the pairs to train on",
-    "eval_data": "the pairs to measure on",
-    "plan": "order and routes: a name, settings, or the path of a saved plan",
-    "train": "settings of the training run",
-    "peft": "LoRA adapters (fields of peft.LoraConfig); leave out for full fine-tuning",
-}
+from mixdpo.settings import SECTIONS, build, check_values, merge, read_yaml, unknown_key
 
 
 @dataclass(kw_only=True, frozen=True)
@@ -73,7 +64,10 @@ def load_recipe(file: str | Path | None, overrides: Mapping[str, Any]) -> Recipe
         InputError: the file is missing or broken, or a key or value is wrong.
     """
     name = str(file) if file is not None else None
-    content = merge(read_yaml(file) if file is not None else {}, overrides)
+    content = read_yaml(file) if file is not None else {}
+    if "path" in (overrides.get("plan") or {}):
+        content.pop("plan", None)  # a saved plan replaces the recipe's
+    content = merge(content, overrides)
     for section in content:
         if section not in SECTIONS:
             raise unknown_key(section, SECTIONS, name)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -15,6 +15,16 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from mixdpo.errors import InputError
 
 T = TypeVar("T")
+
+SECTIONS: Final[dict[str, str]] = {
+    "model": "the policy to start from",
+    "data": "the pairs to train on",
+    "eval_data": "the pairs to measure on",
+    "plan": "order and routes: a name, settings, or the path of a saved plan",
+    "train": "settings of the training run",
+    "peft": "LoRA adapters (fields of peft.LoraConfig); leave out for full fine-tuning",
+}
+"""The sections of a recipe."""
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
@@ -38,15 +48,24 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     return content
 
 
-def parse_overrides(arguments: Iterable[str]) -> dict[str, Any]:
-    """Turn `--plan.order shuffled --train.beta=0.05 --train.bf16` into nested settings; values are YAML."""
+def split_overrides(arguments: Sequence[str], sections: Collection[str]) -> tuple[list[str], dict[str, Any]]:
+    """Take settings such as `--plan.order shuffled --train.beta=0.05 --train.bf16` out of a command line.
+
+    Every option named after a section, or with a dot in its name, is a setting; its value is YAML, and true when
+    there is none.
+
+    Returns:
+        The other arguments, and the settings as nested mappings.
+    """
+    rest: list[str] = []
     result: dict[str, Any] = {}
     words = list(arguments)
     while words:
         word = words.pop(0)
-        if not word.startswith("--") or word == "--":
-            raise InputError(f"unexpected argument {word!r}", mend="settings are written --section.key value")
-        key, equals, text = word[2:].partition("=")
+        key, equals, text = word.removeprefix("--").partition("=")
+        if not word.startswith("--") or ("." not in key and key not in sections):
+            rest.append(word)
+            continue
         if not equals:
             text = words.pop(0) if words and not words[0].startswith("--") else "true"
         try:
@@ -54,11 +73,11 @@ def parse_overrides(arguments: Iterable[str]) -> dict[str, Any]:
         except yaml.YAMLError as error:
             raise InputError(f"the value of --{key} is not valid YAML: {text!r}") from error
         target = result
-        *sections, name = key.split(".")
-        for section in sections:
-            target = target.setdefault(section, {})
+        *parents, name = key.split(".")
+        for parent in parents:
+            target = target.setdefault(parent, {})
         target[name] = value
-    return result
+    return rest, result
 
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

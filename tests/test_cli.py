@@ -1,0 +1,294 @@
+"""The command line as a person uses it: results, and one line with exit status 2 for every kind of bad input."""
+
+from __future__ import annotations
+
+import errno
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from accelerate.commands.config.config_args import load_config_from_file
+from datasets import Dataset
+from synthetic import chat_rows
+from tiny import tiny_llama
+from transformers import AutoModelForCausalLM
+
+from mixdpo import MixDPOTrainer, Plan
+from mixdpo.cli import main
+from mixdpo.recipe import load_recipe
+
+ROOT = Path(__file__).parents[1]
+RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
+
+
+@pytest.fixture
+def rows() -> list[dict]:
+    return chat_rows(20)
+
+
+@pytest.fixture
+def data(tmp_path, rows) -> Path:
+    path = tmp_path / "pairs.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture
+def model(tmp_path, tokenizer) -> Path:
+    tiny_llama(vocab_size=len(tokenizer)).save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+@pytest.fixture
+def recipe(tmp_path, data, model) -> Path:
+    content = {
+        "model": {"name_or_path": str(model)},
+        "data": {"path": str(data)},
+        "plan": {"name": "mixdpo", "threshold": {"hardest": 0.25}},
+        "train": {
+            "output_dir": str(tmp_path / "run"),
+            "learning_rate": "1e-3",
+            "per_device_train_batch_size": 4,
+            "logging_steps": 1,
+            "save_strategy": "steps",
+            "save_steps": 2,
+            "bf16": False,
+            "use_cpu": True,
+        },
+    }
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def one_line(capsys) -> str:
+    error = capsys.readouterr().err
+    lines = [line for line in error.splitlines() if line.startswith("mixdpo: ")]
+    assert len(lines) == 1, error
+    assert "Traceback" not in error
+    return lines[0]
+
+
+def refused(capsys, *arguments: str | Path) -> str:
+    assert main([str(argument) for argument in arguments]) == 2
+    return one_line(capsys)
+
+
+# ---- what works ----
+
+
+def test_plan_then_train_by_it_then_continue(capsys, tmp_path, data, recipe) -> None:
+    plan = tmp_path / "plan.parquet"
+    assert main(["plan", str(data), "--output", str(plan), "--plan.threshold", "1", "--plan.seed=3"]) == 0
+    assert f"plan: {plan}" in capsys.readouterr().out
+    assert Plan.load(plan).settings.threshold == 1
+    arguments = ["train", "--config", str(recipe), "--plan", json.dumps({"path": str(plan)})]
+    assert main(["train", str(data), "--config", str(recipe)]) == 0
+    out = capsys.readouterr().out
+    assert f"run: {tmp_path / 'run'}" in out
+    assert "rewards/accuracies" in out
+    AutoModelForCausalLM.from_pretrained(tmp_path / "run" / "model")
+    assert "holds another run" in refused(capsys, *arguments)
+    assert main(["train", "--config", str(recipe), "--resume"]) == 0
+
+
+def test_settings_from_the_command_line_win(tmp_path, recipe) -> None:
+    resolved = load_recipe(recipe, {"train": {"beta": 0.5}, "plan": {"name": "dpo", "threshold": None}})
+    assert resolved.training_config(str(tmp_path / "x")).beta == 0.5
+    assert resolved.training_config().learning_rate == 1e-3, "a number that YAML reads as text"
+    assert resolved.plan.order == "shuffled"
+    assert resolved.plan.threshold is None
+
+
+def test_help_names_settings_units_and_defaults(capsys) -> None:
+    assert main(["train", "--help"]) == 0
+    out = capsys.readouterr().out
+    for text in ("--train.beta  strength of the pull to the reference, per nat (default 0.1)", "--plan.threshold",
+                 "--data.contradictions", "--model.load_in_4bit", "TrainingArguments"):  # fmt: skip
+        assert text in out
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_recipes_resolve(path: Path) -> None:
+    recipe = load_recipe(path, {})
+    assert recipe.required("model").name_or_path
+    assert recipe.required("data").path
+    args = recipe.training_config()
+    if "8 GPUs" in path.read_text():
+        assert args.per_device_train_batch_size * args.gradient_accumulation_steps * 8 == 160
+        assert (args.max_prompt_length, args.max_length) == (512, 1024)
+    assert f"recipes/{path.name}" in path.read_text(), "the command in its comment names the file"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes" / "accelerate").glob("*.yaml")), ids=lambda path: path.stem)
+def test_accelerate_configs_load(path: Path) -> None:
+    config = load_config_from_file(str(path))
+    assert config.num_processes == 8
+    assert config.mixed_precision == "bf16"
+
+
+# ---- bad settings ----
+
+
+def test_unknown_key_names_the_nearest(capsys, recipe) -> None:
+    line = refused(capsys, "train", "--config", recipe, "--train.learnin_rate", "1e-5")
+    assert "unknown key train.learnin_rate; did you mean train.learning_rate?" in line
+    assert str(recipe) in line
+    assert "did you mean plan" in refused(capsys, "train", "--config", recipe, "--plann.seed", "1")
+    assert "did you mean plan.threshold" in refused(capsys, "plan", "x.jsonl", "--plan.treshold", "1")
+
+
+def test_wrong_type_says_what_is_expected(capsys, recipe) -> None:
+    line = refused(capsys, "train", "--config", recipe, "--train.beta", "much")
+    assert "train.beta" in line
+    assert "'much'" in line
+    assert "strength of the pull" in line
+    assert "plan.order" in refused(capsys, "train", "--config", recipe, "--plan.order", "easiest")
+    assert "peft.rank" in refused(capsys, "train", "--config", recipe, "--peft.rank", "4")
+
+
+def test_wrong_options_of_the_command_itself(capsys) -> None:
+    assert "unexpected extra argument (b.jsonl)" in refused(capsys, "train", "a.jsonl", "b.jsonl")
+    assert "Did you mean '--output'" in refused(capsys, "plan", "--outptu", "x")
+
+
+def test_recipe_files(capsys, tmp_path) -> None:
+    assert "no such file" in refused(capsys, "train", "--config", tmp_path / "none.yaml")
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("model:\n  name_or_path: x\n  : [")
+    assert f"{broken}, row 3" in refused(capsys, "train", "--config", broken)
+    broken.write_text("")
+    assert "the file is empty" in refused(capsys, "train", "--config", broken)
+    broken.write_text("train: {beta: 0.1}")
+    assert "no model is given" in refused(capsys, "train", "--config", broken)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--plan.threshold", "99"], "above every margin (they run from"),
+        (["--plan.threshold", "-1"], "not above any margin"),
+        (["--plan.name", "mixdp"], "did you mean plan mixdpo?"),
+        (["--plan.path", "none.parquet"], "none.parquet: no such file"),
+        (["--train.sft_target", "best"], "train.sft_target"),
+        (["--train.loss_type", "dpo"], "no loss is named 'dpo'"),
+        (["--model.name_or_path", "./no/such/model"], "no such model folder"),
+        (["--model.dtype", "float8"], "model.dtype"),
+        (["--data.columns", "{score_chosen: stars, score_rejected: stars}"], "column 'stars'"),
+        (["--train.beta", "{"], "not valid YAML"),
+    ],
+)
+def test_wrong_values(capsys, tmp_path, recipe, arguments, message) -> None:
+    before = sorted(tmp_path.iterdir())
+    assert message in refused(capsys, "train", "--config", recipe, *arguments)
+    assert sorted(tmp_path.iterdir()) == before, "nothing half written"
+
+
+# ---- bad data ----
+
+
+def write(path: Path, rows: list) -> Path:
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+    return path
+
+
+def changed(rows: list[dict], row: int, **values) -> list[dict]:
+    return [{**r, **values} if i == row - 1 else r for i, r in enumerate(rows)]
+
+
+@pytest.mark.parametrize(
+    ("fault", "messages"),
+    [
+        (lambda rows: [*rows[:3], '{"prompt": "a", "chosen', *rows[3:]], ["row 4", "not valid JSON"]),
+        (lambda rows: changed(rows, 6, chosen=3), ["row 6", "column 'chosen'"]),
+        (lambda rows: changed(rows, 2, score_chosen=float("nan")), ["row 2", "score_chosen", "NaN", "invalid_scores"]),
+        (lambda rows: changed(rows, 5, score_rejected=float("inf")), ["row 5", "score_rejected", "infinite"]),
+        (lambda rows: changed(rows, 7, score_chosen=None), ["row 7", "missing"]),
+        (lambda rows: changed(rows, 4, score_chosen="good"), ["row 4", "score_chosen"]),
+        (
+            lambda rows: [{k: v for k, v in r.items() if k != "rejected"} for r in rows],
+            ["column 'rejected'", "map it"],
+        ),
+        (lambda rows: [{k: v for k, v in r.items() if "score" not in k} for r in rows], ["needs scores"]),
+        (lambda rows: [{**r, "rejected": r["chosen"]} for r in rows], ["all 20 rows were dropped", "the same"]),
+        (lambda rows: [], ["empty"]),
+        (lambda rows: ["3"], ["row 1"]),
+    ],
+)
+def test_bad_rows(capsys, tmp_path, rows, fault, messages) -> None:
+    path = write(tmp_path / "bad.jsonl", fault(rows))
+    line = refused(capsys, "plan", path, "--output", tmp_path / "plan.parquet")
+    for message in messages:
+        assert message in line
+    assert "bad.jsonl" in line or "needs scores" in line
+    assert not (tmp_path / "plan.parquet").exists()
+
+
+def test_bad_files(capsys, tmp_path) -> None:
+    assert "no such file" in refused(capsys, "plan", tmp_path / "none.jsonl")
+    (tmp_path / "broken.parquet").write_bytes(b"PAR1 this is none")
+    assert "broken" in refused(capsys, "plan", tmp_path / "broken.parquet")
+    (tmp_path / "notes.docx").write_text("x")
+    assert "not read" in refused(capsys, "plan", tmp_path / "notes.docx")
+    assert "none/such-data" in refused(capsys, "plan", "none/such-data")
+
+
+def test_messages_need_a_chat_template(capsys, tmp_path, recipe, tokenizer, model) -> None:
+    (model / "chat_template.jinja").unlink()
+    line = refused(capsys, "train", "--config", recipe)
+    assert "no chat template" in line
+    assert "model.chat_template" in line
+    (tmp_path / "template.jinja").write_text(tokenizer.chat_template)
+    assert main(["train", "--config", str(recipe), "--model.chat_template", str(tmp_path / "template.jinja")]) == 0
+
+
+def test_plan_of_other_data(capsys, tmp_path, recipe, data) -> None:
+    other = write(tmp_path / "other.jsonl", chat_rows(20, seed=9))
+    assert main(["plan", str(other), "--output", str(tmp_path / "plan.parquet")]) == 0
+    line = refused(capsys, "train", "--config", recipe, "--plan", json.dumps({"path": str(tmp_path / "plan.parquet")}))
+    assert "other data" in line
+
+
+def test_model_folder_without_a_model(capsys, tmp_path, recipe) -> None:
+    (tmp_path / "empty").mkdir()
+    line = refused(capsys, "train", "--config", recipe, "--model.name_or_path", tmp_path / "empty")
+    assert "config.json is missing" in line
+
+
+# ---- interruptions ----
+
+
+def test_interrupt_and_full_disk_leave_the_last_checkpoint_usable(capsys, monkeypatch, tmp_path, recipe) -> None:
+    original = MixDPOTrainer._save_checkpoint
+
+    def fail(error: BaseException):
+        def save(trainer: MixDPOTrainer, *args) -> None:
+            if trainer.state.global_step < 4:
+                original(trainer, *args)
+            else:
+                (Path(trainer.args.output_dir) / "checkpoint-4").mkdir(exist_ok=True)
+                raise error
+
+        return save
+
+    monkeypatch.setattr(MixDPOTrainer, "_save_checkpoint", fail(OSError(errno.ENOSPC, "No space left on device")))
+    assert main(["train", "--config", str(recipe)]) == 1
+    assert "the disk is full" in one_line(capsys)
+    monkeypatch.setattr(MixDPOTrainer, "_save_checkpoint", fail(KeyboardInterrupt()))
+    assert main(["train", "--config", str(recipe), "--resume"]) == 130
+    assert "interrupted" in one_line(capsys)
+    monkeypatch.setattr(MixDPOTrainer, "_save_checkpoint", original)
+    assert main(["train", "--config", str(recipe), "--resume"]) == 0
+    steps = [json.loads(line)["step"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [s for s in steps if s <= 4] == [1, 2, 3, 4]
+
+
+def test_parquet_and_json_give_the_same_plan(tmp_path, rows, data) -> None:
+    Dataset.from_list(rows).to_parquet(tmp_path / "pairs.parquet")
+    for name in ("pairs.jsonl", "pairs.parquet"):
+        assert main(["plan", str(tmp_path / name), "--output", str(tmp_path / f"{name}.plan")]) == 0
+    plans = [Plan.load(tmp_path / f"{name}.plan") for name in ("pairs.jsonl", "pairs.parquet")]
+    assert plans[0].fingerprint == plans[1].fingerprint
+    assert (plans[0].position == plans[1].position).all()
