@@ -7,12 +7,12 @@ import os
 import sys
 from pathlib import Path
 
-from conftest import byte_level_tokenizer
 from datasets import load_from_disk
+
+from conftest import byte_level_tokenizer
+from mixdpo import Plan
 from test_trainer import trainer_for
 from tiny import tiny_llama
-
-from mixdpo import Plan
 
 
 def main(folder: Path, batch: int, accumulation: int) -> None:

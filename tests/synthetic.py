@@ -9,7 +9,7 @@ from datasets import Dataset
 
 from mixdpo import load_pairs, score
 
-_WORDS = "tea cat dog answer question boil water wait today lazy fox jump three minutes enjoy".split()
+_WORDS = ("tea", "cat", "dog", "answer", "question", "boil", "water", "wait", "today", "lazy", "fox", "jump")
 
 
 def chat_rows(n: int, seed: int = 0) -> list[dict]:

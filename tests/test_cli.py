@@ -10,13 +10,13 @@ import pytest
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from datasets import Dataset
-from synthetic import chat_rows
-from tiny import tiny_llama
 from transformers import AutoModelForCausalLM
 
 from mixdpo import MixDPOTrainer, Plan
 from mixdpo.cli import main
 from mixdpo.recipe import load_recipe
+from synthetic import chat_rows
+from tiny import tiny_llama
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))

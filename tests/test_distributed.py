@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+
+from mixdpo import make_plan
 from synthetic import chat_pairs
 from test_trainer import step_logs, trainer_for
 from tiny import tiny_llama
-
-from mixdpo import make_plan
 
 
 def torchrun(folder: Path, *arguments: str) -> None:

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 from datasets import Dataset
+
+from mixdpo import load_pairs, make_plan, score
 from synthetic import chat_rows
 from test_trainer import step_logs, trainer_for
 from tiny import tiny_llama
 
-from mixdpo import load_pairs, make_plan, score
-
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
-import mixdpo_loop  # noqa: E402
+import mixdpo_loop
 
 
 def test_trainer_gives_the_examples_losses(tokenizer, tmp_path, monkeypatch, capsys) -> None:

@@ -11,8 +11,8 @@ from mixdpo import make_plan
 from mixdpo.data.collate import collate_pairs
 from mixdpo.losses import LossSettings, dpo
 from mixdpo.plan import PLANS
-from mixdpo.sampling import PlannedPairs
-from mixdpo.step import StepSettings, pair_logprobs, pair_losses, reduce_losses
+from mixdpo.training.sampling import PlannedPairs
+from mixdpo.training.step import StepSettings, pair_logprobs, pair_losses, reduce_losses
 from tiny import margin_data, plain_logprob, tiny_llama, token_pairs
 
 SETTINGS = StepSettings(

@@ -14,14 +14,14 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
-from synthetic import chat_pairs
-from tiny import plain_logprob, tiny_llama
 from transformers import TrainerCallback
 
 from mixdpo import MixDPOConfig, MixDPOTrainer, Plan, make_plan
 from mixdpo.errors import InputError, RunError
 from mixdpo.plan import ROUTES
-from mixdpo.run_folder import last_complete_checkpoint, read_metrics
+from mixdpo.training.run_folder import last_complete_checkpoint, read_metrics
+from synthetic import chat_pairs
+from tiny import plain_logprob, tiny_llama
 
 
 class StepPairs(TrainerCallback):
@@ -180,7 +180,7 @@ def test_live_and_precomputed_reference_give_the_same_run(model, tokenizer, tmp_
 
 def test_shared_cosine_leaves_sft_what_the_paper_left_it(model, tokenizer, tmp_path) -> None:
     """382 steps of 160 pairs, 10 % warm-up, 7,387 of 61,135 pairs at the end: 4.4 % of the peak, 0.4 % of the mass."""
-    from mixdpo.schedule import learning_rate_factors, make_step_plan, mass_by_route
+    from mixdpo.training.schedule import learning_rate_factors, make_step_plan, mass_by_route
 
     class Pairs:
         def __init__(self) -> None:

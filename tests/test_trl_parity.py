@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 from datasets import Dataset
-from synthetic import chat_pairs
-from tiny import tiny_llama
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 
 from mixdpo import MixDPOConfig, MixDPOTrainer, load_pairs, make_plan
+from synthetic import chat_pairs
+from tiny import tiny_llama
 
 trl = pytest.importorskip("trl")
 

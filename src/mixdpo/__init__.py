@@ -10,20 +10,20 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mixdpo.config import MixDPOConfig as MixDPOConfig
     from mixdpo.data import load_pairs as load_pairs
     from mixdpo.difficulty import score as score
     from mixdpo.plan import PLANS as PLANS
     from mixdpo.plan import Plan as Plan
     from mixdpo.plan import PlanSettings as PlanSettings
     from mixdpo.plan import make_plan as make_plan
-    from mixdpo.trainer import MixDPOTrainer as MixDPOTrainer
+    from mixdpo.training.config import MixDPOConfig as MixDPOConfig
+    from mixdpo.training.trainer import MixDPOTrainer as MixDPOTrainer
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "MixDPOConfig": "mixdpo.config",
-    "MixDPOTrainer": "mixdpo.trainer",
+    "MixDPOConfig": "mixdpo.training.config",
+    "MixDPOTrainer": "mixdpo.training.trainer",
     "PLANS": "mixdpo.plan",
     "Plan": "mixdpo.plan",
     "PlanSettings": "mixdpo.plan",

@@ -91,7 +91,7 @@ def train(overrides: dict[str, Any], data: str | None, config: Path | None, outp
     from accelerate import PartialState
 
     from mixdpo.runs import train_from_recipe
-    from mixdpo.summary import final_table
+    from mixdpo.training.summary import final_table
 
     run = train_from_recipe(_recipe(overrides, config, data), output, resume)
     if PartialState().is_main_process:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from mixdpo.config import MixDPOConfig
 from mixdpo.data import DataSettings
 from mixdpo.model import ModelSettings
 from mixdpo.recipe import PlanSection, setting_lines
+from mixdpo.training.config import MixDPOConfig
 
 
 def settings_help(verb: str) -> str:

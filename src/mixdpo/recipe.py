@@ -10,12 +10,12 @@ from typing import Any
 import yaml
 from peft import LoraConfig
 
-from mixdpo.config import MixDPOConfig
 from mixdpo.data import DataSettings
 from mixdpo.errors import InputError
 from mixdpo.model import ModelSettings
 from mixdpo.plan import PLANS, PlanSettings
 from mixdpo.settings import SECTIONS, build, check_values, merge, read_yaml, unknown_key
+from mixdpo.training.config import MixDPOConfig
 
 
 @dataclass(kw_only=True, frozen=True)
@@ -68,10 +68,10 @@ def load_recipe(file: str | Path | None, overrides: Mapping[str, Any]) -> Recipe
     if "path" in (overrides.get("plan") or {}):
         content.pop("plan", None)  # a saved plan replaces the recipe's
     content = merge(content, overrides)
-    for section in content:
-        if section not in SECTIONS:
-            raise unknown_key(section, SECTIONS, name)
-    present = {section: value for section, value in content.items() if value is not None}
+    for key in content:
+        if key not in SECTIONS:
+            raise unknown_key(key, SECTIONS, name)
+    present = {key: value for key, value in content.items() if value is not None}
 
     def section(cls: type[Any], key: str) -> Any:
         return build(cls, present[key], key, name) if key in present else None

@@ -14,8 +14,8 @@ from mixdpo.errors import InputError
 from mixdpo.model import load_policy, load_tokenizer
 from mixdpo.plan import Plan, PlanSettings, make_plan
 from mixdpo.recipe import Recipe
-from mixdpo.run_folder import check_is_free, last_complete_checkpoint, read_metrics
-from mixdpo.trainer import MixDPOTrainer
+from mixdpo.training.run_folder import check_is_free, last_complete_checkpoint, read_metrics
+from mixdpo.training.trainer import MixDPOTrainer
 
 logger = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,9 +32,9 @@ def completion_logprobs(
     Returns:
         float32, shape (R,), in nats. Differentiable unless grad mode is off.
     """
-    arguments = {"input_ids": input_ids, "attention_mask": attention_mask, "use_cache": False}
+    arguments: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask, "use_cache": False}
     # The logits at position t predict the token at t + 1: the completions need those from prompt_width - 1 on.
-    if prompt_width > 1 and _can_keep_last_logits(_innermost_class(model)):
+    if prompt_width > 1 and _can_keep_last_logits(model):
         arguments["logits_to_keep"] = input_ids.shape[1] - prompt_width + 1
     logits_RKV = model(**arguments).logits[:, :-1]
     K = logits_RKV.shape[1]
@@ -49,14 +49,15 @@ def completion_logprobs(
     return torch.stack(row_sums)
 
 
-def _innermost_class(model: nn.Module) -> type[nn.Module]:
-    while hasattr(model, "module"):  # DDP, DeepSpeed
-        model = model.module
-    if hasattr(model, "get_base_model"):  # peft
-        model = model.get_base_model()
-    return type(model)
+def without_wrappers(model: nn.Module) -> Any:
+    """Return the model inside DistributedDataParallel or DeepSpeed, with its adapters if it has any."""
+    inner: Any = model
+    while hasattr(inner, "module"):
+        inner = inner.module
+    return inner
 
 
-@lru_cache
-def _can_keep_last_logits(model_class: type[nn.Module]) -> bool:
-    return "logits_to_keep" in inspect.signature(model_class.forward).parameters
+def _can_keep_last_logits(model: nn.Module) -> bool:
+    inner = without_wrappers(model)
+    base = inner.get_base_model() if hasattr(inner, "get_base_model") else inner  # peft
+    return "logits_to_keep" in inspect.signature(base.forward).parameters

@@ -16,7 +16,7 @@ from mixdpo.errors import RunError
 from mixdpo.io import atomic_path
 from mixdpo.losses import PairLogprobs
 from mixdpo.plan import BUCKETS
-from mixdpo.sampling import PlannedPairs
+from mixdpo.training.sampling import PlannedPairs
 
 _COLUMNS = ("ref_chosen", "ref_rejected", "chosen", "rejected", "chosen_tokens", "rejected_tokens")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import math
 from collections.abc import Sequence
@@ -13,11 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
-from peft import PeftConfig, PeftModel, get_peft_model
+from peft import PeftConfig, PeftModel
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
-from torch.utils.data import Sampler
 from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -28,24 +27,24 @@ from transformers import (
 )
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
-from mixdpo.checks import check_first_loss, displaced_buckets
-from mixdpo.config import MixDPOConfig
 from mixdpo.data import TokenReport, TokenSettings, tokenize_pairs
 from mixdpo.data.collate import PairBatch, collate_pairs
-from mixdpo.engine import disable_dropout
 from mixdpo.errors import InputError, RunError
 from mixdpo.losses import LOSSES, needs_reference
-from mixdpo.metrics import MetricSums, add_step_metrics
-from mixdpo.model import ModelSettings, load_policy, load_tokenizer
+from mixdpo.model import ModelSettings, load_tokenizer
 from mixdpo.plan import Plan, make_plan
-from mixdpo.progress import TrainingProgress
-from mixdpo.records import EvaluationRecords, load_reference, save_reference
-from mixdpo.reference import live_reference, reference_pass
-from mixdpo.run_folder import RunFolder, last_complete_checkpoint
-from mixdpo.sampling import PlannedPairs, PlanSampler
-from mixdpo.schedule import StepPlan, learning_rate_factors, make_step_plan, phase_lengths
-from mixdpo.step import pair_losses, reduce_losses
-from mixdpo.summary import log_run_summary
+from mixdpo.training.checks import check_first_loss, displaced_buckets
+from mixdpo.training.config import MixDPOConfig
+from mixdpo.training.metrics import MetricSums, add_step_metrics
+from mixdpo.training.policy import frozen_reference, prepare_policy
+from mixdpo.training.progress import TrainingProgress
+from mixdpo.training.records import EvaluationRecords, load_reference, save_reference
+from mixdpo.training.reference import live_reference, reference_pass
+from mixdpo.training.run_folder import RunFolder, last_complete_checkpoint
+from mixdpo.training.sampling import PlannedPairs, PlanSampler
+from mixdpo.training.schedule import StepPlan, learning_rate_factors, make_step_plan, phase_lengths
+from mixdpo.training.step import pair_losses, reduce_losses
+from mixdpo.training.summary import log_run_summary
 
 logger = logging.getLogger(__name__)
 
@@ -94,8 +93,9 @@ class MixDPOTrainer(Trainer):
             )
         if train_dataset is None:
             raise InputError("MixDPOTrainer needs a train_dataset")
-        policy, self._starts_at_reference = _prepare_policy(model, ref_model, peft_config)
+        policy, self._starts_at_reference = prepare_policy(model, ref_model, peft_config)
         tokenizer = processing_class or load_tokenizer(ModelSettings(name_or_path=policy.config._name_or_path))
+        self._tokenizer = tokenizer
         pad_ids = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)  # masked out, so any id will do
         self._pad_token_id = next(token for token in pad_ids if token is not None)
 
@@ -113,8 +113,9 @@ class MixDPOTrainer(Trainer):
             if eval_dataset is not None:
                 eval_pairs = self._evaluation_pairs(eval_dataset, tokenizer, plan.settings.metric)
 
-        self._ref_model = _frozen_reference(policy, ref_model, args)
+        self._ref_model = frozen_reference(policy, ref_model, args)
         self._needs_reference = needs_reference(args.loss_names)
+        self._precomputes_reference = self._needs_reference and args.precompute_ref_log_probs
         self._step_settings = args.step_settings()
         self._sums = {"train": MetricSums(), "eval": MetricSums()}
         self._records = EvaluationRecords()
@@ -126,7 +127,7 @@ class MixDPOTrainer(Trainer):
             train_dataset=train_pairs,
             eval_dataset=eval_pairs,
             processing_class=tokenizer,
-            data_collator=partial(collate_pairs, pad_token_id=self._pad_token_id),
+            data_collator=partial(collate_pairs, pad_token_id=self._pad_token_id),  # type: ignore[arg-type]
             callbacks=[RunFolder(self), _PlanCallback(self), *callbacks],
         )
         # One bar with a rate instead of transformers' bar and its line of thirty metrics.
@@ -137,7 +138,7 @@ class MixDPOTrainer(Trainer):
 
     # ---- the step ----
 
-    def compute_loss(
+    def compute_loss(  # type: ignore[override]  # our collator makes the batches
         self,
         model: nn.Module,
         inputs: PairBatch,
@@ -158,7 +159,7 @@ class MixDPOTrainer(Trainer):
         pairs = torch.stack([batch["weight"].sum() for batch in batch_samples]).sum().to(device)
         return self.accelerator.reduce(pairs, reduction="sum")
 
-    def prediction_step(
+    def prediction_step(  # type: ignore[override]
         self,
         model: nn.Module,
         inputs: PairBatch,
@@ -166,7 +167,7 @@ class MixDPOTrainer(Trainer):
         ignore_keys: list[str] | None = None,
     ) -> tuple[Tensor, None, None]:
         """Measure a micro-batch of the evaluation set."""
-        batch = self._prepare_inputs(inputs)  # type: ignore[arg-type]
+        batch: PairBatch = self._prepare_inputs(inputs)  # type: ignore[arg-type, assignment]
         with torch.no_grad(), self.compute_loss_context_manager():
             batch = self._with_live_reference(batch)
             result = pair_losses(model, batch, self._step_settings)
@@ -176,7 +177,7 @@ class MixDPOTrainer(Trainer):
         return result.losses.mean(), None, None
 
     def _with_live_reference(self, batch: PairBatch) -> PairBatch:
-        if self.args.precompute_ref_log_probs or not self._needs_reference:
+        if self._precomputes_reference or not self._needs_reference:
             return batch
         with self.compute_loss_context_manager():
             return live_reference(self._ref_model or self.model_wrapped, batch)
@@ -222,7 +223,9 @@ class MixDPOTrainer(Trainer):
             return super().create_scheduler(num_training_steps, optimizer)
         factors = self.learning_rate_factors()
         last = len(factors) - 1
-        self.lr_scheduler = LambdaLR(optimizer or self.optimizer, lambda step: float(factors[min(step, last)]))
+        scheduled = optimizer if optimizer is not None else self.optimizer
+        assert scheduled is not None
+        self.lr_scheduler = LambdaLR(scheduled, lambda step: float(factors[min(step, last)]))
         self._created_lr_scheduler = True
         return self.lr_scheduler
 
@@ -234,14 +237,14 @@ class MixDPOTrainer(Trainer):
 
     # ---- start, continuation, evaluation ----
 
-    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> TrainOutput:
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
         """Train; with True continue from the newest checkpoint of `output_dir` that was written to its end."""
         if resume_from_checkpoint is True:
             found = last_complete_checkpoint(Path(self.args.output_dir or "."))
             if found is None:
                 raise InputError("no complete checkpoint to continue from", file=self.args.output_dir)
             resume_from_checkpoint = str(found)
-        return super().train(resume_from_checkpoint, **kwargs)
+        return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def before_first_step(self) -> None:
         """Compute the reference, or read it back when a run continues, and say what is about to happen."""
@@ -254,7 +257,7 @@ class MixDPOTrainer(Trainer):
             log_run_summary(self)
 
     def _fill_reference(self, pairs: PlannedPairs, name: str) -> None:
-        if not self._needs_reference or not self.args.precompute_ref_log_probs:
+        if not self._precomputes_reference:
             return
         folder = Path(self.args.output_dir or ".")
         if self.state.global_step > 0 and self._starts_at_reference:
@@ -272,26 +275,30 @@ class MixDPOTrainer(Trainer):
         if self.is_world_process_zero():
             save_reference(folder, name, pairs)
 
-    def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> EvalLoopOutput:
+    def evaluation_loop(
+        self,
+        dataloader: DataLoader,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
         """Run transformers' loop; metrics are exact means over pairs, and every pair's values are kept."""
-        dataset = args[0].dataset if args else kwargs["dataloader"].dataset
-        if self._needs_reference and self.args.precompute_ref_log_probs and np.isnan(dataset.reference).all():
+        pairs = dataloader.dataset
+        assert isinstance(pairs, PlannedPairs)
+        if self._precomputes_reference and np.isnan(pairs.reference).all():
             if self.state.global_step > 0 and self._starts_at_reference:
                 raise RunError("the reference of this data was not computed before training; give it as eval_dataset")
-            self._fill_reference(dataset, metric_key_prefix)
+            self._fill_reference(pairs, metric_key_prefix)
         self._records.clear()
-        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        output = super().evaluation_loop(dataloader, description, True, ignore_keys, metric_key_prefix)
         means = self._sums["eval"].means(self.accelerator)
-        output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in means.items()})
-        table = self._records.gather(self.accelerator, dataset)
+        metrics = {**(output.metrics or {}), **{f"{metric_key_prefix}_{name}": value for name, value in means.items()}}
+        table = self._records.gather(self.accelerator, pairs)
         if self.is_world_process_zero():
-            path = (
-                Path(self.args.output_dir or ".")
-                / "records"
-                / f"{metric_key_prefix}-step-{self.state.global_step}.parquet"
-            )
-            self._records.save(table, path)
-        return output
+            folder = Path(self.args.output_dir or ".") / "records"
+            self._records.save(table, folder / f"{metric_key_prefix}-step-{self.state.global_step}.parquet")
+        return output._replace(metrics=metrics)
 
     def evaluate(
         self,
@@ -302,7 +309,7 @@ class MixDPOTrainer(Trainer):
         """Measure `eval_dataset` (pairs from `load_pairs`; default the trainer's own) with the preference loss."""
         if isinstance(eval_dataset, Dataset):
             metric = self.train_dataset.plan.settings.metric
-            eval_dataset = self._evaluation_pairs(eval_dataset, self.processing_class, metric)
+            eval_dataset = self._evaluation_pairs(eval_dataset, self._tokenizer, metric)
         return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
 
     # ---- what a person watches ----
@@ -349,34 +356,3 @@ class _PlanCallback(TrainerCallback):
 
     def on_epoch_begin(self, args: Any, state: Any, *rest: Any, **kwargs: Any) -> None:
         self.trainer.start_epoch(int(state.epoch or 0))
-
-
-def _prepare_policy(
-    model: PreTrainedModel | PeftModel | str,
-    ref_model: PreTrainedModel | None,
-    peft_config: PeftConfig | None,
-) -> tuple[PreTrainedModel | PeftModel, bool]:
-    """Return the policy without dropout, and whether it equals its reference before the first step."""
-    policy: Any = model
-    if isinstance(model, str):
-        policy = load_policy(ModelSettings(name_or_path=model), with_adapters=peft_config is not None)
-    # A continued adapter and a reference of one's own differ from the policy from the start.
-    starts_at_reference = ref_model is None and not isinstance(policy, PeftModel)
-    if peft_config is not None:
-        if isinstance(policy, PeftModel):
-            raise InputError("the model has adapters already; leave out peft_config to continue training them")
-        policy = get_peft_model(policy, peft_config)
-    disable_dropout(policy)
-    return policy, starts_at_reference
-
-
-def _frozen_reference(policy: nn.Module, ref_model: nn.Module | None, args: MixDPOConfig) -> nn.Module | None:
-    """Return a model for the reference, or None where the policy itself serves (adapters off, or one pass first)."""
-    if ref_model is policy:
-        raise InputError("ref_model is the policy itself and would be trained; leave it out or give a copy")
-    needs_copy = not args.precompute_ref_log_probs and not isinstance(policy, PeftModel)
-    if ref_model is None and not needs_copy:
-        return None
-    reference = copy.deepcopy(policy) if ref_model is None else ref_model
-    disable_dropout(reference)
-    return reference.requires_grad_(False).eval().to(args.device)

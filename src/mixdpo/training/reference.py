@@ -11,17 +11,15 @@ from accelerate import Accelerator
 from torch import nn
 
 from mixdpo.data.collate import PairBatch, collate_pairs
-from mixdpo.engine import completion_logprobs
-from mixdpo.sampling import PlannedPairs
-from mixdpo.step import pair_logprobs
+from mixdpo.engine import completion_logprobs, without_wrappers
+from mixdpo.training.sampling import PlannedPairs
+from mixdpo.training.step import pair_logprobs
 
 
 @contextmanager
 def adapters_off(model: nn.Module) -> Iterator[None]:
     """Run a peft model as its base model; any other model as it is."""
-    inner = model
-    while hasattr(inner, "module"):  # DDP, DeepSpeed
-        inner = inner.module
+    inner = without_wrappers(model)
     context = inner.disable_adapter() if hasattr(inner, "disable_adapter") else nullcontext()
     was_training = model.training
     model.eval()

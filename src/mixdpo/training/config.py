@@ -11,7 +11,7 @@ from transformers import TrainingArguments
 from mixdpo.engine import hardware_has_bf16
 from mixdpo.errors import InputError
 from mixdpo.losses import LOSSES, LossSettings
-from mixdpo.step import StepSettings
+from mixdpo.training.step import StepSettings
 
 SftTarget = Literal["chosen", "rejected", "both", "random"]
 PhaseSchedule = Literal["shared", "rewarmed"]

@@ -9,7 +9,7 @@ import torch
 from mixdpo.data.collate import PairBatch
 from mixdpo.errors import RunError
 from mixdpo.plan import BUCKETS
-from mixdpo.step import StepResult
+from mixdpo.training.step import StepResult
 
 LEAST_SFT_MASS = 0.02
 """Below this share of the learning-rate mass the SFT-routed pairs hardly train."""

@@ -9,13 +9,13 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from mixdpo.checks import sft_mass_warning
 from mixdpo.plan import ROUTES
-from mixdpo.sampling import PlannedPairs
-from mixdpo.schedule import StepPlan, mass_by_route
+from mixdpo.training.checks import sft_mass_warning
+from mixdpo.training.sampling import PlannedPairs
+from mixdpo.training.schedule import StepPlan, mass_by_route
 
 if TYPE_CHECKING:
-    from mixdpo.trainer import MixDPOTrainer
+    from mixdpo.training.trainer import MixDPOTrainer
 
 logger = logging.getLogger(__name__)
 

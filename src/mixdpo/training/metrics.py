@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mixdpo.data.collate import PairBatch
 from mixdpo.plan import BUCKETS
-from mixdpo.step import StepResult
+from mixdpo.training.step import StepResult
 
 
 class MetricSums:

@@ -17,7 +17,7 @@ from mixdpo.io import write_json
 from mixdpo.report.training_figure import save_training_figure
 
 if TYPE_CHECKING:
-    from mixdpo.trainer import MixDPOTrainer
+    from mixdpo.training.trainer import MixDPOTrainer
 
 RUN_FILE = "run.json"
 METRICS_FILE = "metrics.jsonl"

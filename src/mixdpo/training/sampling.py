@@ -39,7 +39,7 @@ class PlannedPairs(TorchDataset[PairItem]):
         self.has_preference = np.isin(routes, ("preference", "both"))
         has_sft = np.isin(routes, ("sft", "both"))
         coin = np.random.default_rng([plan.settings.seed, 1]).integers(2, size=len(plan))
-        on_chosen = {"chosen": 1.0, "rejected": 0.0, "both": 0.5, "random": coin}[sft_target]
+        on_chosen: np.ndarray | float = {"chosen": 1.0, "rejected": 0.0, "both": 0.5}.get(sft_target, coin)
         self.sft_chosen = np.where(has_sft, on_chosen, 0.0)
         self.sft_rejected = np.where(has_sft, 1.0 - on_chosen, 0.0)
 

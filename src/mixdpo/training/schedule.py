@@ -12,7 +12,7 @@ from transformers import SchedulerType, TrainingArguments, get_scheduler
 
 from mixdpo.errors import InputError
 from mixdpo.plan import ROUTES
-from mixdpo.sampling import PlannedPairs
+from mixdpo.training.sampling import PlannedPairs
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,8 @@ class StepPlan:
 def make_step_plan(pairs: PlannedPairs, batch_size: int, epochs: float, max_steps: int = -1) -> StepPlan:
     """Return the steps of a run with `batch_size` pairs per optimizer step (over all processes).
 
-    A `max_steps` above 0 overrides `epochs`, as in transformers. Every epoch ends with its own, possibly smaller, step.
+    A `max_steps` above 0 overrides `epochs`, as in transformers. Every epoch ends with a step of its own, which may be
+    smaller.
     """
     steps_per_epoch = max(math.ceil(pairs.trained_pairs / batch_size), 1)
     steps = max_steps if max_steps > 0 else math.ceil(epochs * steps_per_epoch)
@@ -71,7 +72,7 @@ def learning_rate_factors(args: TrainingArguments, phases: list[int]) -> np.ndar
             optimizer=optimizer,
             num_warmup_steps=min(args.get_warmup_steps(steps), steps - 1),
             num_training_steps=steps,
-            scheduler_specific_kwargs=dict(args.lr_scheduler_kwargs or {}),
+            scheduler_specific_kwargs=args.lr_scheduler_kwargs if isinstance(args.lr_scheduler_kwargs, dict) else {},
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # "scheduler.step() before optimizer.step()": nothing is trained here
@@ -90,8 +91,9 @@ def phase_lengths(step_plan: StepPlan, phase_schedule: str, epochs: int) -> list
     if phase_schedule == "shared":
         return [len(step_plan)]
     if len(step_plan.phases) > 2 * epochs:
+        changes = len(step_plan.phases) - 1
         raise InputError(
-            f"phase_schedule rewarmed needs routes in stretches, but this plan changes them {len(step_plan.phases) - 1} times",
+            f"phase_schedule rewarmed needs routes in stretches, but this plan changes them {changes} times",
             mend="use order easy_to_hard, set plan.first, or keep phase_schedule shared",
         )
     return step_plan.phases
@@ -101,5 +103,5 @@ def mass_by_route(step_plan: StepPlan, factors: np.ndarray) -> dict[str, float]:
     """Return the share of the learning-rate integral that falls to each route of the plan."""
     mass = factors @ step_plan.route_share
     total = mass.sum()
-    present = step_plan.route_share.any(axis=0)
-    return {route: float(mass[i] / total) for i, route in enumerate(ROUTES) if present[i]}
+    present = np.flatnonzero(step_plan.route_share.sum(axis=0))
+    return {ROUTES[i]: float(mass[i] / total) for i in present.tolist()}
