@@ -60,4 +60,4 @@ def without_wrappers(model: nn.Module) -> Any:
 def _can_keep_last_logits(model: nn.Module) -> bool:
     inner = without_wrappers(model)
     base = inner.get_base_model() if hasattr(inner, "get_base_model") else inner  # peft
-    return "logits_to_keep" in inspect.signature(base.forward).parameters
+    return "logits_to_keep" in inspect.signature(type(base).forward).parameters  # accelerate wraps the instance's
