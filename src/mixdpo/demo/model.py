@@ -123,7 +123,7 @@ def dequantise(gguf: Path, target: Path) -> None:
     """Write the model of a GGUF file as float32 safetensors, with its tokenizer, to the folder `target`."""
     import transformers
 
-    # From 5.22 on transformers keeps GGUF weights packed where it has a kernel for them, and asks by this class.
+    # A transformers that has this class keeps GGUF weights packed where it has a kernel for them, unless told not to.
     packing = getattr(transformers, "GgufConfig", None)
     arguments = {"quantization_config": packing(dequantize=True)} if packing else {}
     tokenizer = transformers.AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
