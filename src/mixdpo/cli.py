@@ -112,12 +112,24 @@ def demo(model: str | None, output: Path, short: bool) -> None:
     """Plan, train and measure a real model on checkable demands, in about ten minutes on two CPU cores."""
     from mixdpo.demo.run import run_demo
 
+    _quiet_libraries()
     run_demo(model, output, short)
+
+
+def _quiet_libraries() -> None:
+    """Leave standard error to our own progress and warnings."""
+    import datasets
+    import transformers
+
+    datasets.disable_progress_bars()
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
 
 
 def _recipe(overrides: dict[str, Any], config: Path | None, data: str | None) -> Recipe:
     from mixdpo.recipe import load_recipe
 
+    _quiet_libraries()
     if data is not None:
         overrides = merge({"data": {"path": data}}, overrides)
     return load_recipe(config, overrides)
