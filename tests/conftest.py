@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
+import datasets
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
+
+from mixdpo.errors import InputError
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -72,3 +78,68 @@ def _one_thread_per_worker() -> None:
     # Several threads per pytest worker on few cores only wait for each other.
     if "PYTEST_XDIST_WORKER" in os.environ:
         torch.set_num_threads(1)
+
+
+TEXT_ROWS = [
+    {"prompt": "Two and two?", "chosen": "Four.", "rejected": "Five.", "score_chosen": 5.0, "score_rejected": 1.0},
+    {"prompt": "A colour?", "chosen": "Red.", "rejected": "Dog.", "score_chosen": 4.0, "score_rejected": 4.0},
+    {"prompt": "A dog's name?", "chosen": "Rex.", "rejected": "Felix.", "score_chosen": 2.0, "score_rejected": 3.0},
+]
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or fills the user's cache of the datasets library."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("datasets"))
+
+
+@pytest.fixture
+def text_rows() -> list[dict[str, Any]]:
+    return [dict(row) for row in TEXT_ROWS]
+
+
+@pytest.fixture
+def chat_rows() -> list[dict[str, Any]]:
+    def message(role: str, content: str) -> dict[str, str]:
+        return {"role": role, "content": content}
+
+    return [
+        {
+            "prompt": [message("system", "Be brief."), message("user", row["prompt"])],
+            "chosen": [message("assistant", row["chosen"])],
+            "rejected": [message("assistant", row["rejected"])],
+            "score_chosen": row["score_chosen"],
+            "score_rejected": row["score_rejected"],
+        }
+        for row in TEXT_ROWS
+    ]
+
+
+@pytest.fixture
+def jsonl(tmp_path: Path) -> Callable[..., str]:
+    """Write rows (or raw lines) as a JSON lines file and return its path."""
+
+    def write(rows: Iterable[Any], name: str = "pairs.jsonl") -> str:
+        lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
+        path = tmp_path / name
+        path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+        return str(path)
+
+    return write
+
+
+@pytest.fixture
+def refused() -> Callable[..., InputError]:
+    """Run something that must raise InputError with one line that holds all the given words."""
+
+    def check(run: Callable[[], Any], *words: str) -> InputError:
+        with pytest.raises(InputError) as caught:
+            run()
+        message = str(caught.value)
+        assert "\n" not in message
+        assert caught.value.exit_status == 2
+        for word in words:
+            assert word in message, f"{word!r} is not in: {message}"
+        return caught.value
+
+    return check

@@ -1,19 +1,15 @@
 """Preference data: loading, validating, tokenising and batching pairs. Knows nothing of models."""
 
-from mixdpo.data.load import (
-    DataSettings,
-    LoadReport,
-    SourceSettings,
-    data_fingerprint,
-    float_column,
-    load_pairs,
-    load_pairs_with_report,
-)
-from mixdpo.data.tokenize import TokenReport, TokenSettings, tokenize_pairs
+from mixdpo.data.load import data_fingerprint, float_column, load_pairs, load_pairs_with_report
+from mixdpo.data.load_report import LoadReport, SourceReport
+from mixdpo.data.settings import DataSettings, SourceSettings
+from mixdpo.data.token_report import TokenReport
+from mixdpo.data.tokenize import TokenSettings, tokenize_pairs
 
 __all__ = [
     "DataSettings",
     "LoadReport",
+    "SourceReport",
     "SourceSettings",
     "TokenReport",
     "TokenSettings",

@@ -1,18 +1,15 @@
-"""Which column of the data is what."""
+"""Which columns of a source hold the pair and its scores."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Final
 
 from mixdpo.errors import InputError
 
-ROLES: Final = ("prompt", "chosen", "rejected", "score_chosen", "score_rejected", "margin", "tools")
-
-# Common names of the two score columns, in order of preference.
-_SCORE_NAMES: Final = (
+SCORE_NAMES: Final[tuple[tuple[str, str], ...]] = (
     ("score_chosen", "score_rejected"),
     ("chosen_score", "rejected_score"),
     ("chosen-rating", "rejected-rating"),
@@ -21,54 +18,91 @@ _SCORE_NAMES: Final = (
     ("chosen-score", "rejected-score"),
     ("chosen_avg_rating", "rejected_avg_rating"),
 )
+"""Common names of the scores of chosen and rejected; the first pair that is there is used."""
 
 
-@dataclass(frozen=True)
-class Columns:
-    """Names of the data's columns by role; None where the data has none."""
+@dataclass(frozen=True, kw_only=True)
+class PairColumns:
+    """Names of the columns of a source; None where it has none. `margins` are its `margin/<metric>` columns."""
 
+    prompt: str | None
     chosen: str
     rejected: str
-    prompt: str | None = None
-    score_chosen: str | None = None
-    score_rejected: str | None = None
-    margin: str | None = None
-    tools: str | None = None
+    tools: str | None
+    score_chosen: str | None
+    score_rejected: str | None
+    margin: str | None
+    margins: tuple[str, ...] = ()
+
+    @property
+    def scores(self) -> tuple[str, ...]:
+        """The columns that hold ratings, in the source's words."""
+        return tuple(name for name in (self.score_chosen, self.score_rejected, self.margin) if name is not None)
 
 
-def find_columns(names: Sequence[str], mapping: Mapping[str, str], file: str) -> Columns:
-    """Find the columns of a data set by the user's mapping first and by their common names otherwise.
+def find_columns(available: Sequence[str], mapping: Mapping[str, str] | None, file: str | None = None) -> PairColumns:
+    """Find the columns of the pair: as `mapping` says, else by their common names.
+
+    Args:
+        available: the columns of the source.
+        mapping: from `prompt`, `chosen`, `rejected`, `tools`, `score_chosen`, `score_rejected`, `margin` to the
+            source's own names.
+        file: the source, for messages.
 
     Raises:
-        InputError: a mapped or required column is missing, or a role is unknown.
+        InputError: a column is missing (with the nearest name), or `mapping` has an unknown key.
     """
-    for role, name in mapping.items():
-        if role not in ROLES:
-            raise InputError(f"data.columns has the unknown key {role!r}", mend=f"keys are {', '.join(ROLES)}")
-        if name not in names:
-            raise _missing(name, names, file)
-    found = {role: name for role, name in mapping.items() if name in names}
-    for role in ("prompt", "chosen", "rejected", "margin", "tools"):
-        if role not in found and role in names:
-            found[role] = role
-    for required in ("chosen", "rejected"):
-        if required not in found:
-            raise _missing(required, names, file)
-    if "score_chosen" not in found and "score_rejected" not in found:
-        for chosen, rejected in _SCORE_NAMES:
-            if chosen in names and rejected in names:
-                found["score_chosen"], found["score_rejected"] = chosen, rejected
-                break
-    elif not {"score_chosen", "score_rejected"} <= set(found):
-        raise InputError("data.columns names only one of score_chosen and score_rejected", file=file, mend="name both")
-    return Columns(**found)
+    mapping = mapping or {}
+    known = [field.name for field in fields(PairColumns) if field.name != "margins"]
+    for key, name in mapping.items():
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            raise InputError(
+                f"`columns` has the unknown key {key!r}",
+                file=file,
+                mend=f"did you mean {near[0]}?" if near else f"known keys are {', '.join(known)}",
+            )
+        if name not in available:
+            raise _missing(name, key, available, file)
+
+    def named(key: str) -> str | None:
+        return mapping.get(key, key if key in available else None)
+
+    for key in ("chosen", "rejected"):
+        if named(key) is None:
+            raise _missing(key, key, available, file)
+    scores = _scores(available, mapping, file)
+    return PairColumns(
+        prompt=named("prompt"),
+        chosen=named("chosen") or "chosen",
+        rejected=named("rejected") or "rejected",
+        tools=named("tools"),
+        score_chosen=scores[0],
+        score_rejected=scores[1],
+        margin=named("margin"),
+        margins=tuple(name for name in available if name.startswith("margin/")),
+    )
 
 
-def _missing(name: str, names: Sequence[str], file: str) -> InputError:
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
+def _scores(
+    available: Sequence[str], mapping: Mapping[str, str], file: str | None
+) -> tuple[str, str] | tuple[None, None]:
+    mapped = [key for key in ("score_chosen", "score_rejected") if key in mapping]
+    if len(mapped) == 2:
+        return mapping["score_chosen"], mapping["score_rejected"]
+    if mapped:
+        other = "score_rejected" if mapped == ["score_chosen"] else "score_chosen"
+        raise InputError(f"`columns` names {mapped[0]} but not {other}", file=file, mend=f"name {other} too")
+    return next((pair for pair in SCORE_NAMES if set(pair) <= set(available)), (None, None))
+
+
+def _missing(name: str, key: str, available: Sequence[str], file: str | None) -> InputError:
+    near = difflib.get_close_matches(name, available, n=1, cutoff=0.4)
+    there = ", ".join(available)
+    guess = f", nearest is {near[0]!r}" if near else ""
     return InputError(
-        f"there is no such column; the columns are {', '.join(names)}",
+        f"there is no such column (there are {there}{guess})",
         file=file,
         column=name,
-        mend=f"map it with `data.columns: {{{name if name in ROLES else 'ROLE'}: {near[0] if near else 'NAME'}}}`",
+        mend=f"map it with `columns: {{{key}: {near[0] if near else '...'}}}`",
     )

@@ -1,182 +1,234 @@
-"""One raw row to one valid pair, or to the reason why it is none."""
+"""From a row of any preference format to a pair in the one form that everything downstream reads.
+
+The form: `pair_id`, `prompt`, `chosen`, `rejected` (all text, or all lists of messages where the completions hold only
+what follows the prompt), `tools` (JSON text or null) if the data has tools, `score_chosen`, `score_rejected`, `margin`
+and `margin/<metric>` (float64) if the data has them.
+"""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, get_args
 
-from mixdpo.data.columns import Columns
-from mixdpo.errors import InputError
+from datasets import Dataset, Features, LargeList, List, Value
+
+from mixdpo.data.columns import PairColumns
+from mixdpo.data.messages import (
+    WrongType,
+    canonical,
+    is_text,
+    kind_of,
+    message_feature,
+    read_messages,
+    read_tools,
+)
+from mixdpo.data.prompts import DropPair, split_messages, split_text
 from mixdpo.io import digest
 
-DROP_REASONS: Final = {
-    "empty_completion": "an answer is empty or only white space",
-    "identical_completions": "both answers are the same",
-    "empty_prompt": "the prompt is empty",
-    "no_shared_prompt": "no prompt column, and the two conversations have no common beginning",
-    "bad_roles": "unknown role, or an answer that does not begin and end with the assistant",
-    "invalid_score": "a score is missing, NaN or infinite",
-    "contradicted": "the chosen answer is scored lower than the rejected one",
-    "over_cap": "left out by max_pairs or weight",
-}
-_ROLES: Final = ("system", "developer", "user", "assistant", "tool")
-_TURN_MARKS: Final = ("\n\nAssistant:", "\nAssistant:", "<|assistant|>", "[/INST]")
+InvalidScores = Literal["error", "drop"]
+Contradictions = Literal["keep", "flip", "drop"]
+INVALID_SCORES: Final[tuple[str, ...]] = get_args(InvalidScores)
+CONTRADICTIONS: Final[tuple[str, ...]] = get_args(Contradictions)
 
-Text = str | list[dict[str, Any]]
+_SIDES: Final = ("prompt", "chosen", "rejected")
 
 
-class Dropped(Exception):
-    """The row is no pair; its message is a key of `DROP_REASONS`."""
+class RowFault(Exception):
+    """A row that must stop the loading; turned into an `InputError` by who knows the file."""
+
+    def __init__(self, row: int, column: str, problem: str, mend: str | None = None) -> None:
+        super().__init__(problem)
+        self.row, self.column, self.problem, self.mend = row, column, problem, mend
 
 
-@dataclass(frozen=True)
-class Pair:
-    """A valid pair: texts, or message lists in which the completions hold only what follows the prompt."""
+@dataclass
+class Tally:
+    """What happened to the rows of a source. `dropped`: indices by reason."""
 
-    prompt: Text
-    chosen: Text
-    rejected: Text
-    tools: str | None
-
-    @property
-    def pair_id(self) -> str:
-        """Hash of the content, 20 hexadecimal digits; the same for every file format and order of keys."""
-        texts = (
-            json.dumps(part, sort_keys=True, ensure_ascii=False) for part in (self.prompt, self.chosen, self.rejected)
-        )
-        return digest([*texts, self.tools or ""], size=10)
+    dropped: dict[str, list[int]] = field(default_factory=dict)
+    contradicted: int = 0
+    ties: int = 0
 
 
-def read_pair(row: Mapping[str, Any], columns: Columns, file: str, number: int) -> Pair:
-    """Validate a row and bring it to the one form.
+def is_conversational(raw: Dataset, columns: PairColumns) -> bool:
+    """Whether the data is made of messages; decided by the types, and by the first row where those are open."""
+    names = [name for name in (columns.prompt, columns.chosen, columns.rejected) if name is not None]
+    first = raw[0] if not all(is_text(raw.features[name]) for name in names) else {}
+    return any(
+        isinstance(raw.features[name], (List, LargeList)) or isinstance(first.get(name), list) for name in names
+    )
+
+
+def pair_features(sources: Sequence[tuple[Features, PairColumns]], conversational: bool) -> Features:
+    """Return the columns of pairs that come from all these sources, without `source`.
+
+    Scores and margins are there if every source has them, tools if any has.
+    """
+    used = [features[name] for features, c in sources for name in (c.prompt, c.chosen, c.rejected) if name]
+    side = message_feature(used) if conversational else Value("string")
+    result = Features({"pair_id": Value("string"), **dict.fromkeys(_SIDES, side)})
+    if any(columns.tools for _, columns in sources):
+        result["tools"] = Value("string")
+    for name in ("score_chosen", "score_rejected", "margin"):
+        if all(getattr(columns, name) for _, columns in sources):
+            result[name] = Value("float64")
+    for name in sources[0][1].margins:
+        if all(name in columns.margins for _, columns in sources):
+            result[name] = Value("float64")
+    return result
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairReader:
+    """Reads the rows of one source.
+
+    Attributes:
+        columns: where the source holds what.
+        conversational: whether pairs are lists of messages or texts.
+        features: the columns to make, from `pair_features`.
+        invalid_scores: what a missing, NaN or infinite score does to the row: stop the loading or drop it.
+        contradictions: what is done with a pair whose chosen answer is scored lower.
+        tally: counts, filled while reading.
+    """
+
+    columns: PairColumns
+    conversational: bool
+    features: Features
+    invalid_scores: InvalidScores
+    contradictions: Contradictions
+    tally: Tally = field(default_factory=Tally)
+
+    def read_batch(self, batch: Mapping[str, list[Any]], rows: Sequence[int]) -> dict[str, list[Any]]:
+        """Return the usable pairs of a batch of rows, column by column.
+
+        Raises:
+            RowFault: a row of the wrong type, or with an invalid score that is not to be dropped.
+        """
+        result: dict[str, list[Any]] = {name: [] for name in self.features}
+        for at, row in enumerate(rows):
+            try:
+                pair = self.read_row({name: values[at] for name, values in batch.items()}, row)
+            except DropPair as reason:
+                self.tally.dropped.setdefault(str(reason), []).append(row)
+                continue
+            for name, values in result.items():
+                values.append(pair.get(name))
+        return result
+
+    def read_row(self, values: Mapping[str, Any], row: int) -> dict[str, Any]:
+        """Return the pair in a row; `row` is for messages.
+
+        Raises:
+            DropPair: the pair is unusable.
+            RowFault: as `read_batch`.
+        """
+        prompt, chosen, rejected = (self._side(values, name, row) for name in _SIDES)
+        if self.conversational:
+            prompt, chosen, rejected = split_messages(prompt, chosen or "", rejected or "")
+        else:
+            prompt, chosen, rejected = split_text(prompt, chosen or "", rejected or "")
+        pair = {"prompt": prompt, "chosen": chosen, "rejected": rejected, **self._scores(values, row)}
+        if self.columns.tools is not None:
+            pair["tools"] = self._tools(values[self.columns.tools], row)
+        pair = self._against_label(pair)
+        pair["pair_id"] = pair_id(pair["prompt"], pair["chosen"], pair["rejected"], pair.get("tools"))
+        return pair
+
+    def _side(self, values: Mapping[str, Any], name: str, row: int) -> Any:
+        column = getattr(self.columns, name)
+        if column is None:
+            return None
+        value = values[column]
+        if value is None:
+            # An empty cell is an empty text; only a column that is not there makes the prompt implicit.
+            return ""
+        if isinstance(value, str):
+            return value
+        if not self.conversational or not isinstance(value, list):
+            expected = "a list of messages" if self.conversational else "text"
+            raise RowFault(row, column, f"the value is {kind_of(value)}, not {expected}", "mend or delete the row")
+        try:
+            return read_messages(value)
+        except WrongType as error:
+            raise RowFault(row, column, f"the value {error}", "give messages as {role, content}") from error
+
+    def _tools(self, value: Any, row: int) -> str | None:
+        try:
+            return read_tools(value)
+        except WrongType as error:
+            raise RowFault(row, self.columns.tools or "tools", f"the value {error}", "give a list of tools") from error
+
+    def _scores(self, values: Mapping[str, Any], row: int) -> dict[str, float]:
+        scores = {}
+        for name in ("score_chosen", "score_rejected", "margin"):
+            column = getattr(self.columns, name)
+            if column is None or name not in self.features:
+                continue
+            score = read_number(values[column], row, column)
+            if not math.isfinite(score):
+                if self.invalid_scores == "drop":
+                    raise DropPair("invalid_score")
+                raise RowFault(
+                    row,
+                    column,
+                    f"the score is {_in_words(values[column], score)}, not a finite number",
+                    "mend the row, or drop such pairs with `invalid_scores: drop`",
+                )
+            scores[name] = score
+        for name in self.columns.margins:
+            scores[name] = read_number(values[name], row, name)
+        return scores
+
+    def _against_label(self, pair: dict[str, Any]) -> dict[str, Any]:
+        margin = pair["score_chosen"] - pair["score_rejected"] if "score_chosen" in pair else pair.get("margin", 1.0)
+        if margin >= 0:
+            self.tally.ties += margin == 0
+            return pair
+        self.tally.contradicted += 1
+        if self.contradictions == "drop":
+            raise DropPair("contradiction")
+        return flipped(pair) if self.contradictions == "flip" else pair
+
+
+def read_number(value: Any, row: int, column: str) -> float:
+    """Return a cell as float: NaN for null and for text that is no number ("N/A"). Text occurs in CSV.
 
     Raises:
-        Dropped: the row is no usable pair.
-        InputError: a value has the wrong type.
+        RowFault: it is neither a number nor text.
     """
-    chosen = _text_or_messages(row[columns.chosen], columns.chosen, file, number)
-    rejected = _text_or_messages(row[columns.rejected], columns.rejected, file, number)
-    prompt = None
-    if columns.prompt is not None and row[columns.prompt] is not None:
-        prompt = _text_or_messages(row[columns.prompt], columns.prompt, file, number)
-    if isinstance(chosen, str) != isinstance(rejected, str):
-        raise InputError(
-            "chosen and rejected must both be texts or both be message lists",
-            file=file, row=number, column=columns.rejected,
-        )  # fmt: skip
-    tools = row[columns.tools] if columns.tools is not None else None
-    tools = json.dumps(tools, sort_keys=True, ensure_ascii=False) if isinstance(tools, list | dict) else tools
-    if isinstance(chosen, str) and isinstance(rejected, str):
-        if prompt is not None and not isinstance(prompt, str):
-            raise InputError(
-                "the prompt is a message list, but the answers are texts",
-                file=file, row=number, column=columns.prompt,
-            )  # fmt: skip
-        return _text_pair(prompt, chosen, rejected, tools)
-    return _chat_pair(prompt, chosen, rejected, tools)  # type: ignore[arg-type]
+    if value is None:
+        return math.nan
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        raise RowFault(row, column, f"the value is {kind_of(value)}, not a number", "mend or delete the row")
+    try:
+        return float(value)
+    except ValueError:
+        return math.nan
 
 
-def read_score(value: Any, column: str, file: str, number: int, drop_invalid: bool) -> float:
-    """Return a finite score, or raise `Dropped` or `InputError` as the setting says."""
-    if isinstance(value, bool) or not isinstance(value, int | float | None):
-        raise InputError(f"the score {value!r} is not a number", file=file, row=number, column=column)
-    if value is None or not math.isfinite(value):
-        if drop_invalid:
-            raise Dropped("invalid_score")
-        what = "missing" if value is None else "NaN" if math.isnan(value) else "infinite"
-        raise InputError(
-            f"the score is {what}",
-            file=file, row=number, column=column, mend="mend it, or set data.invalid_scores: drop to leave such rows out",
-        )  # fmt: skip
-    return float(value)
+def _in_words(value: Any, score: float) -> str:
+    if value is None:
+        return "missing"
+    return "infinite" if math.isinf(score) else f"{value!r}" if isinstance(value, str) else "NaN"
 
 
-def _text_or_messages(value: Any, column: str, file: str, number: int) -> Text:
-    if isinstance(value, str):
-        return value
-    if not isinstance(value, list):
-        what = "missing" if value is None else f"of type {type(value).__name__}"
-        raise InputError(
-            f"the value is {what}",
-            file=file,
-            row=number,
-            column=column,
-            mend="it must be a text or a list of messages",
-        )
-    messages = []
-    for message in value:
-        if not isinstance(message, dict) or not isinstance(message.get("role"), str):
-            raise InputError("a message is not an object with role and content", file=file, row=number, column=column)
-        if not isinstance(message.get("content"), str | None):
-            raise InputError("a message's content is not a text", file=file, row=number, column=column)
-        messages.append(_without_nulls(message))
-    return messages
+def flipped(pair: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a pair with chosen and rejected exchanged, their scores too, and its margins negated."""
+    result = dict(pair)
+    for first, second in (("chosen", "rejected"), ("score_chosen", "score_rejected")):
+        if first in pair:
+            result[first], result[second] = pair[second], pair[first]
+    for name, value in pair.items():
+        if name == "margin" or name.startswith("margin/"):
+            result[name] = -value
+    return result
 
 
-def _without_nulls(value: Any) -> Any:
-    """Remove keys whose value is None: Arrow adds them to every message that lacks a key another one has."""
-    if isinstance(value, dict):
-        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
-    return [_without_nulls(item) for item in value] if isinstance(value, list) else value
-
-
-def _text_pair(prompt: str | None, chosen: str, rejected: str, tools: str | None) -> Pair:
-    if chosen.strip() == rejected.strip():
-        raise Dropped("identical_completions" if chosen.strip() else "empty_completion")
-    if prompt is None:
-        cut = _shared_text(chosen, rejected)
-        prompt, chosen, rejected = chosen[:cut], chosen[cut:], rejected[cut:]
-        if not prompt.strip():
-            raise Dropped("no_shared_prompt")
-    if not prompt.strip():
-        raise Dropped("empty_prompt")
-    if not chosen.strip() or not rejected.strip():
-        raise Dropped("empty_completion")
-    return Pair(prompt, chosen, rejected, tools)
-
-
-def _shared_text(chosen: str, rejected: str) -> int:
-    """Return where the shared prompt of two whole texts ends: after the last assistant mark, or at a space."""
-    limit = min(len(chosen), len(rejected))
-    common = next((i for i in range(limit) if chosen[i] != rejected[i]), limit)
-    shared = chosen[:common]
-    for mark in _TURN_MARKS:
-        if mark in shared:
-            return shared.rindex(mark) + len(mark)
-    # Two answers that begin with the same letters share no word, so the cut moves back to the last space.
-    return max(shared.rfind(" "), shared.rfind("\n"), 0)
-
-
-def _chat_pair(
-    prompt: Text | None, chosen: list[dict[str, Any]], rejected: list[dict[str, Any]], tools: str | None
-) -> Pair:
-    if isinstance(prompt, str) or prompt is None:
-        limit = min(len(chosen), len(rejected))
-        common = next((i for i in range(limit) if chosen[i] != rejected[i]), limit)
-        if common == len(chosen) == len(rejected):
-            raise Dropped("identical_completions" if chosen else "empty_completion")
-        if common > 0:
-            prompt, chosen, rejected = chosen[:common], chosen[common:], rejected[common:]
-        elif prompt is None:
-            raise Dropped("no_shared_prompt")
-        else:
-            prompt = [{"role": "user", "content": prompt}]
-    elif chosen[: len(prompt)] == prompt == rejected[: len(prompt)]:
-        chosen, rejected = chosen[len(prompt) :], rejected[len(prompt) :]
-    if not any(str(message.get("content", "")).strip() for message in prompt):
-        raise Dropped("empty_prompt")
-    for completion in (chosen, rejected):
-        if not completion:
-            raise Dropped("empty_completion")
-        if completion[0]["role"] != "assistant" or completion[-1]["role"] != "assistant":
-            raise Dropped("bad_roles")
-        if not any(str(m.get("content", "")).strip() or m.get("tool_calls") for m in completion):
-            raise Dropped("empty_completion")
-    if any(message["role"] not in _ROLES for message in [*prompt, *chosen, *rejected]):
-        raise Dropped("bad_roles")
-    if chosen == rejected:
-        raise Dropped("identical_completions")
-    return Pair(prompt, chosen, rejected, tools)
+def pair_id(prompt: Any, chosen: Any, rejected: Any, tools: str | None) -> str:
+    """Return the id of a pair: 20 hexadecimal digits of its content, not of its scores or its way of storage."""
+    # Stored tools keep the order of their keys, which a chat template may print.
+    tools_key = canonical(json.loads(tools)) if tools is not None else ""
+    return digest([canonical(prompt), canonical(chosen), canonical(rejected), tools_key], size=10)

@@ -1,183 +1,280 @@
-"""From a file, a folder or a hub id to a raw table of rows."""
+"""From what a user names (file, folder, glob, hub id) to a raw `datasets.Dataset`. Nothing is interpreted here."""
 
 from __future__ import annotations
 
+import csv
 import glob
 import gzip
-import json
-import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from logging import CRITICAL
 from pathlib import Path
+from typing import Any, Final
 
 import datasets
-import pyarrow as pa
-import pyarrow.parquet as pq
-from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
-from datasets.exceptions import DatasetGenerationError
+from datasets.data_files import DataFilesList, get_data_patterns
+from datasets.exceptions import DatasetsError
 
+from mixdpo.data.faults import delimiter, diagnose, editor_rows, find_stray_type
+from mixdpo.data.messages import is_text
 from mixdpo.errors import InputError
+from mixdpo.io import digest
 
-_BUILDERS = {
+FORMATS: Final[dict[str, str]] = {
     ".parquet": "parquet",
     ".jsonl": "json",
+    ".jsonl.gz": "json",
     ".ndjson": "json",
     ".json": "json",
+    ".json.gz": "json",
     ".csv": "csv",
+    ".csv.gz": "csv",
     ".tsv": "csv",
     ".arrow": "arrow",
 }
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+"""File name endings that are read, and the name of the library's reader for each."""
+
+_JSON_CHUNK: Final = 1 << 28
+"""Bytes from which the library infers the types of a JSON file; its own 10 MB miss keys that come up later."""
+
+_HUB_ID: Final = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+_SPLIT: Final = re.compile(r"(?P<name>\w[\w.-]*)(?P<slice>\[[^\]]*\])?")
 
 
-def read_source(path: str, *, split: str, name: str | None = None, revision: str | None = None) -> Dataset:
-    """Return the rows of `path` as they are.
+@dataclass(frozen=True, kw_only=True)
+class RawSource:
+    """The rows of one source, as they were written.
+
+    Attributes:
+        name: the source as the user named it.
+        dataset: its rows; memory-mapped.
+        key: digest of its content; another content is another key.
+        files: the local files in reading order, empty for the hub.
+        row_index: for slices of a split, index in the files of each row; None when all rows are there.
+    """
+
+    name: str
+    dataset: datasets.Dataset
+    key: str
+    files: tuple[Path, ...] = ()
+    row_index: Sequence[int] | None = None
+
+    def locate(self, rows: Iterable[int]) -> list[tuple[str, int]]:
+        """Return, for indices into `dataset`, the file and the row (from 1, as an editor shows it) of each."""
+        indices = [row if self.row_index is None else self.row_index[row] for row in rows]
+        if not self.files:
+            return [(self.name, index + 1) for index in indices]
+        return editor_rows(self.files, indices)
+
+
+def open_source(path: str, *, split: str = "train", name: str | None = None, revision: str | None = None) -> RawSource:
+    """Open a source as one data set.
 
     Args:
-        path: a parquet, JSONL, JSON, CSV or Arrow file (JSON and CSV also as .gz), a folder of such files or one
-            made by `save_to_disk`, a glob pattern, or a hub id `owner/name`.
-        split: split of a hub data set or of a saved DatasetDict.
+        path: a file or folder of parquet, JSON lines (.jsonl, .json, also .gz), JSON (a list of objects), CSV, TSV
+            or Arrow; a folder made by `save_to_disk`; a glob of such files; else the id of a hub data set.
+        split: split to read, also a slice of it such as `train[:1000]` or `train[10%:20%]`.
         name: configuration of a hub data set.
         revision: branch, tag or commit of a hub data set.
 
     Raises:
-        InputError: nothing there, not readable, or empty; names the first bad row where there is one.
+        InputError: it does not exist, is empty, cannot be read, or has no such split.
     """
     local = Path(path).expanduser()
-    if local.is_dir() and any((local / mark).exists() for mark in ("state.json", "dataset_dict.json")):
-        rows = _read_saved(local, split)
-    elif files := _files_of(path, local):
-        rows = _read_files(files)
-    elif local.exists():
-        raise InputError("the folder holds no data file", file=local, mend=f"it may hold {', '.join(_BUILDERS)}")
-    elif _HUB_ID.fullmatch(path) and not local.suffix:
-        rows = _read_hub(path, split, name, revision)
+    if glob.has_magic(path) and not local.exists():
+        files = sorted(Path(match) for match in glob.glob(str(local), recursive=True) if Path(match).is_file())
+        if not files:
+            raise InputError("no file matches the pattern", file=path)
+    elif local.is_file():
+        files = [local]
+    elif local.is_dir():
+        if (local / "state.json").is_file() or (local / "dataset_dict.json").is_file():
+            return _open_saved(path, local, split)
+        return _open_files(path, _files_of_split(local, split), split)
+    elif _HUB_ID.fullmatch(path) and _ending(local) is None:
+        return _open_hub(path, split, name, revision)
     else:
-        raise InputError("no such file or folder", file=path)
-    if len(rows) == 0:
-        raise InputError("the file has no rows", file=path)
-    return rows
-
-
-def _files_of(path: str, local: Path) -> list[Path]:
-    if local.is_file():
-        return [local]
-    if local.is_dir():
-        return sorted(file for file in local.iterdir() if _suffix(file) in _BUILDERS)
-    return sorted(Path(file) for file in glob.glob(str(local), recursive=True))
-
-
-def _suffix(file: Path) -> str:
-    return file.with_suffix("").suffix.lower() if file.suffix == ".gz" else file.suffix.lower()
-
-
-def _read_files(files: Sequence[Path]) -> Dataset:
-    for file in files:
-        if _suffix(file) not in _BUILDERS:
-            raise InputError(
-                f"files of type {file.suffix or 'without suffix'} are not read",
-                file=file,
-                mend=f"convert it to one of {', '.join(_BUILDERS)}",
-            )
-        if file.stat().st_size == 0:
-            raise InputError("the file is empty", file=file)
-    kinds = {_BUILDERS[_suffix(file)] for file in files}
-    if len(kinds) > 1:
-        raise InputError(f"files of different kinds ({', '.join(sorted(kinds))})", file=files[0].parent)
-    options = {"delimiter": "\t"} if _suffix(files[0]) == ".tsv" else {}
-    try:
-        with _quiet():
-            return load_dataset(kinds.pop(), data_files=[str(f) for f in files], split="train", **options)
-    except (DatasetGenerationError, StopIteration, ValueError, pa.ArrowException, OSError) as error:
-        for file in files:
-            _find_bad_row(file)
-        cause = error.__cause__ or error
-        raise InputError(f"cannot be read ({type(cause).__name__}: {cause})", file=files[0]) from error
-
-
-def _find_bad_row(file: Path) -> None:
-    """Raise an `InputError` that says where `file` is broken; return if nothing is found."""
-    kind = _BUILDERS[_suffix(file)]
-    try:
-        if kind == "parquet":
-            pq.read_table(file)
-        elif kind == "json":
-            _check_json(file)
-    except (pa.ArrowException, OSError, EOFError) as error:
-        raise InputError(f"a broken {kind} file ({error})", file=file) from error
-
-
-def _check_json(file: Path) -> None:
-    with (gzip.open if file.suffix == ".gz" else open)(file, "rt", encoding="utf-8") as stream:
-        if _suffix(file) == ".json":
-            try:
-                content = json.load(stream)
-            except json.JSONDecodeError as error:
-                raise InputError(f"not valid JSON ({error.msg})", file=file, row=error.lineno) from error
-            if not isinstance(content, list):
-                raise InputError("a JSON file must hold a list of objects", file=file, mend="or use one line per row")
-            rows: Iterator[tuple[int, object]] = iter(enumerate(content, 1))
-        else:
-            rows = _json_lines(file, stream)
-        found = False
-        for number, row in rows:
-            found = True
-            if not isinstance(row, dict):
-                raise InputError("the row is not an object with named columns", file=file, row=number)
-        if not found:
-            raise InputError("the file is empty", file=file)
-
-
-def _json_lines(file: Path, stream: Iterator[str]) -> Iterator[tuple[int, object]]:
-    for number, line in enumerate(stream, 1):
-        if line.strip():
-            try:
-                yield number, json.loads(line)
-            except json.JSONDecodeError as error:
-                raise InputError(
-                    f"the line is not valid JSON ({error.msg} at character {error.pos + 1})",
-                    file=file,
-                    row=number,
-                    mend="mend or remove the line",
-                ) from error
-
-
-def _read_saved(folder: Path, split: str) -> Dataset:
-    try:
-        saved = load_from_disk(str(folder))
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise InputError(f"a broken data folder ({error})", file=folder) from error
-    if isinstance(saved, DatasetDict):
-        if split not in saved:
-            raise InputError(f"no split {split!r}", file=folder, mend=f"splits are {', '.join(saved)}")
-        return saved[split]
-    return saved
-
-
-def _read_hub(path: str, split: str, name: str | None, revision: str | None) -> Dataset:
-    try:
-        return load_dataset(path, name=name, split=split, revision=revision)
-    except Exception as error:  # the hub client raises a dozen kinds; all mean that the data cannot be had
-        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InputError("no such file or folder", file=path, mend="check the path, or give a hub id as owner/name")
+    if _split_name(path, split) != "train":
         raise InputError(
-            f"no such file, and the hub data set cannot be loaded: {first_line}",
+            f"a file has no splits, so {split!r} cannot be read from it",
             file=path,
-            mend="check the name, data.name, data.split and the network",
-        ) from error
+            mend="leave `split` out, or name the file of that split",
+        )
+    return _open_files(path, files, split)
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the library's own bars and log lines away: what went wrong is said in our words."""
-    bars = datasets.utils.logging.is_progress_bar_enabled()
-    logger = logging.getLogger("datasets")
-    level = logger.level
+def quiet_datasets() -> Iterator[None]:
+    """Keep the datasets library from printing bars and log lines of its own inside the block."""
+    had_bars, verbosity = not datasets.are_progress_bars_disabled(), datasets.logging.get_verbosity()
     datasets.disable_progress_bars()
-    logger.setLevel(logging.CRITICAL)
+    datasets.logging.set_verbosity(CRITICAL)
     try:
         yield
     finally:
-        logger.setLevel(level)
-        if bars:
+        datasets.logging.set_verbosity(verbosity)
+        if had_bars:
             datasets.enable_progress_bars()
+
+
+def cache_folder() -> Path:
+    """Return where Arrow files made from the user's data are kept: a folder in that of the datasets library."""
+    return Path(datasets.config.HF_DATASETS_CACHE) / "mixdpo"
+
+
+def _open_files(name: str, files: Sequence[Path], split: str) -> RawSource:
+    endings = {file: _ending(file) for file in files}
+    for file, ending in endings.items():
+        if ending is None:
+            raise InputError(
+                f"files of type {file.suffix or 'none'} are not read",
+                file=file,
+                mend=f"use one of {', '.join(FORMATS)}",
+            )
+        if file.stat().st_size == 0:
+            raise InputError("the file is empty", file=file)
+    kinds = sorted({FORMATS[ending] for ending in endings.values() if ending})
+    if len(kinds) > 1:
+        raise InputError(f"files of several formats ({', '.join(kinds)})", file=name, mend="name one format by a glob")
+    kind, key = kinds[0], _content_key(files)
+    try:
+        with quiet_datasets():
+            dataset = datasets.load_dataset(
+                kind,
+                data_files={"train": [glob.escape(str(file.absolute())) for file in files]},
+                split="train",
+                # The library's own key is path and time; a changed file of the same time would give stale rows.
+                cache_dir=str(cache_folder() / key),
+                **_reader_options(kind, files[0]),
+            )
+            dataset.data.table.validate(full=True)  # not every reader minds what is not UTF-8
+    # Every reader and decompressor has errors of its own, and next() on no rows gives StopIteration.
+    except Exception as error:
+        raise diagnose(files, error) from error
+    if len(dataset) == 0:
+        raise InputError("the file holds no rows", file=files[0])
+    if kind == "json" and (len(files) > 1 or files[0].suffix == ".gz" or files[0].stat().st_size > _JSON_CHUNK):
+        stray = find_stray_type(files, {column for column, kind in dataset.features.items() if is_text(kind)})
+        if stray is not None:
+            raise stray
+    return _sliced(RawSource(name=name, dataset=dataset, key=key, files=tuple(files)), split)
+
+
+def _open_saved(name: str, folder: Path, split: str) -> RawSource:
+    wanted = _split_name(name, split)
+    try:
+        dataset = datasets.load_from_disk(str(folder))
+    except Exception as error:
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        raise InputError(f"cannot be read as a saved data set ({reason})", file=folder) from error
+    if isinstance(dataset, datasets.DatasetDict):
+        if wanted not in dataset:
+            raise _no_split(name, wanted, dataset)
+        dataset = dataset[wanted]
+    if len(dataset) == 0:
+        raise InputError("the data set holds no rows", file=folder)
+    files = [Path(entry["filename"]) for entry in dataset.cache_files]
+    return _sliced(RawSource(name=name, dataset=dataset, key=_content_key(files)), split)
+
+
+def _open_hub(path: str, split: str, name: str | None, revision: str | None) -> RawSource:
+    try:
+        with quiet_datasets():
+            dataset = datasets.load_dataset(path, name, split=split, revision=revision)
+    except (DatasetsError, OSError, ValueError, RuntimeError) as error:
+        reason = str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__
+        raise InputError(
+            f"cannot be loaded from the hub: {reason}",
+            file=path,
+            mend="check the id, `split` and `name`, the network, and access with `hf auth login`; "
+            "or name a local file",
+        ) from error
+    return RawSource(name=path, dataset=dataset, key=digest([dataset._fingerprint]))
+
+
+def _files_of_split(folder: Path, split: str) -> list[Path]:
+    """Return the files of one split of a folder, by the naming rules of the datasets library."""
+    try:
+        patterns = {str(key): value for key, value in get_data_patterns(str(folder)).items()}
+    except FileNotFoundError:
+        patterns = {}
+    found = {
+        key: sorted(
+            Path(file)
+            for file in DataFilesList.from_patterns(value, base_path=str(folder), allowed_extensions=None)
+            if _ending(Path(file)) is not None
+        )
+        for key, value in patterns.items()
+    }
+    found = {key: files for key, files in found.items() if files}
+    if not found:
+        raise InputError("the folder holds no data files", file=folder, mend=f"readable are {', '.join(FORMATS)}")
+    wanted = _split_name(str(folder), split)
+    if wanted not in found:
+        raise _no_split(str(folder), wanted, found)
+    return found[wanted]
+
+
+def _sliced(source: RawSource, split: str) -> RawSource:
+    match = _SPLIT.fullmatch(split)
+    if match is None or match["slice"] is None:
+        return source
+    try:
+        parts = datasets.ReadInstruction.from_spec(f"train{match['slice']}").to_absolute(
+            {"train": len(source.dataset)}
+        )
+    except (ValueError, AssertionError) as error:
+        raise InputError(f"split {split!r}: {error}", file=source.name) from error
+    rows = [row for part in parts for row in range(part.from_, part.to)]
+    if not rows:
+        raise InputError(f"split {split!r} holds no rows of {len(source.dataset):,}", file=source.name)
+    return RawSource(
+        name=source.name,
+        dataset=source.dataset.select(rows),
+        key=digest([source.key, split]),
+        files=source.files,
+        row_index=rows,
+    )
+
+
+def _split_name(source: str, split: str) -> str:
+    match = _SPLIT.fullmatch(split)
+    if match is None:
+        raise InputError(f"split {split!r} is not understood", file=source, mend="write it as train or train[:1000]")
+    return match["name"]
+
+
+def _no_split(source: str, wanted: str, known: Iterable[str]) -> InputError:
+    return InputError(f"there is no split {wanted!r}", file=source, mend=f"set `split` to one of {', '.join(known)}")
+
+
+def _ending(file: Path) -> str | None:
+    # The longest first, or .jsonl.gz would have no format.
+    return next((end for end in sorted(FORMATS, key=len, reverse=True) if file.name.lower().endswith(end)), None)
+
+
+def _content_key(files: Sequence[Path]) -> str:
+    def chunks() -> Iterator[bytes | str]:
+        for file in files:
+            yield file.name
+            with file.open("rb") as stream:
+                while chunk := stream.read(1 << 22):
+                    yield chunk
+
+    return digest(chunks())
+
+
+def _reader_options(kind: str, file: Path) -> dict[str, Any]:
+    if kind == "json":
+        return {"chunksize": _JSON_CHUNK}
+    if kind != "csv":
+        return {}
+    # Every cell as text: guessed types turn the answer "42" into a number and "None" into nothing.
+    opener = gzip.open if file.suffix == ".gz" else open
+    with opener(file, "rt", encoding="utf-8-sig", newline="") as stream:
+        header = next(csv.reader(stream, delimiter=delimiter(file)), [])
+    features = datasets.Features({column: datasets.Value("string") for column in header})
+    return {"features": features, "keep_default_na": False, "encoding": "utf-8-sig", "sep": delimiter(file)}

@@ -1,202 +1,167 @@
 """Pairs to token ids: the prompt once, and two completions.
 
-The rule. For conversations, the ids of the whole conversation as the tokenizer's chat template gives them are the
-truth. The prompt ids are the longest common beginning of three renderings: the prompt with the generation prompt,
-the whole chosen conversation, the whole rejected one. So both completions share exactly one prompt, and prompt plus
-completion is always the template's own result. Where that beginning is shorter than the rendered prompt (a merge
-across the boundary, or a template without generation prompt) the rest belongs to the completions and the pair is
-counted as `boundary_moved`. A template that closes an answer with no special token gets the EOS token added,
-since otherwise nobody learns to stop. Plain texts follow the same rule with the tokenizer's own special tokens, and
-always end with one EOS.
+The rule. For conversations the truth is `tokenizer.apply_chat_template` of the whole conversation. The prompt ids are
+the longest common beginning of three renderings: the prompt with the generation prompt, the whole chosen
+conversation, the whole rejected one. So both completions share exactly one prompt, and prompt plus completion is the
+template's own result. Where that beginning ends before the rendered prompt does (a merge over the boundary, a
+template that ignores the generation prompt and ends the prompt in another way), the rest belongs to the completions
+and the pair is counted as `boundary_moved`. Where a template closes the answer with no special token, an EOS is
+added, or nobody would learn to stop; that is counted too.
+
+Plain texts follow the same rule with `tokenizer(prompt)` and `tokenizer(prompt + completion)`: special tokens as the
+tokenizer adds them, never a second BOS, exactly one EOS at the end.
+
+Then lengths: the prompt is cut on the left to `max_prompt_length` (a leading BOS stays), prompt and completion
+together on the right to `max_length`. Every cut and every dropped pair is counted, and no completion is ever empty.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Final
 
 import numpy as np
+import pyarrow.compute as pc
 from datasets import Dataset, Features, List, Value
 from transformers import PreTrainedTokenizerBase
 
+from mixdpo.data.render import ChatRenderer, Ids, Rendered, Renderer, TextRenderer, shared_length
+from mixdpo.data.token_report import COUNTS, DROPS, TokenReport, length_statistics
 from mixdpo.errors import InputError
-from mixdpo.io import digest
 
-_COUNTS = {
-    "prompt_too_long": "pairs dropped because the prompt leaves no room for an answer within max_length",
-    "prompt_truncated": "prompts cut on the left to max_prompt_length",
-    "chosen_truncated": "chosen answers cut on the right to max_length: their end token is lost",
-    "rejected_truncated": "rejected answers cut on the right to max_length: their end token is lost",
-    "boundary_moved": "pairs whose prompt ends inside a token, or before the generation prompt",
-    "eos_appended": "answers to which the end token was added, since the chat template closes them with none",
-}
+_SIDES: Final = ("prompt", "chosen", "rejected")
+_IDS: Final = tuple(f"{side}_ids" for side in _SIDES)
 
 
 @dataclass(kw_only=True, frozen=True)
 class TokenSettings:
-    """Limits of length, in tokens."""
+    """Limits of length.
 
-    max_length: int | None = field(default=1024, metadata={"help": "tokens of prompt + completion"})
-    max_prompt_length: int | None = field(default=None, metadata={"help": "tokens of the prompt"})
-    num_proc: int | None = field(default=None, metadata={"help": "processes"})
+    Raises:
+        InputError: a limit is below what a pair needs.
+    """
 
+    max_length: int | None = field(
+        default=1024, metadata={"help": "tokens of prompt and completion together, cut on the right; null: no limit"}
+    )
+    max_prompt_length: int | None = field(
+        default=None, metadata={"help": "tokens of the prompt, cut on the left; null: no limit"}
+    )
+    num_proc: int | None = field(default=None, metadata={"help": "processes that tokenise; null: this one"})
 
-@dataclass
-class TokenReport:
-    """Counts of what happened in tokenisation, and lengths in tokens after truncation."""
-
-    pairs: int
-    counts: dict[str, int]
-    lengths: dict[str, dict[str, float]]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return everything as JSON-ready values."""
-        return asdict(self)
-
-    def lines(self) -> list[str]:
-        """Return the report in words: lengths, then whatever happened at least once."""
-        lengths = ", ".join(f"{s} {v['mean']:.0f} (95 %: {v['p95']:.0f})" for s, v in self.lengths.items())
-        counts = [f"{count:,} {_COUNTS[name]}" for name, count in self.counts.items() if count]
-        return [f"{self.pairs:,} pairs; mean tokens: {lengths}", *counts]
+    def __post_init__(self) -> None:
+        for name, least in (("max_length", 2), ("max_prompt_length", 1), ("num_proc", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise InputError(f"{name} must be at least {least}, got {value}")
 
 
 def tokenize_pairs(
-    dataset: Dataset, tokenizer: PreTrainedTokenizerBase, settings: TokenSettings
+    dataset: Dataset, tokenizer: PreTrainedTokenizerBase, settings: TokenSettings | None = None
 ) -> tuple[Dataset, TokenReport]:
-    """Tokenise the pairs of `load_pairs`.
+    """Tokenise the pairs of `load_pairs`; the module's docstring has the rule.
 
     Returns:
-        A data set with the columns `row` (index in `dataset`), `pair_id`, `prompt_ids`, `chosen_ids`,
-        `rejected_ids` (lists of int32), without the pairs whose prompt leaves no room for an answer; and a report.
+        A data set with the columns `row` (int64, index in `dataset`), `pair_id`, `prompt_ids`, `chosen_ids` and
+        `rejected_ids` (lists of int32, none of them empty), without the pairs that the report counts as dropped.
 
     Raises:
-        InputError: messages but no chat template, or no pair is left.
+        InputError: messages but no chat template, texts but no EOS token, or no pair is left.
     """
+    settings = settings or TokenSettings()
     is_chat = not isinstance(dataset.features["chosen"], Value)
-    if is_chat and tokenizer.chat_template is None:
-        raise InputError(
-            f"the data holds messages, and the tokenizer {tokenizer.name_or_path!r} has no chat template",
-            mend="use an instruct model's tokenizer or set model.chat_template to a template file",
-        )
-    render = _chat_renderer(tokenizer) if is_chat else _text_renderer(tokenizer)
-    bos = tokenizer.bos_token_id
-
-    def convert(batch: dict[str, list[Any]], indices: list[int]) -> dict[str, list[Any]]:
-        columns: dict[str, list[Any]] = {name: [] for name in features}
-        for i, index in enumerate(indices):
-            tools = batch["tools"][i] if "tools" in batch else None
-            texts = [batch[name][i] for name in ("prompt", "chosen", "rejected")]
-            record = {"row": index, "pair_id": batch["pair_id"][i], **_token_pair(render, texts, tools, settings, bos)}
-            for name, values in columns.items():
-                values.append(record[name])
-        return columns
-
+    renderer: Renderer = ChatRenderer(tokenizer) if is_chat else TextRenderer(tokenizer)
     ids = List(Value("int32"))
     features = Features(
         {
             "row": Value("int64"),
             "pair_id": Value("string"),
-            "prompt_ids": ids,
-            "chosen_ids": ids,
-            "rejected_ids": ids,
-            **{name: Value("int8") for name in _COUNTS},
+            **dict.fromkeys(_IDS, ids),
+            **dict.fromkeys(COUNTS, Value("int8")),
+            "refusal": Value("string"),
         }
     )
-    key = [dataset._fingerprint, repr(settings), tokenizer.chat_template or "", repr(tokenizer.init_kwargs)]
     tokens = dataset.map(
-        convert,
+        partial(_tokenize_batch, renderer=renderer, settings=settings, bos=tokenizer.bos_token_id),
         batched=True,
         with_indices=True,
         remove_columns=dataset.column_names,
         features=features,
-        num_proc=settings.num_proc,
+        num_proc=min(settings.num_proc, len(dataset)) if settings.num_proc else None,
         load_from_cache_file=False,
-        new_fingerprint=digest([*key, str(len(tokenizer))]),
         desc="tokenise",
     )
-    counts = {name: int(np.sum(tokens[name][:])) for name in _COUNTS}
-    if counts["prompt_too_long"] == len(tokens):
+    return _kept(tokens, settings)
+
+
+def _kept(tokens: Dataset, settings: TokenSettings) -> tuple[Dataset, TokenReport]:
+    table = tokens.with_format("arrow")[:]
+    counts = {name: int(pc.sum(table[name]).as_py()) for name in COUNTS}
+    refusal = next((text for text in table["refusal"].drop_null().slice(0, 1).to_pylist()), None)
+    keep = sum(table[name].to_numpy() for name in DROPS) == 0
+    if not keep.any():
+        found = ", ".join(f"{counts[name]:,} {name}" for name in DROPS if counts[name])
         raise InputError(
-            f"all {len(tokens):,} prompts are too long for max_length {settings.max_length}", mend="raise max_length"
+            f"all {len(tokens):,} pairs were dropped in tokenisation ({found})" + (f": {refusal}" if refusal else ""),
+            mend=f"raise max_length (it is {settings.max_length})"
+            if counts["prompt_too_long"]
+            else "use a chat template that fits the messages",
         )
-    if counts["prompt_too_long"]:
-        tokens = tokens.select(np.flatnonzero(np.asarray(tokens["prompt_too_long"][:]) == 0))
-    tokens = tokens.remove_columns(list(_COUNTS))
-    lengths = {side: _length_statistics(tokens[f"{side}_ids"]) for side in ("prompt", "chosen", "rejected")}
-    return tokens, TokenReport(pairs=len(tokens), counts=counts, lengths=lengths)
+    lengths = {side: pc.list_value_length(table[f"{side}_ids"]).to_numpy()[keep] for side in _SIDES}
+    report = TokenReport(pairs=int(keep.sum()), counts=counts, lengths=length_statistics(lengths), refusal=refusal)
+    tokens = tokens.remove_columns([*COUNTS, "refusal"])
+    return (tokens if keep.all() else tokens.select(np.flatnonzero(keep))), report
 
 
-# (prompt, completion or None, tools) -> (ids, whether an EOS was added); None renders the prompt alone.
-_Renderer = Callable[[Any, Any, str | None], tuple[list[int], bool]]
+def _tokenize_batch(
+    batch: Mapping[str, list[Any]],
+    rows: Sequence[int],
+    *,
+    renderer: Renderer,
+    settings: TokenSettings,
+    bos: int | None,
+) -> dict[str, list[Any]]:
+    tools = batch.get("tools") or [None] * len(rows)
+    rendered = renderer(batch["prompt"], batch["chosen"], batch["rejected"], tools)
+    pairs = [
+        {"template_refused": 1, "refusal": pair} if isinstance(pair, str) else _fitted(pair, settings, bos)
+        for pair in rendered
+    ]
+    result: dict[str, list[Any]] = {"row": list(rows), "pair_id": batch["pair_id"]}
+    for name in _IDS:
+        result[name] = [pair.get(name, []) for pair in pairs]
+    for name in COUNTS:
+        result[name] = [pair.get(name, 0) for pair in pairs]
+    result["refusal"] = [pair.get("refusal") for pair in pairs]
+    return result
 
 
-def _chat_renderer(tokenizer: PreTrainedTokenizerBase) -> _Renderer:
-    special = set(tokenizer.all_special_ids)
-    special.update(i for i, token in tokenizer.added_tokens_decoder.items() if token.special)
-
-    def render(prompt: Any, completion: Any, tools: str | None) -> tuple[list[int], bool]:
-        ids = tokenizer.apply_chat_template(
-            [*prompt, *(completion or [])],
-            tools=json.loads(tools) if tools else None,
-            add_generation_prompt=completion is None,
-            return_dict=False,
-        )
-        # After the answer's last token a template may still write a line end; a special token is among the last few.
-        unclosed = completion is not None and tokenizer.eos_token_id is not None and not special & set(ids[-3:])
-        return ([*ids, tokenizer.eos_token_id] if unclosed else ids), unclosed
-
-    return render
-
-
-def _text_renderer(tokenizer: PreTrainedTokenizerBase) -> _Renderer:
-    eos = tokenizer.eos_token_id
-
-    def render(prompt: Any, completion: Any, tools: str | None) -> tuple[list[int], bool]:
-        ids = tokenizer(prompt + (completion or "")).input_ids
-        if completion is not None and eos is not None and ids[-1:] != [eos]:
-            ids = [*ids, eos]
-        return ids, False
-
-    return render
-
-
-def _token_pair(
-    render: _Renderer, texts: Sequence[Any], tools: str | None, settings: TokenSettings, bos: int | None
-) -> dict[str, Any]:
-    prompt, chosen, rejected = texts
-    alone, _ = render(prompt, None, tools)
-    (whole_chosen, appended_1), (whole_rejected, appended_2) = (render(prompt, c, tools) for c in (chosen, rejected))
-    cut = _common_prefix(alone, whole_chosen, whole_rejected)
-    prompt_ids, chosen_ids, rejected_ids = whole_chosen[:cut], whole_chosen[cut:], whole_rejected[cut:]
-    record: dict[str, Any] = dict.fromkeys(_COUNTS, 0)
-    record["boundary_moved"] = int(cut < len(alone))
-    record["eos_appended"] = int(appended_1) + int(appended_2)
-
-    limit = settings.max_prompt_length
-    if limit is not None and len(prompt_ids) > limit:
-        keeps_bos = bos is not None and prompt_ids[0] == bos and limit > 1
-        prompt_ids = [bos, *prompt_ids[len(prompt_ids) - limit + 1 :]] if keeps_bos else prompt_ids[-limit:]
-        record["prompt_truncated"] = 1
+def _fitted(pair: Rendered, settings: TokenSettings, bos: int | None) -> dict[str, Any]:
+    """Return ids and counts (only those that are not 0) of a pair, split at its boundary and cut to its limits."""
+    end = shared_length(pair.prompt, pair.chosen, pair.rejected)
+    if end == 0:
+        # Nothing stands before the first token, so no model can say how likely it is.
+        return {"no_shared_tokens": 1}
+    prompt, chosen, rejected = pair.chosen[:end], pair.chosen[end:], pair.rejected[end:]
+    if not chosen or not rejected:
+        return {"not_rendered": 1}
+    counts = {"boundary_moved": int(end < len(pair.prompt)), "eos_appended": pair.eos_appended}
+    if settings.max_prompt_length is not None and len(prompt) > settings.max_prompt_length:
+        prompt = _cut_left(prompt, settings.max_prompt_length, bos)
+        counts["prompt_truncated"] = 1
     if settings.max_length is not None:
-        room = settings.max_length - len(prompt_ids)
-        record["prompt_too_long"] = int(room < 1)
-        record["chosen_truncated"] = int(1 <= room < len(chosen_ids))
-        record["rejected_truncated"] = int(1 <= room < len(rejected_ids))
-        chosen_ids, rejected_ids = chosen_ids[: max(room, 0)], rejected_ids[: max(room, 0)]
-
-    return {**record, "prompt_ids": prompt_ids, "chosen_ids": chosen_ids, "rejected_ids": rejected_ids}
-
-
-def _common_prefix(*sequences: Sequence[int]) -> int:
-    """Return the length of the longest common beginning, leaving every whole conversation at least one token."""
-    limit = min(len(sequences[0]), *(len(s) - 1 for s in sequences[1:]))
-    first = sequences[0]
-    return next((i for i in range(limit) if any(s[i] != first[i] for s in sequences[1:])), limit)
+        room = settings.max_length - len(prompt)
+        if room < 1:
+            return {"prompt_too_long": 1}
+        counts["chosen_truncated"], counts["rejected_truncated"] = int(len(chosen) > room), int(len(rejected) > room)
+        chosen, rejected = chosen[:room], rejected[:room]
+        counts["same_after_truncation"] = int(chosen == rejected)
+    return {**counts, "prompt_ids": prompt, "chosen_ids": chosen, "rejected_ids": rejected}
 
 
-def _length_statistics(column: Sequence[Sequence[int]]) -> dict[str, float]:
-    lengths = np.fromiter(map(len, column), dtype=np.int64, count=len(column))
-    p50, p95 = np.percentile(lengths, [50, 95])
-    return {"mean": float(lengths.mean()), "p50": float(p50), "p95": float(p95), "max": float(lengths.max())}
+def _cut_left(ids: Ids, length: int, bos: int | None) -> Ids:
+    keep_bos = bos is not None and ids[0] == bos
+    tail = ids[len(ids) - length + keep_bos :]
+    return [ids[0], *tail] if keep_bos else tail

@@ -1,0 +1,98 @@
+"""What became of every row that was read: kept, or dropped and why."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
+
+from mixdpo.data.prompts import REASONS
+
+SHOWN_ROWS: Final = 5
+"""How many rows are named per reason."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceReport:
+    """One source. `read == kept + sum(dropped.values())` always holds.
+
+    Attributes:
+        source: the source as the user named it.
+        read: rows in it.
+        kept: rows that are valid pairs.
+        used: pairs of it in the result, after its weight and caps.
+        dropped: number of rows by reason.
+        dropped_rows: the first few of them by reason, as `12`, or `file:12` if the source has several files.
+        score_columns: columns that ratings were read from.
+        ties: kept pairs whose answers are scored equally; None without (common) scores.
+        contradicted: pairs whose chosen answer is scored lower than the rejected one; None like `ties`.
+        contradictions: what was done with those: keep, flip or drop.
+    """
+
+    source: str
+    read: int
+    kept: int
+    used: int
+    dropped: dict[str, int] = field(default_factory=dict)
+    dropped_rows: dict[str, list[str]] = field(default_factory=dict)
+    score_columns: tuple[str, ...] = ()
+    ties: int | None = None
+    contradicted: int | None = None
+    contradictions: str = "keep"
+
+    def lines(self) -> list[str]:
+        """Return the report for a person."""
+        used = f", used {self.used:,}" if self.used != self.kept else ""
+        lines = [f"{self.source}: read {self.read:,} rows, kept {self.kept:,} pairs{used}"]
+        for reason, count in sorted(self.dropped.items(), key=lambda item: -item[1]):
+            more = ", ..." if count > len(self.dropped_rows[reason]) else ""
+            rows = ", ".join(self.dropped_rows[reason]) + more
+            lines.append(f"  dropped {count:,} {reason}: {REASONS[reason]} (row {rows})")
+        if not self.score_columns:
+            lines.append("  no scores")
+        elif self.ties is None:
+            lines.append(f"  scores in {', '.join(self.score_columns)} are left out: another source has none")
+        else:
+            done = {"keep": "kept", "flip": "flipped", "drop": "dropped"}[self.contradictions]
+            contradicted = f"{self.contradicted:,} contradict the label" + (f" ({done})" if self.contradicted else "")
+            lines.append(f"  scores from {', '.join(self.score_columns)}: {self.ties:,} ties, {contradicted}")
+        return lines
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadReport:
+    """What became of the rows of all sources; `pairs` is the number of pairs in the result."""
+
+    sources: Sequence[SourceReport]
+    pairs: int
+
+    @property
+    def read(self) -> int:
+        """Rows in all sources."""
+        return sum(source.read for source in self.sources)
+
+    @property
+    def kept(self) -> int:
+        """Rows that are valid pairs."""
+        return sum(source.kept for source in self.sources)
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """Number of dropped rows by reason."""
+        total: dict[str, int] = {}
+        for source in self.sources:
+            for reason, count in source.dropped.items():
+                total[reason] = total.get(reason, 0) + count
+        return total
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain values, for JSON."""
+        totals = {"pairs": self.pairs, "read": self.read, "kept": self.kept, "dropped": self.dropped}
+        return {**totals, "sources": [asdict(source) for source in self.sources]}
+
+    def lines(self) -> list[str]:
+        """Return the report for a person, one line per fact."""
+        lines = [line for source in self.sources for line in source.lines()]
+        if len(self.sources) > 1 or self.pairs != sum(source.used for source in self.sources):
+            lines.append(f"together: {self.pairs:,} pairs")
+        return lines

@@ -1,0 +1,248 @@
+"""Rows of every preference format become the same pair; unusable ones have a reason."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from datasets import Dataset
+
+from mixdpo.data import DataSettings, load_pairs, load_pairs_with_report
+from mixdpo.data.messages import WrongType, read_messages, without_nulls
+from mixdpo.data.pairs import flipped
+from mixdpo.data.prompts import DropPair, split_messages, split_text
+
+
+def m(role: str, content: str | None = None, **more: Any) -> dict[str, Any]:
+    return {"role": role, **({} if content is None else {"content": content}), **more}
+
+
+U, A, B = m("user", "Q?"), m("assistant", "good"), m("assistant", "bad")
+S = m("system", "Be kind.")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "chosen", "rejected", "expected"),
+    [
+        ([U], [A], [B], [U]),
+        (None, [U, A], [U, B], [U]),
+        (None, [S, U, A, U, A], [S, U, A, U, B], [S, U, A, U]),
+        ("Q?", [U, A], [U, B], [U]),
+        ("Q?", [S, U, A], [S, U, B], [S, U]),
+        ("Q?", [A], [B], [U]),
+        ("Q?", "good", "bad", [U]),
+        ([U], "good", "bad", [U]),
+        ([U], [U, A], [U, B], [U]),
+        ([S], [S, U, A], [S, U, B], [S, U]),
+        ([S, U], [S, U, A], [S, U, B], [S, U]),
+        ([], [U, A], [U, B], [U]),
+    ],
+)
+def test_every_shape_of_a_conversation(prompt: Any, chosen: Any, rejected: Any, expected: Any) -> None:
+    assert split_messages(prompt, chosen, rejected) == (expected, [A], [B])
+
+
+def test_conversations_that_part_before_the_last_turn() -> None:
+    prompt, chosen, rejected = split_messages(None, [U, A, U, A], [U, A, m("user", "R?"), A])
+    assert (prompt, chosen, rejected) == ([U], [A, U, A], [A, m("user", "R?"), A])
+
+
+@pytest.mark.parametrize(
+    ("prompt", "chosen", "rejected", "reason"),
+    [
+        ([U], [m("assistant", " \n")], [B], "empty_completion"),
+        ([U], [], [B], "empty_completion"),
+        ([U], [A], [A], "identical_completions"),
+        (None, [U, A], [U, A], "identical_completions"),
+        ([m("user", " ")], [A], [B], "empty_prompt"),
+        ("", [A], [B], "empty_prompt"),
+        ([U], [m("user", "x")], [B], "bad_roles"),
+        ([U], [A, U], [B], "bad_roles"),
+        ([m("alien", "x")], [A], [B], "bad_roles"),
+        ([U], [A, m("tool", "x")], [B], "bad_roles"),
+        (None, [m("user", "x"), A], [U, B], "no_shared_prompt"),
+        (None, [A], [B], "no_shared_prompt"),
+    ],
+)
+def test_unusable_conversations(prompt: Any, chosen: Any, rejected: Any, reason: str) -> None:
+    with pytest.raises(DropPair, match=reason):
+        split_messages(prompt, chosen, rejected)
+
+
+def test_an_answer_of_only_a_tool_call_is_an_answer() -> None:
+    call = m("assistant", tool_calls=[{"function": {"name": "f", "arguments": {}}}])
+    assert split_messages([U], [call], [B])[1] == [call]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "rejected", "expected"),
+    [
+        (
+            "\n\nHuman: Hi\n\nAssistant: I do.",
+            "\n\nHuman: Hi\n\nAssistant: I don't.",
+            ("\n\nHuman: Hi\n\nAssistant:", " I do.", " I don't."),
+        ),
+        ("Name a fruit. Apple", "Name a fruit. Apricot", ("Name a fruit.", " Apple", " Apricot")),
+        ("Say yes now", "Say yes never", ("Say yes", " now", " never")),
+        ("One two", "One two three", ("One", " two", " two three")),
+    ],
+)
+def test_texts_without_a_prompt(chosen: str, rejected: str, expected: tuple[str, str, str]) -> None:
+    assert split_text(None, chosen, rejected) == expected
+
+
+@pytest.mark.parametrize(
+    ("prompt", "chosen", "rejected", "reason"),
+    [
+        ("p", " ", "b", "empty_completion"),
+        (None, "", "", "empty_completion"),
+        ("p", "a", "a", "identical_completions"),
+        (" \n", "a", "b", "empty_prompt"),
+        (None, "abc", "xyz", "no_shared_prompt"),
+        (None, "hello", "help", "no_shared_prompt"),
+        (None, "Q\n\nAssistant:", "Q\n\nAssistant: yes", "empty_completion"),
+    ],
+)
+def test_unusable_texts(prompt: str | None, chosen: str, rejected: str, reason: str) -> None:
+    with pytest.raises(DropPair, match=reason):
+        split_text(prompt, chosen, rejected)
+
+
+def test_nulls_are_absent_keys_at_every_depth() -> None:
+    assert without_nulls({"a": None, "b": [{"c": None, "d": 0}], "e": ""}) == {"b": [{"d": 0}], "e": ""}
+
+
+def test_parts_of_text_are_joined() -> None:
+    parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    assert read_messages([{"role": "user", "content": parts}]) == [m("user", "ab")]
+    with pytest.raises(WrongType, match="type image in message 1"):
+        read_messages([{"role": "user", "content": [{"type": "image", "url": "x"}]}])
+
+
+def test_the_id_is_the_content(tmp_path: Path, jsonl: Any) -> None:
+    rows = [
+        {"prompt": [U], "chosen": [A], "rejected": [B]},
+        {"chosen": [{"content": "good", "role": "assistant", "name": None}], "rejected": [B], "prompt": [U]},
+        {"prompt": "Q?", "chosen": [U, A], "rejected": [U, B]},
+        {"prompt": None, "chosen": [U, A], "rejected": [U, B], "score": 3},
+    ]
+    ids = {load_pairs(jsonl([row], f"{i}.jsonl"))["pair_id"][0] for i, row in enumerate(rows)}
+    Dataset.from_list([{"prompt": [U], "chosen": [{**A, "name": None}], "rejected": [B]}]).to_parquet(
+        tmp_path / "p.parquet"
+    )
+    ids.add(load_pairs(str(tmp_path / "p.parquet"))["pair_id"][0])
+    assert len(ids) == 1
+    assert len(next(iter(ids))) == 20
+    other = load_pairs(jsonl([{"prompt": [U], "chosen": [B], "rejected": [A]}], "other.jsonl"))
+    assert other["pair_id"][0] not in ids
+
+
+def test_tools_and_tool_calls_survive(jsonl: Any) -> None:
+    def call(**arguments: Any) -> list[dict[str, Any]]:
+        return [
+            m("assistant", None, tool_calls=[{"type": "function", "function": {"name": "f", "arguments": arguments}}])
+        ]
+
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"properties": {"x": {"type": "integer"}}}}}
+    rows = [
+        {"prompt": [U], "chosen": call(x=1), "rejected": [B], "tools": [tool]},
+        {"prompt": [U], "chosen": call(y="two", z=[1]), "rejected": call(x="one"), "tools": None},
+    ]
+    pairs = load_pairs(jsonl(rows))
+    assert without_nulls(pairs["chosen"][:]) == [call(x=1), call(y="two", z=[1])]
+    assert '"name": "f"' in pairs["tools"][0]
+    assert pairs["tools"][1] is None
+    as_text = load_pairs(
+        jsonl(
+            [
+                {
+                    **rows[0],
+                    "tools": '[{"type":"function","function":'
+                    '{"parameters":{"properties":{"x":{"type":"integer"}}},"name":"f"}}]',
+                }
+            ],
+            "t.jsonl",
+        )
+    )
+    assert as_text["pair_id"][0] == pairs["pair_id"][0]
+
+
+@pytest.mark.parametrize("bad", [None, float("nan"), float("inf"), "N/A"])
+def test_invalid_scores(bad: Any, text_rows: list[dict[str, Any]], jsonl: Any, refused: Any) -> None:
+    text_rows[1]["score_rejected"] = bad
+    path = jsonl(text_rows)
+    refused(lambda: load_pairs(path), path, "row 2", "'score_rejected'", "invalid_scores: drop")
+    pairs, report = load_pairs_with_report(DataSettings(path=path, invalid_scores="drop"))
+    assert len(pairs) == 2
+    assert report.dropped == {"invalid_score": 1}
+    assert report.sources[0].dropped_rows == {"invalid_score": ["2"]}
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "words"),
+    [
+        ("chosen", 5, ["'chosen'", "a number, not text"]),
+        ("prompt", {"a": 1}, ["'prompt'", "an object, not text"]),
+        ("rejected", ["x"], ["'rejected'", "a list, not text"]),
+        ("score_chosen", [1], ["'score_chosen'", "a list, not a number"]),
+        ("score_chosen", True, ["'score_chosen'", "true or false, not a number"]),
+    ],
+)
+def test_a_wrong_type_in_one_row(
+    column: str, value: Any, words: list[str], text_rows: list[dict[str, Any]], jsonl: Any, refused: Any
+) -> None:
+    text_rows[2][column] = value
+    path = jsonl(text_rows)
+    refused(lambda: load_pairs(path), path, "row 3", *words, ";")
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ([{"from": "human", "value": "x"}], ["without a role", "from, value"]),
+        ([{"role": "assistant", "content": 5}], ["a number as content of message 1"]),
+        (["text"], ["text as message 1"]),
+        (5, ["a number, not a list of messages"]),
+    ],
+)
+def test_wrong_messages_in_one_row(
+    value: Any, words: list[str], chat_rows: list[dict[str, Any]], jsonl: Any, refused: Any
+) -> None:
+    chat_rows[1]["chosen"] = value
+    path = jsonl(chat_rows)
+    refused(lambda: load_pairs(path), path, "row 2", "'chosen'", *words)
+
+
+def test_broken_tools(chat_rows: list[dict[str, Any]], jsonl: Any, refused: Any) -> None:
+    chat_rows[0]["tools"] = "[{"
+    refused(lambda: load_pairs(jsonl(chat_rows)), "row 1", "'tools'", "not JSON")
+
+
+@pytest.mark.parametrize(("how", "kept"), [("keep", 3), ("flip", 3), ("drop", 2)])
+def test_contradictions(how: Any, kept: int, text_rows: list[dict[str, Any]], jsonl: Any) -> None:
+    pairs, report = load_pairs_with_report(DataSettings(path=jsonl(text_rows), contradictions=how))
+    assert len(pairs) == kept
+    assert (report.sources[0].contradicted, report.sources[0].ties) == (1, 1)
+    assert report.dropped == ({"contradiction": 1} if how == "drop" else {})
+    if how != "drop":
+        last = pairs[2]
+        assert (last["chosen"], last["score_chosen"]) == (("Rex.", 2.0) if how == "keep" else ("Felix.", 3.0))
+
+
+def test_flipping_negates_margins() -> None:
+    pair = {"chosen": "a", "rejected": "b", "margin": -1.0, "margin/rm": -2.0}
+    assert flipped(pair) == {"chosen": "b", "rejected": "a", "margin": 1.0, "margin/rm": 2.0}
+
+
+def test_margin_columns(text_rows: list[dict[str, Any]], jsonl: Any) -> None:
+    rows = [
+        {**{k: row[k] for k in ("prompt", "chosen", "rejected")}, "margin": i - 1, "margin/rm": None if i else 0.5}
+        for i, row in enumerate(text_rows)
+    ]
+    pairs, report = load_pairs_with_report(DataSettings(path=jsonl(rows)))
+    assert pairs["margin"][:] == [-1.0, 0.0, 1.0]
+    assert pairs["margin/rm"][0] == 0.5
+    assert math.isnan(pairs["margin/rm"][1])
+    assert (report.sources[0].contradicted, report.sources[0].ties) == (1, 1)
