@@ -246,3 +246,16 @@ def test_margin_columns(text_rows: list[dict[str, Any]], jsonl: Any) -> None:
     assert pairs["margin/rm"][0] == 0.5
     assert math.isnan(pairs["margin/rm"][1])
     assert (report.sources[0].contradicted, report.sources[0].ties) == (1, 1)
+
+
+def test_scores_of_a_list_of_answers(jsonl: Any, refused: Any, text_rows: list[dict[str, Any]]) -> None:
+    rows = [{**text_rows[0], "all_scores": [0.1, 0.7, 0.4]}, {**text_rows[1], "all_scores": [2, None]}]
+    path = jsonl([{k: v for k, v in row.items() if not k.startswith("score")} for row in rows])
+    columns = {"score_chosen": "max(all_scores)", "score_rejected": "min(all_scores)"}
+    pairs = load_pairs(path, columns=columns, invalid_scores="drop")
+    assert (pairs["score_chosen"][:], pairs["score_rejected"][:]) == ([0.7], [0.1])
+    refused(lambda: load_pairs(path, columns=columns), "row 2", "max(all_scores)", "missing")
+    misspelt = {"score_chosen": "max(al_scores)", "score_rejected": "min(al_scores)"}
+    refused(lambda: load_pairs(path, columns=misspelt), "no such column", "all_scores")
+    not_lists = {"score_chosen": "max(prompt)", "score_rejected": "min(prompt)"}
+    refused(lambda: load_pairs(path, columns=not_lists), "row 1", "not a list of scores")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Final
@@ -19,6 +20,19 @@ SCORE_NAMES: Final[tuple[tuple[str, str], ...]] = (
     ("chosen_avg_rating", "rejected_avg_rating"),
 )
 """Common names of the scores of chosen and rejected; the first pair that is there is used."""
+
+
+_OF_LIST: Final = re.compile(r"(max|min)\((.+)\)")
+
+
+def of_list(column: str) -> tuple[str, str | None]:
+    """Split a score column such as `max(all_scores)` into the source's column and the function of its list.
+
+    Data with one column of scores of several answers, of which chosen is the best and rejected the worst, have no
+    column of their own for either.
+    """
+    match = _OF_LIST.fullmatch(column)
+    return (match[2], match[1]) if match else (column, None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +60,7 @@ def find_columns(available: Sequence[str], mapping: Mapping[str, str] | None, fi
     Args:
         available: the columns of the source.
         mapping: from `prompt`, `chosen`, `rejected`, `tools`, `score_chosen`, `score_rejected`, `margin` to the
-            source's own names.
+            source's own names; a score may be `max(NAME)` or `min(NAME)` of a column of lists.
         file: the source, for messages.
 
     Raises:
@@ -62,7 +76,8 @@ def find_columns(available: Sequence[str], mapping: Mapping[str, str] | None, fi
                 file=file,
                 mend=f"did you mean {near[0]}?" if near else f"known keys are {', '.join(known)}",
             )
-        if name not in available:
+        of_scores = key in ("score_chosen", "score_rejected")
+        if (of_list(name)[0] if of_scores and name not in available else name) not in available:
             raise _missing(name, key, available, file)
 
     def named(key: str) -> str | None:

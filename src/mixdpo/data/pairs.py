@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, get_args
 
 from datasets import Dataset, Features, LargeList, List, Value
 
-from mixdpo.data.columns import PairColumns
+from mixdpo.data.columns import PairColumns, of_list
 from mixdpo.data.messages import (
     WrongType,
     canonical,
@@ -167,14 +167,15 @@ class PairReader:
             column = getattr(self.columns, name)
             if column is None or name not in self.features:
                 continue
-            score = read_number(values[column], row, column)
+            cell = _score_cell(values, column, row)
+            score = read_number(cell, row, column)
             if not math.isfinite(score):
                 if self.invalid_scores == "drop":
                     raise DropPair("invalid_score")
                 raise RowFault(
                     row,
                     column,
-                    f"the score is {_in_words(values[column], score)}, not a finite number",
+                    f"the score is {_in_words(cell, score)}, not a finite number",
                     "mend the row, or drop such pairs with `invalid_scores: drop`",
                 )
             scores[name] = score
@@ -191,6 +192,20 @@ class PairReader:
         if self.contradictions == "drop":
             raise DropPair("contradiction")
         return flipped(pair) if self.contradictions == "flip" else pair
+
+
+def _score_cell(values: Mapping[str, Any], column: str, row: int) -> Any:
+    """Return the cell of a score column; of a list of scores its best or worst, or null if one is missing."""
+    if column in values:
+        return values[column]
+    name, function = of_list(column)
+    scores = values[name]
+    if not isinstance(scores, list) or not scores:
+        raise RowFault(row, name, f"the value is {kind_of(scores)}, not a list of scores", "mend or delete the row")
+    if None in scores:
+        return None
+    numbers = [read_number(score, row, name) for score in scores]
+    return max(numbers) if function == "max" else min(numbers)
 
 
 def read_number(value: Any, row: int, column: str) -> float:
