@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,5 +83,15 @@ def train_from_recipe(recipe: Recipe, output: str | None = None, resume: bool = 
         peft_config=recipe.peft,
     )
     trainer.train(resume_from_checkpoint=resume)
-    trainer.save_model(str(folder / "model"))
+    _save_model(trainer, folder / "model")
     return TrainedRun(folder=folder, metrics=read_metrics(folder))
+
+
+def _save_model(trainer: MixDPOTrainer, folder: Path) -> None:
+    """Write the model beside its place and move it there, so that a folder `model` is always a whole one."""
+    unfinished = folder.with_name(".model-unfinished")
+    trainer.save_model(str(unfinished))
+    trainer.accelerator.wait_for_everyone()
+    if trainer.is_world_process_zero():
+        shutil.rmtree(folder, ignore_errors=True)
+        unfinished.rename(folder)
