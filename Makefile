@@ -11,7 +11,7 @@ demo: $(VENV)/.installed-demo
 	$(BIN)/mixdpo demo
 
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 install: $(VENV)/.installed-dev
 

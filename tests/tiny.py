@@ -10,7 +10,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 VOCABULARY = 64
 
 
-def tiny_llama(seed: int = 0, vocab_size: int = VOCABULARY, scale: float = 0.2) -> LlamaForCausalLM:
+def tiny_llama(
+    seed: int = 0, vocab_size: int = VOCABULARY, scale: float = 0.2, positions: int = 256
+) -> LlamaForCausalLM:
     """A two-layer Llama in float32 whose predictions are far from uniform."""
     torch.manual_seed(seed)
     config = LlamaConfig(
@@ -20,7 +22,7 @@ def tiny_llama(seed: int = 0, vocab_size: int = VOCABULARY, scale: float = 0.2) 
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
-        max_position_embeddings=256,
+        max_position_embeddings=positions,
         initializer_range=scale,
         bos_token_id=1,
         eos_token_id=2,

@@ -105,7 +105,7 @@ def run_demo(model: str | None, output: Path, short: bool = False) -> Comparison
     console.print("[bold]2/3[/] plan and train")
     changes: dict[str, Any] = {
         "model": {"name_or_path": name},
-        "data": {"path": str(DATA / "train.parquet"), **({"max_pairs": 24} if short else {})},
+        "data": {"path": str(DATA / "train.parquet"), **({"max_pairs": 40} if short else {})},
     }
     run = train_from_recipe(load_recipe(str(RECIPE), changes), output=str(output))
     steps = [record for record in run.metrics if "loss" in record]

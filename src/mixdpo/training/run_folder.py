@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import json
 import platform
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from mixdpo.data import TokenReport
 from mixdpo.errors import InputError
 from mixdpo.io import write_json
+from mixdpo.plan import Plan
 from mixdpo.report.training_figure import save_training_figure
-
-if TYPE_CHECKING:
-    from mixdpo.training.trainer import MixDPOTrainer
+from mixdpo.training.config import MixDPOConfig
 
 RUN_FILE = "run.json"
 METRICS_FILE = "metrics.jsonl"
@@ -41,8 +42,8 @@ _FREE_TO_CHANGE = (
 class RunFolder(TrainerCallback):
     """Writes `run.json`, `plan.parquet` and `metrics.jsonl`, and the figure when training ends."""
 
-    def __init__(self, trainer: MixDPOTrainer) -> None:
-        self.trainer = trainer
+    def __init__(self, plan: Plan, describe: Callable[[], dict[str, Any]]) -> None:
+        self._plan, self._describe = plan, describe
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -52,7 +53,7 @@ class RunFolder(TrainerCallback):
             return
         folder = Path(args.output_dir or ".")
         folder.mkdir(parents=True, exist_ok=True)
-        record = describe_run(self.trainer)
+        record = self._describe()
         if state.global_step > 0:
             check_same_run(folder, record)
             kept = [m for m in read_metrics(folder) if m["step"] <= state.global_step]
@@ -60,7 +61,7 @@ class RunFolder(TrainerCallback):
         else:
             (folder / METRICS_FILE).write_text("", encoding="utf-8")
         write_json(folder / RUN_FILE, record)
-        self.trainer.train_dataset.plan.save(folder / PLAN_FILE)
+        self._plan.save(folder / PLAN_FILE)
 
     def on_log(
         self,
@@ -152,10 +153,10 @@ def check_is_free(folder: Path) -> None:
         )
 
 
-def describe_run(trainer: MixDPOTrainer) -> dict[str, Any]:
+def describe_run(
+    args: MixDPOConfig, model: Any, plan: Plan, token_reports: Mapping[str, TokenReport], processes: int
+) -> dict[str, Any]:
     """Return the content of `run.json`: what is needed to repeat the run, and what it consists of."""
-    plan = trainer.train_dataset.plan
-    model = trainer.accelerator.unwrap_model(trainer.model)
     return {
         "model": {
             "name": model.config._name_or_path,
@@ -165,9 +166,9 @@ def describe_run(trainer: MixDPOTrainer) -> dict[str, Any]:
             "adapters": sorted(getattr(model, "peft_config", {})),
         },
         "data": {"pairs": len(plan), "fingerprint": plan.fingerprint},
-        "tokens": {name: report.to_dict() for name, report in trainer.token_reports.items()},
+        "tokens": {name: report.to_dict() for name, report in token_reports.items()},
         "plan": {"settings": asdict(plan.settings), "routes": plan.summary()},
-        "processes": trainer.accelerator.num_processes,
-        "settings": trainer.args.to_record(),
+        "processes": processes,
+        "settings": args.to_record(),
         "versions": versions(),
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -13,9 +13,6 @@ from mixdpo.plan import ROUTES
 from mixdpo.training.checks import sft_mass_warning
 from mixdpo.training.sampling import PlannedPairs
 from mixdpo.training.schedule import StepPlan, mass_by_route
-
-if TYPE_CHECKING:
-    from mixdpo.training.trainer import MixDPOTrainer
 
 logger = logging.getLogger(__name__)
 
@@ -50,10 +47,9 @@ def route_summary(pairs: PlannedPairs, steps: StepPlan, factors: np.ndarray) -> 
     return records
 
 
-def log_run_summary(trainer: MixDPOTrainer) -> None:
+def log_run_summary(pairs: PlannedPairs, steps: StepPlan, factors: np.ndarray, phase_schedule: str) -> None:
     """Print pairs, steps and learning-rate mass by route, and warn if SFT will hardly train."""
-    steps, factors = trainer.step_plan(), trainer.learning_rate_factors()
-    records = route_summary(trainer.train_dataset, steps, factors)
+    records = route_summary(pairs, steps, factors)
     table = Table(title=f"{len(steps):,} optimizer steps of {int(steps.pairs.max()):,} pairs", title_justify="left")
     for heading in (
         "route",
@@ -76,10 +72,7 @@ def log_run_summary(trainer: MixDPOTrainer) -> None:
             f"{r['learning_rate_mass']:.2%}",
         )
     Console(stderr=True).print(table)
-    for name, report in trainer.token_reports.items():
-        for line in report.lines():
-            logger.info("%s tokens: %s", name, line)
-    warning = sft_mass_warning(mass_by_route(steps, factors), trainer.args.phase_schedule)
+    warning = sft_mass_warning(mass_by_route(steps, factors), phase_schedule)
     if warning:
         logger.warning(warning)
 

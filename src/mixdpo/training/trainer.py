@@ -40,7 +40,7 @@ from mixdpo.training.policy import frozen_reference, prepare_policy
 from mixdpo.training.progress import TrainingProgress
 from mixdpo.training.records import EvaluationRecords, load_reference, save_reference
 from mixdpo.training.reference import live_reference, reference_pass
-from mixdpo.training.run_folder import RunFolder, last_complete_checkpoint
+from mixdpo.training.run_folder import RunFolder, describe_run, last_complete_checkpoint
 from mixdpo.training.sampling import PlannedPairs, PlanSampler
 from mixdpo.training.schedule import StepPlan, learning_rate_factors, make_step_plan, phase_lengths
 from mixdpo.training.step import pair_losses, reduce_losses
@@ -128,7 +128,7 @@ class MixDPOTrainer(Trainer):
             eval_dataset=eval_pairs,
             processing_class=tokenizer,
             data_collator=partial(collate_pairs, pad_token_id=self._pad_token_id),  # type: ignore[arg-type]
-            callbacks=[RunFolder(self), _PlanCallback(self), *callbacks],
+            callbacks=[RunFolder(plan, self.describe), _PlanCallback(self), *callbacks],
         )
         # One bar with a rate instead of transformers' bar and its line of thirty metrics.
         self.remove_callback(ProgressCallback)
@@ -254,7 +254,12 @@ class MixDPOTrainer(Trainer):
         if self.state.global_step > 0:
             self._first_loss_checked = True
         elif self.is_world_process_zero():
-            log_run_summary(self)
+            log_run_summary(
+                self.train_dataset, self.step_plan(), self.learning_rate_factors(), self.args.phase_schedule
+            )
+            for name, report in self.token_reports.items():
+                for line in report.lines():
+                    logger.info("%s tokens: %s", name, line)
 
     def _fill_reference(self, pairs: PlannedPairs, name: str) -> None:
         if not self._precomputes_reference:
@@ -343,6 +348,13 @@ class MixDPOTrainer(Trainer):
         expected = sum(w * v for w, v in zip(self._step_settings.loss_weights, values, strict=True) if v is not None)
         precision = "bf16" if self.args.bf16 or self.args.fp16 else "fp32"
         check_first_loss(result, batch, expected, self.args.beta, precision)
+
+    def describe(self) -> dict[str, Any]:
+        """Return what `run.json` says of this run."""
+        model = self.accelerator.unwrap_model(self.model)
+        return describe_run(
+            self.args, model, self.train_dataset.plan, self.token_reports, self.accelerator.num_processes
+        )
 
 
 class _PlanCallback(TrainerCallback):
