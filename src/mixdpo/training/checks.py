@@ -40,7 +40,7 @@ def check_first_loss(result: StepResult, batch: PairBatch, expected: float, beta
         ratios = torch.stack([result.pairs.chosen_log_ratio[index], result.pairs.rejected_log_ratio[index]])
         raise RunError(
             f"the first preference loss is {loss:.4f} instead of {expected:.4f} (allowed difference {allowed:.4f}): "
-            f"the policy differs from its reference before any step, by {float(ratios.abs().mean()):.2f} nats per "
+            f"the policy differs from its reference before any step, by {float(ratios.detach().abs().mean()):.2f} nats per "
             "answer. The reference comes from other weights, tokens or precision than the policy; start from "
             "the reference's weights or give the reference as ref_model"
         )
