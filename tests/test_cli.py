@@ -86,7 +86,9 @@ def test_plan_then_train_by_it_then_continue(capsys, tmp_path, data, recipe) -> 
     assert Plan.load(plan).settings.threshold == 1
     arguments = ["train", "--config", str(recipe), "--plan", json.dumps({"path": str(plan)})]
     assert main(["train", str(data), "--config", str(recipe)]) == 0
-    out = capsys.readouterr().out
+    out, err = capsys.readouterr()
+    assert "reference (train): 15 pairs" in err
+    assert "step 5/5" in err, "progress, although the libraries are silent"
     assert f"run: {tmp_path / 'run'}" in out
     assert "rewards/accuracies" in out
     AutoModelForCausalLM.from_pretrained(tmp_path / "run" / "model")

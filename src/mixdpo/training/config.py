@@ -46,6 +46,7 @@ class MixDPOConfig(TrainingArguments):
         default=0.1, metadata={"help": "steps of linear warm-up; below 1 a fraction of all steps"}
     )
     logging_steps: float = field(default=10, metadata={"help": "optimizer steps between two lines of metrics"})
+    disable_tqdm: bool | None = field(default=False, metadata={"help": "show no progress"})
     # Asking whether each micro-batch's loss is finite would wait for the device every time.
     logging_nan_inf_filter: bool = field(default=False, metadata={"help": "leave NaN losses out of the log"})
     report_to: str | list[str] | None = field(
