@@ -7,13 +7,13 @@ import json
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from tiny import tiny_llama
 
 from mixdpo.cli import main
 from mixdpo.demo import run
 from mixdpo.demo.demands import demands_from_text, demands_met
 from mixdpo.evaluation.generate import Answer, GenerationSettings
 from mixdpo.stats import Interval
+from tiny import tiny_llama
 
 
 def test_short_demo_with_a_model_of_ones_own(tokenizer, tmp_path, monkeypatch, capsys) -> None:

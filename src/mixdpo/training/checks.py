@@ -14,9 +14,9 @@ from mixdpo.training.step import StepResult
 LEAST_SFT_MASS = 0.02
 """Below this share of the learning-rate mass the SFT-routed pairs hardly train."""
 
-# Two forward passes of the same answers in other batch shapes differ by rounding. Measured on SmolLM2-135M with 24 pairs
-# of 210 tokens, in nats per square root of a token: half the mean of h over four pairs is at most 0.006 in bfloat16 and
-# 7e-7 in float32. The bounds leave a factor of five and more.
+# Two forward passes of the same answers in other batch shapes differ by rounding. Measured on SmolLM2-135M with 24
+# pairs of 210 tokens, in nats per square root of a token: half the mean of h over four pairs is at most 0.006 in
+# bfloat16 and 7e-7 in float32. The bounds leave a factor of five and more.
 _NOISE_NATS_PER_ROOT_TOKEN = {"bf16": 0.03, "fp32": 1e-5}
 
 
@@ -38,10 +38,11 @@ def check_first_loss(result: StepResult, batch: PairBatch, expected: float, beta
     allowed = 1e-3 + beta * noise
     if not abs(loss - expected) <= allowed:
         ratios = torch.stack([result.pairs.chosen_log_ratio[index], result.pairs.rejected_log_ratio[index]])
+        apart = float(ratios.detach().abs().mean())
         raise RunError(
             f"the first preference loss is {loss:.4f} instead of {expected:.4f} (allowed difference {allowed:.4f}): "
-            f"the policy differs from its reference before any step, by {float(ratios.detach().abs().mean()):.2f} nats per "
-            "answer. The reference comes from other weights, tokens or precision than the policy; start from "
+            f"the policy differs from its reference before any step, by {apart:.2f} nats per answer. The "
+            "reference comes from other weights, tokens or precision than the policy; start from "
             "the reference's weights or give the reference as ref_model"
         )
 
