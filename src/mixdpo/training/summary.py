@@ -50,7 +50,8 @@ def route_summary(pairs: PlannedPairs, steps: StepPlan, factors: np.ndarray) -> 
 def log_run_summary(pairs: PlannedPairs, steps: StepPlan, factors: np.ndarray, phase_schedule: str) -> None:
     """Print pairs, steps and learning-rate mass by route, and warn if SFT will hardly train."""
     records = route_summary(pairs, steps, factors)
-    table = Table(title=f"{len(steps):,} optimizer steps of {int(steps.pairs.max()):,} pairs (LR: learning rate)", title_justify="left")
+    title = f"{len(steps):,} optimizer steps of {int(steps.pairs.max()):,} pairs (LR: learning rate)"
+    table = Table(title=title, title_justify="left")
     for heading in ("route", "pairs", "tokens", "steps", "from step", "LR there", "LR mass"):
         table.add_column(heading, justify="left" if heading == "route" else "right")
     for r in records:
