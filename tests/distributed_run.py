@@ -27,6 +27,7 @@ def main(folder: Path, batch: int, accumulation: int) -> None:
     trainer.train(resume_from_checkpoint=str(folder / "two" / "checkpoint-5") if resume else None)
     rank = os.environ["RANK"]
     (folder / f"seen-{rank}{'-resumed' if resume else ''}.json").write_text(json.dumps(trainer.seen.steps[:-1]))
+    trainer.accelerator.end_training()
 
 
 if __name__ == "__main__":

@@ -99,6 +99,7 @@ def train(overrides: dict[str, Any], data: str | None, config: Path | None, outp
         if steps:
             Console().print(final_table(steps[0], steps[-1]))
         click.echo(f"run: {run.folder} (model in {run.folder / 'model'}, figure {run.folder / 'training.png'})")
+    PartialState().destroy_process_group()
 
 
 @app.command()

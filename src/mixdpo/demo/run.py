@@ -67,7 +67,7 @@ def answer_held_out(model: str, held_out: HeldOut) -> list[Answer]:
     """Let a model answer the held-out prompts, greedily, in bfloat16 where the hardware has it."""
     settings = ModelSettings(name_or_path=model, dtype="bfloat16" if hardware_has_bf16() else "float32")
     policy: Any = load_policy(settings)
-    policy.to(torch.accelerator.current_accelerator() or "cpu")
+    policy.to(torch.accelerator.current_accelerator(check_available=True) or "cpu")
     answers = generate_answers(policy, load_tokenizer(settings), held_out.prompts, settings=GENERATION)
     del policy
     gc.collect()  # the next thing to load is a model of the same size

@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
@@ -24,7 +25,7 @@ RUN_FILE = "run.json"
 METRICS_FILE = "metrics.jsonl"
 PLAN_FILE = "plan.parquet"
 
-_LIBRARIES = ("mixdpo", "torch", "transformers", "accelerate", "peft", "datasets", "numpy")
+_LIBRARIES = ("mixdpo", "transformers", "accelerate", "peft", "datasets", "numpy")
 # Settings that may change between a run and its continuation without making it another run.
 _FREE_TO_CHANGE = (
     "logging",
@@ -100,7 +101,8 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the libraries that decide a run's numbers."""
-    return {"python": platform.python_version(), **{name: metadata.version(name) for name in _LIBRARIES}}
+    own = {"python": platform.python_version(), "torch": torch.__version__}  # with its build: +cpu, +cu130
+    return {**own, **{name: metadata.version(name) for name in _LIBRARIES}}
 
 
 def check_same_run(folder: Path, record: dict[str, Any]) -> None:
