@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 
 from mixdpo import make_plan
-from mixdpo.data.collate import collate_pairs
+from mixdpo.engine import pack_rows, prepare_packing
 from mixdpo.losses import LossSettings, dpo
 from mixdpo.plan import PLANS
+from mixdpo.training.batch import collate_pairs
 from mixdpo.training.sampling import PlannedPairs
 from mixdpo.training.step import StepSettings, pair_logprobs, pair_losses, reduce_losses
 from tiny import margin_data, plain_logprob, tiny_llama, token_pairs
@@ -25,7 +24,9 @@ SETTINGS = StepSettings(
 
 @pytest.fixture(scope="module")
 def model():
-    return tiny_llama()
+    model = tiny_llama()
+    assert prepare_packing(model, on_gpu=False) is None
+    return model
 
 
 def planned(n: int = 6, sft_target: str = "chosen", **changes) -> PlannedPairs:
@@ -37,7 +38,7 @@ def planned(n: int = 6, sft_target: str = "chosen", **changes) -> PlannedPairs:
 
 
 def batch_of(pairs: PlannedPairs, rows) -> dict:
-    return collate_pairs([pairs[row] for row in rows], pad_token_id=0)
+    return collate_pairs([pairs[row] for row in rows], lay_out=pack_rows)
 
 
 def test_logprobs_equal_the_plain_forward_of_each_answer(model) -> None:
@@ -53,8 +54,8 @@ def test_logprobs_equal_the_plain_forward_of_each_answer(model) -> None:
 def test_sft_pairs_bring_only_the_answer_they_imitate() -> None:
     pairs = planned()  # rows 0-2 hard: SFT; rows 3-5 easy: preference
     assert [pairs[row].rejected_ids is None for row in range(6)] == [True] * 3 + [False] * 3
-    assert batch_of(pairs, range(3))["input_ids"].shape[0] == 3
-    assert batch_of(pairs, range(6))["input_ids"].shape[0] == 9
+    assert len(batch_of(pairs, range(3))["rows"]["layout"].scored) == 3
+    assert len(batch_of(pairs, range(6))["rows"]["layout"].scored) == 9
     assert planned(sft_target="rejected")[0].chosen_ids is None
 
 
@@ -125,14 +126,3 @@ def test_plan_names_reach_the_step() -> None:
         pairs = planned(**{f: getattr(PLANS[name], f) for f in ("order", "easy_route", "hard_route", "first")})
         batch = batch_of(pairs, range(6))
         assert ((batch["sft_chosen"] > 0) | batch["preference"] | (torch.tensor(pairs.plan.route) == 3)).all(), name
-
-
-def test_collate_pads_on_the_right_and_marks_completions() -> None:
-    item = planned(threshold=None)[0]
-    short = replace(item, prompt_ids=[5, 6], chosen_ids=[7], rejected_ids=[8, 9, 10])
-    batch = collate_pairs([short], pad_token_id=0)
-    assert batch["input_ids"].tolist() == [[5, 6, 7, 0, 0], [5, 6, 8, 9, 10]]
-    assert batch["attention_mask"].tolist() == [[1, 1, 1, 0, 0], [1] * 5]
-    assert batch["completion_mask"].int().tolist() == [[0, 0, 1, 0, 0], [0, 0, 1, 1, 1]]
-    assert (batch["chosen_tokens"].item(), batch["rejected_tokens"].item()) == (1, 3)
-    assert batch["prompt_width"] == 2

@@ -86,19 +86,50 @@ def test_steps_see_the_plans_pairs_in_order_whatever_the_accumulation(model, tok
     plan = make_plan(pairs, threshold={"hardest": 0.25})
     order = plan.epoch_rows(0, 1).tolist()
     expected = [order[i : i + 4] for i in range(0, 22, 4)]
-    for batch, accumulation in ((4, 1), (2, 2), (1, 4)):
+    for batch, accumulation, window in ((4, 1, 1), (2, 2, 1), (1, 4, 1), (2, 2, None), (4, 1, 4)):
         trainer = trainer_for(
-            copy.deepcopy(model), tokenizer, pairs, tmp_path / f"{batch}x{accumulation}", plan,
+            copy.deepcopy(model), tokenizer, pairs, tmp_path / f"{batch}x{accumulation}x{window}", plan,
             per_device_train_batch_size=batch, gradient_accumulation_steps=accumulation, num_train_epochs=2,
+            length_window=window,
         )  # fmt: skip
         trainer.train()
-        assert trainer.seen.steps[:-1] == expected * 2
+        steps = trainer.seen.steps[:-1]
+        if window == 1:
+            assert steps == expected * 2
+            continue
+        assert [sorted(step) for step in steps] == [sorted(step) for step in expected * 2]
+        tokens = trainer.train_dataset.tokens_per_row()
+        assert all((np.diff(tokens[step]) <= 0).all() for step in steps), "longest first within a step"
+
+
+def test_token_budget_splits_batches_and_changes_no_result(model, tokenizer, tmp_path) -> None:
+    pairs = chat_pairs(tmp_path, n=12)
+    logs = {}
+    for budget in (None, 100, 1):
+        trainer = trainer_for(
+            copy.deepcopy(model), tokenizer, pairs, tmp_path / str(budget), max_tokens_per_batch=budget, bf16=False,
+            logging_steps=1, learning_rate=1e-2,
+        )  # fmt: skip
+        trainer.train()
+        logs[budget] = step_logs(tmp_path / str(budget))
+        parts = [len(batch["parts"]) for batch in trainer.get_train_dataloader()]
+        assert parts == {None: [1, 1, 1], 1: [4, 4, 4]}.get(budget, parts)
+        if budget == 100:
+            assert 3 < sum(parts) < 12
+            for batch in trainer.get_train_dataloader():
+                for part in batch["parts"]:
+                    assert part["rows"]["input_ids"].shape[1] <= 100 or len(part["row"]) == 1
+    for name in ("loss", "grad_norm", "rewards/margins", "logps/chosen"):
+        for budget in (100, 1):
+            assert [log.get(name) for log in logs[budget]] == [
+                pytest.approx(log.get(name), rel=1e-4, abs=1e-6) for log in logs[None]
+            ]
 
 
 def test_shuffled_plan_changes_between_epochs_as_the_plan_says(model, tokenizer, tmp_path) -> None:
     pairs = chat_pairs(tmp_path, n=12)
     plan = make_plan(pairs, "dpo")
-    trainer = trainer_for(model, tokenizer, pairs, tmp_path / "run", plan, num_train_epochs=2)
+    trainer = trainer_for(model, tokenizer, pairs, tmp_path / "run", plan, num_train_epochs=2, length_window=1)
     trainer.train()
     seen = [row for step in trainer.seen.steps for row in step]
     assert seen == plan.epoch_rows(0, 2).tolist() + plan.epoch_rows(1, 2).tolist()

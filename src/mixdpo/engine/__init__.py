@@ -1,6 +1,35 @@
 """From token ids to log-probabilities of completions. Knows nothing of files, plans or losses."""
 
-from mixdpo.engine.logprobs import completion_logprobs, without_wrappers
-from mixdpo.engine.precision import disable_dropout, hardware_has_bf16
+from typing import cast
 
-__all__ = ["completion_logprobs", "disable_dropout", "hardware_has_bf16", "without_wrappers"]
+from torch import Tensor, nn
+
+from mixdpo.engine.allocator import keep_freed_memory
+from mixdpo.engine.packed import pack_rows, packed_logprobs
+from mixdpo.engine.padded import pad_rows, padded_logprobs
+from mixdpo.engine.precision import disable_dropout, hardware_has_bf16
+from mixdpo.engine.rows import PackedRows, PaddedRows, PromptGroup, to_device
+from mixdpo.engine.support import prepare_packing
+from mixdpo.engine.wrappers import without_wrappers
+
+__all__ = [
+    "PackedRows",
+    "PaddedRows",
+    "PromptGroup",
+    "completion_logprobs",
+    "disable_dropout",
+    "hardware_has_bf16",
+    "keep_freed_memory",
+    "pack_rows",
+    "pad_rows",
+    "prepare_packing",
+    "to_device",
+    "without_wrappers",
+]
+
+
+def completion_logprobs(model: nn.Module, rows: PackedRows | PaddedRows) -> Tensor:
+    """Return log pi(completion | prompt) of every completion: float32, shape (completions,), in nats."""
+    if "layout" in rows:
+        return packed_logprobs(model, cast(PackedRows, rows))
+    return padded_logprobs(model, rows)

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 
 import torch
 
-from mixdpo.data.collate import PairBatch
 from mixdpo.errors import RunError
+from mixdpo.losses import LOSSES
 from mixdpo.plan import BUCKETS
-from mixdpo.training.step import StepResult
+from mixdpo.training.batch import PairBatch
+from mixdpo.training.step import StepResult, StepSettings
 
 LEAST_SFT_MASS = 0.02
 """Below this share of the learning-rate mass the SFT-routed pairs hardly train."""
@@ -20,22 +21,26 @@ LEAST_SFT_MASS = 0.02
 _NOISE_NATS_PER_ROOT_TOKEN = {"bf16": 0.03, "fp32": 1e-5}
 
 
-def check_first_loss(result: StepResult, batch: PairBatch, expected: float, beta: float, precision: str) -> None:
+def check_first_loss(result: StepResult, batch: PairBatch, settings: StepSettings, precision: str) -> None:
     """Stop a run whose first preference loss is not the loss of an untrained policy.
 
     While the policy equals the reference, both log-ratios are 0 up to rounding, so the sigmoid loss is ln 2. Any
     other value means that policy and reference saw other weights, tokens or settings.
 
+    Losses that do not say what they are then are not checked.
+
     Raises:
-        RunError: the mean loss of the batch's preference pairs is further from `expected` than rounding allows.
+        RunError: the mean loss of the batch's preference pairs is further from that value than rounding allows.
     """
+    values = [LOSSES[name].value_at_reference for name in settings.loss_names]
+    expected = sum(w * v for w, v in zip(settings.loss_weights, values, strict=True) if v is not None)
     index = (batch["preference"] & (batch["weight"] > 0)).nonzero()[:, 0]
-    if not len(index):
+    if not len(index) or None in values:
         return
     loss = float(result.preference[index].mean())
     tokens = batch["chosen_tokens"][index] + batch["rejected_tokens"][index]
     noise = _NOISE_NATS_PER_ROOT_TOKEN["fp32" if precision == "fp32" else "bf16"] * float(tokens.sqrt().mean())
-    allowed = 1e-3 + beta * noise
+    allowed = 1e-3 + settings.loss_settings.beta * noise
     if not abs(loss - expected) <= allowed:
         ratios = torch.stack([result.pairs.chosen_log_ratio[index], result.pairs.rejected_log_ratio[index]])
         apart = float(ratios.detach().abs().mean())
@@ -64,3 +69,11 @@ def displaced_buckets(metrics: Mapping[str, float], bound: float) -> dict[str, f
     """Return the buckets whose mean chosen log-probability fell more than `bound` nats under the reference."""
     changes = {bucket: metrics.get(f"displacement/chosen/{bucket}", 0.0) for bucket in BUCKETS}
     return {bucket: change for bucket, change in changes.items() if change < -bound}
+
+
+def displacement_warning(step: int, bucket: str, change: float, bound: float) -> str:
+    """Return the warning for a bucket from `displaced_buckets` and what can be done."""
+    return (
+        f"step {step}: chosen answers of the {bucket} bucket fell {-change:.1f} nats under the reference (bound "
+        f"{bound:g}); a lower learning rate, a larger beta, or loss_type [sigmoid, sft] holds them up"
+    )

@@ -15,6 +15,7 @@ from mixdpo.training.step import StepSettings
 
 SftTarget = Literal["chosen", "rejected", "both", "random"]
 PhaseSchedule = Literal["shared", "rewarmed"]
+Engine = Literal["auto", "packed", "padded"]
 
 # Settings of transformers.TrainingArguments that would be accepted and then have no effect, or a wrong one.
 _UNSUPPORTED = {
@@ -90,6 +91,27 @@ class MixDPOConfig(TrainingArguments):
         default=None, metadata={"help": "tokens of the prompt, cut on the left; null: no limit"}
     )
     dataset_num_proc: int | None = field(default=None, metadata={"help": "processes that tokenise"})
+    engine: Engine = field(
+        default="auto",
+        metadata={
+            "help": "packed: a micro-batch is one row without padding, each prompt once; padded: one padded row per "
+            "completion; auto: packed where the model's attention allows it"
+        },
+    )
+    max_tokens_per_batch: int | None = field(
+        default=None,
+        metadata={
+            "help": "split a device's batch into micro-batches of at most this many tokens, each prompt counted once; "
+            "null: one micro-batch"
+        },
+    )
+    length_window: int | None = field(
+        default=None,
+        metadata={
+            "help": "pairs of the plan's order within which the longest come first; null: one optimizer step, so "
+            "that steps keep their pairs; 1: the plan's order within steps too"
+        },
+    )
     precompute_ref_log_probs: bool = field(
         default=True,
         metadata={"help": "one reference pass before training instead of a live reference in every step"},
@@ -130,11 +152,16 @@ class MixDPOConfig(TrainingArguments):
             raise InputError(f"beta is {self.beta}; it must be above 0")
         if not 0 <= self.label_smoothing < 0.5:
             raise InputError(f"label_smoothing is {self.label_smoothing}; it must be in [0, 0.5)")
+        for name in ("max_tokens_per_batch", "length_window"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"{name} is {value}; it must be 1 or more")
         if self.sft_weight < 0:
             raise InputError(f"sft_weight is {self.sft_weight}; it must be 0 or more")
         for name, choices in (
             ("sft_target", get_args(SftTarget)),
             ("phase_schedule", get_args(PhaseSchedule)),
+            ("engine", get_args(Engine)),
         ):
             if getattr(self, name) not in choices:
                 raise InputError(f"{name} is {getattr(self, name)!r}; it is one of {', '.join(choices)}")

@@ -6,8 +6,8 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from mixdpo.data.collate import PairBatch
 from mixdpo.plan import BUCKETS
+from mixdpo.training.batch import PairBatch
 from mixdpo.training.step import StepResult
 
 

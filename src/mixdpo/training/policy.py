@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import copy
+import logging
+from functools import partial
 from typing import Any
 
 from peft import PeftConfig, PeftModel, get_peft_model
 from torch import nn
 from transformers import PreTrainedModel
 
-from mixdpo.engine import disable_dropout
+from mixdpo.engine import disable_dropout, pack_rows, pad_rows, prepare_packing
 from mixdpo.errors import InputError
 from mixdpo.model import ModelSettings, load_policy
+from mixdpo.training.batch import RowLayout
 from mixdpo.training.config import MixDPOConfig
+
+logger = logging.getLogger(__name__)
 
 
 def prepare_policy(
@@ -44,3 +49,22 @@ def frozen_reference(policy: nn.Module, ref_model: nn.Module | None, args: MixDP
     reference = copy.deepcopy(policy) if ref_model is None else ref_model
     disable_dropout(reference)
     return reference.requires_grad_(False).eval().to(args.device)
+
+
+def choose_layout(policy: nn.Module, ref_model: nn.Module | None, args: MixDPOConfig) -> RowLayout:
+    """Return how micro-batches are laid out, and make the models ready for it.
+
+    Raises:
+        InputError: `engine: packed` and one of the models cannot be packed.
+    """
+    refusals = []
+    if args.engine != "padded":
+        models = [model for model in (policy, ref_model) if model is not None]
+        reasons = [prepare_packing(model, on_gpu=args.device.type == "cuda") for model in models]
+        refusals = [reason for reason in reasons if reason is not None]
+        if not refusals:
+            return pack_rows
+        if args.engine == "packed":
+            raise InputError(f"the model cannot be packed: {refusals[0]}", mend="set engine to padded or auto")
+        logger.warning("the model runs on padded rows, slower than packed ones: %s", refusals[0])
+    return partial(pad_rows, pad_token_id=0)  # padding is masked out, so any id will do

@@ -11,11 +11,11 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from mixdpo.data.collate import PairBatch
 from mixdpo.errors import RunError
 from mixdpo.io import atomic_path
 from mixdpo.losses import PairLogprobs
 from mixdpo.plan import BUCKETS
+from mixdpo.training.batch import PairBatch
 from mixdpo.training.sampling import PlannedPairs
 
 _COLUMNS = ("ref_chosen", "ref_rejected", "chosen", "rejected", "chosen_tokens", "rejected_tokens")

@@ -10,8 +10,8 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from mixdpo.data.collate import PairBatch, collate_pairs
-from mixdpo.engine import completion_logprobs, without_wrappers
+from mixdpo.engine import completion_logprobs, to_device, without_wrappers
+from mixdpo.training.batch import PairBatch, RowLayout, collate_pairs
 from mixdpo.training.sampling import PlannedPairs
 from mixdpo.training.step import pair_logprobs
 
@@ -36,7 +36,7 @@ def reference_pass(
     *,
     accelerator: Accelerator,
     batch_size: int,
-    pad_token_id: int,
+    lay_out: RowLayout,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
     """Return the reference log-probabilities of the pairs whose loss reads them, NaN for the others.
@@ -57,7 +57,7 @@ def reference_pass(
         # Sharded models need every process in every forward, so a process without a batch repeats the last one.
         for first in range(0, len(batches), processes):
             chunk = batches[min(first + mine, len(batches) - 1)]
-            batch = _to_device(collate_pairs([pairs[int(row)] for row in chunk], pad_token_id), accelerator.device)
+            batch = to_device(collate_pairs([pairs[int(row)] for row in chunk], lay_out), accelerator.device)
             with accelerator.autocast():
                 values = pair_logprobs(model, batch)
             if first + mine < len(batches):
@@ -71,22 +71,12 @@ def reference_pass(
 
 def live_reference(model: nn.Module, batch: PairBatch) -> PairBatch:
     """Return `batch` with the reference's log-probabilities of its preference pairs, computed now."""
-    wanted = batch["preference"]
-    rows = torch.cat([batch["chosen_index"][wanted], batch["rejected_index"][wanted]])
-    result = {side: torch.full_like(batch[side], torch.nan) for side in ("ref_chosen", "ref_rejected")}
-    if len(rows):
-        with adapters_off(model):
-            logprobs = completion_logprobs(
-                model,
-                batch["input_ids"][rows],
-                batch["attention_mask"][rows],
-                batch["completion_mask"][rows],
-                batch["prompt_width"],
-            )
-        result["ref_chosen"][wanted], result["ref_rejected"][wanted] = logprobs.chunk(2)
-    return {**batch, **result}  # type: ignore[typeddict-item]
-
-
-def _to_device(batch: PairBatch, device: torch.device) -> PairBatch:
-    moved = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
-    return moved  # type: ignore[return-value]
+    if "preference_rows" not in batch:
+        return batch
+    with adapters_off(model):
+        logprobs_P2 = completion_logprobs(model, batch["preference_rows"]).view(-1, 2)
+    index = batch["preference_index"]
+    batch = batch.copy()
+    for side, logprobs_P in zip(("ref_chosen", "ref_rejected"), logprobs_P2.unbind(1), strict=True):
+        batch[side] = torch.full_like(batch["weight"], torch.nan).index_copy(0, index, logprobs_P)  # type: ignore[literal-required]
+    return batch

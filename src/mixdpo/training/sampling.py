@@ -10,8 +10,8 @@ from datasets import Dataset
 from torch.utils.data import Dataset as TorchDataset
 from torch.utils.data import Sampler
 
-from mixdpo.data.collate import PairItem
 from mixdpo.plan import ROUTES, Plan
+from mixdpo.training.batch import PairItem
 
 
 class PlannedPairs(TorchDataset[PairItem]):
@@ -96,10 +96,18 @@ class PlanSampler(Sampler[int]):
     Accelerate deals consecutive batches to the processes in turn, so with W processes of batch b and a
     accumulation steps, optimizer step k holds pairs k*W*b*a ... (k+1)*W*b*a - 1 of the epoch: the same set as one
     process with a * W accumulation steps.
+
+    Args:
+        pairs: the planned pairs.
+        epochs: epochs of the whole run.
+        batch_of_all_processes: W * b.
+        window: pairs within which the longest come first, so that what is computed together has similar lengths
+            and memory peaks early. With the W * b * a pairs of a step, every step holds the plan's pairs.
     """
 
-    def __init__(self, pairs: PlannedPairs, epochs: int, batch_of_all_processes: int = 1) -> None:
-        self.pairs, self.epochs, self.multiple = pairs, epochs, batch_of_all_processes
+    def __init__(self, pairs: PlannedPairs, epochs: int, batch_of_all_processes: int = 1, window: int = 1) -> None:
+        self.pairs, self.epochs, self.multiple, self.window = pairs, epochs, batch_of_all_processes, window
+        self._tokens = pairs.tokens_per_row()
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -107,7 +115,9 @@ class PlanSampler(Sampler[int]):
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[int]:
-        rows = self.pairs.epoch_rows(self.epoch, self.epochs).tolist()
+        planned = self.pairs.epoch_rows(self.epoch, self.epochs)
+        window_of = np.arange(len(planned)) // self.window
+        rows = planned[np.lexsort((-self._tokens[planned], window_of))].tolist()
         yield from rows
         yield from [~rows[-1]] * (-len(rows) % self.multiple)
 

@@ -5,7 +5,7 @@ the loss of its route; the sum of the losses is divided by the number of pairs o
 the trainer counted beforehand. So a step's loss is the mean over the pairs of its effective batch, however
 that batch is cut into micro-batches and processes.
 
-Legend: B pairs of the micro-batch, R rows (completions) of it.
+Legend: B pairs of the micro-batch, C completions of them.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from mixdpo.data.collate import PairBatch
 from mixdpo.engine import completion_logprobs
 from mixdpo.losses import LossSettings, PairLogprobs, combined_loss, mean_nll
+from mixdpo.training.batch import PairBatch
 
 
 @dataclass(kw_only=True, frozen=True)
@@ -56,7 +56,7 @@ def pair_losses(model: nn.Module, batch: PairBatch, settings: StepSettings) -> S
     pairs = pair_logprobs(model, batch)
 
     preference_B = torch.full_like(pairs.chosen, torch.nan)
-    index = batch["preference"].nonzero()[:, 0]
+    index = batch["preference_index"]
     on_preference = combined_loss(
         pairs.select(index), settings.loss_names, settings.loss_weights, settings.loss_settings
     )
@@ -83,11 +83,9 @@ def reduce_losses(losses: Tensor, weight: Tensor, pairs_in_step: Tensor | int) -
 
 
 def pair_logprobs(model: nn.Module, batch: PairBatch) -> PairLogprobs:
-    """One forward pass over the rows of `batch`; a side that a pair's route does not need is NaN."""
-    logprobs_R = completion_logprobs(
-        model, batch["input_ids"], batch["attention_mask"], batch["completion_mask"], batch["prompt_width"]
-    )
-    padded = torch.cat([logprobs_R, logprobs_R.new_full((1,), torch.nan)])  # index -1: no such row
+    """One forward pass over the completions of `batch`; a side that a pair's route does not need is NaN."""
+    logprobs_C = completion_logprobs(model, batch["rows"])
+    padded = torch.cat([logprobs_C, logprobs_C.new_full((1,), torch.nan)])  # index -1: no such completion
     return PairLogprobs(
         chosen=padded[batch["chosen_index"]],
         rejected=padded[batch["rejected_index"]],

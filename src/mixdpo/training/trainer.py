@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,15 +29,17 @@ from transformers import (
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
 from mixdpo.data import TokenReport, TokenSettings, tokenize_pairs
-from mixdpo.data.collate import PairBatch, collate_pairs
+from mixdpo.engine import keep_freed_memory
 from mixdpo.errors import InputError, RunError
-from mixdpo.losses import LOSSES, needs_reference
+from mixdpo.losses import needs_reference
 from mixdpo.model import ModelSettings, load_tokenizer
 from mixdpo.plan import Plan, make_plan
-from mixdpo.training.checks import check_first_loss, displaced_buckets
+from mixdpo.training.batch import MicroBatches, PairBatch, collate_parts
+from mixdpo.training.callback import PlanCallback
+from mixdpo.training.checks import check_first_loss, displaced_buckets, displacement_warning
 from mixdpo.training.config import MixDPOConfig
 from mixdpo.training.metrics import MetricSums, add_step_metrics
-from mixdpo.training.policy import frozen_reference, prepare_policy
+from mixdpo.training.policy import choose_layout, frozen_reference, prepare_policy
 from mixdpo.training.progress import TrainingProgress
 from mixdpo.training.records import EvaluationRecords, load_reference, save_reference
 from mixdpo.training.reference import live_reference, reference_pass
@@ -96,8 +99,7 @@ class MixDPOTrainer(Trainer):
         policy, self._starts_at_reference = prepare_policy(model, ref_model, peft_config)
         tokenizer = processing_class or load_tokenizer(ModelSettings(name_or_path=policy.config._name_or_path))
         self._tokenizer = tokenizer
-        pad_ids = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)  # masked out, so any id will do
-        self._pad_token_id = next(token for token in pad_ids if token is not None)
+        self._lay_out = choose_layout(policy, ref_model, args)
 
         plan = plan if plan is not None else make_plan(train_dataset)
         plan.check_belongs_to(train_dataset)
@@ -127,8 +129,13 @@ class MixDPOTrainer(Trainer):
             train_dataset=train_pairs,
             eval_dataset=eval_pairs,
             processing_class=tokenizer,
-            data_collator=partial(collate_pairs, pad_token_id=self._pad_token_id),  # type: ignore[arg-type]
-            callbacks=[RunFolder(plan, self.describe), _PlanCallback(self), *callbacks],
+            data_collator=partial(  # type: ignore[arg-type]
+                collate_parts,
+                lay_out=self._lay_out,
+                live_reference=self._needs_reference and not self._precomputes_reference,
+                max_tokens=args.max_tokens_per_batch,
+            ),
+            callbacks=[RunFolder(plan, self.describe), PlanCallback(self), *callbacks],
         )
         # One bar with a rate instead of transformers' bar and its line of thirty metrics.
         self.remove_callback(ProgressCallback)
@@ -137,6 +144,17 @@ class MixDPOTrainer(Trainer):
             self.add_callback(TrainingProgress())
 
     # ---- the step ----
+
+    def training_step(  # type: ignore[override]  # our collator makes the batches
+        self, model: nn.Module, inputs: MicroBatches, num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        """Run forward and backward over each micro-batch; processes exchange gradients after the last."""
+        losses = []
+        for number, part in enumerate(inputs["parts"], start=1):
+            last = number == len(inputs["parts"])
+            with nullcontext() if last else self.accelerator.no_sync(model):
+                losses.append(super().training_step(model, part, num_items_in_batch))  # type: ignore[arg-type]
+        return torch.stack(losses).sum()
 
     def compute_loss(  # type: ignore[override]  # our collator makes the batches
         self,
@@ -154,26 +172,28 @@ class MixDPOTrainer(Trainer):
         # Data-parallel wrappers average gradients over processes; the step's mean needs their sum.
         return reduce_losses(result.losses, batch["weight"], pairs_in_step) * self.accelerator.num_processes
 
-    def _get_num_items_in_batch(self, batch_samples: list[PairBatch], device: torch.device) -> Tensor:
+    def _get_num_items_in_batch(self, batch_samples: list[MicroBatches], device: torch.device) -> Tensor:
         """Count the pairs of the whole optimizer step, over its micro-batches and all processes."""
-        pairs = torch.stack([batch["weight"].sum() for batch in batch_samples]).sum().to(device)
+        weights = torch.cat([part["weight"] for batch in batch_samples for part in batch["parts"]])
+        pairs = weights.sum().to(device)
         return self.accelerator.reduce(pairs, reduction="sum")
 
     def prediction_step(  # type: ignore[override]
         self,
         model: nn.Module,
-        inputs: PairBatch,
+        inputs: MicroBatches,
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> tuple[Tensor, None, None]:
         """Measure a micro-batch of the evaluation set."""
-        batch: PairBatch = self._prepare_inputs(inputs)  # type: ignore[arg-type, assignment]
-        with torch.no_grad(), self.compute_loss_context_manager():
-            batch = self._with_live_reference(batch)
-            result = pair_losses(model, batch, self._step_settings)
-        self._sums["eval"].add("loss", result.losses, batch["weight"] > 0)
-        add_step_metrics(self._sums["eval"], result, batch, self.args.beta)
-        self._records.add(batch, result.pairs)
+        prepared: MicroBatches = self._prepare_inputs(inputs)  # type: ignore[arg-type, assignment]
+        for part in prepared["parts"]:
+            with torch.no_grad(), self.compute_loss_context_manager():
+                batch = self._with_live_reference(part)
+                result = pair_losses(model, batch, self._step_settings)
+            self._sums["eval"].add("loss", result.losses, batch["weight"] > 0)
+            add_step_metrics(self._sums["eval"], result, batch, self.args.beta)
+            self._records.add(batch, result.pairs)
         return result.losses.mean(), None, None
 
     def _with_live_reference(self, batch: PairBatch) -> PairBatch:
@@ -194,7 +214,9 @@ class MixDPOTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset: TorchDataset | None = None) -> Sampler[int]:
         batch = self._train_batch_size * self.accelerator.num_processes
-        self._sampler = PlanSampler(self.train_dataset, self._rounds(), batch)
+        step = self.get_total_train_batch_size(self.args)
+        window = self.args.length_window if self.args.length_window is not None else step
+        self._sampler = PlanSampler(self.train_dataset, self._rounds(), batch, window)
         return self._sampler
 
     def _get_eval_sampler(self, eval_dataset: TorchDataset) -> Sampler[int]:
@@ -244,7 +266,8 @@ class MixDPOTrainer(Trainer):
             if found is None:
                 raise InputError("no complete checkpoint to continue from", file=self.args.output_dir)
             resume_from_checkpoint = str(found)
-        return super().train(resume_from_checkpoint, *args, **kwargs)
+        with keep_freed_memory() if self.args.device.type == "cpu" else nullcontext():
+            return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def before_first_step(self) -> None:
         """Compute the reference, or read it back when a run continues, and say what is about to happen."""
@@ -274,7 +297,7 @@ class MixDPOTrainer(Trainer):
             pairs,
             accelerator=self.accelerator,
             batch_size=self.args.precompute_ref_batch_size or self.args.per_device_eval_batch_size,
-            pad_token_id=self._pad_token_id,
+            lay_out=self._lay_out,
             on_progress=None if self.args.disable_tqdm else TrainingProgress.reference_bar(name),
         )
         if self.is_world_process_zero():
@@ -327,12 +350,7 @@ class MixDPOTrainer(Trainer):
             if bucket not in self._displaced:
                 self._displaced.add(bucket)
                 logger.warning(
-                    "step %d: chosen answers of the %s bucket fell %.1f nats under the reference (bound %g); a lower "
-                    "learning rate, a larger beta, or loss_type [sigmoid, sft] holds them up",
-                    self.state.global_step,
-                    bucket,
-                    -change,
-                    self.args.displacement_bound,
+                    displacement_warning(self.state.global_step, bucket, change, self.args.displacement_bound)
                 )
         super().log(logs, start_time)
 
@@ -342,12 +360,8 @@ class MixDPOTrainer(Trainer):
         if not bool((batch["preference"] & (batch["weight"] > 0)).any()):
             return
         self._first_loss_checked = True
-        values = [LOSSES[name].value_at_reference for name in self.args.loss_names]
-        if None in values:
-            return
-        expected = sum(w * v for w, v in zip(self._step_settings.loss_weights, values, strict=True) if v is not None)
         precision = "bf16" if self.args.bf16 or self.args.fp16 else "fp32"
-        check_first_loss(result, batch, expected, self.args.beta, precision)
+        check_first_loss(result, batch, self._step_settings, precision)
 
     def describe(self) -> dict[str, Any]:
         """Return what `run.json` says of this run."""
@@ -355,16 +369,3 @@ class MixDPOTrainer(Trainer):
         return describe_run(
             self.args, model, self.train_dataset.plan, self.token_reports, self.accelerator.num_processes
         )
-
-
-class _PlanCallback(TrainerCallback):
-    """Calls the trainer at the two moments for which transformers' Trainer has no method to override."""
-
-    def __init__(self, trainer: MixDPOTrainer) -> None:
-        self.trainer = trainer
-
-    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
-        self.trainer.before_first_step()
-
-    def on_epoch_begin(self, args: Any, state: Any, *rest: Any, **kwargs: Any) -> None:
-        self.trainer.start_epoch(int(state.epoch or 0))

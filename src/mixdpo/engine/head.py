@@ -1,0 +1,107 @@
+"""Log-probabilities of target tokens from hidden states, without ever holding the logits of all of them.
+
+The vocabulary is walked through in tiles: the forward pass keeps a running float32 log-sum-exp, the backward pass
+computes each tile's logits once more. What is alive at a time is (tokens, tile width); one more matrix product
+in the backward pass is the price.
+
+Legend: N tokens, E hidden size, V vocabulary, W width of a tile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+# Elements of a float32 tile. On a CPU a tile should stay in the cache; a GPU wants large products.
+_TILE_ELEMENTS = {"cpu": 2**20, "other": 2**26}
+_LEAST_WIDTH = 256
+# Tokens per call of a head that is more than a matrix.
+_TOKENS_PER_CALL = 1024
+
+
+def target_logprobs(head: nn.Module, forward: Callable[[Tensor], Tensor], hidden: Tensor, target: Tensor) -> Tensor:
+    """Return log softmax(head(hidden))[target].
+
+    Args:
+        head: the language-model head. A plain `nn.Linear` without bias is computed in tiles of the vocabulary;
+            any other (bias, adapters, quantised weights) through its own `forward`, some tokens at a time.
+        forward: the head's own forward.
+        hidden: float, shape (N, E).
+        target: int64, shape (N,).
+
+    Returns:
+        float32, shape (N,), in nats.
+    """
+    if type(head) is nn.Linear and head.bias is None:
+        device = hidden.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else head.weight.dtype
+        return _TiledLogprobs.apply(hidden, head.weight, target, dtype)
+
+    def score(hidden: Tensor, target: Tensor) -> Tensor:
+        return -F.cross_entropy(forward(hidden).float(), target, reduction="none")
+
+    parts = [
+        checkpoint(score, h, t, use_reentrant=False) if torch.is_grad_enabled() else score(h, t)
+        for h, t in zip(hidden.split(_TOKENS_PER_CALL), target.split(_TOKENS_PER_CALL), strict=True)
+    ]
+    return torch.cat(parts)
+
+
+def _tile_width(tokens: int, vocabulary: int, device: torch.device) -> int:
+    elements = _TILE_ELEMENTS.get(device.type, _TILE_ELEMENTS["other"])
+    return min(vocabulary, max(_LEAST_WIDTH, elements // max(tokens, 1) // 64 * 64))
+
+
+class _TiledLogprobs(torch.autograd.Function):
+    """hidden (N, E), weight (V, E), target (N,) -> float32 (N,); products in `dtype`, sums in float32."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, hidden: Tensor, weight: Tensor, target: Tensor, dtype: torch.dtype) -> Tensor:
+        hidden_NE = hidden.to(dtype)
+        N, V = len(hidden), len(weight)
+        width = _tile_width(N, V, hidden.device)
+        largest_N1 = hidden.new_full((N, 1), -torch.inf, dtype=torch.float32)
+        sum_N1 = torch.zeros_like(largest_N1)
+        buffer = hidden.new_empty((N, width), dtype=torch.float32)
+        for start in range(0, V, width):
+            tile_WE = weight[start : start + width].to(dtype)
+            logits_NW = buffer[:, : len(tile_WE)].copy_(hidden_NE @ tile_WE.t())
+            new_largest_N1 = torch.maximum(largest_N1, logits_NW.amax(1, keepdim=True))
+            sum_N1.mul_(largest_N1.sub_(new_largest_N1).exp_())
+            sum_N1.add_(logits_NW.sub_(new_largest_N1).exp_().sum(1, keepdim=True))
+            largest_N1 = new_largest_N1
+        logsumexp_N1 = sum_N1.log_().add_(largest_N1)
+        # The target's logit is not rounded to `dtype`, unlike those that only enter the sum.
+        target_logit_N = (hidden_NE.float() * weight[target].to(dtype).float()).sum(1)
+        ctx.save_for_backward(hidden_NE, weight, target, logsumexp_N1)
+        ctx.input_dtype = hidden.dtype  # type: ignore[attr-defined]
+        return target_logit_N - logsumexp_N1[:, 0]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        # d logprob / d logits = onehot(target) - softmax: the softmax part tile by tile, the onehot part at the end.
+        hidden_NE, weight, target, logsumexp_N1 = ctx.saved_tensors
+        dtype = hidden_NE.dtype
+        N, V = len(hidden_NE), len(weight)
+        width = _tile_width(N, V, weight.device)
+        scaled_NE = (hidden_NE.float() * grad[:, None]).to(dtype)
+        grad_hidden = torch.zeros_like(hidden_NE, dtype=torch.float32)
+        grad_weight = torch.empty_like(weight) if ctx.needs_input_grad[1] else None
+        buffer = grad_hidden.new_empty((N, width))
+        for start in range(0, V, width):
+            tile_WE = weight[start : start + width].to(dtype)
+            softmax_NW = buffer[:, : len(tile_WE)].copy_(hidden_NE @ tile_WE.t()).sub_(logsumexp_N1).exp_().to(dtype)
+            grad_hidden.sub_(softmax_NW @ tile_WE)
+            if grad_weight is not None:
+                grad_weight[start : start + width] = softmax_NW.t() @ scaled_NE
+        grad_hidden.add_(weight[target].to(dtype)).mul_(grad[:, None])
+        if grad_weight is not None:
+            grad_weight.neg_().index_add_(0, target, scaled_NE.to(weight.dtype))
+        return grad_hidden.to(ctx.input_dtype), grad_weight, None, None

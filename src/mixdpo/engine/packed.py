@@ -1,0 +1,94 @@
+"""Summed log-probabilities of completions, all in one packed row that holds every prompt once.
+
+Nothing is padded and no prompt is computed twice: a completion's tokens attend to their prompt and to
+themselves (`attention.py`), position ids go on from the prompt's end, and only the hidden states that predict a
+completion token reach the language-model head (`head.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mixdpo.engine.attention import attention_mask_for
+from mixdpo.engine.head import target_logprobs
+from mixdpo.engine.rows import Group, PackedLayout, PackedRows, PromptGroup
+from mixdpo.engine.wrappers import without_wrappers
+
+
+def pack_rows(groups: Sequence[PromptGroup]) -> PackedRows:
+    """Lay out prompt groups one after the other: prompt, first completion, second completion, ..."""
+    ids: list[int] = []
+    positions: list[int] = []
+    sources: list[int] = []
+    targets: list[int] = []
+    placed: list[Group] = []
+    scored: list[int] = []
+    for group in groups:
+        start, prompt = len(ids), len(group.prompt)
+        ids += group.prompt
+        positions += range(prompt)
+        for completion in group.completions:
+            before = [start + prompt - 1] if prompt else []
+            first = len(ids)
+            sources += [*before, *range(first, first + len(completion) - 1)]
+            targets += completion if prompt else completion[1:]
+            scored.append(len(completion) - (not prompt))
+            ids += completion
+            positions += range(prompt, prompt + len(completion))
+        placed.append(Group(start, prompt, tuple(len(completion) for completion in group.completions)))
+    return PackedRows(
+        input_ids=torch.tensor([ids]),
+        position_ids=torch.tensor([positions]),
+        source=torch.tensor(sources, dtype=torch.int64),
+        target=torch.tensor(targets, dtype=torch.int64),
+        layout=PackedLayout(tuple(placed), tuple(scored)),
+    )
+
+
+def packed_logprobs(model: nn.Module, rows: PackedRows) -> Tensor:
+    """Return log pi(completion | prompt) of every completion, summed over its tokens.
+
+    Args:
+        model: a causal language model that `prepare_packing` accepted, possibly wrapped by DDP, FSDP or peft.
+        rows: from `pack_rows`, on the model's device.
+
+    Returns:
+        float32, shape (number of completions,), in nats. Differentiable unless grad mode is off.
+    """
+    layout = rows["layout"]
+    with _head_scores_targets(model, rows):
+        logprobs_N = model(
+            input_ids=rows["input_ids"],
+            position_ids=rows["position_ids"],
+            attention_mask=attention_mask_for(without_wrappers(model), rows["input_ids"], layout),
+            packed_layout=layout,
+            use_cache=False,
+        ).logits[0]
+    # Summed slice by slice: the order of additions, and so the result, is the same on every run and device.
+    return torch.stack([part.sum() for part in logprobs_N.split(layout.scored)])
+
+
+@contextmanager
+def _head_scores_targets(model: nn.Module, rows: PackedRows) -> Iterator[None]:
+    """Within the context the head answers hidden states with log-probabilities of targets instead of logits.
+
+    The head still runs inside the model's own forward, where wrappers have gathered its weight.
+    """
+    head: Any = without_wrappers(model).get_output_embeddings()
+    plain = head.forward
+
+    def score(hidden: Tensor) -> Tensor:
+        return target_logprobs(head, plain, hidden[0, rows["source"]], rows["target"])[None]
+
+    head.forward = score
+    try:
+        yield
+    finally:
+        del head.forward
+        if head.forward != plain:  # somebody else's replacement stood there
+            head.forward = plain

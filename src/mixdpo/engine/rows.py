@@ -1,0 +1,79 @@
+"""What the engine computes: completions grouped under their prompt, laid out in one of two ways."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypedDict, TypeVar
+
+import torch
+from torch import Tensor
+
+T = TypeVar("T", bound=Any)
+
+
+@dataclass(frozen=True)
+class PromptGroup:
+    """Token ids of a prompt and of the completions that follow it, each by itself."""
+
+    prompt: Sequence[int]
+    completions: Sequence[Sequence[int]]
+
+
+class PaddedRows(TypedDict):
+    """One row per completion, prompt in front, padded on the right. R rows, T tokens of the longest."""
+
+    input_ids: Tensor  # int64 (R, T)
+    attention_mask: Tensor  # int64 (R, T)
+    completion_mask: Tensor  # bool (R, T)
+    prompt_width: int  # length of the shortest prompt
+
+
+@dataclass(frozen=True)
+class Group:
+    """Where a group stands in a packed row: its first token, the prompt's length and each completion's."""
+
+    start: int
+    prompt: int
+    completions: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class PackedLayout:
+    """Lengths of a packed row, known on the host so that no kernel launch waits for the device.
+
+    Attributes:
+        groups: in the row's order.
+        scored: number of scored tokens of each completion. It is the completion's length, less one where the
+            prompt is empty, for nothing stands before the first token to predict it.
+    """
+
+    groups: tuple[Group, ...]
+    scored: tuple[int, ...]
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest prompt with completion."""
+        return max(group.prompt + length for group in self.groups for length in group.completions)
+
+
+class PackedRows(TypedDict):
+    """All prompts, each once, and all completions in one row of S tokens; N tokens of it are scored."""
+
+    input_ids: Tensor  # int64 (1, S)
+    position_ids: Tensor  # int64 (1, S), each completion goes on counting where its prompt ends
+    source: Tensor  # int64 (N,), position in the row whose hidden state predicts a scored token
+    target: Tensor  # int64 (N,), that token
+    layout: PackedLayout
+
+
+def to_device(batch: T, device: torch.device) -> T:
+    """Return a dictionary of tensors, dictionaries and plain values with its tensors on `device`."""
+
+    def moved(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return value.to(device)
+        return {k: moved(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+    result: T = moved(batch)
+    return result

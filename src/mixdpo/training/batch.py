@@ -1,0 +1,142 @@
+"""From tokenised pairs to the tensors of a micro-batch.
+
+A completion that a pair's route does not need is not there: an SFT-routed pair brings only the answer it imitates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypedDict
+
+import torch
+from torch import Tensor
+from typing_extensions import NotRequired
+
+from mixdpo.engine import PackedRows, PaddedRows, PromptGroup
+
+
+@dataclass(frozen=True)
+class PairItem:
+    """One pair as the training step needs it.
+
+    Attributes:
+        row: index in the loaded data set.
+        prompt_ids: token ids shared by both completions.
+        chosen_ids: token ids of the chosen completion, None if no loss reads it.
+        rejected_ids: token ids of the rejected completion, None if no loss reads it.
+        preference: whether the preference loss applies.
+        sft_chosen: weight of the SFT loss on the chosen answer (0: none).
+        sft_rejected: weight of the SFT loss on the rejected answer (0: none).
+        bucket: 0 easy, 1 middle, 2 hard, -1 unknown.
+        weight: 1, or 0 for a copy that only fills up a batch.
+        ref_chosen: reference log-probability of the chosen answer in nats, NaN if not needed.
+        ref_rejected: the same of the rejected answer.
+    """
+
+    row: int
+    prompt_ids: Sequence[int]
+    chosen_ids: Sequence[int] | None
+    rejected_ids: Sequence[int] | None
+    preference: bool
+    sft_chosen: float
+    sft_rejected: float
+    bucket: int
+    weight: float
+    ref_chosen: float
+    ref_rejected: float
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the prompt and of the completions that are there."""
+        return len(self.prompt_ids) + len(self.chosen_ids or ()) + len(self.rejected_ids or ())
+
+
+class PairBatch(TypedDict):
+    """A micro-batch of B pairs; a pair has a completion only where its route needs it."""
+
+    row: Tensor  # int64 (B,)
+    weight: Tensor  # float32 (B,)
+    chosen_index: Tensor  # int64 (B,), the pair's chosen completion in `rows`, -1 if it has none
+    rejected_index: Tensor  # int64 (B,), the pair's rejected completion in `rows`, -1 if it has none
+    chosen_tokens: Tensor  # float32 (B,)
+    rejected_tokens: Tensor  # float32 (B,)
+    preference: Tensor  # bool (B,)
+    sft_chosen: Tensor  # float32 (B,)
+    sft_rejected: Tensor  # float32 (B,)
+    preference_index: Tensor  # int64 (P,), the pairs with a preference loss, known without asking the device
+    bucket: Tensor  # int64 (B,)
+    ref_chosen: Tensor  # float32 (B,), nats
+    ref_rejected: Tensor  # float32 (B,), nats
+    rows: PackedRows | PaddedRows  # prompts and completions
+    preference_rows: NotRequired[PackedRows | PaddedRows]  # of the preference pairs, for a live reference
+
+
+class MicroBatches(TypedDict):
+    """What one forward and backward pass after the other computes."""
+
+    parts: list[PairBatch]
+
+
+RowLayout = Callable[[Sequence[PromptGroup]], PackedRows | PaddedRows]
+
+
+def collate_parts(
+    items: Sequence[PairItem], lay_out: RowLayout, live_reference: bool = False, max_tokens: int | None = None
+) -> MicroBatches:
+    """Make micro-batches of consecutive pairs that hold at most `max_tokens` each, or one pair if that is larger."""
+    parts: list[list[PairItem]] = [[]]
+    tokens = 0
+    for item in items:
+        if max_tokens is not None and parts[-1] and tokens + item.tokens > max_tokens:
+            parts.append([])
+            tokens = 0
+        parts[-1].append(item)
+        tokens += item.tokens
+    return MicroBatches(parts=[collate_pairs(part, lay_out, live_reference) for part in parts])
+
+
+def collate_pairs(items: Sequence[PairItem], lay_out: RowLayout, live_reference: bool = False) -> PairBatch:
+    """Make a micro-batch.
+
+    Args:
+        items: the pairs.
+        lay_out: how the engine wants prompts and completions: `pack_rows`, or `pad_rows` with its padding.
+        live_reference: lay out the preference pairs once more by themselves, for the reference to compute.
+    """
+    groups = [_group(item) for item in items]
+    index = {"chosen": [-1] * len(items), "rejected": [-1] * len(items)}
+    count = 0
+    for b, item in enumerate(items):
+        for side, completion in (("chosen", item.chosen_ids), ("rejected", item.rejected_ids)):
+            if completion is not None:
+                index[side][b] = count
+                count += 1
+
+    def column(name: str, dtype: torch.dtype) -> Tensor:
+        return torch.tensor([getattr(item, name) for item in items], dtype=dtype)
+
+    batch = PairBatch(
+        row=column("row", torch.int64),
+        weight=column("weight", torch.float32),
+        chosen_index=torch.tensor(index["chosen"]),
+        rejected_index=torch.tensor(index["rejected"]),
+        chosen_tokens=torch.tensor([float(len(item.chosen_ids or ())) for item in items]),
+        rejected_tokens=torch.tensor([float(len(item.rejected_ids or ())) for item in items]),
+        preference=column("preference", torch.bool),
+        preference_index=torch.tensor([b for b, item in enumerate(items) if item.preference], dtype=torch.int64),
+        sft_chosen=column("sft_chosen", torch.float32),
+        sft_rejected=column("sft_rejected", torch.float32),
+        bucket=column("bucket", torch.int64),
+        ref_chosen=column("ref_chosen", torch.float32),
+        ref_rejected=column("ref_rejected", torch.float32),
+        rows=lay_out(groups),
+    )
+    if live_reference and any(item.preference for item in items):
+        batch["preference_rows"] = lay_out([_group(item) for item in items if item.preference])
+    return batch
+
+
+def _group(item: PairItem) -> PromptGroup:
+    completions = [ids for ids in (item.chosen_ids, item.rejected_ids) if ids is not None]
+    return PromptGroup(item.prompt_ids, completions)
