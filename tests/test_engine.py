@@ -1,0 +1,293 @@
+"""The packed row against transformers' plain forward of every sequence by itself."""
+
+from __future__ import annotations
+
+import copy
+import ctypes
+import resource
+import sys
+
+import pytest
+import torch
+import transformers
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from peft import LoraConfig, get_peft_model
+from torch import Tensor, nn
+
+from mixdpo.engine import (
+    PromptGroup,
+    completion_logprobs,
+    keep_freed_memory,
+    pack_rows,
+    pad_rows,
+    prepare_packing,
+)
+from mixdpo.engine import attention as attention_module
+from mixdpo.engine.attention import visible
+from mixdpo.engine.head import target_logprobs
+from tiny import VOCABULARY, plain_logprob, tiny_llama
+
+SIZES = {
+    "vocab_size": VOCABULARY, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512, "initializer_range": 0.2,
+    "head_dim": 8, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
+}  # fmt: skip
+WINDOW = {"sliding_window": 5}
+
+
+def tiny(name: str, **changes) -> nn.Module:
+    """A random tiny model of a family, in float32."""
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{name}Config")(**(SIZES | changes))
+    return transformers.AutoModelForCausalLM.from_config(config).eval()
+
+
+def groups_of(*shapes: tuple[int, list[int]], seed: int = 0) -> list[PromptGroup]:
+    """Random ids of the given (prompt length, completion lengths)."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def ids(length: int) -> list[int]:
+        return torch.randint(3, VOCABULARY, (length,), generator=generator).tolist()
+
+    return [PromptGroup(ids(prompt), [ids(length) for length in lengths]) for prompt, lengths in shapes]
+
+
+MIXED = groups_of((5, [7, 3]), (1, [1]), (9, [2, 12]), (3, [30, 1]))
+
+
+def expected_logprobs(model: nn.Module, groups: list[PromptGroup]) -> Tensor:
+    """Each sequence by itself through the plain forward; nothing predicts a sequence's first token."""
+    values = []
+    for group in groups:
+        for completion in group.completions:
+            if group.prompt:
+                values.append(plain_logprob(model, group.prompt, completion))
+            elif len(completion) > 1:
+                values.append(plain_logprob(model, completion[:1], completion[1:]))
+            else:
+                values.append(torch.zeros(()))
+    return torch.stack(values)
+
+
+def gradients(model: nn.Module, values: Tensor) -> list[Tensor]:
+    """Gradients of a sum that weighs every completion differently."""
+    model.zero_grad()
+    (values * torch.linspace(-1, 2, len(values))).sum().backward()
+    return [p.grad.clone() for p in model.parameters() if p.requires_grad and p.grad is not None]
+
+
+def assert_equal(model: nn.Module, plain: nn.Module, groups: list[PromptGroup]) -> None:
+    packed = completion_logprobs(model, pack_rows(groups))
+    expected = expected_logprobs(plain, groups)
+    torch.testing.assert_close(packed, expected, atol=1e-4, rtol=1e-5)
+    ours, theirs = gradients(model, packed), gradients(plain, expected)
+    largest = max(float(gradient.abs().max()) for gradient in theirs)
+    for a, b in zip(ours, theirs, strict=True):
+        # A tensor whose gradient is all rounding (nothing to attend to but itself) is held against the largest.
+        scale = max(float(b.abs().max()), 1e-3 * largest)
+        torch.testing.assert_close(a / scale, b / scale, atol=1e-4, rtol=0)
+
+
+# ---- shapes ----
+
+
+@pytest.fixture(scope="module")
+def pair_of_models():
+    plain = tiny_llama(positions=1024)
+    packed = copy.deepcopy(plain)
+    assert prepare_packing(packed, on_gpu=False) is None
+    return packed, plain
+
+
+LENGTHS = st.one_of(st.integers(1, 12), st.integers(13, 300))
+GROUPS = st.lists(st.tuples(st.integers(0, 60), st.lists(LENGTHS, min_size=1, max_size=2)), min_size=1, max_size=5)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(shapes=GROUPS, seed=st.integers(0, 2**20))
+def test_random_shapes(pair_of_models, shapes, seed) -> None:
+    if not any(prompt + length > 1 for prompt, lengths in shapes for length in lengths):
+        return
+    assert_equal(*pair_of_models, groups_of(*shapes, seed=seed))
+
+
+@pytest.mark.parametrize(
+    "groups",
+    [
+        groups_of((4, [1, 1])),
+        groups_of((0, [3, 5]), (2, [1])),
+        groups_of((0, [1, 4])),
+        [PromptGroup([5, 6], [[7, 8], [7, 8]])],
+        groups_of((300, [1, 250])),
+    ],
+    ids=["one-token", "empty-prompt", "nothing-scored", "identical", "long"],
+)
+def test_edge_shapes(pair_of_models, groups) -> None:
+    assert_equal(*pair_of_models, groups)
+
+
+def test_both_kernels_agree(pair_of_models, monkeypatch) -> None:
+    monkeypatch.setattr(attention_module, "DENSE_LENGTH", 4)
+    assert_equal(*pair_of_models, MIXED)
+    assert_equal(*pair_of_models, groups_of((0, [9, 5]), (7, [1])))
+
+
+def test_nothing_leaks(pair_of_models) -> None:
+    model, _ = pair_of_models
+    before = completion_logprobs(model, pack_rows(MIXED))
+    number = 0
+    for g, group in enumerate(MIXED):
+        for c, completion in enumerate(group.completions):
+            for position in range(len(completion)):
+                changed = copy.deepcopy(MIXED)
+                changed[g].completions[c][position] = 3 + (completion[position] + 1) % (VOCABULARY - 3)
+                after = completion_logprobs(model, pack_rows(changed))
+                others = torch.arange(len(before)) != number
+                torch.testing.assert_close(after[others], before[others], atol=1e-5, rtol=0)
+                assert not torch.isclose(after[number], before[number], atol=1e-5)
+            number += 1
+
+
+def test_flex_mask_shows_prompt_and_own_completion_only() -> None:
+    layout = pack_rows(MIXED)["layout"]
+    allowed = visible(layout, torch.device("cpu"))
+    owner = [(g, -1 if i < 0 else i) for g, group in enumerate(MIXED)
+             for i, ids in enumerate([group.prompt, *group.completions], start=-1) for _ in ids]  # fmt: skip
+    for q, (group, completion) in enumerate(owner):
+        for k, (other, part) in enumerate(owner):
+            expected = k <= q and group == other and part in (-1, completion)
+            assert bool(allowed(torch.tensor(0), torch.tensor(0), torch.tensor(q), torch.tensor(k))) == expected
+
+
+# ---- models ----
+
+
+PACKED = {
+    "llama": ("Llama", {}),
+    "llama-tied": ("Llama", {"tie_word_embeddings": True}),
+    "qwen2": ("Qwen2", {}),
+    "qwen3": ("Qwen3", {}),
+    "qwen2-window": ("Qwen2", {**WINDOW, "use_sliding_window": True, "max_window_layers": 1}),
+    "mistral-window": ("Mistral", WINDOW),
+    "gemma": ("Gemma", {}),
+    "gemma3": ("Gemma3Text", {**WINDOW, "layer_types": ["sliding_attention", "full_attention"]}),
+    "smollm3": ("SmolLM3", {}),
+    "phi": ("Phi", {}),
+    "phi3": ("Phi3", {}),
+    "gpt-neox": ("GPTNeoX", {}),
+    "gpt2": ("GPT2", {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 512}),
+    "olmo2": ("Olmo2", {}),
+    "granite": ("Granite", {}),
+}
+REFUSED = {
+    "gemma2": ("Gemma2", {"attn_implementation": "sdpa"}, "softcap"),
+    "bloom": ("Bloom", {"n_layer": 2, "n_head": 4}, "eager"),
+    "mamba": ("Mamba", {"state_size": 4}, "linear_attention"),
+    "qwen3-next": ("Qwen3Next", {"layer_types": ["linear_attention", "full_attention"]}, "linear_attention"),
+}
+
+
+@pytest.mark.parametrize("name", PACKED)
+def test_families(name) -> None:
+    family, changes = PACKED[name]
+    plain = tiny(family, **changes)
+    model = copy.deepcopy(plain)
+    assert prepare_packing(model, on_gpu=False) is None
+    assert_equal(model, plain, MIXED)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_others_are_refused_and_left_as_they_were(name) -> None:
+    family, changes, reason = REFUSED[name]
+    model = tiny(family, **changes)
+    before = model.config._attn_implementation
+    refusal = prepare_packing(model, on_gpu=False)
+    assert refusal is not None
+    assert reason in refusal
+    assert model.config._attn_implementation == before
+
+
+def test_an_attention_that_was_chosen_is_kept() -> None:
+    model = tiny("Llama", attn_implementation="eager")
+    assert "eager" in (prepare_packing(model, on_gpu=False) or "")
+
+
+def test_packed_model_still_answers_plain_calls_and_saves_nothing_of_it(pair_of_models, tmp_path) -> None:
+    model, plain = pair_of_models
+    ids = torch.tensor([[5, 6, 7, 8], [9, 8, 0, 0]])
+    mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])
+    ours, theirs = (m(input_ids=ids, attention_mask=mask).logits[mask > 0] for m in (model, plain))
+    torch.testing.assert_close(ours, theirs)
+    model.save_pretrained(tmp_path)
+    assert "mixdpo" not in (tmp_path / "config.json").read_text()
+
+
+@pytest.mark.parametrize("window", [None, 5])
+def test_bfloat16_errs_like_the_plain_forward(window) -> None:
+    """Against float32, the packed row in bfloat16 is about as far away as transformers' own forward in bfloat16."""
+    plain = tiny("Mistral", sliding_window=window, initializer_range=0.05)
+    model = copy.deepcopy(plain)
+    assert prepare_packing(model, on_gpu=False) is None
+    groups = groups_of(*[(10 + i, [40, 30 + i]) for i in range(12)])
+    with torch.no_grad():
+        exact = expected_logprobs(plain, groups)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            packed = completion_logprobs(model, pack_rows(groups))
+            padded = completion_logprobs(plain, pad_rows(groups, 0))
+    assert (packed - exact).square().mean() < 2 * (padded - exact).square().mean()
+
+
+# ---- what trains ----
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("targets", [None, ["q_proj", "v_proj"], ["down_proj", "lm_head"]])
+def test_adapters_and_gradient_checkpointing(checkpointing, targets) -> None:
+    plain = tiny("Llama")
+    if targets is not None:
+        plain = get_peft_model(plain, LoraConfig(r=4, target_modules=targets, init_lora_weights=False))
+    model = copy.deepcopy(plain)
+    assert prepare_packing(model, on_gpu=False) is None
+    if checkpointing:
+        model.train()
+        model.gradient_checkpointing_enable()
+        model.enable_input_require_grads()
+    assert_equal(model, plain, MIXED)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("vocabulary", [7, 256, 1000])
+def test_head_equals_log_softmax(bias, vocabulary, monkeypatch) -> None:
+    monkeypatch.setattr("mixdpo.engine.head._TILE_ELEMENTS", {"cpu": 1, "other": 1})
+    monkeypatch.setattr("mixdpo.engine.head._TOKENS_PER_CALL", 8)
+    torch.manual_seed(0)
+    head = nn.Linear(16, vocabulary, bias=bias)
+    hidden = torch.randn(21, 16, requires_grad=True)
+    target = torch.randint(0, vocabulary, (21,))
+    expected = head(hidden).log_softmax(-1).gather(1, target[:, None])[:, 0]
+    ours = target_logprobs(head, head.forward, hidden, target)
+    torch.testing.assert_close(ours, expected)
+    weight = torch.randn(21)
+    inputs = (hidden, *head.parameters())
+    for a, b in zip(
+        torch.autograd.grad((ours * weight).sum(), inputs),
+        torch.autograd.grad((expected * weight).sum(), inputs),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the C library's own behaviour on Linux")
+def test_freed_memory_is_kept() -> None:
+    def faults() -> int:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(20):
+            torch.ones(2**24)  # 64 MiB, 16,384 pages of 4 KiB
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    if not hasattr(ctypes.CDLL(None), "mallopt"):
+        pytest.skip("the C library is not glibc")
+    with keep_freed_memory():
+        kept = faults()
+    assert kept < faults() / 4
