@@ -24,7 +24,7 @@ from mixdpo.engine import (
     prepare_packing,
 )
 from mixdpo.engine import attention as attention_module
-from mixdpo.engine.attention import visible
+from mixdpo.engine.attention import UnsupportedAttention, packed_attention, visible
 from mixdpo.engine.head import target_logprobs
 from tiny import VOCABULARY, plain_logprob, tiny_llama
 
@@ -181,7 +181,7 @@ PACKED = {
     "granite": ("Granite", {}),
 }
 REFUSED = {
-    "gemma2": ("Gemma2", {"attn_implementation": "sdpa"}, "softcap"),
+    "gemma2": ("Gemma2", {}, "eager"),
     "bloom": ("Bloom", {"n_layer": 2, "n_head": 4}, "eager"),
     "mamba": ("Mamba", {"state_size": 4}, "linear_attention"),
     "qwen3-next": ("Qwen3Next", {"layer_types": ["linear_attention", "full_attention"]}, "linear_attention"),
@@ -206,6 +206,14 @@ def test_others_are_refused_and_left_as_they_were(name) -> None:
     assert refusal is not None
     assert reason in refusal
     assert model.config._attn_implementation == before
+
+
+@pytest.mark.parametrize("extra", [{"softcap": 50.0}, {"dropout": 0.1}, {"is_causal": False}])
+def test_attention_of_another_kind_is_refused(extra) -> None:
+    layout = pack_rows(MIXED)["layout"]
+    query = torch.randn(1, 2, 100, 4)
+    with pytest.raises(UnsupportedAttention):
+        packed_attention(nn.Module(), query, query, query, None, packed_layout=layout, **extra)
 
 
 def test_an_attention_that_was_chosen_is_kept() -> None:

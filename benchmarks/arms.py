@@ -1,0 +1,145 @@
+"""What the benchmarks run: TRL's DPO and plans of this package, on the same model, pairs, loss and precision."""
+
+from __future__ import annotations
+
+import platform
+import re
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import torch
+import trl
+from datasets import Dataset
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+from mixdpo import MixDPOConfig, MixDPOTrainer, load_pairs, make_plan, score
+from mixdpo.demo.model import smollm2_folder
+from mixdpo.engine import keep_freed_memory
+
+RESULTS = Path(__file__).parent / "results"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Model, pairs and batch of a benchmark."""
+
+    name: str
+    tokenizer: Any
+    pairs: Dataset
+    make_model: Callable[[], Any]
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+    def shared(self, output: str) -> dict[str, Any]:
+        """Arguments that both trainers get."""
+        return {
+            "output_dir": output,
+            "per_device_train_batch_size": 4,
+            "per_device_eval_batch_size": 4,
+            "num_train_epochs": 1,
+            "learning_rate": 1e-6,
+            "logging_steps": 1000,
+            "save_strategy": "no",
+            "bf16": True,
+            "use_cpu": not torch.cuda.is_available(),
+            "disable_tqdm": True,
+            "report_to": "none",
+            "beta": 0.1,
+            "max_length": 1024,
+            **self.arguments,
+        }
+
+
+def smollm2(data: str, pairs: int) -> Setting:
+    """SmolLM2-135M-Instruct in float32 with bfloat16 autocast, on the first pairs of a file drawn by load_pairs."""
+    folder = smollm2_folder()
+    return Setting(
+        name="SmolLM2-135M-Instruct",
+        tokenizer=AutoTokenizer.from_pretrained(folder),
+        pairs=score(load_pairs(data, max_pairs=pairs)),
+        make_model=lambda: AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32),
+    )
+
+
+def random_llama_1b(data: str, pairs: int) -> Setting:
+    """A random Llama of 1.2 billion parameters and 128k tokens of vocabulary in bfloat16, for a GPU."""
+    config = LlamaConfig(
+        vocab_size=128_256, hidden_size=2048, intermediate_size=8192, num_hidden_layers=16, num_attention_heads=32,
+        num_key_value_heads=8, head_dim=64, tie_word_embeddings=True, max_position_embeddings=8192,
+    )  # fmt: skip
+    return Setting(
+        name="random Llama 1.2B",
+        tokenizer=AutoTokenizer.from_pretrained(smollm2_folder()),
+        pairs=score(load_pairs(data, max_pairs=pairs)),
+        make_model=lambda: LlamaForCausalLM(config).to(torch.bfloat16),
+        arguments={"per_device_train_batch_size": 16, "per_device_eval_batch_size": 32, "max_length": 2048},
+    )
+
+
+def trl_arm(setting: Setting, **changes: Any) -> float:
+    """Seconds of TRL's DPO; its trainer precomputes the reference when it is made, so its making is timed."""
+    model = setting.make_model()
+    # A data set of a new fingerprint: the cache of reference values must not answer.
+    fresh = Dataset.from_list(setting.pairs.select_columns(["prompt", "chosen", "rejected"]).to_list())
+    with tempfile.TemporaryDirectory() as output:
+        args = trl.DPOConfig(activation_checkpointing=False, **setting.shared(output) | changes)
+        begin = time.perf_counter()
+        trl.DPOTrainer(model, args=args, train_dataset=fresh, processing_class=setting.tokenizer).train()
+        return time.perf_counter() - begin
+
+
+def mixdpo_arm(setting: Setting, plan: str = "dpo", engine: str = "auto", **changes: Any) -> float:
+    """Seconds of this package with a plan, reference pass included."""
+    model = setting.make_model()
+    with tempfile.TemporaryDirectory() as output:
+        args = MixDPOConfig(engine=engine, reference_cache=False, **setting.shared(output))
+        begin = time.perf_counter()
+        MixDPOTrainer(
+            model,
+            args=args,
+            train_dataset=setting.pairs,
+            plan=make_plan(setting.pairs, plan, **changes),
+            processing_class=setting.tokenizer,
+        ).train()
+        return time.perf_counter() - begin
+
+
+def in_our_allocator(arm: Callable[..., float], setting: Setting, **changes: Any) -> float:
+    """The same with freed memory kept by the process, which this package's trainer does by itself on a CPU."""
+    context: AbstractContextManager[None] = nullcontext() if torch.cuda.is_available() else keep_freed_memory()
+    with context:
+        return arm(setting, **changes)
+
+
+TRL = f"TRL {trl.__version__} DPO"
+ARMS: dict[str, Callable[[Setting], float]] = {
+    TRL: lambda s: trl_arm(s, precompute_ref_log_probs=True),
+    f"{TRL}, live reference": lambda s: trl_arm(s, precompute_ref_log_probs=False),
+    f"{TRL}, freed memory kept": lambda s: in_our_allocator(trl_arm, s, precompute_ref_log_probs=True),
+    "mixdpo DPO, padded rows": lambda s: mixdpo_arm(s, engine="padded"),
+    "mixdpo DPO": mixdpo_arm,
+    "mixdpo, hardest 10 % to SFT": lambda s: mixdpo_arm(s, "mixdpo"),
+    "mixdpo, hardest 50 % to SFT": lambda s: mixdpo_arm(s, "mixdpo", threshold={"hardest": 0.5}),
+}
+
+
+def conditions() -> dict[str, Any]:
+    """Date, hardware and versions, for a result file."""
+    cpu = next(iter(re.findall(r"model name\s*:\s*(.*)", _read("/proc/cpuinfo"))), platform.processor())
+    return {
+        "date": date.today().isoformat(),
+        "hardware": torch.cuda.get_device_name() if torch.cuda.is_available() else cpu,
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "trl": trl.__version__,
+    }
+
+
+def _read(path: str) -> str:
+    return Path(path).read_text() if Path(path).exists() else ""
