@@ -65,7 +65,7 @@ def mixdpo_run(name: str, **changes: Any) -> Callable[..., float]:
             begin = time.perf_counter()
             trainer: Trainer = MixDPOTrainer(
                 model,
-                args=MixDPOConfig(output_dir=output, **SHARED),
+                args=MixDPOConfig(output_dir=output, reference_cache=False, **SHARED),
                 train_dataset=pairs,
                 plan=make_plan(pairs, name, **changes),
                 processing_class=tokenizer,

@@ -43,6 +43,7 @@ from mixdpo.training.policy import choose_layout, frozen_reference, prepare_poli
 from mixdpo.training.progress import TrainingProgress
 from mixdpo.training.records import EvaluationRecords, load_reference, save_reference
 from mixdpo.training.reference import live_reference, reference_pass
+from mixdpo.training.reference_cache import CacheUse, fill_reference, reference_file
 from mixdpo.training.run_folder import RunFolder, describe_run, last_complete_checkpoint
 from mixdpo.training.sampling import PlannedPairs, PlanSampler
 from mixdpo.training.schedule import StepPlan, learning_rate_factors, make_step_plan, phase_lengths
@@ -261,6 +262,8 @@ class MixDPOTrainer(Trainer):
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
         """Train; with True continue from the newest checkpoint of `output_dir` that was written to its end."""
+        if self._precomputes_reference:  # its weights are known only before they are sharded and trained
+            self._reference_file = reference_file(self._ref_model or self.model_wrapped, self.args, self.accelerator)
         if resume_from_checkpoint is True:
             found = last_complete_checkpoint(Path(self.args.output_dir or "."))
             if found is None:
@@ -292,16 +295,23 @@ class MixDPOTrainer(Trainer):
             # The policy has moved on; its starting point is kept in the run folder.
             pairs.reference = load_reference(folder, name, pairs)
             return
-        pairs.reference = reference_pass(
-            self._ref_model or self.model_wrapped,
-            pairs,
+        self.precompute_reference(pairs, name)
+        if self.is_world_process_zero():
+            save_reference(folder, name, pairs)
+
+    def precompute_reference(self, pairs: PlannedPairs, name: str) -> CacheUse:
+        """Fill in the reference of `pairs`, from the cache and for the rest by forward passes."""
+        model = self._ref_model or self.model_wrapped
+        file = self._reference_file if self.is_in_train else reference_file(model, self.args, self.accelerator)
+        compute = partial(
+            reference_pass,
+            model,
             accelerator=self.accelerator,
             batch_size=self.args.precompute_ref_batch_size or self.args.per_device_eval_batch_size,
             lay_out=self._lay_out,
             on_progress=None if self.args.disable_tqdm else TrainingProgress.reference_bar(name),
         )
-        if self.is_world_process_zero():
-            save_reference(folder, name, pairs)
+        return fill_reference(pairs, name, compute, file, self.accelerator)
 
     def evaluation_loop(
         self,
