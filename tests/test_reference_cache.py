@@ -18,10 +18,10 @@ import yaml
 from datasets import Dataset, concatenate_datasets
 from peft import LoraConfig, get_peft_model
 
-from mixdpo import load_pairs, make_plan, score
+from mixdpo import make_plan
 from mixdpo.cli import main
 from mixdpo.training import trainer as trainer_module
-from mixdpo.training.reference_cache import add_to_cache, look_up, weights_digest
+from mixdpo.training.reference_cache import _DIGEST, _table_digest, add_to_cache, look_up, weights_digest
 from synthetic import chat_pairs, chat_rows
 from test_trainer import trainer_for
 from tiny import plain_logprob, tiny_llama
@@ -156,13 +156,13 @@ def test_settings_that_change_the_values(model, tokenizer, tmp_path, computed, w
     elif what == "precision":
         changes = {"bf16": True}
     else:
-        lengths = trainer_for(model, tokenizer, pairs, tmp_path / "x").train_dataset.tokens_per_row()
-        changes = {"max_length": 20}
-        assert lengths.max() > 40, "some pairs are cut"
+        changes = {"max_length": 30}
     changed = reference_of(model, other, pairs, tmp_path / "b", **changes)
     fresh = reference_of(model, other, pairs, tmp_path / "c", reference_cache=False, **changes)
-    assert computed[0] == computed[2] == 8
-    assert 0 < computed[1] <= 8
+    if what == "max_length":
+        assert 0 < computed[1] < computed[2] == 8, "pairs that fit as they are need nothing"
+    else:
+        assert computed == [8, 8, 8]
     np.testing.assert_allclose(changed, fresh, rtol=1e-5)
 
 
@@ -218,7 +218,6 @@ def test_adapters_do_not_count(model, adapters) -> None:
     adapted = get_peft_model(copy.deepcopy(model), LoraConfig(r=4, init_lora_weights=False, **adapters))
     assert weights_digest(adapted) == digest
     with torch.no_grad():
-        adapted.get_base_model().model.embed_tokens.weight.add_(1.0) if "all-linear" in adapters.values() else None
         adapted.get_base_model().model.norm.weight.add_(1.0)
     assert weights_digest(adapted) != digest
 
@@ -239,36 +238,34 @@ def test_sharded_weights_have_no_digest(model, tokenizer, tmp_path, computed, ca
 # ---- damage ----
 
 
-def damaged(file: Path, how: str) -> None:
+def damage(file: Path, how: str) -> None:
     content = bytearray(file.read_bytes())
+    table = pq.read_table(file)
     if how == "truncated":
-        content = content[: len(content) // 2]
+        del content[len(content) // 2 :]
     elif how == "empty":
-        content = bytearray()
+        content.clear()
+    elif how == "bit flipped":
+        content[content.find(table["ref_chosen"].to_numpy()[3].tobytes())] ^= 1
     elif how == "of another reference":
-        pass
-    else:  # the values themselves, so that the file still reads
-        table = pq.read_table(file)
-        at = content.find(table["ref_chosen"].to_numpy()[3].tobytes())
-        assert at > 0
-        content[at : at + 4] = (
-            np.float32("nan").tobytes() if how == "nan" else bytes([content[at] ^ 1, *content[at + 1 : at + 4]])
-        )
+        add_to_cache(file.with_name("x.parquet"), table)
+        file.with_name("x.parquet").replace(file)
+        return
+    else:
+        values = table["ref_chosen"].to_numpy().copy()
+        values[3] = np.nan if how == "NaN" else -np.inf
+        table = table.set_column(1, "ref_chosen", pa.array(values))
+        pq.write_table(table.replace_schema_metadata({_DIGEST: _table_digest(table, file)}), file)
+        return
     file.write_bytes(content)
 
 
-@pytest.mark.parametrize("how", ["truncated", "empty", "bit flipped", "nan", "of another reference", "not finite"])
+@pytest.mark.parametrize("how", ["truncated", "empty", "bit flipped", "of another reference", "NaN", "infinite"])
 def test_damaged_file_is_found_out_and_made_anew(model, tokenizer, tmp_path, computed, cache, caplog, how) -> None:
     pairs = chat_pairs(tmp_path, n=8)
     first = reference_of(model, tokenizer, pairs, tmp_path / "a")
     (file,) = cache.glob("*.parquet")
-    if how == "of another reference":
-        reference_of(tiny_llama(seed=3, vocab_size=len(tokenizer)), tokenizer, pairs, tmp_path / "x")
-        (other,) = set(cache.glob("*.parquet")) - {file}
-        other.replace(file)
-        computed.pop()
-    else:
-        damaged(file, how.replace("not finite", "nan"))
+    damage(file, how)
     with caplog.at_level(logging.WARNING, "mixdpo"):
         second = reference_of(model, tokenizer, pairs, tmp_path / "b")
         third = reference_of(model, tokenizer, pairs, tmp_path / "c")
@@ -303,10 +300,9 @@ def test_no_flipped_bit_or_torn_end_gives_a_wrong_value(cache) -> None:
     content = file.read_bytes()
     places = np.random.default_rng(0).choice(len(content), size=300, replace=False)
     for place in places.tolist():
-        for broken in (
-            content[:place],
-            content[:place] + bytes([content[place] ^ (1 << place % 8)]) + content[place + 1 :],
-        ):
+        flipped = bytearray(content)
+        flipped[place] ^= 1 << place % 8
+        for broken in (content[:place], flipped):
             file.write_bytes(broken)
             values = look_up(file, pa.chunked_array([keys]))
             assert np.isnan(values).all() or np.array_equal(values, expected), place
@@ -376,7 +372,7 @@ def recipe(tmp_path, tokenizer, model) -> Path:
     return path
 
 
-def test_reference_then_train_runs_no_forward(capsys, tmp_path, recipe, computed, cache) -> None:
+def test_reference_then_train_runs_no_forward(capsys, caplog, tmp_path, recipe, computed, cache) -> None:
     assert main(["reference", "--config", str(recipe)]) == 0
     out = capsys.readouterr().out
     (file,) = cache.glob("*.parquet")
@@ -387,15 +383,24 @@ def test_reference_then_train_runs_no_forward(capsys, tmp_path, recipe, computed
     assert not (tmp_path / "run").exists()
 
     assert main(["train", "--config", str(recipe), "--train.beta", "0.3", "--train.eval_strategy", "epoch"]) == 0
-    assert "reference (train): 15 pairs from the cache, 0 to compute" in capsys.readouterr().err
+    assert "reference (train): 15 pairs from the cache, 0 to compute" in caplog.text
+    assert "reference (eval): 6 pairs from the cache, 0 to compute" in caplog.text
+    capsys.readouterr()
     assert computed == [15, 6]
     kept = pq.read_table(tmp_path / "run" / "reference" / "train.parquet")
     assert kept["ref_chosen"].null_count == 5
 
     assert main(["reference", str(tmp_path / "pairs.jsonl"), "--config", str(recipe), "--plan", "dpo"]) == 0
     assert "reference (train): 15 pairs from the cache, 5 computed" in capsys.readouterr().out
-    data = score(load_pairs(str(tmp_path / "pairs.jsonl")))
-    assert len(data) == 20 == pq.read_metadata(file).num_rows - 6
+    assert pq.read_metadata(file).num_rows == 20 + 6
+
+
+def test_cache_that_cannot_be_written(capsys, caplog, tmp_path, recipe, cache) -> None:
+    cache.parent.write_text("a file where the folder should be")
+    assert main(["train", "--config", str(recipe)]) == 0
+    assert "the reference cannot be kept" in caplog.text
+    assert main(["reference", "--config", str(recipe)]) == 1
+    assert "could not be kept" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from datasets import Dataset
 
 from mixdpo.data import DataSettings, LoadReport, load_pairs_with_report
 from mixdpo.difficulty import score
-from mixdpo.errors import InputError
+from mixdpo.errors import InputError, RunError
 from mixdpo.losses import needs_reference
 from mixdpo.model import load_policy, load_tokenizer
 from mixdpo.plan import Plan, PlanSettings, make_plan
@@ -81,6 +81,7 @@ def reference_from_recipe(recipe: Recipe) -> dict[str, CacheUse]:
 
     Raises:
         InputError: anything wrong with the recipe or the data, or its training would not read the cache.
+        RunError: the cache cannot be written.
     """
     # The trainer makes its folder, and the folder of the run to come is not ours to make.
     with tempfile.TemporaryDirectory() as folder:
@@ -93,11 +94,14 @@ def reference_from_recipe(recipe: Recipe) -> dict[str, CacheUse]:
                 mend="start it without them, or leave the reference to mixdpo train",
             )
         named = {"train": trainer.train_dataset, "eval": trainer.eval_dataset}
-        return {
+        uses = {
             name: trainer.precompute_reference(pairs, name)
             for name, pairs in named.items()
             if isinstance(pairs, PlannedPairs)
         }
+        if trainer.is_world_process_zero() and any(use.file is None for use in uses.values()):
+            raise RunError("the reference was computed and could not be kept; the line before this one says why")
+        return uses
 
 
 def _check_reads_cache(args: MixDPOConfig) -> None:

@@ -13,7 +13,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
@@ -85,9 +85,12 @@ def fill_reference(
     Args:
         pairs: the data set.
         name: what the log calls it.
-        compute: `reference_pass` but for pairs and rows; it is called on all processes, and not for no rows.
+        compute: `reference_pass` given all but pairs and rows; called on all processes, or on none if nothing lacks.
         file: the cache of this reference, None to do without; only that of the main process is used.
         accelerator: tells the other processes what the main process found.
+
+    Returns:
+        Where the values come from. A cache that cannot be written is warned of, and is None there.
     """
     rows = reference_rows(pairs)
     reference = np.full_like(pairs.reference, np.nan)
@@ -102,9 +105,13 @@ def fill_reference(
     if use.computed:
         reference[rows[lacking]] = compute(pairs, rows[lacking])[rows[lacking]]
     if file is not None and use.computed:
-        values = pa.table(dict(zip(_VALUES, reference[rows[lacking]].T.copy(), strict=True)))
+        values = dict(zip(_VALUES, reference[rows[lacking]].T.copy(), strict=True))
         computed = described.filter(pa.array(lacking))
-        add_to_cache(file, pa.table([*computed.columns, *values.columns], computed.column_names + values.column_names))
+        try:
+            add_to_cache(file, pa.table({**values, **{name: computed[name] for name in computed.column_names}}))
+        except OSError as error:
+            logger.warning("%s: the reference cannot be kept (%s)", file, error.strerror or error)
+            use = replace(use, file=None)
     pairs.reference = reference
     return use
 
@@ -225,7 +232,11 @@ def look_up(file: Path, keys: pa.ChunkedArray) -> np.ndarray:
 
 
 def add_to_cache(file: Path, rows: pa.Table) -> None:
-    """Join rows, which have the columns of `_SCHEMA`, to those of a file; what others wrote meanwhile is kept."""
+    """Join rows, which have the columns of `_SCHEMA`, to those of a file; what others wrote meanwhile is kept.
+
+    Raises:
+        OSError: the folder or the file cannot be written.
+    """
     _, first = np.unique(rows["pair"].to_numpy(), return_index=True)  # data may hold a pair twice
     first = first[np.isfinite(_values(rows)[first]).all(axis=1)]  # an overflow of this run is not for the next
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -257,7 +268,8 @@ def _read(file: Path) -> pa.Table:
         table = pq.ParquetFile(pa.BufferReader(content)).read()
         written = (table.schema.metadata or {}).get(_DIGEST)
         table = table.replace_schema_metadata(None)
-        intact = table.schema == _SCHEMA and written == _table_digest(table, file).encode()
+        complete = table.schema == _SCHEMA and not any(column.null_count for column in table.columns)
+        intact = complete and written == _table_digest(table, file).encode()
     except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
         raise ValueError("it is no whole parquet file") from error
     if not intact:
