@@ -274,9 +274,9 @@ class MixDPOTrainer(Trainer):
 
     def before_first_step(self) -> None:
         """Compute the reference, or read it back when a run continues, and say what is about to happen."""
-        self._fill_reference(self.train_dataset, "train")
-        if isinstance(self.eval_dataset, PlannedPairs):
-            self._fill_reference(self.eval_dataset, "eval")
+        for name, pairs in (("train", self.train_dataset), ("eval", self.eval_dataset)):
+            if self._precomputes_reference and isinstance(pairs, PlannedPairs):
+                self._fill_reference(pairs, name)
         if self.state.global_step > 0:
             self._first_loss_checked = True
         elif self.is_world_process_zero():
@@ -288,8 +288,6 @@ class MixDPOTrainer(Trainer):
                     logger.info("%s tokens: %s", name, line)
 
     def _fill_reference(self, pairs: PlannedPairs, name: str) -> None:
-        if not self._precomputes_reference:
-            return
         folder = Path(self.args.output_dir or ".")
         if self.state.global_step > 0 and self._starts_at_reference:
             # The policy has moved on; its starting point is kept in the run folder.
