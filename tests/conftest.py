@@ -89,7 +89,8 @@ TEXT_ROWS = [
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test reads or fills the user's cache of the datasets library."""
+    """No test reads or fills the user's caches."""
+    monkeypatch.setenv("MIXDPO_CACHE", str(tmp_path_factory.mktemp("mixdpo")))
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("datasets"))
 
 

@@ -27,7 +27,7 @@ def torchrun(folder: Path, *arguments: str) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_equal_one(tokenizer, tmp_path) -> None:
+def test_two_processes_equal_one(tokenizer, tmp_path, monkeypatch) -> None:
     pairs = chat_pairs(tmp_path, n=19)  # the last step is not full, and one process has less of it
     plan = make_plan(pairs, threshold={"hardest": 0.3})
     pairs.save_to_disk(str(tmp_path / "pairs"))
@@ -38,7 +38,21 @@ def test_two_processes_equal_one(tokenizer, tmp_path) -> None:
     )  # fmt: skip
     one.train()
 
+    # Two processes find a part of the reference in the cache and compute the rest together.
+    monkeypatch.setenv("MIXDPO_CACHE", str(tmp_path / "cache"))
+    part = trainer_for(
+        tiny_llama(vocab_size=len(tokenizer)), tokenizer, pairs.select(range(7)), tmp_path / "part",
+        make_plan(pairs.select(range(7)), "dpo"),
+    )  # fmt: skip
+    part.precompute_reference(part.train_dataset, "train")
     torchrun(tmp_path, "1", "2")
+    (cache,) = (tmp_path / "cache" / "reference").glob("*.parquet")
+    computed = {*np.flatnonzero(~plan.is_hard), *range(7)}
+    assert pq.read_metadata(cache).num_rows == len(computed) > 7
+    for name in ("train", "eval"):
+        a, b = (pq.read_table(tmp_path / n / "reference" / f"{name}.parquet") for n in ("one", "two"))
+        for side in ("ref_chosen", "ref_rejected"):
+            np.testing.assert_allclose(a[side].to_numpy(), b[side].to_numpy(), rtol=1e-5)
     seen = [json.loads((tmp_path / f"seen-{rank}.json").read_text()) for rank in (0, 1)]
     together = [sorted(a + b) for a, b in zip(*seen, strict=True)]
     assert together == [sorted(step) for step in one.seen.steps[:-1]]

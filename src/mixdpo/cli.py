@@ -102,6 +102,27 @@ def train(overrides: dict[str, Any], data: str | None, config: Path | None, outp
     PartialState().destroy_process_group()
 
 
+@app.command(cls=_CommandWithSettings)
+@_data
+@_config
+@click.pass_obj
+def reference(overrides: dict[str, Any], data: str | None, config: Path | None) -> None:
+    """Compute the reference that training on DATA (file, folder or hub id; default: the recipe's) will read.
+
+    It is kept in the cache, so that `mixdpo train` with any learning rate, beta or batch size finds it there.
+    """
+    from accelerate import PartialState
+
+    from mixdpo.runs import reference_from_recipe
+
+    uses = reference_from_recipe(_recipe(overrides, config, data))
+    if PartialState().is_main_process:
+        for name, use in uses.items():
+            click.echo(f"reference ({name}): {use.found:,} pairs from the cache, {use.computed:,} computed")
+        click.echo(f"cache: {uses['train'].file}")
+    PartialState().destroy_process_group()
+
+
 @app.command()
 @click.option("--model", help="Folder or hub id; default: SmolLM2-135M-Instruct from the Python package index.")
 @click.option(

@@ -9,12 +9,12 @@ from mixdpo.training.config import MixDPOConfig
 
 
 def settings_help(verb: str) -> str:
-    """Return the settings of `plan` or `train` with defaults and units, one per line."""
+    """Return the settings of `plan`, `train` or `reference` with defaults and units, one per line."""
     lines = ["Settings (keys of a recipe, or options):", ""]
-    if verb == "train":
+    if verb != "plan":
         lines += [*setting_lines(ModelSettings, "model"), ""]
     lines += [*setting_lines(DataSettings, "data"), "", *setting_lines(PlanSection, "plan"), ""]
-    if verb == "train":
+    if verb != "plan":
         lines += [
             *setting_lines(MixDPOConfig, "train", own_only=True),
             "--train.KEY  every other field of transformers.TrainingArguments",

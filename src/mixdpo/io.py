@@ -12,6 +12,14 @@ from pathlib import Path
 from typing import Any
 
 
+def cache_folder() -> Path:
+    """Return where things are kept between runs: `$MIXDPO_CACHE`, else `$XDG_CACHE_HOME/mixdpo`, else
+    `~/.cache/mixdpo`."""
+    if named := os.environ.get("MIXDPO_CACHE"):
+        return Path(named).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "mixdpo"
+
+
 @contextmanager
 def atomic_path(target: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `target` that is moved onto it when the block ends without an error.

@@ -1,9 +1,10 @@
-"""The verbs `plan` and `train`, as functions: from a recipe to files."""
+"""The verbs `plan`, `reference` and `train`, as functions: from a recipe to files."""
 
 from __future__ import annotations
 
 import logging
 import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,11 +12,15 @@ from datasets import Dataset
 
 from mixdpo.data import DataSettings, LoadReport, load_pairs_with_report
 from mixdpo.difficulty import score
-from mixdpo.errors import InputError
+from mixdpo.errors import InputError, RunError
+from mixdpo.losses import needs_reference
 from mixdpo.model import load_policy, load_tokenizer
 from mixdpo.plan import Plan, PlanSettings, make_plan
 from mixdpo.recipe import Recipe
+from mixdpo.training.config import MixDPOConfig
+from mixdpo.training.reference_cache import CacheUse
 from mixdpo.training.run_folder import check_is_free, last_complete_checkpoint, read_metrics
+from mixdpo.training.sampling import PlannedPairs
 from mixdpo.training.trainer import MixDPOTrainer
 
 logger = logging.getLogger(__name__)
@@ -56,14 +61,62 @@ def train_from_recipe(recipe: Recipe, output: str | None = None, resume: bool = 
     Raises:
         InputError: anything wrong with the recipe, the data or the folders, before anything is written.
     """
-    model_settings, data_settings = recipe.required("model"), recipe.required("data")
     args = recipe.training_config(output)
     folder = Path(args.output_dir or ".")
     if not resume:
         check_is_free(folder)
     elif last_complete_checkpoint(folder) is None:
         raise InputError("no complete checkpoint to continue from", file=folder, mend="start the run without --resume")
+    trainer = _trainer(recipe, args)
+    trainer.train(resume_from_checkpoint=resume)
+    _save_model(trainer, folder / "model")
+    return TrainedRun(folder=folder, metrics=read_metrics(folder))
 
+
+def reference_from_recipe(recipe: Recipe) -> dict[str, CacheUse]:
+    """Compute the reference that a recipe's training will read, where the cache lacks it, and keep it there.
+
+    Returns:
+        What was found and computed for `train` and, if the recipe has such data, for `eval`.
+
+    Raises:
+        InputError: anything wrong with the recipe or the data, or its training would not read the cache.
+        RunError: the cache cannot be written.
+    """
+    # The trainer makes its folder, and the folder of the run to come is not ours to make.
+    with tempfile.TemporaryDirectory() as folder:
+        args = recipe.training_config(folder)
+        _check_reads_cache(args)
+        trainer = _trainer(recipe, args)
+        if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+            raise InputError(
+                "mixdpo reference does not run under FSDP or DeepSpeed",
+                mend="start it without them, or leave the reference to mixdpo train",
+            )
+        named = {"train": trainer.train_dataset, "eval": trainer.eval_dataset}
+        uses = {
+            name: trainer.precompute_reference(pairs, name)
+            for name, pairs in named.items()
+            if isinstance(pairs, PlannedPairs)
+        }
+        if trainer.is_world_process_zero() and any(use.file is None for use in uses.values()):
+            raise RunError("the reference was computed and could not be kept; the line before this one says why")
+        return uses
+
+
+def _check_reads_cache(args: MixDPOConfig) -> None:
+    for wrong, problem in (
+        (not needs_reference(args.loss_names), f"no loss of loss_type {args.loss_type!r} reads a reference"),
+        (not args.precompute_ref_log_probs, "precompute_ref_log_probs is false, so training runs a live reference"),
+        (not args.reference_cache, "reference_cache is false, so training would not read what is computed"),
+    ):
+        if wrong:
+            raise InputError(problem, mend="change that setting of the section train:, or do without mixdpo reference")
+
+
+def _trainer(recipe: Recipe, args: MixDPOConfig) -> MixDPOTrainer:
+    """Load a recipe's pairs, plan and model, and make the trainer."""
+    model_settings, data_settings = recipe.required("model"), recipe.required("data")
     metric = Plan.load(recipe.plan_path).settings if recipe.plan_path else recipe.plan
     with args.main_process_first(desc="load pairs"):
         pairs, report = load_and_score(data_settings, metric)
@@ -73,7 +126,7 @@ def train_from_recipe(recipe: Recipe, output: str | None = None, resume: bool = 
         eval_pairs = load_and_score(recipe.eval_data, metric)[0] if recipe.eval_data is not None else None
     tokenizer = load_tokenizer(model_settings)
     policy = load_policy(model_settings, with_adapters=recipe.peft is not None)
-    trainer = MixDPOTrainer(
+    return MixDPOTrainer(
         model=policy,
         args=args,
         train_dataset=pairs,
@@ -82,9 +135,6 @@ def train_from_recipe(recipe: Recipe, output: str | None = None, resume: bool = 
         processing_class=tokenizer,
         peft_config=recipe.peft,
     )
-    trainer.train(resume_from_checkpoint=resume)
-    _save_model(trainer, folder / "model")
-    return TrainedRun(folder=folder, metrics=read_metrics(folder))
 
 
 def _save_model(trainer: MixDPOTrainer, folder: Path) -> None:

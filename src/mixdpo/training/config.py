@@ -119,6 +119,10 @@ class MixDPOConfig(TrainingArguments):
     precompute_ref_batch_size: int | None = field(
         default=None, metadata={"help": "pairs per device in that pass; null: per_device_eval_batch_size"}
     )
+    reference_cache: bool = field(
+        default=True,
+        metadata={"help": "keep that pass's values on disk and compute only those of pairs that are not there"},
+    )
     displacement_bound: float = field(
         default=50.0,
         metadata={"help": "warn when a bucket's chosen log-probability falls this many nats under the reference"},

@@ -30,16 +30,22 @@ def adapters_off(model: nn.Module) -> Iterator[None]:
         model.train(was_training)
 
 
+def reference_rows(pairs: PlannedPairs) -> np.ndarray:
+    """Return the rows of the loaded data whose loss reads the reference, in ascending order; int64."""
+    return np.flatnonzero((pairs.has_preference | pairs.all_sides) & (pairs.tokens_per_row() > 0))
+
+
 def reference_pass(
     model: nn.Module,
     pairs: PlannedPairs,
+    rows: np.ndarray,
     *,
     accelerator: Accelerator,
     batch_size: int,
     lay_out: RowLayout,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
-    """Return the reference log-probabilities of the pairs whose loss reads them, NaN for the others.
+    """Return the reference log-probabilities of the pairs in `rows`, NaN for the others.
 
     Longest pairs first: batches of similar length waste little padding, and too large a batch size fails at
     once instead of at the end. Processes take batches in turn and all get the whole table.
@@ -48,7 +54,6 @@ def reference_pass(
         float32, shape (number of loaded pairs, 2): chosen, rejected, in nats.
     """
     lengths = pairs.tokens_per_row()
-    rows = np.flatnonzero((pairs.has_preference | pairs.all_sides) & (lengths > 0))
     rows = rows[np.argsort(-lengths[rows], kind="stable")]
     batches = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
     table = torch.zeros((len(lengths), 2), dtype=torch.float32, device=accelerator.device)

@@ -37,6 +37,7 @@ _FREE_TO_CHANGE = (
     "hub",
     "push",
     "log_level",
+    "reference_cache",
 )
 
 

@@ -43,6 +43,7 @@ from mixdpo.training.policy import choose_layout, frozen_reference, prepare_poli
 from mixdpo.training.progress import TrainingProgress
 from mixdpo.training.records import EvaluationRecords, load_reference, save_reference
 from mixdpo.training.reference import live_reference, reference_pass
+from mixdpo.training.reference_cache import CacheUse, fill_reference, reference_file
 from mixdpo.training.run_folder import RunFolder, describe_run, last_complete_checkpoint
 from mixdpo.training.sampling import PlannedPairs, PlanSampler
 from mixdpo.training.schedule import StepPlan, learning_rate_factors, make_step_plan, phase_lengths
@@ -261,6 +262,8 @@ class MixDPOTrainer(Trainer):
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
         """Train; with True continue from the newest checkpoint of `output_dir` that was written to its end."""
+        if self._precomputes_reference:  # its weights are known only before they are sharded and trained
+            self._reference_file = reference_file(self._ref_model or self.model_wrapped, self.args, self.accelerator)
         if resume_from_checkpoint is True:
             found = last_complete_checkpoint(Path(self.args.output_dir or "."))
             if found is None:
@@ -271,9 +274,9 @@ class MixDPOTrainer(Trainer):
 
     def before_first_step(self) -> None:
         """Compute the reference, or read it back when a run continues, and say what is about to happen."""
-        self._fill_reference(self.train_dataset, "train")
-        if isinstance(self.eval_dataset, PlannedPairs):
-            self._fill_reference(self.eval_dataset, "eval")
+        for name, pairs in (("train", self.train_dataset), ("eval", self.eval_dataset)):
+            if self._precomputes_reference and isinstance(pairs, PlannedPairs):
+                self._fill_reference(pairs, name)
         if self.state.global_step > 0:
             self._first_loss_checked = True
         elif self.is_world_process_zero():
@@ -285,23 +288,28 @@ class MixDPOTrainer(Trainer):
                     logger.info("%s tokens: %s", name, line)
 
     def _fill_reference(self, pairs: PlannedPairs, name: str) -> None:
-        if not self._precomputes_reference:
-            return
         folder = Path(self.args.output_dir or ".")
         if self.state.global_step > 0 and self._starts_at_reference:
             # The policy has moved on; its starting point is kept in the run folder.
             pairs.reference = load_reference(folder, name, pairs)
             return
-        pairs.reference = reference_pass(
-            self._ref_model or self.model_wrapped,
-            pairs,
+        self.precompute_reference(pairs, name)
+        if self.is_world_process_zero():
+            save_reference(folder, name, pairs)
+
+    def precompute_reference(self, pairs: PlannedPairs, name: str) -> CacheUse:
+        """Fill in the reference of `pairs`, from the cache and for the rest by forward passes."""
+        model = self._ref_model or self.model_wrapped
+        file = self._reference_file if self.is_in_train else reference_file(model, self.args, self.accelerator)
+        compute = partial(
+            reference_pass,
+            model,
             accelerator=self.accelerator,
             batch_size=self.args.precompute_ref_batch_size or self.args.per_device_eval_batch_size,
             lay_out=self._lay_out,
             on_progress=None if self.args.disable_tqdm else TrainingProgress.reference_bar(name),
         )
-        if self.is_world_process_zero():
-            save_reference(folder, name, pairs)
+        return fill_reference(pairs, name, compute, file, self.accelerator)
 
     def evaluation_loop(
         self,
