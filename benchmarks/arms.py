@@ -7,7 +7,6 @@ import re
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -20,7 +19,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 
 from mixdpo import MixDPOConfig, MixDPOTrainer, load_pairs, make_plan, score
 from mixdpo.demo.model import smollm2_folder
-from mixdpo.engine import keep_freed_memory
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -109,18 +107,10 @@ def mixdpo_arm(setting: Setting, plan: str = "dpo", engine: str = "auto", **chan
         return time.perf_counter() - begin
 
 
-def in_our_allocator(arm: Callable[..., float], setting: Setting, **changes: Any) -> float:
-    """The same with freed memory kept by the process, which this package's trainer does by itself on a CPU."""
-    context: AbstractContextManager[None] = nullcontext() if torch.cuda.is_available() else keep_freed_memory()
-    with context:
-        return arm(setting, **changes)
-
-
 TRL = f"TRL {trl.__version__} DPO"
 ARMS: dict[str, Callable[[Setting], float]] = {
     TRL: lambda s: trl_arm(s, precompute_ref_log_probs=True),
     f"{TRL}, live reference": lambda s: trl_arm(s, precompute_ref_log_probs=False),
-    f"{TRL}, freed memory kept": lambda s: in_our_allocator(trl_arm, s, precompute_ref_log_probs=True),
     "mixdpo DPO, padded rows": lambda s: mixdpo_arm(s, engine="padded"),
     "mixdpo DPO": mixdpo_arm,
     "mixdpo, hardest 10 % to SFT": lambda s: mixdpo_arm(s, "mixdpo"),

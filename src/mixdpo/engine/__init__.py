@@ -4,7 +4,6 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from mixdpo.engine.allocator import keep_freed_memory
 from mixdpo.engine.packed import pack_rows, packed_logprobs
 from mixdpo.engine.padded import pad_rows, padded_logprobs
 from mixdpo.engine.precision import disable_dropout, hardware_has_bf16
@@ -19,7 +18,6 @@ __all__ = [
     "completion_logprobs",
     "disable_dropout",
     "hardware_has_bf16",
-    "keep_freed_memory",
     "pack_rows",
     "pad_rows",
     "prepare_packing",

@@ -12,6 +12,7 @@ from torch import nn
 from transformers import AttentionInterface
 
 from mixdpo.engine.attention import PACKED_ATTENTION, UnsupportedAttention, packed_attention
+from mixdpo.engine.norms import use_lean_norms
 from mixdpo.engine.packed import pack_rows, packed_logprobs
 from mixdpo.engine.padded import pad_rows, padded_logprobs
 from mixdpo.engine.rows import PackedLayout, PromptGroup, to_device
@@ -27,8 +28,8 @@ def prepare_packing(model: nn.Module, on_gpu: bool) -> str | None:
     """Make a model ready for `packed_logprobs`, or return why it cannot be.
 
     A few random tokens go through the model packed and unpacked; it is accepted if every layer's attention was asked
-    with the packed layout and the log-probabilities agree. Nothing but the choice of attention is changed, and that
-    is taken back if the model is refused.
+    with the packed layout and the log-probabilities agree. Then its attention and its norms are replaced, which
+    changes no weight and no result; a model that is refused stays as it was.
 
     Args:
         model: a causal language model, perhaps with adapters, not yet wrapped for training.
@@ -50,9 +51,11 @@ def prepare_packing(model: nn.Module, on_gpu: bool) -> str | None:
     reason = _difference(model, config)
     if reason is not None:
         inner.set_attn_implementation(before)
-    elif on_gpu:
+        return reason
+    use_lean_norms(inner)
+    if on_gpu:
         inner.set_attn_implementation("flex_attention")
-    return reason
+    return None
 
 
 @contextmanager

@@ -29,7 +29,6 @@ from transformers import (
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
 from mixdpo.data import TokenReport, TokenSettings, tokenize_pairs
-from mixdpo.engine import keep_freed_memory
 from mixdpo.errors import InputError, RunError
 from mixdpo.losses import needs_reference
 from mixdpo.model import ModelSettings, load_tokenizer
@@ -269,8 +268,7 @@ class MixDPOTrainer(Trainer):
             if found is None:
                 raise InputError("no complete checkpoint to continue from", file=self.args.output_dir)
             resume_from_checkpoint = str(found)
-        with keep_freed_memory() if self.args.device.type == "cpu" else nullcontext():
-            return super().train(resume_from_checkpoint, *args, **kwargs)
+        return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def before_first_step(self) -> None:
         """Compute the reference, or read it back when a run continues, and say what is about to happen."""
