@@ -5,13 +5,23 @@ TORCH ?= torch==2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test install lint format types check clean
+PAIRS ?=
+
+.PHONY: bench demo test install lint format types check clean
 
 demo: $(VENV)/.installed-demo
 	$(BIN)/mixdpo demo
 
 test: install
 	$(BIN)/python -m pytest -n auto
+
+# Against TRL, on pairs of yours with scores: make bench PAIRS=pairs.parquet
+bench: $(VENV)/.installed-dev
+	@test -n "$(PAIRS)" || { echo "give the pairs to train on: make bench PAIRS=pairs.parquet" >&2; exit 2; }
+	$(BIN)/python benchmarks/speed.py $(PAIRS)
+	$(BIN)/python benchmarks/share.py $(PAIRS)
+	$(BIN)/python benchmarks/scaling.py
+	$(BIN)/python benchmarks/report.py
 
 install: $(VENV)/.installed-dev
 

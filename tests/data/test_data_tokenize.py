@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -284,3 +285,34 @@ def test_shared_length(sequences: list[list[int]]) -> None:
     end = shared_length(*sequences)
     assert all(ids[:end] == sequences[0][:end] for ids in sequences)
     assert not all(len(ids) > end and ids[end] == sequences[0][end : end + 1][0] for ids in sequences)
+
+
+def test_token_ids_are_kept_and_a_broken_file_is_made_anew(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("MIXDPO_CACHE", str(tmp_path))
+    tokenizer = byte_level_tokenizer()
+    rows = [(chat(f"Question {i}?"), answer(f"Yes {i}."), answer(f"No, {i} times.")) for i in range(20)]
+    pairs = pairs_of(*rows)
+    first, report = tokenize_pairs(pairs, tokenizer)
+    files = sorted((tmp_path / "data").glob("tokens-*.arrow"))
+    assert len(files) == 1
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("tokenised again")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("mixdpo.data.tokenize._tokenize_batch", refuse)
+        again, same = tokenize_pairs(pairs, tokenizer)
+        assert (again[:], same) == (first[:], report)
+        changed = copy.deepcopy(tokenizer)
+        changed.chat_template = "{% for m in messages %}{{ m.content }}<e>{% endfor %}"
+        shorter = TokenSettings(max_length=11)
+        for other, tokens, limits in (
+            (pairs, changed, None),
+            (pairs, tokenizer, shorter),
+            (pairs_of(*rows[1:]), tokenizer, None),
+        ):
+            with pytest.raises(AssertionError, match="tokenised again"):
+                tokenize_pairs(other, tokens, limits)
+    files[0].write_bytes(files[0].read_bytes()[:-200])
+    mended, _ = tokenize_pairs(pairs, tokenizer)
+    assert mended[:] == first[:]

@@ -16,9 +16,9 @@ from mixdpo.data.load_report import SHOWN_ROWS, LoadReport, SourceReport
 from mixdpo.data.pairs import PairReader, RowFault, Tally, is_conversational, pair_features
 from mixdpo.data.prompts import REASONS
 from mixdpo.data.settings import DataSettings, SourceSettings
-from mixdpo.data.sources import RawSource, cache_folder, open_source, quiet_datasets
+from mixdpo.data.sources import RawSource, open_source, quiet_datasets
 from mixdpo.errors import InputError
-from mixdpo.io import digest
+from mixdpo.io import cache_folder, digest
 
 logger = logging.getLogger(__name__)
 
@@ -132,7 +132,7 @@ def _read(source: _Source, features: Features, settings: DataSettings) -> tuple[
         contradictions=settings.contradictions,
     )
     fingerprint = digest([source.raw.key, repr(replace(reader, tally=Tally()))])
-    cache_folder().mkdir(parents=True, exist_ok=True)
+    (cache_folder() / "data").mkdir(parents=True, exist_ok=True)
     try:
         with quiet_datasets():
             pairs = source.raw.dataset.map(
@@ -143,7 +143,7 @@ def _read(source: _Source, features: Features, settings: DataSettings) -> tuple[
                 features=features,
                 # Always read anew (the reader counts while it reads), into a file that is replaced as a whole.
                 load_from_cache_file=False,
-                cache_file_name=str(cache_folder() / f"pairs-{fingerprint}.arrow"),
+                cache_file_name=str(cache_folder() / "data" / f"pairs-{fingerprint}.arrow"),
                 new_fingerprint=fingerprint,
             )
     except RowFault as fault:

@@ -20,7 +20,7 @@ from datasets.exceptions import DatasetsError
 from mixdpo.data.faults import delimiter, diagnose, editor_rows, find_stray_type
 from mixdpo.data.messages import is_text
 from mixdpo.errors import InputError
-from mixdpo.io import digest
+from mixdpo.io import cache_folder, digest
 
 FORMATS: Final[dict[str, str]] = {
     ".parquet": "parquet",
@@ -120,11 +120,6 @@ def quiet_datasets() -> Iterator[None]:
             datasets.enable_progress_bars()
 
 
-def cache_folder() -> Path:
-    """Return where Arrow files made from the user's data are kept: a folder in that of the datasets library."""
-    return Path(datasets.config.HF_DATASETS_CACHE) / "mixdpo"
-
-
 def _open_files(name: str, files: Sequence[Path], split: str) -> RawSource:
     endings = {file: _ending(file) for file in files}
     for file, ending in endings.items():
@@ -147,7 +142,7 @@ def _open_files(name: str, files: Sequence[Path], split: str) -> RawSource:
                 data_files={"train": [glob.escape(str(file.absolute())) for file in files]},
                 split="train",
                 # The library's own key is path and time; a changed file of the same time would give stale rows.
-                cache_dir=str(cache_folder() / key),
+                cache_dir=str(cache_folder() / "data" / key),
                 **_reader_options(kind, files[0]),
             )
             dataset.data.table.validate(full=True)  # not every reader minds what is not UTF-8

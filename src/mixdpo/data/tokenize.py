@@ -17,12 +17,15 @@ together on the right to `max_length`. Every cut and every dropped pair is count
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset, Features, List, Value
 from transformers import PreTrainedTokenizerBase
@@ -30,7 +33,12 @@ from transformers import PreTrainedTokenizerBase
 from mixdpo.data.render import ChatRenderer, Ids, Rendered, Renderer, TextRenderer, shared_length
 from mixdpo.data.token_report import COUNTS, DROPS, TokenReport, length_statistics
 from mixdpo.errors import InputError
+from mixdpo.io import cache_folder, digest
 
+PAIRS_PER_PROCESS: Final = 2000
+"""So many pairs make up for starting a process."""
+
+_CACHE_FORMAT: Final = "1"
 _SIDES: Final = ("prompt", "chosen", "rejected")
 _IDS: Final = tuple(f"{side}_ids" for side in _SIDES)
 
@@ -49,7 +57,9 @@ class TokenSettings:
     max_prompt_length: int | None = field(
         default=None, metadata={"help": "tokens of the prompt, cut on the left; null: no limit"}
     )
-    num_proc: int | None = field(default=None, metadata={"help": "processes that tokenise; null: this one"})
+    num_proc: int | None = field(
+        default=None, metadata={"help": "processes that tokenise; null: one per 2,000 pairs, at most one per core"}
+    )
 
     def __post_init__(self) -> None:
         for name, least in (("max_length", 2), ("max_prompt_length", 1), ("num_proc", 1)):
@@ -83,17 +93,54 @@ def tokenize_pairs(
             "refusal": Value("string"),
         }
     )
-    tokens = dataset.map(
-        partial(_tokenize_batch, renderer=renderer, settings=settings, bos=tokenizer.bos_token_id),
-        batched=True,
-        with_indices=True,
-        remove_columns=dataset.column_names,
-        features=features,
-        num_proc=min(settings.num_proc, len(dataset)) if settings.num_proc else None,
-        load_from_cache_file=False,
-        desc="tokenise",
-    )
+    processes = settings.num_proc or min(_cores(), len(dataset) // PAIRS_PER_PROCESS)
+    key = _cache_key(dataset, tokenizer, settings)
+    file = cache_folder() / "data" / f"tokens-{key}.arrow"
+    file.parent.mkdir(parents=True, exist_ok=True)
+
+    def tokenize(reuse: bool) -> Dataset:
+        return dataset.map(
+            partial(_tokenize_batch, renderer=renderer, settings=settings, bos=tokenizer.bos_token_id),
+            batched=True,
+            with_indices=True,
+            remove_columns=dataset.column_names,
+            features=features,
+            num_proc=min(processes, len(dataset)) if processes > 1 else None,
+            load_from_cache_file=reuse,
+            cache_file_name=str(file),
+            new_fingerprint=key,
+            desc="tokenise",
+        )
+
+    try:
+        tokens = tokenize(reuse=True)
+        tokens.data.table.validate(full=True)
+    except (pa.ArrowException, OSError, ValueError):
+        tokens = tokenize(reuse=False)  # the file of an earlier run is broken
     return _kept(tokens, settings)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _cache_key(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, settings: TokenSettings) -> str:
+    """Hash all that decides the token ids: pairs in their order, tokenizer, template and limits."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    own = backend.to_str() if backend is not None else json.dumps(sorted(tokenizer.get_vocab().items()))
+    template = json.dumps(tokenizer.chat_template, sort_keys=True)
+    columns = [name for name in ("pair_id", *_SIDES, "tools") if name in dataset.column_names]
+    contents = dataset.select_columns(columns).with_format("arrow")[:].combine_chunks()
+    return digest(
+        [
+            _CACHE_FORMAT,
+            f"{type(tokenizer).__name__} {tokenizer.special_tokens_map}",
+            own,
+            template,
+            f"{settings.max_length} {settings.max_prompt_length}",
+            *(batch.serialize().to_pybytes() for batch in contents.to_batches()),
+        ]
+    )
 
 
 def _kept(tokens: Dataset, settings: TokenSettings) -> tuple[Dataset, TokenReport]:

@@ -90,7 +90,9 @@ class MixDPOConfig(TrainingArguments):
     max_prompt_length: int | None = field(
         default=None, metadata={"help": "tokens of the prompt, cut on the left; null: no limit"}
     )
-    dataset_num_proc: int | None = field(default=None, metadata={"help": "processes that tokenise"})
+    dataset_num_proc: int | None = field(
+        default=None, metadata={"help": "processes that tokenise; null: one per 2,000 pairs, at most one per core"}
+    )
     engine: Engine = field(
         default="auto",
         metadata={

@@ -7,6 +7,8 @@ import logging
 from functools import partial
 from typing import Any
 
+from accelerate import Accelerator
+from accelerate.utils import DistributedType
 from peft import PeftConfig, PeftModel, get_peft_model
 from torch import nn
 from transformers import PreTrainedModel
@@ -49,6 +51,16 @@ def frozen_reference(policy: nn.Module, ref_model: nn.Module | None, args: MixDP
     reference = copy.deepcopy(policy) if ref_model is None else ref_model
     disable_dropout(reference)
     return reference.requires_grad_(False).eval().to(args.device)
+
+
+def check_token_budget(args: MixDPOConfig, accelerator: Accelerator) -> None:
+    """Raise `InputError` where processes must run equally many forward passes, which a token budget does not give."""
+    sharded = accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
+    if args.max_tokens_per_batch is not None and sharded:
+        raise InputError(
+            "max_tokens_per_batch does not work with weights that are sharded by FSDP or DeepSpeed",
+            mend="set per_device_train_batch_size and gradient_accumulation_steps instead",
+        )
 
 
 def choose_layout(policy: nn.Module, ref_model: nn.Module | None, args: MixDPOConfig) -> RowLayout:

@@ -38,7 +38,7 @@ from mixdpo.training.callback import PlanCallback
 from mixdpo.training.checks import check_first_loss, displaced_buckets, displacement_warning
 from mixdpo.training.config import MixDPOConfig
 from mixdpo.training.metrics import MetricSums, add_step_metrics
-from mixdpo.training.policy import choose_layout, frozen_reference, prepare_policy
+from mixdpo.training.policy import check_token_budget, choose_layout, frozen_reference, prepare_policy
 from mixdpo.training.progress import TrainingProgress
 from mixdpo.training.records import EvaluationRecords, load_reference, save_reference
 from mixdpo.training.reference import live_reference, reference_pass
@@ -137,6 +137,7 @@ class MixDPOTrainer(Trainer):
             ),
             callbacks=[RunFolder(plan, self.describe), PlanCallback(self), *callbacks],
         )
+        check_token_budget(args, self.accelerator)
         # One bar with a rate instead of transformers' bar and its line of thirty metrics.
         self.remove_callback(ProgressCallback)
         self.remove_callback(PrinterCallback)

@@ -1,0 +1,90 @@
+"""What a training step costs as pairs, length, vocabulary and the share of SFT grow; packed and padded rows.
+
+    python benchmarks/scaling.py [--repeats 5]
+
+A random Llama of 6 layers and width 512 in float32 with bfloat16 autocast, forward and backward, on made-up token ids.
+One thing changes at a time from 4 pairs, prompt 160 and completions 280 and 230 tokens, vocabulary 32,000, no SFT.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from functools import partial
+from typing import Any
+
+import torch
+from arms import RESULTS, conditions
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from mixdpo.engine import pack_rows, pad_rows, prepare_packing
+from mixdpo.io import write_json
+from mixdpo.losses import LossSettings
+from mixdpo.training.batch import PairItem, collate_pairs
+from mixdpo.training.step import StepSettings, pair_losses
+
+BASE = {"pairs": 4, "length": 1.0, "vocabulary": 32_000, "sft": 0.0}
+CHANGES: dict[str, list[Any]] = {
+    "pairs": [1, 2, 4, 8, 16],
+    "length": [0.25, 0.5, 1.0, 2.0, 4.0],
+    "vocabulary": [8_000, 32_000, 128_000],
+    "sft": [0.0, 0.25, 0.5, 0.75, 1.0],
+}
+SETTINGS = StepSettings(loss_names=["sigmoid"], loss_weights=[1.0], loss_settings=LossSettings(), sft_weight=1.0)
+
+
+def made_up(pairs: int, length: float, vocabulary: int, sft: float) -> list[PairItem]:
+    """Pairs of about UltraFeedback's mean lengths times `length`, a little different from each other."""
+    generator = torch.Generator().manual_seed(0)
+
+    def ids(mean: int) -> list[int]:
+        tokens = int(mean * length * (0.6 + 0.8 * torch.rand((), generator=generator)))
+        return torch.randint(3, vocabulary, (max(tokens, 1),), generator=generator).tolist()
+
+    return [
+        PairItem(
+            row=b, prompt_ids=ids(160), chosen_ids=ids(280), rejected_ids=None if b < sft * pairs else ids(230),
+            preference=b >= sft * pairs, sft_chosen=float(b < sft * pairs), sft_rejected=0.0, bucket=0, weight=1.0,
+            ref_chosen=-300.0, ref_rejected=-300.0,
+        )
+        for b in range(pairs)
+    ]  # fmt: skip
+
+
+def main() -> None:
+    """Run and write `results/scaling.json`."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=5)
+    options = parser.parse_args()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    results = []
+    for changed, values in CHANGES.items():
+        for value in values:
+            case = BASE | {changed: value}
+            items = made_up(**case)
+            config = LlamaConfig(
+                vocab_size=int(case["vocabulary"]), hidden_size=512, intermediate_size=1536, num_hidden_layers=6,
+                num_attention_heads=8, num_key_value_heads=4, max_position_embeddings=8192,
+            )  # fmt: skip
+            torch.manual_seed(0)
+            for name, lay_out in (("padded", partial(pad_rows, pad_token_id=0)), ("packed", pack_rows)):
+                model = LlamaForCausalLM(config).to(device).train()
+                if name == "packed":
+                    assert prepare_packing(model, on_gpu=device.type == "cuda") is None
+                times = []
+                for _ in range(options.repeats + 1):
+                    begin = time.perf_counter()
+                    batch = collate_pairs(items, lay_out)
+                    with torch.autocast(device.type, dtype=torch.bfloat16):
+                        losses = pair_losses(model, batch, SETTINGS).losses
+                    losses.mean().backward()
+                    model.zero_grad()
+                    times.append(time.perf_counter() - begin)
+                results.append({"changed": changed, **case, "engine": name, "seconds": statistics.median(times[1:])})
+                print(results[-1], flush=True)
+    write_json(RESULTS / "scaling.json", {**conditions(), "results": results})
+
+
+if __name__ == "__main__":
+    main()
