@@ -22,6 +22,7 @@ def main(folder: Path, batch: int, accumulation: int) -> None:
         tiny_llama(vocab_size=len(tokenizer)), tokenizer, pairs, folder / "two", Plan.load(folder / "plan.parquet"),
         per_device_train_batch_size=batch, gradient_accumulation_steps=accumulation, num_train_epochs=2,
         eval_dataset=pairs.select(range(7)), eval_strategy="epoch", save_strategy="steps", save_steps=5,
+        max_tokens_per_batch=1 if batch > 1 else None,
     )  # fmt: skip
     resume = len(sys.argv) > 4
     trainer.train(resume_from_checkpoint=str(folder / "two" / "checkpoint-5") if resume else None)

@@ -70,3 +70,20 @@ def test_two_processes_equal_one(tokenizer, tmp_path, monkeypatch) -> None:
         assert resumed == seen[rank][5:]
     again = step_logs(tmp_path / "two")
     np.testing.assert_allclose([m["loss"] for m in again], [m["loss"] for m in logs[1]], rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_token_budget_over_two_processes(tokenizer, tmp_path) -> None:
+    """Every pair is a micro-batch of its own, and gradients meet only after a process's last one."""
+    pairs = chat_pairs(tmp_path, n=10)  # the last step leaves one process nothing but a copy
+    plan = make_plan(pairs, threshold={"hardest": 0.3})
+    pairs.save_to_disk(str(tmp_path / "pairs"))
+    plan.save(tmp_path / "plan.parquet")
+    one = trainer_for(
+        tiny_llama(vocab_size=len(tokenizer)), tokenizer, pairs, tmp_path / "one", plan, num_train_epochs=2
+    )
+    one.train()
+    torchrun(tmp_path, "2", "1")
+    logs = [step_logs(tmp_path / name) for name in ("one", "two")]
+    for name in ("loss", "grad_norm", "route/sft"):
+        np.testing.assert_allclose(*[[m[name] for m in log] for log in logs], rtol=1e-4, atol=1e-6, err_msg=name)

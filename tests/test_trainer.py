@@ -102,6 +102,30 @@ def test_steps_see_the_plans_pairs_in_order_whatever_the_accumulation(model, tok
         assert all((np.diff(tokens[step]) <= 0).all() for step in steps), "longest first within a step"
 
 
+def test_engine_setting(tokenizer, tmp_path, caplog) -> None:
+    pairs = chat_pairs(tmp_path, n=8)
+    logs = {}
+    for engine in ("packed", "padded"):
+        trainer = trainer_for(
+            tiny_llama(vocab_size=len(tokenizer)), tokenizer, pairs, tmp_path / engine, engine=engine, bf16=False,
+            logging_steps=1, learning_rate=1e-2,
+        )  # fmt: skip
+        trainer.train()
+        assert ("layout" in next(iter(trainer.get_train_dataloader()))["parts"][0]["rows"]) == (engine == "packed")
+        logs[engine] = step_logs(tmp_path / engine)
+    for name in ("loss", "grad_norm", "rewards/margins", "loss/sft"):
+        assert [log.get(name) for log in logs["packed"]] == [
+            value if value is None else pytest.approx(value, rel=1e-4, abs=1e-6)
+            for value in (log.get(name) for log in logs["padded"])
+        ]
+    chosen_attention = tiny_llama(vocab_size=len(tokenizer))
+    chosen_attention.set_attn_implementation("eager")
+    with pytest.raises(InputError, match="cannot be packed: its attention is set to eager"):
+        trainer_for(chosen_attention, tokenizer, pairs, tmp_path / "refused", engine="packed")
+    trainer_for(chosen_attention, tokenizer, pairs, tmp_path / "padded-instead")
+    assert "runs on padded rows, slower than packed ones: its attention is set to eager" in caplog.text
+
+
 def test_token_budget_splits_batches_and_changes_no_result(model, tokenizer, tmp_path) -> None:
     pairs = chat_pairs(tmp_path, n=12)
     logs = {}

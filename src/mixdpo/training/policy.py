@@ -69,14 +69,14 @@ def choose_layout(policy: nn.Module, ref_model: nn.Module | None, args: MixDPOCo
     Raises:
         InputError: `engine: packed` and one of the models cannot be packed.
     """
-    refusals = []
     if args.engine != "padded":
-        models = [model for model in (policy, ref_model) if model is not None]
-        reasons = [prepare_packing(model, on_gpu=args.device.type == "cuda") for model in models]
-        refusals = [reason for reason in reasons if reason is not None]
-        if not refusals:
+        refusal = "torch_compile is on and would compile every packed row anew" if args.torch_compile else None
+        for model in (policy, ref_model):
+            if model is not None and refusal is None:
+                refusal = prepare_packing(model, on_gpu=args.device.type == "cuda")
+        if refusal is None:
             return pack_rows
         if args.engine == "packed":
-            raise InputError(f"the model cannot be packed: {refusals[0]}", mend="set engine to padded or auto")
-        logger.warning("the model runs on padded rows, slower than packed ones: %s", refusals[0])
+            raise InputError(f"the model cannot be packed: {refusal}", mend="set engine to padded or auto")
+        logger.warning("the model runs on padded rows, slower than packed ones: %s", refusal)
     return partial(pad_rows, pad_token_id=0)  # padding is masked out, so any id will do
