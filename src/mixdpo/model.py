@@ -32,9 +32,12 @@ class ModelSettings:
             "(small learning rates are lost in bfloat16 weights), bfloat16 under adapters"
         },
     )
-    attn_implementation: str | None = field(
-        default=None,
-        metadata={"help": "sdpa, eager, flash_attention_2 or another of transformers; null: its choice"},
+    attn_implementation: str = field(
+        default="auto",
+        metadata={
+            "help": "auto: flex_attention on a GPU and mixdpo_packed elsewhere, where the model can be packed; "
+            "mixdpo_packed everywhere; or another of transformers, such as eager, on padded rows"
+        },
     )
     load_in_4bit: bool = field(default=False, metadata={"help": "QLoRA: 4-bit NF4 base weights (needs mixdpo[gpu])"})
     trust_remote_code: bool = field(
@@ -55,7 +58,7 @@ def load_policy(settings: ModelSettings, with_adapters: bool = False) -> PreTrai
     """
     adapters = with_adapters or settings.adapter is not None
     arguments: dict[str, Any] = {"dtype": _dtype(settings, adapters), **_hub_arguments(settings)}
-    if settings.attn_implementation is not None:
+    if settings.attn_implementation != "auto":
         arguments["attn_implementation"] = settings.attn_implementation
     if settings.load_in_4bit:
         arguments["quantization_config"] = _four_bit()

@@ -2,10 +2,10 @@
 
 Registered with transformers' `AttentionInterface`, so that a model's own forward calls it. Two kernels:
 
-- `mixdpo_packed` computes each prompt and each completion by itself. Short ones (all of them up to
-  `DENSE_LENGTH` tokens) as two batched matrix products with the scores kept for the backward pass, which on a
-  CPU is several times faster than flash attention; longer ones by `scaled_dot_product_attention`, whose memory
-  does not grow with the square of the length.
+- `mixdpo_packed` computes each prompt and each completion by itself. On a CPU short ones (all of them up to
+  `DENSE_LENGTH` tokens) are two batched matrix products with the scores kept for the backward pass, several times
+  faster there than flash attention; others go through `scaled_dot_product_attention`, whose memory does not grow
+  with the square of the length.
 - `flex_attention`, transformers' own, on a GPU: one kernel over the whole row that skips blocks without any
   allowed position.
 
@@ -75,7 +75,7 @@ def packed_attention(
     if torch.is_autocast_enabled(v.device.type):
         dtype = torch.get_autocast_dtype(v.device.type)
         q, k, v = q.to(dtype), k.to(dtype), v.to(dtype)
-    if packed_layout.longest <= DENSE_LENGTH:
+    if packed_layout.longest <= DENSE_LENGTH and v.device.type == "cpu":
         out = _DenseSegments.apply(q, k, v, scale, packed_layout, sliding_window)
     else:
         out = _flash_segments(q, k, v, scale, packed_layout, sliding_window)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,7 +34,8 @@ def prepare_packing(model: nn.Module, on_gpu: bool) -> str | None:
 
     Args:
         model: a causal language model, perhaps with adapters, not yet wrapped for training.
-        on_gpu: whether it will run on a CUDA device, where FlexAttention is used.
+        on_gpu: whether it will run on a CUDA device, where FlexAttention is used unless the model was loaded with
+            ``attn_implementation="mixdpo_packed"`` or Triton is missing.
     """
     inner = causal_model(model)
     config = inner.config.get_text_config()
@@ -53,7 +55,7 @@ def prepare_packing(model: nn.Module, on_gpu: bool) -> str | None:
         inner.set_attn_implementation(before)
         return reason
     use_lean_norms(inner)
-    if on_gpu:
+    if on_gpu and before != PACKED_ATTENTION and importlib.util.find_spec("triton") is not None:
         inner.set_attn_implementation("flex_attention")
     return None
 
