@@ -31,7 +31,12 @@ CHANGES: dict[str, list[Any]] = {
     "vocabulary": [8_000, 32_000, 128_000],
     "sft": [0.0, 0.25, 0.5, 0.75, 1.0],
 }
-SETTINGS = StepSettings(loss_names=["sigmoid"], loss_weights=[1.0], loss_settings=LossSettings(), sft_weight=1.0)
+SETTINGS = StepSettings(
+    loss_names=["sigmoid"],
+    loss_weights=[1.0],
+    loss_settings=LossSettings(beta=0.1, label_smoothing=0.0),
+    sft_weight=1.0,
+)
 
 
 def made_up(pairs: int, length: float, vocabulary: int, sft: float) -> list[PairItem]:
