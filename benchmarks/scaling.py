@@ -26,10 +26,10 @@ from mixdpo.training.step import StepSettings, pair_losses
 
 BASE = {"pairs": 4, "length": 1.0, "vocabulary": 32_000, "sft": 0.0}
 CHANGES: dict[str, list[Any]] = {
-    "pairs": [1, 2, 4, 8, 16],
-    "length": [0.25, 0.5, 1.0, 2.0, 4.0],
+    "pairs": [1, 2, 4, 8],
+    "length": [0.25, 0.5, 1.0, 2.0],
     "vocabulary": [8_000, 32_000, 128_000],
-    "sft": [0.0, 0.25, 0.5, 0.75, 1.0],
+    "sft": [0.0, 0.5, 1.0],
 }
 SETTINGS = StepSettings(
     loss_names=["sigmoid"],
