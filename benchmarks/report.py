@@ -18,7 +18,7 @@ RESULTS = Path(__file__).parent / "results"
 DOCS = Path(__file__).parents[1] / "docs"
 LABELS = {
     "pairs": "pairs per step",
-    "length": "length (1: prompt 160, answers 280 and 230 tokens)",
+    "length": "length of texts (1: as in the caption)",
     "vocabulary": "vocabulary",
     "sft": "share of pairs routed to SFT",
 }
