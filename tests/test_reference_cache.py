@@ -396,11 +396,19 @@ def test_reference_then_train_runs_no_forward(capsys, caplog, tmp_path, recipe, 
 
 
 def test_cache_that_cannot_be_written(capsys, caplog, tmp_path, recipe, cache) -> None:
-    cache.parent.write_text("a file where the folder should be")
+    cache.parent.mkdir()
+    cache.write_text("a file where the folder should be")
     assert main(["train", "--config", str(recipe)]) == 0
     assert "the reference cannot be kept" in caplog.text
     assert main(["reference", "--config", str(recipe)]) == 1
     assert "could not be kept" in capsys.readouterr().err
+
+
+def test_no_cache_folder_at_all(capsys, tmp_path, recipe, cache) -> None:
+    cache.parent.write_text("a file where the folder should be")
+    assert main(["train", "--config", str(recipe)]) == 2
+    assert "cache/data: the cache folder cannot be written; set MIXDPO_CACHE to a folder" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from mixdpo.errors import InputError
+
 
 def cache_folder() -> Path:
     """Return where things are kept between runs: `$MIXDPO_CACHE`, else `$XDG_CACHE_HOME/mixdpo`, else
@@ -18,6 +20,25 @@ def cache_folder() -> Path:
     if named := os.environ.get("MIXDPO_CACHE"):
         return Path(named).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "mixdpo"
+
+
+def data_cache() -> Path:
+    """Return the folder of `cache_folder()` for rows and token ids that were read, made if it is not there.
+
+    Raises:
+        InputError: it cannot be made or written.
+    """
+    folder = cache_folder() / "data"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        writable = os.access(folder, os.W_OK | os.X_OK)
+    except OSError:
+        writable = False
+    if not writable:
+        raise InputError(
+            "the cache folder cannot be written", file=folder, mend="set MIXDPO_CACHE to a folder that can"
+        )
+    return folder
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from mixdpo.data.prompts import REASONS
 from mixdpo.data.settings import DataSettings, SourceSettings
 from mixdpo.data.sources import RawSource, open_source, quiet_datasets
 from mixdpo.errors import InputError
-from mixdpo.io import cache_folder, digest
+from mixdpo.io import data_cache, digest
 
 logger = logging.getLogger(__name__)
 
@@ -132,7 +132,6 @@ def _read(source: _Source, features: Features, settings: DataSettings) -> tuple[
         contradictions=settings.contradictions,
     )
     fingerprint = digest([source.raw.key, repr(replace(reader, tally=Tally()))])
-    (cache_folder() / "data").mkdir(parents=True, exist_ok=True)
     try:
         with quiet_datasets():
             pairs = source.raw.dataset.map(
@@ -143,7 +142,7 @@ def _read(source: _Source, features: Features, settings: DataSettings) -> tuple[
                 features=features,
                 # Always read anew (the reader counts while it reads), into a file that is replaced as a whole.
                 load_from_cache_file=False,
-                cache_file_name=str(cache_folder() / "data" / f"pairs-{fingerprint}.arrow"),
+                cache_file_name=str(data_cache() / f"pairs-{fingerprint}.arrow"),
                 new_fingerprint=fingerprint,
             )
     except RowFault as fault:

@@ -20,7 +20,7 @@ from datasets.exceptions import DatasetsError
 from mixdpo.data.faults import delimiter, diagnose, editor_rows, find_stray_type
 from mixdpo.data.messages import is_text
 from mixdpo.errors import InputError
-from mixdpo.io import cache_folder, digest
+from mixdpo.io import data_cache, digest
 
 FORMATS: Final[dict[str, str]] = {
     ".parquet": "parquet",
@@ -134,7 +134,7 @@ def _open_files(name: str, files: Sequence[Path], split: str) -> RawSource:
     kinds = sorted({FORMATS[ending] for ending in endings.values() if ending})
     if len(kinds) > 1:
         raise InputError(f"files of several formats ({', '.join(kinds)})", file=name, mend="name one format by a glob")
-    kind, key = kinds[0], _content_key(files)
+    kind, key, cache = kinds[0], _content_key(files), data_cache()
     try:
         with quiet_datasets():
             dataset = datasets.load_dataset(
@@ -142,7 +142,7 @@ def _open_files(name: str, files: Sequence[Path], split: str) -> RawSource:
                 data_files={"train": [glob.escape(str(file.absolute())) for file in files]},
                 split="train",
                 # The library's own key is path and time; a changed file of the same time would give stale rows.
-                cache_dir=str(cache_folder() / "data" / key),
+                cache_dir=str(cache / key),
                 **_reader_options(kind, files[0]),
             )
             dataset.data.table.validate(full=True)  # not every reader minds what is not UTF-8

@@ -33,7 +33,7 @@ from transformers import PreTrainedTokenizerBase
 from mixdpo.data.render import ChatRenderer, Ids, Rendered, Renderer, TextRenderer, shared_length
 from mixdpo.data.token_report import COUNTS, DROPS, TokenReport, length_statistics
 from mixdpo.errors import InputError
-from mixdpo.io import cache_folder, digest
+from mixdpo.io import data_cache, digest
 
 PAIRS_PER_PROCESS: Final = 2000
 """So many pairs make up for starting a process."""
@@ -95,8 +95,7 @@ def tokenize_pairs(
     )
     processes = settings.num_proc or min(_cores(), len(dataset) // PAIRS_PER_PROCESS)
     key = _cache_key(dataset, tokenizer, settings)
-    file = cache_folder() / "data" / f"tokens-{key}.arrow"
-    file.parent.mkdir(parents=True, exist_ok=True)
+    file = data_cache() / f"tokens-{key}.arrow"
 
     def tokenize(reuse: bool) -> Dataset:
         return dataset.map(
