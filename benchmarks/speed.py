@@ -1,6 +1,6 @@
 """Seconds per pair and peak memory of whole training runs, against TRL in the same process and in turn.
 
-    python benchmarks/speed.py PAIRS.parquet [--pairs 12] [--repeats 5] [--model smollm2|llama-1b]
+    python benchmarks/speed.py PAIRS.parquet [--pairs 12] [--repeats 5] [--model smollm2|llama-1b] [--arms ARM ...]
 
 Model loading is left out, the reference pass is included. Time: every arm once, then every arm again, medians.
 Peak memory: every arm once in a process of its own. PAIRS has prompt, chosen, rejected as messages, and scores.
@@ -37,6 +37,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=12)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--model", choices=SETTINGS, default="smollm2")
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS), metavar="ARM")
     parser.add_argument("--memory-of", choices=ARMS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     setting = SETTINGS[options.model](options.data, options.pairs)
@@ -46,15 +47,15 @@ def main() -> None:
         return
 
     memory = {}
-    for name in ARMS:
-        command = [sys.executable, __file__, *sys.argv[1:], "--memory-of", name]
+    for name in options.arms:
+        command = [sys.executable, __file__, *sys.argv[1:], f"--memory-of={name}"]
         result = subprocess.run(command, capture_output=True, text=True, check=True)
         memory[name] = json.loads(result.stdout.splitlines()[-1])
         print(f"{name}: peak {memory[name] / 1e9:.2f} GB", flush=True)
-    seconds: dict[str, list[float]] = {name: [] for name in ARMS}
+    seconds: dict[str, list[float]] = {name: [] for name in options.arms}
     for repeat in range(options.repeats):
-        for name, arm in ARMS.items():
-            seconds[name].append(arm(setting) / len(setting.pairs))
+        for name in options.arms:
+            seconds[name].append(ARMS[name](setting) / len(setting.pairs))
             print(f"{repeat + 1}/{options.repeats} {name}: {seconds[name][-1]:.3f} s/pair", flush=True)
     record = {
         **conditions(),
