@@ -21,7 +21,7 @@ from mixdpo.engine import (
 )
 from mixdpo.engine import attention as attention_module
 from mixdpo.engine.attention import UnsupportedAttention, packed_attention, visible
-from mixdpo.engine.head import target_logprobs
+from mixdpo.engine.head import target_scores
 from mixdpo.engine.norms import LeanNorm, _RMSNorm, use_lean_norms
 from tiny import VOCABULARY, plain_logprob, tiny_llama
 
@@ -271,7 +271,7 @@ def test_head_equals_log_softmax(bias, vocabulary, monkeypatch) -> None:
     hidden = torch.randn(21, 16, requires_grad=True)
     target = torch.randint(0, vocabulary, (21,))
     expected = head(hidden).log_softmax(-1).gather(1, target[:, None])[:, 0]
-    ours = target_logprobs(head, head.forward, hidden, target)
+    ours = target_scores(head, head.forward, hidden, target)[:, 0]
     torch.testing.assert_close(ours, expected)
     weight = torch.randn(21)
     inputs = (hidden, *head.parameters())

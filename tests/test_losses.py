@@ -1,15 +1,48 @@
-"""Losses against hand maths and against scipy."""
+"""Losses against their equations written out in numpy, by gradcheck, and at their limits."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
 import pytest
 import torch
-from scipy.special import log_expit
+from scipy.special import expit, log_expit
 
-from mixdpo.losses import LOSSES, LossSettings, PairLogprobs, combined_loss, dpo, needs_reference, sft
+from mixdpo.losses import LOSSES, LossSettings, PairLogprobs, Running, combined_loss, dpo, needs, statistics
+from mixdpo.losses.batchwise import kept_weight
+
+SETTINGS = LossSettings(
+    beta=0.15, label_smoothing=0.1, simpo_gamma=0.3, cpo_alpha=0.7, rpo_alpha=0.4, slic_delta=2.0, slic_lambda=0.3,
+    r_dpo_alpha=0.05, dpop_lambda=5.0, cal_dpo_weight=0.5, odpo_alpha=0.8, soft_threshold=0.5, soft_width=0.4,
+    beta_dpo_alpha=0.6, beta_dpo_keep=1.0, alpha_dpo_alpha=0.2, discopop_tau=0.5, desirable_weight=1.3,
+    undesirable_weight=0.6,
+)  # fmt: skip
+RUNNING = Running(torch.tensor(0.3, dtype=torch.float64), torch.tensor(1.7, dtype=torch.float64))
+B = 7
+
+
+def values(seed: int = 0) -> dict[str, np.ndarray]:
+    """Random log-probabilities as a trained policy has them, lengths and margins, float64."""
+    rng = np.random.default_rng(seed)
+    tokens = rng.integers(3, 40, size=(2, B)).astype(float)
+    ref = -rng.uniform(0.5, 2.0, size=(2, B)) * tokens
+    policy = ref + rng.normal(0, 3, size=(2, B))
+    return {
+        "w": np.minimum(policy[0], -0.1), "l": np.minimum(policy[1], -0.1), "rw": ref[0], "rl": ref[1],
+        "nw": tokens[0], "nl": tokens[1], "np": rng.integers(1, 20, size=B).astype(float),
+        "m": np.array([0.0, -1.0, 0.5, 1.0, 2.0, 0.3, 4.0]), "mis": rng.normal(0.4, 1, size=(B, 2)),
+    }  # fmt: skip
+
+
+def as_pairs(v: dict[str, np.ndarray], **tensors) -> PairLogprobs:
+    t = {name: torch.as_tensor(value, dtype=torch.float64) for name, value in v.items()}
+    pairs = PairLogprobs(
+        t["w"], t["l"], t["rw"], t["rl"], t["nw"], t["nl"], prompt_tokens=t["np"], margin=t["m"],
+        mismatched_log_ratio=t["mis"],
+    )  # fmt: skip
+    return dataclasses.replace(pairs, **tensors)
 
 
 def pairs(chosen, rejected, ref_chosen, ref_rejected, tokens=10.0) -> PairLogprobs:
@@ -18,10 +51,125 @@ def pairs(chosen, rejected, ref_chosen, ref_rejected, tokens=10.0) -> PairLogpro
     return PairLogprobs(*tensors, count, count)
 
 
-def test_dpo_of_an_untrained_policy_is_ln_2() -> None:
-    p = pairs([-10.0], [-20.0], [-10.0], [-20.0])
-    for eps in (0.0, 0.1, 0.4):
-        assert dpo(p, beta=0.7, label_smoothing=eps).item() == pytest.approx(math.log(2))
+def log_loss(z, eps=0.0):
+    return -(1 - eps) * log_expit(z) - eps * log_expit(-z)
+
+
+def formulas(v, s=SETTINGS) -> dict[str, np.ndarray]:
+    """Every loss as its publication prints it; nothing here comes from the package."""
+    a, b = v["w"] - v["rw"], v["l"] - v["rl"]  # log-ratios of chosen and rejected
+    h, beta, eps = a - b, s.beta, s.label_smoothing
+    am, bm = a / v["nw"], b / v["nl"]
+    pw, pl = v["w"] / v["nw"], v["l"] / v["nl"]
+    nll = -pw
+    mean, deviation = float(RUNNING.mean), float(RUNNING.deviation)
+    odds = np.log(np.exp(pw) / (1 - np.exp(pw))) - np.log(np.exp(pl) / (1 - np.exp(pl)))
+    trust = expit((v["m"] - s.soft_threshold) / s.soft_width)
+    z0 = max(0.0, v["mis"].mean())
+    q = expit(beta * h)
+    batch_beta = max(1e-3, beta * (1 + s.beta_dpo_alpha * (np.mean(beta * h) - mean)))
+    pair_beta = np.maximum(1e-3, beta * (1 + s.beta_dpo_alpha * (h - mean)))
+    standardised = (am - bm - mean) / deviation
+    blend = expit(beta * h / s.discopop_tau)
+    return {
+        "sigmoid": log_loss(beta * h, eps),
+        "robust": ((1 - eps) * -log_expit(beta * h) + eps * log_expit(-beta * h)) / (1 - 2 * eps),
+        "hinge": np.maximum(0, 1 - beta * h),
+        "ipo": (am - bm - 1 / (2 * beta)) ** 2,
+        "ipo_sum": (h - 1 / (2 * beta)) ** 2,
+        "sigmoid_norm": log_loss(beta * (am - bm)),
+        "r_dpo": log_loss(beta * h + s.r_dpo_alpha * (v["nw"] - v["nl"])),
+        "dpop": log_loss(beta * (h - s.dpop_lambda * np.maximum(0, v["rw"] - v["w"]))),
+        "cal_dpo": log_loss(h) + s.cal_dpo_weight * ((a - 0.5 / beta) ** 2 + (b + 0.5 / beta) ** 2),
+        "rpo": log_loss(beta * h, eps) + s.rpo_alpha * nll,
+        "exo_pair": q * np.log(q / (1 - eps)) + (1 - q) * np.log((1 - q) / eps),
+        "discopop": (1 - blend) * log_loss(beta * h) + blend * np.exp(-beta * h),
+        "nca_pair": -log_expit(beta * a) - 0.5 * log_expit(-beta * a) - 0.5 * log_expit(-beta * b),
+        "bco_pair": -log_expit(beta * a) - log_expit(-beta * b),
+        "bco": -log_expit(beta * a - mean) - log_expit(-(beta * b - mean)),
+        "sppo_hard": (a - 0.5 / beta) ** 2 + (b + 0.5 / beta) ** 2,
+        "apo_zero": 1 - expit(beta * a) + expit(beta * b),
+        "apo_down": expit(beta * a) + 1 - expit(beta * h),
+        "kto": 0.5
+        * (s.desirable_weight * (1 - expit(beta * (a - z0))) + s.undesirable_weight * (1 - expit(beta * (z0 - b)))),
+        "odpo": log_loss(beta * h - s.odpo_alpha * np.log(np.maximum(v["m"], 1e-6))),
+        "margin_weighted": trust * log_loss(beta * h, eps),
+        "soft_routed": trust * log_loss(beta * h, eps) + (1 - trust) * nll,
+        "aot": log_loss(beta * (np.sort(v["w"] - v["l"]) - np.sort(v["rw"] - v["rl"])), eps),
+        "aot_unpaired": log_loss(beta * (np.sort(a) - np.sort(b)), eps),
+        "beta_dpo": log_loss(batch_beta * h),
+        "beta_dpo_paper": log_loss(pair_beta * h),
+        "alpha_dpo": log_loss(beta * (pw - pl - s.alpha_dpo_alpha * standardised) - s.simpo_gamma),
+        "slic": np.maximum(0, s.slic_delta - v["w"] + v["l"]) + s.slic_lambda * nll,
+        "cpo": log_loss(beta * (v["w"] - v["l"]), eps) + s.cpo_alpha * nll,
+        "simpo": log_loss(beta * (pw - pl) - s.simpo_gamma, eps),
+        "orpo": nll - beta * log_expit(odds),
+        "sft": nll,
+        "sft_rejected": -pl,
+        "sft_both": (nll - pl) / 2,
+        "simpo_paper": log_loss(beta * (h - s.simpo_gamma), eps),
+        "rpo_paper": log_loss(h) - s.rpo_alpha * v["w"] / (v["np"] + v["nw"]),
+    }
+
+
+def loss_of(name: str, p: PairLogprobs, settings: LossSettings = SETTINGS) -> torch.Tensor:
+    return combined_loss(p, [name], [1.0], settings, {name: RUNNING})
+
+
+def test_every_loss_has_a_formula_here() -> None:
+    assert set(formulas(values())) == set(LOSSES)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("name", sorted(LOSSES))
+def test_values_against_numpy(name: str, seed: int) -> None:
+    v = values(seed)
+    np.testing.assert_allclose(loss_of(name, as_pairs(v)).numpy(), formulas(v)[name], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", sorted(LOSSES))
+def test_gradients(name: str) -> None:
+    v = values()
+    inputs = [torch.tensor(v[side], requires_grad=True) for side in ("w", "l")]
+    if name in ("beta_dpo", "beta_dpo_paper", "alpha_dpo"):
+        # The adaptive part has no gradient: with its strength at 0 the rest must be exact.
+        settings = dataclasses.replace(SETTINGS, beta_dpo_alpha=0.0, alpha_dpo_alpha=0.0)
+    else:
+        settings = SETTINGS
+    assert torch.autograd.gradcheck(lambda w, z: loss_of(name, as_pairs(v, chosen=w, rejected=z), settings), inputs)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", sorted(LOSSES))
+def test_limits_are_finite(name: str, dtype: torch.dtype) -> None:
+    """Very long answers, certain ones, equal ones, and a beta next to zero: finite values and gradients."""
+    sides = torch.tensor([[-3e4, -1e-4, -20.0, -3000.0], [-1e-4, -3e4, -20.0, -1.0]], dtype=dtype).requires_grad_()
+    ref = torch.tensor([[-2.9e4, -1.0, -20.0, -1.0], [-1.0, -2.9e4, -20.0, -3000.0]], dtype=dtype)
+    count = torch.tensor([20000.0, 1.0, 10.0, 800.0], dtype=dtype)
+    margin = torch.tensor([0.0, -3.0, 1.0, 9.0], dtype=dtype)
+    p = PairLogprobs(
+        *sides, *ref, count, count.flip(0), prompt_tokens=count, margin=margin,
+        mismatched_log_ratio=torch.full((4, 2), -50.0, dtype=dtype),
+    )  # fmt: skip
+    for beta in (1e-6, 0.1, 10.0):
+        loss = loss_of(name, p, dataclasses.replace(SETTINGS, beta=beta, beta_dpo_keep=0.8))
+        assert loss.isfinite().all(), beta
+        (gradient,) = torch.autograd.grad(loss.sum(), sides)
+        assert gradient.isfinite().all(), beta
+
+
+@pytest.mark.parametrize("name", sorted(LOSSES))
+def test_declarations(name: str) -> None:
+    """What a loss says it reads is what turns it into NaN when it is missing."""
+    loss, full, missing = LOSSES[name], as_pairs(values()), torch.full((B,), torch.nan, dtype=torch.float64)
+    assert not loss_of(name, full).isnan().any()
+    no_reference = dataclasses.replace(full, ref_chosen=missing, ref_rejected=missing)
+    assert bool(loss_of(name, no_reference).isnan().any()) == loss.reference
+    assert bool(loss_of(name, dataclasses.replace(full, margin=missing)).isnan().any()) == loss.margin
+    other = dataclasses.replace(full, mismatched_log_ratio=missing[:, None].expand(B, 2))
+    assert bool(loss_of(name, other).isnan().any()) == loss.mismatched
+    alone = torch.cat([loss_of(name, full.select(torch.tensor([b]))) for b in range(B)])
+    assert torch.allclose(alone, loss_of(name, full)) == (not loss.whole_batch or name == "beta_dpo_paper")
 
 
 def test_dpo_by_hand() -> None:
@@ -30,15 +178,8 @@ def test_dpo_by_hand() -> None:
     assert dpo(p, beta=0.1, label_smoothing=0.0).item() == pytest.approx(0.3132617, abs=1e-6)
     # 0.9 * 0.31326 + 0.1 * 1.31326
     assert dpo(p, beta=0.1, label_smoothing=0.1).item() == pytest.approx(0.4132617, abs=1e-6)
-
-
-def test_dpo_against_scipy_and_its_minimum_under_smoothing() -> None:
-    rng = np.random.default_rng(0)
-    values = rng.normal(-50, 20, size=(4, 100))
-    h = values[0] - values[2] - values[1] + values[3]
-    expected = -0.9 * log_expit(0.3 * h) - 0.1 * log_expit(-0.3 * h)
-    actual = dpo(pairs(*values), beta=0.3, label_smoothing=0.1)
-    np.testing.assert_allclose(actual.numpy(), expected, rtol=1e-12)
+    for eps in (0.0, 0.1, 0.4):
+        assert dpo(p.at_reference(), beta=0.7, label_smoothing=eps).item() == pytest.approx(math.log(2))
     # The paper's note: with eps = 0.1 the loss is least at beta h = ln 9.
     grid = np.linspace(0, 5, 5001)
     zero = np.zeros_like(grid)
@@ -46,42 +187,44 @@ def test_dpo_against_scipy_and_its_minimum_under_smoothing() -> None:
     assert grid[int(losses.argmin())] == pytest.approx(math.log(9), abs=2e-3)
 
 
-def test_sft_is_the_token_mean_of_the_chosen_answer() -> None:
-    p = pairs([-30.0, -8.0], [math.nan, math.nan], [math.nan, math.nan], [math.nan, math.nan], tokens=4)
-    assert sft(p).tolist() == [7.5, 2.0]
+def test_combined_loss_is_the_weighted_sum_times_confidence() -> None:
+    v = values()
+    expected = 1.5 * formulas(v)["sigmoid"] + 0.25 * formulas(v)["sft"]
+    total = combined_loss(as_pairs(v), ["sigmoid", "sft"], [1.5, 0.25], SETTINGS)
+    np.testing.assert_allclose(total.numpy(), expected)
+    confidence = torch.linspace(0.1, 0.9, B, dtype=torch.float64)
+    weighed = combined_loss(as_pairs(v, confidence=confidence), ["sigmoid", "sft"], [1.5, 0.25], SETTINGS)
+    np.testing.assert_allclose(weighed.numpy(), expected * confidence.numpy())
+    assert needs(["sft", "sigmoid"], "reference")
+    assert not needs(["sft", "simpo"], "reference")
 
 
-@pytest.mark.parametrize("name", sorted(LOSSES))
-def test_gradients_and_extremes(name: str) -> None:
-    settings = LossSettings(beta=0.1, label_smoothing=0.1)
-    raw = torch.tensor([-20.0, -3000.0, -1.0], dtype=torch.float64, requires_grad=True)
-    other = torch.tensor([-25.0, -1.0, -3000.0], dtype=torch.float64, requires_grad=True)
-    constant = torch.full((3,), -22.0, dtype=torch.float64)
-    count = torch.full((3,), 5.0, dtype=torch.float64)
-
-    def loss(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        return combined_loss(PairLogprobs(a, b, constant, constant, count, count), [name], [1.0], settings)
-
-    assert torch.autograd.gradcheck(loss, (raw, other))
-    assert torch.isfinite(loss(raw, other)).all()
-    assert loss(raw, other).shape == (3,)
+def test_soft_routing_becomes_the_switch() -> None:
+    v = values()
+    sharp = loss_of("soft_routed", as_pairs(v), dataclasses.replace(SETTINGS, soft_width=1e-4, soft_threshold=0.4))
+    expected = np.where(v["m"] < 0.4, formulas(v)["sft"], formulas(v)["sigmoid"])
+    np.testing.assert_allclose(sharp.numpy(), expected, rtol=1e-6)
 
 
-def test_registry_declares_what_a_loss_reads() -> None:
-    settings = LossSettings(beta=0.1, label_smoothing=0.0)
-    nothing = [math.nan]
-    for name, loss in LOSSES.items():
-        value = combined_loss(pairs([-3.0], [-4.0], nothing, nothing), [name], [1.0], settings)
-        assert bool(value.isnan()) == loss.needs_reference, name
-        if loss.value_at_reference is not None:
-            at_reference = combined_loss(pairs([-3.0], [-4.0], [-3.0], [-4.0]), [name], [1.0], settings)
-            assert at_reference.item() == pytest.approx(loss.value_at_reference)
-    assert needs_reference(["sft", "sigmoid"])
-    assert not needs_reference(["sft"])
+def test_beta_dpo_keeps_typical_pairs_and_the_mean_is_theirs() -> None:
+    torch.manual_seed(0)
+    gap = torch.tensor([0.3, 0.2, 0.4, 0.3, 50.0])
+    running = Running(torch.tensor(0.3), torch.tensor(0.5))
+    weights = torch.stack([kept_weight(gap, running, 0.8) for _ in range(200)])
+    assert (weights.sum(1) - 5).abs().max() < 1e-5
+    assert set(weights.unique().tolist()) == {0.0, 1.25}
+    assert (weights[:, 4] == 0).all(), "an outlier of a hundred deviations is not drawn before four typical pairs"
+    torch.manual_seed(1)
+    even = torch.stack([kept_weight(torch.full((5,), 0.3), running, 0.8) for _ in range(2000)])
+    # Equally typical pairs are left out equally often: 400 of 2,000 each, standard deviation 18.
+    assert ((even == 0).sum(0) - 400).abs().max() < 80
 
 
-def test_combined_loss_is_the_weighted_sum() -> None:
-    settings = LossSettings(beta=0.2, label_smoothing=0.0)
-    p = pairs([-5.0, -6.0], [-20.0, -3.0], [-10.0, -6.5], [-15.0, -2.0])
-    expected = 1.5 * dpo(p, beta=0.2, label_smoothing=0.0) + 0.25 * sft(p)
-    torch.testing.assert_close(combined_loss(p, ["sigmoid", "sft"], [1.5, 0.25], settings), expected)
+def test_statistics_are_those_the_losses_declare() -> None:
+    v = values()
+    found = statistics(as_pairs(v), ["sigmoid", "bco", "beta_dpo", "alpha_dpo"], SETTINGS)
+    a, b = v["w"] - v["rw"], v["l"] - v["rl"]
+    np.testing.assert_allclose(found.pop("bco").numpy(), SETTINGS.beta * (a + b) / 2)
+    np.testing.assert_allclose(found.pop("beta_dpo").numpy(), SETTINGS.beta * (a - b))
+    np.testing.assert_allclose(found.pop("alpha_dpo").numpy(), a / v["nw"] - b / v["nl"])
+    assert not found

@@ -68,7 +68,8 @@ def run_both(model, tokenizer, pairs: Dataset, tmp_path: Path, **changes):
     theirs.train()
     ours = MixDPOTrainer(
         copy.deepcopy(model),
-        args=MixDPOConfig(**settings(tmp_path / "ours", **changes)),
+        # Micro-batches of the same pairs, for losses that compare the pairs of one.
+        args=MixDPOConfig(**settings(tmp_path / "ours", **changes), length_window=1),
         train_dataset=pairs,
         plan=make_plan(pairs, "dpo", order="as_is"),
         processing_class=tokenizer,
@@ -103,6 +104,37 @@ def test_tiny_llama_run_equals_trl(tokenizer, tmp_path, precompute: bool) -> Non
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "model")  # TRL loads its live reference from there
     result = run_both(model, tokenizer, pairs, tmp_path, precompute_ref_log_probs=precompute)
     assert_same_run(*result, steps=4)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"loss_type": "hinge"},
+        {"loss_type": "ipo"},
+        {"loss_type": "exo_pair", "label_smoothing": 0.1},
+        {"loss_type": "nca_pair"},
+        {"loss_type": "robust", "label_smoothing": 0.1},
+        {"loss_type": "bco_pair"},
+        {"loss_type": "sppo_hard"},
+        {"loss_type": "aot"},
+        {"loss_type": "aot_unpaired"},
+        {"loss_type": "apo_zero"},
+        {"loss_type": "apo_down"},
+        {"loss_type": "discopop"},
+        {"loss_type": "sigmoid_norm"},
+        {"loss_type": ["sigmoid", "hinge"], "loss_weights": [0.7, 0.3]},
+        {"f_divergence_type": "js_divergence"},
+        {"ld_alpha": 0.4},
+        {"use_weighting": True},
+    ],
+    ids=str,
+)
+def test_every_loss_of_trl(tokenizer, tmp_path, changes: dict) -> None:
+    pairs = chat_pairs(tmp_path)
+    tiny_llama(vocab_size=len(tokenizer)).save_pretrained(tmp_path / "model")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
+    result = run_both(model, tokenizer, pairs, tmp_path, max_steps=2, learning_rate=1e-3, **changes)
+    assert_same_run(*result, steps=2)
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 from peft import LoraConfig
+from transformers import TrainingArguments
 
 from mixdpo.data import DataSettings
 from mixdpo.errors import InputError
@@ -105,10 +106,11 @@ def _plan_settings(values: Mapping[str, Any], file: str | None) -> tuple[PlanSet
 
 
 def setting_lines(cls: type[Any], section: str, own_only: bool = False) -> list[str]:
-    """Return one line per field of a settings dataclass: key, help and default; `own_only`: not the inherited ones."""
+    """Return one line per field of a settings dataclass: key, help and default; `own_only`: none of transformers'."""
     lines = []
+    inherited = {f.name for f in fields(TrainingArguments)} - set(cls.__annotations__)
     for f in fields(cls):
-        if not f.init or (own_only and f.name not in cls.__annotations__):
+        if not f.init or (own_only and f.name in inherited):
             continue
         if f.default is MISSING and f.default_factory is MISSING:
             default = "required"

@@ -13,7 +13,6 @@ from datasets import Dataset
 from mixdpo.data import DataSettings, LoadReport, load_pairs_with_report
 from mixdpo.difficulty import score
 from mixdpo.errors import InputError, RunError
-from mixdpo.losses import needs_reference
 from mixdpo.model import load_policy, load_tokenizer
 from mixdpo.plan import Plan, PlanSettings, make_plan
 from mixdpo.recipe import Recipe
@@ -106,7 +105,7 @@ def reference_from_recipe(recipe: Recipe) -> dict[str, CacheUse]:
 
 def _check_reads_cache(args: MixDPOConfig) -> None:
     for wrong, problem in (
-        (not needs_reference(args.loss_names), f"no loss of loss_type {args.loss_type!r} reads a reference"),
+        (not args.reads_reference, f"no loss of loss_type {args.loss_type!r} reads a reference"),
         (not args.precompute_ref_log_probs, "precompute_ref_log_probs is false, so training runs a live reference"),
         (not args.reference_cache, "reference_cache is false, so training would not read what is computed"),
     ):

@@ -4,18 +4,20 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from mixdpo.engine.packed import pack_rows, packed_logprobs
-from mixdpo.engine.padded import pad_rows, padded_logprobs
+from mixdpo.engine.packed import pack_rows, packed_scores
+from mixdpo.engine.padded import pad_rows, padded_scores
 from mixdpo.engine.precision import disable_dropout, hardware_has_bf16
-from mixdpo.engine.rows import PackedRows, PaddedRows, PromptGroup, to_device
+from mixdpo.engine.rows import CompletionScores, PackedRows, PaddedRows, PromptGroup, to_device
 from mixdpo.engine.support import prepare_packing
 from mixdpo.engine.wrappers import without_wrappers
 
 __all__ = [
+    "CompletionScores",
     "PackedRows",
     "PaddedRows",
     "PromptGroup",
     "completion_logprobs",
+    "completion_scores",
     "disable_dropout",
     "hardware_has_bf16",
     "pack_rows",
@@ -26,8 +28,13 @@ __all__ = [
 ]
 
 
+def completion_scores(model: nn.Module, rows: PackedRows | PaddedRows, alignment: bool = False) -> CompletionScores:
+    """Return the log-probability of every completion, and with `alignment` how well it fits the policy."""
+    if "layout" in rows:
+        return packed_scores(model, cast(PackedRows, rows), alignment)
+    return padded_scores(model, rows, alignment)
+
+
 def completion_logprobs(model: nn.Module, rows: PackedRows | PaddedRows) -> Tensor:
     """Return log pi(completion | prompt) of every completion: float32, shape (completions,), in nats."""
-    if "layout" in rows:
-        return packed_logprobs(model, cast(PackedRows, rows))
-    return padded_logprobs(model, rows)
+    return completion_scores(model, rows).logprob

@@ -25,8 +25,30 @@ _LEAST_WIDTH = 256
 _TOKENS_PER_CALL = 1024
 
 
-def target_logprobs(head: nn.Module, forward: Callable[[Tensor], Tensor], hidden: Tensor, target: Tensor) -> Tensor:
-    """Return log softmax(head(hidden))[target].
+def scores_of_logits(logits: Tensor, target: Tensor, alignment: bool) -> Tensor:
+    """Return log softmax(logits)[target], and with `alignment` beside it that minus log sum_v softmax(logits)_v^2.
+
+    Args:
+        logits: float, shape (N, V).
+        target: int64, shape (N,).
+        alignment: whether to add the second column, which has no gradient.
+
+    Returns:
+        float32, shape (N, 1), with `alignment` (N, 2), in nats.
+    """
+    logits = logits.float()
+    logprob_N = -F.cross_entropy(logits, target, reduction="none")
+    if not alignment:
+        return logprob_N[:, None]
+    with torch.no_grad():
+        log_sum_of_squares_N = (2 * logits).logsumexp(1) - 2 * logits.logsumexp(1)
+    return torch.stack([logprob_N, logprob_N.detach() - log_sum_of_squares_N], dim=1)
+
+
+def target_scores(
+    head: nn.Module, forward: Callable[[Tensor], Tensor], hidden: Tensor, target: Tensor, alignment: bool = False
+) -> Tensor:
+    """Return `scores_of_logits` of head(hidden).
 
     Args:
         head: the language-model head. A plain `nn.Linear` without bias is computed in tiles of the vocabulary;
@@ -34,17 +56,15 @@ def target_logprobs(head: nn.Module, forward: Callable[[Tensor], Tensor], hidden
         forward: the head's own forward.
         hidden: float, shape (N, E).
         target: int64, shape (N,).
-
-    Returns:
-        float32, shape (N,), in nats.
+        alignment: whether to add the column without gradient.
     """
     if type(head) is nn.Linear and head.bias is None:
         device = hidden.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else head.weight.dtype
-        return _TiledLogprobs.apply(hidden, head.weight, target, dtype)
+        return _TiledScores.apply(hidden, head.weight, target, dtype, alignment)
 
     def score(hidden: Tensor, target: Tensor) -> Tensor:
-        return -F.cross_entropy(forward(hidden).float(), target, reduction="none")
+        return scores_of_logits(forward(hidden), target, alignment)
 
     parts = [
         checkpoint(score, h, t, use_reentrant=False) if torch.is_grad_enabled() else score(h, t)
@@ -58,36 +78,46 @@ def _tile_width(tokens: int, vocabulary: int, device: torch.device) -> int:
     return min(vocabulary, max(_LEAST_WIDTH, elements // max(tokens, 1) // 64 * 64))
 
 
-class _TiledLogprobs(torch.autograd.Function):
-    """hidden (N, E), weight (V, E), target (N,) -> float32 (N,); products in `dtype`, sums in float32."""
+class _TiledScores(torch.autograd.Function):
+    """hidden (N, E), weight (V, E), target (N,) -> float32 (N, 1 or 2); products in `dtype`, sums in float32."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, hidden: Tensor, weight: Tensor, target: Tensor, dtype: torch.dtype) -> Tensor:
+    def forward(
+        ctx: FunctionCtx, hidden: Tensor, weight: Tensor, target: Tensor, dtype: torch.dtype, alignment: bool
+    ) -> Tensor:
         hidden_NE = hidden.to(dtype)
         N, V = len(hidden), len(weight)
         width = _tile_width(N, V, hidden.device)
         largest_N1 = hidden.new_full((N, 1), -torch.inf, dtype=torch.float32)
         sum_N1 = torch.zeros_like(largest_N1)
+        squares_N1 = torch.zeros_like(largest_N1)
         buffer = hidden.new_empty((N, width), dtype=torch.float32)
         for start in range(0, V, width):
             tile_WE = weight[start : start + width].to(dtype)
             logits_NW = buffer[:, : len(tile_WE)].copy_(hidden_NE @ tile_WE.t())
             new_largest_N1 = torch.maximum(largest_N1, logits_NW.amax(1, keepdim=True))
-            sum_N1.mul_(largest_N1.sub_(new_largest_N1).exp_())
-            sum_N1.add_(logits_NW.sub_(new_largest_N1).exp_().sum(1, keepdim=True))
+            scale_N1 = largest_N1.sub_(new_largest_N1).exp_()
+            exponentials_NW = logits_NW.sub_(new_largest_N1).exp_()
+            sum_N1.mul_(scale_N1).add_(exponentials_NW.sum(1, keepdim=True))
+            if alignment:
+                squares_N1.mul_(scale_N1.square_()).add_(exponentials_NW.square_().sum(1, keepdim=True))
             largest_N1 = new_largest_N1
-        logsumexp_N1 = sum_N1.log_().add_(largest_N1)
+        logsumexp_N1 = sum_N1.log().add_(largest_N1)
         # The target's logit is not rounded to `dtype`, unlike those that only enter the sum.
         target_logit_N = (hidden_NE.float() * weight[target].to(dtype).float()).sum(1)
         ctx.save_for_backward(hidden_NE, weight, target, logsumexp_N1)
         ctx.input_dtype = hidden.dtype  # type: ignore[attr-defined]
-        return target_logit_N - logsumexp_N1[:, 0]
+        logprob_N = target_logit_N - logsumexp_N1[:, 0]
+        if not alignment:
+            return logprob_N[:, None]
+        return torch.stack([logprob_N, logprob_N - squares_N1[:, 0].log() + 2 * sum_N1[:, 0].log()], dim=1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         # d logprob / d logits = onehot(target) - softmax: the softmax part tile by tile, the onehot part at the end.
         hidden_NE, weight, target, logsumexp_N1 = ctx.saved_tensors
+        grad = grad[:, 0]  # the second column has none
         dtype = hidden_NE.dtype
         N, V = len(hidden_NE), len(weight)
         width = _tile_width(N, V, weight.device)
@@ -104,4 +134,4 @@ class _TiledLogprobs(torch.autograd.Function):
         grad_hidden.add_(weight[target].to(dtype)).mul_(grad[:, None])
         if grad_weight is not None:
             grad_weight.neg_().index_add_(0, target, scaled_NE.to(weight.dtype))
-        return grad_hidden.to(ctx.input_dtype), grad_weight, None, None
+        return grad_hidden.to(ctx.input_dtype), grad_weight, None, None, None

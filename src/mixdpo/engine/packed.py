@@ -15,8 +15,15 @@ import torch
 from torch import Tensor, nn
 
 from mixdpo.engine.attention import attention_mask_for
-from mixdpo.engine.head import target_logprobs
-from mixdpo.engine.rows import Group, PackedLayout, PackedRows, PromptGroup
+from mixdpo.engine.head import target_scores
+from mixdpo.engine.rows import (
+    CompletionScores,
+    Group,
+    PackedLayout,
+    PackedRows,
+    PromptGroup,
+    shared_lengths,
+)
 from mixdpo.engine.wrappers import without_wrappers
 
 
@@ -46,23 +53,21 @@ def pack_rows(groups: Sequence[PromptGroup]) -> PackedRows:
         position_ids=torch.tensor([positions]),
         source=torch.tensor(sources, dtype=torch.int64),
         target=torch.tensor(targets, dtype=torch.int64),
-        layout=PackedLayout(tuple(placed), tuple(scored)),
+        layout=PackedLayout(tuple(placed), tuple(scored), tuple(shared_lengths(groups))),
     )
 
 
-def packed_logprobs(model: nn.Module, rows: PackedRows) -> Tensor:
-    """Return log pi(completion | prompt) of every completion, summed over its tokens.
+def packed_scores(model: nn.Module, rows: PackedRows, alignment: bool = False) -> CompletionScores:
+    """Return the scores of every completion. Differentiable unless grad mode is off.
 
     Args:
         model: a causal language model that `prepare_packing` accepted, possibly wrapped by DDP, FSDP or peft.
         rows: from `pack_rows`, on the model's device.
-
-    Returns:
-        float32, shape (number of completions,), in nats. Differentiable unless grad mode is off.
+        alignment: whether to compute `CompletionScores.alignment`, one more exponential per logit.
     """
     layout = rows["layout"]
-    with _head_scores_targets(model, rows):
-        logprobs_N = model(
+    with _head_scores_targets(model, rows, alignment):
+        scores_N1 = model(
             input_ids=rows["input_ids"],
             position_ids=rows["position_ids"],
             attention_mask=attention_mask_for(without_wrappers(model), rows["input_ids"], layout),
@@ -70,12 +75,19 @@ def packed_logprobs(model: nn.Module, rows: PackedRows) -> Tensor:
             use_cache=False,
         ).logits[0]
     # Summed slice by slice: the order of additions, and so the result, is the same on every run and device.
-    return torch.stack([part.sum() for part in logprobs_N.split(layout.scored)])
+    parts = scores_N1[:, 0].split(layout.scored)
+    return CompletionScores(
+        logprob=torch.stack([part.sum() for part in parts]),
+        head=torch.stack([part[:shared].sum() for part, shared in zip(parts, layout.shared, strict=True)]),
+        alignment=torch.stack([part.mean() for part in scores_N1[:, 1].detach().split(layout.scored)])
+        if alignment
+        else None,
+    )
 
 
 @contextmanager
-def _head_scores_targets(model: nn.Module, rows: PackedRows) -> Iterator[None]:
-    """Within the context the head answers hidden states with log-probabilities of targets instead of logits.
+def _head_scores_targets(model: nn.Module, rows: PackedRows, alignment: bool) -> Iterator[None]:
+    """Within the context the head answers hidden states with `target_scores` instead of logits.
 
     The head still runs inside the model's own forward, where wrappers have gathered its weight.
     """
@@ -83,7 +95,7 @@ def _head_scores_targets(model: nn.Module, rows: PackedRows) -> Iterator[None]:
     plain = head.forward
 
     def score(hidden: Tensor) -> Tensor:
-        return target_logprobs(head, plain, hidden[0, rows["source"]], rows["target"])[None]
+        return target_scores(head, plain, hidden[0, rows["source"]], rows["target"], alignment)[None]
 
     head.forward = score
     try:

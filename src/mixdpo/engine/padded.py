@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
-from mixdpo.engine.rows import PaddedRows, PromptGroup
+from mixdpo.engine.head import scores_of_logits
+from mixdpo.engine.rows import CompletionScores, PaddedRows, PromptGroup, shared_lengths
 from mixdpo.engine.wrappers import causal_model
 
 # Shapes: R rows (one completion each), T tokens of the longest row, K logits kept at its end, V vocabulary.
@@ -36,19 +36,18 @@ def pad_rows(groups: Sequence[PromptGroup], pad_token_id: int) -> PaddedRows:
         attention_mask=attention_mask,
         completion_mask=completion_mask,
         prompt_width=min(len(prompt) for prompt, _ in rows),
+        shared=shared_lengths(groups),
     )
 
 
-def padded_logprobs(model: nn.Module, rows: PaddedRows) -> Tensor:
-    """Return log pi(completion | prompt) of every row, summed over the completion's tokens.
+def padded_scores(model: nn.Module, rows: PaddedRows, alignment: bool = False) -> CompletionScores:
+    """Return the scores of every row's completion. Differentiable unless grad mode is off.
 
     Args:
         model: a causal language model of transformers, possibly wrapped by DDP, FSDP or peft.
         rows: from `pad_rows`, on the model's device. Nothing predicts a row's first token, so where the prompt is
             empty the completion's first token is not scored.
-
-    Returns:
-        float32, shape (R,), in nats. Differentiable unless grad mode is off.
+        alignment: whether to compute `CompletionScores.alignment`.
     """
     input_ids = rows["input_ids"]
     arguments: dict[str, Any] = {
@@ -65,12 +64,16 @@ def padded_logprobs(model: nn.Module, rows: PaddedRows) -> Tensor:
     targets_RK = input_ids[:, -K:]
     mask_RK = rows["completion_mask"][:, -K:]
 
-    row_sums = []
-    for logits_KV, targets_K, mask_K in zip(logits_RKV, targets_RK, mask_RK, strict=True):
-        # Row by row in float32: one row's log-softmax is alive at a time, and only over completion tokens.
-        nll = F.cross_entropy(logits_KV[mask_K].float(), targets_K[mask_K], reduction="sum")
-        row_sums.append(-nll)
-    return torch.stack(row_sums)
+    # Row by row in float32: one row's log-softmax is alive at a time, and only over completion tokens.
+    parts = [
+        scores_of_logits(logits_KV[mask_K], targets_K[mask_K], alignment)
+        for logits_KV, targets_K, mask_K in zip(logits_RKV, targets_RK, mask_RK, strict=True)
+    ]
+    return CompletionScores(
+        logprob=torch.stack([part[:, 0].sum() for part in parts]),
+        head=torch.stack([part[:shared, 0].sum() for part, shared in zip(parts, rows["shared"], strict=True)]),
+        alignment=torch.stack([part[:, 1].detach().mean() for part in parts]) if alignment else None,
+    )
 
 
 def _can_keep_last_logits(model: nn.Module) -> bool:

@@ -20,6 +20,30 @@ class PromptGroup:
     completions: Sequence[Sequence[int]]
 
 
+@dataclass(frozen=True)
+class CompletionScores:
+    """What the model says of C completions; float32, shape (C,), in nats.
+
+    Attributes:
+        logprob: log pi(completion | prompt), summed over its tokens.
+        head: the same over as many tokens as the shortest completion of its prompt has.
+        alignment: mean over its tokens of log pi(y_t) - log sum_v pi(v)^2, without gradient; None unless asked for.
+    """
+
+    logprob: Tensor
+    head: Tensor
+    alignment: Tensor | None = None
+
+
+def shared_lengths(groups: Sequence[PromptGroup]) -> list[int]:
+    """Return, by completion, the number of scored tokens of the shortest completion of its prompt."""
+    lengths = []
+    for group in groups:
+        scored = [len(completion) - (not group.prompt) for completion in group.completions]
+        lengths += [min(scored, default=0)] * len(scored)
+    return lengths
+
+
 class PaddedRows(TypedDict):
     """One row per completion, prompt in front, padded on the right. R rows, T tokens of the longest."""
 
@@ -27,6 +51,7 @@ class PaddedRows(TypedDict):
     attention_mask: Tensor  # int64 (R, T)
     completion_mask: Tensor  # bool (R, T)
     prompt_width: int  # length of the shortest prompt
+    shared: list[int]  # by row, see `shared_lengths`
 
 
 @dataclass(frozen=True)
@@ -46,10 +71,12 @@ class PackedLayout:
         groups: in the row's order.
         scored: number of scored tokens of each completion. It is the completion's length, less one where the
             prompt is empty, for nothing stands before the first token to predict it.
+        shared: by completion, see `shared_lengths`.
     """
 
     groups: tuple[Group, ...]
     scored: tuple[int, ...]
+    shared: tuple[int, ...]
 
     @property
     def longest(self) -> int:

@@ -14,8 +14,8 @@ from transformers import AttentionInterface
 
 from mixdpo.engine.attention import PACKED_ATTENTION, UnsupportedAttention, packed_attention
 from mixdpo.engine.norms import use_lean_norms
-from mixdpo.engine.packed import pack_rows, packed_logprobs
-from mixdpo.engine.padded import pad_rows, padded_logprobs
+from mixdpo.engine.packed import pack_rows, packed_scores
+from mixdpo.engine.padded import pad_rows, padded_scores
 from mixdpo.engine.rows import PackedLayout, PromptGroup, to_device
 from mixdpo.engine.wrappers import causal_model
 
@@ -26,7 +26,7 @@ _KEPT = ("eager", "flash_attention", "paged")
 
 
 def prepare_packing(model: nn.Module, on_gpu: bool) -> str | None:
-    """Make a model ready for `packed_logprobs`, or return why it cannot be.
+    """Make a model ready for `packed_scores`, or return why it cannot be.
 
     A few random tokens go through the model packed and unpacked; it is accepted if every layer's attention was asked
     with the packed layout and the log-probabilities agree. Then its attention and its norms are replaced, which
@@ -90,8 +90,8 @@ def _difference(model: nn.Module, config: Any) -> str | None:
     model.eval()
     try:
         with torch.no_grad(), _packed_calls() as seen:
-            packed = packed_logprobs(model, to_device(pack_rows(groups), device))
-            plain = padded_logprobs(model, to_device(pad_rows(groups, 0), device))
+            packed = packed_scores(model, to_device(pack_rows(groups), device)).logprob
+            plain = padded_scores(model, to_device(pad_rows(groups, 0), device)).logprob
     except UnsupportedAttention as error:
         return f"its attention needs {error}"
     except TypeError as error:

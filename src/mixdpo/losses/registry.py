@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import difflib
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from torch import Tensor
 
-from mixdpo.losses.preference import dpo
-from mixdpo.losses.sft import sft
-from mixdpo.losses.types import PairLogprobs
+from mixdpo.losses import batchwise, margins, paper_forms, pointwise, preference, reference_free, scores
+from mixdpo.losses import sft as likelihood
+from mixdpo.losses.settings import LossSettings
+from mixdpo.losses.types import PairLogprobs, Running
 
 
 @dataclass(frozen=True)
@@ -18,44 +21,110 @@ class Loss:
     """A loss and what the training step must provide for it.
 
     Attributes:
-        function: `(pairs, **parameters) -> Tensor` of shape (B,).
-        parameters: names of the fields of `LossSettings` it takes.
-        needs_reference: whether it reads the reference's log-probabilities.
-        value_at_reference: its value for every pair while the policy still equals the reference, if it has one.
+        function: `(pairs, **parameters) -> Tensor` of shape (B,); parameters are fields of `LossSettings`, and
+            `running` where `statistic` is given.
+        reference: whether it reads the reference's log-probabilities.
+        margin: whether it reads the plan's margins.
+        mismatched: whether it reads answers to other prompts.
+        statistic: `(pairs, **parameters) -> Tensor` (B,) whose moving mean and deviation it reads.
+        whole_batch: whether a pair's loss depends on the other pairs of its micro-batch.
     """
 
     function: Callable[..., Tensor]
-    parameters: tuple[str, ...]
-    needs_reference: bool
-    value_at_reference: float | None = None
+    reference: bool = True
+    margin: bool = False
+    mismatched: bool = False
+    statistic: Callable[..., Tensor] | None = None
+    whole_batch: bool = False
 
 
 LOSSES: Final[dict[str, Loss]] = {
-    "sigmoid": Loss(dpo, ("beta", "label_smoothing"), needs_reference=True, value_at_reference=0.6931471805599453),
-    "sft": Loss(sft, (), needs_reference=False),
+    "sigmoid": Loss(preference.dpo),
+    "robust": Loss(preference.robust_dpo),
+    "hinge": Loss(preference.hinge),
+    "ipo": Loss(preference.ipo),
+    "ipo_sum": Loss(preference.ipo_sum),
+    "sigmoid_norm": Loss(preference.dpo_norm),
+    "r_dpo": Loss(preference.r_dpo),
+    "dpop": Loss(preference.dpop),
+    "cal_dpo": Loss(preference.cal_dpo),
+    "rpo": Loss(preference.rpo),
+    "exo_pair": Loss(preference.exo_pair),
+    "discopop": Loss(preference.discopop),
+    "nca_pair": Loss(pointwise.nca_pair),
+    "bco_pair": Loss(pointwise.bco_pair),
+    "bco": Loss(pointwise.bco, statistic=pointwise.mean_reward),
+    "sppo_hard": Loss(pointwise.sppo_hard),
+    "apo_zero": Loss(pointwise.apo_zero),
+    "apo_down": Loss(pointwise.apo_down),
+    "kto": Loss(pointwise.kto, mismatched=True, whole_batch=True),
+    "odpo": Loss(margins.odpo, margin=True),
+    "margin_weighted": Loss(margins.margin_weighted, margin=True),
+    "soft_routed": Loss(margins.soft_routed, margin=True),
+    "aot": Loss(batchwise.aot, whole_batch=True),
+    "aot_unpaired": Loss(batchwise.aot_unpaired, whole_batch=True),
+    "beta_dpo": Loss(batchwise.beta_dpo, statistic=batchwise.reward_gap, whole_batch=True),
+    "alpha_dpo": Loss(batchwise.alpha_dpo, statistic=batchwise.mean_gap),
+    "slic": Loss(reference_free.slic, reference=False),
+    "cpo": Loss(reference_free.cpo, reference=False),
+    "simpo": Loss(reference_free.simpo, reference=False),
+    "orpo": Loss(reference_free.orpo, reference=False),
+    "sft": Loss(likelihood.sft, reference=False),
+    "sft_rejected": Loss(likelihood.sft_rejected, reference=False),
+    "sft_both": Loss(likelihood.sft_both, reference=False),
+    "simpo_paper": Loss(paper_forms.simpo_paper),
+    "rpo_paper": Loss(paper_forms.rpo_paper),
+    "beta_dpo_paper": Loss(paper_forms.beta_dpo_paper, statistic=scores.score_gap, whole_batch=True),
 }
 
 
-@dataclass(kw_only=True, frozen=True)
-class LossSettings:
-    """The parameters of the losses, named as in TRL."""
-
-    beta: float
-    label_smoothing: float
-
-
 def combined_loss(
-    pairs: PairLogprobs, names: Sequence[str], weights: Sequence[float], settings: LossSettings
+    pairs: PairLogprobs,
+    names: Sequence[str],
+    weights: Sequence[float],
+    settings: LossSettings,
+    running: Mapping[str, Running] | None = None,
 ) -> Tensor:
-    """Return the weighted sum of the named losses, one value per pair; shape (B,)."""
+    """Return the weighted sum of the named losses, one value per pair; shape (B,).
+
+    Args:
+        pairs: log-probabilities of B pairs. Where they have a confidence, the sum is multiplied by it.
+        names: keys of `LOSSES`.
+        weights: one factor per name.
+        settings: the losses' parameters.
+        running: moving statistics by loss, for those that read one; default before the first step.
+    """
     total = pairs.chosen.new_zeros(pairs.chosen.shape)
     for name, weight in zip(names, weights, strict=True):
         loss = LOSSES[name]
-        parameters = {parameter: getattr(settings, parameter) for parameter in loss.parameters}
+        parameters = _parameters(loss.function, settings)
+        if loss.statistic is not None:
+            parameters["running"] = (running or {}).get(name) or Running.initial(pairs.chosen.device)
         total = total + weight * loss.function(pairs, **parameters)
-    return total
+    return total if pairs.confidence is None else total * pairs.confidence
 
 
-def needs_reference(names: Sequence[str]) -> bool:
-    """Whether any of the named losses reads the reference's log-probabilities."""
-    return any(LOSSES[name].needs_reference for name in names)
+def statistics(pairs: PairLogprobs, names: Sequence[str], settings: LossSettings) -> dict[str, Tensor]:
+    """Return, by loss, the values (B,) whose moving mean and deviation the later steps read, without gradient."""
+    functions = {name: LOSSES[name].statistic for name in names}
+    return {
+        name: function(pairs, **_parameters(function, settings)).detach()
+        for name, function in functions.items()
+        if function is not None
+    }
+
+
+def _parameters(function: Callable[..., Tensor], settings: LossSettings) -> dict[str, Any]:
+    named = inspect.signature(function).parameters.values()
+    keywords = [p.name for p in named if p.kind is p.KEYWORD_ONLY and p.name != "running"]
+    return {name: getattr(settings, name) for name in keywords}
+
+
+def needs(names: Sequence[str], what: str) -> bool:
+    """Whether any of the named losses has the attribute `what` of `Loss`: reference, margin, mismatched, ..."""
+    return any(getattr(LOSSES[name], what) for name in names)
+
+
+def nearest_loss(name: str) -> str | None:
+    """Return the key of `LOSSES` that is spelt most like `name`, None if none is near."""
+    return next(iter(difflib.get_close_matches(name, LOSSES, n=1)), None)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
+import torch
 from torch import Tensor
 
 
@@ -11,7 +12,8 @@ from torch import Tensor
 class PairLogprobs:
     """Log-probabilities of B pairs, summed over completion tokens; float32, shape (B,), in nats.
 
-    A value that a pair's route did not compute is NaN, so a loss that uses it by mistake shows at once.
+    A value that a pair's route did not compute is NaN, so a loss that uses it by mistake shows at once. The optional
+    fields are there when a loss asks for them.
 
     Attributes:
         chosen: log pi(y_w | x) of the policy.
@@ -20,6 +22,13 @@ class PairLogprobs:
         ref_rejected: log pi_ref(y_l | x) of the frozen reference.
         chosen_tokens: number of tokens summed in `chosen`.
         rejected_tokens: number of tokens summed in `rejected`.
+        prompt_tokens: number of tokens of the prompt.
+        margin: the plan's margin of each pair, in the metric's units, larger = easier.
+        mismatched_log_ratio: log pi(y' | x) - log pi_ref(y' | x) for two answers y' to other prompts, shape (B, 2),
+            without gradient.
+        chosen_whole: log pi(y_w | x) where `chosen` is length-desensitised (`discount_tail`), else None.
+        rejected_whole: the same of the rejected answer.
+        confidence: weight in (0, 1] of each pair under the policy (`wpo_weight`), without gradient.
     """
 
     chosen: Tensor
@@ -28,10 +37,24 @@ class PairLogprobs:
     ref_rejected: Tensor
     chosen_tokens: Tensor
     rejected_tokens: Tensor
+    prompt_tokens: Tensor | None = None
+    margin: Tensor | None = None
+    mismatched_log_ratio: Tensor | None = None
+    chosen_whole: Tensor | None = None
+    rejected_whole: Tensor | None = None
+    confidence: Tensor | None = None
 
     def select(self, index: Tensor) -> PairLogprobs:
         """Return the pairs of `index` (int64, shape (K,))."""
-        return PairLogprobs(*(getattr(self, field.name)[index] for field in fields(self)))
+        values = (getattr(self, field.name) for field in fields(self))
+        return PairLogprobs(*(None if value is None else value[index] for value in values))  # type: ignore[arg-type]
+
+    def at_reference(self, chosen_shift: Tensor | float = 0.0, rejected_shift: Tensor | float = 0.0) -> PairLogprobs:
+        """Return these pairs as a policy sees them that equals the reference, or is that many nats apart from it."""
+        return replace(
+            self, chosen=self.ref_chosen + chosen_shift, rejected=self.ref_rejected + rejected_shift,
+            chosen_whole=None, rejected_whole=None,
+        )  # fmt: skip
 
     @property
     def chosen_log_ratio(self) -> Tensor:
@@ -42,3 +65,36 @@ class PairLogprobs:
     def rejected_log_ratio(self) -> Tensor:
         """log pi(y_l | x) - log pi_ref(y_l | x); shape (B,)."""
         return self.rejected - self.ref_rejected
+
+    @property
+    def chosen_mean(self) -> Tensor:
+        """log pi(y_w | x) / |y_w|; shape (B,), nats per token."""
+        return self.chosen / self.chosen_tokens
+
+    @property
+    def rejected_mean(self) -> Tensor:
+        """log pi(y_l | x) / |y_l|; shape (B,), nats per token."""
+        return self.rejected / self.rejected_tokens
+
+    @property
+    def chosen_nll(self) -> Tensor:
+        """-log pi(y_w | x) / |y_w| over all tokens; shape (B,), nats per token."""
+        return -(self.chosen if self.chosen_whole is None else self.chosen_whole) / self.chosen_tokens
+
+    @property
+    def rejected_nll(self) -> Tensor:
+        """-log pi(y_l | x) / |y_l| over all tokens; shape (B,), nats per token."""
+        return -(self.rejected if self.rejected_whole is None else self.rejected_whole) / self.rejected_tokens
+
+
+@dataclass(frozen=True)
+class Running:
+    """Moving mean and standard deviation of a statistic over the optimizer steps before this one; 0-d, float32."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    @classmethod
+    def initial(cls, device: torch.device | str = "cpu") -> Running:
+        """Before the first step: mean 0, deviation 1."""
+        return cls(torch.zeros((), device=device), torch.ones((), device=device))

@@ -5,7 +5,7 @@ A completion that a pair's route does not need is not there: an SFT-routed pair 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
@@ -25,13 +25,16 @@ class PairItem:
         prompt_ids: token ids shared by both completions.
         chosen_ids: token ids of the chosen completion, None if no loss reads it.
         rejected_ids: token ids of the rejected completion, None if no loss reads it.
-        preference: whether the preference loss applies.
+        preference: whether the loss of the preference route applies.
+        hard: whether a loss other than SFT applies that hard pairs are routed to.
         sft_chosen: weight of the SFT loss on the chosen answer (0: none).
         sft_rejected: weight of the SFT loss on the rejected answer (0: none).
         bucket: 0 easy, 1 middle, 2 hard, -1 unknown.
+        margin: the plan's margin, NaN if it has none.
         weight: 1, or 0 for a copy that only fills up a batch.
         ref_chosen: reference log-probability of the chosen answer in nats, NaN if not needed.
         ref_rejected: the same of the rejected answer.
+        mismatched: the pair's prompt with both answers to another prompt, if a loss reads it.
     """
 
     row: int
@@ -39,12 +42,15 @@ class PairItem:
     chosen_ids: Sequence[int] | None
     rejected_ids: Sequence[int] | None
     preference: bool
+    hard: bool
     sft_chosen: float
     sft_rejected: float
     bucket: int
+    margin: float
     weight: float
     ref_chosen: float
     ref_rejected: float
+    mismatched: PairItem | None = None
 
     @property
     def tokens(self) -> int:
@@ -61,15 +67,23 @@ class PairBatch(TypedDict):
     rejected_index: Tensor  # int64 (B,), the pair's rejected completion in `rows`, -1 if it has none
     chosen_tokens: Tensor  # float32 (B,)
     rejected_tokens: Tensor  # float32 (B,)
+    prompt_tokens: Tensor  # float32 (B,)
     preference: Tensor  # bool (B,)
+    hard: Tensor  # bool (B,)
     sft_chosen: Tensor  # float32 (B,)
     sft_rejected: Tensor  # float32 (B,)
     preference_index: Tensor  # int64 (P,), the pairs with a preference loss, known without asking the device
+    hard_index: Tensor  # int64 (Q,), the pairs with a hard loss other than SFT
+    compared_index: Tensor  # int64 (R,), the pairs of either
     bucket: Tensor  # int64 (B,)
+    margin: Tensor  # float32 (B,)
     ref_chosen: Tensor  # float32 (B,), nats
     ref_rejected: Tensor  # float32 (B,), nats
     rows: PackedRows | PaddedRows  # prompts and completions
-    preference_rows: NotRequired[PackedRows | PaddedRows]  # of the preference pairs, for a live reference
+    compared_rows: NotRequired[
+        PackedRows | PaddedRows
+    ]  # their prompts and completions once more, for a live reference
+    mismatched: NotRequired[PairBatch]  # the pairs' prompts with answers to other prompts
 
 
 class MicroBatches(TypedDict):
@@ -102,7 +116,7 @@ def collate_pairs(items: Sequence[PairItem], lay_out: RowLayout, live_reference:
     Args:
         items: the pairs.
         lay_out: how the engine wants prompts and completions: `pack_rows`, or `pad_rows` with its padding.
-        live_reference: lay out the preference pairs once more by themselves, for the reference to compute.
+        live_reference: lay out the pairs with two answers once more by themselves, for the reference to compute.
     """
     groups = [_group(item) for item in items]
     index = {"chosen": [-1] * len(items), "rejected": [-1] * len(items)}
@@ -123,18 +137,32 @@ def collate_pairs(items: Sequence[PairItem], lay_out: RowLayout, live_reference:
         rejected_index=torch.tensor(index["rejected"]),
         chosen_tokens=torch.tensor([float(len(item.chosen_ids or ())) for item in items]),
         rejected_tokens=torch.tensor([float(len(item.rejected_ids or ())) for item in items]),
+        prompt_tokens=torch.tensor([float(len(item.prompt_ids)) for item in items]),
         preference=column("preference", torch.bool),
-        preference_index=torch.tensor([b for b, item in enumerate(items) if item.preference], dtype=torch.int64),
+        preference_index=_where(item.preference for item in items),
+        hard=column("hard", torch.bool),
+        hard_index=_where(item.hard for item in items),
+        compared_index=_where(item.preference or item.hard for item in items),
         sft_chosen=column("sft_chosen", torch.float32),
         sft_rejected=column("sft_rejected", torch.float32),
         bucket=column("bucket", torch.int64),
+        margin=column("margin", torch.float32),
         ref_chosen=column("ref_chosen", torch.float32),
         ref_rejected=column("ref_rejected", torch.float32),
         rows=lay_out(groups),
     )
-    if live_reference and any(item.preference for item in items):
-        batch["preference_rows"] = lay_out([_group(item) for item in items if item.preference])
+    # Sharded models need every process in every forward pass, so one pair runs for nothing where there are none.
+    compared = [item for item in items if item.preference or item.hard] or list(items[:1])
+    if live_reference:
+        batch["compared_rows"] = lay_out([_group(item) for item in compared])
+    mismatched = [item.mismatched for item in compared if item.mismatched is not None]
+    if mismatched:
+        batch["mismatched"] = collate_pairs(mismatched, lay_out, live_reference)
     return batch
+
+
+def _where(flags: Iterable[bool]) -> Tensor:
+    return torch.tensor([index for index, flag in enumerate(flags) if flag], dtype=torch.int64)
 
 
 def _group(item: PairItem) -> PromptGroup:

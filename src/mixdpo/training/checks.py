@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
+from torch import Tensor
 
 from mixdpo.errors import RunError
-from mixdpo.losses import LOSSES
+from mixdpo.losses import combined_loss, needs
 from mixdpo.plan import BUCKETS
 from mixdpo.training.batch import PairBatch
 from mixdpo.training.step import StepResult, StepSettings
@@ -24,25 +25,30 @@ _NOISE_NATS_PER_ROOT_TOKEN = {"bf16": 0.03, "fp32": 1e-5}
 def check_first_loss(result: StepResult, batch: PairBatch, settings: StepSettings, precision: str) -> None:
     """Stop a run whose first preference loss is not the loss of an untrained policy.
 
-    While the policy equals the reference, both log-ratios are 0 up to rounding, so the sigmoid loss is ln 2. Any
-    other value means that policy and reference saw other weights, tokens or settings.
-
-    Losses that do not say what they are then are not checked.
+    While the policy equals the reference, both log-ratios are 0 up to rounding, so the sigmoid loss is ln 2, and any
+    loss is what it is of the reference's own values. Another value means that policy and reference saw other
+    weights, tokens or settings.
 
     Raises:
         RunError: the mean loss of the batch's preference pairs is further from that value than rounding allows.
     """
-    values = [LOSSES[name].value_at_reference for name in settings.loss_names]
-    expected = sum(w * v for w, v in zip(settings.loss_weights, values, strict=True) if v is not None)
-    index = (batch["preference"] & (batch["weight"] > 0)).nonzero()[:, 0]
-    if not len(index) or None in values:
+    index = batch["preference_index"]
+    if not len(index) or not needs(settings.loss_names, "reference"):
         return
-    loss = float(result.preference[index].mean())
-    tokens = batch["chosen_tokens"][index] + batch["rejected_tokens"][index]
-    noise = _NOISE_NATS_PER_ROOT_TOKEN["fp32" if precision == "fp32" else "bf16"] * float(tokens.sqrt().mean())
-    allowed = 1e-3 + settings.loss_settings.beta * noise
+    pairs = result.pairs.select(index)
+    noise_B = _NOISE_NATS_PER_ROOT_TOKEN["fp32" if precision == "fp32" else "bf16"] * torch.sqrt(
+        pairs.chosen_tokens + pairs.rejected_tokens
+    )
+
+    def mean_loss(shift: Tensor | float) -> float:
+        shifted = pairs.at_reference(shift, -shift)
+        names, weights = settings.loss_names, settings.loss_weights
+        return float(combined_loss(shifted, names, weights, settings.loss_settings).mean())
+
+    loss, expected = float(result.preference[index].mean()), mean_loss(0.0)
+    allowed = 1e-3 + max(abs(mean_loss(noise_B) - expected), abs(mean_loss(-noise_B) - expected))
     if not abs(loss - expected) <= allowed:
-        ratios = torch.stack([result.pairs.chosen_log_ratio[index], result.pairs.rejected_log_ratio[index]])
+        ratios = torch.stack([pairs.chosen_log_ratio, pairs.rejected_log_ratio])
         apart = float(ratios.detach().abs().mean())
         raise RunError(
             f"the first preference loss is {loss:.4f} instead of {expected:.4f} (allowed difference {allowed:.4f}): "

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 from transformers import TrainingArguments
 
 from mixdpo.engine import hardware_has_bf16
 from mixdpo.errors import InputError
-from mixdpo.losses import LOSSES, LossSettings
+from mixdpo.losses import LOSSES, LossSettings, nearest_loss, needs
+from mixdpo.plan import Plan
 from mixdpo.training.step import StepSettings
 
 SftTarget = Literal["chosen", "rejected", "both", "random"]
@@ -29,8 +31,8 @@ _UNSUPPORTED = {
 
 
 @dataclass
-class MixDPOConfig(TrainingArguments):
-    """Settings of `MixDPOTrainer`: those below and all of `transformers.TrainingArguments`.
+class MixDPOConfig(LossSettings, TrainingArguments):
+    """Settings of `MixDPOTrainer`: those below, those of `LossSettings`, and all of `transformers.TrainingArguments`.
 
     Names follow TRL's `DPOConfig` where TRL has the thing. Defaults that differ from `TrainingArguments`:
     one epoch, learning rate 1e-6, cosine schedule with 10 % warm-up, logging every 10 steps, no tracker,
@@ -68,11 +70,21 @@ class MixDPOConfig(TrainingArguments):
     loss_weights: list[float] | None = field(
         default=None, metadata={"help": "one weight per entry of loss_type; null: all 1"}
     )
-    beta: float = field(default=0.1, metadata={"help": "strength of the pull to the reference, per nat"})
-    label_smoothing: float = field(
-        default=0.0, metadata={"help": "assumed share of flipped labels, in [0, 0.5): conservative DPO"}
+    hard_loss_type: str | list[str] = field(
+        default="sft",
+        metadata={"help": "loss of the routes sft and both: sft, which imitates sft_target, or any of loss_type's"},
     )
-    sft_weight: float = field(default=1.0, metadata={"help": "factor of the SFT loss on routes sft and both"})
+    ld_alpha: float | None = field(
+        default=None,
+        metadata={
+            "help": "weight in [0, 1] of tokens beyond the shorter answer's length in the preference losses (LD-DPO); "
+            "null: 1"
+        },
+    )
+    use_weighting: bool = field(
+        default=False, metadata={"help": "weigh each pair's preference loss by its probability under the policy (WPO)"}
+    )
+    sft_weight: float = field(default=1.0, metadata={"help": "factor of the hard loss on routes sft and both"})
     sft_target: SftTarget = field(
         default="chosen",
         metadata={"help": "answer that SFT imitates: chosen, rejected, both (half each), or random per pair"},
@@ -125,6 +137,13 @@ class MixDPOConfig(TrainingArguments):
         default=True,
         metadata={"help": "keep that pass's values on disk and compute only those of pairs that are not there"},
     )
+    sync_ref_model: bool = field(
+        default=False, metadata={"help": "move the reference towards the policy every ref_model_sync_steps (TR-DPO)"}
+    )
+    ref_model_mixup_alpha: float = field(
+        default=0.6, metadata={"help": "share of the policy in the new reference, in (0, 1]"}
+    )
+    ref_model_sync_steps: int = field(default=512, metadata={"help": "optimizer steps between two such moves"})
     displacement_bound: float = field(
         default=50.0,
         metadata={"help": "warn when a bucket's chosen log-probability falls this many nats under the reference"},
@@ -145,20 +164,36 @@ class MixDPOConfig(TrainingArguments):
         for name, (only, reason) in _UNSUPPORTED.items():
             if getattr(self, name, only) != only:
                 raise InputError(f"{name} is {getattr(self, name)!r}, but only {only!r} works: {reason}")
-        for name in self.loss_names:
+        for name in (*self.loss_names, *self.hard_loss_names):
             if name not in LOSSES:
+                near = nearest_loss(name)
                 raise InputError(
-                    f"no loss is named {name!r}", mend=f"loss_type is one or several of {', '.join(LOSSES)}"
+                    f"no loss is named {name!r}",
+                    mend=f"{f'did you mean {near}? ' if near else ''}There are {', '.join(LOSSES)}",
                 )
         if self.loss_weights is not None and len(self.loss_weights) != len(self.loss_names):
             raise InputError(
                 f"loss_weights has {len(self.loss_weights)} values for {len(self.loss_names)} losses in loss_type"
             )
-        if self.beta <= 0:
-            raise InputError(f"beta is {self.beta}; it must be above 0")
+        for name in ("beta", "soft_width", "discopop_tau", "beta_dpo_keep"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"{name} is {getattr(self, name)}; it must be above 0")
         if not 0 <= self.label_smoothing < 0.5:
             raise InputError(f"label_smoothing is {self.label_smoothing}; it must be in [0, 0.5)")
-        for name in ("max_tokens_per_batch", "length_window"):
+        if self.ld_alpha is not None and not 0 <= self.ld_alpha <= 1:
+            raise InputError(f"ld_alpha is {self.ld_alpha}; it must be in [0, 1]")
+        if self.sync_ref_model and (self.precompute_ref_log_probs or not self.reads_reference):
+            raise InputError(
+                "sync_ref_model moves a live reference, and this run has none",
+                mend="set precompute_ref_log_probs to false and take a loss that reads the reference",
+            )
+        batch = self.per_device_train_batch_size
+        if needs(self._all_losses, "whole_batch") and (batch < 2 or self.max_tokens_per_batch is not None):
+            raise InputError(
+                f"{' + '.join(self._all_losses)} compares the pairs of a micro-batch with each other",
+                mend="set per_device_train_batch_size to 2 or more, and no max_tokens_per_batch",
+            )
+        for name in ("max_tokens_per_batch", "length_window", "ref_model_sync_steps"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"{name} is {value}; it must be 1 or more")
@@ -177,13 +212,59 @@ class MixDPOConfig(TrainingArguments):
         """`loss_type` as a list."""
         return [self.loss_type] if isinstance(self.loss_type, str) else list(self.loss_type)
 
-    def step_settings(self) -> StepSettings:
-        """Return the part that the training step reads."""
+    @property
+    def hard_loss_names(self) -> list[str]:
+        """`hard_loss_type` as a list, empty for plain SFT."""
+        names = [self.hard_loss_type] if isinstance(self.hard_loss_type, str) else list(self.hard_loss_type)
+        return [] if names == ["sft"] else names
+
+    @property
+    def _all_losses(self) -> list[str]:
+        return [*self.loss_names, *self.hard_loss_names]
+
+    @property
+    def reads_reference(self) -> bool:
+        """Whether a loss of either route reads the reference."""
+        return needs(self._all_losses, "reference")
+
+    @property
+    def reads_mismatched(self) -> bool:
+        """Whether a loss of either route reads answers to other prompts."""
+        return needs(self._all_losses, "mismatched")
+
+    def pair_needs(self) -> dict[str, Any]:
+        """Return what `PlannedPairs` has to know of the losses."""
+        return {
+            "hard_loss": bool(self.hard_loss_names),
+            "easy_reference": needs(self.loss_names, "reference"),
+            "hard_reference": needs(self.hard_loss_names, "reference"),
+        }
+
+    def step_settings(self, plan: Plan) -> StepSettings:
+        """Return the part that the training step reads.
+
+        Raises:
+            InputError: a loss reads margins or a threshold that the plan does not have.
+        """
+        settings = LossSettings(**{f.name: getattr(self, f.name) for f in fields(LossSettings)})
+        if needs(self._all_losses, "margin"):
+            if np.isnan(plan.margin).any():
+                raise InputError(
+                    f"{' + '.join(self._all_losses)} reads margins, and the plan has none",
+                    mend="score the data and make the plan with its metric",
+                )
+            if settings.soft_threshold is None:
+                settings.soft_threshold = plan.threshold_margin
+            if settings.soft_threshold is None and {"margin_weighted", "soft_routed"} & set(self._all_losses):
+                raise InputError("the plan has no threshold", mend="set soft_threshold to a margin")
         return StepSettings(
             loss_names=self.loss_names,
             loss_weights=self.loss_weights or [1.0] * len(self.loss_names),
-            loss_settings=LossSettings(beta=self.beta, label_smoothing=self.label_smoothing),
+            hard_loss_names=self.hard_loss_names,
+            loss_settings=settings,
             sft_weight=self.sft_weight,
+            ld_alpha=self.ld_alpha,
+            use_weighting=self.use_weighting,
         )
 
     def to_record(self) -> dict[str, Any]:

@@ -44,10 +44,10 @@ def add_step_metrics(sums: MetricSums, result: StepResult, batch: PairBatch, bet
     the reference in nats. Both exist for the pairs that run the reference, so not for SFT-routed ones in training.
     """
     real = batch["weight"] > 0
-    sft = batch["sft_chosen"] + batch["sft_rejected"] > 0
+    sft = (batch["sft_chosen"] + batch["sft_rejected"] > 0) | batch["hard"]
     pairs = result.pairs
     chosen_change, rejected_change = pairs.chosen_log_ratio.detach(), pairs.rejected_log_ratio.detach()
-    compared = real & batch["preference"] & ~torch.isnan(chosen_change + rejected_change)
+    compared = real & (batch["preference"] | batch["hard"]) & ~torch.isnan(chosen_change + rejected_change)
     margins = beta * (chosen_change - rejected_change)
     groups = {"": real, **{f"/{name}": real & (batch["bucket"] == code) for code, name in enumerate(BUCKETS)}}
 

@@ -45,7 +45,8 @@ def frozen_reference(policy: nn.Module, ref_model: nn.Module | None, args: MixDP
     """Return a model for the reference, or None where the policy itself serves (adapters off, or one pass first)."""
     if ref_model is policy:
         raise InputError("ref_model is the policy itself and would be trained; leave it out or give a copy")
-    needs_copy = not args.precompute_ref_log_probs and not isinstance(policy, PeftModel)
+    live = args.reads_reference and not args.precompute_ref_log_probs
+    needs_copy = live and not isinstance(policy, PeftModel)
     if ref_model is None and not needs_copy:
         return None
     reference = copy.deepcopy(policy) if ref_model is None else ref_model

@@ -10,7 +10,8 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from mixdpo.engine import completion_logprobs, to_device, without_wrappers
+from mixdpo.engine import completion_scores, to_device, without_wrappers
+from mixdpo.losses import discount_tail
 from mixdpo.training.batch import PairBatch, RowLayout, collate_pairs
 from mixdpo.training.sampling import PlannedPairs
 from mixdpo.training.step import pair_logprobs
@@ -32,7 +33,7 @@ def adapters_off(model: nn.Module) -> Iterator[None]:
 
 def reference_rows(pairs: PlannedPairs) -> np.ndarray:
     """Return the rows of the loaded data whose loss reads the reference, in ascending order; int64."""
-    return np.flatnonzero((pairs.has_preference | pairs.all_sides) & (pairs.tokens_per_row() > 0))
+    return np.flatnonzero(pairs.reads_reference & (pairs.tokens_per_row() > 0))
 
 
 def reference_pass(
@@ -43,6 +44,7 @@ def reference_pass(
     accelerator: Accelerator,
     batch_size: int,
     lay_out: RowLayout,
+    ld_alpha: float | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
     """Return the reference log-probabilities of the pairs in `rows`, NaN for the others.
@@ -64,7 +66,7 @@ def reference_pass(
             chunk = batches[min(first + mine, len(batches) - 1)]
             batch = to_device(collate_pairs([pairs[int(row)] for row in chunk], lay_out), accelerator.device)
             with accelerator.autocast():
-                values = pair_logprobs(model, batch)
+                values = pair_logprobs(model, batch, ld_alpha)
             if first + mine < len(batches):
                 table[torch.as_tensor(chunk, device=table.device)] = torch.stack([values.chosen, values.rejected], 1)
             if on_progress is not None:
@@ -74,14 +76,18 @@ def reference_pass(
     return result
 
 
-def live_reference(model: nn.Module, batch: PairBatch) -> PairBatch:
-    """Return `batch` with the reference's log-probabilities of its preference pairs, computed now."""
-    if "preference_rows" not in batch:
+def live_reference(model: nn.Module, batch: PairBatch, ld_alpha: float | None = None) -> PairBatch:
+    """Return `batch` with the reference's log-probabilities of its pairs with two answers, computed now."""
+    if "compared_rows" not in batch:
         return batch
     with adapters_off(model):
-        logprobs_P2 = completion_logprobs(model, batch["preference_rows"]).view(-1, 2)
-    index = batch["preference_index"]
+        scores = completion_scores(model, batch["compared_rows"])
+    logprobs_C = scores.logprob if ld_alpha is None else discount_tail(scores.logprob, scores.head, ld_alpha)
+    logprobs_C = logprobs_C[: 2 * len(batch["compared_index"])]
     batch = batch.copy()
-    for side, logprobs_P in zip(("ref_chosen", "ref_rejected"), logprobs_P2.unbind(1), strict=True):
-        batch[side] = torch.full_like(batch["weight"], torch.nan).index_copy(0, index, logprobs_P)  # type: ignore[literal-required]
+    for side, logprobs_R in zip(("ref_chosen", "ref_rejected"), logprobs_C.view(-1, 2).unbind(1), strict=True):
+        unknown = torch.full_like(batch["weight"], torch.nan)
+        batch[side] = unknown.index_copy(0, batch["compared_index"], logprobs_R)  # type: ignore[literal-required]
+    if "mismatched" in batch:
+        batch["mismatched"] = live_reference(model, batch["mismatched"])
     return batch

@@ -121,7 +121,7 @@ def reference_file(model: nn.Module, args: MixDPOConfig, accelerator: Accelerato
 
     Args:
         model: the reference, with its weights as they are in the reference pass, not yet sharded.
-        args: `reference_cache` and `tf32` are read.
+        args: `reference_cache`, `tf32` and `ld_alpha` are read.
         accelerator: knows the number format of the forward pass.
     """
     if not (args.reference_cache and accelerator.is_main_process):
@@ -131,7 +131,8 @@ def reference_file(model: nn.Module, args: MixDPOConfig, accelerator: Accelerato
         logger.info("the reference's weights are spread over processes: its values are not kept in the cache")
         return None
     precision = f"{accelerator.mixed_precision}{' tf32' if args.tf32 else ''}"
-    return cache_folder() / "reference" / f"{digest([_FORMAT, weights, precision])}.parquet"
+    variant = [] if args.ld_alpha is None else [f"ld_alpha {args.ld_alpha}"]
+    return cache_folder() / "reference" / f"{digest([_FORMAT, weights, precision, *variant])}.parquet"
 
 
 # ---- keys ----

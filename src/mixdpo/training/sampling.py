@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator
 
 import numpy as np
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 from torch.utils.data import Dataset as TorchDataset
 from torch.utils.data import Sampler
 
@@ -24,11 +25,25 @@ class PlannedPairs(TorchDataset[PairItem]):
         tokens: output of `tokenize_pairs`; pairs that it dropped are not in it and never trained.
         plan: the plan of the loaded data.
         sft_target: which answer the routes `sft` and `both` imitate.
-        all_sides: keep both completions and the reference of every pair, whatever its route (evaluation).
+        hard_loss: the routes `sft` and `both` have a loss that compares both answers instead of SFT.
+        easy_reference: whether the preference route's loss reads the reference.
+        hard_reference: whether the hard loss does.
+        all_sides: the preference loss of every pair, whatever its route (evaluation).
     """
 
-    def __init__(self, tokens: Dataset, plan: Plan, sft_target: str = "chosen", all_sides: bool = False) -> None:
-        self.tokens, self.plan, self.all_sides = tokens, plan, all_sides
+    def __init__(
+        self,
+        tokens: Dataset,
+        plan: Plan,
+        sft_target: str = "chosen",
+        hard_loss: bool = False,
+        easy_reference: bool = True,
+        hard_reference: bool = False,
+        all_sides: bool = False,
+    ) -> None:
+        self.tokens, self.plan = tokens, plan
+        self.mismatched: PlannedPairs | None = None
+        """The same prompts with answers to other prompts, for losses that read them."""
         rows = np.asarray(tokens["row"][:], dtype=np.int64)
         self._index_of_row = np.full(len(plan), -1, dtype=np.int64)
         self._index_of_row[rows] = np.arange(len(rows))
@@ -36,8 +51,12 @@ class PlannedPairs(TorchDataset[PairItem]):
         """Reference log-probabilities of (chosen, rejected) by row, in nats; NaN where not computed."""
 
         routes = np.asarray(ROUTES)[plan.route]
-        self.has_preference = np.isin(routes, ("preference", "both"))
-        has_sft = np.isin(routes, ("sft", "both"))
+        self.has_preference = np.isin(routes, ("preference", "both")) | all_sides
+        on_hard_route = np.isin(routes, ("sft", "both")) & (not all_sides)
+        self.has_hard = on_hard_route & hard_loss
+        has_sft = on_hard_route & (not hard_loss)
+        self.has_both_sides = self.has_preference | self.has_hard
+        self.reads_reference = (self.has_preference & easy_reference) | (self.has_hard & hard_reference)
         coin = np.random.default_rng([plan.settings.seed, 1]).integers(2, size=len(plan))
         on_chosen: np.ndarray | float = {"chosen": 1.0, "rejected": 0.0, "both": 0.5}.get(sft_target, coin)
         self.sft_chosen = np.where(has_sft, on_chosen, 0.0)
@@ -47,23 +66,26 @@ class PlannedPairs(TorchDataset[PairItem]):
         return len(self.tokens)
 
     def __getitem__(self, row: int) -> PairItem:
-        weight = 1.0
-        if row < 0:
-            row, weight = ~row, 0.0
+        is_copy = row < 0
+        row = ~row if is_copy else row
         pair = self.tokens[int(self._index_of_row[row])]
-        both = self.all_sides or self.has_preference[row]
+        both = bool(self.has_both_sides[row])
         return PairItem(
             row=row,
             prompt_ids=pair["prompt_ids"],
             chosen_ids=pair["chosen_ids"] if both or self.sft_chosen[row] else None,
             rejected_ids=pair["rejected_ids"] if both or self.sft_rejected[row] else None,
-            preference=bool(both),
+            # A copy has no loss of its own, for it must not count in losses of whole batches either.
+            preference=bool(self.has_preference[row]) and not is_copy,
+            hard=bool(self.has_hard[row]) and not is_copy,
             sft_chosen=float(self.sft_chosen[row]),
             sft_rejected=float(self.sft_rejected[row]),
             bucket=int(self.plan.bucket[row]),
-            weight=weight,
+            margin=float(self.plan.margin[row]),
+            weight=0.0 if is_copy else 1.0,
             ref_chosen=float(self.reference[row, 0]),
             ref_rejected=float(self.reference[row, 1]),
+            mismatched=self.mismatched[row] if self.mismatched is not None else None,
         )
 
     def epoch_rows(self, epoch: int, epochs: int) -> np.ndarray:
@@ -85,9 +107,21 @@ class PlannedPairs(TorchDataset[PairItem]):
         total = np.zeros(len(self.plan), dtype=np.int64)
         index = self._index_of_row[rows]
         for side, sft in (("chosen", self.sft_chosen), ("rejected", self.sft_rejected)):
-            computed = self.all_sides | self.has_preference[rows] | (sft[rows] > 0)
+            computed = self.has_both_sides[rows] | (sft[rows] > 0)
             total[rows] += computed * (lengths["prompt"] + lengths[side])[index]
         return total
+
+
+def mismatched_pairs(pairs: PlannedPairs) -> PlannedPairs:
+    """Return the prompts of `pairs` with both answers of the pair before (the first with those of the last)."""
+    tokens = pairs.tokens
+    order = np.roll(np.arange(len(tokens)), 1)
+    answers = tokens.select_columns(["chosen_ids", "rejected_ids"]).select(order)
+    prompts = tokens.remove_columns(["chosen_ids", "rejected_ids"])
+    mismatched = copy.copy(pairs)
+    mismatched.tokens = concatenate_datasets([prompts, answers], axis=1)
+    mismatched.reference = np.full_like(pairs.reference, np.nan)
+    return mismatched
 
 
 class PlanSampler(Sampler[int]):

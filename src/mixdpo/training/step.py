@@ -10,14 +10,14 @@ Legend: B pairs of the micro-batch, C completions of them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from mixdpo.engine import completion_logprobs
-from mixdpo.losses import LossSettings, PairLogprobs, combined_loss, mean_nll
+from mixdpo.engine import completion_scores
+from mixdpo.losses import LossSettings, PairLogprobs, Running, combined_loss, discount_tail, wpo_weight
 from mixdpo.training.batch import PairBatch
 
 
@@ -28,14 +28,20 @@ class StepSettings:
     Attributes:
         loss_names: the preference route's losses, keys of `LOSSES`.
         loss_weights: one weight per loss.
+        hard_loss_names: losses of the route `sft` where it is not SFT, keys of `LOSSES`.
         loss_settings: beta and the other parameters of the losses.
-        sft_weight: factor of the SFT loss of pairs on the routes `sft` and `both`.
+        sft_weight: factor of the loss of pairs on the routes `sft` and `both`.
+        ld_alpha: weight of tokens beyond the shorter answer's length in the preference losses, None for 1.
+        use_weighting: weigh each pair's preference loss by its probability under the policy (WPO).
     """
 
     loss_names: Sequence[str]
     loss_weights: Sequence[float]
+    hard_loss_names: Sequence[str] = ()
     loss_settings: LossSettings
     sft_weight: float
+    ld_alpha: float | None = None
+    use_weighting: bool = False
 
 
 @dataclass(frozen=True)
@@ -51,30 +57,40 @@ class StepResult:
     pairs: PairLogprobs
 
 
-def pair_losses(model: nn.Module, batch: PairBatch, settings: StepSettings) -> StepResult:
-    """Forward and route: return the loss of every pair of `batch`."""
-    pairs = pair_logprobs(model, batch)
+def pair_losses(
+    model: nn.Module, batch: PairBatch, settings: StepSettings, running: Mapping[str, Running] | None = None
+) -> StepResult:
+    """Forward and route: return the loss of every pair of `batch`.
 
-    preference_B = torch.full_like(pairs.chosen, torch.nan)
-    index = batch["preference_index"]
-    on_preference = combined_loss(
-        pairs.select(index), settings.loss_names, settings.loss_weights, settings.loss_settings
+    Args:
+        model: the policy.
+        batch: a micro-batch on its device.
+        settings: the losses of the routes.
+        running: moving statistics of earlier steps, by loss.
+    """
+    pairs = pair_logprobs(model, batch, settings.ld_alpha, settings.use_weighting)
+    if "mismatched" in batch:
+        pairs = _with_mismatched(model, batch, pairs)
+
+    easy, hard = batch["preference_index"], batch["hard_index"]
+    on_easy = combined_loss(
+        pairs.select(easy), settings.loss_names, settings.loss_weights, settings.loss_settings, running
     )
-    preference_B = preference_B.index_put((index,), on_preference)
+    preference_B = torch.full_like(pairs.chosen, torch.nan).index_put((easy,), on_easy)
 
     # The token mean of the answer to imitate; "both" weighs the two answers' means by one half each.
-    nll_chosen_B = mean_nll(pairs.chosen, pairs.chosen_tokens)
-    nll_rejected_B = mean_nll(pairs.rejected, pairs.rejected_tokens)
-    sft_B = _weigh(batch["sft_chosen"], nll_chosen_B) + _weigh(batch["sft_rejected"], nll_rejected_B)
+    imitated_B = _weigh(batch["sft_chosen"], pairs.chosen_nll) + _weigh(batch["sft_rejected"], pairs.rejected_nll)
     has_sft_B = (batch["sft_chosen"] + batch["sft_rejected"]) > 0
+    sft_B = torch.where(has_sft_B, imitated_B, torch.nan)
+    if settings.hard_loss_names:
+        names = settings.hard_loss_names
+        on_hard = combined_loss(pairs.select(hard), names, [1.0] * len(names), settings.loss_settings, running)
+        sft_B = sft_B.index_put((hard,), on_hard)
 
-    losses_B = _weigh(batch["preference"].float(), preference_B) + settings.sft_weight * sft_B
-    return StepResult(
-        losses=losses_B,
-        preference=preference_B.detach(),
-        sft=torch.where(has_sft_B, sft_B, torch.nan).detach(),
-        pairs=pairs,
+    losses_B = _weigh(batch["preference"].float(), preference_B) + settings.sft_weight * _weigh(
+        (has_sft_B | batch["hard"]).float(), sft_B
     )
+    return StepResult(losses=losses_B, preference=preference_B.detach(), sft=sft_B.detach(), pairs=pairs)
 
 
 def reduce_losses(losses: Tensor, weight: Tensor, pairs_in_step: Tensor | int) -> Tensor:
@@ -82,18 +98,41 @@ def reduce_losses(losses: Tensor, weight: Tensor, pairs_in_step: Tensor | int) -
     return (losses * weight).sum() / pairs_in_step
 
 
-def pair_logprobs(model: nn.Module, batch: PairBatch) -> PairLogprobs:
+def pair_logprobs(
+    model: nn.Module, batch: PairBatch, ld_alpha: float | None = None, use_weighting: bool = False
+) -> PairLogprobs:
     """One forward pass over the completions of `batch`; a side that a pair's route does not need is NaN."""
-    logprobs_C = completion_logprobs(model, batch["rows"])
-    padded = torch.cat([logprobs_C, logprobs_C.new_full((1,), torch.nan)])  # index -1: no such completion
-    return PairLogprobs(
-        chosen=padded[batch["chosen_index"]],
-        rejected=padded[batch["rejected_index"]],
+    scores = completion_scores(model, batch["rows"], alignment=use_weighting)
+
+    def sides(values_C: Tensor) -> tuple[Tensor, Tensor]:
+        padded = torch.cat([values_C, values_C.new_full((1,), torch.nan)])  # index -1: no such completion
+        return padded[batch["chosen_index"]], padded[batch["rejected_index"]]
+
+    chosen, rejected = sides(scores.logprob)
+    pairs = PairLogprobs(
+        chosen=chosen,
+        rejected=rejected,
         ref_chosen=batch["ref_chosen"],
         ref_rejected=batch["ref_rejected"],
         chosen_tokens=batch["chosen_tokens"],
         rejected_tokens=batch["rejected_tokens"],
+        prompt_tokens=batch["prompt_tokens"],
+        margin=batch["margin"],
+        confidence=wpo_weight(*sides(scores.alignment)) if scores.alignment is not None else None,
     )
+    if ld_alpha is None:
+        return pairs
+    discounted = sides(discount_tail(scores.logprob, scores.head, ld_alpha))
+    return replace(pairs, chosen=discounted[0], rejected=discounted[1], chosen_whole=chosen, rejected_whole=rejected)
+
+
+def _with_mismatched(model: nn.Module, batch: PairBatch, pairs: PairLogprobs) -> PairLogprobs:
+    """Add the log-ratios of answers to other prompts, for the pairs whose loss may read them."""
+    with torch.no_grad():
+        other = pair_logprobs(model, batch["mismatched"])
+    ratios = torch.stack([other.chosen_log_ratio, other.rejected_log_ratio], dim=1)[: len(batch["compared_index"])]
+    table = ratios.new_full((len(pairs.chosen), 2), torch.nan).index_put((batch["compared_index"],), ratios)
+    return replace(pairs, mismatched_log_ratio=table)
 
 
 def _weigh(weight: Tensor, value: Tensor) -> Tensor:

@@ -26,19 +26,19 @@ from transformers import (
     Trainer,
     TrainerCallback,
 )
-from transformers.trainer_utils import EvalLoopOutput, TrainOutput
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, TrainOutput
 
-from mixdpo.data import TokenReport, TokenSettings, tokenize_pairs
 from mixdpo.errors import InputError, RunError
-from mixdpo.losses import needs_reference
 from mixdpo.model import ModelSettings, load_tokenizer
 from mixdpo.plan import Plan, make_plan
 from mixdpo.training.batch import MicroBatches, PairBatch, collate_parts
 from mixdpo.training.callback import PlanCallback
 from mixdpo.training.checks import check_first_loss, displaced_buckets, displacement_warning
 from mixdpo.training.config import MixDPOConfig
+from mixdpo.training.loss_state import LossState
 from mixdpo.training.metrics import MetricSums, add_step_metrics
 from mixdpo.training.policy import check_token_budget, choose_layout, frozen_reference, prepare_policy
+from mixdpo.training.preparation import PairPreparation
 from mixdpo.training.progress import TrainingProgress
 from mixdpo.training.records import EvaluationRecords, load_reference, save_reference
 from mixdpo.training.reference import live_reference, reference_pass
@@ -98,27 +98,20 @@ class MixDPOTrainer(Trainer):
             raise InputError("MixDPOTrainer needs a train_dataset")
         policy, self._starts_at_reference = prepare_policy(model, ref_model, peft_config)
         tokenizer = processing_class or load_tokenizer(ModelSettings(name_or_path=policy.config._name_or_path))
-        self._tokenizer = tokenizer
         self._lay_out = choose_layout(policy, ref_model, args)
 
         plan = plan if plan is not None else make_plan(train_dataset)
         plan.check_belongs_to(train_dataset)
-        self._token_settings = TokenSettings(
-            max_length=args.max_length,
-            max_prompt_length=args.max_prompt_length,
-            num_proc=args.dataset_num_proc,
-        )
-        self.token_reports: dict[str, TokenReport] = {}
+        self._preparation = PairPreparation(args, tokenizer)
         with args.main_process_first(desc="tokenise"):
-            train_pairs = PlannedPairs(self._tokenize(train_dataset, tokenizer, "train"), plan, args.sft_target)
+            train_pairs = self._preparation.train(train_dataset, plan)
             eval_pairs = None
             if eval_dataset is not None:
-                eval_pairs = self._evaluation_pairs(eval_dataset, tokenizer, plan.settings.metric)
+                eval_pairs = self._preparation.evaluation(eval_dataset, plan.settings.metric)
 
         self._ref_model = frozen_reference(policy, ref_model, args)
-        self._needs_reference = needs_reference(args.loss_names)
-        self._precomputes_reference = self._needs_reference and args.precompute_ref_log_probs
-        self._step_settings = args.step_settings()
+        self._precomputes_reference = args.reads_reference and args.precompute_ref_log_probs
+        self._step_settings = args.step_settings(plan)
         self._sums = {"train": MetricSums(), "eval": MetricSums()}
         self._records = EvaluationRecords()
         self._first_loss_checked = not self._starts_at_reference
@@ -132,12 +125,13 @@ class MixDPOTrainer(Trainer):
             data_collator=partial(  # type: ignore[arg-type]
                 collate_parts,
                 lay_out=self._lay_out,
-                live_reference=self._needs_reference and not self._precomputes_reference,
+                live_reference=args.reads_reference and not self._precomputes_reference,
                 max_tokens=args.max_tokens_per_batch,
             ),
             callbacks=[RunFolder(plan, self.describe), PlanCallback(self), *callbacks],
         )
         check_token_budget(args, self.accelerator)
+        self.loss_state = LossState(args, self._step_settings, policy, self._ref_model, self.accelerator)
         # One bar with a rate instead of transformers' bar and its line of thirty metrics.
         self.remove_callback(ProgressCallback)
         self.remove_callback(PrinterCallback)
@@ -166,7 +160,8 @@ class MixDPOTrainer(Trainer):
     ) -> Tensor:
         """Return this micro-batch's share of the step's loss, scaled for the gradient average over processes."""
         batch = self._with_live_reference(inputs)
-        result = pair_losses(model, batch, self._step_settings)
+        result = pair_losses(model, batch, self._step_settings, self.loss_state.running)
+        self.loss_state.add(batch, result.pairs)
         self._check_first_loss(batch, result)
         add_step_metrics(self._sums["train"], result, batch, self.args.beta)
         pairs_in_step = num_items_in_batch if num_items_in_batch is not None else batch["weight"].sum()
@@ -191,27 +186,19 @@ class MixDPOTrainer(Trainer):
         for part in prepared["parts"]:
             with torch.no_grad(), self.compute_loss_context_manager():
                 batch = self._with_live_reference(part)
-                result = pair_losses(model, batch, self._step_settings)
+                result = pair_losses(model, batch, self._step_settings, self.loss_state.running)
             self._sums["eval"].add("loss", result.losses, batch["weight"] > 0)
             add_step_metrics(self._sums["eval"], result, batch, self.args.beta)
             self._records.add(batch, result.pairs)
         return result.losses.mean(), None, None
 
     def _with_live_reference(self, batch: PairBatch) -> PairBatch:
-        if self._precomputes_reference or not self._needs_reference:
+        if self._precomputes_reference or not self.args.reads_reference:
             return batch
         with self.compute_loss_context_manager():
-            return live_reference(self._ref_model or self.model_wrapped, batch)
+            return live_reference(self._ref_model or self.model_wrapped, batch, self.args.ld_alpha)
 
     # ---- data in the plan's order ----
-
-    def _tokenize(self, dataset: Dataset, tokenizer: PreTrainedTokenizerBase, name: str) -> Dataset:
-        tokens, self.token_reports[name] = tokenize_pairs(dataset, tokenizer, self._token_settings)
-        return tokens
-
-    def _evaluation_pairs(self, dataset: Dataset, tokenizer: PreTrainedTokenizerBase, metric: str) -> PlannedPairs:
-        plan = make_plan(dataset, "dpo", order="as_is", metric=metric)
-        return PlannedPairs(self._tokenize(dataset, tokenizer, "eval"), plan, all_sides=True)
 
     def _get_train_sampler(self, train_dataset: TorchDataset | None = None) -> Sampler[int]:
         batch = self._train_batch_size * self.accelerator.num_processes
@@ -269,6 +256,8 @@ class MixDPOTrainer(Trainer):
             if found is None:
                 raise InputError("no complete checkpoint to continue from", file=self.args.output_dir)
             resume_from_checkpoint = str(found)
+        if resume_from_checkpoint:
+            self._resumed_from = Path(str(resume_from_checkpoint))
         return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def before_first_step(self) -> None:
@@ -277,16 +266,19 @@ class MixDPOTrainer(Trainer):
             if self._precomputes_reference and isinstance(pairs, PlannedPairs):
                 self._fill_reference(pairs, name)
         if self.state.global_step > 0:
+            self.loss_state.load(self._resumed_from)
             self._first_loss_checked = True
         elif self.is_world_process_zero():
             log_run_summary(
                 self.train_dataset, self.step_plan(), self.learning_rate_factors(), self.args.phase_schedule
             )
-            for name, report in self.token_reports.items():
+            for name, report in self._preparation.reports.items():
                 for line in report.lines():
                     logger.info("%s tokens: %s", name, line)
 
     def _fill_reference(self, pairs: PlannedPairs, name: str) -> None:
+        if pairs.mismatched is not None:
+            self._fill_reference(pairs.mismatched, f"{name}-mismatched")
         folder = Path(self.args.output_dir or ".")
         if self.state.global_step > 0 and self._starts_at_reference:
             # The policy has moved on; its starting point is kept in the run folder.
@@ -295,6 +287,12 @@ class MixDPOTrainer(Trainer):
         self.precompute_reference(pairs, name)
         if self.is_world_process_zero():
             save_reference(folder, name, pairs)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        if self.is_world_process_zero():  # first, for what makes a checkpoint complete is written last
+            folder = Path(self._get_output_dir(trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+            self.loss_state.save(folder)
+        super()._save_checkpoint(model, trial)
 
     def precompute_reference(self, pairs: PlannedPairs, name: str) -> CacheUse:
         """Fill in the reference of `pairs`, from the cache and for the rest by forward passes."""
@@ -306,6 +304,7 @@ class MixDPOTrainer(Trainer):
             accelerator=self.accelerator,
             batch_size=self.args.precompute_ref_batch_size or self.args.per_device_eval_batch_size,
             lay_out=self._lay_out,
+            ld_alpha=self.args.ld_alpha,
             on_progress=None if self.args.disable_tqdm else TrainingProgress.reference_bar(name),
         )
         return fill_reference(pairs, name, compute, file, self.accelerator)
@@ -344,7 +343,7 @@ class MixDPOTrainer(Trainer):
         """Measure `eval_dataset` (pairs from `load_pairs`; default the trainer's own) with the preference loss."""
         if isinstance(eval_dataset, Dataset):
             metric = self.train_dataset.plan.settings.metric
-            eval_dataset = self._evaluation_pairs(eval_dataset, self._tokenizer, metric)
+            eval_dataset = self._preparation.evaluation(eval_dataset, metric)
         return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
 
     # ---- what a person watches ----
@@ -374,5 +373,5 @@ class MixDPOTrainer(Trainer):
         """Return what `run.json` says of this run."""
         model = self.accelerator.unwrap_model(self.model)
         return describe_run(
-            self.args, model, self.train_dataset.plan, self.token_reports, self.accelerator.num_processes
+            self.args, model, self.train_dataset.plan, self._preparation.reports, self.accelerator.num_processes
         )

@@ -1,0 +1,58 @@
+"""The parameters of all losses, with the defaults of their publications. Names as in TRL where TRL has them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from mixdpo.losses.scores import FDivergence
+
+
+@dataclass
+class LossSettings:
+    """Parameters of the losses in `LOSSES`; each loss reads those that its function names."""
+
+    beta: float = field(
+        default=0.1, metadata={"help": "strength of the pull to the reference, per nat; temperature without one"}
+    )
+    label_smoothing: float = field(
+        default=0.0, metadata={"help": "assumed share of flipped labels, in [0, 0.5); sigmoid: conservative DPO"}
+    )
+    f_divergence_type: FDivergence = field(
+        default="reverse_kl",
+        metadata={"help": "divergence from the reference: of sigmoid, hinge, ipo, robust and kin"},
+    )
+    f_alpha_divergence_coef: float = field(default=0.5, metadata={"help": "alpha of alpha_divergence"})
+    simpo_gamma: float = field(
+        default=0.5, metadata={"help": "simpo, alpha_dpo: target reward margin; gamma / beta in nats per token"}
+    )
+    cpo_alpha: float = field(default=1.0, metadata={"help": "cpo: weight of the chosen answer's NLL per token"})
+    rpo_alpha: float = field(default=1.0, metadata={"help": "rpo: weight of the chosen answer's NLL per token"})
+    slic_delta: float = field(default=1.0, metadata={"help": "slic: wanted difference of log-probabilities, in nats"})
+    slic_lambda: float = field(default=1.0, metadata={"help": "slic: weight of the chosen answer's NLL per token"})
+    r_dpo_alpha: float = field(default=0.01, metadata={"help": "r_dpo: cost of a token in the reward"})
+    dpop_lambda: float = field(
+        default=50.0, metadata={"help": "dpop: cost of a nat by which the chosen answer falls; 5 in the paper"}
+    )
+    cal_dpo_weight: float = field(
+        default=1.0, metadata={"help": "cal_dpo: weight of the calibration; 0.5 in the paper"}
+    )
+    odpo_alpha: float = field(default=1.0, metadata={"help": "odpo: size of the offset"})
+    odpo_offset: Literal["log", "linear"] = field(
+        default="log", metadata={"help": "odpo: offset as a function of the margin"}
+    )
+    soft_threshold: float | None = field(
+        default=None,
+        metadata={"help": "margin_weighted, soft_routed: margin of half trust; null: the plan's threshold"},
+    )
+    soft_width: float = field(
+        default=0.25, metadata={"help": "margin_weighted, soft_routed: margin from 50 % to 73 % trust"}
+    )
+    beta_dpo_alpha: float = field(default=0.6, metadata={"help": "beta_dpo: change of beta per reward margin"})
+    beta_dpo_keep: float = field(default=0.8, metadata={"help": "beta_dpo: share of a micro-batch that is kept"})
+    alpha_dpo_alpha: float = field(
+        default=0.05, metadata={"help": "alpha_dpo: nats per token by which a standard deviation moves the target"}
+    )
+    discopop_tau: float = field(default=0.05, metadata={"help": "discopop: temperature of the blend"})
+    desirable_weight: float = field(default=1.0, metadata={"help": "kto: weight of chosen answers"})
+    undesirable_weight: float = field(default=1.0, metadata={"help": "kto: weight of rejected answers"})

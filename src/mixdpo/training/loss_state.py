@@ -1,0 +1,109 @@
+"""What losses carry from step to step: moving statistics, and a reference that follows the policy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from peft import PeftModel
+from safetensors.torch import load_model, save_model
+from torch import nn
+
+from mixdpo.errors import InputError, RunError
+from mixdpo.losses import LOSSES, PairLogprobs, Running, statistics
+from mixdpo.training.batch import PairBatch
+from mixdpo.training.config import MixDPOConfig
+from mixdpo.training.running import RunningStatistics
+from mixdpo.training.step import StepSettings
+
+_REFERENCE_FILE = "reference.safetensors"
+
+
+class LossState:
+    """Updated once per optimizer step, kept with every checkpoint, the same on every process.
+
+    Args:
+        args: the TR-DPO settings are read.
+        settings: the losses.
+        policy: the policy as the accelerator prepared it.
+        reference: the live reference, None without one.
+        accelerator: reduces sums over processes.
+
+    Raises:
+        InputError: the reference cannot follow the policy.
+    """
+
+    def __init__(
+        self,
+        args: MixDPOConfig,
+        settings: StepSettings,
+        policy: nn.Module,
+        reference: nn.Module | None,
+        accelerator: Accelerator,
+    ) -> None:
+        self._args, self._settings, self._accelerator = args, settings, accelerator
+        self._policy, self._reference = policy, reference if args.sync_ref_model else None
+        if args.sync_ref_model and (reference is None or isinstance(policy, PeftModel)):
+            raise InputError(
+                "sync_ref_model needs a reference with weights of its own, and with adapters it is the base model",
+                mend="train all weights, or leave sync_ref_model out",
+            )
+        names = (*settings.loss_names, *settings.hard_loss_names)
+        self._names = [name for name in dict.fromkeys(names) if LOSSES[name].statistic is not None]
+        self._statistics = RunningStatistics()
+
+    @property
+    def running(self) -> dict[str, Running]:
+        """Moving statistics by loss, of the steps before this one."""
+        return self._statistics.current
+
+    def add(self, batch: PairBatch, pairs: PairLogprobs) -> None:
+        """Note a micro-batch of this step."""
+        if not self._names:
+            return
+        for index, names in (
+            (batch["preference_index"], self._settings.loss_names),
+            (batch["hard_index"], self._settings.hard_loss_names),
+        ):
+            for name, values in statistics(pairs.select(index), names, self._settings.loss_settings).items():
+                self._statistics.add(name, values)
+
+    def end_step(self, step: int) -> None:
+        """Move the statistics, and every `ref_model_sync_steps` the reference."""
+        self._statistics.end_step(self._names, self._accelerator)
+        if self._reference is not None and step % self._args.ref_model_sync_steps == 0:
+            policy = self._accelerator.unwrap_model(self._policy)
+            mix_weights(self._reference, policy, self._args.ref_model_mixup_alpha)
+
+    def save(self, folder: Path) -> None:
+        """Write what a continued run needs into a checkpoint's folder."""
+        if self._names:
+            self._statistics.save(folder)
+        if self._reference is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            save_model(self._reference, str(folder / _REFERENCE_FILE))
+
+    def load(self, folder: Path) -> None:
+        """Read what `save` wrote.
+
+        Raises:
+            RunError: a file is missing or broken.
+        """
+        if self._names:
+            self._statistics.load(folder, self._accelerator.device)
+        if self._reference is not None:
+            try:
+                load_model(self._reference, folder / _REFERENCE_FILE, device=str(self._accelerator.device))
+            except Exception as error:  # safetensors raises errors of several kinds
+                raise RunError(f"{folder / _REFERENCE_FILE}: the reference cannot be read ({error})") from error
+
+
+@torch.no_grad()
+def mix_weights(reference: nn.Module, policy: nn.Module, alpha: float) -> None:
+    """Set every weight of the reference to alpha * policy + (1 - alpha) * reference.
+
+    Source: Gorbatovski et al. 2024, "TR-DPO" (arXiv 2404.09656), equation 2.
+    """
+    for old, new in zip(reference.parameters(), policy.parameters(), strict=True):
+        old.lerp_(new.to(old.dtype), alpha)

@@ -1,0 +1,70 @@
+"""Moving means that some losses read: updated once per optimizer step, over all its pairs and processes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from mixdpo.errors import RunError
+from mixdpo.io import atomic_path
+from mixdpo.losses import Running
+
+MOMENTUM = 0.9
+"""Share of the moving mean and deviation that a step keeps; as in beta-DPO and AlphaDPO."""
+
+_FILE = "loss_statistics.json"
+
+
+class RunningStatistics:
+    """Moving mean and deviation of a statistic by loss; the first step's own values start them.
+
+    Sums stay on the device; nothing waits for it.
+    """
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self.current: dict[str, Running] = {}
+
+    def add(self, name: str, values: Tensor) -> None:
+        """Add the values (B,) of a micro-batch to those of the step."""
+        values = values.detach().float()
+        count = torch.full((), float(len(values)), device=values.device)
+        sums = torch.stack([values.sum(), values.square().sum(), count])
+        self._sums[name] = self._sums[name] + sums if name in self._sums else sums
+
+    def end_step(self, names: list[str], accelerator: Accelerator) -> None:
+        """Move mean and deviation towards those of the step, the same on every process."""
+        for name in names:
+            sums = self._sums.pop(name, torch.zeros(3, device=accelerator.device))
+            total, squares, count = accelerator.reduce(sums, reduction="sum").unbind()
+            mean = total / count.clamp(min=1)
+            deviation = (squares / count.clamp(min=1) - mean.square()).clamp(min=0).sqrt()
+            last = self.current.get(name, Running(mean, deviation))
+            # A step without such pairs changes nothing; before the first with some, the initial values hold.
+            known = count > 0
+            initial = Running.initial(accelerator.device) if name not in self.current else last
+            self.current[name] = Running(
+                torch.where(known, torch.lerp(mean, last.mean, MOMENTUM), initial.mean),
+                torch.where(known, torch.lerp(deviation, last.deviation, MOMENTUM), initial.deviation),
+            )
+
+    def save(self, folder: Path) -> None:
+        """Write the moving values beside a checkpoint."""
+        content = {name: [float(value.mean), float(value.deviation)] for name, value in self.current.items()}
+        with atomic_path(folder / _FILE) as temporary:
+            temporary.write_text(json.dumps(content))
+
+    def load(self, folder: Path, device: torch.device) -> None:
+        """Read what `save` wrote; raises `RunError` if it is not there or broken."""
+        try:
+            content = json.loads((folder / _FILE).read_text())
+            self.current = {
+                name: Running(*(torch.tensor(float(value), device=device) for value in values))
+                for name, values in content.items()
+            }
+        except (OSError, ValueError, TypeError) as error:
+            raise RunError(f"{folder / _FILE}: the moving statistics of the loss cannot be read ({error})") from error
