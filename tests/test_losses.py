@@ -103,6 +103,9 @@ def formulas(v, s=SETTINGS) -> dict[str, np.ndarray]:
         "slic": np.maximum(0, s.slic_delta - v["w"] + v["l"]) + s.slic_lambda * nll,
         "cpo": log_loss(beta * (v["w"] - v["l"]), eps) + s.cpo_alpha * nll,
         "simpo": log_loss(beta * (pw - pl) - s.simpo_gamma, eps),
+        "alphapo": log_loss(
+            beta * ((1 - np.exp(pw) ** -0.25) / 0.25 - (1 - np.exp(pl) ** -0.25) / 0.25) - s.simpo_gamma, eps
+        ),
         "orpo": nll - beta * log_expit(odds),
         "sft": nll,
         "sft_rejected": -pl,

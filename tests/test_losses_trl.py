@@ -138,18 +138,20 @@ def test_wpo_weighting() -> None:
     assert_same(tokens, trl_dpo_loss(tokens, "sigmoid", settings, use_weighting=True), ours)
 
 
-@pytest.mark.parametrize("loss_type", ["sigmoid", "simpo"])
-def test_cpo_trainer_losses(loss_type: str) -> None:
+@pytest.mark.parametrize(("name", "loss_type", "alpha"), [
+    ("cpo", "sigmoid", 0.0), ("simpo", "simpo", 0.0), ("alphapo", "simpo", 0.4),
+])  # fmt: skip
+def test_cpo_trainer_losses(name: str, loss_type: str, alpha: float) -> None:
     tokens, settings = Tokens(6), LossSettings(beta=0.7, label_smoothing=0.1, simpo_gamma=0.4, cpo_alpha=0.0)
+    settings.alphapo_alpha = alpha
     chosen, rejected = tokens.policy.sum(1).chunk(2)
     if loss_type == "simpo":
         chosen, rejected = chosen / tokens.lengths[:B], rejected / tokens.lengths[B:]
     trainer = SimpleNamespace(
-        alpha=0.0, loss_type=loss_type, beta=0.7, label_smoothing=0.1, simpo_gamma=0.4,
+        alpha=alpha, loss_type=loss_type, beta=0.7, label_smoothing=0.1, simpo_gamma=0.4,
         accelerator=SimpleNamespace(device=torch.device("cpu")),
     )  # fmt: skip
     theirs = CPOTrainer.cpo_loss(trainer, chosen, rejected)[0].mean()
-    name = "cpo" if loss_type == "sigmoid" else "simpo"
     assert_same(tokens, theirs, combined_loss(tokens.ours(), [name], [1.0], settings).mean())
 
 

@@ -14,6 +14,8 @@ from mixdpo.losses.types import PairLogprobs
 
 # A probability of one has infinite odds; a mean log-probability nearer to 0 than this counts as this.
 _LARGEST_MEAN = -1e-6
+# exp() of more than this is infinite in float32.
+_LARGEST_EXPONENT = 80.0
 
 
 def slic(pairs: PairLogprobs, *, slic_delta: float, slic_lambda: float) -> Tensor:
@@ -38,6 +40,22 @@ def simpo(pairs: PairLogprobs, *, beta: float, label_smoothing: float, simpo_gam
     Source: Meng et al. 2024, "SimPO" (arXiv 2405.14734), equation 6.
     """
     return smoothed_log_loss(beta * (pairs.chosen_mean - pairs.rejected_mean) - simpo_gamma, label_smoothing)
+
+
+def alphapo(
+    pairs: PairLogprobs, *, beta: float, label_smoothing: float, simpo_gamma: float, alphapo_alpha: float
+) -> Tensor:
+    """SimPO with the reward (1 - exp(-alpha p)) / alpha in place of p; as alpha goes to 0 it is SimPO.
+
+    Source: Gupta et al. 2025, "AlphaPO" (arXiv 2501.03884), equation 8.
+    """
+    if alphapo_alpha == 0:
+        return simpo(pairs, beta=beta, label_smoothing=label_smoothing, simpo_gamma=simpo_gamma)
+    chosen, rejected = (
+        -torch.expm1((-alphapo_alpha * mean).clamp(max=_LARGEST_EXPONENT)) / alphapo_alpha
+        for mean in (pairs.chosen_mean, pairs.rejected_mean)
+    )
+    return smoothed_log_loss(beta * (chosen - rejected) - simpo_gamma, label_smoothing)
 
 
 def orpo(pairs: PairLogprobs, *, beta: float) -> Tensor:

@@ -68,6 +68,7 @@ LOSSES: Final[dict[str, Loss]] = {
     "slic": Loss(reference_free.slic, reference=False),
     "cpo": Loss(reference_free.cpo, reference=False),
     "simpo": Loss(reference_free.simpo, reference=False),
+    "alphapo": Loss(reference_free.alphapo, reference=False),
     "orpo": Loss(reference_free.orpo, reference=False),
     "sft": Loss(likelihood.sft, reference=False),
     "sft_rejected": Loss(likelihood.sft_rejected, reference=False),

@@ -24,8 +24,10 @@ class LossSettings:
     )
     f_alpha_divergence_coef: float = field(default=0.5, metadata={"help": "alpha of alpha_divergence"})
     simpo_gamma: float = field(
-        default=0.5, metadata={"help": "simpo, alpha_dpo: target reward margin; gamma / beta in nats per token"}
+        default=0.5,
+        metadata={"help": "simpo, alphapo, alpha_dpo: target reward margin; gamma / beta in nats per token"},
     )
+    alphapo_alpha: float = field(default=0.25, metadata={"help": "alphapo: curvature of the reward; 0 is simpo"})
     cpo_alpha: float = field(default=1.0, metadata={"help": "cpo: weight of the chosen answer's NLL per token"})
     rpo_alpha: float = field(default=1.0, metadata={"help": "rpo: weight of the chosen answer's NLL per token"})
     slic_delta: float = field(default=1.0, metadata={"help": "slic: wanted difference of log-probabilities, in nats"})
