@@ -4,6 +4,7 @@ from typing import cast
 
 from torch import Tensor, nn
 
+from mixdpo.engine.hidden import completion_hidden_sums
 from mixdpo.engine.packed import pack_rows, packed_logprobs
 from mixdpo.engine.padded import pad_rows, padded_logprobs
 from mixdpo.engine.precision import disable_dropout, hardware_has_bf16
@@ -15,6 +16,7 @@ __all__ = [
     "PackedRows",
     "PaddedRows",
     "PromptGroup",
+    "completion_hidden_sums",
     "completion_logprobs",
     "disable_dropout",
     "hardware_has_bf16",

@@ -7,7 +7,7 @@ completion token reach the language-model head (`head.py`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,6 +18,8 @@ from mixdpo.engine.attention import attention_mask_for
 from mixdpo.engine.head import target_logprobs
 from mixdpo.engine.rows import Group, PackedLayout, PackedRows, PromptGroup
 from mixdpo.engine.wrappers import without_wrappers
+
+HeadForward = Callable[[Tensor], Tensor]
 
 
 def pack_rows(groups: Sequence[PromptGroup]) -> PackedRows:
@@ -61,31 +63,37 @@ def packed_logprobs(model: nn.Module, rows: PackedRows) -> Tensor:
         float32, shape (number of completions,), in nats. Differentiable unless grad mode is off.
     """
     layout = rows["layout"]
-    with _head_scores_targets(model, rows):
-        logprobs_N = model(
-            input_ids=rows["input_ids"],
-            position_ids=rows["position_ids"],
-            attention_mask=attention_mask_for(without_wrappers(model), rows["input_ids"], layout),
-            packed_layout=layout,
-            use_cache=False,
-        ).logits[0]
+
+    def score(head: nn.Module, plain: HeadForward, hidden: Tensor) -> Tensor:
+        return target_logprobs(head, plain, hidden[0, rows["source"]], rows["target"])[None]
+
+    with replaced_head(model, score):
+        logprobs_N = packed_forward(model, rows)[0]
     # Summed slice by slice: the order of additions, and so the result, is the same on every run and device.
     return torch.stack([part.sum() for part in logprobs_N.split(layout.scored)])
 
 
+def packed_forward(model: nn.Module, rows: PackedRows) -> Tensor:
+    """Return what the model's head, or what replaces it, makes of a packed row."""
+    logits: Tensor = model(
+        input_ids=rows["input_ids"],
+        position_ids=rows["position_ids"],
+        attention_mask=attention_mask_for(without_wrappers(model), rows["input_ids"], rows["layout"]),
+        packed_layout=rows["layout"],
+        use_cache=False,
+    ).logits
+    return logits
+
+
 @contextmanager
-def _head_scores_targets(model: nn.Module, rows: PackedRows) -> Iterator[None]:
-    """Within the context the head answers hidden states with log-probabilities of targets instead of logits.
+def replaced_head(model: nn.Module, answer: Callable[[nn.Module, HeadForward, Tensor], Tensor]) -> Iterator[None]:
+    """Within the context the head answers hidden states with `answer(head, its own forward, hidden states)`.
 
     The head still runs inside the model's own forward, where wrappers have gathered its weight.
     """
     head: Any = without_wrappers(model).get_output_embeddings()
     plain = head.forward
-
-    def score(hidden: Tensor) -> Tensor:
-        return target_logprobs(head, plain, hidden[0, rows["source"]], rows["target"])[None]
-
-    head.forward = score
+    head.forward = lambda hidden: answer(head, plain, hidden)
     try:
         yield
     finally:

@@ -30,8 +30,9 @@ class PlannedPairs(TorchDataset[PairItem]):
     def __init__(self, tokens: Dataset, plan: Plan, sft_target: str = "chosen", all_sides: bool = False) -> None:
         self.tokens, self.plan, self.all_sides = tokens, plan, all_sides
         rows = np.asarray(tokens["row"][:], dtype=np.int64)
-        self._index_of_row = np.full(len(plan), -1, dtype=np.int64)
-        self._index_of_row[rows] = np.arange(len(rows))
+        self.index_of_row = np.full(len(plan), -1, dtype=np.int64)
+        self.index_of_row[rows] = np.arange(len(rows))
+        """Place in `tokens` of every row of the loaded data, -1 if tokenisation lost it; int64."""
         self.reference = np.full((len(plan), 2), np.nan, dtype=np.float32)
         """Reference log-probabilities of (chosen, rejected) by row, in nats; NaN where not computed."""
 
@@ -50,7 +51,7 @@ class PlannedPairs(TorchDataset[PairItem]):
         weight = 1.0
         if row < 0:
             row, weight = ~row, 0.0
-        pair = self.tokens[int(self._index_of_row[row])]
+        pair = self.tokens[int(self.index_of_row[row])]
         both = self.all_sides or self.has_preference[row]
         return PairItem(
             row=row,
@@ -68,12 +69,12 @@ class PlannedPairs(TorchDataset[PairItem]):
 
     def epoch_rows(self, epoch: int, epochs: int) -> np.ndarray:
         """Return the rows trained in one epoch, in the plan's order, without those lost in tokenisation."""
-        return self.plan.epoch_rows(epoch, epochs, present=self._index_of_row >= 0)
+        return self.plan.epoch_rows(epoch, epochs, present=self.index_of_row >= 0)
 
     @property
     def trained_pairs(self) -> int:
         """Number of pairs in every epoch."""
-        return len(self.plan.epoch_rows(0, 1, present=self._index_of_row >= 0))
+        return len(self.plan.epoch_rows(0, 1, present=self.index_of_row >= 0))
 
     def tokens_per_row(self) -> np.ndarray:
         """Return, by row, the tokens a step computes for the pair; int64, shape (N,), 0 if lost in tokenisation."""
@@ -81,9 +82,9 @@ class PlannedPairs(TorchDataset[PairItem]):
             side: np.fromiter(map(len, self.tokens[f"{side}_ids"]), dtype=np.int64, count=len(self))
             for side in ("prompt", "chosen", "rejected")
         }
-        rows = np.flatnonzero(self._index_of_row >= 0)
+        rows = np.flatnonzero(self.index_of_row >= 0)
         total = np.zeros(len(self.plan), dtype=np.int64)
-        index = self._index_of_row[rows]
+        index = self.index_of_row[rows]
         for side, sft in (("chosen", self.sft_chosen), ("rejected", self.sft_rejected)):
             computed = self.all_sides | self.has_preference[rows] | (sft[rows] > 0)
             total[rows] += computed * (lengths["prompt"] + lengths[side])[index]
