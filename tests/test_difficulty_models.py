@@ -18,11 +18,16 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from mixdpo import load_pairs, score
 from mixdpo.data import TokenSettings, tokenize_pairs
+from mixdpo.demo.demands import Demand, demands_met
+from mixdpo.demo.run import DATA
+from mixdpo.difficulty.reward_model import padded
 from mixdpo.passes import run
 from mixdpo.training import validation_loss as validation_loss_module
 from mixdpo.training.validation_loss import dpo_losses, halves
 from synthetic import chat_pairs
 from tiny import plain_logprob, tiny_llama
+
+SIDES = ("chosen", "rejected")
 
 
 @pytest.fixture
@@ -193,6 +198,54 @@ def test_reward_model(tokenizer, tmp_path, text_rows, jsonl, pad, kind) -> None:
     assert np.std(expected) > 0.1
     scored = score(pairs, "reward_model", model=name, batch_size=4)
     np.testing.assert_allclose(scored["margin/reward_model"], expected, atol=1e-5)
+
+
+def test_trained_reward_model_ranks_held_out_pairs(tokenizer, tmp_path) -> None:
+    """A classifier learns from the demo's real answers which of two does without commas, as was demanded."""
+    demand = Demand("no_commas")
+    answers = load_pairs(str(DATA / "train.parquet"))
+    texts = sorted({row[side][-1]["content"] for row in answers for side in ("chosen", "rejected")})
+    texts = [text for text in texts if 20 < len(text) < 300]
+    rng = np.random.default_rng(0)
+    meeting, failing = (
+        rng.permutation([text for text in texts if demands_met(text, [demand]) == met]).tolist()[:240]
+        for met in (1, 0)
+    )
+    rows = [
+        {
+            "prompt": [{"role": "user", "content": demand.instruction}],
+            "chosen": [{"role": "assistant", "content": good}],
+            "rejected": [{"role": "assistant", "content": bad}],
+        }
+        for good, bad in zip(meeting, failing, strict=True)
+    ]
+    for name, part in (("train", rows[:160]), ("held-out", rows[160:])):
+        Dataset.from_list(part).to_parquet(tmp_path / f"{name}.parquet")
+    name = tiny_reward_model(tokenizer, tmp_path / "reward", 0)
+    held_out = load_pairs(str(tmp_path / "held-out.parquet"))
+    before = np.array(score(held_out, "reward_model", model=name)["margin/reward_model"])
+
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4,
+        num_labels=1, pad_token_id=0,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = AutoModelForSequenceClassification.from_config(config)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    tokens, _ = tokenize_pairs(load_pairs(str(tmp_path / "train.parquet")), tokenizer, TokenSettings())
+    for _ in range(8):
+        for batch in np.array_split(rng.permutation(len(tokens)), 10):
+            sides = [tokens[int(i)]["prompt_ids"] + tokens[int(i)][f"{s}_ids"] for i in batch for s in SIDES]
+            row = padded(sides, 0)
+            logits = model(input_ids=row["input_ids"], attention_mask=row["attention_mask"]).logits[:, 0].view(-1, 2)
+            loss = -torch.nn.functional.logsigmoid(logits[:, 0] - logits[:, 1]).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    name = saved(model, tokenizer, tmp_path / "trained")
+    after = np.array(score(held_out, "reward_model", model=name)["margin/reward_model"])
+    assert binomtest(int((before > 0).sum()), len(before)).pvalue > 1e-3, "untrained, it cannot tell"
+    assert binomtest(int((after > 0).sum()), len(after), p=0.7, alternative="greater").pvalue < 0.01
 
 
 def test_what_is_no_reward_model(tokenizer, model, pairs, tmp_path, refused) -> None:
