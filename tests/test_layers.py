@@ -14,8 +14,10 @@ SOURCE = Path(__file__).parents[1] / "src" / "mixdpo"
 LAYERS = [
     {"errors", "io", "settings", "stats"},
     {"losses", "engine", "data", "model", "evaluation", "report"},
+    {"passes"},
     {"difficulty", "plan"},
     {"training"},
+    {"scoring"},
     {"recipe", "runs", "help", "demo"},
     {"cli", "__main__", "__init__"},
 ]

@@ -49,13 +49,14 @@ def losses_of(folder: Path) -> list[float]:
 def passes(monkeypatch) -> list[int]:
     """Pairs of every reference pass."""
     counts: list[int] = []
-    original = trainer_module.reference_pass
+    original = trainer_module.fill_reference
 
-    def counting(model, pairs, rows, **kwargs):
-        counts.append(len(rows))
-        return original(model, pairs, rows, **kwargs)
+    def counting(*args, **kwargs):
+        use = original(*args, **kwargs)
+        counts.append(use.computed)
+        return use
 
-    monkeypatch.setattr(trainer_module, "reference_pass", counting)
+    monkeypatch.setattr(trainer_module, "fill_reference", counting)
     return counts
 
 

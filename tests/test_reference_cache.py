@@ -20,8 +20,8 @@ from peft import LoraConfig, get_peft_model
 
 from mixdpo import make_plan
 from mixdpo.cli import main
-from mixdpo.training import trainer as trainer_module
-from mixdpo.training.reference_cache import _DIGEST, _table_digest, add_to_cache, look_up, weights_digest
+from mixdpo.passes import run, weights_digest
+from mixdpo.passes.cache import _DIGEST, _table_digest, add_to_cache, look_up
 from synthetic import chat_pairs, chat_rows
 from test_trainer import trainer_for
 from tiny import plain_logprob, tiny_llama
@@ -42,13 +42,13 @@ def cache(tmp_path, monkeypatch) -> Path:
 def computed(monkeypatch) -> list[int]:
     """Number of pairs of every reference pass; empty while no reference runs."""
     counts: list[int] = []
-    original = trainer_module.reference_pass
+    original = run.forward_pass
 
-    def counting(model, pairs, rows, **kwargs):
-        counts.append(len(rows))
-        return original(model, pairs, rows, **kwargs)
+    def counting(index, *arguments):
+        counts.append(len(index))
+        return original(index, *arguments)
 
-    monkeypatch.setattr(trainer_module, "reference_pass", counting)
+    monkeypatch.setattr(run, "forward_pass", counting)
     return counts
 
 
@@ -87,7 +87,7 @@ def test_file_holds_the_sums_and_the_token_counts(model, tokenizer, tmp_path, ca
     for pair, row in zip(trainer.train_dataset.tokens, table, strict=True):
         for side in ("chosen", "rejected"):
             expected = plain_logprob(model, pair["prompt_ids"], pair[f"{side}_ids"])
-            assert row[f"ref_{side}"] == pytest.approx(expected.item(), abs=1e-4)
+            assert row[side] == pytest.approx(expected.item(), abs=1e-4)
             assert row[f"{side}_tokens"] == len(pair[f"{side}_ids"])
 
 
@@ -246,15 +246,15 @@ def damage(file: Path, how: str) -> None:
     elif how == "empty":
         content.clear()
     elif how == "bit flipped":
-        content[content.find(table["ref_chosen"].to_numpy()[3].tobytes())] ^= 1
+        content[content.find(table["chosen"].to_numpy()[3].tobytes())] ^= 1
     elif how == "of another reference":
         add_to_cache(file.with_name("x.parquet"), table)
         file.with_name("x.parquet").replace(file)
         return
     else:
-        values = table["ref_chosen"].to_numpy().copy()
+        values = table["chosen"].to_numpy().copy()
         values[3] = np.nan if how == "NaN" else -np.inf
-        table = table.set_column(1, "ref_chosen", pa.array(values))
+        table = table.set_column(1, "chosen", pa.array(values))
         pq.write_table(table.replace_schema_metadata({_DIGEST: _table_digest(table, file)}), file)
         return
     file.write_bytes(content)
@@ -283,8 +283,8 @@ def rows(keys: list[str], value: float = -1.0) -> pa.Table:
     return pa.table(
         {
             "pair": keys,
-            "ref_chosen": np.full(n, value, np.float32),
-            "ref_rejected": np.full(n, 2 * value, np.float32),
+            "chosen": np.full(n, value),
+            "rejected": np.full(n, 2 * value),
             "chosen_tokens": np.full(n, 3, np.int32),
             "rejected_tokens": np.full(n, 4, np.int32),
         }
@@ -399,7 +399,7 @@ def test_cache_that_cannot_be_written(capsys, caplog, tmp_path, recipe, cache) -
     cache.parent.mkdir()
     cache.write_text("a file where the folder should be")
     assert main(["train", "--config", str(recipe)]) == 0
-    assert "the reference cannot be kept" in caplog.text
+    assert "values cannot be kept" in caplog.text
     assert main(["reference", "--config", str(recipe)]) == 1
     assert "could not be kept" in capsys.readouterr().err
 

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mixdpo.data import load_pairs as load_pairs
-    from mixdpo.difficulty import score as score
     from mixdpo.plan import PLANS as PLANS
     from mixdpo.plan import Plan as Plan
     from mixdpo.plan import PlanSettings as PlanSettings
     from mixdpo.plan import make_plan as make_plan
+    from mixdpo.scoring import score as score
     from mixdpo.training.config import MixDPOConfig as MixDPOConfig
     from mixdpo.training.trainer import MixDPOTrainer as MixDPOTrainer
 
@@ -29,7 +29,7 @@ _HOME = {
     "PlanSettings": "mixdpo.plan",
     "load_pairs": "mixdpo.data",
     "make_plan": "mixdpo.plan",
-    "score": "mixdpo.difficulty",
+    "score": "mixdpo.scoring",
 }
 __all__ = [*_HOME, "__version__"]
 

@@ -47,6 +47,44 @@ def app() -> None:
 @app.command(cls=_CommandWithSettings)
 @_data
 @_config
+@click.option("--metric", multiple=True, help="Difficulty metric; may be given several times. Default: the recipe's.")
+@click.option(
+    "--output", "-o", type=click.Path(path_type=Path), default=Path("scored.parquet"), show_default=True,
+    help="The parquet file of the pairs with their margins.",
+)  # fmt: skip
+@click.pass_obj
+def score(
+    overrides: dict[str, Any], data: str | None, config: Path | None, metric: tuple[str, ...], output: Path
+) -> None:
+    """Say how hard every pair of DATA (file, folder or hub id; default: the recipe's) is: larger margin, easier.
+
+    On several GPUs: accelerate launch -m mixdpo score ...
+    """
+    import numpy as np
+    from accelerate import PartialState
+
+    from mixdpo.data import float_column
+    from mixdpo.runs import score_from_recipe
+
+    pairs, report = score_from_recipe(_recipe(overrides, config, data), metric, output)
+    if PartialState().is_main_process:
+        for line in report.lines():
+            click.echo(line)
+        table = Table(title=f"margins of {len(pairs):,} pairs", title_justify="left")
+        for heading in ("metric", "smallest", "10 %", "median", "90 %", "largest", "under 0"):
+            table.add_column(heading, justify="left" if heading == "metric" else "right")
+        for column in (name for name in pairs.column_names if name.startswith("margin/")):
+            margin = float_column(pairs, column)
+            points = (f"{value:.3g}" for value in np.quantile(margin, [0, 0.1, 0.5, 0.9, 1]))
+            table.add_row(column.removeprefix("margin/"), *points, f"{(margin < 0).mean():.1%}")
+        Console().print(table)
+        click.echo(f"scored: {output}")
+    PartialState().destroy_process_group()
+
+
+@app.command(cls=_CommandWithSettings)
+@_data
+@_config
 @click.option(
     "--output", "-o", type=click.Path(path_type=Path), default=Path("plan.parquet"), show_default=True,
     help="The plan's parquet file.",
@@ -57,7 +95,7 @@ def plan(overrides: dict[str, Any], data: str | None, config: Path | None, outpu
     from mixdpo.runs import load_and_score, plan_from_recipe
 
     recipe = _recipe(overrides, config, data)
-    pairs, report = load_and_score(recipe.required("data"), recipe.plan)
+    pairs, report = load_and_score(recipe, recipe.required("data"), recipe.plan)
     made = plan_from_recipe(recipe, pairs)
     made.save(output)
     for line in report.lines():

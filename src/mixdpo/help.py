@@ -5,16 +5,23 @@ from __future__ import annotations
 from mixdpo.data import DataSettings
 from mixdpo.model import ModelSettings
 from mixdpo.recipe import PlanSection, setting_lines
+from mixdpo.scoring import METRICS
 from mixdpo.training.config import MixDPOConfig
 
 
 def settings_help(verb: str) -> str:
-    """Return the settings of `plan`, `train` or `reference` with defaults and units, one per line."""
+    """Return the settings of `score`, `plan`, `train` or `reference` with defaults and units, one per line."""
     lines = ["Settings (keys of a recipe, or options):", ""]
     if verb != "plan":
         lines += [*setting_lines(ModelSettings, "model"), ""]
-    lines += [*setting_lines(DataSettings, "data"), "", *setting_lines(PlanSection, "plan"), ""]
-    if verb != "plan":
+    lines += [*setting_lines(DataSettings, "data"), ""]
+    if verb == "score":
+        for name, metric in METRICS.items():
+            lines += setting_lines(metric.settings, f"score.{name}")
+        lines += ["--train.KEY  max_length, max_prompt_length and bf16 hold for metrics that do not set their own"]
+    else:
+        lines += [*setting_lines(PlanSection, "plan"), ""]
+    if verb in ("train", "reference"):
         lines += [
             *setting_lines(MixDPOConfig, "train", own_only=True),
             "--train.KEY  every other field of transformers.TrainingArguments",

@@ -57,7 +57,7 @@ def load_policy(settings: ModelSettings, with_adapters: bool = False) -> PreTrai
         InputError: no such model, or it cannot be loaded as a causal language model.
     """
     adapters = with_adapters or settings.adapter is not None
-    arguments: dict[str, Any] = {"dtype": _dtype(settings, adapters), **_hub_arguments(settings)}
+    arguments: dict[str, Any] = {"dtype": weight_format(settings, adapters), **hub_arguments(settings)}
     if settings.attn_implementation != "auto":
         arguments["attn_implementation"] = settings.attn_implementation
     if settings.load_in_4bit:
@@ -66,7 +66,7 @@ def load_policy(settings: ModelSettings, with_adapters: bool = False) -> PreTrai
     try:
         model = AutoModelForCausalLM.from_pretrained(settings.name_or_path, **arguments)
     except (OSError, ValueError, ImportError) as error:
-        raise _cannot_load("model", settings.name_or_path, error) from error
+        raise cannot_load("model", settings.name_or_path, error) from error
     if settings.load_in_4bit:
         from peft import prepare_model_for_kbit_training
 
@@ -75,7 +75,7 @@ def load_policy(settings: ModelSettings, with_adapters: bool = False) -> PreTrai
         try:
             return PeftModel.from_pretrained(model, settings.adapter, is_trainable=True)
         except (OSError, ValueError) as error:
-            raise _cannot_load("adapter", settings.adapter, error) from error
+            raise cannot_load("adapter", settings.adapter, error) from error
     return model
 
 
@@ -84,9 +84,9 @@ def load_tokenizer(settings: ModelSettings) -> PreTrainedTokenizerBase:
     name = settings.tokenizer or settings.name_or_path
     check_is_model(name)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, **_hub_arguments(settings))
+        tokenizer = AutoTokenizer.from_pretrained(name, **hub_arguments(settings))
     except (OSError, ValueError, ImportError) as error:
-        raise _cannot_load("tokenizer", name, error) from error
+        raise cannot_load("tokenizer", name, error) from error
     if settings.chat_template is not None:
         try:
             tokenizer.chat_template = Path(settings.chat_template).read_text(encoding="utf-8")
@@ -110,7 +110,8 @@ def check_is_model(name_or_path: str) -> None:
         raise InputError("no such model folder", file=name_or_path)
 
 
-def _dtype(settings: ModelSettings, adapters: bool) -> torch.dtype:
+def weight_format(settings: ModelSettings, adapters: bool = False) -> torch.dtype:
+    """Return the number format of the weights; `adapters` decides what `dtype: auto` means."""
     names = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     if settings.dtype == "auto":
         return torch.bfloat16 if adapters else torch.float32
@@ -119,7 +120,8 @@ def _dtype(settings: ModelSettings, adapters: bool) -> torch.dtype:
     return names[settings.dtype]
 
 
-def _hub_arguments(settings: ModelSettings) -> dict[str, Any]:
+def hub_arguments(settings: ModelSettings) -> dict[str, Any]:
+    """Return what `from_pretrained` is told about where a model comes from."""
     return {"revision": settings.revision, "trust_remote_code": settings.trust_remote_code}
 
 
@@ -136,7 +138,8 @@ def _four_bit() -> Any:
     )
 
 
-def _cannot_load(kind: str, name: str, error: Exception) -> InputError:
+def cannot_load(kind: str, name: str, error: Exception) -> InputError:
+    """Return the error for a model that transformers refused, with its reason on one line."""
     first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return InputError(
         f"cannot load the {kind} {name!r}: {first_line}", mend="check the name, the folder and the network"

@@ -15,6 +15,7 @@ from mixdpo.data import DataSettings
 from mixdpo.errors import InputError
 from mixdpo.model import ModelSettings
 from mixdpo.plan import PLANS, PlanSettings
+from mixdpo.scoring import find_metric, metric_settings
 from mixdpo.settings import SECTIONS, build, check_values, merge, read_yaml, unknown_key
 from mixdpo.training.config import MixDPOConfig
 
@@ -39,6 +40,7 @@ class Recipe:
     plan_path: str | None
     train: Mapping[str, Any]
     peft: LoraConfig | None
+    score: Mapping[str, Mapping[str, Any]]
     file: str | None
 
     def required(self, section: str) -> Any:
@@ -56,6 +58,21 @@ class Recipe:
         """Return the settings of the trainer, with `output` as folder if given."""
         values = dict(self.train) if output is None else {**self.train, "output_dir": output}
         return MixDPOConfig(**values)
+
+    def metric_parameters(self, name: str) -> dict[str, Any]:
+        """Return the settings of a metric: those of the section score, and what other sections say of the rest."""
+        parameters = dict(self.score.get(name, {}))
+        for f in fields(find_metric(name, self.file).settings):
+            section, _, key = f.metadata.get("recipe", "").partition(".")
+            if f.name in parameters:
+                continue
+            if section == "train" and key in self.train:
+                parameters[f.name] = self.train[key]
+            elif section == "model" and self.model is not None:
+                # As training loads it, so that training finds this metric's log-probabilities in the cache.
+                under_adapters = self.peft is not None and self.model.dtype == "auto"
+                parameters[f.name] = replace(self.model, dtype="bfloat16") if under_adapters else self.model
+        return parameters
 
 
 def load_recipe(file: str | Path | None, overrides: Mapping[str, Any]) -> Recipe:
@@ -88,6 +105,7 @@ def load_recipe(file: str | Path | None, overrides: Mapping[str, Any]) -> Recipe
         plan_path=plan_path,
         train=check_values(MixDPOConfig, present.get("train", {}), "train", name),
         peft=section(LoraConfig, "peft"),
+        score=_score_section(present.get("score", {}), name),
         file=name,
     )
 
@@ -103,6 +121,15 @@ def _plan_settings(values: Mapping[str, Any], file: str | None) -> tuple[PlanSet
     if name not in PLANS:
         raise unknown_key(f"plan {name}", [f"plan {known}" for known in PLANS], file)
     return replace(PLANS[name], **changes), None
+
+
+def _score_section(values: Any, file: str | None) -> Mapping[str, Mapping[str, Any]]:
+    if not isinstance(values, Mapping):
+        raise InputError(f"score must be a mapping of metrics to their settings, not {values!r}", file=file)
+    section = {name: {} if given is None else given for name, given in values.items()}
+    for name, given in section.items():
+        metric_settings(name, given, file)
+    return section
 
 
 def setting_lines(cls: type[Any], section: str, own_only: bool = False) -> list[str]:

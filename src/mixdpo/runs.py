@@ -1,23 +1,26 @@
-"""The verbs `plan`, `reference` and `train`, as functions: from a recipe to files."""
+"""The verbs `score`, `plan`, `reference` and `train`, as functions: from a recipe to files."""
 
 from __future__ import annotations
 
 import logging
 import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from accelerate import PartialState
 from datasets import Dataset
 
 from mixdpo.data import DataSettings, LoadReport, load_pairs_with_report
-from mixdpo.difficulty import score
 from mixdpo.errors import InputError, RunError
+from mixdpo.io import atomic_path
 from mixdpo.model import load_policy, load_tokenizer
+from mixdpo.passes import CacheUse
 from mixdpo.plan import Plan, PlanSettings, make_plan
 from mixdpo.recipe import Recipe
+from mixdpo.scoring import find_metric, score
 from mixdpo.training.config import MixDPOConfig
-from mixdpo.training.reference_cache import CacheUse
 from mixdpo.training.run_folder import check_is_free, last_complete_checkpoint, read_metrics
 from mixdpo.training.sampling import PlannedPairs
 from mixdpo.training.trainer import MixDPOTrainer
@@ -33,15 +36,46 @@ class TrainedRun:
     metrics: list[dict[str, float]]
 
 
-def load_and_score(settings: DataSettings, plan: PlanSettings) -> tuple[Dataset, LoadReport]:
-    """Load pairs and add the margins that the plan's metric needs, if it needs any and they are not there."""
-    pairs, report = load_pairs_with_report(settings)
+def load_and_score(recipe: Recipe, data: DataSettings, plan: PlanSettings) -> tuple[Dataset, LoadReport]:
+    """Load pairs and add the margins that the plan's metric needs, if it needs any and they are not there.
+
+    Raises:
+        InputError: they are not there and come from a model, whose pass is `mixdpo score`'s to start.
+    """
+    pairs, report = load_pairs_with_report(data)
     column = f"margin/{plan.metric}"
     needed = plan.threshold is not None or plan.order in ("easy_to_hard", "hard_to_easy")
     has_ratings = "score_chosen" in pairs.column_names or "margin" in pairs.column_names
     # Margins that nothing asks for still give the report its buckets.
     if column not in pairs.column_names and (needed or (plan.metric == "rating" and has_ratings)):
-        pairs = score(pairs, metric=plan.metric)
+        if find_metric(plan.metric, recipe.file).runs_model:
+            raise InputError(
+                f"the data has no column {column!r}",
+                file=data.path if isinstance(data.path, str) else None,
+                mend=f"compute it first with mixdpo score --metric {plan.metric}, and take the data that it writes",
+            )
+        pairs = score(pairs, plan.metric, **recipe.metric_parameters(plan.metric))
+    return pairs, report
+
+
+def score_from_recipe(recipe: Recipe, metrics: Sequence[str], output: Path) -> tuple[Dataset, LoadReport]:
+    """Write a recipe's pairs with the margins of metrics to a parquet file that `load_pairs` reads back.
+
+    Args:
+        recipe: `data` is read, and what the metrics' settings take from `model`, `train` and `score`.
+        metrics: names; those of the section score if there are none, else the plan's.
+        output: the file.
+    """
+    names = list(metrics or recipe.score or [recipe.plan.metric])
+    for name in names:
+        find_metric(name, recipe.file)
+    state = PartialState(cpu=bool(recipe.train.get("use_cpu")))
+    with state.main_process_first():
+        pairs, report = load_pairs_with_report(recipe.required("data"))
+    pairs = score(pairs, names, **{name: recipe.metric_parameters(name) for name in names})
+    if state.is_main_process:
+        with atomic_path(output) as temporary:
+            pairs.to_parquet(temporary)
     return pairs, report
 
 
@@ -118,11 +152,11 @@ def _trainer(recipe: Recipe, args: MixDPOConfig) -> MixDPOTrainer:
     model_settings, data_settings = recipe.required("model"), recipe.required("data")
     metric = Plan.load(recipe.plan_path).settings if recipe.plan_path else recipe.plan
     with args.main_process_first(desc="load pairs"):
-        pairs, report = load_and_score(data_settings, metric)
+        pairs, report = load_and_score(recipe, data_settings, metric)
         for line in report.lines():
             logger.info(line)
         plan = plan_from_recipe(recipe, pairs)
-        eval_pairs = load_and_score(recipe.eval_data, metric)[0] if recipe.eval_data is not None else None
+        eval_pairs = load_and_score(recipe, recipe.eval_data, metric)[0] if recipe.eval_data is not None else None
     tokenizer = load_tokenizer(model_settings)
     policy = load_policy(model_settings, with_adapters=recipe.peft is not None)
     return MixDPOTrainer(

@@ -20,6 +20,7 @@ SECTIONS: Final[dict[str, str]] = {
     "model": "the policy to start from",
     "data": "the pairs to train on",
     "eval_data": "the pairs to measure on",
+    "score": "settings of difficulty metrics, by metric",
     "plan": "order and routes: a name, settings, or the path of a saved plan",
     "train": "settings of the training run",
     "peft": "LoRA adapters (fields of peft.LoraConfig); leave out for full fine-tuning",
@@ -131,8 +132,9 @@ def check_values(cls: type[Any], values: Any, section: str, file: str | Path | N
 
 def unknown_key(key: str, known: Iterable[str], file: str | Path | None = None) -> InputError:
     """Return the error for an unknown key, naming the nearest known one."""
-    near = difflib.get_close_matches(key, list(known), n=1, cutoff=0.5)
-    mend = f"did you mean {near[0]}?" if near else f"known keys are {', '.join(known)}"
+    known = list(known)
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    mend = f"did you mean {near[0]}?" if near else f"known keys are {', '.join(known) or 'none'}"
     return InputError(f"unknown key {key}", file=file, mend=mend)
 
 

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import numpy as np
 from datasets import Dataset
 
 from mixdpo.data import float_column
 from mixdpo.errors import InputError
 
 
-def rating_margin(dataset: Dataset) -> list[float]:
-    """Return score_chosen - score_rejected for every pair, or the data's own `margin` column."""
+@dataclass(frozen=True, kw_only=True)
+class RatingSettings:
+    """The rating metric has nothing to set."""
+
+
+def rating(dataset: Dataset, settings: RatingSettings) -> np.ndarray:
+    """Return score_chosen - score_rejected of every pair, or the data's own `margin` column; float64, shape (N,)."""
     if {"score_chosen", "score_rejected"} <= set(dataset.column_names):
-        return (float_column(dataset, "score_chosen") - float_column(dataset, "score_rejected")).tolist()
+        return float_column(dataset, "score_chosen") - float_column(dataset, "score_rejected")
     if "margin" in dataset.column_names:
-        return float_column(dataset, "margin").tolist()
+        return float_column(dataset, "margin")
     raise InputError(
         "the rating metric needs scores, and the data has none",
         mend="name the score columns with `columns: {score_chosen: ..., score_rejected: ...}` or a `margin` column",

@@ -4,6 +4,7 @@ from typing import cast
 
 from torch import Tensor, nn
 
+from mixdpo.engine.hidden import completion_hidden_sums
 from mixdpo.engine.packed import pack_rows, packed_scores
 from mixdpo.engine.padded import pad_rows, padded_scores
 from mixdpo.engine.precision import disable_dropout, hardware_has_bf16
@@ -16,6 +17,7 @@ __all__ = [
     "PackedRows",
     "PaddedRows",
     "PromptGroup",
+    "completion_hidden_sums",
     "completion_logprobs",
     "completion_scores",
     "disable_dropout",

@@ -7,7 +7,7 @@ completion token reach the language-model head (`head.py`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -25,6 +25,8 @@ from mixdpo.engine.rows import (
     shared_lengths,
 )
 from mixdpo.engine.wrappers import without_wrappers
+
+HeadForward = Callable[[Tensor], Tensor]
 
 
 def pack_rows(groups: Sequence[PromptGroup]) -> PackedRows:
@@ -66,14 +68,12 @@ def packed_scores(model: nn.Module, rows: PackedRows, alignment: bool = False) -
         alignment: whether to compute `CompletionScores.alignment`, one more exponential per logit.
     """
     layout = rows["layout"]
-    with _head_scores_targets(model, rows, alignment):
-        scores_N1 = model(
-            input_ids=rows["input_ids"],
-            position_ids=rows["position_ids"],
-            attention_mask=attention_mask_for(without_wrappers(model), rows["input_ids"], layout),
-            packed_layout=layout,
-            use_cache=False,
-        ).logits[0]
+
+    def score(head: nn.Module, plain: HeadForward, hidden: Tensor) -> Tensor:
+        return target_scores(head, plain, hidden[0, rows["source"]], rows["target"], alignment)[None]
+
+    with replaced_head(model, score):
+        scores_N1 = packed_forward(model, rows)[0]
     # Summed slice by slice: the order of additions, and so the result, is the same on every run and device.
     parts = scores_N1[:, 0].split(layout.scored)
     return CompletionScores(
@@ -85,19 +85,27 @@ def packed_scores(model: nn.Module, rows: PackedRows, alignment: bool = False) -
     )
 
 
+def packed_forward(model: nn.Module, rows: PackedRows) -> Tensor:
+    """Return what the model's head, or what replaces it, makes of a packed row."""
+    logits: Tensor = model(
+        input_ids=rows["input_ids"],
+        position_ids=rows["position_ids"],
+        attention_mask=attention_mask_for(without_wrappers(model), rows["input_ids"], rows["layout"]),
+        packed_layout=rows["layout"],
+        use_cache=False,
+    ).logits
+    return logits
+
+
 @contextmanager
-def _head_scores_targets(model: nn.Module, rows: PackedRows, alignment: bool) -> Iterator[None]:
-    """Within the context the head answers hidden states with `target_scores` instead of logits.
+def replaced_head(model: nn.Module, answer: Callable[[nn.Module, HeadForward, Tensor], Tensor]) -> Iterator[None]:
+    """Within the context the head answers hidden states with `answer(head, its own forward, hidden states)`.
 
     The head still runs inside the model's own forward, where wrappers have gathered its weight.
     """
     head: Any = without_wrappers(model).get_output_embeddings()
     plain = head.forward
-
-    def score(hidden: Tensor) -> Tensor:
-        return target_scores(head, plain, hidden[0, rows["source"]], rows["target"], alignment)[None]
-
-    head.forward = score
+    head.forward = lambda hidden: answer(head, plain, hidden)
     try:
         yield
     finally:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import Progress
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from mixdpo.passes.progress import rate_bar
 
 _SHOWN = {
     "loss": "loss",
@@ -16,18 +17,6 @@ _SHOWN = {
     "rewards/margins": "margin",
     "learning_rate": "lr",
 }
-
-
-def _bar(console: Console) -> Progress:
-    return Progress(
-        TextColumn("[bold]{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-        console=console,
-    )
 
 
 class TrainingProgress(TrainerCallback):
@@ -38,34 +27,13 @@ class TrainingProgress(TrainerCallback):
         self._progress: Progress | None = None
         self._begin = (0, 0.0)
 
-    @staticmethod
-    def reference_bar(name: str) -> Callable[[int, int], None]:
-        """Return a function `(pairs done, pairs in all)` that shows the reference pass of data set `name`."""
-        console = Console(stderr=True)
-        begin = time.perf_counter()
-        progress = _bar(console) if console.is_terminal else None
-        task = progress.add_task(f"reference ({name})", rate="", note="") if progress else None
-
-        def show(done: int, total: int) -> None:
-            rate = f"{done / (time.perf_counter() - begin):.2f} pairs/s"
-            if progress is None:
-                if done == total:
-                    console.print(f"reference ({name}): {total} pairs, {rate}")
-                return
-            progress.start()
-            progress.update(task, completed=done, total=total, rate=rate)  # type: ignore[arg-type]
-            if done == total:
-                progress.stop()
-
-        return show
-
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Open the bar."""
         self._begin = (state.global_step, time.perf_counter())
         if state.is_world_process_zero and self._console.is_terminal:
-            self._progress = _bar(self._console)
+            self._progress = rate_bar(self._console)
             self._task = self._progress.add_task(
                 "training", completed=state.global_step, total=state.max_steps, rate="", note=""
             )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch import nn
+from torch import Tensor, nn
 
 from mixdpo.engine import completion_scores, to_device, without_wrappers
 from mixdpo.losses import discount_tail
@@ -36,44 +36,24 @@ def reference_rows(pairs: PlannedPairs) -> np.ndarray:
     return np.flatnonzero(pairs.reads_reference & (pairs.tokens_per_row() > 0))
 
 
-def reference_pass(
+def reference_values(
     model: nn.Module,
     pairs: PlannedPairs,
     rows: np.ndarray,
     *,
-    accelerator: Accelerator,
-    batch_size: int,
     lay_out: RowLayout,
+    accelerator: Accelerator,
     ld_alpha: float | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
-) -> np.ndarray:
-    """Return the reference log-probabilities of the pairs in `rows`, NaN for the others.
-
-    Longest pairs first: batches of similar length waste little padding, and too large a batch size fails at
-    once instead of at the end. Processes take batches in turn and all get the whole table.
+) -> Tensor:
+    """Return the log-probabilities of loaded rows (int64, shape (B,)) under a reference whose adapters are off.
 
     Returns:
-        float32, shape (number of loaded pairs, 2): chosen, rejected, in nats.
+        float32, shape (B, 2): chosen, rejected, in nats.
     """
-    lengths = pairs.tokens_per_row()
-    rows = rows[np.argsort(-lengths[rows], kind="stable")]
-    batches = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
-    table = torch.zeros((len(lengths), 2), dtype=torch.float32, device=accelerator.device)
-    processes, mine = accelerator.num_processes, accelerator.process_index
-    with adapters_off(model):
-        # Sharded models need every process in every forward, so a process without a batch repeats the last one.
-        for first in range(0, len(batches), processes):
-            chunk = batches[min(first + mine, len(batches) - 1)]
-            batch = to_device(collate_pairs([pairs[int(row)] for row in chunk], lay_out), accelerator.device)
-            with accelerator.autocast():
-                values = pair_logprobs(model, batch, ld_alpha)
-            if first + mine < len(batches):
-                table[torch.as_tensor(chunk, device=table.device)] = torch.stack([values.chosen, values.rejected], 1)
-            if on_progress is not None:
-                on_progress(min((first + processes) * batch_size, len(rows)), len(rows))
-    result = accelerator.reduce(table, reduction="sum").cpu().numpy()
-    result[np.setdiff1d(np.arange(len(result)), rows)] = np.nan
-    return result
+    batch = to_device(collate_pairs([pairs[int(row)] for row in rows], lay_out), accelerator.device)
+    with accelerator.autocast():
+        values = pair_logprobs(model, batch, ld_alpha)
+    return torch.stack([values.chosen, values.rejected], dim=1)
 
 
 def live_reference(model: nn.Module, batch: PairBatch, ld_alpha: float | None = None) -> PairBatch:

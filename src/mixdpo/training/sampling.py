@@ -45,8 +45,9 @@ class PlannedPairs(TorchDataset[PairItem]):
         self.mismatched: PlannedPairs | None = None
         """The same prompts with answers to other prompts, for losses that read them."""
         rows = np.asarray(tokens["row"][:], dtype=np.int64)
-        self._index_of_row = np.full(len(plan), -1, dtype=np.int64)
-        self._index_of_row[rows] = np.arange(len(rows))
+        self.index_of_row = np.full(len(plan), -1, dtype=np.int64)
+        self.index_of_row[rows] = np.arange(len(rows))
+        """Place in `tokens` of every row of the loaded data, -1 if tokenisation lost it; int64."""
         self.reference = np.full((len(plan), 2), np.nan, dtype=np.float32)
         """Reference log-probabilities of (chosen, rejected) by row, in nats; NaN where not computed."""
 
@@ -68,7 +69,7 @@ class PlannedPairs(TorchDataset[PairItem]):
     def __getitem__(self, row: int) -> PairItem:
         is_copy = row < 0
         row = ~row if is_copy else row
-        pair = self.tokens[int(self._index_of_row[row])]
+        pair = self.tokens[int(self.index_of_row[row])]
         both = bool(self.has_both_sides[row])
         return PairItem(
             row=row,
@@ -90,12 +91,12 @@ class PlannedPairs(TorchDataset[PairItem]):
 
     def epoch_rows(self, epoch: int, epochs: int) -> np.ndarray:
         """Return the rows trained in one epoch, in the plan's order, without those lost in tokenisation."""
-        return self.plan.epoch_rows(epoch, epochs, present=self._index_of_row >= 0)
+        return self.plan.epoch_rows(epoch, epochs, present=self.index_of_row >= 0)
 
     @property
     def trained_pairs(self) -> int:
         """Number of pairs in every epoch."""
-        return len(self.plan.epoch_rows(0, 1, present=self._index_of_row >= 0))
+        return len(self.plan.epoch_rows(0, 1, present=self.index_of_row >= 0))
 
     def tokens_per_row(self) -> np.ndarray:
         """Return, by row, the tokens a step computes for the pair; int64, shape (N,), 0 if lost in tokenisation."""
@@ -103,9 +104,9 @@ class PlannedPairs(TorchDataset[PairItem]):
             side: np.fromiter(map(len, self.tokens[f"{side}_ids"]), dtype=np.int64, count=len(self))
             for side in ("prompt", "chosen", "rejected")
         }
-        rows = np.flatnonzero(self._index_of_row >= 0)
+        rows = np.flatnonzero(self.index_of_row >= 0)
         total = np.zeros(len(self.plan), dtype=np.int64)
-        index = self._index_of_row[rows]
+        index = self.index_of_row[rows]
         for side, sft in (("chosen", self.sft_chosen), ("rejected", self.sft_rejected)):
             computed = self.has_both_sides[rows] | (sft[rows] > 0)
             total[rows] += computed * (lengths["prompt"] + lengths[side])[index]

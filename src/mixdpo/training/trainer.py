@@ -25,11 +25,13 @@ from transformers import (
     ProgressCallback,
     Trainer,
     TrainerCallback,
+    set_seed,
 )
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, TrainOutput
 
 from mixdpo.errors import InputError, RunError
 from mixdpo.model import ModelSettings, load_tokenizer
+from mixdpo.passes import CacheUse, pairs_bar
 from mixdpo.plan import Plan, make_plan
 from mixdpo.training.batch import MicroBatches, PairBatch, collate_parts
 from mixdpo.training.callback import PlanCallback
@@ -41,8 +43,8 @@ from mixdpo.training.policy import check_token_budget, choose_layout, frozen_ref
 from mixdpo.training.preparation import PairPreparation
 from mixdpo.training.progress import TrainingProgress
 from mixdpo.training.records import EvaluationRecords, load_reference, save_reference
-from mixdpo.training.reference import live_reference, reference_pass
-from mixdpo.training.reference_cache import CacheUse, fill_reference, reference_file
+from mixdpo.training.reference import adapters_off, live_reference, reference_values
+from mixdpo.training.reference_cache import fill_reference, reference_file
 from mixdpo.training.run_folder import RunFolder, describe_run, last_complete_checkpoint
 from mixdpo.training.sampling import PlannedPairs, PlanSampler
 from mixdpo.training.schedule import StepPlan, learning_rate_factors, make_step_plan, phase_lengths
@@ -96,6 +98,7 @@ class MixDPOTrainer(Trainer):
             )
         if train_dataset is None:
             raise InputError("MixDPOTrainer needs a train_dataset")
+        set_seed(args.seed)  # adapters start at random values
         policy, self._starts_at_reference = prepare_policy(model, ref_model, peft_config)
         tokenizer = processing_class or load_tokenizer(ModelSettings(name_or_path=policy.config._name_or_path))
         self._lay_out = choose_layout(policy, ref_model, args)
@@ -298,16 +301,17 @@ class MixDPOTrainer(Trainer):
         """Fill in the reference of `pairs`, from the cache and for the rest by forward passes."""
         model = self._ref_model or self.model_wrapped
         file = self._reference_file if self.is_in_train else reference_file(model, self.args, self.accelerator)
-        compute = partial(
-            reference_pass,
-            model,
-            accelerator=self.accelerator,
-            batch_size=self.args.precompute_ref_batch_size or self.args.per_device_eval_batch_size,
-            lay_out=self._lay_out,
-            ld_alpha=self.args.ld_alpha,
-            on_progress=None if self.args.disable_tqdm else TrainingProgress.reference_bar(name),
-        )
-        return fill_reference(pairs, name, compute, file, self.accelerator)
+        engine = {"lay_out": self._lay_out, "accelerator": self.accelerator, "ld_alpha": self.args.ld_alpha}
+        values_of = partial(reference_values, model, pairs, **engine)
+        with adapters_off(model):
+            return fill_reference(
+                pairs,
+                name,
+                values_of,
+                batch_size=self.args.precompute_ref_batch_size or self.args.per_device_eval_batch_size,
+                file=file,
+                on_progress=None if self.args.disable_tqdm else pairs_bar(f"reference ({name})"),
+            )
 
     def evaluation_loop(
         self,

@@ -1,0 +1,44 @@
+"""Progress bars with a rate in pairs per second and the time left; plain lines where there is no terminal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from accelerate import PartialState
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+def rate_bar(console: Console) -> Progress:
+    """Return a bar whose tasks have the fields `rate` and `note`."""
+    return Progress(
+        TextColumn("[bold]{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=console,
+    )
+
+
+def pairs_bar(name: str) -> Callable[[int, int], None]:
+    """Return a function `(pairs done, pairs in all)` that shows the progress of a pass; silent on other processes."""
+    console = Console(stderr=True, quiet=not PartialState().is_main_process)
+    begin = time.perf_counter()
+    progress = rate_bar(console) if console.is_terminal else None
+    task = progress.add_task(name, rate="", note="") if progress else None
+
+    def show(done: int, total: int) -> None:
+        rate = f"{done / (time.perf_counter() - begin):.2f} pairs/s"
+        if progress is None:
+            if done == total:
+                console.print(f"{name}: {total} pairs, {rate}")
+            return
+        progress.start()
+        progress.update(task, completed=done, total=total, rate=rate)  # type: ignore[arg-type]
+        if done == total:
+            progress.stop()
+
+    return show
