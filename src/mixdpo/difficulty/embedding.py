@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 from datasets import Dataset
@@ -89,7 +89,7 @@ def _load(settings: EmbeddingSettings) -> SentenceTransformer:
             mend="give a folder or hub id as `model`",
         ) from error
     if settings.pooling == "mean":
-        pooling = [module for module in model if hasattr(module, "pooling_mode")]
+        pooling: list[Any] = [module for module in model if hasattr(module, "pooling_mode")]
         if not pooling:
             raise InputError(f"the model {settings.model!r} has no pooling to replace", mend="set `pooling: model`")
         pooling[0].pooling_mode = "mean"
