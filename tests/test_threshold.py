@@ -12,8 +12,9 @@ from datasets import Dataset
 from scipy.stats import binom, binomtest
 from sklearn.isotonic import IsotonicRegression
 
-from mixdpo import Plan, make_plan
+from mixdpo import Plan, load_pairs, make_plan, score
 from mixdpo.cli import main
+from mixdpo.difficulty.length_gap import LengthGapSettings, length_gap_margin
 from mixdpo.difficulty.threshold import AutoSettings, auto_threshold, find_signals
 from mixdpo.difficulty.trust_curve import TrustCurve, bin_edges
 from mixdpo.errors import InputError
@@ -282,6 +283,17 @@ def test_the_plan_keeps_the_curve(tmp_path: Path) -> None:
     assert loaded.settings == plan.settings
     assert make_plan(data, threshold="auto", signals=["second"], trust=0.4, seed=4).curve == plan.curve
     assert make_plan(data, threshold=1.0).curve is None
+
+
+def test_real_answers_with_planted_coin_flips(alpaca_graded: Path) -> None:
+    """Judged answers of 58 models: small margins keep half of the attained agreement, until labels are flipped."""
+    pairs = score(load_pairs(str(alpaca_graded / "train.parquet")))
+    longer = length_gap_margin(pairs, LengthGapSettings(signed=True))
+    margin = np.array(pairs["margin/rating"])
+    assert auto(margin, {"longer": longer}).routed == 0
+    for seed in range(5):
+        flip = np.where((margin < 1) & (np.random.default_rng(seed).random(len(margin)) < 0.5), -1, 1)
+        assert 0.9 < auto(margin, {"longer": longer * flip}).threshold < 1.3
 
 
 @pytest.mark.parametrize(
