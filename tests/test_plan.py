@@ -201,7 +201,7 @@ def test_bad_files(tmp_path) -> None:
     [
         ({"threshold": {"hardest": 2}}, "0 < f < 1"),
         ({"threshold": {"easiest": 0.1}}, "hardest"),
-        ({"threshold": "auto"}, "threshold is 'auto'"),
+        ({"threshold": "middle"}, "threshold is 'middle'"),
         ({"order": "random"}, "orders are"),
         ({"hard_route": "dpo"}, "routes are"),
         ({"oder": "shuffled"}, "no setting 'oder'"),

@@ -7,6 +7,7 @@ import logging
 import sys
 import traceback
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from mixdpo.errors import MixdpoError
 from mixdpo.settings import SECTIONS, merge, split_overrides
 
 if TYPE_CHECKING:
+    from mixdpo.difficulty.trust_curve import TrustCurve
     from mixdpo.recipe import Recipe
 
 
@@ -91,7 +93,10 @@ def score(
 )  # fmt: skip
 @click.pass_obj
 def plan(overrides: dict[str, Any], data: str | None, config: Path | None, output: Path) -> None:
-    """Decide order and route of every pair of DATA (file, folder or hub id; default: the recipe's)."""
+    """Decide order and route of every pair of DATA (file, folder or hub id; default: the recipe's).
+
+    With `--plan.threshold auto` the curve it was read from is printed and drawn beside the plan.
+    """
     from mixdpo.runs import load_and_score, plan_from_recipe
 
     recipe = _recipe(overrides, config, data)
@@ -112,6 +117,13 @@ def plan(overrides: dict[str, Any], data: str | None, config: Path | None, outpu
             *("-" if margin is None else f"{margin:.3g}" for margin in margins),
         )
     Console().print(table)
+    if made.curve is not None:
+        from mixdpo.report.trust_figure import save_trust_figure
+
+        figure = output.with_name(f"{output.stem}-threshold.png")
+        save_trust_figure(asdict(made.curve), figure)
+        _print_curve(made.curve)
+        click.echo(f"curve: {figure}")
     click.echo(f"plan: {output}")
 
 
@@ -174,6 +186,30 @@ def demo(model: str | None, output: Path, short: bool) -> None:
 
     _quiet_libraries()
     run_demo(model, output, short)
+
+
+def _print_curve(curve: TrustCurve) -> None:
+    """Print what `threshold: auto` was read from: agreement of the signals with the label by margin."""
+    table = Table(title="agreement of the signals with the label, hardest pairs first", title_justify="left")
+    for heading in ("margin from", "to", "pairs", "agreement", "95 % band", *(s.metric for s in curve.signals)):
+        table.add_column(heading, justify="right")
+    table.add_column("label")
+    for item in curve.bins:
+        table.add_row(
+            f"{item.margin_min:.3g}",
+            f"{item.margin_max:.3g}",
+            f"{item.pairs:,}",
+            "-" if item.agreement is None else f"{item.agreement:.1%}",
+            "-" if item.low is None or item.high is None else f"{item.low:.1%} to {item.high:.1%}",
+            *(f"{share:.1%}" for share in item.by_signal),
+            item.verdict,
+        )
+    Console().print(table)
+    for signal in curve.signals:
+        use = f"weight {signal.weight:+.2f}" if signal.weight else "left out: not told from chance"
+        interval = f"{signal.low:.1%} to {signal.high:.1%}"
+        click.echo(f"signal {signal.metric}: {signal.agreement:.1%} ({interval}) of the easiest third; {use}")
+    click.echo(f"threshold: {'none' if curve.threshold is None else format(curve.threshold, '.4g')}. {curve.reason}")
 
 
 def _quiet_libraries() -> None:

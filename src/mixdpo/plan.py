@@ -19,13 +19,16 @@ import pyarrow.parquet as pq
 from datasets import Dataset
 
 from mixdpo.data import data_fingerprint, float_column
+from mixdpo.difficulty.threshold import AutoSettings, auto_threshold, check_auto, find_signals
+from mixdpo.difficulty.trust_curve import TrustCurve
 from mixdpo.errors import InputError
 from mixdpo.io import atomic_path
+from mixdpo.stats import mean_ranks
 
 Order = Literal["easy_to_hard", "hard_to_easy", "shuffled", "as_is"]
 Route = Literal["preference", "sft", "both", "drop"]
 Epochs = Literal["per_epoch", "staged"]
-Threshold = float | dict[str, float] | None
+Threshold = float | dict[str, float] | Literal["auto"] | None
 
 ROUTES: Final[tuple[Route, ...]] = ("preference", "sft", "both", "drop")
 """`both` is the preference loss plus `sft_weight` times the SFT loss on the same pair."""
@@ -34,7 +37,7 @@ FORMAT_VERSION: Final = 1
 
 
 @dataclass(kw_only=True, frozen=True)
-class PlanSettings:
+class PlanSettings(AutoSettings):
     """What a plan is made from, besides the data."""
 
     metric: str = field(
@@ -45,7 +48,7 @@ class PlanSettings:
         default_factory=lambda: {"hardest": 0.1},
         metadata={
             "help": "pairs routed away from the preference loss: a margin (pairs strictly under it), "
-            "{hardest: f} (the fraction f of smallest margins), or null (none)"
+            "{hardest: f} (the fraction f of smallest margins), auto (found in the data), or null (none)"
         },
     )
     easy_route: Route = field(default="preference", metadata={"help": "objective of the other pairs"})
@@ -88,6 +91,7 @@ class Plan:
         settings: what the plan was made from.
         fingerprint: `data_fingerprint` of the data set it belongs to.
         threshold_margin: the margin at the threshold (the largest one routed as hard), None if none is.
+        curve: what `threshold: auto` was read from, None with any other threshold.
     """
 
     margin: np.ndarray
@@ -98,6 +102,7 @@ class Plan:
     settings: PlanSettings
     fingerprint: str
     threshold_margin: float | None
+    curve: TrustCurve | None = None
 
     def __len__(self) -> int:
         return len(self.position)
@@ -160,6 +165,7 @@ class Plan:
             "settings": asdict(self.settings),
             "fingerprint": self.fingerprint,
             "threshold_margin": self.threshold_margin,
+            "curve": None if self.curve is None else asdict(self.curve),
         }
         return table.replace_schema_metadata({"mixdpo.plan": json.dumps(description)})
 
@@ -192,6 +198,7 @@ class Plan:
                 mend="make the plan anew with `mixdpo plan`",
             )
         codes = {name: code for code, name in enumerate(BUCKETS)}
+        curve = description.get("curve")
         return cls(
             margin=table["margin"].to_numpy(zero_copy_only=False).astype(np.float64),
             quantile=table["quantile"].to_numpy(zero_copy_only=False).astype(np.float64),
@@ -201,6 +208,7 @@ class Plan:
             settings=PlanSettings(**description["settings"]),
             fingerprint=description["fingerprint"],
             threshold_margin=description["threshold_margin"],
+            curve=None if curve is None else TrustCurve.from_dict(curve),
         )
 
     def summary(self) -> list[dict[str, Any]]:
@@ -243,7 +251,7 @@ def make_plan(
     Ties: equal margins are put in an order drawn from the seed, and `{hardest: f}` routes the round(f * N)
     last pairs of that very order (halves round up); so pairs that share the margin at the boundary are split by
     the seed, and easy-to-hard order always ends with exactly the pairs routed as hard. A margin threshold is
-    strict: a pair is hard when its margin is under it, as in the paper.
+    strict: a pair is hard when its margin is under it, as in the paper. `auto` finds one (`difficulty/threshold.py`).
     """
     if settings is None:
         if (name or "mixdpo") not in PLANS:
@@ -251,7 +259,8 @@ def make_plan(
         settings = PLANS[name or "mixdpo"]
     unknown = set(changes) - {f.name for f in fields(PlanSettings)}
     if unknown:
-        raise InputError(f"plans have no setting {sorted(unknown)[0]!r}; {_known_settings()}")
+        known = ", ".join(f.name for f in fields(PlanSettings))
+        raise InputError(f"plans have no setting {sorted(unknown)[0]!r}; settings are {known}")
     settings = replace(settings, **changes)
     _check_settings(settings)
 
@@ -260,7 +269,11 @@ def make_plan(
         raise InputError("the data set has no pairs")
     random_rank = np.random.default_rng(settings.seed).permutation(n)
     margin, easy_rank = _margins(dataset, settings, random_rank)
-    is_hard = _under_threshold(margin, easy_rank, settings.threshold)
+    threshold, curve = settings.threshold, None
+    if threshold == "auto":
+        curve = auto_threshold(margin, find_signals(dataset, settings.metric, settings.signals), settings)
+        threshold = curve.threshold
+    is_hard = _under_threshold(margin, easy_rank, threshold)
     route = np.where(is_hard, ROUTES.index(settings.hard_route), ROUTES.index(settings.easy_route)).astype(np.int8)
     dropped = route == ROUTES.index("drop")
     if dropped.all():
@@ -290,11 +303,8 @@ def make_plan(
         settings=settings,
         fingerprint=data_fingerprint(dataset),
         threshold_margin=float(margin[is_hard].max()) if is_hard.any() else None,
+        curve=curve,
     )
-
-
-def _known_settings() -> str:
-    return "settings are " + ", ".join(f.name for f in fields(PlanSettings))
 
 
 def _check_settings(settings: PlanSettings) -> None:
@@ -312,8 +322,9 @@ def _check_settings(settings: PlanSettings) -> None:
     if isinstance(threshold, Mapping):
         if set(threshold) != {"hardest"} or not 0 < threshold["hardest"] < 1:
             raise InputError(f"threshold is {dict(threshold)}; a fraction is written {{hardest: f}} with 0 < f < 1")
-    elif threshold is not None and not (isinstance(threshold, int | float) and np.isfinite(threshold)):
-        raise InputError(f"threshold is {threshold!r}; it is a margin, {{hardest: f}} or null")
+    elif threshold not in (None, "auto") and not (isinstance(threshold, int | float) and np.isfinite(threshold)):
+        raise InputError(f"threshold is {threshold!r}; it is a margin, {{hardest: f}}, auto or null")
+    check_auto(settings, threshold)
 
 
 def _margins(dataset: Dataset, settings: PlanSettings, random_rank: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -364,7 +375,4 @@ def _difficulty_quantile(margin: np.ndarray) -> np.ndarray:
     """Rank margins from easiest (0) to hardest (1); equal margins share their mean rank; NaN stays NaN."""
     if len(margin) == 1 or np.isnan(margin).any():
         return np.where(np.isnan(margin), np.nan, 0.0)
-    _, inverse, counts = np.unique(-margin, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    mean_rank = (last - counts + last - 1) / 2
-    return mean_rank[inverse] / (len(margin) - 1)
+    return mean_ranks(-margin) / (len(margin) - 1)

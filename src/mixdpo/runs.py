@@ -156,6 +156,8 @@ def _trainer(recipe: Recipe, args: MixDPOConfig) -> MixDPOTrainer:
         for line in report.lines():
             logger.info(line)
         plan = plan_from_recipe(recipe, pairs)
+        if plan.curve is not None:
+            logger.info(f"threshold: {plan.curve.reason}")
         eval_pairs = load_and_score(recipe, recipe.eval_data, metric)[0] if recipe.eval_data is not None else None
     tokenizer = load_tokenizer(model_settings)
     policy = load_policy(model_settings, with_adapters=recipe.peft is not None)

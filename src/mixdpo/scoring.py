@@ -10,7 +10,11 @@ from typing import Any, Final
 import numpy as np
 from datasets import Dataset
 
+from mixdpo.difficulty.agreement import AgreementSettings, agreement_margin
 from mixdpo.difficulty.ches import ches, ches_length_normalised
+from mixdpo.difficulty.combine import CombineSettings, combine_margin
+from mixdpo.difficulty.embedding import EmbeddingSettings, embedding_margin
+from mixdpo.difficulty.length_gap import LengthGapSettings, length_gap_margin
 from mixdpo.difficulty.likelihood import (
     ImplicitRewardSettings,
     LikelihoodSettings,
@@ -42,6 +46,10 @@ class Metric:
 
 METRICS: Final[Mapping[str, Metric]] = {
     "rating": Metric(rating, RatingSettings),
+    "agreement": Metric(agreement_margin, AgreementSettings),
+    "length_gap": Metric(length_gap_margin, LengthGapSettings),
+    "combine": Metric(combine_margin, CombineSettings),
+    "embedding": Metric(embedding_margin, EmbeddingSettings, runs_model=True),
     "nll_gap": Metric(nll_gap, LikelihoodSettings, runs_model=True),
     "reference_logp": Metric(reference_logp, LikelihoodSettings, runs_model=True),
     "implicit_reward": Metric(implicit_reward, ImplicitRewardSettings, runs_model=True),

@@ -1,4 +1,4 @@
-"""Intervals for differences that were measured on the same items."""
+"""Ranks, bounds of shares, and intervals for differences that were measured on the same items."""
 
 from __future__ import annotations
 
@@ -28,6 +28,46 @@ class Interval:
 
     def __str__(self) -> str:
         return f"{self.estimate:+.2f} ({self.level:.0%} interval {self.low:+.2f} to {self.high:+.2f})"
+
+
+def mean_ranks(values: np.ndarray) -> np.ndarray:
+    """Return the rank of every value, 0 = smallest; equal values share their mean rank. float64, shape (N,)."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    return ((last - counts + last - 1) / 2)[inverse]
+
+
+def share_bounds(
+    successes: float | np.ndarray, trials: float | np.ndarray, tail: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return exact (Clopper-Pearson) bounds of a share, each missed with probability `tail` at most.
+
+    Both counts may be fractions, as an effective number of trials is.
+    """
+    successes, failures = np.asarray(successes, dtype=np.float64), trials - np.asarray(successes, dtype=np.float64)
+    low = stats.beta.ppf(tail, np.maximum(successes, 1e-300), failures + 1)
+    high = stats.beta.ppf(1 - tail, successes + 1, np.maximum(failures, 1e-300))
+    return np.where(successes > 0, low, 0.0), np.where(failures > 0, high, 1.0)
+
+
+def monotone_band(successes_B: np.ndarray, trials_B: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
+    """Bound the shares of consecutive bins simultaneously, given that they do not fall from one bin to the next.
+
+    The mean over a run of bins is at most the share of its last bin and at least that of its first; so every
+    run bounds its last bin and those after it from below, its first and those before it from above (the idea of
+    Duembgen 2003). `1 - level` is divided evenly among the runs and their two sides (Bonferroni).
+
+    Returns:
+        Lower and upper bounds, float64, shape (B,) each. A lower one above its upper one shows that shares do fall.
+    """
+    first, last = np.triu_indices(len(trials_B))
+    successes, trials = np.append(0.0, np.cumsum(successes_B)), np.append(0.0, np.cumsum(trials_B))
+    tail = (1 - level) / (2 * len(first))
+    low, high = share_bounds(successes[last + 1] - successes[first], trials[last + 1] - trials[first], tail)
+    low_B, high_B = np.zeros(len(trials_B)), np.ones(len(trials_B))
+    np.maximum.at(low_B, last, low)
+    np.minimum.at(high_B, first, high)
+    return np.maximum.accumulate(low_B), np.minimum.accumulate(high_B[::-1])[::-1]
 
 
 def paired_bootstrap(

@@ -46,6 +46,8 @@ class PairColumns:
     score_chosen: str | None
     score_rejected: str | None
     margin: str | None
+    ratings_chosen: str | None = None
+    ratings_rejected: str | None = None
     margins: tuple[str, ...] = ()
 
     @property
@@ -59,8 +61,9 @@ def find_columns(available: Sequence[str], mapping: Mapping[str, str] | None, fi
 
     Args:
         available: the columns of the source.
-        mapping: from `prompt`, `chosen`, `rejected`, `tools`, `score_chosen`, `score_rejected`, `margin` to the
-            source's own names; a score may be `max(NAME)` or `min(NAME)` of a column of lists.
+        mapping: from `prompt`, `chosen`, `rejected`, `tools`, `score_chosen`, `score_rejected`, `margin`,
+            `ratings_chosen`, `ratings_rejected` to the source's own names; a score may be `max(NAME)` or `min(NAME)`
+            of a column of lists.
         file: the source, for messages.
 
     Raises:
@@ -95,6 +98,8 @@ def find_columns(available: Sequence[str], mapping: Mapping[str, str] | None, fi
         score_chosen=scores[0],
         score_rejected=scores[1],
         margin=named("margin"),
+        ratings_chosen=named("ratings_chosen"),
+        ratings_rejected=named("ratings_rejected"),
         margins=tuple(name for name in available if name.startswith("margin/")),
     )
 

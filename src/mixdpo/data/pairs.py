@@ -1,8 +1,9 @@
 """From a row of any preference format to a pair in the one form that everything downstream reads.
 
 The form: `pair_id`, `prompt`, `chosen`, `rejected` (all text, or all lists of messages where the completions hold only
-what follows the prompt), `tools` (JSON text or null) if the data has tools, `score_chosen`, `score_rejected`, `margin`
-and `margin/<metric>` (float64) if the data has them.
+what follows the prompt), `tools` (JSON text or null) if the data has tools; if the data has them, `score_chosen`,
+`score_rejected`, `margin` and `margin/<metric>` (float64), and `ratings_chosen` and `ratings_rejected` (lists of
+float64, one per annotator, NaN where one is missing).
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ INVALID_SCORES: Final[tuple[str, ...]] = get_args(InvalidScores)
 CONTRADICTIONS: Final[tuple[str, ...]] = get_args(Contradictions)
 
 _SIDES: Final = ("prompt", "chosen", "rejected")
+_RATINGS: Final = ("ratings_chosen", "ratings_rejected")
 
 
 class RowFault(Exception):
@@ -75,6 +77,8 @@ def pair_features(sources: Sequence[tuple[Features, PairColumns]], conversationa
     for name in ("score_chosen", "score_rejected", "margin"):
         if all(getattr(columns, name) for _, columns in sources):
             result[name] = Value("float64")
+    if all(columns.ratings_chosen and columns.ratings_rejected for _, columns in sources):
+        result.update(dict.fromkeys(_RATINGS, List(Value("float64"))))
     for name in sources[0][1].margins:
         if all(name in columns.margins for _, columns in sources):
             result[name] = Value("float64")
@@ -131,6 +135,9 @@ class PairReader:
         else:
             prompt, chosen, rejected = split_text(prompt, chosen or "", rejected or "")
         pair = {"prompt": prompt, "chosen": chosen, "rejected": rejected, **self._scores(values, row)}
+        for name in _RATINGS:
+            if name in self.features:
+                pair[name] = _ratings(values, getattr(self.columns, name), row)
         if self.columns.tools is not None:
             pair["tools"] = self._tools(values[self.columns.tools], row)
         pair = self._against_label(pair)
@@ -208,6 +215,15 @@ def _score_cell(values: Mapping[str, Any], column: str, row: int) -> Any:
     return max(numbers) if function == "max" else min(numbers)
 
 
+def _ratings(values: Mapping[str, Any], column: str, row: int) -> list[float]:
+    ratings = values[column]
+    if ratings is not None and not isinstance(ratings, list):
+        raise RowFault(
+            row, column, f"the value is {kind_of(ratings)}, not a list of ratings", "mend or delete the row"
+        )
+    return [read_number(rating, row, column) for rating in ratings or []]
+
+
 def read_number(value: Any, row: int, column: str) -> float:
     """Return a cell as float: NaN for null and for text that is no number ("N/A"). Text occurs in CSV.
 
@@ -231,9 +247,9 @@ def _in_words(value: Any, score: float) -> str:
 
 
 def flipped(pair: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a pair with chosen and rejected exchanged, their scores too, and its margins negated."""
+    """Return a pair with chosen and rejected exchanged, their scores and ratings too, and its margins negated."""
     result = dict(pair)
-    for first, second in (("chosen", "rejected"), ("score_chosen", "score_rejected")):
+    for first, second in (("chosen", "rejected"), ("score_chosen", "score_rejected"), _RATINGS):
         if first in pair:
             result[first], result[second] = pair[second], pair[first]
     for name, value in pair.items():

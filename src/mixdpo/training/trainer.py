@@ -259,8 +259,7 @@ class MixDPOTrainer(Trainer):
             if found is None:
                 raise InputError("no complete checkpoint to continue from", file=self.args.output_dir)
             resume_from_checkpoint = str(found)
-        if resume_from_checkpoint:
-            self._resumed_from = Path(str(resume_from_checkpoint))
+        self._resumed_from = Path(str(resume_from_checkpoint))
         return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def before_first_step(self) -> None:

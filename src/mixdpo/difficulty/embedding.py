@@ -1,0 +1,96 @@
+"""The embedding metric: how far apart the two answers are in meaning (paper, "embedding distance")."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import numpy as np
+from datasets import Dataset
+
+from mixdpo.difficulty.texts import answer_texts
+from mixdpo.errors import InputError
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+_TEXTS_AT_ONCE: Final = 16_384
+_PAIRS_AT_ONCE: Final = 16_384
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbeddingSettings:
+    """Settings of the metric `embedding`."""
+
+    model: str = field(
+        default="BAAI/bge-large-en-v1.5", metadata={"help": "folder or hub id of a sentence-transformers model"}
+    )
+    pooling: Literal["model", "mean"] = field(
+        default="model",
+        metadata={
+            "help": "from token to text: model, as the model was trained, or mean over the tokens, as the paper"
+        },
+    )
+    batch_size: int = field(default=64, metadata={"help": "texts per forward pass"})
+
+
+def embedding_margin(dataset: Dataset, settings: EmbeddingSettings) -> np.ndarray:
+    """Return 1 - cosine of the embeddings of the two answers alone, without the prompt; float64 in [0, 2], shape (N,).
+
+    Answers that say the same are hard to rank, so a larger distance is easier. Each distinct text is embedded
+    once, the longest first; vectors wait in a temporary file, float32. The model cuts longer texts than it takes.
+
+    Raises:
+        InputError: sentence-transformers is not installed, or there is no such model.
+    """
+    texts: dict[str, int] = {}
+    pairs_N2 = np.array([[texts.setdefault(text, len(texts)) for text in pair] for pair in answer_texts(dataset)])
+    model = _load(settings)
+    distinct = list(texts)
+    # The text decides between equal lengths, so that batches do not depend on the order of the pairs.
+    order = np.array(sorted(range(len(distinct)), key=lambda i: (-len(distinct[i]), distinct[i])))
+    with tempfile.TemporaryFile() as file:
+        vectors: np.ndarray | None = None
+        for start in range(0, len(order), _TEXTS_AT_ONCE):
+            chunk = order[start : start + _TEXTS_AT_ONCE]
+            embedded = model.encode(
+                [distinct[i] for i in chunk],
+                batch_size=settings.batch_size,
+                convert_to_numpy=True,
+                normalize_embeddings=True,
+                show_progress_bar=False,
+            )
+            if vectors is None:
+                vectors = np.memmap(file, dtype=np.float32, mode="w+", shape=(len(order), embedded.shape[1]))
+            vectors[chunk] = embedded
+        assert vectors is not None, "a data set without pairs never comes here"
+        blocks = np.array_split(pairs_N2, -(-len(pairs_N2) // _PAIRS_AT_ONCE))
+        return np.concatenate([_distance(vectors[block[:, 0]], vectors[block[:, 1]]) for block in blocks])
+
+
+def _distance(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    cosine = np.einsum("nd,nd->n", first.astype(np.float64), second.astype(np.float64))
+    return np.clip(1 - cosine, 0, 2)
+
+
+def _load(settings: EmbeddingSettings) -> SentenceTransformer:
+    try:
+        from sentence_transformers import SentenceTransformer
+    except ImportError:
+        raise InputError(
+            "the embedding metric needs the package sentence-transformers", mend="run: pip install 'mixdpo[embedding]'"
+        ) from None
+    try:
+        model = SentenceTransformer(settings.model, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"no sentence-transformers model can be loaded from {settings.model!r} ({str(error).splitlines()[0]})",
+            mend="give a folder or hub id as `model`",
+        ) from error
+    if settings.pooling == "mean":
+        pooling: list[Any] = [module for module in model if hasattr(module, "pooling_mode")]
+        if not pooling:
+            raise InputError(f"the model {settings.model!r} has no pooling to replace", mend="set `pooling: model`")
+        pooling[0].pooling_mode = "mean"
+    return model

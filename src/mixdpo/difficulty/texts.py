@@ -1,0 +1,24 @@
+"""The text of answers, for metrics that read no model's chat template."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from datasets import Dataset
+
+_ROWS_AT_ONCE = 10_000
+
+
+def answer_text(completion: Any) -> str:
+    """Return a text completion as it is, and of messages what the assistant says, an empty line between its turns."""
+    if isinstance(completion, str):
+        return completion
+    return "\n\n".join(message.get("content") or "" for message in completion if message["role"] == "assistant")
+
+
+def answer_texts(dataset: Dataset) -> Iterator[tuple[str, str]]:
+    """Yield the texts of chosen and rejected of every pair, in order."""
+    for batch in dataset.select_columns(["chosen", "rejected"]).iter(batch_size=_ROWS_AT_ONCE):
+        for chosen, rejected in zip(batch["chosen"], batch["rejected"], strict=True):
+            yield answer_text(chosen), answer_text(rejected)

