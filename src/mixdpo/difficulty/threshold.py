@@ -41,7 +41,7 @@ from mixdpo.errors import InputError
 ONE_SIDED: Final = 0.01
 """A metric that prefers the same side in all but this share of the pairs says nothing of a single pair's label: it is
 a distance, or it is what made the label."""
-NOT_NEGATED: Final = frozenset({"ches", "ches_normalised"})
+NOT_NEGATED: Final = frozenset({"ches", "ches_length_normalised"})
 """Metrics of both signs that exchanging the answers does not negate; no signals unless they are named."""
 
 
