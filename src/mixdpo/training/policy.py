@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from peft import PeftConfig, PeftModel, get_peft_model
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, set_seed
 
 from mixdpo.engine import disable_dropout, pack_rows, pad_rows, prepare_packing
 from mixdpo.errors import InputError
@@ -26,6 +26,7 @@ def prepare_policy(
     model: PreTrainedModel | PeftModel | str,
     ref_model: PreTrainedModel | None,
     peft_config: PeftConfig | None,
+    seed: int,
 ) -> tuple[PreTrainedModel | PeftModel, bool]:
     """Return the policy without dropout, and whether it equals its reference before the first step."""
     policy: Any = model
@@ -36,6 +37,7 @@ def prepare_policy(
     if peft_config is not None:
         if isinstance(policy, PeftModel):
             raise InputError("the model has adapters already; leave out peft_config to continue training them")
+        set_seed(seed)  # adapters start at random values
         policy = get_peft_model(policy, peft_config)
     disable_dropout(policy)
     return policy, starts_at_reference

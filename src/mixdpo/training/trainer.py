@@ -25,7 +25,6 @@ from transformers import (
     ProgressCallback,
     Trainer,
     TrainerCallback,
-    set_seed,
 )
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, TrainOutput
 
@@ -98,8 +97,7 @@ class MixDPOTrainer(Trainer):
             )
         if train_dataset is None:
             raise InputError("MixDPOTrainer needs a train_dataset")
-        set_seed(args.seed)  # adapters start at random values
-        policy, self._starts_at_reference = prepare_policy(model, ref_model, peft_config)
+        policy, self._starts_at_reference = prepare_policy(model, ref_model, peft_config, args.seed)
         tokenizer = processing_class or load_tokenizer(ModelSettings(name_or_path=policy.config._name_or_path))
         self._lay_out = choose_layout(policy, ref_model, args)
 
