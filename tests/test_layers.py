@@ -15,6 +15,7 @@ LAYERS = [
     {"errors", "io", "settings", "stats"},
     {"losses", "engine", "data", "model", "evaluation", "report"},
     {"difficulty", "plan"},
+    {"auditing"},
     {"training"},
     {"recipe", "runs", "help", "demo"},
     {"cli", "__main__", "__init__"},

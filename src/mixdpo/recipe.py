@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 from peft import LoraConfig
 
+from mixdpo.auditing.settings import AuditSettings
 from mixdpo.data import DataSettings
 from mixdpo.errors import InputError
 from mixdpo.model import ModelSettings
@@ -39,6 +40,7 @@ class Recipe:
     train: Mapping[str, Any]
     peft: LoraConfig | None
     file: str | None
+    audit: AuditSettings = field(default_factory=AuditSettings)
 
     def required(self, section: str) -> Any:
         """Return a section, or raise `InputError` if the recipe lacks it."""
@@ -88,6 +90,7 @@ def load_recipe(file: str | Path | None, overrides: Mapping[str, Any]) -> Recipe
         train=check_values(MixDPOConfig, present.get("train", {}), "train", name),
         peft=section(LoraConfig, "peft"),
         file=name,
+        audit=section(AuditSettings, "audit") or AuditSettings(),
     )
 
 

@@ -1,4 +1,4 @@
-"""Applying findings: a new data set without the flagged pairs (or with their labels flipped), and a log of every row."""
+"""Applying findings: a new data set without the flagged pairs (or with flipped labels), and a log of all rows."""
 
 from __future__ import annotations
 

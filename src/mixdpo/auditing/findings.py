@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from shlex import quote
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -171,23 +172,24 @@ class Finding:
         return asdict(self)
 
 
-def find(figures: Mapping[str, Any], flags: Mapping[str, np.ndarray], max_length: int) -> list[Finding]:
+def find(figures: Mapping[str, Any], flags: Mapping[str, np.ndarray], max_length: int, name: str) -> list[Finding]:
     """Return the findings, the most harmful and most frequent first, `MOST` at most.
 
     Args:
         figures: the sections of the audit.
         flags: by name of `ROW_FINDINGS`, the group of each pair, -1 for none; int64 of shape (N,).
         max_length: tokens that training will keep.
+        name: what the command line calls the data.
     """
     n = figures["overview"]["pairs"]
-    found = [_from_rows(name, group, figures, max_length) for name, group in flags.items()]
+    found = [_from_rows(kind, group, figures, max_length, name) for kind, group in flags.items()]
     found += [_length(figures["length"], n), _style(figures["style"], n), _noise(figures["noise"], n)]
     found += [_dropped(figures["overview"]["loading"]), _spike(figures["noise"]["ratings_of_ten"])]
     present = [finding for finding in found if finding is not None]
     return sorted(present, key=lambda f: (LEVELS.index(f.level), -f.pairs))[:MOST]
 
 
-def _from_rows(name: str, group: np.ndarray, figures: Mapping[str, Any], max_length: int) -> Finding | None:
+def _from_rows(name: str, group: np.ndarray, figures: Mapping[str, Any], max_length: int, data: str) -> Finding | None:
     kind = ROW_FINDINGS[name]
     pairs, looked_at = int((group >= 0).sum()), len(group)
     if name == "too_long":
@@ -195,7 +197,7 @@ def _from_rows(name: str, group: np.ndarray, figures: Mapping[str, Any], max_len
     estimate = share(pairs, looked_at)
     if pairs == 0 or (name in ("ties", "too_long") and (estimate["low"] or 0) <= RARE):
         return None
-    fix = _fix(name, kind, figures, max_length)
+    fix = _fix(name, figures, max_length, data)
     return Finding(
         name=name,
         level=kind.level,
@@ -209,13 +211,14 @@ def _from_rows(name: str, group: np.ndarray, figures: Mapping[str, Any], max_len
     )
 
 
-def _fix(name: str, kind: RowFinding, figures: Mapping[str, Any], max_length: int) -> str:
+def _fix(name: str, figures: Mapping[str, Any], max_length: int, data: str) -> str:
     if name == "too_long":
         return f"train.max_length: {_next_length(figures, max_length)}"
     if name == "ties":
         least = figures["margins"]["least_positive"]
         return "collect ratings that differ" if least is None else f"plan.threshold: {least:.4g}  (ties go to SFT)"
-    command = f"mixdpo clean DATA --apply {name}" if kind.action else None
+    kind = ROW_FINDINGS[name]
+    command = f"mixdpo clean {quote(data)} --apply {name}" if kind.action else None
     return "  or  ".join(line for line in (kind.line, command) if line)
 
 
@@ -235,7 +238,7 @@ def _length(figures: Mapping[str, Any], n: int) -> Finding | None:
         name="length_bias",
         level="doubtful",
         title="Chosen answers are longer",
-        meaning=f"Chosen answers have {ratio:.2f} times the words of rejected ones (geometric mean): training will learn length.",
+        meaning=f"They have {ratio:.2f} times the words of rejected ones (geometric mean): training learns length.",
         measure="of pairs of unequal length have the longer answer chosen",
         estimate=longer,
         pairs=n,
@@ -287,7 +290,7 @@ def _dropped(loading: Mapping[str, Any] | None) -> Finding | None:
         name="dropped",
         level="notable",
         title="Rows that cannot be used",
-        meaning=f"Loading drops them; most often {commonest['reason']} ({commonest['rows']:,}): {commonest['meaning']}.",
+        meaning=f"Loading drops them, most ({commonest['rows']:,}) as {commonest['reason']}: {commonest['meaning']}.",
         measure="of rows read",
         estimate=share(dropped, loading["read"]),
         pairs=dropped,
@@ -302,8 +305,8 @@ def _spike(tens: Mapping[str, Any] | None) -> Finding | None:
         name="ratings_spike",
         level="notable",
         title="A spike of ratings of exactly 10",
-        meaning=f"{tens['tens']:,} ratings are 10 and {tens['nine_to_ten']:,} from 9 up to it. UltraFeedback stored about "
-        "2,000 ratings of 1 as 10.",
+        meaning=f"{tens['tens']:,} ratings are 10 and {tens['nine_to_ten']:,} from 9 up to it. UltraFeedback stored "
+        "about 2,000 ratings of 1 as 10.",
         measure="of ratings from 9 to 10 are exactly 10",
         estimate=share(tens["tens"], tens["tens"] + tens["nine_to_ten"]),
         pairs=tens["tens"],

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 import polars as pl
 from datasets import Dataset
 
-from mixdpo.auditing.shingles import shingles
+from mixdpo.auditing.shingles import Shingles, shingles
 from mixdpo.auditing.texts import message_texts, text_batches
 from mixdpo.data.sources import open_source
 from mixdpo.errors import InputError
@@ -53,28 +54,11 @@ def leak_figures(
         prompts joined, -1 for none); and the text of those.
     """
     texts = [text for prompts in evaluations.values() for text in prompts]
-    parts = shingles(pl.Series("text", texts, dtype=pl.String), n)
-    owner = parts.owners()
-    # Every distinct n-gram of an evaluation prompt once, sorted, so that a look-up is a binary search.
-    entries = np.unique(np.rec.fromarrays([parts.grams, owner], names="gram,owner"))
-    known, first, counts = np.unique(entries["gram"], return_index=True, return_counts=True)
-    sizes = np.bincount(entries["owner"], minlength=len(texts))
+    index = _index(texts, n)
     leaked = np.full(len(dataset), -1, dtype=np.int64)
     start = 0
     for batch in text_batches(dataset, "leakage"):
-        found = shingles(batch["prompt"], n)
-        if len(known):
-            _mark(
-                leaked[start : start + len(batch)],
-                found.grams,
-                found.owners(),
-                known,
-                first,
-                counts,
-                entries,
-                sizes,
-                least,
-            )
+        leaked[start : start + len(batch)] = index.best(shingles(batch["prompt"], n), least)
         start += len(batch)
     figures, place = [], 0
     for name, prompts in evaluations.items():
@@ -85,29 +69,47 @@ def leak_figures(
     return {"ngram": n, "least": least, "sets": figures}, leaked, {i: texts[i] for i in np.unique(leaked) if i >= 0}
 
 
-def _mark(
-    leaked: np.ndarray,
-    grams: np.ndarray,
-    owners: np.ndarray,
-    known: np.ndarray,
-    first: np.ndarray,
-    counts: np.ndarray,
-    entries: np.ndarray,
-    sizes: np.ndarray,
-    least: float,
-) -> None:
-    """Write into `leaked` the evaluation prompt that shares most with each text of a batch, where it is enough."""
-    at = np.minimum(np.searchsorted(known, grams), len(known) - 1)
-    hits = np.flatnonzero(known[at] == grams)
-    if len(hits) == 0:
-        return
-    at, text = at[hits], owners[hits]
-    repeat = counts[at]
-    within = np.arange(repeat.sum()) - np.repeat(np.cumsum(repeat) - repeat, repeat)
-    evaluation = entries["owner"][np.repeat(first[at], repeat) + within]
-    shared = np.unique(np.column_stack([np.repeat(text, repeat), evaluation, np.repeat(at, repeat)]), axis=0)
-    both, number = np.unique(shared[:, :2], axis=0, return_counts=True)
-    overlap = number / sizes[both[:, 1]]
-    enough = overlap >= least
-    order = np.argsort(overlap[enough], kind="stable")
-    leaked[both[enough][order, 0]] = both[enough][order, 1]  # the largest overlap is written last
+@dataclass(frozen=True, eq=False)
+class _Index:
+    """The n-grams of E evaluation prompts, each distinct one of a prompt once, sorted.
+
+    Attributes:
+        grams: the G distinct n-grams; uint64.
+        first: where the prompts of each begin in `owner`, and how many there are; both int64, shape (G,).
+        counts: see `first`.
+        owner: evaluation prompts, n-gram after n-gram.
+        sizes: distinct n-grams of each evaluation prompt; int64, shape (E,).
+    """
+
+    grams: np.ndarray
+    first: np.ndarray
+    counts: np.ndarray
+    owner: np.ndarray
+    sizes: np.ndarray
+
+    def best(self, found: Shingles, least: float) -> np.ndarray:
+        """Return, per text, the evaluation prompt that shares most with it, -1 where none shares `least`."""
+        result = np.full(len(found.starts) - 1, -1, dtype=np.int64)
+        if len(self.grams) == 0:
+            return result
+        at = np.minimum(np.searchsorted(self.grams, found.grams), len(self.grams) - 1)
+        hits = np.flatnonzero(self.grams[at] == found.grams)
+        at, text = at[hits], found.owners()[hits]
+        repeat = self.counts[at]
+        within = np.arange(repeat.sum()) - np.repeat(np.cumsum(repeat) - repeat, repeat)
+        evaluation = self.owner[np.repeat(self.first[at], repeat) + within]
+        shared = np.unique(np.column_stack([np.repeat(text, repeat), evaluation, np.repeat(at, repeat)]), axis=0)
+        both, number = np.unique(shared[:, :2], axis=0, return_counts=True)
+        overlap = number / self.sizes[both[:, 1]]
+        enough = overlap >= least
+        order = np.argsort(overlap[enough], kind="stable")
+        result[both[enough][order, 0]] = both[enough][order, 1]  # the largest overlap is written last
+        return result
+
+
+def _index(texts: Sequence[str], n: int) -> _Index:
+    parts = shingles(pl.Series("text", texts, dtype=pl.String), n)
+    entries = pl.DataFrame({"gram": parts.grams, "owner": parts.owners()}).unique().sort("gram", "owner")
+    grams, first, counts = np.unique(entries["gram"].to_numpy(), return_index=True, return_counts=True)
+    owner = entries["owner"].to_numpy()
+    return _Index(grams=grams, first=first, counts=counts, owner=owner, sizes=np.bincount(owner, minlength=len(texts)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -53,7 +53,7 @@ def heat_map(chosen: np.ndarray, rejected: np.ndarray) -> dict[str, Any]:
         labels = [f"{value:g}" for value in values]
     else:
         edges = np.linspace(values[0], values[-1], GRID + 1)
-        labels = [f"{low:.3g} to {high:.3g}" for low, high in zip(edges, edges[1:], strict=False)]
+        labels = [f"{low:.3g} to {high:.3g}" for low, high in pairwise(edges.round(9).tolist())]
     counts, _, _ = np.histogram2d(chosen, rejected, bins=(edges, edges))
     return {
         "labels": labels,

@@ -129,7 +129,7 @@ def _figures(group: np.ndarray) -> dict[str, int]:
 
 
 def clusters(signatures: np.ndarray, least: float) -> np.ndarray:
-    """Return the group of each text, int64 of shape (T,): texts of an estimated similarity of at least `least`, linked.
+    """Return the group of each text, int64 of shape (T,): linked where similar.
 
     Inside a band every text is compared with the first of those that share it, not with all, so that a thousand
     copies are a thousand comparisons.

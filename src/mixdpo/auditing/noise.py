@@ -34,7 +34,7 @@ def noise_figures(
         with a rating of 10 that another metric contradicts (bool of shape (N,)).
     """
     opinions = {name: np.sign(np.nan_to_num(values)) for name, values in margins.items()}
-    figures = {
+    figures: dict[str, Any] = {
         "disagreement": {name: share(int((o < 0).sum()), int((o != 0).sum())) for name, o in opinions.items()},
         "estimate": [
             {"first": first, "second": second, "error": label_error(opinions[first], opinions[second], rng)}

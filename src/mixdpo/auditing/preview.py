@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -10,31 +11,32 @@ POSITIONS: Final = 201
 """Thresholds the slider stops at, at most."""
 
 
-def plan_preview(
-    margin: np.ndarray, words: np.ndarray, words_chosen: np.ndarray, pairs_per_step: int
-) -> dict[str, Any]:
+def plan_preview(margin: np.ndarray, words: Mapping[str, np.ndarray], pairs_per_step: int) -> dict[str, Any] | None:
     """Return, per threshold, what the default plan (easy to hard, pairs under it to SFT) would train by which route.
 
     Args:
         margin: float64, shape (N,); pairs without a finite one are left out.
-        words: words of prompt and both answers, which the preference loss reads; shape (N,).
-        words_chosen: words of prompt and chosen answer, which SFT reads; shape (N,).
+        words: of `prompt`, `chosen` and `rejected`, int64 of shape (N,). SFT reads no rejected answer.
         pairs_per_step: pairs per optimizer step.
 
     Returns:
-        `pairs` and `steps` of the whole plan, and lists with one entry per threshold, in increasing order:
+        None without margins, else `pairs` and `steps` of the whole plan, and lists with one entry per threshold, in
+        increasing order:
         `threshold` (a margin: pairs strictly under it go to SFT), `sft_pairs`, `preference_words`, `sft_words`,
         `preference_mass` (share of the learning-rate integral of a cosine schedule with a tenth of warm-up).
     """
-    known = np.isfinite(margin)
-    order = np.argsort(margin[known], kind="stable")
-    margin, words, words_chosen = margin[known][order], words[known][order], words_chosen[known][order]
+    rows = np.flatnonzero(np.isfinite(margin))
+    if len(rows) == 0:
+        return None
+    rows = rows[np.argsort(margin[rows], kind="stable")]
+    margin, for_sft = margin[rows], (words["prompt"] + words["chosen"])[rows]
+    for_preference = for_sft + words["rejected"][rows]
     values = np.unique(margin)
     if len(values) > POSITIONS:
         values = np.unique(np.quantile(margin, np.linspace(0, 1, POSITIONS), method="closest_observation"))
     sft = np.searchsorted(margin, values, side="left")
-    read_sft = np.concatenate([[0], np.cumsum(words_chosen)])[sft]
-    read_all = np.concatenate([[0], np.cumsum(words)])
+    read_sft = np.concatenate([[0], np.cumsum(for_sft)])[sft]
+    read_all = np.concatenate([[0], np.cumsum(for_preference)])
     steps = int(np.ceil(len(margin) / pairs_per_step))
     mass = np.concatenate([[0.0], np.cumsum(cosine_with_warmup(steps))])
     # Training goes from easy to hard, so the preference part comes first; a step may hold pairs of both.

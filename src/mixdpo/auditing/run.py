@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -40,7 +39,7 @@ def audit(
     against: Sequence[str] = (),
     load_report: LoadReport | None = None,
     settings: AuditSettings | None = None,
-    name: str = "data",
+    name: str = "DATA",
 ) -> AuditReport:
     """Look at preference pairs before training on them.
 
@@ -50,7 +49,7 @@ def audit(
         against: evaluation sets (files, folders or hub ids) whose prompts must not be in the data.
         load_report: what was dropped in loading, from `load_pairs_with_report`.
         settings: default `AuditSettings()`.
-        name: what to call the data.
+        name: what the command line calls the data.
 
     Raises:
         InputError: the data was not made by `load_pairs`, an evaluation set cannot be read, or a setting names a
@@ -109,9 +108,7 @@ def audit(
     figures: dict[str, Any] = {
         "overview": overview(features, sources, load_report),
         "margins": margin_figures(margins, scores, sources, metric, rng(3)),
-        "plan": None
-        if margin is None or not np.isfinite(margin).any()
-        else plan_preview(margin, sum(words.values()), words["prompt"] + words["chosen"], settings.pairs_per_step),
+        "plan": None if margin is None else plan_preview(margin, words, settings.pairs_per_step),
         "length": length_figures(features, margin),
         "style": style_figures(features, settings.style_pairs, rng(4)),
         "duplicates": duplicates,
@@ -128,43 +125,12 @@ def audit(
         name=name,
         fingerprint=fingerprint,
         figures=figures,
-        findings=find(figures, flags, settings.max_length),
+        findings=find(figures, flags, settings.max_length, name),
         flags=flags,
         pair_ids=pl.Series("pair_id", dataset["pair_id"][:]),
         examples=show(dataset, shown, numbers, notes),
         settings=asdict(settings),
     )
-
-
-def with_scores(dataset: Dataset, path: str | Path) -> Dataset:
-    """Return `dataset` with the columns `margin/<metric>` of a parquet file that has `pair_id`; NaN where it lacks a pair.
-
-    Raises:
-        InputError: the file cannot be read, lacks those columns, or has none of the pairs.
-    """
-    try:
-        table = pl.read_parquet(path)
-    except FileNotFoundError:
-        raise InputError("no such file", file=path) from None
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise InputError(f"not a readable parquet file ({error})", file=path) from error
-    metrics = [column for column in table.columns if column.startswith("margin/")]
-    if "pair_id" not in table.columns or not metrics:
-        raise InputError(
-            f"scores need the columns pair_id and margin/NAME (there are {', '.join(table.columns)})", file=path
-        )
-    ids = pl.DataFrame({"pair_id": dataset["pair_id"][:]})
-    known = table.select("pair_id", pl.col(metrics).cast(pl.Float64)).unique(
-        "pair_id", keep="first", maintain_order=True
-    )
-    if ids["pair_id"].is_in(known["pair_id"].implode()).sum() == 0:
-        raise InputError("the file has scores of none of the pairs", file=path, mend="score the same data")
-    joined = ids.join(known, on="pair_id", how="left", maintain_order="left")
-    for column in metrics:
-        if column in dataset.column_names:
-            dataset = dataset.remove_columns(column)
-        dataset = dataset.add_column(column, joined[column].fill_null(float("nan")).to_numpy())
-    return dataset
 
 
 def _scores(dataset: Dataset) -> tuple[np.ndarray, np.ndarray] | None:

@@ -22,7 +22,7 @@ CUES: Final[dict[str, str]] = {
     "questions": r"\?",
     "exclamations": r"!",
     "digits": r"[0-9]+",
-    "refusals": r"(?i-u:\bI(?: can(?:not|'t)|'m (?:unable|not able)| am (?:unable|not able)| won't| will not)\b|\bas an AI\b)",
+    "refusals": r"(?i-u:\bI(?: can(?:not|'t)| won't| will not|(?:'m| am) (?:unable|not able))\b|\bas an AI\b)",
     "apologies": r"(?i-u:\b(?:sorry|apologi[sz]e|apologies)\b)",
 }
 """Style cues and what one of them looks like (Rust's regular expressions, counted without overlap)."""
@@ -39,7 +39,8 @@ SPECIAL: Final = (
 
 
 def surface_features(dataset: Dataset) -> pl.DataFrame:
-    """Return one row per pair, in order: `row`, `turns`, `bad_turns`, `prompt/script`, and per side S of prompt, chosen, rejected
+    """Return one row per pair, in order: `row`, `turns`, `bad_turns`, `prompt/script`, and per side S
+    (prompt, chosen, rejected)
 
     `S/chars`, `S/words`, `S/broken` (U+FFFD characters), `S/special` (special tokens of chat templates), `S/hash`
     (uint64, of the text without case and runs of white space); for both answers also `S/<cue>` of `CUES`.

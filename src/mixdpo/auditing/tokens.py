@@ -25,7 +25,7 @@ def token_figures(
     """Tokenise a random subset exactly as training does, without limits of length, and count.
 
     Returns:
-        figures, and the tokens of prompt and longer answer of every pair (int64 of shape (N,), -1 where not looked at).
+        figures, and the tokens of prompt and longer answer of every pair (int64 of shape (N,), -1 for those left out).
 
     Raises:
         InputError: as `tokenize_pairs`.

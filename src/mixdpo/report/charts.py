@@ -94,12 +94,11 @@ def heat_map(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> Markup:
     corner = f'<line x1="{left}" y1="{size}" x2="{left + size - 4}" y2="{4}" class="diagonal"/>'
     axes = (
         f'<text x="{left + size / 2:.0f}" y="{size + 34}" text-anchor="middle" class="label">rejected rating</text>'
-        f'<text transform="translate(12 {size / 2:.0f}) rotate(-90)" text-anchor="middle" class="label">chosen rating</text>'
+        f'<text {_upwards(12, size / 2)} class="label">chosen rating</text>'
     )
     box = f'viewBox="0 0 {left + size} {size + bottom}" style="max-width:26rem"'
-    return Markup(
-        f'<svg {box} role="img" aria-label="chosen rating against rejected rating">{"".join(shapes)}{corner}{axes}</svg>'
-    )
+    label = "chosen rating against rejected rating"
+    return Markup(f'<svg {box} role="img" aria-label="{label}">{"".join(shapes)}{corner}{axes}</svg>')
 
 
 def scatter(points: Sequence[Sequence[float]], first: str, second: str) -> Markup:
@@ -115,12 +114,14 @@ def scatter(points: Sequence[Sequence[float]], first: str, second: str) -> Marku
         f'<line x1="{x(0):.1f}" x2="{x(0):.1f}" y1="10" y2="{height - 30}" class="zero"/>'
         f'<line x1="30" x2="{WIDTH - _RIGHT}" y1="{y(0):.1f}" y2="{y(0):.1f}" class="zero"/>'
         f'<text x="{WIDTH / 2:.0f}" y="{height - 8}" text-anchor="middle" class="label">{escape(first)}</text>'
-        f'<text transform="translate(14 {height / 2:.0f}) rotate(-90)" text-anchor="middle" class="label">{escape(second)}</text>'
+        f'<text {_upwards(14, height / 2)} class="label">{escape(second)}</text>'
     )
-    label = f"{first} against {second}"
-    return Markup(
-        f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(label)}"><g class="dots">{dots}</g>{lines}</svg>'
-    )
+    box = f'viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(f"{first} against {second}")}"'
+    return Markup(f'<svg {box}><g class="dots">{dots}</g>{lines}</svg>')
+
+
+def _upwards(x: float, y: float) -> str:
+    return f'transform="translate({x:.0f} {y:.0f}) rotate(-90)" text-anchor="middle"'
 
 
 def _scale(low: float, high: float, start: float, end: float) -> Callable[[float], float]:
