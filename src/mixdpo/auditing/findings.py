@@ -255,7 +255,7 @@ def _style(figures: Mapping[str, Any], n: int) -> Finding | None:
         name="style",
         level="doubtful",
         title="Style predicts the label",
-        meaning=f"A classifier that never reads a word finds the chosen answer, mostly by {strongest}.",
+        meaning=f"A classifier that sees only counts on the surface finds the chosen answer, mostly by {strongest}.",
         measure="of labels predicted from surface features, cross-validated (guessing: 50 %)",
         estimate=classifier["accuracy"],
         pairs=n,
