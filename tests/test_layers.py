@@ -16,6 +16,7 @@ LAYERS = [
     {"losses", "engine", "data", "model", "evaluation", "report"},
     {"passes"},
     {"difficulty", "plan"},
+    {"auditing"},
     {"training"},
     {"scoring"},
     {"recipe", "runs", "help", "demo"},

@@ -10,6 +10,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mixdpo.auditing import AuditReport as AuditReport
+    from mixdpo.auditing import AuditSettings as AuditSettings
+    from mixdpo.auditing import audit as audit
     from mixdpo.data import load_pairs as load_pairs
     from mixdpo.plan import PLANS as PLANS
     from mixdpo.plan import Plan as Plan
@@ -22,6 +25,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "AuditReport": "mixdpo.auditing",
+    "AuditSettings": "mixdpo.auditing",
+    "audit": "mixdpo.auditing",
     "MixDPOConfig": "mixdpo.training.config",
     "MixDPOTrainer": "mixdpo.training.trainer",
     "PLANS": "mixdpo.plan",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mixdpo.auditing.settings import AuditSettings
 from mixdpo.data import DataSettings
 from mixdpo.model import ModelSettings
 from mixdpo.recipe import PlanSection, setting_lines
@@ -10,8 +11,12 @@ from mixdpo.training.config import MixDPOConfig
 
 
 def settings_help(verb: str) -> str:
-    """Return the settings of `score`, `plan`, `train` or `reference` with defaults and units, one per line."""
+    """Return the settings that a verb reads, with defaults and units, one per line."""
     lines = ["Settings (keys of a recipe, or options):", ""]
+    if verb in ("audit", "clean"):
+        lines += setting_lines(DataSettings, "data")
+        lines += ["", *setting_lines(AuditSettings, "audit")] if verb == "audit" else []
+        return "\n".join("  " + line if line.startswith("--") else line for line in lines)
     if verb != "plan":
         lines += [*setting_lines(ModelSettings, "model"), ""]
     lines += [*setting_lines(DataSettings, "data"), ""]

@@ -11,6 +11,7 @@ import yaml
 from peft import LoraConfig
 from transformers import TrainingArguments
 
+from mixdpo.auditing.settings import AuditSettings
 from mixdpo.data import DataSettings
 from mixdpo.errors import InputError
 from mixdpo.model import ModelSettings
@@ -42,6 +43,7 @@ class Recipe:
     peft: LoraConfig | None
     score: Mapping[str, Mapping[str, Any]]
     file: str | None
+    audit: AuditSettings = field(default_factory=AuditSettings)
 
     def required(self, section: str) -> Any:
         """Return a section, or raise `InputError` if the recipe lacks it."""
@@ -107,6 +109,7 @@ def load_recipe(file: str | Path | None, overrides: Mapping[str, Any]) -> Recipe
         peft=section(LoraConfig, "peft"),
         score=_score_section(present.get("score", {}), name),
         file=name,
+        audit=section(AuditSettings, "audit") or AuditSettings(),
     )
 
 

@@ -22,6 +22,7 @@ SECTIONS: Final[dict[str, str]] = {
     "eval_data": "the pairs to measure on",
     "score": "settings of difficulty metrics, by metric",
     "plan": "order and routes: a name, settings, or the path of a saved plan",
+    "audit": "what an audit looks at",
     "train": "settings of the training run",
     "peft": "LoRA adapters (fields of peft.LoraConfig); leave out for full fine-tuning",
 }

@@ -1,0 +1,102 @@
+"""Applying findings: a new data set without the flagged pairs (or with flipped labels), and a log of all rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from datasets import Dataset
+
+from mixdpo.auditing.findings import ROW_FINDINGS
+from mixdpo.auditing.report import read_report
+from mixdpo.data import data_fingerprint
+from mixdpo.data.pairs import flipped, pair_id
+from mixdpo.data.sources import quiet_datasets
+from mixdpo.errors import InputError
+from mixdpo.io import atomic_path
+
+CLEANABLE = tuple(name for name, kind in ROW_FINDINGS.items() if kind.action is not None)
+
+
+def clean(dataset: Dataset, report: str | Path, apply: Sequence[str]) -> tuple[Dataset, pl.DataFrame]:
+    """Apply findings of a report to the data it was made from.
+
+    Args:
+        dataset: pairs from `load_pairs`, the same as were audited.
+        report: folder of the report.
+        apply: names of findings; of several that concern a pair, dropping wins over flipping.
+
+    Returns:
+        the pairs that are left, and a log with one row per pair of `dataset`: `row`, `pair_id`, `action` (`kept`,
+        `dropped`, `flipped`), `finding` (the first that decided, null for kept ones) and `new_row` (null for dropped
+        ones).
+
+    Raises:
+        InputError: unknown finding, another report, or nothing would be left.
+    """
+    for name in apply:
+        if name not in CLEANABLE:
+            raise InputError(f"no finding {name!r} can be applied; there are {', '.join(CLEANABLE)}")
+    figures, flagged = read_report(report)
+    if figures["fingerprint"] != data_fingerprint(dataset):
+        raise InputError(
+            "the report was made from other data", file=report, mend="audit this data with `mixdpo audit`"
+        )
+    n = len(dataset)
+    why: list[str | None] = [None] * n
+    is_dropped, is_flipped = np.zeros(n, dtype=bool), np.zeros(n, dtype=bool)
+    # Flips first, so that the finding which drops a pair is the one in the log.
+    for name in sorted(apply, key=lambda name: ROW_FINDINGS[name].action != "flip"):
+        action = ROW_FINDINGS[name].action
+        rows = _rows(flagged.filter(pl.col("finding") == name), keep_first=action == "drop_repeats")
+        for row in rows[~is_dropped[rows]].tolist():
+            why[row] = name
+        (is_flipped if action == "flip" else is_dropped)[rows] = True
+    is_flipped &= ~is_dropped
+    kept = np.flatnonzero(~is_dropped)
+    if len(kept) == 0:
+        raise InputError("nothing would be left of the data", mend="apply fewer findings")
+    new_row = np.cumsum(~is_dropped) - 1
+    log = pl.DataFrame(
+        {
+            "row": np.arange(n),
+            "pair_id": dataset["pair_id"][:],
+            "action": np.where(is_dropped, "dropped", np.where(is_flipped, "flipped", "kept")),
+            "finding": pl.Series(why, dtype=pl.String),
+            "new_row": pl.Series(new_row).set(pl.Series(is_dropped), None),
+        }
+    )
+    with quiet_datasets():
+        left = dataset.select(kept)
+        if is_flipped.any():
+            turned = is_flipped[kept]
+            left = left.map(_flip, with_indices=True, fn_kwargs={"is_flipped": turned}, features=left.features)
+    return left, log
+
+
+def save_cleaned(pairs: Dataset, log: pl.DataFrame, output: str | Path) -> Path:
+    """Write pairs and log as `<output>` and `<output stem>.log.parquet`; return the log's path."""
+    output = Path(output)
+    if output.suffix != ".parquet":
+        raise InputError("cleaned pairs are written as parquet", file=output, mend="end --output with .parquet")
+    log_path = output.with_suffix(".log.parquet")
+    with atomic_path(output) as temporary, atomic_path(log_path) as temporary_log, quiet_datasets():
+        pairs.to_parquet(str(temporary))
+        log.write_parquet(temporary_log)
+    return log_path
+
+
+def _rows(flagged: pl.DataFrame, keep_first: bool) -> np.ndarray:
+    if keep_first:
+        flagged = flagged.filter(pl.col("row") > pl.col("row").min().over("group"))
+    return flagged["row"].to_numpy()
+
+
+def _flip(pair: dict[str, Any], row: int, is_flipped: np.ndarray) -> dict[str, Any]:
+    if not is_flipped[row]:
+        return pair
+    turned = flipped(pair)
+    return {**turned, "pair_id": pair_id(turned["prompt"], turned["chosen"], turned["rejected"], turned.get("tools"))}

@@ -1,0 +1,102 @@
+"""A few pairs of each finding and of each bucket, side by side with differences marked."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from difflib import SequenceMatcher
+from typing import Any, Final
+
+import numpy as np
+from datasets import Dataset
+
+from mixdpo.auditing.texts import text_batches
+
+MOST_CHARACTERS: Final = 1200
+"""Of each text; with at most `MOST_EXAMPLES`, the page stays under 5 MB whatever the texts are."""
+MOST_EXAMPLES: Final = 160
+_WORDS: Final = re.compile(r"\s*\S+|\s+$")
+
+
+def choose(
+    flags: Mapping[str, np.ndarray], buckets: Mapping[str, np.ndarray], each: int, rng: np.random.Generator
+) -> dict[int, list[str]]:
+    """Return the rows to show and what each is an example of.
+
+    Of a finding whole groups are taken, so that both sides of a duplicate are seen.
+
+    Args:
+        flags: by finding, the group of each pair, -1 for none; int64 of shape (N,).
+        buckets: by name of a bucket, its rows.
+        each: rows of every finding and bucket.
+        rng: draws groups and rows.
+    """
+    shown: dict[int, list[str]] = {}
+    for name, group in flags.items():
+        rows = np.flatnonzero(group >= 0)
+        if len(rows) == 0:
+            continue
+        members = np.unique(group[rows])
+        rank = np.empty(len(members), dtype=np.int64)
+        rank[rng.permutation(len(members))] = np.arange(len(members))
+        order = np.lexsort((rows, rank[np.searchsorted(members, group[rows])]))
+        for row in rows[order][:each].tolist():
+            shown.setdefault(row, []).append(name)
+    for name, rows in buckets.items():
+        for row in np.sort(rng.permutation(rows)[:each]).tolist():
+            shown.setdefault(row, []).append(name)
+    return dict(list(shown.items())[:MOST_EXAMPLES])
+
+
+def show(
+    dataset: Dataset, chosen_rows: Mapping[int, list[str]], columns: Mapping[str, np.ndarray], notes: Mapping[int, str]
+) -> list[dict[str, Any]]:
+    """Return the examples with their texts.
+
+    Args:
+        dataset: the pairs.
+        chosen_rows: from `choose`.
+        columns: numbers to show beside each pair, float64 of shape (N,).
+        notes: what to add to a row, such as the evaluation prompt it holds.
+    """
+    rows = list(chosen_rows)
+    if not rows:
+        return []
+    texts = [pair for batch in text_batches(dataset, "examples", rows) for pair in batch.iter_rows(named=True)]
+    examples = []
+    for row, pair in zip(rows, texts, strict=True):
+        first, second = marked(_clipped(pair["chosen"]), _clipped(pair["rejected"]))
+        numbers = {name: float(values[row]) for name, values in columns.items() if np.isfinite(values[row])}
+        examples.append(
+            {
+                "row": row,
+                "of": chosen_rows[row],
+                "prompt": _clipped(pair["prompt"]),
+                "chosen": first,
+                "rejected": second,
+                "numbers": numbers,
+                "note": _clipped(notes.get(row, "")),
+            }
+        )
+    return examples
+
+
+def marked(first: str, second: str) -> tuple[list[str], list[str]]:
+    """Cut both texts into pieces that are alternately common (even places) and different (odd places)."""
+    words = _WORDS.findall(first), _WORDS.findall(second)
+    pieces: tuple[list[str], list[str]] = ([""], [""])
+    for same, low, high, low_other, high_other in SequenceMatcher(None, *words, autojunk=False).get_opcodes():
+        for side, part in zip(
+            pieces, ("".join(words[0][low:high]), "".join(words[1][low_other:high_other])), strict=True
+        ):
+            is_common = len(side) % 2 == 1
+            if part and is_common == (same == "equal"):
+                side[-1] += part
+            elif part:
+                side.append(part)
+    return pieces
+
+
+def _clipped(text: str | None) -> str:
+    text = text or ""
+    return text if len(text) <= MOST_CHARACTERS else text[:MOST_CHARACTERS] + " …"

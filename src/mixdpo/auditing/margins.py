@@ -1,0 +1,114 @@
+"""Margins: how they are distributed, where they tie or contradict the label, and how far metrics agree."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import combinations, pairwise
+from typing import Any, Final
+
+import numpy as np
+import polars as pl
+
+from mixdpo.auditing.estimates import histogram, mean, rank_correlation, share, summary
+
+GRID: Final = 10
+"""Cells along each side of the heat map, at most."""
+_POINTS: Final = 500
+_SCATTERS: Final = 6
+
+
+def margin_figures(
+    margins: Mapping[str, np.ndarray],
+    scores: tuple[np.ndarray, np.ndarray] | None,
+    sources: pl.Series | None,
+    metric: str | None,
+    rng: np.random.Generator,
+) -> dict[str, Any]:
+    """Describe the margins.
+
+    Args:
+        margins: by metric, float64 of shape (N,), larger = easier; NaN where missing.
+        scores: ratings of chosen and rejected, float64 of shape (N,).
+        sources: source of each pair, None if there is only one.
+        metric: the metric the table by source is made for.
+        rng: chooses the points of the scatters.
+    """
+    return {
+        "metric": metric,
+        "least_positive": None if metric is None else _least_positive(margins[metric]),
+        "metrics": {name: _one(values) for name, values in margins.items()},
+        "correlations": _correlations(margins),
+        "scatters": _scatters(margins, rng),
+        "ratings": None if scores is None else heat_map(*scores),
+        "sources": [] if sources is None or metric is None else _by_source(margins[metric], sources),
+    }
+
+
+def heat_map(chosen: np.ndarray, rejected: np.ndarray) -> dict[str, Any]:
+    """Count pairs by the rating of both answers, on one grid; `counts[i][j]` has chosen in cell i, rejected in j."""
+    both = np.concatenate([chosen, rejected])
+    values = np.unique(both)
+    if len(values) <= GRID:
+        edges = np.append(values, np.nextafter(values[-1], np.inf))
+        labels = [f"{value:g}" for value in values]
+    else:
+        edges = np.linspace(values[0], values[-1], GRID + 1)
+        labels = [f"{low:.3g} to {high:.3g}" for low, high in pairwise(edges.round(9).tolist())]
+    counts, _, _ = np.histogram2d(chosen, rejected, bins=(edges, edges))
+    return {
+        "labels": labels,
+        "counts": counts.astype(int).tolist(),
+        "chosen": summary(chosen),
+        "rejected": summary(rejected),
+    }
+
+
+def _one(values: np.ndarray) -> dict[str, Any]:
+    known = values[np.isfinite(values)]
+    if len(known) == 0:
+        return {"n": 0, "missing": len(values)}
+    return {
+        "n": len(known),
+        "missing": len(values) - len(known),
+        "summary": summary(known),
+        "histogram": histogram(known),
+        "ties": share(int((known == 0).sum()), len(known)),
+        "contradicted": share(int((known < 0).sum()), len(known)),
+    }
+
+
+def _least_positive(values: np.ndarray) -> float | None:
+    positive = values[np.isfinite(values) & (values > 0)]
+    return float(positive.min()) if len(positive) else None
+
+
+def _correlations(margins: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
+    return [
+        {"first": first, "second": second, "rho": rank_correlation(margins[first], margins[second])}
+        for first, second in combinations(margins, 2)
+    ]
+
+
+def _scatters(margins: Mapping[str, np.ndarray], rng: np.random.Generator) -> list[dict[str, Any]]:
+    scatters = []
+    for first, second in list(combinations(margins, 2))[:_SCATTERS]:
+        both = np.flatnonzero(np.isfinite(margins[first]) & np.isfinite(margins[second]))
+        shown = np.sort(rng.permutation(both)[:_POINTS])
+        points = np.column_stack([margins[first][shown], margins[second][shown]])
+        scatters.append({"first": first, "second": second, "n": len(both), "points": points.tolist()})
+    return scatters
+
+
+def _by_source(margin: np.ndarray, sources: pl.Series) -> list[dict[str, Any]]:
+    names = sources.to_numpy()
+    known = np.isfinite(margin)
+    return [
+        {
+            "name": str(name),
+            "mean": mean(margin[mask]),
+            "ties": share(int((margin[mask] == 0).sum()), int(mask.sum())),
+            "contradicted": share(int((margin[mask] < 0).sum()), int(mask.sum())),
+        }
+        for name in sources.value_counts(sort=True)["source"][:12]
+        if (mask := (names == name) & known).any()
+    ]

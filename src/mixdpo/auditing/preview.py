@@ -1,0 +1,62 @@
+"""What a threshold would do: pairs, steps, words and learning-rate mass by route, for every threshold at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+
+POSITIONS: Final = 201
+"""Thresholds the slider stops at, at most."""
+
+
+def plan_preview(margin: np.ndarray, words: Mapping[str, np.ndarray], pairs_per_step: int) -> dict[str, Any] | None:
+    """Return, per threshold, what the default plan (easy to hard, pairs under it to SFT) would train by which route.
+
+    Args:
+        margin: float64, shape (N,); pairs without a finite one are left out.
+        words: of `prompt`, `chosen` and `rejected`, int64 of shape (N,). SFT reads no rejected answer.
+        pairs_per_step: pairs per optimizer step.
+
+    Returns:
+        None without margins, else `pairs` and `steps` of the whole plan, and lists with one entry per threshold, in
+        increasing order:
+        `threshold` (a margin: pairs strictly under it go to SFT), `sft_pairs`, `preference_words`, `sft_words`,
+        `preference_mass` (share of the learning-rate integral of a cosine schedule with a tenth of warm-up).
+    """
+    rows = np.flatnonzero(np.isfinite(margin))
+    if len(rows) == 0:
+        return None
+    rows = rows[np.argsort(margin[rows], kind="stable")]
+    margin, for_sft = margin[rows], (words["prompt"] + words["chosen"])[rows]
+    for_preference = for_sft + words["rejected"][rows]
+    values = np.unique(margin)
+    if len(values) > POSITIONS:
+        values = np.unique(np.quantile(margin, np.linspace(0, 1, POSITIONS), method="closest_observation"))
+    sft = np.searchsorted(margin, values, side="left")
+    read_sft = np.concatenate([[0], np.cumsum(for_sft)])[sft]
+    read_all = np.concatenate([[0], np.cumsum(for_preference)])
+    steps = int(np.ceil(len(margin) / pairs_per_step))
+    mass = np.concatenate([[0.0], np.cumsum(cosine_with_warmup(steps))])
+    # Training goes from easy to hard, so the preference part comes first; a step may hold pairs of both.
+    step_ends = np.minimum(np.arange(steps + 1) * pairs_per_step, len(margin))
+    preference_mass = np.interp(len(margin) - sft, step_ends, mass) / mass[-1]
+    return {
+        "pairs": len(margin),
+        "steps": steps,
+        "pairs_per_step": pairs_per_step,
+        "threshold": values.tolist(),
+        "sft_pairs": sft.tolist(),
+        "sft_words": read_sft.tolist(),
+        "preference_words": (read_all[-1] - read_all[sft]).tolist(),
+        "preference_mass": preference_mass.tolist(),
+    }
+
+
+def cosine_with_warmup(steps: int, warmup: float = 0.1) -> np.ndarray:
+    """Return the learning rate of each step over its peak, float64 of shape (steps,), as transformers schedules it."""
+    rising = min(int(np.ceil(warmup * steps)), steps - 1)
+    step = np.arange(steps)
+    falling = 0.5 * (1 + np.cos(np.pi * (step - rising) / max(1, steps - rising)))
+    return np.where(step < rising, step / max(1, rising), falling)

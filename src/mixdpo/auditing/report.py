@@ -1,0 +1,103 @@
+"""The result of an audit: figures, findings, flagged rows; and the files it is written to."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import polars as pl
+
+from mixdpo.auditing.findings import ROW_FINDINGS, Finding
+from mixdpo.errors import InputError
+from mixdpo.io import atomic_path, write_json
+from mixdpo.report.audit_page import audit_page
+
+FORMAT_VERSION: Final = 1
+PAGE, FIGURES, FLAGGED = "report.html", "report.json", "flagged.parquet"
+
+
+@dataclass(frozen=True, eq=False)
+class AuditReport:
+    """What an audit found.
+
+    Attributes:
+        name: the data, as the user named it.
+        fingerprint: `data_fingerprint` of the pairs.
+        figures: every figure, by section: `overview`, `margins`, `plan`, `length`, `style`, `duplicates`, `near`,
+            `leakage`, `noise`, `tokens`; None where the data or the settings have nothing for it.
+        findings: what needs a decision, most harmful first.
+        flags: by finding, the group of each pair, -1 for none; int64 of shape (N,).
+        pair_ids: of each pair.
+        examples: pairs to show.
+        settings: what the audit was made with.
+    """
+
+    name: str
+    fingerprint: str
+    figures: dict[str, Any]
+    findings: list[Finding]
+    flags: dict[str, np.ndarray]
+    pair_ids: pl.Series
+    examples: list[dict[str, Any]]
+    settings: dict[str, Any]
+
+    def flagged(self) -> pl.DataFrame:
+        """Return one row per pair and finding: `row` (from 0), `pair_id`, `finding`, `group`."""
+        parts = []
+        for name, group in self.flags.items():
+            rows = np.flatnonzero(group >= 0)
+            parts.append(
+                pl.DataFrame(
+                    {"row": rows, "pair_id": self.pair_ids[rows], "group": group[rows]},
+                    schema={"row": pl.Int64, "pair_id": pl.String, "group": pl.Int64},
+                ).with_columns(finding=pl.lit(name))
+            )
+        return pl.concat(parts).select("row", "pair_id", "finding", "group")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return every figure and finding as plain values, for JSON."""
+        return {
+            "version": FORMAT_VERSION,
+            "name": self.name,
+            "fingerprint": self.fingerprint,
+            "settings": self.settings,
+            "findings": [finding.to_dict() for finding in self.findings],
+            "flagged": {name: int((group >= 0).sum()) for name, group in self.flags.items()},
+            **self.figures,
+        }
+
+    def save(self, folder: str | Path) -> Path:
+        """Write `report.html`, `report.json` and `flagged.parquet` into `folder`, and return the page's path."""
+        folder = Path(folder)
+        if folder.exists() and not folder.is_dir():
+            raise InputError("is a file, and a report is a folder", file=folder, mend="name another with --output")
+        titles = {name: kind.title for name, kind in ROW_FINDINGS.items()}
+        page = audit_page(self.to_dict(), self.examples, titles)
+        with atomic_path(folder / FLAGGED) as temporary:
+            self.flagged().write_parquet(temporary)
+        write_json(folder / FIGURES, self.to_dict())
+        with atomic_path(folder / PAGE) as temporary:
+            temporary.write_text(page, encoding="utf-8")
+        return folder / PAGE
+
+
+def read_report(folder: str | Path) -> tuple[dict[str, Any], pl.DataFrame]:
+    """Return the figures and the flagged rows of a report.
+
+    Raises:
+        InputError: the folder holds no report of this version.
+    """
+    folder = Path(folder)
+    try:
+        figures = json.loads((folder / FIGURES).read_text(encoding="utf-8"))
+        flagged = pl.read_parquet(folder / FLAGGED)
+    except FileNotFoundError:
+        raise InputError("the folder holds no report", file=folder, mend="make one with `mixdpo audit`") from None
+    except (OSError, ValueError, pl.exceptions.PolarsError) as error:
+        raise InputError(f"the report cannot be read ({error})", file=folder, mend="make it anew") from error
+    if figures.get("version") != FORMAT_VERSION:
+        raise InputError("the report is of another version", file=folder, mend="make it anew with `mixdpo audit`")
+    return figures, flagged

@@ -1,0 +1,81 @@
+"""What can be counted on the surface of each pair: lengths, style cues, scripts, traces of templates.
+
+One pass over the texts; the result has a few numbers per pair and no text.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import polars as pl
+from datasets import Dataset
+
+from mixdpo.auditing.texts import SIDES, text_batches
+
+CUES: Final[dict[str, str]] = {
+    "list items": r"(?m)^[ \t]*(?:[-*•]|[0-9]{1,3}[.)])[ \t]+\S",
+    "bold": r"\*\*[^*\n]+\*\*",
+    "headings": r"(?m)^#{1,6}[ \t]+\S",
+    "code blocks": r"(?m)^[ \t]*```",
+    "paragraphs": r"\n[ \t]*\n",
+    "links": r"https?://",
+    "questions": r"\?",
+    "exclamations": r"!",
+    "digits": r"[0-9]+",
+    "refusals": r"(?i-u:\bI(?: can(?:not|'t)| won't| will not|(?:'m| am) (?:unable|not able))\b|\bas an AI\b)",
+    "apologies": r"(?i-u:\b(?:sorry|apologi[sz]e|apologies)\b)",
+}
+"""Style cues and what one of them looks like (Rust's regular expressions, counted without overlap)."""
+
+SCRIPTS: Final = (
+    "Latin", "Han", "Hiragana", "Katakana", "Hangul", "Cyrillic", "Arabic", "Devanagari", "Greek", "Hebrew", "Thai",
+)  # fmt: skip
+
+SPECIAL: Final = (
+    r"<\|(?:im_start|im_end|endoftext|begin_of_text|end_of_text|eot_id|start_header_id|end_header_id|system|user"
+    r"|assistant|pad)\|>|</?s>|<(?:bos|eos|pad|unk)>|<(?:start|end)_of_turn>|\[/?INST\]|<</?SYS>>"
+)
+"""Special tokens of common chat templates; in a text they become a second BOS, an early end, or a false turn."""
+
+
+def surface_features(dataset: Dataset) -> pl.DataFrame:
+    """Return one row per pair, in order: `row`, `turns`, `bad_turns`, `prompt/script`, and per side S
+    (prompt, chosen, rejected)
+
+    `S/chars`, `S/words`, `S/broken` (U+FFFD characters), `S/special` (special tokens of chat templates), `S/hash`
+    (uint64, of the text without case and runs of white space); for both answers also `S/<cue>` of `CUES`.
+    """
+    return pl.concat([_features(batch) for batch in text_batches(dataset, "surface")])
+
+
+def normalised(text: pl.Expr) -> pl.Expr:
+    """Return text in lower case with every run of white space as one space."""
+    return text.str.to_lowercase().str.replace_all(r"\s+", " ").str.strip_chars()
+
+
+def _features(batch: pl.DataFrame) -> pl.DataFrame:
+    expressions = [pl.col("row", "turns", "bad_turns"), _script(pl.col("prompt")).alias("prompt/script")]
+    for side in SIDES:
+        text = pl.col(side)
+        counted = {
+            "chars": text.str.len_chars(),
+            "words": text.str.count_matches(r"[^ \t\r\n]+"),
+            "broken": text.str.count_matches("\ufffd", literal=True),
+            "special": text.str.count_matches(SPECIAL),
+            **({cue: text.str.count_matches(pattern) for cue, pattern in CUES.items()} if side != "prompt" else {}),
+        }
+        expressions += [count.cast(pl.UInt32).alias(f"{side}/{name}") for name, count in counted.items()]
+        expressions.append(normalised(text).hash(seed=0).alias(f"{side}/hash"))
+    return batch.lazy().select(expressions).collect()
+
+
+def _script(text: pl.Expr) -> pl.Expr:
+    """Return the script most letters of a text are of; `other` where none of `SCRIPTS` occurs."""
+    ascii_only = text.str.len_bytes() == text.str.len_chars()
+    # Plain ASCII needs no look at the Unicode tables, and is most of most data.
+    rest = pl.when(ascii_only).then(pl.lit("")).otherwise(text)
+    counts = pl.concat_list([rest.str.count_matches(rf"\p{{{script}}}") for script in SCRIPTS])
+    found = counts.list.arg_max().replace_strict(dict(enumerate(SCRIPTS)), return_dtype=pl.String)
+    named = pl.when(counts.list.max() > 0).then(found).otherwise(pl.lit("other"))
+    plain = pl.when(text.str.contains("[A-Za-z]")).then(pl.lit("Latin")).otherwise(pl.lit("other"))
+    return pl.when(ascii_only).then(plain).otherwise(named)

@@ -1,0 +1,104 @@
+"""Pairs as polars tables of plain text, a batch at a time, whatever their form."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+import numpy as np
+import polars as pl
+from datasets import Dataset
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TimeRemainingColumn
+from rich.text import Text
+
+from mixdpo.data.messages import is_blank
+
+BATCH: Final = 20_000
+"""Pairs whose texts are in memory together."""
+
+SIDES: Final = ("prompt", "chosen", "rejected")
+_INSTRUCTIONS: Final = ("system", "developer")
+
+
+def text_batches(
+    dataset: Dataset, description: str, rows: Sequence[int] | np.ndarray | None = None
+) -> Iterator[pl.DataFrame]:
+    """Yield the pairs (of `rows`, default all) as tables with `row` (int64) and text in prompt, chosen, rejected.
+
+    The text of messages is their contents joined by blank lines. System messages are left out, or every prompt under
+    a common one would look alike. `turns` (uint32) is the number of the prompt's other messages, 1 for texts, and
+    `bad_turns` how many of them are blank, repeat the role before, or are the assistant's at the end.
+    """
+    part = dataset if rows is None else dataset.select(rows)
+    numbers = pl.int_range(len(dataset), eager=True) if rows is None else pl.Series(list(rows), dtype=pl.Int64)
+    columns = part.select_columns(list(SIDES)).with_format("arrow")
+    with _bar() as bar:
+        task = bar.add_task(description, total=len(part))
+        start = 0
+        for batch in columns.iter(batch_size=BATCH):
+            table = pl.DataFrame(batch)
+            texts = {side: message_texts(table[side]) for side in SIDES}
+            turns, bad_turns = _turns(table["prompt"])
+            yield pl.DataFrame(
+                {"row": numbers[start : start + len(table)], "turns": turns, "bad_turns": bad_turns, **texts}
+            )
+            start += len(table)
+            bar.advance(task, len(table))
+
+
+def message_texts(side: pl.Series) -> pl.Series:
+    """Return one text per pair of a column of texts or of message lists."""
+    if side.dtype == pl.String:
+        return side
+    if not isinstance(side.dtype, pl.List) or not isinstance(side.dtype.inner, pl.Struct):
+        return pl.Series(side.name, [_json_text(messages) for messages in side.to_list()], dtype=pl.String)
+    message = pl.element().struct
+    said = pl.element().filter(~message.field("role").is_in(_INSTRUCTIONS))
+    return side.list.eval(said).list.eval(message.field("content")).list.join("\n\n", ignore_nulls=True)
+
+
+def _bar() -> Progress:
+    """Return a progress bar with rate and estimate, on a terminal only."""
+    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
+    return Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:,.0f} pairs/s" if task.speed else "")
+
+
+def _turns(prompt: pl.Series) -> tuple[pl.Series, pl.Series]:
+    """Return, per prompt, the number of messages and of bad ones."""
+    if prompt.dtype == pl.String:
+        one, none = (pl.repeat(value, len(prompt), dtype=pl.UInt32, eager=True) for value in (1, 0))
+        return one, none
+    if not isinstance(prompt.dtype, pl.List) or not isinstance(prompt.dtype.inner, pl.Struct):
+        said = [[m for m in map(_message, messages) if m["role"] not in _INSTRUCTIONS] for messages in prompt]
+        bad = [sum(map(_is_bad, [None, *turns], turns, [*turns[1:], None])) for turns in said]
+        return pl.Series([len(turns) for turns in said], dtype=pl.UInt32), pl.Series(bad, dtype=pl.UInt32)
+    message = pl.element().struct
+    turns = prompt.list.eval(pl.element().filter(~message.field("role").is_in(_INSTRUCTIONS)))
+    role, content = message.field("role"), message.field("content")
+    blank = content.fill_null("").str.strip_chars() == ""
+    repeated = (role == role.shift(1)).fill_null(False) & (role != "tool")
+    answered = role.shift(-1).is_null() & (role == "assistant")
+    return turns.list.len(), turns.list.eval((blank | repeated | answered).cast(pl.UInt32)).list.sum().cast(pl.UInt32)
+
+
+def _is_bad(before: dict[str, Any] | None, turn: dict[str, Any], after: dict[str, Any] | None) -> bool:
+    repeated = before is not None and before["role"] == turn["role"] != "tool"
+    return is_blank(turn) or repeated or (after is None and turn["role"] == "assistant")
+
+
+def _json_text(messages: Any) -> str:
+    said = [message for message in map(_message, messages) if message.get("role") not in _INSTRUCTIONS]
+    return "\n\n".join(message["content"] for message in said if message.get("content"))
+
+
+def _message(value: Any) -> dict[str, Any]:
+    # Messages with tool calls are kept as JSON text.
+    return json.loads(value) if isinstance(value, (str, bytes)) else value

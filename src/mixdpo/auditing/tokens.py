@@ -1,0 +1,98 @@
+"""What a tokenizer and its chat template make of the pairs: lengths, cuts, BOS and EOS, unknown tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
+
+from mixdpo.auditing.estimates import length_histograms, share, summary
+from mixdpo.data import TokenSettings, tokenize_pairs
+from mixdpo.data.token_report import COUNTS
+
+
+def token_figures(
+    dataset: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    max_lengths: Sequence[int],
+    most_pairs: int,
+    rng: np.random.Generator,
+) -> tuple[dict[str, Any], np.ndarray]:
+    """Tokenise a random subset exactly as training does, without limits of length, and count.
+
+    Returns:
+        figures, and the tokens of prompt and longer answer of every pair (int64 of shape (N,), -1 for those left out).
+
+    Raises:
+        InputError: as `tokenize_pairs`.
+    """
+    rows = np.sort(rng.permutation(len(dataset))[:most_pairs])
+    part = dataset if len(rows) == len(dataset) else dataset.select(rows)
+    tokens, report = tokenize_pairs(part, tokenizer, TokenSettings(max_length=None, num_proc=1))
+    table = tokens.with_format("arrow")[:]
+    ids = {side: table[f"{side}_ids"].combine_chunks() for side in ("prompt", "chosen", "rejected")}
+    lengths = {side: np.diff(values.offsets.to_numpy()) for side, values in ids.items()}
+    longest = lengths["prompt"] + np.maximum(lengths["chosen"], lengths["rejected"])
+    n = len(table)
+    unknown = tokenizer.unk_token_id
+    has_unknown = np.zeros(n, dtype=bool)
+    for values in ids.values() if unknown is not None and unknown != tokenizer.eos_token_id else ():
+        owner = np.repeat(np.arange(n), np.diff(values.offsets.to_numpy()))
+        has_unknown[owner[values.flatten().to_numpy() == unknown]] = True
+    bos_counts = _bos_counts(ids["prompt"], tokenizer.bos_token_id)
+    total = np.full(len(dataset), -1, dtype=np.int64)
+    total[rows[table["row"].to_numpy()]] = longest
+    figures = {
+        "tokenizer": tokenizer.name_or_path,
+        "pairs": n,
+        "of": len(dataset),
+        "lengths": {**{side: summary(v) for side, v in lengths.items()}, "total": summary(longest)},
+        "histograms": length_histograms({"prompt": lengths["prompt"]})
+        | length_histograms({side: lengths[side] for side in ("chosen", "rejected")})
+        | length_histograms({"total": longest}),
+        "cut": [{"max_length": limit, "pairs": share(int((longest > limit).sum()), n)} for limit in max_lengths],
+        "unknown": share(int(has_unknown.sum()), n),
+        "no_bos": None if bos_counts is None else share(int((bos_counts == 0).sum()), n),
+        # Templates such as ChatML begin every turn with the BOS token; there, several are right.
+        "double_bos": None
+        if bos_counts is None or _bos_in_turns(tokenizer) > 1
+        else share(int((bos_counts > 1).sum()), n),
+        "template_would_double_bos": _would_double(tokenizer),
+        "counts": [
+            {"name": name, "meaning": COUNTS[name], "pairs": count}
+            for name, count in report.counts.items()
+            if count and not name.endswith("_truncated")
+        ],
+    }
+    return figures, total
+
+
+def _bos_counts(prompts: pa.ListArray, bos: int | None) -> np.ndarray | None:
+    """Return how many BOS tokens each prompt has; None if the tokenizer has no BOS."""
+    if bos is None:
+        return None
+    owner = np.repeat(np.arange(len(prompts)), np.diff(prompts.offsets.to_numpy()))
+    return np.bincount(owner[prompts.flatten().to_numpy() == bos], minlength=len(prompts))
+
+
+def _bos_in_turns(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Return how many BOS tokens the chat template puts into three turns; 0 without a template."""
+    if tokenizer.chat_template is None:
+        return 0
+    turns = [{"role": role, "content": "a"} for role in ("user", "assistant", "user")]
+    ids: Any = tokenizer.apply_chat_template(turns, tokenize=True, return_dict=False)
+    return list(ids).count(tokenizer.bos_token_id)
+
+
+def _would_double(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether text made by the chat template gets a second BOS when it is tokenised as plain text."""
+    bos = tokenizer.bos_token
+    if bos is None or tokenizer.chat_template is None:
+        return False
+    message = [{"role": "user", "content": "a"}]
+    text = str(tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True))
+    return text.startswith(bos) and tokenizer(text)["input_ids"][:2] == [tokenizer.bos_token_id] * 2

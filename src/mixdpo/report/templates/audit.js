@@ -1,0 +1,129 @@
+"use strict";
+(() => {
+  const root = document.documentElement;
+  const find = (id) => document.getElementById(id);
+  const data = JSON.parse(find("data").textContent);
+
+  // Theme: ?theme=dark or ?theme=light, else the system's.
+  const wanted = new URLSearchParams(location.search).get("theme");
+  const system = matchMedia("(prefers-color-scheme: dark)");
+  const setTheme = (name) => { root.dataset.theme = name; };
+  setTheme(wanted || (system.matches ? "dark" : "light"));
+  system.addEventListener("change", (event) => { if (!wanted) setTheme(event.matches ? "dark" : "light"); });
+  find("theme").addEventListener("click", () => setTheme(root.dataset.theme === "dark" ? "light" : "dark"));
+  addEventListener("beforeprint", () => setTheme("light"));
+
+  for (const button of document.querySelectorAll(".copy")) {
+    button.addEventListener("click", async () => {
+      try { await navigator.clipboard.writeText(button.dataset.text); button.textContent = "copied"; }
+      catch { button.textContent = "select the text to copy it"; }
+    });
+  }
+
+  // Plan preview.
+  const plan = data.plan;
+  if (plan) {
+    const whole = new Intl.NumberFormat("en");
+    const percent = (share) => (100 * share).toFixed(1) + "\u00a0%";
+    const slider = find("tau");
+    const bars = [...document.querySelectorAll("#margins .bar")];
+    const line = document.querySelector("#margins .threshold");
+    const show = (id, sft, text) => {
+      find(id).firstElementChild.style.width = 100 * sft + "%";
+      find(id + "-text").textContent = text;
+    };
+    const update = () => {
+      const i = Number(slider.value);
+      const tau = plan.threshold[i];
+      const text = String(Number(tau.toPrecision(4)));
+      find("tau-text").textContent = "τ = " + text;
+      find("tau-line").textContent = "plan.threshold: " + text;
+      const sft = plan.sft_pairs[i] / plan.pairs;
+      const words = plan.sft_words[i] / ((plan.sft_words[i] + plan.preference_words[i]) || 1);
+      const steps = Math.round(plan.steps * sft);
+      show("by-pairs", sft, `${whole.format(plan.sft_pairs[i])} of ${whole.format(plan.pairs)} (${percent(sft)})`);
+      show("by-steps", sft, `about ${whole.format(steps)} of ${whole.format(plan.steps)}`);
+      show("by-words", words, `${whole.format(plan.sft_words[i])} (${percent(words)})`);
+      show("by-mass", 1 - plan.preference_mass[i], percent(1 - plan.preference_mass[i]));
+      for (const bar of bars) bar.classList.toggle("sft", Number(bar.dataset.at) < tau);
+      const border = (bars.find((bar) => !bar.classList.contains("sft")) || bars.at(-1)).getAttribute("x");
+      line.setAttribute("x1", border);
+      line.setAttribute("x2", border);
+    };
+    slider.addEventListener("input", update);
+    update();
+  }
+
+  // Examples: everything from the data is set as text, never as markup.
+  const PER_PAGE = 5;
+  const buckets = { easy: "Easy pairs", middle: "Middle pairs", hard: "Hard pairs", any: "Random pairs" };
+  const title = (name) => data.titles[name] || buckets[name] || name;
+  const make = (tag, kind, text) => {
+    const element = document.createElement(tag);
+    if (kind) element.className = kind;
+    if (text !== undefined) element.textContent = text;
+    return element;
+  };
+  const pieces = (target, parts) => parts.forEach((part, i) => {
+    target.append(i % 2 ? make("mark", "", part) : document.createTextNode(part));
+  });
+  const answer = (side, parts) => {
+    const box = make("div", side);
+    box.append(make("h4", "", side));
+    const text = make("p", "text");
+    pieces(text, parts);
+    box.append(text);
+    return box;
+  };
+  const card = (example) => {
+    const box = make("article", "card example");
+    const head = make("header");
+    head.append(make("span", "", `row ${example.row}`));
+    for (const [name, value] of Object.entries(example.numbers)) {
+      head.append(make("span", "", `${name} ${Number(value.toPrecision(4))}`));
+    }
+    for (const name of example.of) head.append(make("span", "tag", title(name)));
+    box.append(head, make("p", "text prompt", example.prompt));
+    if (example.note) box.append(make("p", "text prompt", example.note));
+    const answers = make("div", "answers");
+    answers.append(answer("chosen", example.chosen), answer("rejected", example.rejected));
+    box.append(answers);
+    return box;
+  };
+  const choice = find("kind");
+  const names = [...new Set(data.examples.flatMap((example) => example.of))];
+  for (const name of names) {
+    const option = make("option", "", title(name));
+    option.value = name;
+    choice.append(option);
+  }
+  const searchable = data.examples.map((example) =>
+    [example.prompt, example.chosen.join(""), example.rejected.join(""), example.note, "row " + example.row].join("\n").toLowerCase());
+  let page = 0;
+  const list = () => {
+    const words = find("search").value.trim().toLowerCase();
+    const hits = data.examples.filter((example, i) =>
+      (!choice.value || example.of.includes(choice.value)) && (!words || searchable[i].includes(words)));
+    const pages = Math.max(1, Math.ceil(hits.length / PER_PAGE));
+    page = Math.min(Math.max(page, 0), pages - 1);
+    find("examples-list").replaceChildren(...hits.slice(page * PER_PAGE, (page + 1) * PER_PAGE).map(card));
+    find("hits").textContent = hits.length ? `${hits.length} shown pairs, page ${page + 1} of ${pages}` : "nothing found";
+    find("before").disabled = page === 0;
+    find("after").disabled = page >= pages - 1;
+  };
+  const restart = () => { page = 0; list(); };
+  find("search").addEventListener("input", restart);
+  choice.addEventListener("change", restart);
+  find("before").addEventListener("click", () => { page -= 1; list(); });
+  find("after").addEventListener("click", () => { page += 1; list(); });
+  for (const button of document.querySelectorAll("[data-kind]")) {
+    if (!names.includes(button.dataset.kind)) { button.remove(); continue; }
+    button.addEventListener("click", () => {
+      choice.value = button.dataset.kind;
+      find("search").value = "";
+      restart();
+      find("examples").scrollIntoView();
+    });
+  }
+  list();
+})();
