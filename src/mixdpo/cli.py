@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.table import Table
 
+from mixdpo.cli_evaluation import evaluate
 from mixdpo.errors import MixdpoError
 from mixdpo.settings import SECTIONS, merge, split_overrides
 
@@ -136,6 +137,9 @@ def demo(model: str | None, output: Path, short: bool) -> None:
 
     _quiet_libraries()
     run_demo(model, output, short)
+
+
+app.add_command(evaluate)
 
 
 def _quiet_libraries() -> None:
