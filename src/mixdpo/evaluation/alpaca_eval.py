@@ -7,13 +7,15 @@ github.com/tatsu-lab/alpaca_eval, leaderboard `weighted_alpaca_eval_gpt4_turbo` 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from mixdpo.errors import InputError
+from mixdpo.evaluation.comparison import length_effect
+from mixdpo.evaluation.degenerate import find_constant_length
 from mixdpo.evaluation.hub_files import DIFFICULTY, GAMED, fetch
 from mixdpo.evaluation.length_control import (
     GamedRows,
@@ -173,6 +175,11 @@ def read_length_control(gamed: str | Path | None, difficulty: str | Path | None)
     )
 
 
+def _length_effect(verdicts: Verdicts) -> dict[str, Any] | None:
+    found = length_effect(verdicts.preference - 1, verdicts.model_length - verdicts.baseline_length)
+    return None if found is None else asdict(found)
+
+
 def score_verdicts(
     verdicts: list[Verdicts], control: LengthControl | None, *, C: float | None = None, align: Align = "instruction"
 ) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -180,6 +187,8 @@ def score_verdicts(
     for one in verdicts:
         result: dict[str, Any] = win_rates(one.preference)
         result["avg_length"] = int(one.model_length.mean())
+        result["length_effect"] = _length_effect(one)
+        result["flags"] = [str(flag) for flag in find_constant_length(one.model_length)]
         if control is not None:
             fitted = control.apply(one, C=C, align=align)
             result["length_controlled_winrate"] = fitted.win_rate
