@@ -1,4 +1,4 @@
-"""The verbs that measure: `eval`, `generate` and `compare`. They only parse and call."""
+"""The verb `eval`. It only parses and calls."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def alpaca_eval(
     from mixdpo.evaluation.alpaca_eval import read_length_control, read_verdicts, score_verdicts
     from mixdpo.io import write_json
 
-    control = read_length_control(gamed, difficulty)
-    results = dict(score_verdicts(read_verdicts(verdicts), control, C=C, align=align))
+    judged = read_verdicts(verdicts)
+    results = dict(score_verdicts(judged, read_length_control(gamed, difficulty), C=C, align=align))
     write_json(
         output,
         {
