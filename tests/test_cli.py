@@ -107,8 +107,10 @@ def test_settings_from_the_command_line_win(tmp_path, recipe) -> None:
 def test_help_names_settings_units_and_defaults(capsys) -> None:
     assert main(["train", "--help"]) == 0
     out = capsys.readouterr().out
-    for text in ("--train.beta  strength of the pull to the reference, per nat (default 0.1)", "--plan.threshold",
-                 "--data.contradictions", "--model.load_in_4bit", "TrainingArguments"):  # fmt: skip
+    for text in (
+        "--train.beta  strength of the pull to the reference, per nat; temperature without one (default 0.1)",
+        "--plan.threshold", "--data.contradictions", "--model.load_in_4bit", "TrainingArguments",
+    ):  # fmt: skip
         assert text in out
 
 
@@ -294,3 +296,8 @@ def test_parquet_and_json_give_the_same_plan(tmp_path, rows, data) -> None:
     plans = [Plan.load(tmp_path / f"{name}.plan") for name in ("pairs.jsonl", "pairs.parquet")]
     assert plans[0].fingerprint == plans[1].fingerprint
     assert (plans[0].position == plans[1].position).all()
+
+
+def test_demo_takes_its_own_model_option(tmp_path, capsys) -> None:
+    assert main(["demo", "--short", "--model", str(tmp_path / "none"), "--output", str(tmp_path / "demo")]) == 2
+    assert str(tmp_path / "none") in capsys.readouterr().err

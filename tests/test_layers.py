@@ -20,7 +20,7 @@ LAYERS = [
     {"training"},
     {"scoring"},
     {"recipe", "runs", "help", "demo"},
-    {"cli", "__main__", "__init__"},
+    {"cli", "cli_evaluation", "__main__", "__init__"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 # Inside a layer, these know nothing of each other or of what is named.

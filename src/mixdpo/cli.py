@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.table import Table
 
+from mixdpo.cli_evaluation import evaluate
 from mixdpo.errors import MixdpoError
 from mixdpo.settings import SECTIONS, merge, split_overrides
 
@@ -268,6 +269,9 @@ def demo(model: str | None, output: Path, short: bool) -> None:
     run_demo(model, output, short)
 
 
+app.add_command(evaluate)
+
+
 def _print_curve(curve: TrustCurve) -> None:
     """Print what `threshold: auto` was read from: agreement of the signals with the label by margin."""
     table = Table(title="agreement of the signals with the label, hardest pairs first", title_justify="left")
@@ -320,7 +324,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     logging.getLogger("mixdpo").setLevel(logging.INFO)
     try:
-        words, overrides = split_overrides(sys.argv[1:] if arguments is None else arguments, SECTIONS)
+        words = list(sys.argv[1:] if arguments is None else arguments)
+        overrides: dict[str, Any] = {}
+        if words and isinstance(app.commands.get(words[0]), _CommandWithSettings):  # others have no recipe
+            words, overrides = split_overrides(words, SECTIONS)
         app(args=words, obj=overrides, prog_name="mixdpo", standalone_mode=False)
     except click.ClickException as error:
         print(f"mixdpo: {error.format_message()} See mixdpo --help.", file=sys.stderr)

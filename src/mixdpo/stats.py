@@ -1,4 +1,4 @@
-"""Ranks, bounds of shares, and intervals for differences that were measured on the same items."""
+"""Ranks, bounds of shares, and intervals of means and of differences that were measured on the same items."""
 
 from __future__ import annotations
 
@@ -70,6 +70,28 @@ def monotone_band(successes_B: np.ndarray, trials_B: np.ndarray, level: float) -
     return np.maximum.accumulate(low_B), np.minimum.accumulate(high_B[::-1])[::-1]
 
 
+def mean_interval(values: Sequence[float] | np.ndarray, level: float = 0.95) -> Interval:
+    """Estimate a mean with Student's t interval; a hundred items or more need not be normally distributed.
+
+    A single value gives an interval without bounds.
+
+    Args:
+        values: one finite value per item.
+        level: confidence level, between 0 and 1.
+
+    Raises:
+        ValueError: no values, or one that is not finite.
+    """
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim != 1 or not len(array) or not np.isfinite(array).all():
+        raise ValueError("a mean needs a list of finite values")
+    estimate = float(array.mean())
+    if len(array) == 1:
+        return Interval(estimate=estimate, low=-np.inf, high=np.inf, level=level)
+    reach = stats.t.ppf((1 + level) / 2, len(array) - 1) * array.std(ddof=1) / np.sqrt(len(array))
+    return Interval(estimate=estimate, low=float(estimate - reach), high=float(estimate + reach), level=level)
+
+
 def paired_bootstrap(
     before: Sequence[float] | np.ndarray,
     after: Sequence[float] | np.ndarray,
@@ -115,3 +137,38 @@ def paired_bootstrap(
         random_state=rng,
     ).confidence_interval
     return Interval(estimate=estimate, low=float(interval.low), high=float(interval.high), level=level)
+
+
+def clustered_bootstrap(
+    totals: np.ndarray,
+    counts: np.ndarray,
+    *,
+    rng: np.random.Generator,
+    level: float = 0.95,
+    resamples: int = 2_000,
+) -> Interval:
+    """Estimate the mean over all rows of clusters, with a percentile bootstrap interval that resamples clusters.
+
+    Rows that belong together, such as the games of one prompt, are drawn together: drawn as if they were independent
+    they would give an interval that is too narrow.
+
+    Args:
+        totals: sum of the rows' values in each cluster, (clusters,).
+        counts: rows in each cluster, (clusters,).
+        rng: source of the resamples.
+        level: confidence level, between 0 and 1.
+        resamples: number of resamples.
+
+    Raises:
+        ValueError: lists of different lengths, or no rows.
+    """
+    totals, counts = np.asarray(totals, dtype=np.float64), np.asarray(counts, dtype=np.float64)
+    if totals.ndim != 1 or totals.shape != counts.shape or not counts.sum() > 0:
+        raise ValueError(f"totals of shape {totals.shape} and counts of shape {counts.shape} of clusters with rows")
+    means = []
+    for begin in range(0, resamples, step := max(1, _DRAWS_AT_ONCE // len(totals))):
+        drawn = rng.integers(len(totals), size=(min(step, resamples - begin), len(totals)))
+        rows = counts[drawn].sum(axis=1)
+        means.append(totals[drawn].sum(axis=1)[rows > 0] / rows[rows > 0])
+    low, high = np.quantile(np.concatenate(means), [(1 - level) / 2, (1 + level) / 2])
+    return Interval(estimate=float(totals.sum() / counts.sum()), low=float(low), high=float(high), level=level)

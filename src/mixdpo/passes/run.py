@@ -20,7 +20,7 @@ from mixdpo.passes.cache import add_to_cache, look_up
 
 logger = logging.getLogger(__name__)
 
-# What a killed pass loses at most. Each part rewrites the file, which costs 0.1 s per 100,000 pairs in it.
+# What a killed pass loses at most. Each part rewrites the file.
 _SECONDS_PER_PART: Final = 60.0
 _LEAST_PAIRS_PER_PART: Final = 256
 

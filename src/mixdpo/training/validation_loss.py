@@ -35,7 +35,7 @@ PRESETS: Final[dict[Preset, tuple[int, int | None]]] = {"published": (3, None), 
 
 @dataclass(frozen=True, kw_only=True)
 class ValidationLossSettings(ForwardSettings):
-    """Settings of `validation_loss`. Defaults are those of the method's authors for 7B and 8B models.
+    """Settings of `validation_loss`. Rate, beta and rank are those of the method's authors for 8B models.
 
     Raises:
         InputError: a value is out of its range.

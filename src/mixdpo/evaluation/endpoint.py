@@ -1,0 +1,245 @@
+"""Calls to an OpenAI-compatible endpoint (a provider, vLLM, SGLang, ...): cached, retried, a bounded number at a time.
+
+The client is the `openai` package: it retries 408, 409, 429, 5xx and lost connections with growing pauses and heeds
+`Retry-After`. Finished calls are kept by content, so a run that was killed continues where it was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from mixdpo.errors import InputError, RunError
+from mixdpo.evaluation.reply_cache import ReplyCache, reply_cache, request_key
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
+CHARACTERS_PER_TOKEN = 4
+"""Rule of thumb for English text, for estimates only."""
+_TRIES_OF_MALFORMED = 3
+
+
+@dataclass(kw_only=True, frozen=True)
+class EndpointSettings:
+    """Which model answers where, and how it is called."""
+
+    model: str = field(metadata={"help": "name of the model at the endpoint"})
+    base_url: str = field(
+        default="https://api.openai.com/v1", metadata={"help": "URL of the endpoint, up to and including /v1"}
+    )
+    api_key_env: str = field(
+        default="OPENAI_API_KEY", metadata={"help": "environment variable that holds the key; it may be unset"}
+    )
+    concurrency: int = field(default=16, metadata={"help": "calls at a time"})
+    timeout: float = field(default=300.0, metadata={"help": "seconds until a call counts as lost and is tried again"})
+    max_retries: int = field(default=8, metadata={"help": "times a call is tried again"})
+    token_limit: str = field(
+        default="max_tokens",
+        metadata={"help": "how the endpoint calls the longest answer: max_tokens or max_completion_tokens"},
+    )
+    dollars_in: float | None = field(default=None, metadata={"help": "price of a million tokens read, for estimates"})
+    dollars_out: float | None = field(
+        default=None, metadata={"help": "price of a million tokens written, for estimates"}
+    )
+
+    def __post_init__(self) -> None:
+        for name, wrong in (
+            ("concurrency", self.concurrency < 1),
+            ("timeout", self.timeout <= 0),
+            ("max_retries", self.max_retries < 0),
+            ("token_limit", self.token_limit not in ("max_tokens", "max_completion_tokens")),
+            ("base_url", not self.base_url.startswith(("http://", "https://"))),
+        ):
+            if wrong:
+                raise InputError(f"endpoint setting {name} is {getattr(self, name)!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One call."""
+
+    messages: tuple[tuple[str, str], ...]
+    """(role, content) of each message."""
+    max_tokens: int
+    temperature: float
+    top_p: float | None = None
+    seed: int | None = None
+    top_logprobs: int | None = None
+    """Likeliest first tokens to return with their log-probabilities."""
+
+    def body(self, settings: EndpointSettings) -> dict[str, Any]:
+        """Return what is sent."""
+        body: dict[str, Any] = {
+            "model": settings.model,
+            "messages": [{"role": role, "content": content} for role, content in self.messages],
+            settings.token_limit: self.max_tokens,
+            "temperature": self.temperature,
+        }
+        if self.top_logprobs is not None:
+            body |= {"logprobs": True, "top_logprobs": self.top_logprobs}
+        body |= {name: value for name, value in (("top_p", self.top_p), ("seed", self.seed)) if value is not None}
+        return body
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What came back. `failure` is None, or why there is no reply after all tries."""
+
+    text: str = ""
+    finished: bool = False
+    """Whether the model ended by itself."""
+    first_token: tuple[tuple[str, float], ...] = ()
+    """Likeliest first tokens and their log-probabilities, where they were asked for."""
+    model: str = ""
+    """Name of the model as the endpoint gives it, often with a date."""
+    tokens_in: int = 0
+    tokens_out: int = 0
+    failure: str | None = None
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run would cost: calls that are not cached, and their tokens (by a rule of thumb, at most)."""
+
+    calls: int
+    cached: int
+    tokens_in: int
+    tokens_out: int
+    dollars: float | None
+
+    def __str__(self) -> str:
+        cost = f", about ${self.dollars:.2f}" if self.dollars is not None else ""
+        return (
+            f"{self.calls:,} calls ({self.cached:,} more are cached): about {self.tokens_in:,} tokens read and "
+            f"at most {self.tokens_out:,} written{cost}"
+        )
+
+
+def estimate(requests: Sequence[Request], settings: EndpointSettings) -> Estimate:
+    """Count the calls that `ask_all` would make, and estimate their tokens and cost."""
+    bodies = {request_key(settings.base_url, request.body(settings)): request for request in requests}
+    with reply_cache() as cache:
+        new = [request for key, request in bodies.items() if cache.get(key) is None]
+    read = sum(len(content) for request in new for _, content in request.messages) // CHARACTERS_PER_TOKEN
+    written = sum(request.max_tokens for request in new)
+    dollars = None
+    if settings.dollars_in is not None and settings.dollars_out is not None:
+        dollars = (read * settings.dollars_in + written * settings.dollars_out) / 1e6
+    return Estimate(len(new), len(bodies) - len(new), read, written, dollars)
+
+
+def ask_all(
+    requests: Sequence[Request],
+    settings: EndpointSettings,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Reply]:
+    """Send all requests and return the replies in their order. Equal requests are sent once.
+
+    A request that fails after all tries gives a `Reply` with `failure`; it is not cached, so the next run tries again.
+
+    Args:
+        requests: what to ask.
+        settings: whom to ask.
+        progress: called with (replies done, replies in all) after every reply.
+
+    Raises:
+        InputError: the `openai` package is missing, or the endpoint refuses the key or does not know the model.
+        RunError: no request at all could be answered.
+    """
+    if not requests:
+        return []
+    try:
+        import openai
+    except ImportError as error:
+        raise InputError("calls to an endpoint need the openai package", mend="pip install 'mixdpo[eval]'") from error
+    key = os.environ.get(settings.api_key_env) or "none"  # local servers take any
+
+    async def run(cache: ReplyCache) -> dict[Request, Reply]:
+        client = openai.AsyncOpenAI(
+            api_key=key, base_url=settings.base_url, max_retries=settings.max_retries, timeout=settings.timeout
+        )
+        gate = asyncio.Semaphore(settings.concurrency)
+        replies: dict[Request, Reply] = {}
+
+        async def one(request: Request) -> None:
+            async with gate:
+                replies[request] = await _ask(client, request, settings, cache, key)
+            if progress is not None:
+                progress(len(replies), len(distinct))
+
+        tasks = [asyncio.ensure_future(one(request)) for request in distinct]
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await client.close()
+        return replies
+
+    distinct = list(dict.fromkeys(requests))
+    with reply_cache() as cache:
+        replies = asyncio.run(run(cache))
+    failures = [reply.failure for reply in replies.values() if reply.failure]
+    if len(failures) == len(distinct):
+        raise RunError(f"{settings.base_url}: none of {len(distinct)} calls was answered; the first: {failures[0]}")
+    return [replies[request] for request in requests]
+
+
+async def _ask(
+    client: AsyncOpenAI, request: Request, settings: EndpointSettings, cache: ReplyCache, key: str
+) -> Reply:
+    import openai
+
+    body = request.body(settings)
+    cache_key = request_key(settings.base_url, body)
+    if (known := cache.get(cache_key)) is not None:
+        return Reply(**{**known, "first_token": tuple(map(tuple, known["first_token"]))})
+    failure = ""
+    for _ in range(_TRIES_OF_MALFORMED):
+        try:
+            reply = _read(await client.chat.completions.create(**body))
+        except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
+            raise InputError(
+                f"{settings.base_url} refuses the key ({_scrubbed(error, key)})",
+                mend=f"set the environment variable {settings.api_key_env}",
+            ) from None
+        except openai.NotFoundError as error:
+            raise InputError(
+                f"{settings.base_url} does not know the model {settings.model!r} ({_scrubbed(error, key)})"
+            ) from None
+        except openai.APIResponseValidationError as error:
+            failure = f"malformed reply: {_scrubbed(error, key)}"
+        except openai.OpenAIError as error:
+            return Reply(failure=f"{type(error).__name__}: {_scrubbed(error, key)}")
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            failure = f"malformed reply: {_scrubbed(error, key)}"
+        else:
+            cache.put(cache_key, asdict(reply))
+            return reply
+    return Reply(failure=failure)
+
+
+def _read(completion: Any) -> Reply:
+    choice = completion.choices[0]
+    logprobs = choice.logprobs.content if choice.logprobs is not None else None
+    first = logprobs[0].top_logprobs if logprobs else []
+    usage = completion.usage
+    return Reply(
+        text=choice.message.content or "",
+        finished=choice.finish_reason == "stop",
+        first_token=tuple((top.token, float(top.logprob)) for top in first),
+        model=completion.model or "",
+        tokens_in=usage.prompt_tokens if usage else 0,
+        tokens_out=usage.completion_tokens if usage else 0,
+    )
+
+
+def _scrubbed(error: Exception, key: str) -> str:
+    """Return the first line of an error, without the key that some endpoints repeat."""
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return line.replace(key, "[key]")[:300] if key != "none" else line[:300]

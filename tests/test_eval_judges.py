@@ -1,0 +1,159 @@
+"""Judge runs: annotators against stored judgements, and calls over a real socket that fails in every way."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from mixdpo.errors import InputError, RunError
+from mixdpo.evaluation.alpaca_judge import is_swapped, judge_alpaca, ranking_preference, weighted_preference
+from mixdpo.evaluation.endpoint import EndpointSettings, Request, ask_all, estimate
+from mixdpo.evaluation.judging import Pair
+from mixdpo.evaluation.templates import fill
+from test_eval_published import published
+
+
+def lines(path: Any) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in gzip.decompress(path.read_bytes()).decode().split("\n") if line]
+
+
+def test_stored_order_and_preferences_of_alpaca_eval() -> None:
+    folder = published("alpaca_eval")
+    for row in lines(folder / "instructions.jsonl.gz"):
+        assert is_swapped(row["instruction"]) == row["switched"]
+    vectors = lines(folder / "parser_vectors_vicuna-13b-v1.5.jsonl.gz")
+    assert len(vectors) > 100
+    for row in vectors:
+        if row["top_logprobs"] is None:  # identical answers, which no judge saw
+            assert row["preference"] == 1.5
+            continue
+        found = weighted_preference([tuple(pair) for pair in row["top_logprobs"]], row["switched"])
+        assert found == pytest.approx(row["preference"], abs=1e-9)
+
+
+def test_preferences_that_cannot_be_read() -> None:
+    assert math.isnan(weighted_preference([("The", -0.1)], False))
+    assert weighted_preference([("m", -0.1)], False) == 1
+    assert ranking_preference('[{"model": "model_1", "rank": 2}, {"model": "model_2", "rank": 1}]', False) == 2
+    assert ranking_preference("[{'model': 'model_1', 'rank': 1}, {'model': 'model_2', 'rank': 2}]", True) == 2
+    for text in ("", "both are good", "[1, 2]", '[{"model": "model_1", "rank": 1}]', "[__import__('os')]"):
+        assert math.isnan(ranking_preference(text, False))
+
+
+def test_templates_are_filled_in_one_pass() -> None:
+    assert fill("{a} {b} {c}", {"a": "{b}", "b": "{a}"}) == "{b} {a} {c}"
+    with pytest.raises(InputError, match=r"no place \{d\}"):
+        fill("{a}", {"d": ""})
+
+
+class Server(ThreadingHTTPServer):
+    """Answers `m` with log-probabilities, after the faults it was given, one a call."""
+
+    calls = 0
+    keys: set[str]
+    faults: list[Any]
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.calls += 1
+        self.server.keys.add(self.headers["Authorization"])
+        fault = self.server.faults.pop() if self.server.faults else None
+        top = [{"token": t, "logprob": p, "bytes": None} for t, p in (("m", -0.1), ("M", -2.3))]
+        choice = {
+            "index": 0,
+            "finish_reason": "stop",
+            "message": {"role": "assistant", "content": "m"},
+            "logprobs": {"content": [{**top[0], "top_logprobs": top}]} if body.get("logprobs") else None,
+        }
+        reply = {"id": "1", "object": "chat.completion", "created": 1, "model": "judge-2026", "choices": [choice]}
+        status, content = 200, json.dumps(reply)
+        if isinstance(fault, int):
+            status, content = fault, json.dumps({"error": {"message": f"fault, key {self.headers['Authorization']}"}})
+        elif fault is not None:
+            content = fault
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Retry-After-Ms", "1")
+        self.end_headers()
+        self.wfile.write(content.encode())
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    pytest.importorskip("openai", reason="calls to an endpoint need the extra eval")
+    one = Server(("127.0.0.1", 0), Handler)
+    one.faults, one.keys = [], set()
+    threading.Thread(target=one.serve_forever, daemon=True).start()
+    yield one
+    one.shutdown()
+    one.server_close()
+
+
+def settings(server: Server, **changes: Any) -> EndpointSettings:
+    values = {"model": "judge", "base_url": f"http://127.0.0.1:{server.server_port}/v1", "api_key_env": "TEST_KEY"}
+    return EndpointSettings(**{**values, "concurrency": 2, **changes})
+
+
+def requests(count: int) -> list[Request]:
+    return [
+        Request(messages=(("user", f"question {i}"),), max_tokens=1, temperature=0.0, top_logprobs=5)
+        for i in range(count)
+    ]
+
+
+def test_nothing_is_lost_to_faults_and_nothing_is_asked_twice(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEST_KEY", "secret-key")
+    server.faults = [429, 500, '{"choices": []}', 503, 429]
+    replies = ask_all(requests(12), settings(server))
+    assert [reply.failure for reply in replies] == [None] * 12
+    assert replies[0].first_token == (("m", -0.1), ("M", -2.3))
+    assert replies[0].model == "judge-2026"
+    assert server.calls == 12 + 5
+    assert server.keys == {"Bearer secret-key"}
+    assert ask_all(requests(12), settings(server)) == replies
+    assert server.calls == 12 + 5
+    assert estimate(requests(14), settings(server)).calls == 2
+
+
+def test_a_call_that_keeps_failing_is_counted_and_tried_again_next_time(server: Server) -> None:
+    server.faults = [400]
+    first = ask_all(requests(3), settings(server, concurrency=1, max_retries=0))
+    assert [reply.failure is None for reply in first] == [False, True, True]
+    assert all(reply.failure is None for reply in ask_all(requests(3), settings(server)))
+    assert server.calls == 4
+
+
+def test_the_key_is_in_no_message(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEST_KEY", "secret-key")
+    server.faults = [401]
+    with pytest.raises(InputError, match="TEST_KEY") as caught:
+        ask_all(requests(1), settings(server))
+    assert "secret-key" not in str(caught.value)
+    server.faults = [400]
+    with pytest.raises(RunError) as failed:
+        ask_all(requests(1), settings(server, max_retries=0))
+    assert "secret-key" not in str(failed.value)
+
+
+def test_identical_answers_are_a_draw_without_a_call(server: Server) -> None:
+    pairs = [Pair(0, "a", "Why?", "Because.", "Because.", None), Pair(1, "b", "How?", "So.", "Thus.", None)]
+    template = [("user", "{instruction} {output_1} {output_2}")]
+    rows, _ = judge_alpaca(pairs, "own", template, "weighted", settings(server))
+    assert rows[0]["preference"] == 1.5
+    expected = weighted_preference([("m", -0.1), ("M", -2.3)], is_swapped("How?"))
+    assert rows[1]["preference"] == pytest.approx(expected)
+    assert server.calls == 1
