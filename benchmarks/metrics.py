@@ -17,7 +17,7 @@ from scipy.stats import binomtest, spearmanr
 from mixdpo import load_pairs, score
 from mixdpo.data import float_column
 from mixdpo.demo.model import smollm2_folder
-from mixdpo.difficulty.threshold import takes_sides
+from mixdpo.difficulty.threshold import NOT_NEGATED, takes_sides
 from mixdpo.io import write_json
 
 
@@ -51,7 +51,8 @@ def main() -> None:
         "accuracy": {},
     }
     for name in metrics:
-        if name == "rating" or not takes_sides(margins[name]):
+        # The sign of others says nothing about which answer is the better one.
+        if name == "rating" or name in NOT_NEGATED or not takes_sides(margins[name]):
             continue
         record["accuracy"][name] = {}
         for where, mask in bins.items():

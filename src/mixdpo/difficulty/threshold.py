@@ -147,7 +147,7 @@ def auto_threshold(margin: np.ndarray, signals: Mapping[str, np.ndarray], settin
                 mend="add one such as nll_gap with `mixdpo score`, or give a margin or {hardest: f} as threshold",
             )
         return TrustCurve(
-            bins=margin_bins(margin, ties, edges, sides),
+            bins=margin_bins(margin, ties, edges, sides if judged else {}),
             signals=judged,
             attained=None,
             required=None,
