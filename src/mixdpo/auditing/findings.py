@@ -242,7 +242,7 @@ def _length(figures: Mapping[str, Any], n: int) -> Finding | None:
         measure="of pairs of unequal length have the longer answer chosen",
         estimate=longer,
         pairs=n,
-        fix="judge with a length-controlled win rate; watch the mean length of answers while training",
+        fix="train.loss_type: sigmoid_norm  (or r_dpo, simpo); judge with a length-controlled win rate",
     )
 
 
