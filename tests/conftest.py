@@ -15,6 +15,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from mixdpo.errors import InputError
+from mixdpo.passes import run as passes_run
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -92,6 +93,20 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     """No test reads or fills the user's caches."""
     monkeypatch.setenv("MIXDPO_CACHE", str(tmp_path_factory.mktemp("mixdpo")))
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("datasets"))
+
+
+@pytest.fixture
+def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Number of pairs of every part of a forward pass over pairs; empty while none runs."""
+    counts: list[int] = []
+    original = passes_run.forward_pass
+
+    def counting(index: Any, *arguments: Any):
+        counts.append(len(index))
+        return original(index, *arguments)
+
+    monkeypatch.setattr(passes_run, "forward_pass", counting)
+    return counts
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ from safetensors.torch import load_file
 from mixdpo import Plan, load_pairs, score
 from mixdpo.cli import main
 from mixdpo.data import float_column
-from mixdpo.passes import run
 from mixdpo.recipe import load_recipe
 from mixdpo.scoring import METRICS
 from synthetic import chat_pairs, chat_rows
@@ -33,20 +32,6 @@ def data(tmp_path) -> Path:
     path = tmp_path / "pairs.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in chat_rows(20)))
     return path
-
-
-@pytest.fixture
-def computed(monkeypatch) -> list[int]:
-    """Number of pairs of every part of a forward pass."""
-    counts: list[int] = []
-    original = run.forward_pass
-
-    def counting(index, *arguments):
-        counts.append(len(index))
-        return original(index, *arguments)
-
-    monkeypatch.setattr(run, "forward_pass", counting)
-    return counts
 
 
 # ---- in Python ----

@@ -10,11 +10,10 @@ from mixdpo.evaluation.comparison import (
     holm,
     length_effect,
     position_bias,
-    proportion,
     sign_test,
 )
 from mixdpo.evaluation.degenerate import find_constant_length, find_degenerate
-from mixdpo.stats import clustered_bootstrap, mean_interval
+from mixdpo.stats import clustered_bootstrap, mean_interval, proportion
 
 
 def test_mean_interval_is_students() -> None:

@@ -230,8 +230,8 @@ def test_wpo_and_length_desensitised_sums_against_the_plain_forward(model, token
             expected_head.append(scored[:shortest].sum())
     assert prepare_packing(model, on_gpu=False) is None
     for scores in (
-        completion_scores(model, pack_rows(groups), alignment=True),
-        completion_scores(plain, pad_rows(groups, 0), alignment=True),
+        completion_scores(model, pack_rows(groups), alignment=True, head=True),
+        completion_scores(plain, pad_rows(groups, 0), alignment=True, head=True),
     ):
         known = [0, 1, 2]  # a one-token answer to no prompt scores nothing
         torch.testing.assert_close(scores.alignment[known], torch.stack(expected_alignment)[known], atol=1e-5, rtol=0)

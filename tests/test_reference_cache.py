@@ -20,7 +20,7 @@ from peft import LoraConfig, get_peft_model
 
 from mixdpo import make_plan
 from mixdpo.cli import main
-from mixdpo.passes import run, weights_digest
+from mixdpo.passes import weights_digest
 from mixdpo.passes.cache import _DIGEST, _table_digest, add_to_cache, look_up
 from synthetic import chat_pairs, chat_rows
 from test_trainer import trainer_for
@@ -36,20 +36,6 @@ def model(tokenizer):
 def cache(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("MIXDPO_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache" / "reference"
-
-
-@pytest.fixture
-def computed(monkeypatch) -> list[int]:
-    """Number of pairs of every reference pass; empty while no reference runs."""
-    counts: list[int] = []
-    original = run.forward_pass
-
-    def counting(index, *arguments):
-        counts.append(len(index))
-        return original(index, *arguments)
-
-    monkeypatch.setattr(run, "forward_pass", counting)
-    return counts
 
 
 def reference_of(model, tokenizer, pairs: Dataset, folder: Path, **changes) -> np.ndarray:

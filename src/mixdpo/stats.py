@@ -70,6 +70,16 @@ def monotone_band(successes_B: np.ndarray, trials_B: np.ndarray, level: float) -
     return np.maximum.accumulate(low_B), np.minimum.accumulate(high_B[::-1])[::-1]
 
 
+def proportion(successes: int, trials: int, level: float = 0.95) -> Interval:
+    """Estimate a share with Wilson's interval.
+
+    Raises:
+        ValueError: there are no trials.
+    """
+    found = stats.binomtest(successes, trials).proportion_ci(level, method="wilson")
+    return Interval(estimate=successes / trials, low=float(found.low), high=float(found.high), level=level)
+
+
 def mean_interval(values: Sequence[float] | np.ndarray, level: float = 0.95) -> Interval:
     """Estimate a mean with Student's t interval; a hundred items or more need not be normally distributed.
 

@@ -8,6 +8,8 @@ from typing import Final
 import numpy as np
 from scipy import stats
 
+from mixdpo.stats import proportion
+
 Estimate = dict[str, float | int | None]
 """`value`, `low`, `high` (95 % interval) and `n`; the first three are None where nothing can be said."""
 
@@ -18,8 +20,8 @@ def share(part: int, n: int) -> Estimate:
     """Return the share `part / n` with Wilson's interval."""
     if n == 0:
         return {"value": None, "low": None, "high": None, "n": 0}
-    interval = stats.binomtest(int(part), int(n)).proportion_ci(LEVEL, method="wilson")
-    return {"value": part / n, "low": float(interval.low), "high": float(interval.high), "n": int(n)}
+    interval = proportion(int(part), int(n), LEVEL)
+    return {"value": interval.estimate, "low": interval.low, "high": interval.high, "n": int(n)}
 
 
 def mean(values: np.ndarray) -> Estimate:

@@ -30,11 +30,13 @@ __all__ = [
 ]
 
 
-def completion_scores(model: nn.Module, rows: PackedRows | PaddedRows, alignment: bool = False) -> CompletionScores:
-    """Return the log-probability of every completion, and with `alignment` how well it fits the policy."""
+def completion_scores(
+    model: nn.Module, rows: PackedRows | PaddedRows, alignment: bool = False, head: bool = False
+) -> CompletionScores:
+    """Return the log-probability of every completion, and what else of `CompletionScores` is asked for."""
     if "layout" in rows:
-        return packed_scores(model, cast(PackedRows, rows), alignment)
-    return padded_scores(model, rows, alignment)
+        return packed_scores(model, cast(PackedRows, rows), alignment, head)
+    return padded_scores(model, rows, alignment, head)
 
 
 def completion_logprobs(model: nn.Module, rows: PackedRows | PaddedRows) -> Tensor:

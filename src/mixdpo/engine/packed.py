@@ -59,18 +59,19 @@ def pack_rows(groups: Sequence[PromptGroup]) -> PackedRows:
     )
 
 
-def packed_scores(model: nn.Module, rows: PackedRows, alignment: bool = False) -> CompletionScores:
+def packed_scores(model: nn.Module, rows: PackedRows, alignment: bool = False, head: bool = False) -> CompletionScores:
     """Return the scores of every completion. Differentiable unless grad mode is off.
 
     Args:
         model: a causal language model that `prepare_packing` accepted, possibly wrapped by DDP, FSDP or peft.
         rows: from `pack_rows`, on the model's device.
         alignment: whether to compute `CompletionScores.alignment`, one more exponential per logit.
+        head: whether to compute `CompletionScores.head`.
     """
     layout = rows["layout"]
 
-    def score(head: nn.Module, plain: HeadForward, hidden: Tensor) -> Tensor:
-        return target_scores(head, plain, hidden[0, rows["source"]], rows["target"], alignment)[None]
+    def score(model_head: nn.Module, plain: HeadForward, hidden: Tensor) -> Tensor:
+        return target_scores(model_head, plain, hidden[0, rows["source"]], rows["target"], alignment)[None]
 
     with replaced_head(model, score):
         scores_N1 = packed_forward(model, rows)[0]
@@ -78,7 +79,9 @@ def packed_scores(model: nn.Module, rows: PackedRows, alignment: bool = False) -
     parts = scores_N1[:, 0].split(layout.scored)
     return CompletionScores(
         logprob=torch.stack([part.sum() for part in parts]),
-        head=torch.stack([part[:shared].sum() for part, shared in zip(parts, layout.shared, strict=True)]),
+        head=torch.stack([part[:shared].sum() for part, shared in zip(parts, layout.shared, strict=True)])
+        if head
+        else None,
         alignment=torch.stack([part.mean() for part in scores_N1[:, 1].detach().split(layout.scored)])
         if alignment
         else None,

@@ -40,7 +40,7 @@ def pad_rows(groups: Sequence[PromptGroup], pad_token_id: int) -> PaddedRows:
     )
 
 
-def padded_scores(model: nn.Module, rows: PaddedRows, alignment: bool = False) -> CompletionScores:
+def padded_scores(model: nn.Module, rows: PaddedRows, alignment: bool = False, head: bool = False) -> CompletionScores:
     """Return the scores of every row's completion. Differentiable unless grad mode is off.
 
     Args:
@@ -48,6 +48,7 @@ def padded_scores(model: nn.Module, rows: PaddedRows, alignment: bool = False) -
         rows: from `pad_rows`, on the model's device. Nothing predicts a row's first token, so where the prompt is
             empty the completion's first token is not scored.
         alignment: whether to compute `CompletionScores.alignment`.
+        head: whether to compute `CompletionScores.head`.
     """
     input_ids = rows["input_ids"]
     arguments: dict[str, Any] = {
@@ -71,7 +72,9 @@ def padded_scores(model: nn.Module, rows: PaddedRows, alignment: bool = False) -
     ]
     return CompletionScores(
         logprob=torch.stack([part[:, 0].sum() for part in parts]),
-        head=torch.stack([part[:shared, 0].sum() for part, shared in zip(parts, rows["shared"], strict=True)]),
+        head=torch.stack([part[:shared, 0].sum() for part, shared in zip(parts, rows["shared"], strict=True)])
+        if head
+        else None,
         alignment=torch.stack([part[:, 1].detach().mean() for part in parts]) if alignment else None,
     )
 

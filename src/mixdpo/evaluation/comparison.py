@@ -9,7 +9,7 @@ from itertools import combinations
 import numpy as np
 from scipy import stats
 
-from mixdpo.stats import Interval, paired_bootstrap
+from mixdpo.stats import Interval, paired_bootstrap, proportion
 
 
 @dataclass(frozen=True)
@@ -73,16 +73,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
     adjusted = np.empty(count)
     adjusted[order] = np.minimum(1, np.maximum.accumulate(np.asarray(p_values)[order] * (count - np.arange(count))))
     return adjusted.tolist()
-
-
-def proportion(successes: int, trials: int, level: float = 0.95) -> Interval:
-    """Estimate a share with Wilson's interval.
-
-    Raises:
-        ValueError: there are no trials.
-    """
-    found = stats.binomtest(successes, trials).proportion_ci(level, method="wilson")
-    return Interval(estimate=successes / trials, low=float(found.low), high=float(found.high), level=level)
 
 
 @dataclass(frozen=True)

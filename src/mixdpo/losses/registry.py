@@ -6,6 +6,7 @@ import difflib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final
 
 from torch import Tensor
@@ -116,9 +117,13 @@ def statistics(pairs: PairLogprobs, names: Sequence[str], settings: LossSettings
 
 
 def _parameters(function: Callable[..., Tensor], settings: LossSettings) -> dict[str, Any]:
+    return {name: getattr(settings, name) for name in _keywords(function)}
+
+
+@cache
+def _keywords(function: Callable[..., Tensor]) -> tuple[str, ...]:
     named = inspect.signature(function).parameters.values()
-    keywords = [p.name for p in named if p.kind is p.KEYWORD_ONLY and p.name != "running"]
-    return {name: getattr(settings, name) for name in keywords}
+    return tuple(p.name for p in named if p.kind is p.KEYWORD_ONLY and p.name != "running")
 
 
 def needs(names: Sequence[str], what: str) -> bool:
