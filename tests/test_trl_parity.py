@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import math
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import torch
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 
-from mixdpo import MixDPOConfig, MixDPOTrainer, load_pairs, make_plan
+from mixdpo import MixDPOConfig, MixDPOTrainer, load_pairs, make_plan, score
 from synthetic import chat_pairs
 from tiny import tiny_llama
 
@@ -87,7 +88,11 @@ def assert_same_run(theirs, ours, their_gradients, our_gradients, steps: int, no
         for name in COMPARED:
             assert b[name] == pytest.approx(a[name], rel=1e-4, abs=noise), (step, name)
     assert their_logs[-1]["rewards/margins"] != pytest.approx(0, abs=1e-4), "the policy has moved"
-    for step, (a, b) in enumerate(zip(their_gradients, our_gradients, strict=True)):
+    assert_same_gradients(their_gradients, our_gradients)
+
+
+def assert_same_gradients(theirs: list[dict[str, torch.Tensor]], ours: list[dict[str, torch.Tensor]]) -> None:
+    for step, (a, b) in enumerate(zip(theirs, ours, strict=True)):
         assert a.keys() == b.keys()
         gaps = {name: float((b[name] - a[name]).norm()) for name in a}
         norms = {name: float(a[name].norm()) for name in a}
@@ -135,6 +140,77 @@ def test_every_loss_of_trl(tokenizer, tmp_path, changes: dict) -> None:
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
     result = run_both(model, tokenizer, pairs, tmp_path, max_steps=2, learning_rate=1e-3, **changes)
     assert_same_run(*result, steps=2)
+
+
+def text_pairs(folder: Path, tokenizer) -> Dataset:
+    """Plain texts whose prompts are one token: TRL's ORPO counts the prompt's own likelihood in its NLL, which is
+    that of all but the first token, and so nothing here."""
+    words = ("tea", "cat", "dog", "fox")
+    answers = [(f" {a} {b} {a}", f" {b} {c}") for a, b, c in zip(words, words[1:], words[2:] + words, strict=False)]
+    rows = [
+        {"prompt": prompt, "chosen": chosen, "rejected": rejected, "score_chosen": 2.0, "score_rejected": 1.0}
+        for prompt, (chosen, rejected) in zip("ABC", answers, strict=True)
+    ]
+    assert {len(tokenizer(row["prompt"])["input_ids"]) for row in rows} == {1}
+    Dataset.from_list(rows).to_parquet(folder / "texts.parquet")
+    return score(load_pairs(str(folder / "texts.parquet")))
+
+
+def loss_and_gradients(trainer, recorder: Recorder) -> tuple[list[float], list[dict[str, torch.Tensor]]]:
+    trainer.train()
+    return [log["loss"] for log in trainer.state.log_history if "loss" in log], recorder.gradients
+
+
+OWN_TRAINERS = {
+    "cpo": ("CPO", {"loss_type": "sigmoid", "cpo_alpha": 0.7}, {"loss_type": "cpo", "cpo_alpha": 0.7}),
+    "simpo": ("CPO", {"loss_type": "simpo", "cpo_alpha": 0.0, "simpo_gamma": 0.3},
+              {"loss_type": "simpo", "simpo_gamma": 0.3}),
+    "alphapo": ("CPO", {"loss_type": "alphapo", "alpha": 0.4, "simpo_gamma": 0.3},
+                {"loss_type": "alphapo", "alphapo_alpha": 0.4, "simpo_gamma": 0.3}),
+    "orpo": ("ORPO", {}, {"loss_type": "orpo"}),
+    "kto": ("KTO", {"desirable_weight": 1.2, "undesirable_weight": 0.7},
+            {"loss_type": "kto", "desirable_weight": 1.2, "undesirable_weight": 0.7}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OWN_TRAINERS)
+def test_losses_with_a_trainer_of_their_own(tokenizer, tmp_path, name: str) -> None:
+    kind, their_changes, our_changes = OWN_TRAINERS[name]
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.bos_token = None  # these trainers put one before every text
+    pairs = text_pairs(tmp_path, tokenizer)
+    tiny_llama(vocab_size=len(tokenizer)).save_pretrained(tmp_path / "model")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
+    module = {"CPO": "trl.experimental.cpo", "ORPO": "trl.experimental.orpo", "KTO": "trl"}[kind]
+    config, trainer = (getattr(importlib.import_module(module), f"{kind}{part}") for part in ("Config", "Trainer"))
+    # TRL's NLL is a mean over the tokens of a micro-batch, ours over pairs: the same with one pair. Its KTO takes
+    # answers by themselves, here all of them at once.
+    own = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 3, "max_steps": 2, "learning_rate": 1e-3}
+    theirs_size = {"per_device_train_batch_size": 6, "gradient_accumulation_steps": 1} if kind == "KTO" else {}
+    our_size = {"per_device_train_batch_size": 3, "gradient_accumulation_steps": 1} if kind == "KTO" else {}
+    recorders = Recorder(), Recorder()
+    theirs = trainer(
+        copy.deepcopy(model),
+        args=config(
+            **settings(tmp_path / "trl", **own | theirs_size | their_changes),
+            train_sampling_strategy="sequential", gradient_checkpointing=False,
+        ),
+        train_dataset=pairs.select_columns(["prompt", "chosen", "rejected"]),
+        processing_class=tokenizer,
+        callbacks=[recorders[0]],
+    )  # fmt: skip
+    ours = MixDPOTrainer(
+        model,
+        args=MixDPOConfig(**settings(tmp_path / "ours", **own | our_size | our_changes), length_window=1),
+        train_dataset=pairs,
+        plan=make_plan(pairs, "dpo", order="as_is"),
+        processing_class=tokenizer,
+        callbacks=[recorders[1]],
+    )
+    their_losses, their_gradients = loss_and_gradients(theirs, recorders[0])
+    our_losses, our_gradients = loss_and_gradients(ours, recorders[1])
+    assert our_losses == pytest.approx(their_losses, rel=1e-4)
+    assert_same_gradients(their_gradients, our_gradients)
 
 
 @pytest.mark.slow
