@@ -1,31 +1,82 @@
 """How difficulty metrics rank real pairs: rank correlations, and how often their sign finds the better answer.
 
-    python benchmarks/metrics.py PAIRS.parquet [--pairs 300] [--embedding MODEL]
+    python benchmarks/metrics.py PAIRS.parquet --training OTHERS.parquet [--pairs 300] [--embedding MODEL]
 
 PAIRS has prompt, chosen, rejected as messages, and scores of a judge, which are the labels. The model is
-SmolLM2-135M-Instruct. Writes results/metrics.json and prints the tables of docs/metrics.md.
+SmolLM2-135M-Instruct. On pairs of OTHERS an aligned model (DPO) and a reward model (TRL's RewardTrainer) are trained
+for the metrics that need one. Writes results/metrics.json and prints the tables of docs/metrics.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import tempfile
+from pathlib import Path
 
 import numpy as np
+import torch
+import trl
 from arms import RESULTS, conditions
+from datasets import Dataset
 from scipy.stats import binomtest, spearmanr
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from mixdpo import load_pairs, score
+from mixdpo import MixDPOConfig, MixDPOTrainer, load_pairs, make_plan, score
 from mixdpo.data import float_column
 from mixdpo.demo.model import smollm2_folder
 from mixdpo.difficulty.threshold import NOT_NEGATED, takes_sides
 from mixdpo.io import write_json
+from mixdpo.model import ModelSettings, load_policy
+
+TRAINING = {
+    "num_train_epochs": 1, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 2, "warmup_steps": 0.1,
+    "max_length": 1024, "bf16": True, "use_cpu": not torch.cuda.is_available(), "save_strategy": "no",
+    "logging_steps": 5, "report_to": "none", "seed": 0,
+}  # fmt: skip
+ALIGNED = {"learning_rate": 1e-5, "beta": 0.1}
+REWARD = {"learning_rate": 3e-5}
+# Steps of 8 pairs, for the method's own 64 would be two steps of a half.
+VALIDATION = {"preset": "cheap", "step_size": 8, "learning_rate": 1e-4, "beta": 0.1, "batch_size": 4}
+
+
+def train_aligned(pairs: Dataset, start: str, folder: Path) -> str:
+    """Train the starting model by DPO; return where it is."""
+    trainer = MixDPOTrainer(
+        load_policy(ModelSettings(name_or_path=start, dtype="float32")),
+        args=MixDPOConfig(output_dir=str(folder / "dpo"), **TRAINING, **ALIGNED),
+        train_dataset=pairs,
+        plan=make_plan(pairs, "dpo"),
+    )
+    trainer.train()
+    trainer.save_model(str(folder / "aligned"))
+    return str(folder / "aligned")
+
+
+def train_reward_model(pairs: Dataset, start: str, folder: Path) -> str:
+    """Train a score head and the starting model under it by TRL's reward trainer; return where it is."""
+    tokenizer = AutoTokenizer.from_pretrained(start)
+    model = AutoModelForSequenceClassification.from_pretrained(start, num_labels=1, dtype=torch.float32)
+    model.config.pad_token_id = tokenizer.pad_token_id
+    trainer = trl.RewardTrainer(
+        model,
+        args=trl.RewardConfig(
+            output_dir=str(folder / "rewards"), activation_checkpointing=False, **TRAINING, **REWARD
+        ),
+        train_dataset=pairs.select_columns(["prompt", "chosen", "rejected"]),
+        processing_class=tokenizer,
+    )
+    trainer.train()
+    trainer.save_model(str(folder / "reward"))
+    return str(folder / "reward")
 
 
 def main() -> None:
     """Score, compare, write and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data")
+    parser.add_argument("--training", required=True)
     parser.add_argument("--pairs", type=int, default=300)
+    parser.add_argument("--training-pairs", type=int, default=400)
     parser.add_argument("--embedding")
     options = parser.parse_args()
     model = str(smollm2_folder())
@@ -37,6 +88,15 @@ def main() -> None:
         parameters["embedding"] = {"model": options.embedding}
     pairs = score(load_pairs(options.data, max_pairs=options.pairs), [*metrics, "combine"], **parameters)
     metrics.append("combine")
+    others = score(load_pairs(options.training, max_pairs=options.training_pairs))
+    with tempfile.TemporaryDirectory() as name:
+        trained = {
+            "implicit_reward": {"model": train_aligned(others, model, Path(name)), "ref_model": model},
+            "reward_model": {"model": train_reward_model(others, model, Path(name))},
+            "validation_loss": {"model": model, **VALIDATION},
+        }
+        pairs = score(pairs, list(trained), **trained)
+    metrics += trained
     margins = {name: float_column(pairs, f"margin/{name}") for name in metrics}
 
     rating = margins["rating"]
@@ -47,6 +107,13 @@ def main() -> None:
     record = {
         **conditions(),
         "pairs": len(pairs),
+        "training": {
+            "pairs": len(others),
+            **TRAINING,
+            "dpo": ALIGNED,
+            "reward_model": REWARD,
+            "validation": VALIDATION,
+        },
         "rank_correlation": {a: {b: float(spearmanr(margins[a], margins[b])[0]) for b in metrics} for a in metrics},
         "accuracy": {},
     }

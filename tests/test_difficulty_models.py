@@ -358,9 +358,15 @@ def test_validation_loss_is_highest_for_wrong_labels(model, tmp_path) -> None:
 
 def test_untrained_runs_have_the_loss_of_the_reference(model, tmp_path) -> None:
     pairs, _ = labelled_pairs(tmp_path, n=8, wrong=0)
-    settings = {**FAST, "model": {"name_or_path": model, "dtype": "float32"}, "learning_rate": 0.0}
+    settings = {**FAST, "model": {"name_or_path": model, "dtype": "float32"}, "learning_rate": 0.0, "step_size": 2}
     margin = score(pairs, "validation_loss", **settings)["margin/validation_loss"]
     np.testing.assert_allclose(margin, -np.log(2), atol=1e-5)
+
+
+def test_runs_of_one_step_train_nothing(model, tmp_path, refused) -> None:
+    pairs, _ = labelled_pairs(tmp_path, n=16, wrong=0)
+    settings = {"model": {"name_or_path": model, "dtype": "float32"}, **FAST}
+    refused(lambda: score(pairs, "validation_loss", **settings), "8 pairs in one step of 8", "step_size")
 
 
 def test_killed_runs_go_on_and_the_seed_decides(model, tmp_path, monkeypatch) -> None:

@@ -89,8 +89,15 @@ def validation_loss(dataset: Dataset, settings: ValidationLossSettings) -> np.nd
     ids = np.asarray(dataset["pair_id"][:])
     if len(np.unique(ids)) < 2:
         raise InputError("validation_loss needs at least two different pairs, one for each half")
-    folder = _folder(dataset, model, settings)
     repetitions, pairs_per_run = settings.amount()
+    trained_pairs = min(len(np.unique(ids)) // 2, pairs_per_run or len(ids))
+    if trained_pairs <= settings.step_size:
+        raise InputError(
+            f"each run of validation_loss would train {trained_pairs} pairs in one step of {settings.step_size}, "
+            "and the first step of a warm-up has rate 0",
+            mend="set step_size to a part of that, or give more pairs",
+        )
+    folder = _folder(dataset, model, settings)
     losses = np.full((repetitions, len(ids)), np.nan)
     for repetition in range(repetitions):
         rng = np.random.default_rng([settings.seed, repetition])
