@@ -12,15 +12,24 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import trl
 from datasets import Dataset
+from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from mixdpo import MixDPOConfig, MixDPOTrainer, load_pairs, make_plan, score
+from mixdpo.data import TokenSettings, tokenize_pairs
 from mixdpo.demo.model import smollm2_folder
 
 RESULTS = Path(__file__).parent / "results"
+
+# UltraFeedback's mean lengths in tokens and about its long tail: the standard deviation of a length's logarithm.
+MEAN_TOKENS = {"prompt": 160, "chosen": 280, "rejected": 230}
+LOG_DEVIATION = 0.8
+# One token each, with the space before it.
+WORDS = ("the", "of", "and", "to", "in", "that", "is", "was", "for", "with", "as", "on", "by", "at", "from", "this")
 
 
 @dataclass(frozen=True)
@@ -53,18 +62,64 @@ class Setting:
         }
 
 
-def smollm2(data: str, pairs: int) -> Setting:
+def made_up_pairs(pairs: int, seed: int = 0) -> Dataset:
+    """Pairs of made-up texts with UltraFeedback's lengths, and scores."""
+    rng = np.random.default_rng(seed)
+
+    def message(role: str, side: str) -> list[dict[str, str]]:
+        # The mean of a log-normal distribution is exp(mu + sigma^2 / 2).
+        mu = np.log(MEAN_TOKENS[side]) - LOG_DEVIATION**2 / 2
+        words = max(1, int(rng.lognormal(mu, LOG_DEVIATION)))
+        return [{"role": role, "content": " ".join(rng.choice(WORDS, words))}]
+
+    rows = [
+        {
+            "prompt": message("user", "prompt"),
+            "chosen": message("assistant", "chosen"),
+            "rejected": message("assistant", "rejected"),
+            "score_chosen": float(rng.exponential()),
+            "score_rejected": 0.0,
+        }
+        for _ in range(pairs)
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        Dataset.from_list(rows).to_parquet(f"{folder}/pairs.parquet")
+        return load_pairs(f"{folder}/pairs.parquet")
+
+
+def read_pairs(data: str | None, pairs: int) -> Dataset:
+    """The first pairs of a file drawn by load_pairs, or made-up ones, with margins."""
+    return score(load_pairs(data, max_pairs=pairs) if data else made_up_pairs(pairs))
+
+
+def needed_flops(setting: Setting) -> float:
+    """Floating-point operations that DPO on all pairs cannot do without, reference pass included.
+
+    Two per weight and token in every projection over each pair's distinct tokens and in the head over the completions'
+    tokens, four times: for the reference once, for training forward and two gradients. Attention's own are left out.
+    """
+    max_length = setting.arguments.get("max_length", 1024)
+    tokens, _ = tokenize_pairs(setting.pairs, setting.tokenizer, TokenSettings(max_length=max_length))
+    scored = sum(len(row["chosen_ids"]) + len(row["rejected_ids"]) for row in tokens)
+    distinct = scored + sum(len(row["prompt_ids"]) for row in tokens)
+    model = setting.make_model()
+    head = model.get_output_embeddings()
+    projections = sum(m.weight.numel() for m in model.modules() if isinstance(m, nn.Linear) and m is not head)
+    return 4 * 2 * (projections * distinct + head.weight.numel() * scored)
+
+
+def smollm2(data: str | None, pairs: int) -> Setting:
     """SmolLM2-135M-Instruct in float32 with bfloat16 autocast, on the first pairs of a file drawn by load_pairs."""
     folder = smollm2_folder()
     return Setting(
         name="SmolLM2-135M-Instruct",
         tokenizer=AutoTokenizer.from_pretrained(folder),
-        pairs=score(load_pairs(data, max_pairs=pairs)),
+        pairs=read_pairs(data, pairs),
         make_model=lambda: AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32),
     )
 
 
-def random_llama_1b(data: str, pairs: int) -> Setting:
+def random_llama_1b(data: str | None, pairs: int) -> Setting:
     """A random Llama of 1.2 billion parameters and 128k tokens of vocabulary in bfloat16, for a GPU."""
     config = LlamaConfig(
         vocab_size=128_256, hidden_size=2048, intermediate_size=8192, num_hidden_layers=16, num_attention_heads=32,
@@ -73,7 +128,7 @@ def random_llama_1b(data: str, pairs: int) -> Setting:
     return Setting(
         name="random Llama 1.2B",
         tokenizer=AutoTokenizer.from_pretrained(smollm2_folder()),
-        pairs=score(load_pairs(data, max_pairs=pairs)),
+        pairs=read_pairs(data, pairs),
         make_model=lambda: LlamaForCausalLM(config).to(torch.bfloat16),
         arguments={"per_device_train_batch_size": 16, "per_device_eval_batch_size": 32, "max_length": 2048},
     )

@@ -1,9 +1,10 @@
 """Seconds per pair and peak memory of whole training runs, against TRL in the same process and in turn.
 
-    python benchmarks/speed.py PAIRS.parquet [--pairs 12] [--repeats 5] [--model smollm2|llama-1b] [--arms ARM ...]
+    python benchmarks/speed.py [PAIRS.parquet] [--pairs 12] [--repeats 5] [--model smollm2|llama-1b] [--arms ARM ...]
 
 Model loading is left out, the reference pass is included. Time: every arm once, then every arm again, medians.
-Peak memory: every arm once in a process of its own. PAIRS has prompt, chosen, rejected as messages, and scores.
+Peak memory: every arm once in a process of its own. PAIRS has prompt, chosen, rejected as messages, and scores;
+without it texts of UltraFeedback's lengths are made up.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import subprocess
 import sys
 
 import torch
-from arms import ARMS, RESULTS, conditions, random_llama_1b, smollm2
+from arms import ARMS, RESULTS, conditions, needed_flops, random_llama_1b, smollm2
 
 from mixdpo.io import write_json
 
@@ -33,7 +34,7 @@ def peak_memory() -> int:
 def main() -> None:
     """Run and write `results/speed-<model>.json`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data")
+    parser.add_argument("data", nargs="?")
     parser.add_argument("--pairs", type=int, default=12)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--model", choices=SETTINGS, default="smollm2")
@@ -64,8 +65,10 @@ def main() -> None:
         "settings": setting.shared(""),
         "seconds_per_pair": seconds,
         "median": {name: statistics.median(values) for name, values in seconds.items()},
+        "needed_flops_per_pair_of_dpo": needed_flops(setting) / len(setting.pairs),
         "peak_bytes": memory,
     }
+    print(f"DPO needs {record['needed_flops_per_pair_of_dpo'] / 1e12:.3f} TFLOP a pair")
     write_json(RESULTS / f"speed-{options.model}.json", record)
 
 
