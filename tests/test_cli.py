@@ -174,7 +174,7 @@ def test_recipe_files(capsys, tmp_path) -> None:
     [
         (["--plan.threshold", "99"], "above every margin (they run from"),
         (["--plan.threshold", "-1"], "not above any margin"),
-        (["--plan.name", "mixdp"], "did you mean plan mixdpo?"),
+        (["--plan.name", "mixdp"], "did you mean mixdpo?"),
         (["--plan.path", "none.parquet"], "none.parquet: no such file"),
         (["--train.sft_target", "best"], "train.sft_target"),
         (["--train.loss_type", "dpo"], "no loss is named 'dpo'"),

@@ -56,7 +56,7 @@ def test_margins_are_replaced(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "parameters", "words"),
     [
-        (["nll_gpa"], {}, ["unknown key metric nll_gpa", "did you mean metric nll_gap?"]),
+        (["nll_gpa"], {}, ["no metric is named 'nll_gpa'", "did you mean nll_gap?", "validation_loss"]),
         (["rating"], {"modle": "x"}, ["unknown key score.rating.modle"]),
         (["nll_gap"], {"modle": "x"}, ["unknown key score.nll_gap.modle", "did you mean score.nll_gap.model?"]),
         (["nll_gap"], {}, ["nll_gap.model names no model"]),
@@ -191,8 +191,8 @@ def test_training_does_not_start_a_pass_for_margins(capsys, recipe) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--metric", "nll"], "unknown key metric nll; did you mean metric nll_gap?"),
-        (["--score.nll.model", "x"], "unknown key metric nll"),
+        (["--metric", "nll"], "no metric is named 'nll'"),
+        (["--score.nll.model", "x"], "no metric is named 'nll'"),
         (["--score.nll_gap.modle", "x"], "did you mean score.nll_gap.model?"),
         (["--score", "3"], "score must be a mapping"),
         (["--metric", "reward_model"], "reward_model.model names no model"),

@@ -23,6 +23,7 @@ from mixdpo.difficulty.threshold import AutoSettings, auto_threshold, check_auto
 from mixdpo.difficulty.trust_curve import TrustCurve
 from mixdpo.errors import InputError
 from mixdpo.io import atomic_path
+from mixdpo.settings import unknown_name
 from mixdpo.stats import mean_ranks
 
 Order = Literal["easy_to_hard", "hard_to_easy", "shuffled", "as_is"]
@@ -255,7 +256,7 @@ def make_plan(
     """
     if settings is None:
         if (name or "mixdpo") not in PLANS:
-            raise InputError(f"no plan is named {name!r}; there are {', '.join(PLANS)}")
+            raise unknown_name("plan", str(name), PLANS)
         settings = PLANS[name or "mixdpo"]
     unknown = set(changes) - {f.name for f in fields(PlanSettings)}
     if unknown:

@@ -17,7 +17,7 @@ from mixdpo.errors import InputError
 from mixdpo.model import ModelSettings
 from mixdpo.plan import PLANS, PlanSettings
 from mixdpo.scoring import find_metric, metric_settings
-from mixdpo.settings import SECTIONS, build, check_values, merge, read_yaml, unknown_key
+from mixdpo.settings import SECTIONS, build, check_values, merge, read_yaml, unknown_key, unknown_name
 from mixdpo.training.config import MixDPOConfig
 
 
@@ -122,7 +122,7 @@ def _plan_settings(values: Mapping[str, Any], file: str | None) -> tuple[PlanSet
         return PlanSettings(), path
     name = changes.pop("name", "mixdpo")
     if name not in PLANS:
-        raise unknown_key(f"plan {name}", [f"plan {known}" for known in PLANS], file)
+        raise unknown_name("plan", name, PLANS, file)
     return replace(PLANS[name], **changes), None
 
 

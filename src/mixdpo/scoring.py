@@ -25,7 +25,7 @@ from mixdpo.difficulty.likelihood import (
 from mixdpo.difficulty.rating import RatingSettings, rating
 from mixdpo.difficulty.reward_model import RewardModelSettings, reward_model
 from mixdpo.errors import InputError
-from mixdpo.settings import build, unknown_key
+from mixdpo.settings import build, unknown_key, unknown_name
 from mixdpo.training.validation_loss import ValidationLossSettings, validation_loss
 
 
@@ -99,7 +99,7 @@ def score(dataset: Dataset, metric: str | Sequence[str] = "rating", **parameters
 def find_metric(name: str, file: str | Path | None = None) -> Metric:
     """Return the metric of that name, or raise `InputError` with the nearest name."""
     if name not in METRICS:
-        raise unknown_key(f"metric {name}", [f"metric {known}" for known in METRICS], file)
+        raise unknown_name("metric", name, METRICS, file)
     return METRICS[name]
 
 

@@ -139,6 +139,14 @@ def unknown_key(key: str, known: Iterable[str], file: str | Path | None = None) 
     return InputError(f"unknown key {key}", file=file, mend=mend)
 
 
+def unknown_name(kind: str, name: str, known: Iterable[str], file: str | Path | None = None) -> InputError:
+    """Return the error for a loss, metric or plan that does not exist: the nearest one, and all there are."""
+    known = list(known)
+    near = difflib.get_close_matches(name, known, n=1)
+    guess = f"did you mean {near[0]}? " if near else ""
+    return InputError(f"no {kind} is named {name!r}", file=file, mend=f"{guess}There are {', '.join(known)}")
+
+
 def _adapter_config(hint: Any) -> ConfigDict | None:
     # Dataclasses bring their own configuration, and pydantic refuses a second one.
     return None if dataclasses.is_dataclass(hint) else ConfigDict(arbitrary_types_allowed=True)

@@ -1,7 +1,7 @@
 """Losses: pure functions of per-pair log-probabilities. Know nothing of models, files or batches."""
 
 from mixdpo.losses.preference import dpo
-from mixdpo.losses.registry import LOSSES, Loss, combined_loss, nearest_loss, needs, statistics
+from mixdpo.losses.registry import LOSSES, Loss, combined_loss, needs, statistics
 from mixdpo.losses.scores import discount_tail, wpo_weight
 from mixdpo.losses.settings import LossSettings
 from mixdpo.losses.sft import sft
@@ -16,7 +16,6 @@ __all__ = [
     "combined_loss",
     "discount_tail",
     "dpo",
-    "nearest_loss",
     "needs",
     "sft",
     "statistics",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -129,8 +128,3 @@ def _keywords(function: Callable[..., Tensor]) -> tuple[str, ...]:
 def needs(names: Sequence[str], what: str) -> bool:
     """Whether any of the named losses has the attribute `what` of `Loss`: reference, margin, mismatched, ..."""
     return any(getattr(LOSSES[name], what) for name in names)
-
-
-def nearest_loss(name: str) -> str | None:
-    """Return the key of `LOSSES` that is spelt most like `name`, None if none is near."""
-    return next(iter(difflib.get_close_matches(name, LOSSES, n=1)), None)

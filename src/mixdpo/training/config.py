@@ -11,8 +11,9 @@ from transformers import TrainingArguments
 
 from mixdpo.engine import hardware_has_bf16
 from mixdpo.errors import InputError
-from mixdpo.losses import LOSSES, LossSettings, nearest_loss, needs
+from mixdpo.losses import LOSSES, LossSettings, needs
 from mixdpo.plan import Plan
+from mixdpo.settings import unknown_name
 from mixdpo.training.step import StepSettings
 
 SftTarget = Literal["chosen", "rejected", "both", "random"]
@@ -166,11 +167,7 @@ class MixDPOConfig(LossSettings, TrainingArguments):
                 raise InputError(f"{name} is {getattr(self, name)!r}, but only {only!r} works: {reason}")
         for name in (*self.loss_names, *self.hard_loss_names):
             if name not in LOSSES:
-                near = nearest_loss(name)
-                raise InputError(
-                    f"no loss is named {name!r}",
-                    mend=f"{f'did you mean {near}? ' if near else ''}There are {', '.join(LOSSES)}",
-                )
+                raise unknown_name("loss", name, LOSSES)
         if self.loss_weights is not None and len(self.loss_weights) != len(self.loss_names):
             raise InputError(
                 f"loss_weights has {len(self.loss_weights)} values for {len(self.loss_names)} losses in loss_type"
