@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.table import Table
 
+from mixdpo.cli_comparison import compare
 from mixdpo.cli_evaluation import evaluate
 from mixdpo.cli_held_out import COMMANDS as HELD_OUT_COMMANDS
 from mixdpo.cli_shared import quiet_libraries
@@ -271,6 +272,7 @@ def demo(model: str | None, output: Path, short: bool) -> None:
     run_demo(model, output, short)
 
 
+app.add_command(compare)
 app.add_command(evaluate)
 for _command in HELD_OUT_COMMANDS:
     evaluate.add_command(_command)

@@ -25,8 +25,10 @@ def results_table(title: str, *headings: str) -> Table:
     """Return an empty table whose first column holds names and whose others hold numbers."""
     table = Table(title=title, title_justify="left")
     for heading in headings:
-        first = heading == headings[0]
-        table.add_column(heading, justify="left" if first else "right", no_wrap=first)
+        if heading == headings[0]:
+            table.add_column(heading, overflow="fold")
+        else:  # where room is short, names break and numbers do not
+            table.add_column(heading, justify="right", no_wrap=True)
     return table
 
 

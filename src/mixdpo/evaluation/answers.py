@@ -31,13 +31,17 @@ class AnswerFile:
     prompts: list[str] | None
     answers: list[str]
 
+    def keys(self) -> list[str]:
+        """Return the ids, or the rows from 0 where the file has none."""
+        return self.ids or [str(row) for row in range(len(self.answers))]
+
     def by_id(self) -> dict[str, str]:
-        """Return the answers by id, or by row from 0 where the file has no ids.
+        """Return the answers by `keys`.
 
         Raises:
             InputError: an id comes twice.
         """
-        return _by_key(self.ids or [str(row) for row in range(len(self.answers))], self.answers, self.file)
+        return _by_key(self.keys(), self.answers, self.file)
 
     def by_prompt(self) -> dict[str, str]:
         """Return the answers by text of the prompt.
