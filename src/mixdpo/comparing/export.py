@@ -75,7 +75,8 @@ def as_record(results: BenchmarkResults) -> dict[str, Any]:
 
 
 def as_point(results: BenchmarkResults, model: str) -> dict[str, Any]:
-    """Return what a figure draws of a model: name, value, low and high (None without interval), length or None."""
+    """Return what a figure draws of a model: name, value, low and high (None without interval), length or
+    None, and whether it shows signs of a degenerate model."""
     metrics = results.entries[model].metrics
     low, high = metrics.intervals.get(results.headline, (None, None))
     return {
@@ -84,6 +85,7 @@ def as_point(results: BenchmarkResults, model: str) -> dict[str, Any]:
         "low": low,
         "high": high,
         "length": metrics.values.get("avg_length"),
+        "flagged": bool(results.entries[model].flags),
     }
 
 

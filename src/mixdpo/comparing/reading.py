@@ -19,9 +19,9 @@ LONGEST_TEXT: Final = 20_000
 def readings(comparison: Sequence[BenchmarkResults]) -> list[dict[str, Any]]:
     """Return what can be read of each benchmark that has scores or texts by prompt.
 
-    Each has `name`, `models`, `of` (number of prompts there are) and `prompts`, each with `id`, `prompt` and, in
-    lists as long as `models`, `answers`, `scores` and `verdicts`, None where there is none. If the texts are too many,
-    prompts spread evenly over all are taken.
+    Each has `name`, `models`, `first` (the two to begin with), `of` (number of prompts there are) and `prompts`,
+    each with `id`, `prompt` and, in lists as long as `models`, `answers`, `scores` and `verdicts`, None for nothing.
+    If the texts are too many, prompts spread evenly over all are taken.
     """
     found = []
     for results in comparison:
@@ -32,7 +32,12 @@ def readings(comparison: Sequence[BenchmarkResults]) -> list[dict[str, Any]]:
         prompts = [_prompt(id, sides) for id in ids]
         sizes = np.array([_size(prompt) for prompt in prompts])
         every = max(1, int(np.ceil(sizes.sum() / MOST_CHARACTERS)))
-        found.append({"name": results.name, "models": list(sides), "of": len(ids), "prompts": prompts[::every]})
+        # Start with models that there is something to read of.
+        texts = [sum(one.answer is not None for one in said.values()) for said, _ in sides.values()]
+        first = sorted(range(len(texts)), key=lambda side: -texts[side])[:2]
+        found.append(
+            {"name": results.name, "models": list(sides), "first": first, "of": len(ids), "prompts": prompts[::every]}
+        )
     return found
 
 
@@ -50,7 +55,7 @@ def _prompt(id: str, sides: Mapping[str, tuple[Mapping[str, Said], Mapping[str, 
         "prompt": next((_cut(one.prompt) for one in said if one.prompt), None),
         "answers": [_cut(one.answer) for one in said],
         "verdicts": [_cut(one.verdict) for one in said],
-        "scores": [None if score is None or not np.isfinite(score) else round(score, 4) for score in scores],
+        "scores": [None if score is None or not np.isfinite(score) else round(score, 2) for score in scores],
     }
 
 

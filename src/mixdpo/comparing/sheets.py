@@ -61,21 +61,25 @@ def results_sheet(results: BenchmarkResults) -> Sheet:
 
 
 def differences_sheet(results: BenchmarkResults, metric: str, differences: Sequence[Difference]) -> Sheet:
-    """Return the table of paired differences of a metric."""
+    """Return the table of paired differences of a metric; a model that all are compared with is in its title."""
     digits = max(2, decimals(results, metric))
+    references = {one.first for one in differences}
+    several = len(references) > 1
     rows = [
         [
             one.second,
-            one.first,
-            f"{one.gain.estimate:+.{digits}f}" + ends((one.gain.low, one.gain.high), digits, "+"),
+            *([one.first] if several else []),
+            number(one.gain.estimate, digits, "+") + ends((one.gain.low, one.gain.high), digits, "+"),
             f"{one.better} / {one.worse}",
             p_value(one.p_value),
             p_value(one.p_adjusted),
         ]
         for one in differences
     ]
-    headings = ["model", "against", f"gain in {label(metric)}", "better / worse", "p", "p adjusted"]
-    return Sheet(f"{results.name}: differences on the same prompts", headings, rows, names=2)
+    names = ["model", "against"] if several else ["model"]
+    headings = [*names, f"gain in {label(metric)}", "better / worse", "p", "p adjusted"]
+    against = "" if several else f", against {references.pop()}"
+    return Sheet(f"{results.name}: differences on the same prompts{against}", headings, rows, names=len(names))
 
 
 def all_sheets(comparison: Sequence[BenchmarkResults]) -> list[tuple[BenchmarkResults, list[Sheet]]]:
@@ -148,16 +152,16 @@ def decimals(results: BenchmarkResults, metric: str) -> int:
     return 1 if max(map(abs, values)) >= 20 else 2
 
 
-def number(value: float | None, digits: int) -> str:
-    """Write a number, a dash for none."""
-    return "–" if value is None else f"{value:,.{digits}f}".replace("-", "−")
+def number(value: float | None, digits: int, sign: str = "") -> str:
+    """Write a number, with its sign always if that is `+`; a dash for none."""
+    return "–" if value is None else f"{value:{sign},.{digits}f}".replace("-", "−")
 
 
 def ends(interval: Sequence[float] | None, digits: int, sign: str = "") -> str:
     """Write an interval in brackets, nothing for none."""
     if interval is None:
         return ""
-    return " [" + ", ".join(f"{end:{sign}.{digits}f}" for end in interval).replace("-", "−") + "]"
+    return " [" + ", ".join(number(end, digits, sign) for end in interval) + "]"
 
 
 def p_value(value: float) -> str:

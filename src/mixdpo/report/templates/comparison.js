@@ -53,10 +53,11 @@
   const prompts = pager({ perPage: 5, noun: "prompts", hits, card, list: find("prompts") });
 
   const start = () => {
-    const { models, prompts: shown, of } = chosen();
+    const { models, first, prompts: shown, of } = chosen();
     fill(choices.left, models);
     fill(choices.right, models);
-    choices.right.value = Math.min(1, models.length - 1);
+    choices.left.value = first[0];
+    choices.right.value = first.at(-1);
     find("read-note").textContent = shown.length === of
       ? `All ${of} prompts; scores stand beside the names.`
       : `${shown.length} of ${of} prompts, spread evenly; scores stand beside the names.`;
