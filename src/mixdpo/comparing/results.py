@@ -80,7 +80,8 @@ def _result_file(path: Path) -> Iterator[Entry]:
         )
     items = read_items(_near(path, record["items"])) if isinstance(record.get("items"), str) else {}
     judged = read_verdicts(record["benchmark"], _verdict_files(path, record), record.get("settings") or {})
-    answers = record.get("answers") if isinstance(record.get("answers"), dict) else {}
+    named = record.get("answers")
+    answers = named if isinstance(named, dict) else {}
     for model, result in models.items():
         if not isinstance(result, dict):
             raise InputError(f"the result of {model} is not a mapping of metrics", file=path)

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import numpy as np
 from datasets.exceptions import DatasetsError
+from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from mixdpo.errors import InputError
@@ -69,7 +70,7 @@ class TaskScore:
 
 
 def run_tasks(
-    model: PreTrainedModel,
+    model: PreTrainedModel | PeftModel,
     tokenizer: PreTrainedTokenizerBase,
     tasks: Sequence[str] = tuple(OPEN_LLM_V1),
     *,
