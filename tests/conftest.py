@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable
+import shutil
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
+_QUIET_CHROMIUM = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+                   "--disable-background-networking", "--disable-component-update"]  # fmt: skip
 _TEXT = [
     "The quick brown fox jumps over the lazy dog. Sure, here is an answer to your question!",
     "How do I make tea? Boil water, add the leaves, wait three minutes, and enjoy. 1 2 3 4 5 6 7 8 9 0",
@@ -62,6 +65,19 @@ def smollm2() -> Path:
     from mixdpo.demo.model import smollm2_folder
 
     return smollm2_folder()
+
+
+@pytest.fixture
+def browser() -> Iterator[Any]:
+    """A headless Chromium that makes no request of its own."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if chromium is None:
+        pytest.skip("no Chromium is installed (apt-get install chromium)")
+    with sync_api.sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=chromium, args=_QUIET_CHROMIUM)
+        yield running
+        running.close()
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ from datasets import Dataset
 
 from mixdpo import load_pairs
 
+HOSTILE = '</script><script>window.hacked = 1</script><img src=x onerror="window.hacked = 1"> <!--'
 _SYLLABLES = ("ka", "lo", "mi", "ter", "son", "vel", "dra", "pun", "eth", "ro", "gim", "sal")
 WORDS = [a + b + c for a in _SYLLABLES for b in _SYLLABLES for c in _SYLLABLES]
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,12 +9,7 @@ import pytest
 from mixdpo import AuditSettings, audit
 from mixdpo.auditing.examples import MOST_CHARACTERS, MOST_EXAMPLES, marked
 from mixdpo.report.audit_page import audit_page
-from preferences import clean_rows, loaded
-
-HOSTILE = '</script><script>window.hacked = 1</script><img src=x onerror="window.hacked = 1"> <!--'
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-           "--disable-component-update", "--disable-sync"]  # fmt: skip
+from preferences import HOSTILE, clean_rows, loaded
 
 
 @pytest.fixture
@@ -29,17 +22,6 @@ def page_path(tmp_path) -> Path:
         row["margin/judge"] = row["score_chosen"] - 3
     report = audit(loaded(tmp_path, rows, "pairs"), settings=AuditSettings(examples=130), name=HOSTILE)
     return report.save(tmp_path / "report")
-
-
-@pytest.fixture
-def browser() -> Iterator:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if CHROMIUM is None:
-        pytest.skip("no Chromium is installed (apt-get install chromium)")
-    with sync_api.sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=CHROMIUM, args=OPTIONS)
-        yield running
-        running.close()
 
 
 @pytest.mark.parametrize("width", [390, 1180])

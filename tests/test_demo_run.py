@@ -39,6 +39,19 @@ def test_short_demo_with_a_model_of_ones_own(tokenizer, tmp_path, monkeypatch, c
     assert main(arguments) == 2
     assert "holds another run" in capsys.readouterr().err
 
+    assert main(["compare", str(tmp_path / "demo"), "--output", str(tmp_path / "comparison")]) == 0
+    compared = {
+        one["benchmark"]: one
+        for one in json.loads((tmp_path / "comparison" / "comparison.json").read_text())["benchmarks"]
+    }
+    demands = compared["demands"]["models"]
+    assert demands["demo"]["metrics"]["demands_met"] == pytest.approx(result["demands_met_after"])
+    assert demands["demo before training"]["metrics"]["demands_met"] == pytest.approx(result["demands_met_before"])
+    assert compared["demands"]["differences"]["demands_met"][0]["gain"]["estimate"] == pytest.approx(
+        abs(result["gain"]["estimate"])
+    )
+    assert "loss" in compared["training, last logged"]["models"]["demo"]["metrics"]
+
 
 @pytest.mark.parametrize(
     ("low", "high", "words"), [(0.1, 0.5, "helped"), (-0.1, 0.5, "not clear of zero"), (-0.5, -0.1, "did harm")]

@@ -19,8 +19,9 @@ LAYERS = [
     {"auditing"},
     {"training"},
     {"scoring"},
+    {"held_out", "comparing"},
     {"recipe", "runs", "help", "demo"},
-    {"cli", "cli_evaluation", "__main__", "__init__"},
+    {"cli", "cli_comparison", "cli_evaluation", "cli_held_out", "cli_shared", "__main__", "__init__"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 # Inside a layer, these know nothing of each other or of what is named.

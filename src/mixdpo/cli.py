@@ -16,7 +16,10 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.table import Table
 
+from mixdpo.cli_comparison import compare
 from mixdpo.cli_evaluation import evaluate
+from mixdpo.cli_held_out import COMMANDS as HELD_OUT_COMMANDS
+from mixdpo.cli_shared import quiet_libraries
 from mixdpo.errors import MixdpoError
 from mixdpo.settings import SECTIONS, merge, split_overrides
 
@@ -265,11 +268,14 @@ def demo(model: str | None, output: Path, short: bool) -> None:
     """Plan, train and measure a real model on checkable demands, in about five minutes on two CPU cores."""
     from mixdpo.demo.run import run_demo
 
-    _quiet_libraries()
+    quiet_libraries()
     run_demo(model, output, short)
 
 
+app.add_command(compare)
 app.add_command(evaluate)
+for _command in HELD_OUT_COMMANDS:
+    evaluate.add_command(_command)
 
 
 def _print_curve(curve: TrustCurve) -> None:
@@ -296,20 +302,10 @@ def _print_curve(curve: TrustCurve) -> None:
     click.echo(f"threshold: {'none' if curve.threshold is None else format(curve.threshold, '.4g')}. {curve.reason}")
 
 
-def _quiet_libraries() -> None:
-    """Leave standard error to our own progress and warnings."""
-    import datasets
-    import transformers
-
-    datasets.disable_progress_bars()
-    transformers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.set_verbosity_error()
-
-
 def _recipe(overrides: dict[str, Any], config: Path | None, data: str | None) -> Recipe:
     from mixdpo.recipe import load_recipe
 
-    _quiet_libraries()
+    quiet_libraries()
     if data is not None:
         overrides = merge({"data": {"path": data}}, overrides)
     return load_recipe(config, overrides)

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.table import Table
+
+from mixdpo.cli_shared import finish, results_table
 
 _output = click.option(
     "--output", "-o", type=click.Path(path_type=Path), required=True, help="JSON file of the results."
@@ -48,7 +48,7 @@ def alpaca_eval(
             "models": results,
         },
     )
-    table = _table(
+    table = results_table(
         f"AlpacaEval 2, {verdicts.name}", "model", "win rate", "95 % interval", "LC win rate", "length", "n"
     )
     for name, one in sorted(results.items(), key=lambda item: -item[1]["length_controlled_winrate"]):
@@ -61,7 +61,7 @@ def alpaca_eval(
             f"{one['avg_length']:,}",
             f"{one['n_total']}",
         )
-    _finish(table, output)
+    finish(table, output)
 
 
 @evaluate.command("arena-hard")
@@ -120,13 +120,13 @@ def arena_hard(
         record["style_effects"] = effects
     write_json(output, record)
     headings = ["model", "win rate", f"{level:.0%} interval", "over prompts", "n", "unread"]
-    table = _table(f"Arena-Hard {version}", *headings, *([f"equal {control}"] if style else []))
+    table = results_table(f"Arena-Hard {version}", *headings, *([f"equal {control}"] if style else []))
     for model, result in sorted(results.items(), key=lambda item: -item[1]["win_rate"]):
         equal = [f"{result['style_control']['win_rate']:.2f}"] if style else []
         ranges = ("{:.1f} to {:.1f}".format(*result[key]) for key in ("interval", "prompt_interval"))
         counts = (f"{result['n_prompts']}", f"{result['n_unread']}")
         table.add_row(model, f"{result['win_rate']:.2f}", *ranges, *counts, *equal)
-    _finish(table, output)
+    finish(table, output)
 
 
 @evaluate.command("mt-bench")
@@ -147,7 +147,9 @@ def mt_bench(verdicts: Path, questions: Path | None, seed: int, output: Path) ->
         output,
         {"benchmark": "mt_bench", "verdicts": str(verdicts), "settings": {"seed": seed}, "models": results},
     )
-    table = _table("MT-Bench, single grading", "model", "average", "95 % interval", "turn 1", "turn 2", "n", "unread")
+    table = results_table(
+        "MT-Bench, single grading", "model", "average", "95 % interval", "turn 1", "turn 2", "n", "unread"
+    )
     for model, result in sorted(results.items(), key=lambda item: -item[1]["average"]):
         turns = (result["first_turn"], result["second_turn"])
         table.add_row(
@@ -158,16 +160,4 @@ def mt_bench(verdicts: Path, questions: Path | None, seed: int, output: Path) ->
             f"{result['n']}",
             f"{result['n_error']}",
         )
-    _finish(table, output)
-
-
-def _table(title: str, *headings: str) -> Table:
-    table = Table(title=title, title_justify="left")
-    for heading in headings:
-        table.add_column(heading, justify="left" if heading == headings[0] else "right")
-    return table
-
-
-def _finish(table: Table, output: Path) -> None:
-    Console().print(table)
-    click.echo(f"results: {output}")
+    finish(table, output)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from mixdpo.engine import hardware_has_bf16
 from mixdpo.errors import InputError
 
 
@@ -77,6 +78,20 @@ def load_policy(settings: ModelSettings, with_adapters: bool = False) -> PreTrai
         except (OSError, ValueError) as error:
             raise cannot_load("adapter", settings.adapter, error) from error
     return model
+
+
+def load_for_inference(settings: ModelSettings) -> PreTrainedModel | PeftModel:
+    """Load a model to be asked: on the device there is, and under `dtype: auto` in bfloat16 where it has that.
+
+    Raises:
+        InputError: as `load_policy` does.
+    """
+    if settings.dtype == "auto":
+        settings = replace(settings, dtype="bfloat16" if hardware_has_bf16() else "float32")
+    model: Any = load_policy(settings)
+    if not settings.load_in_4bit:
+        model.to(torch.accelerator.current_accelerator(check_available=True) or "cpu")
+    return model.eval()
 
 
 def load_tokenizer(settings: ModelSettings) -> PreTrainedTokenizerBase:

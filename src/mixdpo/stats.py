@@ -182,3 +182,36 @@ def clustered_bootstrap(
         means.append(totals[drawn].sum(axis=1)[rows > 0] / rows[rows > 0])
     low, high = np.quantile(np.concatenate(means), [(1 - level) / 2, (1 + level) / 2])
     return Interval(estimate=float(totals.sum() / counts.sum()), low=float(low), high=float(high), level=level)
+
+
+def mean_of_means(
+    strata: Sequence[np.ndarray], weights: Sequence[float], level: float = 0.95
+) -> tuple[Interval, float]:
+    """Estimate a weighted mean of the means of independent strata.
+
+    The interval is Student's with the degrees of freedom of Welch and Satterthwaite; of one stratum it is that of
+    `mean_interval`. With a stratum of a single value there is no standard error, and no bounds.
+
+    Args:
+        strata: finite values of each stratum.
+        weights: of each stratum's mean.
+        level: confidence level, between 0 and 1.
+
+    Returns:
+        The estimate with its interval, and its standard error (NaN where there is none).
+
+    Raises:
+        ValueError: no strata, or an empty one.
+    """
+    if not strata or not all(len(values) for values in strata):
+        raise ValueError("a mean of means needs strata with values")
+    share = np.asarray(weights, dtype=np.float64) / np.sum(weights)
+    estimate = float(share @ np.array([values.mean() for values in strata]))
+    counts = np.array([len(values) for values in strata])
+    if (counts < 2).any():
+        return Interval(estimate=estimate, low=-np.inf, high=np.inf, level=level), float("nan")
+    variance = share**2 * np.array([values.var(ddof=1) for values in strata]) / counts
+    error = float(np.sqrt(variance.sum()))
+    freedom = variance.sum() ** 2 / (variance**2 / (counts - 1)).sum() if error else counts.sum()
+    reach = float(stats.t.ppf((1 + level) / 2, freedom)) * error
+    return Interval(estimate=estimate, low=estimate - reach, high=estimate + reach, level=level), error

@@ -13,17 +13,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from mixdpo.demo.demands import Demand, demands_from_text, demands_met
 from mixdpo.demo.model import smollm2_folder
-from mixdpo.engine import hardware_has_bf16
 from mixdpo.evaluation.generate import Answer, GenerationSettings, generate_answers
 from mixdpo.io import atomic_path, write_json
-from mixdpo.model import ModelSettings, load_policy, load_tokenizer
+from mixdpo.model import ModelSettings, load_for_inference, load_tokenizer
 from mixdpo.recipe import load_recipe
 from mixdpo.report.demo_figure import save_demo_figure
 from mixdpo.runs import train_from_recipe
@@ -65,23 +63,23 @@ def read_held_out(split: str, limit: int | None = None) -> HeldOut:
 
 def answer_held_out(model: str, held_out: HeldOut) -> list[Answer]:
     """Let a model answer the held-out prompts, greedily, in bfloat16 where the hardware has it."""
-    settings = ModelSettings(name_or_path=model, dtype="bfloat16" if hardware_has_bf16() else "float32")
-    policy: Any = load_policy(settings)
-    policy.to(torch.accelerator.current_accelerator(check_available=True) or "cpu")
+    settings = ModelSettings(name_or_path=model)
+    policy: Any = load_for_inference(settings)
     answers = generate_answers(policy, load_tokenizer(settings), held_out.prompts, settings=GENERATION)
     del policy
     gc.collect()  # the next thing to load is a model of the same size
     return answers
 
 
+def count_demands(answers: Sequence[str], held_out: HeldOut) -> np.ndarray:
+    """Return the demands that each answer meets, float64, shape (prompts,)."""
+    pairs = zip(answers, held_out.demands, strict=True)
+    return np.array([demands_met(answer, demands) for answer, demands in pairs], dtype=np.float64)
+
+
 def compare(before: list[Answer], after: list[Answer], held_out: HeldOut) -> Comparison:
     """Count demands met before and after, with a paired bootstrap interval of the gain over prompts."""
-
-    def met(answers: list[Answer]) -> np.ndarray:
-        pairs = zip(answers, held_out.demands, strict=True)
-        return np.array([demands_met(answer.text, demands) for answer, demands in pairs], dtype=np.float64)
-
-    met_before, met_after = met(before), met(after)
+    met_before, met_after = (count_demands([answer.text for answer in side], held_out) for side in (before, after))
     gain = paired_bootstrap(met_before, met_after, rng=np.random.default_rng(0))
     return Comparison(before, after, met_before, met_after, gain)
 

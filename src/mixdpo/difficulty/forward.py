@@ -101,6 +101,16 @@ def model_settings(value: str | dict[str, Any] | ModelSettings | None, name: str
     return value if isinstance(value, ModelSettings) else build(ModelSettings, value, name)
 
 
+def check_same_tokens(model: ModelSettings, reference: ModelSettings, name: str) -> None:
+    """Raise `InputError` unless two models read texts as the same tokens; `name` is the setting of the second."""
+    if load_tokenizer(model).get_vocab() != load_tokenizer(reference).get_vocab():
+        raise InputError(
+            f"{model.name_or_path} and {reference.name_or_path} have different tokenizers, so their "
+            "log-probabilities are not of the same tokens",
+            mend=f"give the model that the aligned one was trained from as {name}",
+        )
+
+
 def load_frozen(settings: ModelSettings) -> nn.Module:
     """Load a model to run as it is: on its device, without dropout, a trained adapter merged into its weights."""
     if settings.adapter is not None and settings.dtype == "auto":

@@ -12,12 +12,13 @@ from mixdpo.difficulty.forward import (
     MODEL_HELP,
     ForwardSettings,
     all_tokens,
+    check_same_tokens,
     model_settings,
     pair_logprobs,
     token_counts,
 )
 from mixdpo.errors import InputError
-from mixdpo.model import ModelSettings, load_tokenizer
+from mixdpo.model import ModelSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,12 +80,7 @@ def implicit_reward(dataset: Dataset, settings: ImplicitRewardSettings) -> np.nd
     """
     aligned = model_settings(settings.model, "implicit_reward.model")
     reference = model_settings(settings.ref_model, "implicit_reward.ref_model")
-    if load_tokenizer(aligned).get_vocab() != load_tokenizer(reference).get_vocab():
-        raise InputError(
-            f"{aligned.name_or_path} and {reference.name_or_path} have different tokenizers, so their "
-            "log-probabilities are not of the same tokens",
-            mend="give the model that the aligned one was trained from as ref_model",
-        )
+    check_same_tokens(aligned, reference, "ref_model")
     tokens = all_tokens(dataset, aligned, settings.token_settings(), "implicit_reward")
     log_ratio = pair_logprobs(tokens, aligned, settings, "implicit_reward (aligned)")
     log_ratio -= pair_logprobs(tokens, reference, settings, "implicit_reward (reference)")

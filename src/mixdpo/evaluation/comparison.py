@@ -36,10 +36,22 @@ class Difference:
 
 
 def compare_all(scores: Mapping[str, Mapping[str, float]], *, seed: int = 0, level: float = 0.95) -> list[Difference]:
-    """Compare every two models on the prompts that both have a score for.
+    """Compare every two models on the prompts that both have a score for; see `compare_pairs`."""
+    return compare_pairs(scores, list(combinations(scores, 2)), seed=seed, level=level)
+
+
+def compare_pairs(
+    scores: Mapping[str, Mapping[str, float]],
+    pairs: Sequence[tuple[str, str]],
+    *,
+    seed: int = 0,
+    level: float = 0.95,
+) -> list[Difference]:
+    """Compare models, the second of each pair with the first, on the prompts that both have a score for.
 
     Args:
         scores: of each model, the score of each prompt id; larger is better, NaN is none.
+        pairs: names of the models; the correction is for all of these comparisons together.
         seed: of the resamples.
         level: of the intervals.
 
@@ -47,7 +59,7 @@ def compare_all(scores: Mapping[str, Mapping[str, float]], *, seed: int = 0, lev
         ValueError: two models share fewer than two scored prompts.
     """
     drawn = []
-    for first, second in combinations(scores, 2):
+    for first, second in pairs:
         shared = [id for id in scores[first] if id in scores[second]]
         both = np.array([(scores[first][id], scores[second][id]) for id in shared]).reshape(-1, 2)
         both = both[np.isfinite(both).all(axis=1)]

@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from mixdpo.errors import InputError
 from mixdpo.io import atomic_path
 
-_ENDINGS = (".parquet", ".csv", ".csv.gz", ".json", ".json.gz", ".jsonl", ".jsonl.gz")
+ENDINGS: Final = (".parquet", ".csv", ".csv.gz", ".json", ".json.gz", ".jsonl", ".jsonl.gz")
 
 
 @dataclass(frozen=True)
@@ -93,8 +93,8 @@ def read_table(path: str | Path) -> Table:
     path = Path(path).expanduser()
     if not path.is_file():
         raise InputError("no such file", file=path)
-    if not path.name.endswith(_ENDINGS):
-        raise InputError("the ending is not known", file=path, mend=f"it is one of {', '.join(_ENDINGS)}")
+    if not path.name.endswith(ENDINGS):
+        raise InputError("the ending is not known", file=path, mend=f"it is one of {', '.join(ENDINGS)}")
     name = path.name.removesuffix(".gz")
     try:
         if name.endswith(".parquet"):

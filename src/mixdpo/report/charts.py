@@ -8,6 +8,8 @@ from typing import Any, Final
 
 from markupsafe import Markup, escape
 
+from mixdpo.report.labels import place_labels
+
 WIDTH: Final = 420
 HEIGHT: Final = 170
 _LEFT, _BOTTOM, _TOP, _RIGHT = 8, 24, 10, 8
@@ -118,6 +120,54 @@ def scatter(points: Sequence[Sequence[float]], first: str, second: str) -> Marku
     )
     box = f'viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(f"{first} against {second}")}"'
     return Markup(f'<svg {box}><g class="dots">{dots}</g>{lines}</svg>')
+
+
+def length_chart(points: Sequence[Mapping[str, Any]], x_label: str, y_label: str) -> Markup:
+    """Draw values with their intervals against length; nothing unless two lengths are known.
+
+    Args:
+        points: `name`, `value`, `low` and `high` (None without interval), `length` (None if not known).
+        x_label: of the lengths.
+        y_label: of the values.
+    """
+    known = [point for point in points if point["length"] is not None]
+    if len(known) < 2:
+        return Markup("")
+    width, height, left, bottom = 2 * WIDTH, 380, 52, 40
+    ys = [value for point in known for value in (point["value"], point["low"], point["high"]) if value is not None]
+    lengths = [point["length"] for point in known]
+    x = _scale(min(lengths), max(lengths), left + 10, width - 60)
+    y = _scale(min(ys), max(ys), height - bottom, 12)
+    shapes, places = [], [(x(point["length"]), y(point["value"])) for point in known]
+    names = [point["name"] for point in known]
+    labels = place_labels(places, names, width=width, character=5.0, height=10)
+    for point, (across, up), label in zip(known, places, labels, strict=True):
+        if point["low"] is not None:
+            ends = f'y1="{y(point["low"]):.1f}" y2="{y(point["high"]):.1f}"'
+            shapes.append(f'<line x1="{across:.1f}" x2="{across:.1f}" {ends} class="interval"/>')
+        title = f"{escape(point['name'])}: {number(point['value'])}, {number(point['length'])}"
+        shapes.append(f'<circle cx="{across:.1f}" cy="{up:.1f}" r="3.5" class="point"><title>{title}</title></circle>')
+        if label is not None:
+            anchor = "end" if label[2] else "start"
+            shapes.append(
+                f'<text x="{label[0]:.1f}" y="{label[1] + 3:.1f}" text-anchor="{anchor}" class="named">'
+                f"{escape(point['name'])}</text>"
+            )
+    axes = [f'<line x1="{left}" x2="{width}" y1="{height - bottom + 6}" y2="{height - bottom + 6}" class="axis"/>']
+    axes += [
+        f'<text x="{x(tick):.1f}" y="{height - bottom + 20}" text-anchor="middle">{number(tick)}</text>'
+        for tick in _ticks(min(lengths), max(lengths))
+    ]
+    axes += [
+        f'<text x="{left - 6}" y="{y(tick) + 4:.1f}" text-anchor="end">{number(tick)}</text>'
+        for tick in _ticks(min(ys), max(ys))
+    ]
+    axes += [
+        f'<text x="{width}" y="{height - 4}" text-anchor="end" class="label">{escape(x_label)}</text>',
+        f'<text {_upwards(12, height / 2)} class="label">{escape(y_label)}</text>',
+    ]
+    box = f'viewBox="0 0 {width} {height}" role="img" aria-label="{escape(f"{y_label} against {x_label}")}"'
+    return Markup(f"<svg {box}>{''.join(axes + shapes)}</svg>")
 
 
 def _upwards(x: float, y: float) -> str:

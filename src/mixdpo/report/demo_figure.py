@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from mixdpo.io import atomic_path
+from mixdpo.report.figure_files import save_figure
 from mixdpo.stats import Interval
 
 _BEFORE, _AFTER = "#999999", "#0072B2"
@@ -47,8 +46,4 @@ def demo_figure(met_before: np.ndarray, met_after: np.ndarray, gain: Interval) -
 
 def save_demo_figure(met_before: np.ndarray, met_after: np.ndarray, gain: Interval, stem: Path) -> None:
     """Write the figure as `<stem>.png` and `<stem>.svg`."""
-    figure = demo_figure(met_before, met_after, gain)
-    FigureCanvasAgg(figure)
-    for suffix in (".png", ".svg"):
-        with atomic_path(stem.with_suffix(suffix)) as temporary:
-            figure.savefig(temporary, dpi=120)
+    save_figure(demo_figure(met_before, met_after, gain), stem)

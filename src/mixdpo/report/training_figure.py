@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from mixdpo.io import atomic_path
+from mixdpo.report.figure_files import save_figure
 
 # Okabe-Ito colours: told apart by colour-blind readers and in grey print.
 _BLUE, _ORANGE, _GREEN, _RED, _GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#999999"
@@ -77,11 +76,7 @@ def save_training_figure(metrics: Sequence[Mapping[str, Any]], folder: Path) -> 
     """Write `training.png` and `training.svg` into `folder`; nothing if no step was logged."""
     if not any("loss" in record for record in metrics):
         return
-    figure = training_figure(metrics)
-    FigureCanvasAgg(figure)
-    for suffix in ("png", "svg"):
-        with atomic_path(folder / f"training.{suffix}") as temporary:
-            figure.savefig(temporary, dpi=120)
+    save_figure(training_figure(metrics), folder / "training")
 
 
 def _draw(

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from mixdpo.io import atomic_path
+from mixdpo.report.figure_files import save_figure
 
 _COLOURS = {"tie": "#999999", "not trusted": "#D55E00", "undecided": "#E69F00", "trusted": "#009E73"}
 _GREY, _BLUE = "#999999", "#0072B2"
@@ -60,8 +59,4 @@ def trust_figure(curve: Mapping[str, Any]) -> Figure:
 
 def save_trust_figure(curve: Mapping[str, Any], path: Path) -> None:
     """Write the figure to `path` (.png) and beside it as .svg."""
-    figure = trust_figure(curve)
-    FigureCanvasAgg(figure)
-    for suffix in (".png", ".svg"):
-        with atomic_path(path.with_suffix(suffix)) as temporary:
-            figure.savefig(temporary, dpi=120)
+    save_figure(trust_figure(curve), path.with_suffix(""))

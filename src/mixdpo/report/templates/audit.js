@@ -1,17 +1,5 @@
-"use strict";
 (() => {
-  const root = document.documentElement;
-  const find = (id) => document.getElementById(id);
-  const data = JSON.parse(find("data").textContent);
-
-  // Theme: ?theme=dark or ?theme=light, else the system's.
-  const wanted = new URLSearchParams(location.search).get("theme");
-  const system = matchMedia("(prefers-color-scheme: dark)");
-  const setTheme = (name) => { root.dataset.theme = name; };
-  setTheme(wanted || (system.matches ? "dark" : "light"));
-  system.addEventListener("change", (event) => { if (!wanted) setTheme(event.matches ? "dark" : "light"); });
-  find("theme").addEventListener("click", () => setTheme(root.dataset.theme === "dark" ? "light" : "dark"));
-  addEventListener("beforeprint", () => setTheme("light"));
+  const { data, find, make, pager } = page;
 
   for (const button of document.querySelectorAll(".copy")) {
     button.addEventListener("click", async () => {
@@ -54,16 +42,9 @@
     update();
   }
 
-  // Examples: everything from the data is set as text, never as markup.
-  const PER_PAGE = 5;
+  // Examples.
   const buckets = { easy: "Easy pairs", middle: "Middle pairs", hard: "Hard pairs", any: "Random pairs" };
   const title = (name) => data.titles[name] || buckets[name] || name;
-  const make = (tag, kind, text) => {
-    const element = document.createElement(tag);
-    if (kind) element.className = kind;
-    if (text !== undefined) element.textContent = text;
-    return element;
-  };
   const pieces = (target, parts) => parts.forEach((part, i) => {
     target.append(i % 2 ? make("mark", "", part) : document.createTextNode(part));
   });
@@ -99,31 +80,27 @@
   }
   const searchable = data.examples.map((example) =>
     [example.prompt, example.chosen.join(""), example.rejected.join(""), example.note, "row " + example.row].join("\n").toLowerCase());
-  let page = 0;
-  const list = () => {
-    const words = find("search").value.trim().toLowerCase();
-    const hits = data.examples.filter((example, i) =>
-      (!choice.value || example.of.includes(choice.value)) && (!words || searchable[i].includes(words)));
-    const pages = Math.max(1, Math.ceil(hits.length / PER_PAGE));
-    page = Math.min(Math.max(page, 0), pages - 1);
-    find("examples-list").replaceChildren(...hits.slice(page * PER_PAGE, (page + 1) * PER_PAGE).map(card));
-    find("hits").textContent = hits.length ? `${hits.length} shown pairs, page ${page + 1} of ${pages}` : "nothing found";
-    find("before").disabled = page === 0;
-    find("after").disabled = page >= pages - 1;
-  };
-  const restart = () => { page = 0; list(); };
-  find("search").addEventListener("input", restart);
-  choice.addEventListener("change", restart);
-  find("before").addEventListener("click", () => { page -= 1; list(); });
-  find("after").addEventListener("click", () => { page += 1; list(); });
+  const examples = pager({
+    perPage: 5,
+    noun: "shown pairs",
+    list: find("examples-list"),
+    card,
+    hits: () => {
+      const words = find("search").value.trim().toLowerCase();
+      return data.examples.filter((example, i) =>
+        (!choice.value || example.of.includes(choice.value)) && (!words || searchable[i].includes(words)));
+    },
+  });
+  find("search").addEventListener("input", examples.restart);
+  choice.addEventListener("change", examples.restart);
   for (const button of document.querySelectorAll("[data-kind]")) {
     if (!names.includes(button.dataset.kind)) { button.remove(); continue; }
     button.addEventListener("click", () => {
       choice.value = button.dataset.kind;
       find("search").value = "";
-      restart();
+      examples.restart();
       find("examples").scrollIntoView();
     });
   }
-  list();
+  examples.restart();
 })();

@@ -1,0 +1,53 @@
+"""The verb `compare`. It only parses and calls."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.text import Text
+
+from mixdpo.cli_shared import quiet_libraries, results_table
+
+
+@click.command()
+@click.argument("sources", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--output", "-o", type=click.Path(path_type=Path), default=Path("comparison"), show_default=True,
+    help="Folder for the tables, the figures and comparison.html.",
+)  # fmt: skip
+@click.option("--against", help="Compare every other model with this one on the same prompts.")
+@click.option("--answers", multiple=True, metavar="MODEL=FILE",
+              help="Answers of a model whose result names none; may be given again.")  # fmt: skip
+@click.option("--prompts", type=click.Path(path_type=Path), help="Ids and texts of prompts that answers lack.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the bootstrap.")
+def compare(
+    sources: tuple[Path, ...], output: Path, against: str | None, answers: tuple[str, ...], prompts: Path | None,
+    seed: int,
+) -> None:  # fmt: skip
+    """Compare results of `mixdpo eval` (JSON files) and runs (folders): tables, figures and a page to read answers."""
+    from mixdpo.comparing import CompareSettings, collect, save_comparison
+    from mixdpo.comparing.collect import title
+    from mixdpo.comparing.sheets import results_sheet
+
+    quiet_libraries()
+    named = dict(_split(given) for given in answers)
+    comparison = collect(sources, CompareSettings(against=against, answers=named, prompts=prompts, seed=seed))
+    page = save_comparison(comparison, output)
+    for results in comparison:
+        sheet = results_sheet(results)
+        table = results_table(title(results), *(sheet.headings[:3]))
+        for row in sheet.rows:
+            table.add_row(*(Text(cell) for cell in row[:3]))
+        Console().print(table)
+        for note in results.notes:
+            click.echo(f"note: {note}")
+    click.echo(f"tables, figures and page: {page}")
+
+
+def _split(given: str) -> tuple[str, str]:
+    name, equals, file = given.partition("=")
+    if not (name and equals and file):
+        raise click.BadParameter(f"--answers {given}: write it as MODEL=FILE.")
+    return name, file

@@ -1,0 +1,222 @@
+"""Verbs of `eval` that need no judge: downstream tasks, preference metrics, checkable demands."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mixdpo.cli_shared import finish, interval_text, quiet_libraries, results_table, value_text
+
+_output = click.option(
+    "--output", "-o", type=click.Path(path_type=Path), required=True,
+    help="JSON file of the results; values by item are written beside it.",
+)  # fmt: skip
+_batch_size = click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True,
+                           help="Requests or pairs at once.")  # fmt: skip
+
+
+@click.command("open-llm-v1")
+@click.option("--model", required=True, help="Folder or hub id.")
+@click.option("--tasks", help="Tasks of the harness, separated by commas; default: the leaderboard's six.")
+@click.option("--limit", type=click.IntRange(min=1), help="Questions of each (sub)task at most: a trial, no result.")
+@click.option("--chat-template", is_flag=True, help="Ask in the model's chat template; the leaderboard did not.")
+@click.option("--include-path", type=click.Path(path_type=Path), help="Folder of task files of your own.")
+@_batch_size
+@_output
+def open_llm_v1(
+    model: str, tasks: str | None, limit: int | None, chat_template: bool, include_path: Path | None,
+    batch_size: int, output: Path,
+) -> None:  # fmt: skip
+    """Downstream tasks by lm-evaluation-harness: MMLU, TruthfulQA, HellaSwag, ARC-C, WinoGrande, GSM8K."""
+    from mixdpo.evaluation.open_llm import OPEN_LLM_V1, describe, items_of, run_tasks, summarise
+    from mixdpo.io import write_json
+    from mixdpo.model import ModelSettings, load_for_inference, load_tokenizer
+
+    quiet_libraries()
+    names = [name.strip() for name in tasks.split(",") if name.strip()] if tasks else list(OPEN_LLM_V1)
+    settings = ModelSettings(name_or_path=model)
+    how: dict[str, Any] = {"include": include_path, "limit": limit, "chat_template": chat_template}
+    loaded = load_for_inference(settings)
+    scores = dict(run_tasks(loaded, load_tokenizer(settings), names, batch_size=batch_size, **how))
+    name, result = _name(model), summarise(scores)
+    dtype = str(loaded.dtype).removeprefix("torch.")
+    published = set(names) <= set(OPEN_LLM_V1) and limit is None and not chat_template and include_path is None
+    items = _write_items(output, items_of(name, scores))
+    write_json(
+        output,
+        {
+            "benchmark": "open_llm_v1",
+            "settings": {"model": model, "dtype": dtype, "limit": limit, "chat_template": chat_template,
+                         **describe(scores)},
+            "comparable": {"published": published, "note": "the leaderboard ran an older version of the harness"},
+            "models": {name: result},
+            "items": items,
+        },
+    )  # fmt: skip
+    table = results_table(f"Open LLM Leaderboard v1, {name}", "task", "score", "standard error", "95 % interval",
+                          "metric", "shots", "n")  # fmt: skip
+    for task, score in scores.items():
+        table.add_row(task, *_cells(result, task), score.metric, f"{score.shots}", f"{result['n'][task]:,}")
+    table.add_row("mean", *_cells(result, "mean"), "", "", f"{sum(result['n'].values()):,}", style="bold")
+    finish(table, output)
+
+
+def _cells(result: dict[str, Any], task: str) -> tuple[str, str, str]:
+    error, interval = result[f"{task}_standard_error"], result[f"{task}_interval"]
+    return value_text(result[task]), value_text(error), interval_text(interval)
+
+
+@click.command("preferences")
+@click.argument("data")
+@click.option("--model", required=True, help="Folder or hub id of the trained model.")
+@click.option("--reference", help="What it was trained from; without it only the ranking by likelihood is measured.")
+@click.option("--beta", type=click.FloatRange(min=0, min_open=True), default=0.1, show_default=True,
+              help="Of the implicit reward, per nat.")  # fmt: skip
+@click.option("--metric", help="Buckets are thirds of margin/METRIC; default: rating where DATA has scores.")
+@click.option("--split", default="train", show_default=True, help="Split of DATA, or a slice such as train[:1000].")
+@click.option("--max-length", type=click.IntRange(min=2), default=1024, show_default=True,
+              help="Tokens of prompt and answer, cut on the right.")  # fmt: skip
+@click.option("--bf16/--no-bf16", default=None, help="bfloat16 passes; default: where the hardware has it.")
+@_batch_size
+@_output
+def preferences(
+    data: str, model: str, reference: str | None, beta: float, metric: str | None, split: str, max_length: int,
+    bf16: bool | None, batch_size: int, output: Path,
+) -> None:  # fmt: skip
+    """Preference metrics on held-out pairs: accuracy, margins and displacement of log-probabilities, by bucket.
+
+    DATA is a file, folder or hub id of pairs that the model was not trained on.
+    """
+    from mixdpo.data import data_fingerprint, load_pairs
+    from mixdpo.difficulty.forward import ForwardSettings
+    from mixdpo.held_out import measure_preferences
+    from mixdpo.io import write_json
+    from mixdpo.model import ModelSettings
+
+    quiet_libraries()
+    pairs = load_pairs(data, split=split)
+    policy = ModelSettings(name_or_path=model)
+    passes = ForwardSettings(max_length=max_length, batch_size=batch_size, bf16=bf16)
+    measured = measure_preferences(
+        pairs,
+        policy,
+        ModelSettings(name_or_path=reference) if reference else None,
+        beta=beta,
+        metric=metric,
+        settings=passes,
+    )
+    name = _name(model)
+    items = {"model": [name] * len(pairs), **{key: measured.pairs[key] for key in measured.pairs.column_names}}
+    write_json(
+        output,
+        {
+            "benchmark": "preferences",
+            "settings": {"data": data, "fingerprint": data_fingerprint(pairs), "model": model,
+                         "reference": reference, "beta": beta, "metric": metric, **asdict(passes)},
+            "models": {name: measured.summary},
+            "items": _write_items(output, items),
+        },
+    )  # fmt: skip
+    summary, parts = measured.summary, measured.summary.get("buckets", {})
+    table = results_table(f"preferences, {name}: {len(pairs):,} pairs", "metric", "all", "95 % interval", *parts)
+    for key in (key for key in summary if f"{key}_interval" in summary):
+        by_bucket = (value_text(part[key]) for part in parts.values())
+        table.add_row(key, value_text(summary[key]), interval_text(summary[f"{key}_interval"], 2), *by_bucket)
+    table.add_row("pairs", f"{summary['n']:,}", "", *(f"{part['n']:,}" for part in parts.values()))
+    finish(table, output)
+
+
+@click.command("demands")
+@click.argument("sources", nargs=-1, required=True)
+@click.option("--split", type=click.Choice(["validation", "test"]), default="test", show_default=True,
+              help="Which of the demo's held-out prompts.")  # fmt: skip
+@click.option("--column", help="Column of the answers in files; default: answer, output or response.")
+@click.option("--limit", type=click.IntRange(min=2), help="Take only the first prompts.")
+@_output
+def demands(sources: tuple[str, ...], split: str, column: str | None, limit: int | None, output: Path) -> None:
+    """Checkable demands as a judge: how many of three an answer meets, counted by programs.
+
+    SOURCES are files of answers (with a column prompt) or models (folder or hub id); NAME=SOURCE names one.
+    """
+    from mixdpo.demo.counting import answers_of, items_of, summarise_demands
+    from mixdpo.demo.run import count_demands, read_held_out
+    from mixdpo.evaluation.comparison import compare_all
+    from mixdpo.io import write_json
+
+    quiet_libraries()
+    held_out = read_held_out(split, limit)
+    named = _named(sources)
+    answers = {name: answers_of(source, held_out, column) for name, source in named.items()}
+    met = {name: count_demands(texts, held_out) for name, texts in answers.items()}
+    results = {name: summarise_demands(answers[name], met[name], held_out) for name in named}
+    by_prompt = {name: {str(i): float(value) for i, value in enumerate(values)} for name, values in met.items()}
+    differences = [asdict(one) for one in compare_all(by_prompt)]
+    write_json(
+        output,
+        {
+            "benchmark": "demands",
+            "settings": {"split": split, "prompts": len(held_out.prompts), "sources": named},
+            "models": results,
+            "differences": differences,
+            "items": _write_items(output, items_of(met, answers, held_out)),
+        },
+    )
+    table = results_table(f"demands, {len(held_out.prompts)} held-out prompts", "model", "met of 3", "95 % interval",
+                          "all met", "95 % interval", "length")  # fmt: skip
+    for name, result in sorted(results.items(), key=lambda item: -item[1]["demands_met"]):
+        table.add_row(
+            name,
+            value_text(result["demands_met"]),
+            interval_text(result["demands_met_interval"], 2),
+            f"{result['all_met']:.0f} %",
+            interval_text(result["all_met_interval"], 0),
+            f"{result['avg_length']:,}",
+        )
+    finish(table, output)
+    for one in differences:
+        gain = "{estimate:+.2f} ({low:+.2f} to {high:+.2f})".format(**one["gain"])
+        click.echo(f"{one['second']} - {one['first']}: {gain}, adjusted p = {one['p_adjusted']:.3g}")
+
+
+COMMANDS = (open_llm_v1, preferences, demands)
+
+
+def _name(model: str) -> str:
+    """Return what results call a model; a folder named `model` inside a run is called by the run."""
+    parts = [part for part in Path(model).parts if part not in ("/", ".", "..")]
+    if parts[-1:] == ["model"] and len(parts) > 1:
+        return parts[-2]
+    return parts[-1] if Path(model).is_dir() and parts else model
+
+
+def _named(sources: tuple[str, ...]) -> dict[str, str]:
+    from mixdpo.errors import InputError
+
+    named: dict[str, str] = {}
+    for source in sources:
+        given, equals, rest = source.partition("=")
+        name, value = (given, rest) if equals and not Path(source).exists() else (_short_name(source), source)
+        if name in named:
+            raise InputError(f"two sources are called {name}", mend="name them: NAME=SOURCE")
+        named[name] = value
+    return named
+
+
+def _short_name(source: str) -> str:
+    return Path(source).name.split(".")[0] if Path(source).is_file() else _name(source)
+
+
+def _write_items(output: Path, columns: dict[str, Any]) -> str:
+    """Write one row per model and item beside the results and return the file's name."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from mixdpo.io import atomic_path
+
+    path = output.with_name(f"{output.stem}.items.parquet")
+    with atomic_path(path) as temporary:
+        pq.write_table(pa.table(columns), temporary)
+    return path.name

@@ -1,0 +1,206 @@
+"""From sources to a comparison: models under one name each, benchmark by benchmark, with paired differences."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from mixdpo.comparing.items import Said
+from mixdpo.comparing.metrics import headline, label, shown_metrics
+from mixdpo.comparing.results import Entry, read_source
+from mixdpo.comparing.settings import CompareSettings
+from mixdpo.errors import InputError
+from mixdpo.evaluation.answers import plain_text, read_answers
+from mixdpo.evaluation.comparison import Difference, compare_pairs
+from mixdpo.evaluation.tables import read_table
+
+MOST_FOR_ALL_PAIRS: Final = 6
+"""With more models than this, each is compared with one instead of with every other."""
+
+
+@dataclass(frozen=True)
+class BenchmarkResults:
+    """Everything known of one benchmark.
+
+    Attributes:
+        name: of the benchmark.
+        headline: the metric that models are ranked by.
+        shown: the metrics of its table, the headline first.
+        entries: by model, best first.
+        differences: by metric, between models on the same prompts.
+        notes: what a reader must know before comparing.
+    """
+
+    name: str
+    headline: str
+    shown: Sequence[str]
+    entries: Mapping[str, Entry]
+    differences: Mapping[str, Sequence[Difference]]
+    notes: Sequence[str]
+
+
+def collect(sources: Sequence[str | Path], settings: CompareSettings | None = None) -> list[BenchmarkResults]:
+    """Read result files and run folders and put together what belongs to one benchmark.
+
+    Models of one name from several sources are told apart by their source.
+
+    Raises:
+        InputError: a source holds no result, comes twice, or there is no model to compare against.
+    """
+    settings = settings or CompareSettings()
+    entries = [entry for source in sources for entry in read_source(source)]
+    by_benchmark: dict[str, list[Entry]] = {}
+    for entry in entries:
+        by_benchmark.setdefault(entry.benchmark, []).append(entry)
+    known = {model for group in by_benchmark.values() for model in _named(group)}
+    for name, what in ((settings.against, "--against"), *((model, "--answers") for model in settings.answers)):
+        if name is not None and name not in known:
+            raise InputError(f"{what}: no model {name!r}", mend=f"there is {', '.join(sorted(known))}")
+    prompts = _prompts(settings.prompts) if settings.prompts is not None else {}
+    return [_benchmark(name, _named(group), settings, prompts) for name, group in by_benchmark.items()]
+
+
+def _benchmark(
+    name: str, named: Mapping[str, Entry], settings: CompareSettings, prompts: Mapping[str, str]
+) -> BenchmarkResults:
+    found = [entry.metrics for entry in named.values()]
+    try:
+        first = headline(found)
+    except ValueError as error:
+        raise InputError(f"{name}: {error}", file=next(iter(named.values())).source) from error
+    ranked = sorted(named, key=lambda model: -named[model].metrics.values[first])
+    with_texts = {model: _with_texts(named[model], settings.answers.get(model), prompts) for model in ranked}
+    return BenchmarkResults(
+        name=name,
+        headline=first,
+        shown=shown_metrics(found, first),
+        entries=with_texts,
+        differences=dict(_differences(with_texts, first, settings)),
+        notes=list(_notes(with_texts)),
+    )
+
+
+def _named(entries: Sequence[Entry]) -> dict[str, Entry]:
+    """Give every entry of a benchmark a name of its own."""
+    names = [entry.model for entry in entries]
+    named: dict[str, Entry] = {}
+    for entry in entries:
+        name = entry.model if names.count(entry.model) == 1 else f"{entry.model} ({_source_name(entry, entries)})"
+        if name in named:
+            raise InputError(
+                f"{entry.benchmark}: two results of {name}", file=entry.source, mend="give each file once"
+            )
+        named[name] = entry
+    return named
+
+
+def _source_name(entry: Entry, entries: Sequence[Entry]) -> str:
+    """Return the end of a source's path that tells it from those of the other entries of the same model."""
+    others = {other.source for other in entries if other.model == entry.model and other is not entry}
+    parts = entry.source.with_suffix("").parts
+    for count in range(1, len(parts) + 1):
+        if not any(other.with_suffix("").parts[-count:] == parts[-count:] for other in others):
+            return "/".join(parts[-count:])
+    return str(entry.source)
+
+
+def _differences(
+    entries: Mapping[str, Entry], first: str, settings: CompareSettings
+) -> Iterator[tuple[str, list[Difference]]]:
+    """Yield the differences by metric; the headline's or, where it is a mean of tasks, those of the tasks."""
+    metrics = dict.fromkeys(metric for entry in entries.values() for metric in entry.scores)
+    for metric in [first] if first in metrics else metrics:
+        scores = {
+            model: {id: value for id, value in entry.scores[metric].items() if np.isfinite(value)}
+            for model, entry in entries.items()
+            if metric in entry.scores
+        }
+        pairs = [
+            (a, b)
+            for a, b in _pairs(scores, _reference(entries, scores, settings.against))
+            if len(scores[a].keys() & scores[b].keys()) >= 2
+        ]
+        if pairs:
+            yield metric, compare_pairs(scores, pairs, seed=settings.seed, level=settings.level)
+
+
+def _reference(entries: Mapping[str, Entry], ranked: Iterable[str], against: str | None) -> str | None:
+    """Return the model that all others are compared with: the one asked for, of many the best that is not flagged."""
+    ranked = list(ranked)
+    if against in ranked or len(ranked) <= MOST_FOR_ALL_PAIRS:
+        return against if against in ranked else None
+    return next((model for model in ranked if not entries[model].flags), ranked[0])
+
+
+def _pairs(ranked: Iterable[str], reference: str | None) -> list[tuple[str, str]]:
+    """Return which models are compared, the second of each pair with the first."""
+    if reference is not None:
+        return [(reference, other) for other in ranked if other != reference]
+    return list(combinations(reversed(list(ranked)), 2))  # the better one second, so that gains are above zero
+
+
+def _notes(entries: Mapping[str, Entry]) -> Iterator[str]:
+    by_text: dict[str, list[str]] = {}
+    names = dict.fromkeys(name for entry in entries.values() for name in entry.settings)
+    for name in names:
+        values: dict[str, list[str]] = {}
+        for model, entry in entries.items():
+            values.setdefault(json.dumps(entry.settings.get(name), sort_keys=True, default=str), []).append(model)
+        if len(values) > 1 and name not in ("model", "sources"):
+            told = "; ".join(f"{value} ({_few(models)})" for value, models in values.items())
+            yield f"setting {name} differs, so the results may not be comparable: {told}"
+    for model, entry in entries.items():
+        if entry.comparable is not None:
+            by_text.setdefault(_said_of(entry.comparable), []).append(model)
+        for flag in entry.flags:
+            yield f"{model}: {flag}"
+    yield from (f"comparable with published results: {text} ({_few(models)})" for text, models in by_text.items())
+
+
+def _few(models: Sequence[str]) -> str:
+    return ", ".join(models[:3]) + (f" and {len(models) - 3} more" if len(models) > 3 else "")
+
+
+def _said_of(value: Any) -> str:
+    """Write what a result says of its comparability, whatever form it has, on one line."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        return "; ".join(f"{name}: {_said_of(one)}" for name, one in value.items())
+    return ", ".join(map(_said_of, value)) if isinstance(value, list) else str(value)
+
+
+def _with_texts(entry: Entry, given: str | Path | None, prompts: Mapping[str, str]) -> Entry:
+    """Add the texts of the model's answers, and of the prompts, to what there is to read."""
+    said = dict(entry.said)
+    path = Path(given) if given is not None else entry.answers
+    if path is not None:
+        if given is None and not path.is_file():
+            return entry  # the result has moved without its answers
+        file = read_answers(path)
+        texts = dict(zip(file.keys(), file.prompts, strict=True)) if file.prompts else {}
+        for id, answer in file.by_id().items():
+            before = said.get(id, Said())
+            said[id] = replace(before, answer=answer, prompt=before.prompt or texts.get(id))
+    for id, text in prompts.items():
+        if id in said or any(id in scores for scores in entry.scores.values()):
+            said[id] = replace(said.get(id, Said()), prompt=text)
+    return replace(entry, said=said)
+
+
+def _prompts(path: str | Path) -> dict[str, str]:
+    table = read_table(path)
+    names = ("id", "prompt_id", "question_id", "uid", "instruction_index", "index")
+    ids = next((table.ids(name) for name in names if name in table), [str(row) for row in range(len(table))])
+    return dict(zip(ids, map(plain_text, table.column("prompt", "instruction", "question", "turns")), strict=True))
+
+
+def title(results: BenchmarkResults) -> str:
+    """Return the heading of a benchmark: its name and what its models are ranked by."""
+    return f"{results.name}, {label(results.headline)}"

@@ -1,0 +1,152 @@
+"""Values and texts by prompt: from the tables of items that `mixdpo eval` writes, and from stored verdicts."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from mixdpo.evaluation.alpaca_eval import read_verdicts as read_preferences
+from mixdpo.evaluation.answers import plain_text
+from mixdpo.evaluation.arena_hard import pool, read_battles
+from mixdpo.evaluation.mt_bench import read_ratings
+from mixdpo.evaluation.tables import Table, read_table
+
+_VERDICTS: Final = ("judgment", "judgement", "verdict", "reply", "raw_completion")
+_IDS: Final = ("question_id", "uid", "instruction_index", "id")
+
+
+@dataclass(frozen=True)
+class Said:
+    """What there is to read of one prompt; None where it is not known."""
+
+    prompt: str | None = None
+    answer: str | None = None
+    verdict: str | None = None
+
+
+@dataclass(frozen=True)
+class ModelItems:
+    """One model's scores by metric and prompt id, and what there is to read by prompt id."""
+
+    scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    said: Mapping[str, Said] = field(default_factory=dict)
+
+
+def read_items(path: Path) -> dict[str, ModelItems]:
+    """Read a table of items, by model.
+
+    Columns: `model`, `id`, `metric` and `score`, and perhaps `prompt` and `answer`; or, as of preferences, `model`,
+    `prompt_id` and a column for each metric, whose pairs of one prompt are averaged first.
+    """
+    table = read_table(path)
+    models = np.array(table.texts("model"))
+    return {
+        model: _long(table, np.flatnonzero(models == model))
+        if "score" in table
+        else _wide(table, np.flatnonzero(models == model))
+        for model in dict.fromkeys(models.tolist())
+    }
+
+
+def _long(table: Table, rows: np.ndarray) -> ModelItems:
+    ids, metrics, values = table.ids("id"), table.texts("metric"), table.numbers("score")
+    scores: dict[str, dict[str, float]] = {}
+    said = {}
+    for row in rows.tolist():
+        scores.setdefault(metrics[row], {})[ids[row]] = float(values[row])
+        if "answer" in table:
+            prompt = table.columns["prompt"][row] if "prompt" in table else None
+            said[ids[row]] = Said(plain_text(prompt) if prompt else None, table.columns["answer"][row])
+    return ModelItems(scores, said)
+
+
+def _wide(table: Table, rows: np.ndarray) -> ModelItems:
+    prompts, first = np.unique(np.array(table.ids("prompt_id"))[rows], return_inverse=True)
+    counts = np.bincount(first)
+    scores = {}
+    for metric in ("accuracy", "per_token_accuracy"):
+        if metric in table:
+            means = np.bincount(first, weights=100 * table.numbers(metric)[rows]) / counts
+            scores[metric] = dict(zip(prompts.tolist(), means.tolist(), strict=True))
+    return ModelItems(scores)
+
+
+def read_verdicts(benchmark: str, files: Sequence[Path], settings: Mapping[str, Any]) -> dict[str, ModelItems]:
+    """Read what a judge said, by model, of the benchmarks whose verdicts this project can read."""
+    reader = next((read for prefix, read in _SCORES.items() if benchmark.startswith(prefix)), None)
+    if reader is None or not files:
+        return {}
+    texts: dict[str, dict[str, Said]] = {}
+    for file in files:
+        _add_texts(texts, read_table(file))
+    return {
+        model: ModelItems(scores, texts.get(model, {})) for model, scores in reader(benchmark, files, settings).items()
+    }
+
+
+ScoresOf = Callable[[str, Sequence[Path], Mapping[str, Any]], dict[str, dict[str, dict[str, float]]]]
+
+
+def _preferences(benchmark: str, files: Sequence[Path], settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        one.model: {
+            "win_rate": dict(zip(map(str, one.instruction), (100 * (one.preference - 1)).tolist(), strict=True))
+        }
+        for file in files
+        for one in read_preferences(file)
+    }
+
+
+def _battles(benchmark: str, files: Sequence[Path], settings: Mapping[str, Any]) -> dict[str, Any]:
+    version: Any = benchmark.removeprefix("arena_hard_")
+    battles = pool([read_battles(file, version, settings.get("category")) for file in files])
+    found = {}
+    for index, model in enumerate(battles.models):
+        own = battles.model == index
+        found[model] = {"win_rate": _means(battles.prompt[own], 100 * battles.outcome[own])}
+    return found
+
+
+def _ratings(benchmark: str, files: Sequence[Path], settings: Mapping[str, Any]) -> dict[str, Any]:
+    found = {}
+    for file in files:
+        for model, ratings in read_ratings(file).items():
+            known = np.isfinite(ratings.score)
+            found[model] = {"average": _means(ratings.question[known], ratings.score[known])}
+    return found
+
+
+_SCORES: Final[dict[str, ScoresOf]] = {"alpaca_eval": _preferences, "arena_hard": _battles, "mt_bench": _ratings}
+
+
+def _means(ids: np.ndarray, values: np.ndarray) -> dict[str, float]:
+    known, position = np.unique(ids, return_inverse=True)
+    means = np.bincount(position, weights=values) / np.bincount(position)
+    return dict(zip(map(str, known.tolist()), means.tolist(), strict=True))
+
+
+def _add_texts(texts: dict[str, dict[str, Said]], table: Table) -> None:
+    """Add what a table of verdicts has to read: judgements, labels of games, answers, instructions."""
+    keys = next((table.ids(name) for name in _IDS if name in table), None)
+    column = next((table.columns[name] for name in _VERDICTS if name in table), None)
+    games = [table.columns[name] for name in ("game1", "game2") if name in table]
+    models = table.texts("model", "generator_2")
+    if keys is None:  # every model's verdicts are in the order of the instructions
+        counters: defaultdict[str, count[int]] = defaultdict(count)
+        keys = [str(next(counters[model])) for model in models]
+    for row, (model, key) in enumerate(zip(models, keys, strict=True)):
+        parts = [f"game {number}: {game[row]}" for number, game in enumerate(games, start=1)]
+        if column is not None and column[row] is not None:
+            turn = f"turn {table.columns['turn'][row]}: " if "turn" in table else ""
+            parts.append(turn + plain_text(column[row]))
+        before = texts.setdefault(model, {}).get(key, Said())
+        verdict = "\n\n".join(filter(None, [before.verdict, *parts])) or None
+        answer = table.columns["output_2"][row] if "output_2" in table else before.answer
+        prompt = plain_text(table.columns["instruction"][row]) if "instruction" in table else before.prompt
+        texts[model][key] = Said(prompt, answer, verdict)

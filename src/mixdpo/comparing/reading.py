@@ -1,0 +1,70 @@
+"""What the page lets a person read side by side: prompts, answers, scores and verdicts, within a bound of size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from mixdpo.comparing.collect import BenchmarkResults
+from mixdpo.comparing.items import Said
+from mixdpo.comparing.results import Entry
+
+MOST_CHARACTERS: Final = 12_000_000
+"""Of all texts of a benchmark together: more, and a browser is slow to search them."""
+LONGEST_TEXT: Final = 20_000
+
+
+def readings(comparison: Sequence[BenchmarkResults]) -> list[dict[str, Any]]:
+    """Return what can be read of each benchmark that has scores or texts by prompt.
+
+    Each has `name`, `models`, `first` (the two to begin with), `of` (number of prompts there are) and `prompts`,
+    each with `id`, `prompt` and, in lists as long as `models`, `answers`, `scores` and `verdicts`, None for nothing.
+    If the texts are too many, prompts spread evenly over all are taken.
+    """
+    found = []
+    for results in comparison:
+        sides = {model: (entry.said, _scores(entry, results.headline)) for model, entry in results.entries.items()}
+        ids = list(dict.fromkeys(id for said, scores in sides.values() for id in (*said, *scores)))
+        if not ids:
+            continue
+        prompts = [_prompt(id, sides) for id in ids]
+        sizes = np.array([_size(prompt) for prompt in prompts])
+        every = max(1, int(np.ceil(sizes.sum() / MOST_CHARACTERS)))
+        # Start with models that there is something to read of.
+        texts = [sum(one.answer is not None for one in said.values()) for said, _ in sides.values()]
+        first = sorted(range(len(texts)), key=lambda side: -texts[side])[:2]
+        found.append(
+            {"name": results.name, "models": list(sides), "first": first, "of": len(ids), "prompts": prompts[::every]}
+        )
+    return found
+
+
+def _scores(entry: Entry, headline: str) -> dict[str, float]:
+    """Return the headline's scores by prompt; where it is a mean of tasks, those of all tasks, whose ids differ."""
+    found = [entry.scores[headline]] if headline in entry.scores else entry.scores.values()
+    return {id: value for scores in found for id, value in scores.items()}
+
+
+def _prompt(id: str, sides: Mapping[str, tuple[Mapping[str, Said], Mapping[str, float]]]) -> dict[str, Any]:
+    said = [texts.get(id, Said()) for texts, _ in sides.values()]
+    scores = [values.get(id) for _, values in sides.values()]
+    return {
+        "id": id,
+        "prompt": next((_cut(one.prompt) for one in said if one.prompt), None),
+        "answers": [_cut(one.answer) for one in said],
+        "verdicts": [_cut(one.verdict) for one in said],
+        "scores": [None if score is None or not np.isfinite(score) else round(score, 2) for score in scores],
+    }
+
+
+def _cut(text: str | None) -> str | None:
+    if text is None or len(text) <= LONGEST_TEXT:
+        return text
+    return text[:LONGEST_TEXT] + f" […] ({len(text):,} characters)"
+
+
+def _size(prompt: Mapping[str, Any]) -> int:
+    texts = [prompt["prompt"], *prompt["answers"], *prompt["verdicts"]]
+    return 200 + sum(len(text) for text in texts if text)

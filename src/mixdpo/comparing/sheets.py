@@ -1,0 +1,169 @@
+"""Tables of a comparison as plain text, Markdown and LaTeX."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from mixdpo.comparing.collect import BenchmarkResults
+from mixdpo.comparing.metrics import label
+from mixdpo.evaluation.comparison import Difference
+
+_LATEX: Final = str.maketrans(
+    {
+        "\\": r"\textbackslash{}",
+        "&": r"\&",
+        "%": r"\%",
+        "$": r"\$",
+        "#": r"\#",
+        "_": r"\_",
+        "{": r"\{",
+        "}": r"\}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "|": r"\textbar{}",
+        '"': r"\textquotedbl{}",
+        "Δ": r"$\Delta$",
+        "−": "$-$",
+        "–": "--",
+    }
+)
+_MARKDOWN: Final = str.maketrans({character: "\\" + character for character in "\\`*_[]<>|#"})
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A table of texts; the first `names` columns hold names, the others numbers."""
+
+    title: str
+    headings: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    names: int = 1
+
+
+def results_sheet(results: BenchmarkResults) -> Sheet:
+    """Return the table of a benchmark: models by rank, metrics with their intervals, mean length."""
+    lengths = [entry.metrics.values.get("avg_length") for entry in results.entries.values()]
+    with_length = any(length is not None for length in lengths)
+    places = {metric: decimals(results, metric) for metric in results.shown}
+    rows = []
+    for (model, entry), length in zip(results.entries.items(), lengths, strict=True):
+        cells = [
+            number(entry.metrics.values.get(metric), digits) + ends(entry.metrics.intervals.get(metric), digits)
+            for metric, digits in places.items()
+        ]
+        rows.append([model, *cells, *([number(length, 0)] if with_length else [])])
+    headings = ["model", *map(label, results.shown), *(["mean length"] if with_length else [])]
+    return Sheet(results.name, headings, rows)
+
+
+def differences_sheet(results: BenchmarkResults, metric: str, differences: Sequence[Difference]) -> Sheet:
+    """Return the table of paired differences of a metric; a model that all are compared with is in its title."""
+    digits = max(2, decimals(results, metric))
+    references = {one.first for one in differences}
+    several = len(references) > 1
+    rows = [
+        [
+            one.second,
+            *([one.first] if several else []),
+            number(one.gain.estimate, digits, "+") + ends((one.gain.low, one.gain.high), digits, "+"),
+            f"{one.better} / {one.worse}",
+            p_value(one.p_value),
+            p_value(one.p_adjusted),
+        ]
+        for one in differences
+    ]
+    names = ["model", "against"] if several else ["model"]
+    headings = [*names, f"gain in {label(metric)}", "better / worse", "p", "p adjusted"]
+    against = "" if several else f", against {references.pop()}"
+    return Sheet(f"{results.name}: differences on the same prompts{against}", headings, rows, names=len(names))
+
+
+def all_sheets(comparison: Sequence[BenchmarkResults]) -> list[tuple[BenchmarkResults, list[Sheet]]]:
+    """Return every table, by benchmark."""
+    return [
+        (one, [results_sheet(one), *(differences_sheet(one, *item) for item in one.differences.items())])
+        for one in comparison
+    ]
+
+
+def as_text(sheet: Sheet) -> str:
+    """Align the columns with blanks."""
+    lines = [sheet.headings, *sheet.rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(sheet.headings))]
+    aligned = [
+        "  ".join(
+            cell.ljust(width) if column < sheet.names else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    ]
+    return "\n".join([sheet.title, "", aligned[0], "-" * (sum(widths) + 2 * len(widths) - 2), *aligned[1:]]) + "\n"
+
+
+def as_markdown(sheet: Sheet) -> str:
+    """Write a table of GitHub's Markdown; nothing in a cell is taken for markup."""
+
+    def row(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(one_line(cell).translate(_MARKDOWN) for cell in cells) + " |"
+
+    alignment = ["---" if column < sheet.names else "---:" for column in range(len(sheet.headings))]
+    return "\n".join([row(sheet.headings), f"| {' | '.join(alignment)} |", *map(row, sheet.rows)]) + "\n"
+
+
+def as_latex(sheet: Sheet) -> str:
+    """Write a tabular with the rules of booktabs; every special character is escaped."""
+
+    def row(cells: Sequence[str]) -> str:
+        return " & ".join(latex_text(cell) for cell in cells) + r" \\"
+
+    columns = "l" * sheet.names + "r" * (len(sheet.headings) - sheet.names)
+    body = [row(cells) for cells in sheet.rows]
+    return "\n".join(
+        [
+            f"% {one_line(sheet.title)}",
+            rf"\begin{{tabular}}{{{columns}}}",
+            r"\toprule",
+            row(sheet.headings),
+            r"\midrule",
+            *body,
+            r"\bottomrule",
+            r"\end{tabular}",
+        ]
+    ) + "\n"  # fmt: skip
+
+
+def latex_text(text: str) -> str:
+    """Escape a text for LaTeX."""
+    return one_line(text).translate(_LATEX)
+
+
+def one_line(text: str) -> str:
+    """Put a text on one line, without characters that control a terminal."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def decimals(results: BenchmarkResults, metric: str) -> int:
+    """Return with how many decimals a metric is written: one for percentages, two for smaller numbers."""
+    values = [entry.metrics.values.get(metric, 0.0) for entry in results.entries.values()]
+    return 1 if max(map(abs, values)) >= 20 else 2
+
+
+def number(value: float | None, digits: int, sign: str = "") -> str:
+    """Write a number, with its sign always if that is `+`; a dash for none."""
+    return "–" if value is None else f"{value:{sign},.{digits}f}".replace("-", "−")
+
+
+def ends(interval: Sequence[float] | None, digits: int, sign: str = "") -> str:
+    """Write an interval in brackets, nothing for none."""
+    if interval is None:
+        return ""
+    return " [" + ", ".join(number(end, digits, sign) for end in interval) + "]"
+
+
+def p_value(value: float) -> str:
+    """Write a p-value with two significant digits."""
+    return "< 0.0001" if value < 1e-4 else f"{value:.2g}" if value < 0.1 else f"{value:.2f}"

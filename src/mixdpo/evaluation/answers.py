@@ -1,0 +1,116 @@
+"""Answers of a model as files hold them: by prompt or by id, in this project's columns and in those of other tools."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from mixdpo.errors import InputError
+from mixdpo.evaluation.tables import Table, read_table
+
+_IDS: Final = ("id", "prompt_id", "question_id", "uid", "instruction_index", "index")
+_PROMPTS: Final = ("prompt", "instruction", "question", "turns")
+_ANSWERS: Final = ("answer", "output", "response", "completion", "text", "choices", "messages")
+
+
+@dataclass(frozen=True)
+class AnswerFile:
+    """One answer per prompt, in the order of the file.
+
+    Attributes:
+        file: where it is from.
+        ids: id of each prompt, as text; None where the file has none.
+        prompts: text of each prompt; None where the file has none.
+        answers: text of each answer.
+    """
+
+    file: str
+    ids: list[str] | None
+    prompts: list[str] | None
+    answers: list[str]
+
+    def keys(self) -> list[str]:
+        """Return the ids, or the rows from 0 where the file has none."""
+        return self.ids or [str(row) for row in range(len(self.answers))]
+
+    def by_id(self) -> dict[str, str]:
+        """Return the answers by `keys`.
+
+        Raises:
+            InputError: an id comes twice.
+        """
+        return _by_key(self.keys(), self.answers, self.file)
+
+    def by_prompt(self) -> dict[str, str]:
+        """Return the answers by text of the prompt.
+
+        Raises:
+            InputError: the file has no prompts, or one comes twice with different answers.
+        """
+        if self.prompts is None:
+            raise InputError("no column holds the prompts", file=self.file, mend="add a column prompt")
+        return _by_key(self.prompts, self.answers, self.file)
+
+
+def read_answers(path: str | Path, column: str | None = None) -> AnswerFile:
+    """Read answers, as text or as messages; of a conversation that is its last assistant's turn.
+
+    Args:
+        path: parquet, CSV, JSON or JSON lines.
+        column: of the answers; by default the first there is of answer, output, response, completion, text, choices
+            (as MT-Bench stores them) and messages (as Arena-Hard does).
+
+    Raises:
+        InputError: no such column, or a value that is no answer.
+    """
+    table = read_table(path)
+    answers = table.column(column) if column else table.column(*_ANSWERS)
+    name = column or next(name for name in _ANSWERS if name in table)
+    prompts = next((table.columns[key] for key in _PROMPTS if key in table), None)
+    return AnswerFile(
+        file=table.file,
+        ids=_ids(table),
+        prompts=[plain_text(prompt) for prompt in prompts] if prompts is not None else None,
+        answers=[_answer(value, table.file, row, name) for row, value in enumerate(answers, start=1)],
+    )
+
+
+def _ids(table: Table) -> list[str] | None:
+    name = next((name for name in _IDS if name in table), None)
+    return table.ids(name) if name else None
+
+
+def plain_text(value: Any) -> str:
+    """Return a prompt as one text: messages and turns below each other, of a single user's message its content."""
+    if isinstance(value, list):
+        if len(value) == 1 and isinstance(value[0], dict) and value[0].get("role") == "user":
+            return plain_text(value[0].get("content"))
+        return "\n\n".join(
+            f"{item.get('role')}: {plain_text(item.get('content'))}" if isinstance(item, dict) else plain_text(item)
+            for item in value
+        )
+    if isinstance(value, dict):  # Arena-Hard v2 stores {"answer": ...} as the content of a message
+        return plain_text(value.get("answer", value.get("text")))
+    return "" if value is None else str(value)
+
+
+def _answer(value: Any, file: str, row: int, column: str) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        if isinstance(turns := value[0].get("turns"), list):  # MT-Bench
+            contents = [turn.get("content") if isinstance(turn, dict) else turn for turn in turns]
+            return "\n\n".join(map(plain_text, contents))
+        if value[-1].get("role") == "assistant":
+            return plain_text(value[-1].get("content"))
+    raise InputError(f"not an answer: {value!r:.80}", file=file, row=row, column=column)
+
+
+def _by_key(keys: Sequence[str], answers: Sequence[str], file: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for row, (key, answer) in enumerate(zip(keys, answers, strict=True), start=1):
+        if found.setdefault(key, answer) != answer:
+            raise InputError(f"a second, different answer to {key!r:.80}", file=file, row=row)
+    return found

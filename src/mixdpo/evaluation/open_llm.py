@@ -1,0 +1,228 @@
+"""The downstream tasks of the Open LLM Leaderboard v1, run by lm-evaluation-harness.
+
+Shots and metrics are the leaderboard's (github.com/EleutherAI/lm-evaluation-harness, group `openllm`). It ran an old
+version of the harness, so its published numbers differ a little from what a current one gives.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from datasets.exceptions import DatasetsError
+from peft import PeftModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from mixdpo.errors import InputError
+from mixdpo.stats import mean_of_means, proportion
+
+_PREFERRED_METRICS: Final = ("acc_norm", "acc", "exact_match")
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """How the leaderboard ran a task.
+
+    Attributes:
+        shots: examples before each question; None is the task's own number.
+        metric: the one that counts; None is the first of acc_norm, acc, exact_match and the task's first.
+        filter: which reading of a generated answer counts.
+    """
+
+    shots: int | None = None
+    metric: str | None = None
+    filter: str = "none"
+
+
+OPEN_LLM_V1: Final[Mapping[str, Benchmark]] = {
+    "arc_challenge": Benchmark(25, "acc_norm"),
+    "hellaswag": Benchmark(10, "acc_norm"),
+    "mmlu": Benchmark(5, "acc"),
+    "truthfulqa_mc2": Benchmark(0, "acc"),
+    "winogrande": Benchmark(5, "acc"),
+    "gsm8k": Benchmark(5, "exact_match", "strict-match"),
+}
+"""By the harness's name of the task."""
+
+
+@dataclass(frozen=True)
+class TaskScore:
+    """What a model scored on one benchmark.
+
+    Attributes:
+        items: by subtask (57 for MMLU, else the task itself), the metric of every question in order, 0 to 1.
+        shots: examples before each question.
+        metric: its name.
+        versions: the harness's version of each subtask.
+    """
+
+    items: Mapping[str, np.ndarray]
+    shots: int
+    metric: str
+    versions: Mapping[str, Any]
+
+
+def run_tasks(
+    model: PreTrainedModel | PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    tasks: Sequence[str] = tuple(OPEN_LLM_V1),
+    *,
+    include: Path | None = None,
+    limit: int | None = None,
+    chat_template: bool = False,
+    batch_size: int = 8,
+    seed: int = 1234,
+) -> Iterator[tuple[str, TaskScore]]:
+    """Run the harness, task by task.
+
+    Args:
+        model: a causal language model on its device.
+        tokenizer: its own.
+        tasks: names of the harness.
+        include: folder of further task files; one with the name of a known task replaces it.
+        limit: questions of each subtask at most, for a trial.
+        chat_template: ask in the tokenizer's chat template, each example a turn of its own. The leaderboard did not.
+        batch_size: requests at once.
+        seed: of the choice of examples; the harness's default.
+
+    Yields:
+        Each task's name and score.
+
+    Raises:
+        InputError: the harness is not installed, there is no such task, or its data set cannot be had.
+    """
+    manager = _task_manager(include, tasks)
+    from lm_eval import simple_evaluate
+    from lm_eval.models.huggingface import HFLM
+
+    if chat_template and tokenizer.chat_template is None:
+        raise InputError("the tokenizer has no chat template", mend="run without --chat-template")
+    with _without_warnings("lm_eval.models.huggingface"):  # of a model that is loaded already, as it should be
+        adapter = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
+    for name in tasks:
+        benchmark = OPEN_LLM_V1.get(name, Benchmark())
+        try:
+            with _without_warnings("lm_eval.evaluator"):  # of shots that are not the task's own
+                found = simple_evaluate(
+                    model=adapter,
+                    tasks=[name],
+                    num_fewshot=benchmark.shots,
+                    limit=limit,
+                    task_manager=manager,
+                    apply_chat_template=chat_template,
+                    fewshot_as_multiturn=chat_template,
+                    bootstrap_iters=0,  # standard errors are ours, from the questions themselves
+                    fewshot_random_seed=seed,
+                )
+        except (OSError, DatasetsError) as error:
+            first_line = str(error).strip().split("\n")[0] or type(error).__name__
+            raise InputError(
+                f"task {name} cannot be run: {first_line}",
+                mend="its data set comes from the hub: load it once while online, or replace the task by one with a "
+                "local file (--include-path)",
+            ) from error
+        yield name, _score(name, benchmark, found)
+
+
+def summarise(scores: Mapping[str, TaskScore]) -> dict[str, Any]:
+    """Return a model's results in percent: every task and their mean, with standard errors and 95 % intervals.
+
+    A task of several subtasks is their plain mean, as on the leaderboard. An interval is None where a subtask has
+    fewer than two questions.
+    """
+    result: dict[str, Any] = {}
+    for name, score in scores.items():
+        values = list(score.items.values())
+        result |= _with_interval(name, values, [1.0] * len(values))
+    every = [(values, 1 / len(score.items)) for score in scores.values() for values in score.items.values()]
+    result |= _with_interval("mean", [values for values, _ in every], [weight for _, weight in every])
+    result["n"] = {name: sum(map(len, score.items.values())) for name, score in scores.items()}
+    return result
+
+
+def describe(scores: Mapping[str, TaskScore]) -> dict[str, Any]:
+    """Return shots, metric and version of each task, and the versions of the libraries."""
+    tasks = {
+        name: {"shots": score.shots, "metric": score.metric, "versions": dict(score.versions)}
+        for name, score in scores.items()
+    }
+    libraries = {name: metadata.version(name) for name in ("lm_eval", "transformers", "torch", "datasets")}
+    return {"tasks": tasks, "versions": libraries}
+
+
+def items_of(model: str, scores: Mapping[str, TaskScore]) -> dict[str, Any]:
+    """Return the columns `model`, `metric` (the task), `id` and `score` (percent), one row per question."""
+    rows = [
+        (name, f"{task} {number}", 100 * float(value))
+        for name, score in scores.items()
+        for task, values in score.items.items()
+        for number, value in enumerate(values)
+    ]
+    columns = dict(zip(("metric", "id", "score"), map(list, zip(*rows, strict=True)), strict=True))
+    return {"model": [model] * len(rows), **columns}
+
+
+def _with_interval(name: str, values: Sequence[np.ndarray], weights: Sequence[float]) -> dict[str, Any]:
+    interval, error = mean_of_means(values, weights)
+    only = values[0]
+    if len(values) == 1 and np.isin(only, (0, 1)).all():
+        # Right or wrong: Wilson's interval holds where nearly all are right.
+        interval = proportion(int(only.sum()), len(only))
+    known = bool(np.isfinite(error))
+    return {
+        name: 100 * interval.estimate,
+        f"{name}_standard_error": 100 * error if known else None,
+        f"{name}_interval": [100 * interval.low, 100 * interval.high] if known else None,
+    }
+
+
+def _task_manager(include: Path | None, tasks: Sequence[str]) -> Any:
+    if importlib.util.find_spec("lm_eval") is None:
+        raise InputError("downstream tasks need lm-evaluation-harness", mend="pip install 'mixdpo[lm-eval]'")
+    from lm_eval.tasks import TaskManager
+
+    if include is not None and not include.is_dir():
+        raise InputError("no such folder of task files", file=include)
+    manager = TaskManager(include_path=str(include) if include is not None else None)
+    for name in tasks:
+        if name not in manager.all_tasks:
+            raise InputError(
+                f"lm-evaluation-harness has no task {name!r}",
+                mend=f"the leaderboard's are {', '.join(OPEN_LLM_V1)}; others come from --include-path",
+            )
+    return manager
+
+
+@contextmanager
+def _without_warnings(logger: str) -> Iterator[None]:
+    chosen = logging.getLogger(logger)
+    level = chosen.level
+    chosen.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        chosen.setLevel(level)
+
+
+def _score(name: str, benchmark: Benchmark, found: Mapping[str, Any]) -> TaskScore:
+    samples: Mapping[str, list[Mapping[str, Any]]] = found["samples"]
+    known = next(iter(samples.values()))[0]["metrics"]
+    metric = benchmark.metric or next((m for m in _PREFERRED_METRICS if m in known), known[0])
+    items = {}
+    for task, rows in samples.items():
+        # A task file of one's own may lack the leaderboard's filter, and then has one that is called none.
+        filters = {row["filter"] for row in rows}
+        wanted = benchmark.filter if benchmark.filter in filters else min(filters)
+        kept = sorted((row for row in rows if row["filter"] == wanted), key=lambda row: row["doc_id"])
+        if metric not in kept[0]:
+            raise InputError(f"task {task} has no metric {metric}", mend=f"it has {', '.join(known)}")
+        items[task] = np.array([row[metric] for row in kept], dtype=np.float64)
+    shots = {found["n-shot"][task] for task in samples}
+    return TaskScore(items, max(shots), metric, {task: found["versions"].get(task) for task in samples})
