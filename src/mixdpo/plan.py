@@ -15,6 +15,7 @@ from typing import Any, Final, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from datasets import Dataset
 
@@ -150,14 +151,13 @@ class Plan:
 
     def to_table(self) -> pa.Table:
         """Return the columns row, margin, quantile, bucket, route and position, with the settings as metadata."""
-        names = {-1: None, **dict(enumerate(BUCKETS))}
         table = pa.table(
             {
                 "row": np.arange(len(self), dtype=np.int64),
                 "margin": pa.array(self.margin, from_pandas=True),
                 "quantile": pa.array(self.quantile, from_pandas=True),
-                "bucket": pa.array([names[code] for code in self.bucket.tolist()], pa.string()),
-                "route": pa.array([ROUTES[code] for code in self.route.tolist()], pa.string()),
+                "bucket": pa.array(BUCKETS).take(pa.array(self.bucket, mask=self.bucket < 0)),
+                "route": pa.array(ROUTES).take(pa.array(self.route)),
                 "position": self.position,
             }
         )
@@ -198,13 +198,12 @@ class Plan:
                 file=path,
                 mend="make the plan anew with `mixdpo plan`",
             )
-        codes = {name: code for code, name in enumerate(BUCKETS)}
         curve = description.get("curve")
         return cls(
             margin=table["margin"].to_numpy(zero_copy_only=False).astype(np.float64),
             quantile=table["quantile"].to_numpy(zero_copy_only=False).astype(np.float64),
-            bucket=np.array([codes.get(name, -1) for name in table["bucket"].to_pylist()], dtype=np.int8),
-            route=np.array([ROUTES.index(name) for name in table["route"].to_pylist()], dtype=np.int8),
+            bucket=pc.index_in(table["bucket"], pa.array(BUCKETS)).fill_null(-1).to_numpy().astype(np.int8),
+            route=pc.index_in(table["route"], pa.array(ROUTES)).to_numpy().astype(np.int8),
             position=table["position"].to_numpy(),
             settings=PlanSettings(**description["settings"]),
             fingerprint=description["fingerprint"],

@@ -12,6 +12,7 @@ from datasets import Dataset
 
 from mixdpo.auditing.findings import ROW_FINDINGS
 from mixdpo.auditing.report import read_report
+from mixdpo.auditing.texts import stored_column
 from mixdpo.data import data_fingerprint
 from mixdpo.data.pairs import flipped, pair_id
 from mixdpo.data.sources import quiet_datasets
@@ -63,7 +64,7 @@ def clean(dataset: Dataset, report: str | Path, apply: Sequence[str]) -> tuple[D
     log = pl.DataFrame(
         {
             "row": np.arange(n),
-            "pair_id": dataset["pair_id"][:],
+            "pair_id": stored_column(dataset, "pair_id"),
             "action": np.where(is_dropped, "dropped", np.where(is_flipped, "flipped", "kept")),
             "finding": pl.Series(why, dtype=pl.String),
             "new_row": pl.Series(new_row).set(pl.Series(is_dropped), None),

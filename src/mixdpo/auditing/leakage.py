@@ -11,7 +11,7 @@ import polars as pl
 from datasets import Dataset
 
 from mixdpo.auditing.shingles import Shingles, shingles
-from mixdpo.auditing.texts import message_texts, text_batches
+from mixdpo.auditing.texts import message_texts, stored_column, text_batches
 from mixdpo.data.sources import open_source
 from mixdpo.errors import InputError
 
@@ -34,7 +34,7 @@ def read_prompts(path: str) -> list[str]:
             file=path,
             mend=f"name it one of {', '.join(PROMPT_COLUMNS)}",
         )
-    values = pl.Series(column, pl.DataFrame(source.dataset.select_columns([column]).with_format("arrow")[:])[column])
+    values = stored_column(source.dataset, column)
     if values.dtype == pl.List(pl.String):
         return values.list.join("\n\n", ignore_nulls=True).to_list()
     if values.dtype != pl.String and not isinstance(values.dtype, pl.List):

@@ -8,6 +8,7 @@ from pathlib import Path
 import polars as pl
 from datasets import Dataset
 
+from mixdpo.auditing.texts import stored_column
 from mixdpo.data import DataSettings, LoadReport, load_pairs_with_report
 from mixdpo.errors import InputError
 
@@ -36,7 +37,7 @@ def with_scores(dataset: Dataset, path: str | Path) -> Dataset:
         raise InputError(
             f"scores need the columns pair_id and margin/NAME (there are {', '.join(table.columns)})", file=path
         )
-    ids = pl.DataFrame({"pair_id": dataset["pair_id"][:]})
+    ids = pl.DataFrame(stored_column(dataset, "pair_id"))
     known = table.select("pair_id", pl.col(metrics).cast(pl.Float64)).unique(
         "pair_id", keep="first", maintain_order=True
     )

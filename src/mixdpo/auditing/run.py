@@ -25,7 +25,7 @@ from mixdpo.auditing.report import AuditReport
 from mixdpo.auditing.settings import AuditSettings
 from mixdpo.auditing.style import style_figures
 from mixdpo.auditing.surface import surface_features
-from mixdpo.auditing.texts import SIDES
+from mixdpo.auditing.texts import SIDES, stored_column
 from mixdpo.auditing.tokens import token_figures
 from mixdpo.data import LoadReport, data_fingerprint, float_column
 from mixdpo.difficulty.rating import RatingSettings, rating
@@ -58,15 +58,10 @@ def audit(
     settings = settings or AuditSettings()
     fingerprint = data_fingerprint(dataset)
     evaluations = {path: read_prompts(path) for path in against}
-    if {"score_chosen", "score_rejected"} <= set(dataset.column_names) or "margin" in dataset.column_names:
-        dataset = dataset.add_column("margin/rating", rating(dataset, RatingSettings()).tolist())
-    margins = {
-        c.removeprefix("margin/"): float_column(dataset, c) for c in dataset.column_names if c.startswith("margin/")
-    }
-    scores = _scores(dataset)
+    scores, margins = _scores(dataset), _margins(dataset)
     metric = _metric(margins, settings.metric)
     margin = margins[metric] if metric is not None else None
-    sources = pl.Series("source", dataset["source"][:]) if "source" in dataset.column_names else None
+    sources = stored_column(dataset, "source") if "source" in dataset.column_names else None
 
     def rng(section: int) -> np.random.Generator:
         # A generator of its own for each section, so that leaving one out changes no other.
@@ -127,7 +122,7 @@ def audit(
         figures=figures,
         findings=find(figures, flags, settings.max_length, name),
         flags=flags,
-        pair_ids=pl.Series("pair_id", dataset["pair_id"][:]),
+        pair_ids=stored_column(dataset, "pair_id"),
         examples=show(dataset, shown, numbers, notes),
         settings=asdict(settings),
     )
@@ -137,6 +132,16 @@ def _scores(dataset: Dataset) -> tuple[np.ndarray, np.ndarray] | None:
     if not {"score_chosen", "score_rejected"} <= set(dataset.column_names):
         return None
     return float_column(dataset, "score_chosen"), float_column(dataset, "score_rejected")
+
+
+def _margins(dataset: Dataset) -> dict[str, np.ndarray]:
+    """Return the margins by metric, with `rating` from the scores where the data has no such column."""
+    columns = [name for name in dataset.column_names if name.startswith("margin/")]
+    margins = {name.removeprefix("margin/"): float_column(dataset, name) for name in columns}
+    rated = {"score_chosen", "score_rejected"} <= set(dataset.column_names) or "margin" in dataset.column_names
+    if rated and "rating" not in margins:
+        margins["rating"] = rating(dataset, RatingSettings())
+    return margins
 
 
 def _metric(margins: Mapping[str, np.ndarray], wanted: str | None) -> str | None:

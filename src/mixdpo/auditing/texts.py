@@ -16,7 +16,7 @@ from rich.text import Text
 
 from mixdpo.data.messages import is_blank
 
-BATCH: Final = 20_000
+BATCH: Final = 5_000
 """Pairs whose texts are in memory together."""
 
 SIDES: Final = ("prompt", "chosen", "rejected")
@@ -47,6 +47,11 @@ def text_batches(
             )
             start += len(table)
             bar.advance(task, len(table))
+
+
+def stored_column(dataset: Dataset, name: str) -> pl.Series:
+    """Return a column as it is stored."""
+    return pl.Series(name, dataset.select_columns([name]).with_format("arrow")[:][name])
 
 
 def message_texts(side: pl.Series) -> pl.Series:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from datasets import Dataset, Features, Value, concatenate_datasets
 
 from mixdpo.data.columns import PairColumns, find_columns
+from mixdpo.data.hashing import column_digest
 from mixdpo.data.load_report import SHOWN_ROWS, LoadReport, SourceReport
 from mixdpo.data.pairs import PairReader, RowFault, Tally, is_conversational, pair_features
+from mixdpo.data.plain import is_plain, read_table
 from mixdpo.data.prompts import REASONS
 from mixdpo.data.settings import DataSettings, SourceSettings
 from mixdpo.data.sources import RawSource, open_source, quiet_datasets
@@ -21,6 +24,10 @@ from mixdpo.errors import InputError
 from mixdpo.io import data_cache, digest
 
 logger = logging.getLogger(__name__)
+
+_TABLE: Final = 5_000
+"""Pairs of plain text that are read together."""
+_IDS_AT_ONCE: Final = 1 << 20
 
 
 def load_pairs(source: str | SourceSettings | Mapping[str, Any] | list[Any], **settings: Any) -> Dataset:
@@ -85,7 +92,8 @@ def data_fingerprint(dataset: Dataset) -> str:
     """
     if "pair_id" not in dataset.column_names:
         raise InputError("the data set has no column pair_id", mend="load it with mixdpo.load_pairs")
-    return digest(dataset["pair_id"][:])
+    ids = dataset.select_columns(["pair_id"]).with_format("arrow")
+    return column_digest(chunk for batch in ids.iter(batch_size=_IDS_AT_ONCE) for chunk in batch["pair_id"].chunks)
 
 
 def float_column(dataset: Dataset, name: str) -> np.ndarray:
@@ -132,19 +140,23 @@ def _read(source: _Source, features: Features, settings: DataSettings) -> tuple[
         contradictions=settings.contradictions,
     )
     fingerprint = digest([source.raw.key, repr(replace(reader, tally=Tally()))])
+    raw, read, size = source.raw.dataset, reader.read_batch, 1000
+    if is_plain(raw.features, source.columns):
+        raw, read, size = raw.with_format("arrow"), partial(read_table, reader=reader), _TABLE
     try:
         with quiet_datasets():
-            pairs = source.raw.dataset.map(
-                reader.read_batch,
+            pairs = raw.map(
+                read,
                 with_indices=True,
                 batched=True,
-                remove_columns=source.raw.dataset.column_names,
+                batch_size=size,
+                remove_columns=raw.column_names,
                 features=features,
                 # Always read anew (the reader counts while it reads), into a file that is replaced as a whole.
                 load_from_cache_file=False,
                 cache_file_name=str(data_cache() / f"pairs-{fingerprint}.arrow"),
                 new_fingerprint=fingerprint,
-            )
+            ).with_format(None)
     except RowFault as fault:
         file, row = source.raw.locate([fault.row])[0]
         raise InputError(fault.problem, file=file, row=row, column=fault.column, mend=fault.mend) from fault

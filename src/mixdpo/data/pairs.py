@@ -34,6 +34,9 @@ Contradictions = Literal["keep", "flip", "drop"]
 INVALID_SCORES: Final[tuple[str, ...]] = get_args(InvalidScores)
 CONTRADICTIONS: Final[tuple[str, ...]] = get_args(Contradictions)
 
+PAIR_ID_SIZE: Final = 10
+"""Bytes of an id; it is written in twice as many hexadecimal digits."""
+
 _SIDES: Final = ("prompt", "chosen", "rejected")
 _RATINGS: Final = ("ratings_chosen", "ratings_rejected")
 
@@ -113,22 +116,25 @@ class PairReader:
         """
         result: dict[str, list[Any]] = {name: [] for name in self.features}
         for at, row in enumerate(rows):
-            try:
-                pair = self.read_row({name: values[at] for name, values in batch.items()}, row)
-            except DropPair as reason:
-                self.tally.dropped.setdefault(str(reason), []).append(row)
-                continue
-            for name, values in result.items():
-                values.append(pair.get(name))
+            pair = self.read({name: values[at] for name, values in batch.items()}, row)
+            if pair is not None:
+                for name, values in result.items():
+                    values.append(pair.get(name))
         return result
 
-    def read_row(self, values: Mapping[str, Any], row: int) -> dict[str, Any]:
-        """Return the pair in a row; `row` is for messages.
+    def read(self, values: Mapping[str, Any], row: int) -> dict[str, Any] | None:
+        """Return the pair in a row, None if it is unusable; both are counted. `row` is for messages.
 
         Raises:
-            DropPair: the pair is unusable.
             RowFault: as `read_batch`.
         """
+        try:
+            return self._pair(values, row)
+        except DropPair as reason:
+            self.tally.dropped.setdefault(str(reason), []).append(row)
+            return None
+
+    def _pair(self, values: Mapping[str, Any], row: int) -> dict[str, Any]:
         prompt, chosen, rejected = (self._side(values, name, row) for name in _SIDES)
         if self.conversational:
             prompt, chosen, rejected = split_messages(prompt, chosen or "", rejected or "")
@@ -262,4 +268,4 @@ def pair_id(prompt: Any, chosen: Any, rejected: Any, tools: str | None) -> str:
     """Return the id of a pair: 20 hexadecimal digits of its content, not of its scores or its way of storage."""
     # Stored tools keep the order of their keys, which a chat template may print.
     tools_key = canonical(json.loads(tools)) if tools is not None else ""
-    return digest([canonical(prompt), canonical(chosen), canonical(rejected), tools_key], size=10)
+    return digest([canonical(prompt), canonical(chosen), canonical(rejected), tools_key], size=PAIR_ID_SIZE)

@@ -1,0 +1,97 @@
+"""Reading pairs of plain text column by column; rows with anything odd about them go to the reader of rows."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+from datasets import Features, Value
+
+from mixdpo.data.columns import PairColumns
+from mixdpo.data.hashing import row_digests
+from mixdpo.data.pairs import PAIR_ID_SIZE, PairReader
+
+_SIDES: Final = ("prompt", "chosen", "rejected")
+_SCORES: Final = ("score_chosen", "score_rejected", "margin")
+_NUMBER: Final = r"u?int\d+|float(32|64)"
+_SAYS_SOMETHING: Final = r"[^\s\x1c-\x1f]"
+"""What `str.strip` leaves: Python takes four separators for white space that Unicode does not."""
+
+
+def is_plain(source: Features, columns: PairColumns) -> bool:
+    """Whether the pairs of a source are texts with prompts of their own, and numbers."""
+    sides = (columns.prompt, columns.chosen, columns.rejected)
+    texts = all(name is not None and _is(source[name], "(large_)?string") for name in sides)
+    # In CSV every cell is text.
+    scores = all(name in source and _is(source[name], _NUMBER + "|string") for name in columns.scores)
+    margins = all(_is(source[name], _NUMBER) for name in columns.margins)
+    others = (columns.tools, columns.ratings_chosen, columns.ratings_rejected)
+    return texts and scores and margins and not any(others)
+
+
+def _is(feature: Any, kinds: str) -> bool:
+    return isinstance(feature, Value) and re.fullmatch(kinds, feature.dtype) is not None
+
+
+def read_table(table: pa.Table, rows: Sequence[int], *, reader: PairReader) -> pa.Table:
+    """Return the usable pairs of a table, as `reader.read_batch` does; `is_plain` must hold of its columns.
+
+    Raises:
+        RowFault: as `reader.read_batch`.
+    """
+    numbers = _numbers(reader)
+    gap = _gap(numbers)
+    sides = {side: str(getattr(reader.columns, side)) for side in _SIDES}
+    plain = [pl.col(name).str.contains(_SAYS_SOMETHING) for name in sides.values()]
+    plain.append(pl.col(sides["chosen"]) != pl.col(sides["rejected"]))
+    plain += [number.is_finite() for name, number in numbers.items() if name in _SCORES]
+    if reader.contradictions != "keep":
+        plain.append(gap >= 0)
+    found = pl.DataFrame(table).select(plain=pl.all_horizontal(plain).fill_null(False), gap=gap, **numbers)
+    is_plain_row, found = found["plain"], found.filter("plain")
+    reader.tally.ties += int((found["gap"] == 0).sum())
+    reader.tally.contradicted += int((found["gap"] < 0).sum())
+
+    mask = is_plain_row.to_arrow()
+    texts = {side: table[name].combine_chunks().cast(pa.string()).filter(mask) for side, name in sides.items()}
+    no_tools = pa.array([""] * len(found), pa.string())
+    pairs = {"pair_id": row_digests([*texts.values(), no_tools], PAIR_ID_SIZE), **texts}
+    pairs |= {name: found[name].to_arrow() for name in numbers}
+    names = list(reader.features)
+    result = pa.table([pairs[name] for name in names], names=names).cast(reader.features.arrow_schema)
+    return _with_odd(result, is_plain_row.arg_true().to_numpy(), table, rows, reader)
+
+
+def _numbers(reader: PairReader) -> dict[str, pl.Expr]:
+    """Return scores (null for what is no number) and margins (NaN where missing), as the pairs have them."""
+    columns = {name: getattr(reader.columns, name) for name in _SCORES}
+    scores = {name: pl.col(column).cast(pl.Float64, strict=False) for name, column in columns.items() if column}
+    margins = {name: pl.col(name).cast(pl.Float64).fill_null(np.nan) for name in reader.columns.margins}
+    return {name: number for name, number in {**scores, **margins}.items() if name in reader.features}
+
+
+def _gap(numbers: Mapping[str, pl.Expr]) -> pl.Expr:
+    if "score_chosen" in numbers:
+        return numbers["score_chosen"] - numbers["score_rejected"]
+    return numbers.get("margin", pl.lit(1.0))
+
+
+def _with_odd(
+    result: pa.Table, plain: np.ndarray, table: pa.Table, rows: Sequence[int], reader: PairReader
+) -> pa.Table:
+    """Add to `result`, the pairs of the rows `plain`, what the reader makes of the other rows, in order."""
+    odd = np.setdiff1d(np.arange(len(table)), plain)
+    kept, pairs = [], []
+    for at, values in zip(odd.tolist(), table.take(odd).to_pylist(), strict=True):
+        pair = reader.read(values, rows[at])
+        if pair is not None:
+            kept.append(at)
+            pairs.append({name: pair.get(name) for name in reader.features})
+    if not pairs:
+        return result
+    both = pa.concat_tables([result, pa.Table.from_pylist(pairs, schema=result.schema)])
+    return both.take(np.argsort(np.concatenate([plain, kept]), kind="stable"))
