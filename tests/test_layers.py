@@ -20,7 +20,8 @@ LAYERS = [
     {"training"},
     {"scoring"},
     {"recipe", "runs", "help", "demo"},
-    {"cli", "cli_evaluation", "__main__", "__init__"},
+    {"study"},
+    {"cli", "cli_evaluation", "cli_study", "__main__", "__init__"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 # Inside a layer, these know nothing of each other or of what is named.

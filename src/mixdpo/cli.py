@@ -17,6 +17,7 @@ from rich.logging import RichHandler
 from rich.table import Table
 
 from mixdpo.cli_evaluation import evaluate
+from mixdpo.cli_study import study
 from mixdpo.errors import MixdpoError
 from mixdpo.settings import SECTIONS, merge, split_overrides
 
@@ -270,6 +271,7 @@ def demo(model: str | None, output: Path, short: bool) -> None:
 
 
 app.add_command(evaluate)
+app.add_command(study)
 
 
 def _print_curve(curve: TrustCurve) -> None:
