@@ -67,7 +67,7 @@ def study_file(tokenizer, tmp_path: Path) -> Path:
         "generation": {"max_new_tokens": 4},
     }
     path = tmp_path / "tiny.yaml"
-    path.write_text(yaml.safe_dump(content))
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
     return path
 
 
@@ -131,7 +131,7 @@ def test_the_verb_runs_each_cell_in_a_process_and_reports(study_file: Path, tmp_
     content["arms"]["broken"] = {"plan": {"name": "dpo"}, "train": {"loss_type": "kto"}}
     content["train"]["per_device_train_batch_size"] = 1
     content["seeds"] = [1]
-    study_file.write_text(yaml.safe_dump(content))
+    study_file.write_text(yaml.safe_dump(content, sort_keys=False))
     assert main(["study", str(study_file), "--output", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr().out
     assert "broken, trial, rate 0.001, beta 0.1: failed:" in printed
@@ -180,7 +180,7 @@ SIMULATED = {
 @pytest.fixture
 def simulated_study(tmp_path: Path) -> StudySettings:
     path = tmp_path / "simulated.yaml"
-    path.write_text(yaml.safe_dump(SIMULATED))
+    path.write_text(yaml.safe_dump(SIMULATED, sort_keys=False))
     return load_study(path)
 
 

@@ -14,6 +14,7 @@ from mixdpo.study.cells import final_cells, tuning_cells, variants
 from mixdpo.study.settings import load_study
 
 STUDIES = Path(__file__).parents[1] / "studies"
+OWN_FILES = STUDIES / "graded.yaml"
 
 CONTENT: dict[str, Any] = {
     "title": "A study",
@@ -48,7 +49,7 @@ def changed(path: str, value: Any) -> dict[str, Any]:
 def write(tmp_path: Path):
     def to_file(content: dict[str, Any]) -> Path:
         path = tmp_path / "own.yaml"
-        path.write_text(yaml.safe_dump(content))
+        path.write_text(yaml.safe_dump(content, sort_keys=False))
         return path
 
     return to_file
@@ -109,7 +110,7 @@ def test_keys_know_settings_and_not_names(write) -> None:
         ("arms/dpo/train", {"learning_rate": 1e-4}, ["arms.dpo.train.learning_rate", "unlike the others"]),
         ("arms/dpo/train", {"gradient_accumulation_steps": 8}, ["unlike the others", "section train"]),
         ("arms/dpo/train", {"loss_typ": "ipo"}, ["arms.dpo.train.loss_typ", "loss_type?"]),
-        ("arms/dpo/tuning", {"learning_rate": [1e-5], "beta": [1.0]}, ["1 trials, other arms 4"]),
+        ("arms/dpo/tuning", {"learning_rate": [1e-5], "beta": [1.0]}, ["1 trials, the other arms 4"]),
         ("arms/dpo/subset", {"part": "hard", "share": 1.5}, ["arms.dpo.subset.share"]),
         ("arms/dpo/score", ["nonsense"], ["metric nonsense"]),
         ("train/beta", 0.1, ["train.beta is the study's own", "tuning"]),
@@ -143,9 +144,26 @@ def test_dry_run_lists_runs_and_runs_nothing(write, tmp_path, capsys) -> None:
     assert "no such file" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("file", sorted(STUDIES.glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("file", sorted(set(STUDIES.glob("*.yaml")) - {OWN_FILES}), ids=lambda path: path.stem)
 def test_study_files_of_the_project_load(file: Path) -> None:
     study = load_study(file)
     assert study.title
     assert study.question
-    assert len({variant.name for variant in variants(study)}) >= 3
+    assert len(variants(study)) >= 3
+
+
+def test_study_file_of_graded_answers_loads_beside_its_data(alpaca_graded: Path, monkeypatch) -> None:
+    monkeypatch.chdir(alpaca_graded.parent)
+    study = load_study(OWN_FILES)
+    assert study.primary == "preference_accuracy"
+    assert [variant.matched for variant in variants(study)] == [None, "epochs", "updates", None, None]
+
+
+def test_studies_share_the_runs_they_have_in_common() -> None:
+    """The core studies have one bench, one grid and one budget, so DPO is tuned and run once for all of them."""
+    keys = []
+    for name in ("order", "hardest", "phase", "target", "losses", "metrics"):
+        study = load_study(STUDIES / f"{name}.yaml")
+        arm = next(variant for variant in variants(study) if variant.name == "DPO")
+        keys.append({cell.key for cell in tuning_cells(study, arm, "model")})
+    assert all(one == keys[0] for one in keys)

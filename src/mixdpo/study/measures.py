@@ -111,7 +111,7 @@ def _pair_rows(
     buckets = [BUCKETS[code] if code >= 0 else None for code in plan.bucket.tolist()]
     ids, groups = list(pairs["pair_id"]), held_out.pair_groups
     right = (np.sign(moved[:, 0] - moved[:, 1]) + 1) / 2
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, values in (("displacement_chosen", moved[:, 0]), ("displacement_rejected", moved[:, 1])):
         rows += _rows(name, ids, groups, values.tolist(), buckets)
     graded = np.flatnonzero(plan.margin != 0).tolist()

@@ -184,7 +184,7 @@ def _study(content: dict[str, Any], file: str) -> StudySettings:
     if not isinstance(level, float) or not 0 < level < 1:
         raise InputError(f"level is {level!r}; it must be between 0 and 1, such as 0.95")
     bench = make_bench(content["bench"], file)
-    sections = {
+    sections: dict[str, Any] = {
         key: build(cls, content[key] or {}, key, file)
         for key, cls in (("model", ModelSettings), ("generation", GenerationSettings), ("limits", LimitSettings))
         if key in content

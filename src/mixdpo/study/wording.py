@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from statistics import median
 
 from mixdpo.study.analysis import Analysis, ArmResult, Displacement
-from mixdpo.study.results import START
 from mixdpo.study.tables import MEASURES, interval, p_value
 
 
@@ -31,14 +30,14 @@ def _against_baseline(analysis: Analysis) -> list[str]:
             )
     unclear = [(arm, effect) for arm, effect in compared if effect.p_adjusted >= alpha]
     if unclear:
-        names = _listed([arm.name for arm, _ in unclear])
         seen = median(effect.detectable for _, effect in unclear)
-        none_clear = len(unclear) == len(compared) > 1
-        subject = "No arm differs clearly" if none_clear else f"Not clearly different: {names},"
-        widest = max((max(abs(effect.low), abs(effect.high)) for _, effect in unclear), default=0.0)
+        widest = max(max(abs(effect.low), abs(effect.high)) for _, effect in unclear)
+        rule = f"{analysis.baseline} after Holm's correction over {len(compared)} comparisons"
+        names = _listed([arm.name for arm, _ in unclear])
+        all_unclear = len(unclear) == len(compared) > 1
         found.append(
-            f"{subject} from {analysis.baseline} after Holm's correction over {len(compared)} comparisons. "
-            f"One alone would show an effect of {seen:.2f} with 80 % power (median); the intervals leave room for "
+            (f"No arm differs clearly from {rule}." if all_unclear else f"Not clearly different from {rule}: {names}.")
+            + f" One alone would show an effect of {seen:.2f} with 80 % power (median); the intervals leave room for "
             f"effects up to {widest:.2f}."
         )
     return found
@@ -52,15 +51,8 @@ def _against_start(analysis: Analysis) -> list[str]:
     if not trained:
         return []
     neither = [arm for arm, _ in trained if arm not in better and arm not in worse]
-    return [
-        sentence
-        for arms, sentence in (
-            (better, f"Better than the start: {_arms(better, len(trained))}."),
-            (worse, f"Worse than the start: {_arms(worse, len(trained))}."),
-            (neither, f"Not clearly different from the start: {_arms(neither, len(trained))}."),
-        )
-        if arms
-    ]
+    groups = (("Better than", better), ("Worse than", worse), ("Not clearly different from", neither))
+    return [f"{words} the start: {_arms(arms, len(trained))}." for words, arms in groups if arms]
 
 
 def _displacement(analysis: Analysis) -> list[str]:
@@ -87,13 +79,12 @@ def _failures(analysis: Analysis) -> list[str]:
 
 
 def _arms(arms: Sequence[ArmResult], count: int) -> str:
-    if len(arms) == count > 1:
-        return f"all {count} arms"
-    return _listed([arm.name for arm in arms if arm.name != START])
+    return f"all {count} arms" if len(arms) == count > 1 else _listed([arm.name for arm in arms])
 
 
 def _listed(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+    bold = [f"**{name}**" for name in names]  # names may hold commas
+    return bold[0] if len(bold) == 1 else f"{', '.join(bold[:-1])} and {bold[-1]}"
 
 
 def _equals(p: str) -> str:
