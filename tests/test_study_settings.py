@@ -126,6 +126,8 @@ def test_keys_know_settings_and_not_names(write) -> None:
         ("bench/rater", {"noise": -1.0}, ["noise is -1"]),
         ("limits", {"keep_model": True}, ["limits.keep_model", "keep_models?"]),
         ("level", 95, ["level is 95"]),
+        ("name", "a/b", ["name is 'a/b'"]),
+        ("arms/start", {}, ["cannot be named start"]),
     ],
 )
 def test_what_would_be_wrong_or_unfair_is_refused_in_one_line(path, value, words, write, refused) -> None:

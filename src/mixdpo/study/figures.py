@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -43,8 +42,8 @@ def study_figure(analysis: Analysis) -> Figure:
         gains.axvline(baseline, color=_GREY, linewidth=0.8)
     gains.set_xlabel(MEASURES.get(analysis.primary, analysis.primary))
     gains.set_title(
-        f"bars: {analysis.runs['study']['level']:.0%} interval of the difference from {analysis.baseline}; "
-        "ticks: seeds; blue: clear of zero after Holm",
+        f"bars: {100 * analysis.runs['study']['level']:.0f} % interval of the difference from {analysis.baseline}\n"
+        "ticks: seeds; blue: clear of zero after Holm's correction",
         fontsize="small", loc="left",
     )  # fmt: skip
     if moved:
@@ -73,7 +72,6 @@ def _draw_displacement(axis: Axes, analysis: Analysis, names: list[str]) -> None
     axis.set_xlabel("nats per held-out answer, against the start")
     axis.set_title("change of log-probability", fontsize="small", loc="left")
     axis.legend(fontsize="x-small", frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
-    axis.set_xlim(*np.array(axis.get_xlim()))
 
 
 def save_study_figure(analysis: Analysis, stem: Path) -> None:

@@ -25,7 +25,6 @@ class StudyProgress:
         self._study, self._planned, self._console = study, planned, console
         self._outcomes: dict[str, list[Outcome]] = defaultdict(list)
         self._running: dict[str, tuple[Cell, float]] = {}
-        self._live: Live | None = None
 
     @contextmanager
     def shown(self) -> Iterator[None]:

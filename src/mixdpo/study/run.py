@@ -233,7 +233,7 @@ def in_subprocess(folder: Path, seconds: float, slot: int, processes: int) -> No
         environment["CUDA_VISIBLE_DEVICES"] = visible[slot % len(visible)]
     elif gpus == 0 and processes > 1:
         environment["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // processes))
-    log = folder / "log.txt"
+    log, shown = folder / "log.txt", f"see {CELLS}/{folder.name}/log.txt"
     with log.open("wb") as stream:
         command = [sys.executable, "-m", "mixdpo.study.cell", str(folder)]
         # The child ends when this pipe closes, so it does not outlive a study that is killed.
@@ -243,7 +243,7 @@ def in_subprocess(folder: Path, seconds: float, slot: int, processes: int) -> No
         try:
             status = child.wait(timeout=seconds)
         except subprocess.TimeoutExpired:
-            raise RunError(f"stopped after {seconds / 60:.0f} minutes (limits.minutes_per_run); see {log}") from None
+            raise RunError(f"stopped after {seconds / 60:.0f} minutes (limits.minutes_per_run); {shown}") from None
         finally:
             if child.poll() is None:  # too slow, or the study itself is being stopped
                 child.terminate()
@@ -252,4 +252,4 @@ def in_subprocess(folder: Path, seconds: float, slot: int, processes: int) -> No
         lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
         said = lines[-1].removeprefix("mixdpo: ") if lines else f"no word, status {status}"
         killed = f"ended by signal {-status}, which for 9 mostly means too little memory; " if status < 0 else ""
-        raise RunError(f"{killed}{said} (see {log})")
+        raise RunError(f"{killed}{said} ({shown})")

@@ -172,6 +172,9 @@ def _study(content: dict[str, Any], file: str) -> StudySettings:
         raise InputError(f"train.{key} is the study's own", mend=_why_own(key))
     for name, arm in built.items():
         _check_arm(name, arm, tuning, file)
+    name_of_study = str(content.get("name", Path(file).stem))
+    if not name_of_study or name_of_study != Path(name_of_study).name:
+        raise InputError(f"name is {name_of_study!r}; it becomes the name of a folder")
     seeds = content["seeds"]
     if not isinstance(seeds, list) or not seeds or not all(type(seed) is int and seed >= 0 for seed in seeds):
         raise InputError(f"seeds must be a list of whole numbers, not {seeds!r}")
@@ -192,7 +195,7 @@ def _study(content: dict[str, Any], file: str) -> StudySettings:
     if "model" not in sections and not isinstance(bench, DemandBench):
         raise InputError("no model is given", mend="add a section model: with name_or_path")
     return StudySettings(
-        name=str(content.get("name", Path(file).stem)),
+        name=name_of_study,
         bench=bench,
         bench_settings=_init_values(content["bench"]["kind"], bench),
         arms=built,
@@ -225,6 +228,8 @@ def _why_own(key: str) -> str:
 
 
 def _check_arm(name: str, arm: ArmSettings, tuning: TuningSettings, file: str) -> None:
+    if name == "start":
+        raise InputError("an arm cannot be named start, as the untrained model is", mend="give it another name")
     check_values(PlanSection, arm.plan, f"arms.{name}.plan", file)
     check_values(MixDPOConfig, arm.train, f"arms.{name}.train", file)
     for key in arm.train:

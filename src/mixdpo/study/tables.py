@@ -185,9 +185,9 @@ def caption(analysis: Analysis, name: str) -> str:
     """Return what a table shows, in one sentence."""
     study: dict[str, Any] = analysis.runs["study"]
     seeds: Sequence[int] = study["seeds"]
-    level = f"{study['level']:.0%} intervals"
+    level = f"{100 * study['level']:.0f} % intervals"
     return {
-        "effects": f"{study['title'] or study['name']}: {len(seeds)} seeds, {level}, detectable with 80 % power.",
+        "effects": f"Arms by the primary measure: {len(seeds)} seeds, {level}; detectable with 80 % power.",
         "measures": "Means over seeds and test items.",
         "displacement": f"Change of the log-probability of held-out answers against the start, nats, with {level}.",
         "runs": "All runs: start, trials on the validation split, final runs on the test split.",
