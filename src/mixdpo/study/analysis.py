@@ -85,7 +85,7 @@ def analyse(results: Results) -> Analysis:
     against_start = compare_arms(trained, start, groups, level=level) if start is not None and trained else {}
     means = _means(results)
     arms = []
-    described = [{"name": START, "learning_rate": None, "beta": None, "note": "before training"}, *runs["arms"]]
+    described = [{"name": START, "learning_rate": None, "beta": None, "note": ""}, *runs["arms"]]
     for one in described:
         name = one["name"]
         finals = [run for run in runs["runs"] if run["arm"] == name and run["stage"] in ("final", "start")]

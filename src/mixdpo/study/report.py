@@ -51,9 +51,15 @@ def section(analysis: Analysis) -> str:
             "\n".join(f"- {sentence}" for sentence in verdict(analysis)),
             f"![Arms of the study {name}](images/study-{name}.png)",
             *(f"{caption(analysis, kind)}\n\n{markdown(table)}" for kind, table in tables),
+            *_notes(analysis),
             _setting(analysis),
         ]
     )
+
+
+def _notes(analysis: Analysis) -> list[str]:
+    notes = [f"{arm.name}: {arm.note}." for arm in analysis.arms if arm.note]
+    return [" ".join(notes)] if notes else []
 
 
 def _setting(analysis: Analysis) -> str:
