@@ -75,18 +75,17 @@ class DemandBench:
         _write(rate(rows, self.rater, rng) if self.rater is not None else rows, path)
 
     def held_out(self, split: Split, folder: Path) -> HeldOut:
-        """Return the split's prompts, and pairs with their true grades: for the test, those of the kept tasks."""
+        """Return the split's prompts and, for the test, the pairs of the kept tasks with their true grades."""
         demands = self._demands(split)
-        rows = self._pools[1] if split == "test" else _rows("validation")
-        path = folder / f"{split}-pairs.parquet"
-        _write(rows, path)
+        prompts = [[{"role": "user", "content": prompt_text(task, asked)}] for task, asked in demands]
+        groups = [task for task, _ in demands]
+        if split == "validation":  # arms are tuned by their answers alone
+            return HeldOut(prompts=prompts, prompt_groups=groups, pairs=None, pair_groups=[])
+        path = folder / "test-pairs.parquet"
+        _write(self._pools[1], path)
         pairs = load_pairs(str(path))
-        return HeldOut(
-            prompts=[[{"role": "user", "content": prompt_text(task, asked)}] for task, asked in demands],
-            prompt_groups=[task for task, _ in demands],
-            pairs=pairs,
-            pair_groups=[row["prompt"][-1]["content"] for row in pairs],
-        )
+        of_pair = [row["prompt"][-1]["content"] for row in pairs]
+        return HeldOut(prompts=prompts, prompt_groups=groups, pairs=pairs, pair_groups=of_pair)
 
     def judge(self, split: Split, answers: Sequence[Answer]) -> dict[str, list[float]]:
         """Count the demands that each answer meets."""
