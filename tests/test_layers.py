@@ -21,7 +21,8 @@ LAYERS = [
     {"scoring"},
     {"held_out", "comparing"},
     {"recipe", "runs", "help", "demo"},
-    {"cli", "cli_comparison", "cli_evaluation", "cli_held_out", "cli_shared", "__main__", "__init__"},
+    {"study"},
+    {"cli", "cli_comparison", "cli_evaluation", "cli_held_out", "cli_shared", "cli_study", "__main__", "__init__"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 # Inside a layer, these know nothing of each other or of what is named.

@@ -20,6 +20,7 @@ from mixdpo.cli_comparison import compare
 from mixdpo.cli_evaluation import evaluate
 from mixdpo.cli_held_out import COMMANDS as HELD_OUT_COMMANDS
 from mixdpo.cli_shared import quiet_libraries
+from mixdpo.cli_study import study
 from mixdpo.errors import MixdpoError
 from mixdpo.settings import SECTIONS, merge, split_overrides
 
@@ -276,6 +277,7 @@ app.add_command(compare)
 app.add_command(evaluate)
 for _command in HELD_OUT_COMMANDS:
     evaluate.add_command(_command)
+app.add_command(study)
 
 
 def _print_curve(curve: TrustCurve) -> None:

@@ -98,7 +98,7 @@ def load_recipe(file: str | Path | None, overrides: Mapping[str, Any]) -> Recipe
 
     plan_values = present.get("plan", {})
     plan_values = {"name": plan_values} if isinstance(plan_values, str) else plan_values
-    plan, plan_path = _plan_settings(plan_values, name)
+    plan, plan_path = plan_settings(plan_values, name)
     return Recipe(
         model=section(ModelSettings, "model"),
         data=section(DataSettings, "data"),
@@ -113,7 +113,8 @@ def load_recipe(file: str | Path | None, overrides: Mapping[str, Any]) -> Recipe
     )
 
 
-def _plan_settings(values: Mapping[str, Any], file: str | None) -> tuple[PlanSettings, str | None]:
+def plan_settings(values: Mapping[str, Any], file: str | None) -> tuple[PlanSettings, str | None]:
+    """Return what a section plan says: settings, and the path of a saved plan if it names one."""
     changes = check_values(PlanSection, values, "plan", file)
     path = changes.pop("path", None)
     if path is not None:

@@ -1,0 +1,57 @@
+"""The verb `study`. It only parses and calls."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+
+@click.command("study")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--output", "-o", type=click.Path(path_type=Path), default=Path("studies/out"), show_default=True,
+    help="Folder of runs and results; studies that share it share their runs.",
+)  # fmt: skip
+@click.option("--dry-run", is_flag=True, help="List the runs and the time they are expected to take; run nothing.")
+def study(file: Path, output: Path, dry_run: bool) -> None:
+    """Compare plans, losses and settings fairly: tune every arm alike, run every seed, report with intervals.
+
+    FILE is a study file (YAML). A study that was stopped goes on where it was when it is started again.
+    """
+    import datasets
+    import transformers
+
+    from mixdpo.study.estimate import plan_of_runs
+    from mixdpo.study.progress import StudyProgress, dry_run_table
+    from mixdpo.study.results import gather, save_results
+    from mixdpo.study.run import run_study
+    from mixdpo.study.settings import load_study
+    from mixdpo.study.write import write_report
+
+    datasets.disable_progress_bars()
+    transformers.utils.logging.set_verbosity_error()
+    settings = load_study(file)
+    planned = plan_of_runs(settings, output)
+    console = Console()
+    if dry_run:
+        console.print(dry_run_table(planned, settings.name))
+        seconds = [one.seconds for one in planned]
+        known = [value for value in seconds if value is not None]
+        expected = "unknown until a run was measured (or limits.seconds_per_pair says it)"
+        if len(known) == len(seconds):
+            expected = f"{sum(known) / 3600:.1f} hours, one run after another"
+        click.echo(f"{sum(one.tuning + one.finals for one in planned)} runs; expected time: {expected}")
+        return
+    progress = StudyProgress(settings, planned, console)
+    with progress.shown():
+        runs = run_study(settings, output, notify=progress.finished, started=progress.started)
+    folder = output / settings.name
+    results = gather(settings, runs, output)
+    save_results(results, folder)
+    write_report(results, folder)
+    failed = sum(outcome.record is None for outcome in runs.finals)
+    if failed:
+        click.echo(f"{failed} final runs failed; start the study again to repeat them")
+    click.echo(f"study: {folder} (results.parquet, runs.json, tables.md, tables.tex, study.png)")

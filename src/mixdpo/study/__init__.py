@@ -1,0 +1,1 @@
+"""Studies: arms compared fairly on the same pairs, prompts and seeds, from a settings file to intervals."""

@@ -1,0 +1,131 @@
+"""What a model is measured by: grades, ends and lengths of its answers, and its likelihood of held-out pairs."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from mixdpo.difficulty.forward import ForwardSettings, all_tokens, pair_logprobs
+from mixdpo.engine import hardware_has_bf16
+from mixdpo.errors import RunError
+from mixdpo.evaluation.generate import Answer, GenerationSettings, generate_answers
+from mixdpo.io import digest
+from mixdpo.model import ModelSettings, load_policy, load_tokenizer
+from mixdpo.plan import BUCKETS, make_plan
+from mixdpo.scoring import score
+from mixdpo.study.bench import Bench, HeldOut, Split
+
+VALUES_SCHEMA = pa.schema(
+    [
+        ("item", pa.string()),
+        ("group", pa.string()),
+        ("measure", pa.string()),
+        ("bucket", pa.string()),
+        ("value", pa.float64()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Values of every item, in the form of `VALUES_SCHEMA`, and the answers behind them."""
+
+    values: pa.Table
+    answers: list[Answer]
+
+
+def measure(
+    model: ModelSettings,
+    start: ModelSettings,
+    bench: Bench,
+    split: Split,
+    held_out: HeldOut,
+    generation: GenerationSettings,
+    limits: dict[str, Any],
+) -> Measured:
+    """Measure a model on a split.
+
+    Args:
+        model: the model, from its folder.
+        start: the model training started from, which log-probabilities are compared with.
+        bench: grades the answers.
+        split: its name.
+        held_out: its prompts and pairs.
+        generation: how answers are drawn.
+        limits: `max_length` and `max_prompt_length` of training, for the pairs.
+
+    Raises:
+        RunError: the model gives log-probabilities that are not finite.
+    """
+    rows: list[dict[str, Any]] = []
+    answers: list[Answer] = []
+    if held_out.prompts:
+        answers = _answers(model, held_out, generation)
+        columns = {
+            **bench.judge(split, answers),
+            "finished": [float(answer.finished) for answer in answers],
+            "tokens": [float(answer.tokens) for answer in answers],
+        }
+        items = [digest([repr(prompt)], size=6) for prompt in held_out.prompts]
+        for name, values in columns.items():
+            rows += _rows(name, items, held_out.prompt_groups, values, None)
+    if held_out.pairs is not None:
+        rows += _pair_rows(model, start, held_out, limits)
+    return Measured(pa.Table.from_pylist(rows, schema=VALUES_SCHEMA), answers)
+
+
+def _answers(model: ModelSettings, held_out: HeldOut, generation: GenerationSettings) -> list[Answer]:
+    settings = replace(model, dtype="bfloat16" if hardware_has_bf16() else "float32")
+    policy: Any = load_policy(settings)
+    policy.to(torch.accelerator.current_accelerator(check_available=True) or "cpu")
+    answers = generate_answers(policy, load_tokenizer(settings), held_out.prompts, settings=generation)
+    del policy
+    gc.collect()  # the next thing to load is a model of the same size
+    return answers
+
+
+def _pair_rows(
+    model: ModelSettings, start: ModelSettings, held_out: HeldOut, limits: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """Return accuracy and displacement of the pairs, in nats per answer.
+
+    A pair counts as right when training raised the chosen answer's log-probability by more than the rejected one's
+    (the implicit reward of DPO), as half right when by as much. Ties have no right answer and are left out of that.
+    """
+    assert held_out.pairs is not None
+    pairs = score(held_out.pairs, "rating")
+    settings = ForwardSettings(**limits)
+    tokens = all_tokens(pairs, start, settings.token_settings(), "held-out pairs")
+    before = pair_logprobs(tokens, start, settings, "held-out pairs (start)")
+    after = before if model == start else pair_logprobs(tokens, model, settings, "held-out pairs")
+    if not np.isfinite(after).all():
+        raise RunError("the trained model gives log-probabilities that are not finite: training diverged")
+    moved = after - before
+    plan = make_plan(pairs, "dpo", order="as_is")
+    buckets = [BUCKETS[code] if code >= 0 else None for code in plan.bucket.tolist()]
+    ids, groups = list(pairs["pair_id"]), held_out.pair_groups
+    right = (np.sign(moved[:, 0] - moved[:, 1]) + 1) / 2
+    rows: list[dict[str, Any]] = []
+    for name, values in (("displacement_chosen", moved[:, 0]), ("displacement_rejected", moved[:, 1])):
+        rows += _rows(name, ids, groups, values.tolist(), buckets)
+    graded = np.flatnonzero(plan.margin != 0).tolist()
+    columns = ([each[i] for i in graded] for each in (ids, groups, right.tolist(), buckets))
+    rows += _rows("preference_accuracy", *columns)
+    return rows
+
+
+def _rows(
+    name: str,
+    items: Sequence[str],
+    groups: Sequence[str],
+    values: Sequence[float],
+    buckets: Sequence[str | None] | None,
+) -> Iterator[dict[str, Any]]:
+    for item, group, value, bucket in zip(items, groups, values, buckets or [None] * len(items), strict=True):
+        yield {"item": item, "group": digest([group], size=6), "measure": name, "bucket": bucket, "value": value}

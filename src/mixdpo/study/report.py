@@ -1,0 +1,114 @@
+"""The page of all studies, generated from their committed results.
+
+    python -m mixdpo.study.report studies/results docs/study.md
+
+The figures go to the folder `images` beside the page. Nothing on the page is written by hand except `page.md`, which
+says what a study is.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from mixdpo.errors import InputError
+from mixdpo.io import atomic_path
+from mixdpo.study.analysis import Analysis, analyse
+from mixdpo.study.figures import save_study_figure
+from mixdpo.study.results import RESULTS_FILE, load_results
+from mixdpo.study.tables import caption, displacement_table, effects_table, markdown, measures_table
+from mixdpo.study.wording import verdict
+
+
+def page(folder: Path) -> str:
+    """Return the page as Markdown."""
+    parts = [(files("mixdpo.study") / "page.md").read_text(encoding="utf-8").rstrip("\n")]
+    parts += [section(analysis) for analysis in analyses(folder)]
+    return "\n\n".join(parts) + "\n"
+
+
+def analyses(folder: Path) -> list[Analysis]:
+    """Return the studies whose results are in subfolders, in the order of their questions."""
+    if not folder.is_dir():
+        raise InputError("no such folder", file=folder, mend="name the folder of all studies' results")
+    found = [analyse(load_results(path.parent)) for path in folder.glob(f"*/{RESULTS_FILE}")]
+    return sorted(found, key=lambda one: (one.runs["study"]["question"], one.runs["study"]["name"]))
+
+
+def section(analysis: Analysis) -> str:
+    """Return one study's part of the page."""
+    study, name = analysis.runs["study"], analysis.runs["study"]["name"]
+    tables = [("effects", effects_table(analysis)), ("measures", measures_table(analysis))]
+    if analysis.displacement:
+        tables.append(("displacement", displacement_table(analysis)))
+    return "\n\n".join(
+        [
+            f"## {study['title'] or name}",
+            study["question"],
+            "\n".join(f"- {sentence}" for sentence in verdict(analysis)),
+            f"![Arms of the study {name}](images/study-{name}.png)",
+            *(f"{caption(analysis, kind)}\n\n{markdown(table)}" for kind, table in tables),
+            *_notes(analysis),
+            _setting(analysis),
+        ]
+    )
+
+
+def _notes(analysis: Analysis) -> list[str]:
+    notes = [f"{arm.name}: {arm.note}." for arm in analysis.arms if arm.note]
+    return [" ".join(notes)] if notes else []
+
+
+def _setting(analysis: Analysis) -> str:
+    """Say how the study was run, from its records."""
+    study, runs = analysis.runs["study"], analysis.runs["runs"]
+    bench = study["bench"]
+    described = ", ".join(f"{key} {_plain(value)}" for key, value in bench.items() if key not in ("kind", "columns"))
+    tuning = study["tuning"]
+    trials = f"{len(tuning['learning_rate']) * len(tuning['beta'])} trials per arm"
+    seconds = sum(run.get("training_seconds", 0) + run.get("measuring_seconds", 0) for run in _distinct(runs))
+    versions = analysis.runs["versions"]
+    libraries = ", ".join(f"{name} {' and '.join(versions[name])}" for name in ("torch", "transformers"))
+    again = f"Again: `mixdpo study studies/{study['name']}.yaml`."
+    return (
+        f"Bench `{bench['kind']}`: {described}. Tuning on the validation split: {trials} (rates "
+        f"{_plain(tuning['learning_rate'])}, betas {_plain(tuning['beta'])}). {len(_distinct(runs))} runs, "
+        f"{seconds / 3600:.1f} hours on {' and '.join(analysis.runs['devices'])}; {libraries}. "
+        f"All runs: [tables.md](../studies/results/{study['name']}/tables.md). {again}"
+    )
+
+
+def _distinct(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return list({run["key"]: run for run in runs}.values())
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(f"{one:g}" if isinstance(one, float) else str(one) for one in value)
+    return json.dumps(value) if not isinstance(value, str) else value
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Write the page and its figures."""
+    words = sys.argv[1:] if arguments is None else arguments
+    if len(words) != 2:
+        print("usage: python -m mixdpo.study.report RESULTS_FOLDER PAGE", file=sys.stderr)
+        return 2
+    folder, target = Path(words[0]), Path(words[1])
+    try:
+        text = page(folder)
+        for analysis in analyses(folder):
+            save_study_figure(analysis, target.parent / "images" / f"study-{analysis.runs['study']['name']}")
+    except InputError as error:
+        print(f"mixdpo: {error}", file=sys.stderr)
+        return error.exit_status
+    with atomic_path(target) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

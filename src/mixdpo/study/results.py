@@ -1,0 +1,171 @@
+"""The results of a study on disk: values of every test item, all runs, and what they were run with."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from mixdpo.errors import InputError
+from mixdpo.io import atomic_path, write_json
+from mixdpo.study.cell import VALUES_FILE
+from mixdpo.study.run import CELLS, Outcome, StudyRuns
+from mixdpo.study.settings import StudySettings
+
+RESULTS_FILE: Final = "results.parquet"
+RUNS_FILE: Final = "runs.json"
+START: Final = "start"
+FORMAT_VERSION: Final = 1
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a study found.
+
+    Attributes:
+        values: one row per arm, seed, item and measure, with the item's group and bucket; the start has seed 0.
+        runs: study, choices and every run, as `runs.json` holds them.
+    """
+
+    values: pa.Table
+    runs: dict[str, Any]
+
+    def measures(self) -> list[str]:
+        """Return the measures there are, the primary one first."""
+        primary: str = self.runs["study"]["primary"]
+        return [primary, *sorted(set(self.values["measure"].to_pylist()) - {primary})]
+
+    def items(self, measure: str, bucket: str | None = None) -> tuple[dict[str, dict[int, np.ndarray]], np.ndarray]:
+        """Return the values of a measure by arm and seed, shape (items,) each, and the items' groups.
+
+        Items are in the order of the start's; only those of `bucket` if it is given.
+
+        Raises:
+            InputError: a run lacks an item that the start has.
+        """
+        chosen = pc.equal(self.values["measure"], measure)
+        if bucket is not None:
+            chosen = pc.and_(chosen, pc.fill_null(pc.equal(self.values["bucket"], bucket), False))
+        rows = self.values.filter(chosen)
+        columns = {
+            name: rows[name].to_numpy(zero_copy_only=False) for name in ("arm", "seed", "item", "group", "value")
+        }
+        order = columns["item"][columns["arm"] == START]
+        groups = columns["group"][columns["arm"] == START]
+        found: dict[str, dict[int, np.ndarray]] = {}
+        for arm, seed in sorted(set(zip(columns["arm"].tolist(), columns["seed"].tolist(), strict=True))):
+            here = (columns["arm"] == arm) & (columns["seed"] == seed)
+            if not np.array_equal(columns["item"][here], order):
+                raise InputError(
+                    f"arm {arm}, seed {seed} was not measured on the same items as the start", column=measure
+                )
+            found.setdefault(arm, {})[seed] = columns["value"][here]
+        return found, groups
+
+
+def gather(study: StudySettings, runs: StudyRuns, output: Path) -> Results:
+    """Put the values and records of a study's runs together."""
+    tables = []
+    for outcome in (runs.start, *runs.finals):
+        if outcome.record is None:
+            continue
+        table = pq.read_table(output / CELLS / outcome.cell.key / VALUES_FILE)
+        table = table.add_column(0, "arm", pa.array([outcome.cell.variant] * len(table), pa.string()))
+        tables.append(table.add_column(1, "seed", pa.array([outcome.cell.seed] * len(table), pa.int64())))
+    if not tables:
+        raise InputError(
+            "no run of the study was finished", file=output, mend="see failed.json in the folders of runs"
+        )
+    return Results(pa.concat_tables(tables), _records(study, runs))
+
+
+def save_results(results: Results, folder: Path) -> None:
+    """Write `results.parquet` and `runs.json`."""
+    with atomic_path(folder / RESULTS_FILE) as temporary:
+        encoded = [name for name in results.values.column_names if name != "value"]
+        pq.write_table(results.values, temporary, compression="zstd", compression_level=19, use_dictionary=encoded)
+    write_json(folder / RUNS_FILE, results.runs)
+
+
+def load_results(folder: Path) -> Results:
+    """Read what `save_results` wrote.
+
+    Raises:
+        InputError: a file is missing, broken or of another version.
+    """
+    try:
+        values = pq.read_table(folder / RESULTS_FILE)
+        runs = json.loads((folder / RUNS_FILE).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError("no results of a study", file=error.filename, mend="make them with `mixdpo study`") from None
+    except (OSError, pa.ArrowException, ValueError) as error:
+        raise InputError(f"results cannot be read ({error})", file=folder) from error
+    if runs.get("version") != FORMAT_VERSION:
+        raise InputError(
+            f"results of format {runs.get('version')}, this version reads {FORMAT_VERSION}", file=folder / RUNS_FILE,
+            mend="gather them anew with `mixdpo study`",
+        )  # fmt: skip
+    return Results(values, runs)
+
+
+def _records(study: StudySettings, runs: StudyRuns) -> dict[str, Any]:
+    trials = [trial for choice in runs.choices for trial in choice.trials]
+    records = [_run(outcome) for outcome in (runs.start, *trials, *runs.finals)]
+    machines = [outcome.record for outcome in (runs.start, *trials, *runs.finals) if outcome.record]
+    return {
+        "version": FORMAT_VERSION,
+        "study": {
+            "name": study.name,
+            "title": study.title,
+            "question": study.question,
+            "baseline": study.baseline,
+            "primary": study.primary,
+            "level": study.level,
+            "seeds": list(study.seeds),
+            "bench": dict(study.bench_settings),
+            "train": dict(study.train),
+            "generation": asdict(study.generation),
+            "tuning": asdict(study.tuning),
+            "arms": {name: asdict(arm) for name, arm in study.arms.items()},
+        },
+        "arms": [
+            {
+                "name": choice.variant.name,
+                "arm": choice.variant.arm,
+                "matched": choice.variant.matched,
+                "note": study.arms[choice.variant.arm].note,
+                "learning_rate": choice.learning_rate,
+                "beta": choice.beta,
+            }
+            for choice in runs.choices
+        ],
+        "runs": records,
+        "devices": sorted({record["device"] for record in machines}),
+        "versions": _distinct([record["versions"] for record in machines]),
+    }
+
+
+def _run(outcome: Outcome) -> dict[str, Any]:
+    cell, record = outcome.cell, outcome.record or {}
+    kept = ("pairs", "updates", "routes", "training_seconds", "measuring_seconds", "peak_bytes", "scores")
+    return {
+        "stage": cell.stage,
+        "arm": cell.variant,
+        "seed": cell.seed,
+        "learning_rate": cell.learning_rate,
+        "beta": cell.beta,
+        "key": cell.key,
+        "failure": outcome.failure,
+        **{name: record[name] for name in kept if name in record},
+    }
+
+
+def _distinct(versions: list[dict[str, str]]) -> dict[str, list[str]]:
+    names = sorted({name for one in versions for name in one})
+    return {name: sorted({one[name] for one in versions if name in one}) for name in names}

@@ -1,0 +1,255 @@
+"""Running a study: tune every arm on the validation split, then run every seed and read the test split once."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+import torch
+
+from mixdpo.demo.model import FOLDER_NAME, smollm2_folder
+from mixdpo.errors import MixdpoError, RunError
+from mixdpo.io import write_json
+from mixdpo.model import ModelSettings
+from mixdpo.study.cell import CELL_FILE, RESULT_FILE, RUN_FOLDER
+from mixdpo.study.cells import Cell, Variant, final_cells, start_cell, tuning_cells, variants
+from mixdpo.study.settings import StudySettings
+
+CELLS = "runs"
+FAILURE_FILE = "failed.json"
+
+Runner = Callable[[Path, float, int, int], None]
+"""Runs the cell of a folder within so many seconds, as number i of n at once; raises `MixdpoError` if it fails."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a cell: its record, or why there is none yet."""
+
+    cell: Cell
+    record: dict[str, Any] | None = None
+    failure: str | None = None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The settings an arm was tuned to, by its trials on the validation split; None where all trials failed."""
+
+    variant: Variant
+    trials: list[Outcome]
+    learning_rate: float | None
+    beta: float | None
+
+
+@dataclass(frozen=True)
+class StudyRuns:
+    """All runs of a study."""
+
+    choices: list[Choice]
+    start: Outcome
+    finals: list[Outcome]
+
+
+def model_name(study: StudySettings) -> str:
+    """Return what the keys of cells call the model: a name that does not depend on the machine, where there is one."""
+    return FOLDER_NAME if study.model is None else study.model.name_or_path
+
+
+def run_study(
+    study: StudySettings,
+    output: Path,
+    *,
+    runner: Runner | None = None,
+    notify: Callable[[Outcome], None] = lambda outcome: None,
+    started: Callable[[Cell], None] = lambda cell: None,
+) -> StudyRuns:
+    """Run what is not done yet of a study.
+
+    A cell whose folder in `output/runs` holds its record is never run again, whichever study of that folder asked for
+    it. A run that fails does not stop the others; it is tried again when the study is started again.
+
+    Args:
+        study: from `load_study`.
+        output: folder of the runs of this study, and of others that may share them.
+        runner: how a cell is run; default in a process of its own.
+        notify: called with every cell's outcome, also of those done before.
+        started: called when a cell starts.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    name = model_name(study)
+    job = _Job(
+        study=study,
+        model=study.model or ModelSettings(name_or_path=str(smollm2_folder())),
+        output=output,
+        runner=runner or in_subprocess,
+        notify=notify,
+        started=started,
+        processes=study.limits.processes or max(torch.cuda.device_count(), 1),
+    )
+    arms = variants(study)
+    trials = [tuning_cells(study, variant, name) for variant in arms]
+    tried = iter(_run_cells([cell for cells in trials for cell in cells], job))
+    choices = [
+        choose(study, variant, list(islice(tried, len(cells)))) for variant, cells in zip(arms, trials, strict=True)
+    ]
+    finals = [
+        cell
+        for choice in choices
+        if choice.learning_rate is not None and choice.beta is not None
+        for cell in final_cells(study, choice.variant, name, choice.learning_rate, choice.beta)
+    ]
+    start, *outcomes = _run_cells([start_cell(study, name), *finals], job)
+    return StudyRuns(choices, start, outcomes)
+
+
+def choose(study: StudySettings, variant: Variant, trials: Sequence[Outcome]) -> Choice:
+    """Take the trial of the highest primary measure; equals go to the smaller learning rate, then the smaller beta.
+
+    Raises:
+        RunError: the trials were not measured by the primary measure.
+    """
+    best: Outcome | None = None
+    for trial in trials:
+        if trial.record is not None and (best is None or _primary(study, trial) > _primary(study, best)):
+            best = trial
+    if best is None:
+        return Choice(variant, list(trials), None, None)
+    return Choice(variant, list(trials), best.cell.learning_rate, best.cell.beta)
+
+
+def _primary(study: StudySettings, outcome: Outcome) -> float:
+    assert outcome.record is not None
+    scores = outcome.record["scores"]
+    if study.primary not in scores:
+        raise RunError(f"nothing is measured as {study.primary}; there are {', '.join(sorted(scores))}")
+    return float(scores[study.primary])
+
+
+def outcome_of(cell: Cell, output: Path) -> Outcome:
+    """Return what is on disk of a cell."""
+    folder = output / CELLS / cell.key
+    for name in (RESULT_FILE, FAILURE_FILE):
+        try:
+            content = json.loads((folder / name).read_text(encoding="utf-8"))
+        except OSError:
+            continue
+        return Outcome(cell, record=content) if name == RESULT_FILE else Outcome(cell, failure=content["reason"])
+    return Outcome(cell)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    """What every cell of a study is run with."""
+
+    study: StudySettings
+    model: ModelSettings
+    output: Path
+    runner: Runner
+    notify: Callable[[Outcome], None]
+    started: Callable[[Cell], None]
+    processes: int
+
+
+def _run_cells(cells: Sequence[Cell], job: _Job) -> list[Outcome]:
+    """Return the outcome of every cell, in their order; cells of the same key are run once."""
+    slots: SimpleQueue[int] = SimpleQueue()
+    for slot in range(job.processes):
+        slots.put(slot)
+
+    def work(cell: Cell) -> Outcome:
+        slot = slots.get()
+        try:
+            return _run_one(cell, job, slot)
+        finally:
+            slots.put(slot)
+
+    outcomes = []
+    with ThreadPoolExecutor(job.processes) as pool:
+        futures: dict[str, Future[Outcome]] = {}
+        for cell in cells:
+            if cell.key not in futures:
+                futures[cell.key] = pool.submit(work, cell)
+        try:
+            for cell in cells:
+                outcome = replace(futures[cell.key].result(), cell=cell)
+                outcomes.append(outcome)
+                job.notify(outcome)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return outcomes
+
+
+def _run_one(cell: Cell, job: _Job, slot: int) -> Outcome:
+    known = outcome_of(cell, job.output)
+    if known.record is not None:
+        return known
+    folder = job.output / CELLS / cell.key
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / FAILURE_FILE).unlink(missing_ok=True)
+    write_json(
+        folder / CELL_FILE,
+        {
+            "key": cell.key,
+            "stage": cell.stage,
+            "variant": cell.variant,
+            "seed": cell.seed,
+            "learning_rate": cell.learning_rate,
+            "beta": cell.beta,
+            "bench": job.study.bench_settings,
+            "model": asdict(job.model),
+            "keep_models": job.study.limits.keep_models,
+            "work": cell.work,
+        },
+    )
+    job.started(cell)
+    began = time.perf_counter()
+    try:
+        job.runner(folder, 60 * job.study.limits.minutes_per_run, slot, job.processes)
+    except MixdpoError as error:
+        seconds = round(time.perf_counter() - began, 1)
+        write_json(folder / FAILURE_FILE, {"reason": str(error), "seconds": seconds})
+        shutil.rmtree(folder / RUN_FOLDER, ignore_errors=True)
+    return outcome_of(cell, job.output)
+
+
+def in_subprocess(folder: Path, seconds: float, slot: int, processes: int) -> None:
+    """Run a cell in a process of its own, its output in `log.txt`; raise `RunError` if it fails or takes too long."""
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    gpus = torch.cuda.device_count()
+    if gpus > 1:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(gpus)))).split(",")
+        environment["CUDA_VISIBLE_DEVICES"] = visible[slot % len(visible)]
+    elif gpus == 0 and processes > 1:
+        environment["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // processes))
+    log, shown = folder / "log.txt", f"see {CELLS}/{folder.name}/log.txt"
+    with log.open("wb") as stream:
+        command = [sys.executable, "-m", "mixdpo.study.cell", str(folder)]
+        # The child ends when this pipe closes, so it does not outlive a study that is killed.
+        child = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=stream, stderr=subprocess.STDOUT, env=environment
+        )
+        try:
+            status = child.wait(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            raise RunError(f"stopped after {seconds / 60:.0f} minutes (limits.minutes_per_run); {shown}") from None
+        finally:
+            if child.poll() is None:  # too slow, or the study itself is being stopped
+                child.terminate()
+                child.wait()
+    if status != 0:
+        lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+        said = lines[-1].removeprefix("mixdpo: ") if lines else f"no word, status {status}"
+        killed = f"ended by signal {-status}, which for 9 mostly means too little memory; " if status < 0 else ""
+        raise RunError(f"{killed}{said} ({shown})")

@@ -1,0 +1,269 @@
+"""The study file: a bench, arms, one grid for all of them, seeds. Strict: what would be unfair is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from peft import LoraConfig
+
+from mixdpo.errors import InputError
+from mixdpo.evaluation.generate import GenerationSettings
+from mixdpo.losses import LossSettings
+from mixdpo.model import ModelSettings
+from mixdpo.plan import PlanSettings
+from mixdpo.recipe import PlanSection, plan_settings
+from mixdpo.scoring import find_metric
+from mixdpo.settings import build, check_values, read_yaml, unknown_key
+from mixdpo.study.bench import Bench
+from mixdpo.study.demand_bench import DemandBench
+from mixdpo.study.file_bench import FileBench
+from mixdpo.training.config import MixDPOConfig
+
+Part = Literal["easy", "middle", "hard", "random"]
+
+BENCHES: Final[Mapping[str, type[Any]]] = {"demands": DemandBench, "files": FileBench}
+
+# What an arm may decide: its objective. Everything else is shared or tuned.
+_OBJECTIVE: Final = ({f.name for f in fields(LossSettings)} - {"beta"}) | {
+    "loss_type",
+    "loss_weights",
+    "hard_loss_type",
+    "ld_alpha",
+    "use_weighting",
+    "sft_weight",
+    "sft_target",
+    "phase_schedule",
+    "sync_ref_model",
+    "ref_model_mixup_alpha",
+    "ref_model_sync_steps",
+    "precompute_ref_log_probs",
+}
+# What the study decides for every run.
+_OWN: Final = {"learning_rate", "beta", "seed", "data_seed", "output_dir", "max_steps", "bf16", "fp16"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridSettings:
+    """The values that every arm tries, each rate with each beta."""
+
+    learning_rate: list[float] = field(metadata={"help": "peak learning rates to try"})
+    beta: list[float] = field(metadata={"help": "values of beta to try"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuningSettings(GridSettings):
+    """How learning rate and beta are chosen, on the validation split alone."""
+
+    seed: int = field(default=1000, metadata={"help": "seed of the trials, none of the study's seeds"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubsetSettings:
+    """Which pairs an arm trains on, by difficulty."""
+
+    part: Part = field(metadata={"help": "easy, middle, hard (by margin; equal margins by seed), or random"})
+    share: float = field(default=1 / 3, metadata={"help": "share of the pairs, between 0 and 1"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArmSettings:
+    """What one arm does with the pairs."""
+
+    plan: dict[str, Any] = field(default_factory=dict, metadata={"help": "a recipe's section plan"})
+    train: dict[str, Any] = field(
+        default_factory=dict, metadata={"help": "the objective's keys of a recipe's section train"}
+    )
+    subset: SubsetSettings | None = field(default=None, metadata={"help": "{part, share}: train on these pairs alone"})
+    score: list[str] = field(
+        default_factory=list, metadata={"help": "metrics to compute beside the plan's, as signals for threshold auto"}
+    )
+    tuning: GridSettings | None = field(
+        default=None,
+        metadata={"help": "a grid of its own, of as many trials, for a loss whose beta is another"},
+    )
+    note: str = field(default="", metadata={"help": "what it is, for the tables"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class LimitSettings:
+    """What runs may take of the machine."""
+
+    processes: int | None = field(default=None, metadata={"help": "runs at once; null: one per GPU, or one"})
+    minutes_per_run: float = field(
+        default=240.0, metadata={"help": "a run that takes longer is stopped and counts as failed"}
+    )
+    keep_models: bool = field(default=False, metadata={"help": "keep the trained models; else deleted once measured"})
+    seconds_per_pair: float | None = field(
+        default=None, metadata={"help": "expected training time, for the estimate before any run was measured"}
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudySettings:
+    """A whole study.
+
+    Raises:
+        InputError: settings that contradict each other.
+    """
+
+    name: str
+    bench: Bench
+    bench_settings: Mapping[str, Any]
+    arms: Mapping[str, ArmSettings]
+    baseline: str
+    tuning: TuningSettings
+    seeds: tuple[int, ...]
+    title: str = ""
+    question: str = ""
+    model: ModelSettings | None = None
+    peft: Mapping[str, Any] | None = None
+    train: Mapping[str, Any] = field(default_factory=dict)
+    generation: GenerationSettings = field(
+        default_factory=lambda: GenerationSettings(max_new_tokens=120, batch_size=40)
+    )
+    primary: str = ""
+    limits: LimitSettings = field(default_factory=LimitSettings)
+    level: float = 0.95
+
+    def plan_of(self, arm: str) -> PlanSettings:
+        """Return the settings of an arm's plan."""
+        return plan_settings(self.arms[arm].plan, f"arms.{arm}.plan")[0]
+
+
+_TOP: Final = (
+    "name", "title", "question", "bench", "model", "peft", "train", "arms", "baseline", "tuning", "seeds",
+    "generation", "primary", "limits", "level",
+)  # fmt: skip
+
+
+def load_study(file: str | Path) -> StudySettings:
+    """Read a study file and check all of it.
+
+    Raises:
+        InputError: the file is missing or broken; a key or value is wrong; arms would not be treated alike.
+    """
+    content = read_yaml(file)
+    for key in content:
+        if key not in _TOP:
+            raise unknown_key(key, _TOP, file)
+    for key in ("bench", "arms", "tuning", "seeds"):
+        if key not in content:
+            raise InputError(f"no {key} is given", file=file, mend=f"add a section {key}:")
+    try:
+        return _study(content, str(file))
+    except InputError as error:
+        if error.file is not None:
+            raise
+        raise InputError(str(error), file=file) from error
+
+
+def _study(content: dict[str, Any], file: str) -> StudySettings:
+    arms = content["arms"]
+    if not isinstance(arms, Mapping) or len(arms) < 1:
+        raise InputError("arms must be a mapping of names to what each does")
+    built = {str(name): build(ArmSettings, given or {}, f"arms.{name}", file) for name, given in arms.items()}
+    tuning = build(TuningSettings, content["tuning"], "tuning", file)
+    shared = content.get("train") or {}
+    check_values(MixDPOConfig, shared, "train", file)
+    for key in sorted(_OWN & set(shared)):
+        raise InputError(f"train.{key} is the study's own", mend=_why_own(key))
+    for name, arm in built.items():
+        _check_arm(name, arm, tuning, file)
+    name_of_study = str(content.get("name", Path(file).stem))
+    if not name_of_study or name_of_study != Path(name_of_study).name:
+        raise InputError(f"name is {name_of_study!r}; it becomes the name of a folder")
+    seeds = content["seeds"]
+    if not isinstance(seeds, list) or not seeds or not all(type(seed) is int and seed >= 0 for seed in seeds):
+        raise InputError(f"seeds must be a list of whole numbers, not {seeds!r}")
+    if len(set(seeds)) < len(seeds) or tuning.seed in seeds:
+        raise InputError("seeds must differ from each other and from tuning.seed")
+    baseline = str(content.get("baseline", next(iter(built))))
+    if baseline not in built:
+        raise unknown_key(f"baseline {baseline}", [f"baseline {name}" for name in built], file)
+    level = content.get("level", 0.95)
+    if not isinstance(level, float) or not 0 < level < 1:
+        raise InputError(f"level is {level!r}; it must be between 0 and 1, such as 0.95")
+    bench = make_bench(content["bench"], file)
+    sections: dict[str, Any] = {
+        key: build(cls, content[key] or {}, key, file)
+        for key, cls in (("model", ModelSettings), ("generation", GenerationSettings), ("limits", LimitSettings))
+        if key in content
+    }
+    if "model" not in sections and not isinstance(bench, DemandBench):
+        raise InputError("no model is given", mend="add a section model: with name_or_path")
+    return StudySettings(
+        name=name_of_study,
+        bench=bench,
+        bench_settings=_init_values(content["bench"]["kind"], bench),
+        arms=built,
+        baseline=baseline,
+        tuning=tuning,
+        seeds=tuple(seeds),
+        title=str(content.get("title", "")),
+        question=str(content.get("question", "")),
+        peft=_adapters(content.get("peft"), file),
+        train=shared,
+        primary=str(content.get("primary") or bench.primary),
+        level=level,
+        **sections,
+    )
+
+
+def _adapters(values: Any, file: str) -> Mapping[str, Any] | None:
+    if values is None:
+        return None
+    build(LoraConfig, values, "peft", file)
+    return dict(values)
+
+
+def _why_own(key: str) -> str:
+    if key in ("learning_rate", "beta"):
+        return "give the values to try in the section tuning, for all arms"
+    if key in ("bf16", "fp16"):
+        return "bfloat16 is used wherever the hardware has it, for all arms"
+    return "leave it out: seeds come from the section seeds, lengths from num_train_epochs, folders from --output"
+
+
+def _check_arm(name: str, arm: ArmSettings, tuning: TuningSettings, file: str) -> None:
+    if name == "start":
+        raise InputError("an arm cannot be named start, as the untrained model is", mend="give it another name")
+    check_values(PlanSection, arm.plan, f"arms.{name}.plan", file)
+    check_values(MixDPOConfig, arm.train, f"arms.{name}.train", file)
+    for key in arm.train:
+        if key not in _OBJECTIVE:
+            raise InputError(
+                f"arms.{name}.train.{key} would treat this arm unlike the others",
+                mend="put it into the section train, or into tuning if it is to be tuned",
+            )
+    for key in ("seed", "path"):
+        if key in arm.plan:
+            raise InputError(f"arms.{name}.plan.{key} is the study's own", mend="leave it out")
+    for metric in (*arm.score, plan_settings(arm.plan, file)[0].metric):
+        find_metric(metric, file)
+    if arm.subset is not None and not 0 < arm.subset.share < 1:
+        raise InputError(f"arms.{name}.subset.share is {arm.subset.share}; it must be between 0 and 1")
+    grids = (tuning, arm.tuning or tuning)
+    for grid in grids:
+        if not grid.learning_rate or not grid.beta or min(*grid.learning_rate, *grid.beta) <= 0:
+            raise InputError("a grid needs learning rates and betas, all above 0")
+    here, common = (len(grid.learning_rate) * len(grid.beta) for grid in reversed(grids))
+    if here != common:
+        raise InputError(
+            f"arms.{name}.tuning has {here} trials, the other arms {common}", mend="give all arms as many"
+        )
+
+
+def make_bench(values: Any, file: str | Path) -> Bench:
+    """Make a bench from a section: `kind`, and the settings of that kind."""
+    if not isinstance(values, Mapping) or values.get("kind") not in BENCHES:
+        raise InputError(f"bench.kind must be one of {', '.join(BENCHES)}", file=file)
+    settings = {key: value for key, value in values.items() if key != "kind"}
+    bench: Bench = build(BENCHES[values["kind"]], settings, "bench", file)
+    return bench
+
+
+def _init_values(kind: str, bench: Any) -> dict[str, Any]:
+    return {"kind": kind, **{f.name: asdict(bench)[f.name] for f in fields(bench) if f.init}}

@@ -1,0 +1,174 @@
+"""Effects of arms over seeds and test items: hierarchical bootstrap, intervals, Holm's correction, detectable effects.
+
+Seeds and items are crossed: every seed trains a model of its own, and all models answer the same prompts. A resample
+draws seeds, then items, and takes the same items in every drawn seed, since a prompt that is hard for one model is
+hard for the next. Arms are compared cell by cell (same seed, same item), so what they share cancels.
+
+Legend: S seeds, G groups of items that belong together (prompts of one task, pairs of one prompt), R resamples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy import stats
+
+from mixdpo.evaluation.comparison import holm
+from mixdpo.stats import Interval
+
+RESAMPLES = 4_000
+POWER = 0.8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effect(Interval):
+    """A mean difference with its interval, in the unit of the measure.
+
+    Attributes:
+        standard_error: from the bootstrap.
+        degrees_of_freedom: of the interval's t quantile, by Satterthwaite's approximation.
+        p_value: two-sided, of no difference.
+        p_adjusted: the same, corrected by Holm's method for the arms compared together.
+        detectable: the smallest true effect that this design would call significant with probability `POWER`.
+        seeds: seeds that both sides have.
+        items: items of each seed.
+    """
+
+    standard_error: float
+    degrees_of_freedom: float
+    p_value: float
+    p_adjusted: float
+    detectable: float
+    seeds: int
+    items: int
+
+
+@dataclass(frozen=True)
+class Resamples:
+    """How often each seed (R, S) and each group (R, G) was drawn, as shares that add up to 1 per resample."""
+
+    seeds: np.ndarray
+    groups: np.ndarray
+
+
+def draw_resamples(seeds: int, groups: int, rng: np.random.Generator, count: int = RESAMPLES) -> Resamples:
+    """Draw n - 1 of n seeds and n - 1 of n groups with replacement.
+
+    Drawing n of n would make variances too small by (n - 1) / n, which with five seeds is a fifth (Rao and Wu 1988,
+    "Resampling inference with complex survey data").
+
+    Raises:
+        ValueError: no seed, or fewer than two groups.
+    """
+    if seeds < 1 or groups < 2:
+        raise ValueError(f"{seeds} seeds and {groups} groups of items; an interval needs 1 and 2 at least")
+
+    def shares(n: int) -> np.ndarray:
+        if n == 1:
+            return np.ones((count, 1))
+        return rng.multinomial(n - 1, np.full(n, 1 / n), size=count) / (n - 1)
+
+    return Resamples(seeds=shares(seeds), groups=shares(groups))
+
+
+def effect(
+    differences: np.ndarray,
+    group: np.ndarray,
+    resamples: Resamples | None = None,
+    *,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Effect:
+    """Estimate the mean of differences over seeds and items.
+
+    The bootstrap's standard error comes from resamples of seeds alone, of groups alone and of both. In the last, the
+    variation particular to a seed and an item (luck of one answer) counts three times (Owen 2007, "The pigeonhole
+    bootstrap"); the first two tell how large it is, so that it is counted once. The interval is the estimate plus
+    or minus that error times a t quantile, whose degrees of freedom say how many seeds and groups the error itself
+    was estimated from. With one seed it speaks of that seed's models alone.
+
+    Args:
+        differences: finite values, shape (S, items).
+        group: the group of each item, any labels, shape (items,).
+        resamples: from `draw_resamples`, for these S and G; default: drawn by `seed`.
+        level: of the interval.
+        seed: of the default resamples.
+
+    Raises:
+        ValueError: shapes that do not fit, values that are not finite, or fewer than two groups.
+    """
+    values = np.asarray(differences, dtype=np.float64)
+    if values.ndim != 2 or values.shape[1] != len(group) or not np.isfinite(values).all():
+        raise ValueError(f"differences of shape {values.shape} with {len(group)} groups, or one that is not finite")
+    _, of_item = np.unique(np.asarray(group), return_inverse=True)
+    counts_G = np.bincount(of_item)
+    totals_SG = np.stack([np.bincount(of_item, weights=row) for row in values])
+    S, G = totals_SG.shape
+    drawn = resamples or draw_resamples(S, G, np.random.default_rng(seed))
+    even_S, even_G = np.full((1, S), 1 / S), np.full((1, G), 1 / G)
+
+    def variance(seeds_RS: np.ndarray, groups_RG: np.ndarray) -> float:
+        totals = ((seeds_RS @ totals_SG) * groups_RG).sum(axis=1)
+        return float((totals / (groups_RG @ counts_G)).var())
+
+    over_seeds, over_groups = variance(drawn.seeds, even_G), variance(even_S, drawn.groups)
+    cells = max(variance(drawn.seeds, drawn.groups) - over_seeds - over_groups, 0.0) if S > 1 else 0.0
+    total = max(over_seeds + over_groups - cells, over_seeds, over_groups)
+    parts = [(over_seeds, S - 1), (over_groups, G - 1), (cells, (S - 1) * (G - 1))]
+    spread = sum(part**2 / degrees for part, degrees in parts if degrees > 0)
+    degrees = total**2 / spread if spread > 0 else float(G - 1)
+    error, estimate = float(np.sqrt(total)), float(values.mean())
+    reach = float(stats.t.ppf((1 + level) / 2, degrees))
+    # All differences equal: no resample shows anything else.
+    p_value = 2 * float(stats.t.sf(abs(estimate) / error, degrees)) if error > 0 else float(estimate == 0)
+    return Effect(
+        estimate=estimate,
+        low=estimate - reach * error,
+        high=estimate + reach * error,
+        level=level,
+        standard_error=error,
+        degrees_of_freedom=float(degrees),
+        p_value=p_value,
+        p_adjusted=p_value,
+        detectable=(reach + float(stats.t.ppf(POWER, degrees))) * error,
+        seeds=S,
+        items=values.shape[1],
+    )
+
+
+def compare_arms(
+    scores: Mapping[str, Mapping[int, np.ndarray]],
+    against: Mapping[int, np.ndarray] | np.ndarray,
+    group: np.ndarray,
+    *,
+    level: float = 0.95,
+    seed: int = 0,
+) -> dict[str, Effect]:
+    """Compare arms with one other thing: an arm, seed by seed, or a model that has no seeds.
+
+    All comparisons use the same resamples, and their p-values are corrected together (Holm 1979). Arms that share
+    no seed with the other side are left out.
+
+    Args:
+        scores: of each arm and seed, the value of every item, shape (items,).
+        against: of each seed, or of the model without seeds, the same.
+        group: the group of each item, shape (items,).
+        level: of the intervals.
+        seed: of the resamples.
+    """
+    groups = len(np.unique(group))
+    resamples: dict[int, Resamples] = {}
+    found: dict[str, Effect] = {}
+    for name, by_seed in scores.items():
+        shared = sorted(set(by_seed) & set(against)) if isinstance(against, Mapping) else sorted(by_seed)
+        if not shared:
+            continue
+        other = [against[s] if isinstance(against, Mapping) else against for s in shared]
+        if len(shared) not in resamples:
+            resamples[len(shared)] = draw_resamples(len(shared), groups, np.random.default_rng(seed))
+        differences = np.stack([by_seed[s] for s in shared]) - np.stack(other)
+        found[name] = effect(differences, group, resamples[len(shared)], level=level)
+    adjusted = holm([one.p_value for one in found.values()])
+    return {name: replace(one, p_adjusted=p) for (name, one), p in zip(found.items(), adjusted, strict=True)}

@@ -1,0 +1,194 @@
+"""A study's tables, as Markdown and LaTeX: arms by the primary measure, side measures, displacement, all runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from mixdpo.plan import BUCKETS
+from mixdpo.study.analysis import Analysis, ArmResult
+from mixdpo.study.statistics import Effect
+
+MEASURES: Final = {
+    "demands_met": "demands met per answer, of 3",
+    "judge": "judge's grade",
+    "preference_accuracy": "preference accuracy",
+    "finished": "answers ended by the model",
+    "tokens": "tokens per answer",
+    "displacement_chosen": "change of log p(chosen), nats",
+    "displacement_rejected": "change of log p(rejected), nats",
+}
+"""What measures are called in tables and figures."""
+
+_SHARES: Final = ("finished", "preference_accuracy")
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of texts; the first column is aligned to the left, the others to the right."""
+
+    headings: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def markdown(table: Table) -> str:
+    """Write a table as Markdown."""
+    lines = [table.headings, ("---", *["---:"] * (len(table.headings) - 1)), *table.rows]
+    return "\n".join("| " + " | ".join(_cell(text) for text in line) + " |" for line in lines)
+
+
+def latex(table: Table, caption: str) -> str:
+    """Write a table as LaTeX, with the rules of the package booktabs."""
+    lines = [" & ".join(map(_escape, line)) + r" \\" for line in (table.headings, *table.rows)]
+    columns = "l" + "r" * (len(table.headings) - 1)
+    body = "\n".join([r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule"])
+    return (
+        "\\begin{table}\n\\centering\n\\caption{" + _escape(caption) + "}\n\\begin{tabular}{" + columns + "}\n"
+        f"{body}\n\\end{{tabular}}\n\\end{{table}}\n"
+    )
+
+
+def effects_table(analysis: Analysis) -> Table:
+    """Arms by their effect on the primary measure against the baseline, largest first."""
+    headings = (
+        "arm", "rate", "beta", MEASURES.get(analysis.primary, analysis.primary), f"against {analysis.baseline}",
+        "p (Holm)", "against start", "detectable",
+    )  # fmt: skip
+    rows = []
+    for arm in ranked(analysis):
+        effect = arm.against_baseline
+        rows.append(
+            (
+                arm.name,
+                _setting(arm.learning_rate),
+                _setting(arm.beta),
+                _number(analysis.primary, arm.means.get(analysis.primary)),
+                interval(effect),
+                "" if effect is None else p_value(effect.p_adjusted),
+                interval(arm.against_start),
+                "" if effect is None else f"{effect.detectable:.2f}",
+            )
+        )
+    return Table(headings, tuple(rows))
+
+
+def measures_table(analysis: Analysis) -> Table:
+    """Arms by the means of all other measures, with their optimizer steps and seeds."""
+    names = list(dict.fromkeys(name for arm in analysis.arms for name in arm.means if name != analysis.primary))
+    headings = ("arm", "seeds", "updates", *(MEASURES.get(name, name) for name in names))
+    rows = [
+        (
+            arm.name,
+            f"{arm.seeds}" + (f" ({arm.failed} failed)" if arm.failed else ""),
+            " / ".join(map(str, arm.updates)) or "0",
+            *(_number(name, arm.means.get(name)) for name in names),
+        )
+        for arm in ranked(analysis)
+    ]
+    return Table(headings, tuple(rows))
+
+
+def displacement_table(analysis: Analysis) -> Table:
+    """Arms by the change of the answers' log-probabilities, in nats, for each bucket of held-out pairs."""
+    present = [name for name in BUCKETS if any(one.bucket == name for one in analysis.displacement)]
+    headings = ("arm", *(f"{bucket}, {side}" for bucket in present for side in ("chosen", "rejected")))
+    rows = []
+    for arm in ranked(analysis):
+        here = {one.bucket: one for one in analysis.displacement if one.arm == arm.name}
+        if here:
+            sides = [side for bucket in present for side in (here[bucket].chosen, here[bucket].rejected)]
+            rows.append((arm.name, *(interval(side, digits=1) for side in sides)))
+    return Table(headings, tuple(rows))
+
+
+def runs_table(analysis: Analysis) -> Table:
+    """Every run of the study, trials and failures included, in the order they were asked for."""
+    headings = ("run", "arm", "seed", "rate", "beta", "updates", "seconds", "result")
+    rows = []
+    for run in analysis.runs["runs"]:
+        value = run.get("scores", {}).get(analysis.primary)
+        seconds = [run[key] for key in ("training_seconds", "measuring_seconds") if key in run]
+        result = f"failed: {run['failure']}" if run["failure"] else _number(analysis.primary, value)
+        rows.append(
+            (
+                run["stage"],
+                run["arm"],
+                f"{run['seed']}",
+                _setting(run["learning_rate"]),
+                _setting(run["beta"]),
+                f"{run.get('updates', 0)}",
+                f"{sum(seconds):.0f}",
+                result,
+            )
+        )
+    return Table(headings, tuple(rows))
+
+
+def ranked(analysis: Analysis) -> list[ArmResult]:
+    """Return the arms by the primary measure, best first; those without a finished run last."""
+    return sorted(analysis.arms, key=lambda arm: -arm.means.get(analysis.primary, float("-inf")))
+
+
+def interval(effect: Effect | None, digits: int = 2) -> str:
+    """Write an effect with its interval."""
+    if effect is None:
+        return ""
+    return _minus(f"{effect.estimate:+.{digits}f} ({effect.low:+.{digits}f} to {effect.high:+.{digits}f})")
+
+
+def p_value(p: float) -> str:
+    """Write a p-value with three decimals."""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _number(measure: str, value: float | None) -> str:
+    if value is None:
+        return "-"
+    if measure in _SHARES:
+        return f"{value:.0%}"
+    return _minus(f"{value:.1f}" if measure == "tokens" or measure.startswith("displacement") else f"{value:.2f}")
+
+
+def _setting(value: float | None) -> str:
+    return "" if value is None else f"{value:g}"
+
+
+def _minus(text: str) -> str:
+    return text.replace("-", "\u2212")
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+_LATEX: Final[dict[str, str]] = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$", ">": "$>$", "\u2212": "$-$",
+}  # fmt: skip
+
+
+def _escape(text: str) -> str:
+    return "".join(_LATEX.get(character, character) for character in " ".join(text.split()))
+
+
+TABLES: Final[dict[str, Callable[[Analysis], Table]]] = {
+    "effects": effects_table,
+    "measures": measures_table,
+    "displacement": displacement_table,
+    "runs": runs_table,
+}
+"""The tables by the name of their files."""
+
+
+def caption(analysis: Analysis, name: str) -> str:
+    """Return what a table shows, in one sentence."""
+    study: dict[str, Any] = analysis.runs["study"]
+    seeds: Sequence[int] = study["seeds"]
+    level = f"{100 * study['level']:.0f} % intervals"
+    return {
+        "effects": f"Arms by the primary measure: {len(seeds)} seeds, {level}; detectable with 80 % power.",
+        "measures": "Means over seeds and test items.",
+        "displacement": f"Change of the log-probability of held-out answers against the start, nats, with {level}.",
+        "runs": "All runs: start, trials on the validation split, final runs on the test split.",
+    }[name]

@@ -1,0 +1,91 @@
+"""What a study's numbers allow to say, in sentences that follow from its intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import median
+
+from mixdpo.study.analysis import Analysis, ArmResult, Displacement
+from mixdpo.study.tables import MEASURES, interval, p_value
+
+
+def verdict(analysis: Analysis) -> list[str]:
+    """Return the findings, one sentence each: against the baseline, the start, and what became of likelihoods."""
+    return [*_against_baseline(analysis), *_against_start(analysis), *_displacement(analysis), *_failures(analysis)]
+
+
+def _against_baseline(analysis: Analysis) -> list[str]:
+    alpha = 1 - analysis.runs["study"]["level"]
+    compared = [(arm, arm.against_baseline) for arm in analysis.arms if arm.against_baseline is not None]
+    if not compared:
+        return []
+    what = MEASURES.get(analysis.primary, analysis.primary)
+    found = []
+    for arm, effect in sorted(compared, key=lambda one: -one[1].estimate):
+        if effect.p_adjusted < alpha:
+            word = "better" if effect.estimate > 0 else "worse"
+            p = p_value(effect.p_adjusted)
+            found.append(
+                f"**{arm.name}** is {word} than {analysis.baseline} by {interval(effect)} {what}, p {_equals(p)}."
+            )
+    unclear = [(arm, effect) for arm, effect in compared if effect.p_adjusted >= alpha]
+    if unclear:
+        seen = median(effect.detectable for _, effect in unclear)
+        widest = max(max(abs(effect.low), abs(effect.high)) for _, effect in unclear)
+        rule = f"{analysis.baseline} after Holm's correction over {len(compared)} comparisons"
+        names = _listed([arm.name for arm, _ in unclear])
+        all_unclear = len(unclear) == len(compared) > 1
+        found.append(
+            (f"No arm differs clearly from {rule}." if all_unclear else f"Not clearly different from {rule}: {names}.")
+            + f" One alone would show an effect of {seen:.2f} with 80 % power (median); the intervals leave room for "
+            f"effects up to {widest:.2f}."
+        )
+    return found
+
+
+def _against_start(analysis: Analysis) -> list[str]:
+    alpha = 1 - analysis.runs["study"]["level"]
+    trained = [(arm, arm.against_start) for arm in analysis.arms if arm.against_start is not None]
+    better = [arm for arm, effect in trained if effect.p_adjusted < alpha and effect.estimate > 0]
+    worse = [arm for arm, effect in trained if effect.p_adjusted < alpha and effect.estimate < 0]
+    if not trained:
+        return []
+    neither = [arm for arm, _ in trained if arm not in better and arm not in worse]
+    groups = (("Better than", better), ("Worse than", worse), ("Not clearly different from", neither))
+    return [f"{words} the start: {_arms(arms, len(trained))}." for words, arms in groups if arms]
+
+
+def _displacement(analysis: Analysis) -> list[str]:
+    """Say of each bucket in how many arms the chosen answers fell, and in which the most."""
+    found = []
+    for bucket in dict.fromkeys(one.bucket for one in analysis.displacement):
+        here = [one for one in analysis.displacement if one.bucket == bucket]
+        fell = [one for one in here if one.chosen.high < 0]
+        rose = [one for one in here if one.chosen.low > 0]
+        most: Displacement = min(here, key=lambda one: one.chosen.estimate)
+        found.append(
+            f"Chosen answers of {bucket} held-out pairs ({most.pairs}) lost likelihood in {len(fell)} and gained in "
+            f"{len(rose)} of {len(here)} arms; the lowest is {interval(most.chosen, 1)} nats in {most.arm}."
+        )
+    return found
+
+
+def _failures(analysis: Analysis) -> list[str]:
+    failed = [run for run in analysis.runs["runs"] if run["failure"] is not None]
+    if not failed:
+        return []
+    trials = sum(run["stage"] == "tune" for run in failed)
+    return [f"{len(failed)} runs failed, {trials} of them trials; they are in the list of runs."]
+
+
+def _arms(arms: Sequence[ArmResult], count: int) -> str:
+    return f"all {count} arms" if len(arms) == count > 1 else _listed([arm.name for arm in arms])
+
+
+def _listed(names: Sequence[str]) -> str:
+    bold = [f"**{name}**" for name in names]  # names may hold commas
+    return bold[0] if len(bold) == 1 else f"{', '.join(bold[:-1])} and {bold[-1]}"
+
+
+def _equals(p: str) -> str:
+    return p if p.startswith("<") else f"= {p}"

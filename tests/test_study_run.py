@@ -1,0 +1,231 @@
+"""Studies end to end: on a tiny model, and with a simulated trainer whose arms are known."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from datasets import Dataset
+
+from mixdpo.cli import main
+from mixdpo.errors import RunError
+from mixdpo.study import run as study_run
+from mixdpo.study.analysis import analyse
+from mixdpo.study.cell import run_cell
+from mixdpo.study.measures import VALUES_SCHEMA
+from mixdpo.study.results import Results, gather, load_results, save_results
+from mixdpo.study.run import StudyRuns, run_study
+from mixdpo.study.settings import StudySettings, load_study
+from mixdpo.study.write import write_report
+from synthetic import chat_rows
+from tiny import tiny_llama
+
+JUDGE = "import json, sys\nfor line in sys.stdin: print(len(json.loads(line)['answer'].split()))"
+
+
+def in_this_process(folder: Path, seconds: float, slot: int, processes: int) -> None:
+    run_cell(folder)
+
+
+@pytest.fixture
+def study_file(tokenizer, tmp_path: Path) -> Path:
+    """A study of a tiny model on own files with a judge."""
+    tiny_llama(vocab_size=len(tokenizer), positions=512).save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    rows = chat_rows(36)
+    for number, row in enumerate(rows):
+        row["prompt"][0]["content"] += f" {number}"  # no prompt twice
+    for name, part in (("train", rows[:20]), ("validation", rows[20:26]), ("test", rows[26:])):
+        Dataset.from_list(part).to_parquet(tmp_path / f"{name}.parquet")
+    content = {
+        "title": "Tiny",
+        "question": "Does it run?",
+        "bench": {
+            "kind": "files",
+            **{name: str(tmp_path / f"{name}.parquet") for name in ("train", "validation", "test")},
+            "pairs": 16,
+            "prompts": 4,
+            "judge_command": [sys.executable, "-c", JUDGE],
+        },
+        "model": {"name_or_path": str(tmp_path / "model")},
+        "train": {"per_device_train_batch_size": 4, "max_length": 128, "use_cpu": True, "disable_tqdm": True},
+        "arms": {
+            "dpo": {"plan": {"name": "dpo"}},
+            "hard half": {"plan": {"name": "dpo"}, "subset": {"part": "hard", "share": 0.5}},
+        },
+        "baseline": "dpo",
+        "tuning": {"learning_rate": [1.0e-3], "beta": [0.1]},
+        "seeds": [1],
+        "generation": {"max_new_tokens": 4},
+    }
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return path
+
+
+def values_of(results: Results) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = results.values.to_pylist()
+    return rows
+
+
+def test_a_killed_study_continues_to_the_same_table(study_file: Path, tmp_path: Path) -> None:
+    study = load_study(study_file)
+    whole = gather(study, run_study(study, tmp_path / "whole", runner=in_this_process), tmp_path / "whole")
+    started: list[str] = []
+
+    def killed_at_the_fourth(folder: Path, *arguments: Any) -> None:
+        started.append(folder.name)
+        if len(started) == 4:
+            raise KeyboardInterrupt
+        run_cell(folder)
+
+    with pytest.raises(KeyboardInterrupt):
+        run_study(study, tmp_path / "killed", runner=killed_at_the_fourth)
+    done = len(list((tmp_path / "killed" / "runs").glob("*/result.json")))
+    assert done >= 3
+    started.clear()
+
+    def counting(folder: Path, *arguments: Any) -> None:
+        started.append(folder.name)
+        run_cell(folder)
+
+    runs = run_study(study, tmp_path / "killed", runner=counting)
+    assert values_of(gather(study, runs, tmp_path / "killed")) == values_of(whole)
+    # Trials of 3 arms as run, one final run of each, and the start.
+    assert len(started) == len(set(started)) == 7 - done
+    run_study(study, tmp_path / "killed", runner=counting)
+    assert len(started) == 7 - done, "what is done is never run again"
+
+    # A cell that is run anew gives the same numbers.
+    one = runs.finals[0].cell.key
+    shutil.rmtree(tmp_path / "killed" / "runs" / one)
+    again = run_study(study, tmp_path / "killed", runner=in_this_process)
+    assert values_of(gather(study, again, tmp_path / "killed")) == values_of(whole)
+
+    records = {outcome.cell.variant: outcome.record for outcome in runs.finals}
+    assert {name: record["updates"] for name, record in records.items() if record} == {
+        "dpo": 4, "hard half (equal epochs)": 2, "hard half (equal updates)": 4,
+    }  # fmt: skip
+    measures = {"judge", "finished", "tokens", "preference_accuracy", "displacement_chosen", "displacement_rejected"}
+    assert set(whole.measures()) == measures
+    moved = [row["value"] for row in values_of(whole) if row["measure"] == "displacement_chosen"]
+    start = [r["value"] for r in values_of(whole) if r["measure"] == "displacement_chosen" and r["arm"] == "start"]
+    assert any(moved)
+    assert not any(start)
+    folders = list((tmp_path / "killed" / "runs").glob("*/run"))
+    assert folders
+    assert not any((folder / "model").exists() for folder in folders), "models are deleted once they are measured"
+    assert all((folder / "run.json").exists() for folder in folders), "runs are ordinary run folders"
+
+
+@pytest.mark.slow
+def test_the_verb_runs_each_cell_in_a_process_and_reports(study_file: Path, tmp_path: Path, capsys) -> None:
+    content = yaml.safe_load(study_file.read_text())
+    content["arms"].pop("hard half")
+    # Log-probabilities of this arm are not finite: its trial fails, and the study goes on.
+    content["arms"]["broken"] = {"plan": {"name": "dpo"}, "train": {"loss_type": "kto"}}
+    content["train"]["per_device_train_batch_size"] = 1
+    study_file.write_text(yaml.safe_dump(content, sort_keys=False))
+    assert main(["study", str(study_file), "--output", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out
+    assert "broken, trial, rate 0.001, beta 0.1: failed:" in printed
+    assert "compares the pairs of a micro-batch" in printed
+    runs = json.loads((tmp_path / "out" / "tiny" / "runs.json").read_text())
+    assert [run["arm"] for run in runs["runs"] if run["failure"]] == ["broken"]
+    results = load_results(tmp_path / "out" / "tiny")
+    assert {"start", "dpo"} == set(results.values["arm"].to_pylist())
+    for name in ("tables.md", "tables.tex", "study.png", "study.svg"):
+        assert (tmp_path / "out" / "tiny" / name).stat().st_size > 0
+
+
+def simulated(study: StudySettings, effects: dict[str, float], best_rate: float = 3e-5, ran: list[Any] | None = None):
+    """A trainer whose models meet demands at rates that are known: by arm, and lower away from the best rate."""
+
+    def runner(folder: Path, *arguments: Any) -> None:
+        cell = json.loads((folder / "cell.json").read_text())
+        if ran is not None:
+            ran.append(cell)
+        if effects.get(cell["variant"], 0.0) is None:
+            raise RunError("planted failure")
+        rng = np.random.default_rng([int(cell["key"], 16)])
+        share = 0.3 + (effects.get(cell["variant"], 0.0) if cell["stage"] != "start" else -0.05)
+        share -= 0.1 * (cell["learning_rate"] not in (None, best_rate))
+        met = rng.binomial(3, share, size=120).astype(float)
+        names = [f"{number:03}" for number in range(120)]
+        table = pa.table([names, names, ["demands_met"] * 120, [None] * 120, met], schema=VALUES_SCHEMA)
+        pq.write_table(table, folder / "values.parquet")
+        record = {"scores": {"demands_met": met.mean()}, "measuring_seconds": 1.0, "device": "none", "versions": {}}
+        (folder / "result.json").write_text(json.dumps(record))
+
+    return runner
+
+
+SIMULATED = {
+    "title": "Simulated",
+    "bench": {"kind": "demands", "pairs": 64},
+    "arms": {name: {"plan": {"name": name}} for name in ("dpo", "mixdpo", "dpo_sorted")},
+    "baseline": "dpo",
+    "tuning": {"learning_rate": [1.0e-5, 3.0e-5], "beta": [0.1]},
+    "seeds": [1, 2, 3, 4, 5],
+    "model": {"name_or_path": "simulated"},
+}
+
+
+@pytest.fixture
+def simulated_study(tmp_path: Path) -> StudySettings:
+    path = tmp_path / "simulated.yaml"
+    path.write_text(yaml.safe_dump(SIMULATED, sort_keys=False))
+    return load_study(path)
+
+
+def test_a_planted_effect_is_found_and_the_test_split_is_read_after_tuning(simulated_study, tmp_path: Path) -> None:
+    ran: list[Any] = []
+    runner = simulated(simulated_study, {"mixdpo": 0.15, "dpo_sorted": 0.0}, ran=ran)
+    runs: StudyRuns = run_study(simulated_study, tmp_path / "out", runner=runner)
+    stages = [cell["stage"] for cell in ran]
+    assert stages == ["tune"] * 6 + ["start"] + ["final"] * 15
+    assert [cell["work"]["split"] for cell in ran] == ["validation"] * 6 + ["test"] * 16
+    assert {choice.learning_rate for choice in runs.choices} == {3e-5}
+    results = gather(simulated_study, runs, tmp_path / "out")
+    save_results(results, tmp_path / "results")
+    analysis = write_report(load_results(tmp_path / "results"), tmp_path / "results")
+    assert analysis == analyse(results)
+    arms = {arm.name: arm for arm in analysis.arms}
+    effect = arms["mixdpo"].against_baseline
+    assert effect.low < 0.45 < effect.high, "0.15 of three demands"
+    assert effect.p_adjusted < 0.001
+    assert arms["dpo_sorted"].against_baseline.p_adjusted > 0.05
+    gain = arms["dpo"].means["demands_met"] - arms["start"].means["demands_met"]
+    assert arms["dpo"].against_start.estimate == pytest.approx(gain)
+    table = (tmp_path / "results" / "tables.md").read_text()
+    assert table.count("| tune |") == 6
+    assert table.count("| final |") == 15
+
+
+def test_an_arm_whose_trials_fail_is_listed_and_the_others_go_on(simulated_study, tmp_path: Path) -> None:
+    broken: Any = {"mixdpo": None}
+    runs = run_study(simulated_study, tmp_path / "out", runner=simulated(simulated_study, broken))
+    assert [choice.learning_rate for choice in runs.choices] == [3e-5, None, 3e-5]
+    analysis = analyse(gather(simulated_study, runs, tmp_path / "out"))
+    failed = [run for run in analysis.runs["runs"] if run["failure"]]
+    assert [run["failure"] for run in failed] == ["planted failure"] * 2
+    # The cause is gone: only what failed is run.
+    ran: list[Any] = []
+    run_study(simulated_study, tmp_path / "out", runner=simulated(simulated_study, {}, ran=ran))
+    assert [cell["variant"] for cell in ran] == ["mixdpo"] * 7
+
+
+def test_a_run_that_takes_too_long_is_stopped(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(study_run.sys, "executable", "/bin/sleep")
+    folder = tmp_path / "60"
+    folder.mkdir()
+    with pytest.raises(RunError):
+        study_run.in_subprocess(folder, 0.5, 0, 1)
