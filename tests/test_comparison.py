@@ -190,6 +190,23 @@ def test_stored_verdicts_of_the_benchmarks(tmp_path) -> None:
     assert np.mean(list(found["mt_bench"].entries["b"].scores["average"].values())) == pytest.approx(np.mean(ratings))
 
 
+def test_answers_and_prompts_belong_to_one_benchmark(tmp_path, result) -> None:
+    """Two benchmarks may number their prompts alike."""
+    write_json(tmp_path / "b.json", {**json.loads(result.read_text()), "benchmark": "b", "items": None})
+    record = json.loads(result.read_text())
+    del record["items"]
+    write_json(tmp_path / "a.json", {**record, "benchmark": "a"})
+    answers, prompts = tmp_path / "answers.jsonl", tmp_path / "prompts.jsonl"
+    answers.write_text("".join(json.dumps({"id": row, "output": f"answer {row}"}) + "\n" for row in (3, 4)))
+    prompts.write_text("".join(json.dumps({"id": row, "instruction": f"task {row}"}) + "\n" for row in (3, 4)))
+    settings = CompareSettings(answers={"a/first": answers}, prompts={"a": prompts})
+    a, b, own = collect([tmp_path / "a.json", tmp_path / "b.json", result], settings)
+    said = a.entries["first"].said["4"]
+    assert (said.prompt, said.answer) == ("task 4", "answer 4")
+    assert b.entries["first"].said == {}
+    assert own.entries["first"].said["4"].prompt.startswith("Question 4?")
+
+
 def test_models_of_one_name_and_other_settings(tmp_path, result) -> None:
     other = tmp_path / "later"
     other.mkdir()
@@ -236,10 +253,11 @@ def test_bad_sources_are_one_line(tmp_path, result, capsys) -> None:
         ([str(tmp_path / "torn.json")], "row 2: not valid JSON"),
         ([str(tmp_path / "empty")], "holds no result"),
         ([str(result), str(result)], "give each file once"),
-        ([str(result), "--against", "nobody"], "no model 'nobody'"),
-        ([str(result), "--answers", "first"], "MODEL=FILE"),
-        ([str(result), "--answers", "nobody=x.jsonl"], "no model 'nobody'"),
-        ([str(result), "--answers", f"first={tmp_path / 'none.jsonl'}"], "no such file"),
+        ([str(result), "--against", "nobody"], "against 'nobody'"),
+        ([str(result), "--answers", "first"], "NAME=FILE"),
+        ([str(result), "--answers", "own/frist=x.jsonl"], "did you mean own/first?"),
+        ([str(result), "--answers", f"own/first={tmp_path / 'none.jsonl'}"], "no such file"),
+        ([str(result), "--prompts", "other=x.jsonl"], "no benchmark for prompts 'other'; there is own"),
     ):
         assert main(["compare", *arguments, "--output", str(folder)]) == 2
         error = capsys.readouterr().err

@@ -18,13 +18,14 @@ from mixdpo.cli_shared import quiet_libraries, results_table
     help="Folder for the tables, the figures and comparison.html.",
 )  # fmt: skip
 @click.option("--against", help="Compare every other model with this one on the same prompts.")
-@click.option("--answers", multiple=True, metavar="MODEL=FILE",
+@click.option("--answers", multiple=True, metavar="BENCHMARK/MODEL=FILE",
               help="Answers of a model whose result names none; may be given again.")  # fmt: skip
-@click.option("--prompts", type=click.Path(path_type=Path), help="Ids and texts of prompts that answers lack.")
+@click.option("--prompts", multiple=True, metavar="BENCHMARK=FILE",
+              help="Ids and texts of prompts that answers lack; may be given again.")  # fmt: skip
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the bootstrap.")
 def compare(
-    sources: tuple[Path, ...], output: Path, against: str | None, answers: tuple[str, ...], prompts: Path | None,
-    seed: int,
+    sources: tuple[Path, ...], output: Path, against: str | None, answers: tuple[str, ...],
+    prompts: tuple[str, ...], seed: int,
 ) -> None:  # fmt: skip
     """Compare results of `mixdpo eval` (JSON files) and runs (folders): tables, figures and a page to read answers."""
     from mixdpo.comparing import CompareSettings, collect, save_comparison
@@ -32,8 +33,10 @@ def compare(
     from mixdpo.comparing.sheets import results_sheet
 
     quiet_libraries()
-    named = dict(_split(given) for given in answers)
-    comparison = collect(sources, CompareSettings(against=against, answers=named, prompts=prompts, seed=seed))
+    settings = CompareSettings(
+        against=against, answers=dict(map(_split, answers)), prompts=dict(map(_split, prompts)), seed=seed
+    )
+    comparison = collect(sources, settings)
     page = save_comparison(comparison, output)
     for results in comparison:
         sheet = results_sheet(results)
@@ -49,5 +52,5 @@ def compare(
 def _split(given: str) -> tuple[str, str]:
     name, equals, file = given.partition("=")
     if not (name and equals and file):
-        raise click.BadParameter(f"--answers {given}: write it as MODEL=FILE.")
+        raise click.BadParameter(f"{given}: write it as NAME=FILE.")
     return name, file

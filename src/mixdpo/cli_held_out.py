@@ -56,7 +56,7 @@ def open_llm_v1(
             "items": items,
         },
     )  # fmt: skip
-    table = results_table(f"Open LLM Leaderboard v1, {name}", "task", "score", "standard error", "95 % interval",
+    table = results_table(f"Open LLM Leaderboard v1, {name}", "task", "score", "std. error", "95 % interval",
                           "metric", "shots", "n")  # fmt: skip
     for task, score in scores.items():
         table.add_row(task, *_cells(result, task), score.metric, f"{score.shots}", f"{result['n'][task]:,}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -58,24 +59,38 @@ def collect(sources: Sequence[str | Path], settings: CompareSettings | None = No
     by_benchmark: dict[str, list[Entry]] = {}
     for entry in entries:
         by_benchmark.setdefault(entry.benchmark, []).append(entry)
-    known = {model for group in by_benchmark.values() for model in _named(group)}
-    for name, what in ((settings.against, "--against"), *((model, "--answers") for model in settings.answers)):
-        if name is not None and name not in known:
-            raise InputError(f"{what}: no model {name!r}", mend=f"there is {', '.join(sorted(known))}")
-    prompts = _prompts(settings.prompts) if settings.prompts is not None else {}
-    return [_benchmark(name, _named(group), settings, prompts) for name, group in by_benchmark.items()]
+    named = {name: _named(group) for name, group in by_benchmark.items()}
+    models = list(dict.fromkeys(model for group in named.values() for model in group))
+    if settings.against is not None:
+        _check_known("model to compare against", settings.against, models)
+    for name in settings.answers:
+        _check_known(
+            "BENCHMARK/MODEL for answers", name, [f"{b}/{model}" for b, group in named.items() for model in group]
+        )
+    for name in settings.prompts:
+        _check_known("benchmark for prompts", name, list(named))
+    return [_benchmark(name, group, settings) for name, group in named.items()]
 
 
-def _benchmark(
-    name: str, named: Mapping[str, Entry], settings: CompareSettings, prompts: Mapping[str, str]
-) -> BenchmarkResults:
+def _check_known(what: str, name: str, known: Sequence[str]) -> None:
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        mend = f"did you mean {near[0]}?" if near else f"there is {_few(known)}"
+        raise InputError(f"no {what} {name!r}", mend=mend)
+
+
+def _benchmark(name: str, named: Mapping[str, Entry], settings: CompareSettings) -> BenchmarkResults:
     found = [entry.metrics for entry in named.values()]
     try:
         first = headline(found)
     except ValueError as error:
         raise InputError(f"{name}: {error}", file=next(iter(named.values())).source) from error
     ranked = sorted(named, key=lambda model: -named[model].metrics.values[first])
-    with_texts = {model: _with_texts(named[model], settings.answers.get(model), prompts) for model in ranked}
+    # Ids of prompts are a benchmark's own: another's texts would be of other questions.
+    prompts = _prompts(settings.prompts[name]) if name in settings.prompts else {}
+    with_texts = {
+        model: _with_texts(named[model], settings.answers.get(f"{name}/{model}"), prompts) for model in ranked
+    }
     return BenchmarkResults(
         name=name,
         headline=first,

@@ -19,10 +19,11 @@ class CompareSettings:
         },
     )
     answers: Mapping[str, str | Path] = field(
-        default_factory=dict, metadata={"help": "files of answers, by model, for results that name none"}
+        default_factory=dict, metadata={"help": "files of answers, by BENCHMARK/MODEL, for results that name none"}
     )
-    prompts: str | Path | None = field(
-        default=None, metadata={"help": "file of the prompts' ids and texts, for answers that have no prompts"}
+    prompts: Mapping[str, str | Path] = field(
+        default_factory=dict,
+        metadata={"help": "files of ids and texts of prompts, by benchmark, for answers that have no prompts"},
     )
     seed: int = field(default=0, metadata={"help": "seed of the resamples"})
     level: float = field(default=0.95, metadata={"help": "confidence level of the differences"})
