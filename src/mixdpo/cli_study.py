@@ -11,7 +11,7 @@ from rich.console import Console
 @click.command("study")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option(
-    "--output", "-o", type=click.Path(path_type=Path), default=Path("studies/out"), show_default=True,
+    "--output", "-o", type=click.Path(path_type=Path), default=Path("runs/studies"), show_default=True,
     help="Folder of runs and results; studies that share it share their runs.",
 )  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="List the runs and the time they are expected to take; run nothing.")
