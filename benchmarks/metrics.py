@@ -36,7 +36,14 @@ TRAINING = {
 ALIGNED = {"learning_rate": 1e-5, "beta": 0.1}
 REWARD = {"learning_rate": 3e-5}
 # Steps of 8 pairs, for the method's own 64 would be two steps of a half.
-VALIDATION = {"preset": "cheap", "step_size": 8, "learning_rate": 1e-4, "beta": 0.1, "batch_size": 4}
+VALIDATION = {
+    "preset": "cheap",
+    "pairs_per_run": 80,
+    "step_size": 8,
+    "learning_rate": 1e-4,
+    "beta": 0.1,
+    "batch_size": 4,
+}
 
 
 def train_aligned(pairs: Dataset, start: str, folder: Path) -> str:

@@ -172,9 +172,9 @@ def test_the_two_verbs(tmp_path, capsys, planted) -> None:
     figures = json.loads((tmp_path / "report" / "report.json").read_text())
     assert figures["margins"]["metrics"]["judge"]["contradicted"]["value"] == 3 / len(pairs)
     line = next(f["fix"] for f in figures["findings"] if f["name"] == "opposite")
-    assert line == f"mixdpo clean {data} --apply opposite"
+    assert line == f"mixdpo clean {data} --report {report} --apply opposite"
     output = tmp_path / "cleaned.parquet"
-    assert main([*line.split()[1:], "--report", report, "--output", str(output)]) == 0
+    assert main([*line.split()[1:], "--output", str(output)]) == 0
     assert "dropped 30 pairs: opposite" in capsys.readouterr().out
     assert (tmp_path / "cleaned.log.parquet").exists()
 

@@ -170,6 +170,7 @@ def audit(
         load_report=load_report,
         settings=recipe.audit,
         name=settings.path if isinstance(settings.path, str) else "DATA",
+        report=str(output),
     )
     page = report.save(output)
     for line in load_report.lines():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from shlex import quote
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -172,24 +171,26 @@ class Finding:
         return asdict(self)
 
 
-def find(figures: Mapping[str, Any], flags: Mapping[str, np.ndarray], max_length: int, name: str) -> list[Finding]:
+def find(figures: Mapping[str, Any], flags: Mapping[str, np.ndarray], max_length: int, clean: str) -> list[Finding]:
     """Return the findings, the most harmful and most frequent first, `MOST` at most.
 
     Args:
         figures: the sections of the audit.
         flags: by name of `ROW_FINDINGS`, the group of each pair, -1 for none; int64 of shape (N,).
         max_length: tokens that training will keep.
-        name: what the command line calls the data.
+        clean: the command that cleans this data by this report, to which findings are added.
     """
     n = figures["overview"]["pairs"]
-    found = [_from_rows(kind, group, figures, max_length, name) for kind, group in flags.items()]
+    found = [_from_rows(kind, group, figures, max_length, clean) for kind, group in flags.items()]
     found += [_length(figures["length"], n), _style(figures["style"], n), _noise(figures["noise"], n)]
     found += [_dropped(figures["overview"]["loading"]), _spike(figures["noise"]["ratings_of_ten"])]
     present = [finding for finding in found if finding is not None]
     return sorted(present, key=lambda f: (LEVELS.index(f.level), -f.pairs))[:MOST]
 
 
-def _from_rows(name: str, group: np.ndarray, figures: Mapping[str, Any], max_length: int, data: str) -> Finding | None:
+def _from_rows(
+    name: str, group: np.ndarray, figures: Mapping[str, Any], max_length: int, clean: str
+) -> Finding | None:
     kind = ROW_FINDINGS[name]
     pairs, looked_at = int((group >= 0).sum()), len(group)
     if name == "too_long":
@@ -197,7 +198,7 @@ def _from_rows(name: str, group: np.ndarray, figures: Mapping[str, Any], max_len
     estimate = share(pairs, looked_at)
     if pairs == 0 or (name in ("ties", "too_long") and (estimate["low"] or 0) <= RARE):
         return None
-    fix = _fix(name, figures, max_length, data)
+    fix = _fix(name, figures, max_length, clean)
     return Finding(
         name=name,
         level=kind.level,
@@ -211,14 +212,14 @@ def _from_rows(name: str, group: np.ndarray, figures: Mapping[str, Any], max_len
     )
 
 
-def _fix(name: str, figures: Mapping[str, Any], max_length: int, data: str) -> str:
+def _fix(name: str, figures: Mapping[str, Any], max_length: int, clean: str) -> str:
     if name == "too_long":
         return f"train.max_length: {_next_length(figures, max_length)}"
     if name == "ties":
         least = figures["margins"]["least_positive"]
         return "collect ratings that differ" if least is None else f"plan.threshold: {least:.4g}  (ties go to SFT)"
     kind = ROW_FINDINGS[name]
-    command = f"mixdpo clean {quote(data)} --apply {name}" if kind.action else None
+    command = f"{clean} --apply {name}" if kind.action else None
     return "  or  ".join(line for line in (kind.line, command) if line)
 
 

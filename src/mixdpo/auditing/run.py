@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,7 @@ def audit(
     load_report: LoadReport | None = None,
     settings: AuditSettings | None = None,
     name: str = "DATA",
+    report: str = "report",
 ) -> AuditReport:
     """Look at preference pairs before training on them.
 
@@ -50,6 +52,7 @@ def audit(
         load_report: what was dropped in loading, from `load_pairs_with_report`.
         settings: default `AuditSettings()`.
         name: what the command line calls the data.
+        report: folder that the report will be saved in, for the commands that it names.
 
     Raises:
         InputError: the data was not made by `load_pairs`, an evaluation set cannot be read, or a setting names a
@@ -120,12 +123,16 @@ def audit(
         name=name,
         fingerprint=fingerprint,
         figures=figures,
-        findings=find(figures, flags, settings.max_length, name),
+        findings=find(figures, flags, settings.max_length, _clean_command(name, report)),
         flags=flags,
         pair_ids=stored_column(dataset, "pair_id"),
         examples=show(dataset, shown, numbers, notes),
         settings=asdict(settings),
     )
+
+
+def _clean_command(name: str, report: str) -> str:
+    return f"mixdpo clean {quote(name)}" + (f" --report {quote(report)}" if report != "report" else "")
 
 
 def _scores(dataset: Dataset) -> tuple[np.ndarray, np.ndarray] | None:
