@@ -112,7 +112,7 @@ def test_keys_know_settings_and_not_names(write) -> None:
         ("arms/dpo/train", {"loss_typ": "ipo"}, ["arms.dpo.train.loss_typ", "loss_type?"]),
         ("arms/dpo/tuning", {"learning_rate": [1e-5], "beta": [1.0]}, ["1 trials, the other arms 4"]),
         ("arms/dpo/subset", {"part": "hard", "share": 1.5}, ["arms.dpo.subset.share"]),
-        ("arms/dpo/score", ["nonsense"], ["metric nonsense"]),
+        ("arms/dpo/score", ["nonsense"], ["no metric is named 'nonsense'"]),
         ("train/beta", 0.1, ["train.beta is the study's own", "tuning"]),
         ("train/seed", 1, ["train.seed is the study's own"]),
         ("tuning/learning_rate", [], ["a grid needs"]),

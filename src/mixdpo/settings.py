@@ -143,8 +143,8 @@ def unknown_name(kind: str, name: str, known: Iterable[str], file: str | Path | 
     """Return the error for a loss, metric or plan that does not exist: the nearest one, and all there are."""
     known = list(known)
     near = difflib.get_close_matches(name, known, n=1)
-    guess = f"did you mean {near[0]}? " if near else ""
-    return InputError(f"no {kind} is named {name!r}", file=file, mend=f"{guess}There are {', '.join(known)}")
+    guess = f"did you mean {near[0]}? There are" if near else "there are"
+    return InputError(f"no {kind} is named {name!r}", file=file, mend=f"{guess} {', '.join(known)}")
 
 
 def _adapter_config(hint: Any) -> ConfigDict | None:
