@@ -20,10 +20,10 @@ from scipy import stats
 from mixdpo.cli import main
 from mixdpo.comparing import CompareSettings, collect
 from mixdpo.comparing.metrics import headline, read_metrics, shown_metrics
-from mixdpo.comparing.sheets import Sheet, as_latex, as_markdown, as_text, latex_text
 from mixdpo.evaluation.comparison import holm
 from mixdpo.io import write_json
 from mixdpo.report.labels import place_labels
+from mixdpo.report.sheets import Sheet, as_latex, as_markdown, as_text, latex_text
 from preferences import HOSTILE
 from synthetic import chat_rows
 from tiny import tiny_llama

@@ -11,11 +11,12 @@ from typing import Any
 from mixdpo.comparing.collect import BenchmarkResults
 from mixdpo.comparing.metrics import label
 from mixdpo.comparing.reading import readings
-from mixdpo.comparing.sheets import Sheet, all_sheets, as_latex, as_markdown, as_text, one_line
+from mixdpo.comparing.sheets import all_sheets
 from mixdpo.io import atomic_path, write_json
 from mixdpo.report.comparison_figures import forest_figure, length_figure
 from mixdpo.report.comparison_page import comparison_page
 from mixdpo.report.figure_files import save_figure
+from mixdpo.report.sheets import Sheet, as_latex, as_markdown, as_text, one_line
 
 _ENDINGS = ("png", "svg", "pdf")
 

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from mixdpo.io import atomic_path
 from mixdpo.plan import BUCKETS
 from mixdpo.study.analysis import Analysis
 from mixdpo.study.results import START
@@ -72,12 +68,3 @@ def _draw_displacement(axis: Axes, analysis: Analysis, names: list[str]) -> None
     axis.set_xlabel("nats per held-out answer, against the start")
     axis.set_title("change of log-probability", fontsize="small", loc="left")
     axis.legend(fontsize="x-small", frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
-
-
-def save_study_figure(analysis: Analysis, stem: Path) -> None:
-    """Write the figure as `<stem>.png` and `<stem>.svg`."""
-    figure = study_figure(analysis)
-    FigureCanvasAgg(figure)
-    for suffix in (".png", ".svg"):
-        with atomic_path(stem.with_suffix(suffix)) as temporary:
-            figure.savefig(temporary, dpi=120)

@@ -16,10 +16,12 @@ from typing import Any
 
 from mixdpo.errors import InputError
 from mixdpo.io import atomic_path
+from mixdpo.report.figure_files import save_figure
+from mixdpo.report.sheets import as_markdown
 from mixdpo.study.analysis import Analysis, analyse
-from mixdpo.study.figures import save_study_figure
+from mixdpo.study.figures import study_figure
 from mixdpo.study.results import RESULTS_FILE, load_results
-from mixdpo.study.tables import caption, displacement_table, effects_table, markdown, measures_table
+from mixdpo.study.tables import displacement_table, effects_table, measures_table
 from mixdpo.study.wording import verdict
 
 
@@ -41,16 +43,16 @@ def analyses(folder: Path) -> list[Analysis]:
 def section(analysis: Analysis) -> str:
     """Return one study's part of the page."""
     study, name = analysis.runs["study"], analysis.runs["study"]["name"]
-    tables = [("effects", effects_table(analysis)), ("measures", measures_table(analysis))]
+    tables = [effects_table(analysis), measures_table(analysis)]
     if analysis.displacement:
-        tables.append(("displacement", displacement_table(analysis)))
+        tables.append(displacement_table(analysis))
     return "\n\n".join(
         [
             f"## {study['title'] or name}",
             study["question"],
             "\n".join(f"- {sentence}" for sentence in verdict(analysis)),
             f"![Arms of the study {name}](images/study-{name}.png)",
-            *(f"{caption(analysis, kind)}\n\n{markdown(table)}" for kind, table in tables),
+            *(f"{table.title}\n\n{as_markdown(table).rstrip()}" for table in tables),
             *_notes(analysis),
             _setting(analysis),
         ]
@@ -101,7 +103,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         text = page(folder)
         for analysis in analyses(folder):
-            save_study_figure(analysis, target.parent / "images" / f"study-{analysis.runs['study']['name']}")
+            save_figure(study_figure(analysis), target.parent / "images" / f"study-{analysis.runs['study']['name']}")
     except InputError as error:
         print(f"mixdpo: {error}", file=sys.stderr)
         return error.exit_status

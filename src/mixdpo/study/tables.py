@@ -1,12 +1,12 @@
-"""A study's tables, as Markdown and LaTeX: arms by the primary measure, side measures, displacement, all runs."""
+"""A study's tables: arms by the primary measure, side measures, displacement, all runs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from mixdpo.plan import BUCKETS
+from mixdpo.report.sheets import Sheet
 from mixdpo.study.analysis import Analysis, ArmResult
 from mixdpo.study.statistics import Effect
 
@@ -24,32 +24,7 @@ MEASURES: Final = {
 _SHARES: Final = ("finished", "preference_accuracy")
 
 
-@dataclass(frozen=True)
-class Table:
-    """A table of texts; the first column is aligned to the left, the others to the right."""
-
-    headings: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-
-
-def markdown(table: Table) -> str:
-    """Write a table as Markdown."""
-    lines = [table.headings, ("---", *["---:"] * (len(table.headings) - 1)), *table.rows]
-    return "\n".join("| " + " | ".join(_cell(text) for text in line) + " |" for line in lines)
-
-
-def latex(table: Table, caption: str) -> str:
-    """Write a table as LaTeX, with the rules of the package booktabs."""
-    lines = [" & ".join(map(_escape, line)) + r" \\" for line in (table.headings, *table.rows)]
-    columns = "l" + "r" * (len(table.headings) - 1)
-    body = "\n".join([r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule"])
-    return (
-        "\\begin{table}\n\\centering\n\\caption{" + _escape(caption) + "}\n\\begin{tabular}{" + columns + "}\n"
-        f"{body}\n\\end{{tabular}}\n\\end{{table}}\n"
-    )
-
-
-def effects_table(analysis: Analysis) -> Table:
+def effects_table(analysis: Analysis) -> Sheet:
     """Arms by their effect on the primary measure against the baseline, largest first."""
     headings = (
         "arm", "rate", "beta", MEASURES.get(analysis.primary, analysis.primary), f"against {analysis.baseline}",
@@ -70,10 +45,10 @@ def effects_table(analysis: Analysis) -> Table:
                 "" if effect is None else f"{effect.detectable:.2f}",
             )
         )
-    return Table(headings, tuple(rows))
+    return Sheet(_caption(analysis, "effects"), headings, rows)
 
 
-def measures_table(analysis: Analysis) -> Table:
+def measures_table(analysis: Analysis) -> Sheet:
     """Arms by the means of all other measures, with their optimizer steps and seeds."""
     names = list(dict.fromkeys(name for arm in analysis.arms for name in arm.means if name != analysis.primary))
     headings = ("arm", "seeds", "updates", *(MEASURES.get(name, name) for name in names))
@@ -86,10 +61,10 @@ def measures_table(analysis: Analysis) -> Table:
         )
         for arm in ranked(analysis)
     ]
-    return Table(headings, tuple(rows))
+    return Sheet(_caption(analysis, "measures"), headings, rows)
 
 
-def displacement_table(analysis: Analysis) -> Table:
+def displacement_table(analysis: Analysis) -> Sheet:
     """Arms by the change of the answers' log-probabilities, in nats, for each bucket of held-out pairs."""
     present = [name for name in BUCKETS if any(one.bucket == name for one in analysis.displacement)]
     headings = ("arm", *(f"{bucket}, {side}" for bucket in present for side in ("chosen", "rejected")))
@@ -99,10 +74,10 @@ def displacement_table(analysis: Analysis) -> Table:
         if here:
             sides = [side for bucket in present for side in (here[bucket].chosen, here[bucket].rejected)]
             rows.append((arm.name, *(interval(side, digits=1) for side in sides)))
-    return Table(headings, tuple(rows))
+    return Sheet(_caption(analysis, "displacement"), headings, rows)
 
 
-def runs_table(analysis: Analysis) -> Table:
+def runs_table(analysis: Analysis) -> Sheet:
     """Every run of the study, trials and failures included, in the order they were asked for."""
     headings = ("run", "arm", "seed", "rate", "beta", "updates", "seconds", "result")
     rows = []
@@ -122,7 +97,7 @@ def runs_table(analysis: Analysis) -> Table:
                 result,
             )
         )
-    return Table(headings, tuple(rows))
+    return Sheet(_caption(analysis, "runs"), headings, rows)
 
 
 def ranked(analysis: Analysis) -> list[ArmResult]:
@@ -158,30 +133,11 @@ def _minus(text: str) -> str:
     return text.replace("-", "\u2212")
 
 
-def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
+TABLES: Final[Sequence[Callable[[Analysis], Sheet]]] = (effects_table, measures_table, displacement_table, runs_table)
+"""The tables, in the order in which they are read."""
 
 
-_LATEX: Final[dict[str, str]] = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$", ">": "$>$", "\u2212": "$-$",
-}  # fmt: skip
-
-
-def _escape(text: str) -> str:
-    return "".join(_LATEX.get(character, character) for character in " ".join(text.split()))
-
-
-TABLES: Final[dict[str, Callable[[Analysis], Table]]] = {
-    "effects": effects_table,
-    "measures": measures_table,
-    "displacement": displacement_table,
-    "runs": runs_table,
-}
-"""The tables by the name of their files."""
-
-
-def caption(analysis: Analysis, name: str) -> str:
+def _caption(analysis: Analysis, name: str) -> str:
     """Return what a table shows, in one sentence."""
     study: dict[str, Any] = analysis.runs["study"]
     seeds: Sequence[int] = study["seeds"]
