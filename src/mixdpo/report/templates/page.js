@@ -5,13 +5,16 @@ const page = (() => {
   const find = (id) => document.getElementById(id);
   const data = JSON.parse(find("data").textContent);
 
-  // Theme: ?theme=dark or ?theme=light, else the system's.
-  const wanted = new URLSearchParams(location.search).get("theme");
+  // Theme: the button's, else ?theme=dark or ?theme=light, else the system's.
+  let chosen = new URLSearchParams(location.search).get("theme");
   const system = matchMedia("(prefers-color-scheme: dark)");
   const setTheme = (name) => { root.dataset.theme = name; };
-  setTheme(wanted || (system.matches ? "dark" : "light"));
-  system.addEventListener("change", (event) => { if (!wanted) setTheme(event.matches ? "dark" : "light"); });
-  find("theme").addEventListener("click", () => setTheme(root.dataset.theme === "dark" ? "light" : "dark"));
+  setTheme(chosen || (system.matches ? "dark" : "light"));
+  system.addEventListener("change", (event) => { if (!chosen) setTheme(event.matches ? "dark" : "light"); });
+  find("theme").addEventListener("click", () => {
+    chosen = root.dataset.theme === "dark" ? "light" : "dark";
+    setTheme(chosen);
+  });
   addEventListener("beforeprint", () => setTheme("light"));
 
   const make = (tag, kind, text) => {
