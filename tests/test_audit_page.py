@@ -26,7 +26,7 @@ def page_path(tmp_path) -> Path:
 
 @pytest.mark.parametrize("width", [390, 1180])
 def test_in_chromium(browser, page_path, width) -> None:
-    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme="dark")
+    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme="dark", reduced_motion="reduce")
     problems: list[str] = []
     page.on("console", lambda message: problems.append(message.text))
     page.on("pageerror", lambda error: problems.append(str(error)))

@@ -310,7 +310,7 @@ def test_labels_cover_neither_each_other_nor_points() -> None:
 def test_page_in_chromium(tmp_path, browser, result, scores, width) -> None:
     folder = tmp_path / "comparison"
     assert main(["compare", str(result), "--output", str(folder)]) == 0
-    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme="dark")
+    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme="dark", reduced_motion="reduce")
     problems: list[str] = []
     requests: list[str] = []
     page.on("console", lambda message: problems.append(message.text))
