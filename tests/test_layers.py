@@ -19,10 +19,20 @@ LAYERS = [
     {"auditing"},
     {"training"},
     {"scoring"},
-    {"held_out", "comparing"},
+    {"held_out", "comparing", "answering"},
     {"recipe", "runs", "help", "demo"},
     {"study"},
-    {"cli", "cli_comparison", "cli_evaluation", "cli_held_out", "cli_shared", "cli_study", "__main__", "__init__"},
+    {
+        "cli",
+        "cli_comparison",
+        "cli_evaluation",
+        "cli_generate",
+        "cli_held_out",
+        "cli_shared",
+        "cli_study",
+        "__main__",
+        "__init__",
+    },
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 # Inside a layer, these know nothing of each other or of what is named.

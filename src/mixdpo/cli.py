@@ -18,6 +18,7 @@ from rich.table import Table
 
 from mixdpo.cli_comparison import compare
 from mixdpo.cli_evaluation import evaluate
+from mixdpo.cli_generate import generate
 from mixdpo.cli_held_out import COMMANDS as HELD_OUT_COMMANDS
 from mixdpo.cli_shared import quiet_libraries
 from mixdpo.cli_study import study
@@ -276,6 +277,7 @@ def demo(model: str | None, output: Path, short: bool) -> None:
 
 app.add_command(compare)
 app.add_command(evaluate)
+app.add_command(generate)
 for _command in HELD_OUT_COMMANDS:
     evaluate.add_command(_command)
 app.add_command(study)
