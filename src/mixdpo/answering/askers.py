@@ -1,4 +1,4 @@
-"""Who answers requests: an endpoint here, a model of this machine in `local`. Both keep finished replies by content."""
+"""Who answers requests: an endpoint here, a model of this machine in `local`. Both keep finished replies."""
 
 from __future__ import annotations
 
