@@ -44,7 +44,8 @@ class DemandBench:
         default=16, metadata={"help": "tasks of the training file whose pairs are kept for measuring"}
     )
     prompts_per_task: int = field(
-        default=3, metadata={"help": "test prompts per task; above 3, further demands are drawn"}
+        default=3,
+        metadata={"help": "validation and test prompts per task; above 3, further demands are drawn"},
     )
     seed: int = field(default=0, metadata={"help": "decides which tasks are kept and which further demands are drawn"})
 
@@ -105,8 +106,6 @@ class DemandBench:
         """Return task and demands of every prompt of a split, in a fixed order."""
         by_text = {row["prompt"][-1]["content"]: row for row in _rows(split)}
         found = [(_task(row), demands_from_text(row["demands"])) for row in by_text.values()]
-        if split == "validation":
-            return found
         rng = random.Random(self.seed)
         by_task: dict[str, list[list[Demand]]] = {}
         for task, demands in found:
