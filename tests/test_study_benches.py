@@ -85,8 +85,13 @@ def test_demand_bench_grades_by_the_demands_of_each_prompt(tmp_path: Path) -> No
     prompts = bench.held_out("validation", tmp_path).prompts
     answers = [Answer(texts[i % 2], 3, True) for i in range(len(prompts))]
     found = bench.judge("validation", answers)["demands_met"]
-    rows = pq.read_table(str(DATA / "validation.parquet")).to_pylist()
-    assert found == [demands_met(texts[i % 2], demands_from_text(row["demands"])) for i, row in enumerate(rows)]
+    asked = {
+        row["prompt"][-1]["content"]: demands_from_text(row["demands"])
+        for row in pq.read_table(str(DATA / "validation.parquet")).to_pylist()
+    }
+    wanted = [asked[prompt[-1]["content"]] for prompt in prompts]
+    assert len(wanted) == 3 * len(set(bench.held_out("validation", tmp_path).prompt_groups))
+    assert found == [demands_met(texts[i % 2], demands) for i, demands in enumerate(wanted)]
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from mixdpo.study import run as study_run
 from mixdpo.study.analysis import analyse
 from mixdpo.study.cell import run_cell
 from mixdpo.study.measures import VALUES_SCHEMA
-from mixdpo.study.results import Results, gather, load_results, save_results
+from mixdpo.study.results import Results, gather, load_results, reuse, save_results
 from mixdpo.study.run import StudyRuns, run_study
 from mixdpo.study.settings import StudySettings, load_study
 from mixdpo.study.write import write_report
@@ -208,6 +209,18 @@ def test_a_planted_effect_is_found_and_the_test_split_is_read_after_tuning(simul
     table = (tmp_path / "results" / "tables.md").read_text()
     assert table.count("| tune |") == 6
     assert table.count("| final |") == 15
+
+    # Elsewhere the committed results are enough to add an arm without running the others again.
+    assert reuse(load_results(tmp_path / "results"), tmp_path / "elsewhere") == len({cell["key"] for cell in ran})
+    assert reuse(load_results(tmp_path / "results"), tmp_path / "elsewhere") == 0
+    again: list[Any] = []
+    runner = simulated(simulated_study, {}, ran=again)
+    runs = run_study(simulated_study, tmp_path / "elsewhere", runner=runner)
+    assert not again
+    assert values_of(gather(simulated_study, runs, tmp_path / "elsewhere")) == values_of(results)
+    more = replace(simulated_study, seeds=(*simulated_study.seeds, 6))
+    run_study(more, tmp_path / "elsewhere", runner=runner)
+    assert [(cell["stage"], cell["seed"]) for cell in again] == [("final", 6)] * 3
 
 
 def test_an_arm_whose_trials_fail_is_listed_and_the_others_go_on(simulated_study, tmp_path: Path) -> None:

@@ -14,8 +14,10 @@ from rich.console import Console
     "--output", "-o", type=click.Path(path_type=Path), default=Path("runs/studies"), show_default=True,
     help="Folder of runs and results; studies that share it share their runs.",
 )  # fmt: skip
+@click.option("--reuse", type=click.Path(path_type=Path), multiple=True,
+              help="Folder of results (results.parquet, runs.json) whose runs are not run again.")  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="List the runs and the time they are expected to take; run nothing.")
-def study(file: Path, output: Path, dry_run: bool) -> None:
+def study(file: Path, output: Path, reuse: tuple[Path, ...], dry_run: bool) -> None:
     """Compare plans, losses and settings fairly: tune every arm alike, run every seed, report with intervals.
 
     FILE is a study file (YAML). A study that was stopped goes on where it was when it is started again.
@@ -25,7 +27,8 @@ def study(file: Path, output: Path, dry_run: bool) -> None:
 
     from mixdpo.study.estimate import plan_of_runs
     from mixdpo.study.progress import StudyProgress, dry_run_table
-    from mixdpo.study.results import gather, save_results
+    from mixdpo.study.results import gather, load_results, save_results
+    from mixdpo.study.results import reuse as reuse_runs
     from mixdpo.study.run import run_study
     from mixdpo.study.settings import load_study
     from mixdpo.study.write import write_report
@@ -33,6 +36,8 @@ def study(file: Path, output: Path, dry_run: bool) -> None:
     datasets.disable_progress_bars()
     transformers.utils.logging.set_verbosity_error()
     settings = load_study(file)
+    for folder in reuse:
+        click.echo(f"{folder}: {reuse_runs(load_results(folder), output)} runs taken over")
     planned = plan_of_runs(settings, output)
     console = Console()
     if dry_run:

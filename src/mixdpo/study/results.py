@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from mixdpo.errors import InputError
 from mixdpo.io import atomic_path, write_json
-from mixdpo.study.cell import VALUES_FILE
+from mixdpo.study.cell import RESULT_FILE, VALUES_FILE
 from mixdpo.study.run import CELLS, Outcome, StudyRuns
 from mixdpo.study.settings import StudySettings
 
@@ -22,6 +22,10 @@ RESULTS_FILE: Final = "results.parquet"
 RUNS_FILE: Final = "runs.json"
 START: Final = "start"
 FORMAT_VERSION: Final = 1
+_KEPT: Final = (
+    "pairs", "pairs_trained", "updates", "routes", "training_seconds", "measuring_seconds", "peak_bytes", "device",
+    "versions", "scores",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -114,6 +118,30 @@ def load_results(folder: Path) -> Results:
     return Results(values, runs)
 
 
+def reuse(results: Results, output: Path) -> int:
+    """Give a folder of runs the finished runs of earlier results, so that a study there does not run them again.
+
+    Their keys say what they are: runs that the study does not ask for do no harm.
+
+    Returns:
+        How many runs the folder did not have.
+    """
+    arms, seeds = (results.values[name].to_numpy(zero_copy_only=False) for name in ("arm", "seed"))
+    new = 0
+    for run in results.runs["runs"]:
+        folder = output / CELLS / run["key"]
+        if run["failure"] is not None or (folder / RESULT_FILE).exists():
+            continue
+        folder.mkdir(parents=True, exist_ok=True)
+        if run["stage"] != "tune":  # of trials the scores alone are read
+            rows = results.values.filter(pa.array((arms == run["arm"]) & (seeds == run["seed"])))
+            with atomic_path(folder / VALUES_FILE) as temporary:
+                pq.write_table(rows.drop_columns(["arm", "seed"]), temporary, compression="zstd")
+        write_json(folder / RESULT_FILE, {name: run[name] for name in ("key", *_KEPT) if name in run})
+        new += 1
+    return new
+
+
 def _records(study: StudySettings, runs: StudyRuns) -> dict[str, Any]:
     trials = [trial for choice in runs.choices for trial in choice.trials]
     records = [_run(outcome) for outcome in (runs.start, *trials, *runs.finals)]
@@ -153,7 +181,6 @@ def _records(study: StudySettings, runs: StudyRuns) -> dict[str, Any]:
 
 def _run(outcome: Outcome) -> dict[str, Any]:
     cell, record = outcome.cell, outcome.record or {}
-    kept = ("pairs", "updates", "routes", "training_seconds", "measuring_seconds", "peak_bytes", "scores")
     return {
         "stage": cell.stage,
         "arm": cell.variant,
@@ -162,7 +189,7 @@ def _run(outcome: Outcome) -> dict[str, Any]:
         "beta": cell.beta,
         "key": cell.key,
         "failure": outcome.failure,
-        **{name: record[name] for name in kept if name in record},
+        **{name: record[name] for name in _KEPT if name in record},
     }
 
 
