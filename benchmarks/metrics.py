@@ -1,16 +1,18 @@
 """How difficulty metrics rank real pairs: rank correlations, and how often their sign finds the better answer.
 
-    python benchmarks/metrics.py PAIRS.parquet --training OTHERS.parquet [--pairs 300] [--embedding MODEL]
+    python benchmarks/metrics.py PAIRS.parquet --training OTHERS.parquet --models FOLDER --embedding EMBEDDING
 
 PAIRS has prompt, chosen, rejected as messages, and scores of a judge, which are the labels. The model is
 SmolLM2-135M-Instruct. On pairs of OTHERS an aligned model (DPO) and a reward model (TRL's RewardTrainer) are trained
-for the metrics that need one. Writes results/metrics.json and prints the tables of docs/metrics.md.
+for the metrics that need one, and kept in FOLDER, so that what was killed goes on. EMBEDDING is a sentence encoder.
+Writes results/metrics.json and prints the tables of docs/metrics.md.
 """
 
 from __future__ import annotations
 
 import argparse
-import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,7 @@ import torch
 import trl
 from arms import RESULTS, conditions
 from datasets import Dataset
-from scipy.stats import binomtest, spearmanr
+from scipy.stats import binomtest, norm, spearmanr
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from mixdpo import MixDPOConfig, MixDPOTrainer, load_pairs, make_plan, score
@@ -33,48 +35,62 @@ TRAINING = {
     "max_length": 1024, "bf16": True, "use_cpu": not torch.cuda.is_available(), "save_strategy": "no",
     "logging_steps": 5, "report_to": "none", "seed": 0,
 }  # fmt: skip
-ALIGNED = {"learning_rate": 1e-5, "beta": 0.1}
-REWARD = {"learning_rate": 3e-5}
-# Steps of 8 pairs, for the method's own 64 would be two steps of a half.
+ALIGNED = {"learning_rate": 2e-5, "beta": 0.1}
+REWARD = {"learning_rate": 5e-5}
+# Steps of 8 pairs and a higher rate, for the method's own 64 pairs and 3e-5 would leave a model of this size as it is.
 VALIDATION = {
     "preset": "cheap",
-    "pairs_per_run": 80,
+    "pairs_per_run": 48,
     "step_size": 8,
-    "learning_rate": 1e-4,
+    "learning_rate": 5e-4,
     "beta": 0.1,
     "batch_size": 4,
 }
 
 
-def train_aligned(pairs: Dataset, start: str, folder: Path) -> str:
-    """Train the starting model by DPO; return where it is."""
+def kept(folder: Path, train: Callable[[Path], None]) -> str:
+    """Return where a model is, made by `train` unless that was done."""
+    if not folder.exists():
+        unfinished = folder.with_suffix(".part")
+        train(unfinished)
+        unfinished.rename(folder)
+    return str(folder)
+
+
+def train_aligned(pairs: Dataset, start: str, folder: Path) -> None:
+    """Train the starting model by DPO into `folder`."""
     trainer = MixDPOTrainer(
         load_policy(ModelSettings(name_or_path=start, dtype="float32")),
-        args=MixDPOConfig(output_dir=str(folder / "dpo"), **TRAINING, **ALIGNED),
+        args=MixDPOConfig(output_dir=str(folder), **TRAINING, **ALIGNED),
         train_dataset=pairs,
         plan=make_plan(pairs, "dpo"),
     )
     trainer.train()
-    trainer.save_model(str(folder / "aligned"))
-    return str(folder / "aligned")
+    trainer.save_model(str(folder))
 
 
-def train_reward_model(pairs: Dataset, start: str, folder: Path) -> str:
-    """Train a score head and the starting model under it by TRL's reward trainer; return where it is."""
+def train_reward_model(pairs: Dataset, start: str, folder: Path) -> None:
+    """Train a score head and the starting model under it by TRL's reward trainer into `folder`."""
     tokenizer = AutoTokenizer.from_pretrained(start)
     model = AutoModelForSequenceClassification.from_pretrained(start, num_labels=1, dtype=torch.float32)
     model.config.pad_token_id = tokenizer.pad_token_id
     trainer = trl.RewardTrainer(
         model,
-        args=trl.RewardConfig(
-            output_dir=str(folder / "rewards"), activation_checkpointing=False, **TRAINING, **REWARD
-        ),
+        args=trl.RewardConfig(output_dir=str(folder), activation_checkpointing=False, **TRAINING, **REWARD),
         train_dataset=pairs.select_columns(["prompt", "chosen", "rejected"]),
         processing_class=tokenizer,
     )
     trainer.train()
-    trainer.save_model(str(folder / "reward"))
-    return str(folder / "reward")
+    trainer.save_model(str(folder))
+
+
+def rank_correlation(first: np.ndarray, second: np.ndarray) -> list[float]:
+    """Return Spearman's correlation and its 95 % interval (Bonett and Wright 2000, doi:10.1007/BF02294183)."""
+    value = float(spearmanr(first, second)[0])
+    if first is second:
+        return [1.0, 1.0, 1.0]
+    half = norm.ppf(0.975) * np.sqrt((1 + value**2 / 2) / (len(first) - 3))
+    return [value, *np.tanh(np.arctanh(value) + np.array([-half, half])).tolist()]
 
 
 def main() -> None:
@@ -82,27 +98,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data")
     parser.add_argument("--training", required=True)
-    parser.add_argument("--pairs", type=int, default=300)
-    parser.add_argument("--training-pairs", type=int, default=400)
-    parser.add_argument("--embedding")
+    parser.add_argument("--models", type=Path, required=True)
+    parser.add_argument("--embedding", required=True)
+    parser.add_argument("--pairs", type=int, default=200)
+    parser.add_argument("--training-pairs", type=int, default=128)
     options = parser.parse_args()
     model = str(smollm2_folder())
     likelihood = ["nll_gap", "reference_logp", "ches", "ches_length_normalised"]
     parameters = {name: {"model": model} for name in likelihood} | {"length_gap": {"signed": True}}
-    metrics = ["rating", "length_gap", *likelihood]
-    if options.embedding:
-        metrics.append("embedding")
-        parameters["embedding"] = {"model": options.embedding}
-    pairs = score(load_pairs(options.data, max_pairs=options.pairs), [*metrics, "combine"], **parameters)
-    metrics.append("combine")
+    parameters["embedding"] = {"model": options.embedding}
+    metrics = ["rating", "length_gap", *likelihood, "embedding", "combine"]
+    pairs = score(load_pairs(options.data, max_pairs=options.pairs), metrics, **parameters)
     others = score(load_pairs(options.training, max_pairs=options.training_pairs))
-    with tempfile.TemporaryDirectory() as name:
-        trained = {
-            "implicit_reward": {"model": train_aligned(others, model, Path(name)), "ref_model": model},
-            "reward_model": {"model": train_reward_model(others, model, Path(name))},
-            "validation_loss": {"model": model, **VALIDATION},
-        }
-        pairs = score(pairs, list(trained), **trained)
+    aligned = kept(options.models / "aligned", partial(train_aligned, others, model))
+    rewarding = kept(options.models / "reward", partial(train_reward_model, others, model))
+    trained = {
+        "implicit_reward": {"model": aligned, "ref_model": model},
+        "reward_model": {"model": rewarding, "bf16": True},
+        "validation_loss": {"model": model, **VALIDATION},
+    }
+    pairs = score(pairs, list(trained), **trained)
     metrics += trained
     margins = {name: float_column(pairs, f"margin/{name}") for name in metrics}
 
@@ -121,7 +136,7 @@ def main() -> None:
             "reward_model": REWARD,
             "validation": VALIDATION,
         },
-        "rank_correlation": {a: {b: float(spearmanr(margins[a], margins[b])[0]) for b in metrics} for a in metrics},
+        "rank_correlation": {a: {b: rank_correlation(margins[a], margins[b]) for b in metrics} for a in metrics},
         "accuracy": {},
     }
     for name in metrics:
@@ -137,7 +152,7 @@ def main() -> None:
 
     print("| | " + " | ".join(metrics) + " |\n|" + " --- |" * (len(metrics) + 1))
     for a in metrics:
-        print(f"| {a} | " + " | ".join(f"{record['rank_correlation'][a][b]:.2f}" for b in metrics) + " |")
+        print(f"| {a} | " + " | ".join(f"{record['rank_correlation'][a][b][0]:.2f}" for b in metrics) + " |")
     print("\n| | " + " | ".join(bins) + " |\n|" + " --- |" * (len(bins) + 1))
     for name, values in record["accuracy"].items():
         cells = [f"{100 * v[0]:.1f} % ({100 * v[1]:.1f} to {100 * v[2]:.1f})" for v in values.values()]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
-import sys
 from pathlib import Path
 
 from datasets import load_from_disk
@@ -15,21 +15,31 @@ from test_trainer import trainer_for
 from tiny import tiny_llama
 
 
-def main(folder: Path, batch: int, accumulation: int) -> None:
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--accumulation", type=int, default=2)
+    parser.add_argument("--max-tokens", type=int)
+    parser.add_argument("--loss", default="sigmoid")
+    parser.add_argument("--resume", action="store_true")
+    options = parser.parse_args()
+    folder = options.folder
     tokenizer = byte_level_tokenizer()
     pairs = load_from_disk(str(folder / "pairs"))
     trainer = trainer_for(
         tiny_llama(vocab_size=len(tokenizer)), tokenizer, pairs, folder / "two", Plan.load(folder / "plan.parquet"),
-        per_device_train_batch_size=batch, gradient_accumulation_steps=accumulation, num_train_epochs=2,
+        per_device_train_batch_size=options.batch, gradient_accumulation_steps=options.accumulation,
+        max_tokens_per_batch=options.max_tokens, loss_type=options.loss, desirable_weight=2.0, num_train_epochs=2,
         eval_dataset=pairs.select(range(7)), eval_strategy="epoch", save_strategy="steps", save_steps=5,
-        max_tokens_per_batch=1 if batch > 1 else None,
     )  # fmt: skip
-    resume = len(sys.argv) > 4
-    trainer.train(resume_from_checkpoint=str(folder / "two" / "checkpoint-5") if resume else None)
+    trainer.train(resume_from_checkpoint=str(folder / "two" / "checkpoint-5") if options.resume else None)
     rank = os.environ["RANK"]
-    (folder / f"seen-{rank}{'-resumed' if resume else ''}.json").write_text(json.dumps(trainer.seen.steps[:-1]))
+    (folder / f"seen-{rank}{'-resumed' if options.resume else ''}.json").write_text(
+        json.dumps(trainer.seen.steps[:-1])
+    )
     trainer.accelerator.end_training()
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+    main()

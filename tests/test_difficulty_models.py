@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,7 @@ from peft import LoraConfig, get_peft_model
 from scipy.stats import binomtest
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, LlamaConfig
 
-from mixdpo import load_pairs, score
+from mixdpo import MixDPOTrainer, load_pairs, score
 from mixdpo.data import TokenSettings, tokenize_pairs
 from mixdpo.demo.demands import Demand, demands_met
 from mixdpo.demo.run import DATA
@@ -298,6 +300,31 @@ def test_killed_pass_goes_on(model, tokenizer, pairs, tmp_path, monkeypatch, sma
 
 
 @pytest.mark.slow
+def test_a_scoring_process_shot_dead_goes_on(model, tmp_path, monkeypatch) -> None:
+    chat_pairs(tmp_path, n=1500).to_parquet(tmp_path / "pairs.parquet")
+    monkeypatch.setenv("MIXDPO_CACHE", str(tmp_path / "cache"))
+    command = [sys.executable, "-m", "mixdpo", "score", str(tmp_path / "pairs.parquet"), "--metric", "nll_gap"]
+    command += ["--score.nll_gap.model", model, "--score.nll_gap.bf16", "false"]
+    with subprocess.Popen([*command, "-o", str(tmp_path / "never.parquet")]) as process:
+        while process.poll() is None and not list((tmp_path / "cache").glob("reference/*.parquet")):
+            time.sleep(0.01)
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+    assert not (tmp_path / "never.parquet").exists()
+    (file,) = (tmp_path / "cache").glob("reference/*.parquet")
+    kept = pq.read_metadata(file).num_rows
+    done = subprocess.run(
+        [*command, "-o", str(tmp_path / "scored.parquet")], capture_output=True, text=True, check=True
+    )
+    assert f"nll_gap: {kept} pairs from the cache, {1500 - kept} to compute" in " ".join(done.stderr.split())
+    assert 0 < kept < 1500
+    monkeypatch.setenv("MIXDPO_CACHE", str(tmp_path / "another"))
+    whole = score(load_pairs(str(tmp_path / "pairs.parquet")), "nll_gap", model=model, bf16=False)
+    found = load_pairs(str(tmp_path / "scored.parquet"))
+    np.testing.assert_allclose(found["margin/nll_gap"], whole["margin/nll_gap"], atol=1e-6)
+
+
+@pytest.mark.slow
 def test_two_processes_equal_one(model, tokenizer, tmp_path, monkeypatch) -> None:
     pairs = chat_pairs(tmp_path, n=11)
     pairs.to_parquet(tmp_path / "pairs.parquet")
@@ -394,6 +421,31 @@ def test_killed_runs_go_on_and_the_seed_decides(model, tmp_path, monkeypatch) ->
     assert score(pairs, "validation_loss", **settings)["margin/validation_loss"][:] == margin
     other = score(pairs, "validation_loss", **{**settings, "seed": 1})["margin/validation_loss"][:]
     assert other != margin
+
+
+def test_a_run_killed_in_its_middle_goes_on_from_its_checkpoint(model, tmp_path, monkeypatch) -> None:
+    pairs, _ = labelled_pairs(tmp_path, n=32, wrong=4)
+    settings = {"model": {"name_or_path": model, "dtype": "float32"}, **FAST, "repetitions": 1, "step_size": 2}
+    original, steps, killed_before = MixDPOTrainer.training_step, [], [5, 13]
+
+    def counted(trainer, *arguments):
+        if killed_before and len(steps) == killed_before[0]:
+            del killed_before[0]
+            raise KeyboardInterrupt
+        steps.append(trainer.state.global_step)
+        return original(trainer, *arguments)
+
+    monkeypatch.setattr(MixDPOTrainer, "training_step", counted)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            score(pairs, "validation_loss", **settings)
+    margin = score(pairs, "validation_loss", **settings)["margin/validation_loss"][:]
+    # Two runs of eight steps, with a checkpoint after each: no step is done twice.
+    assert steps == [*range(8), *range(8)]
+    left = [path.name for path in tmp_path_of_cache().rglob("*")]
+    assert not [name for name in left if name.startswith("checkpoint")]
+    shutil.rmtree(tmp_path_of_cache())
+    assert score(pairs, "validation_loss", **settings)["margin/validation_loss"][:] == pytest.approx(margin, abs=1e-6)
 
 
 def tmp_path_of_cache() -> Path:

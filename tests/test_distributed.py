@@ -45,7 +45,7 @@ def test_two_processes_equal_one(tokenizer, tmp_path, monkeypatch) -> None:
         make_plan(pairs.select(range(7)), "dpo"),
     )  # fmt: skip
     part.precompute_reference(part.train_dataset, "train")
-    torchrun(tmp_path, "1", "2")
+    torchrun(tmp_path)
     (cache,) = (tmp_path / "cache" / "reference").glob("*.parquet")
     computed = {*np.flatnonzero(~plan.is_hard), *range(7)}
     assert pq.read_metadata(cache).num_rows == len(computed) > 7
@@ -64,7 +64,7 @@ def test_two_processes_equal_one(tokenizer, tmp_path, monkeypatch) -> None:
         assert a["pair_id"] == b["pair_id"]
         np.testing.assert_allclose(a["chosen"], b["chosen"], atol=1e-3)
 
-    torchrun(tmp_path, "1", "2", "resume")
+    torchrun(tmp_path, "--resume")
     for rank in (0, 1):
         resumed = json.loads((tmp_path / f"seen-{rank}-resumed.json").read_text())
         assert resumed == seen[rank][5:]
@@ -83,7 +83,25 @@ def test_token_budget_over_two_processes(tokenizer, tmp_path) -> None:
         tiny_llama(vocab_size=len(tokenizer)), tokenizer, pairs, tmp_path / "one", plan, num_train_epochs=2
     )
     one.train()
-    torchrun(tmp_path, "2", "1")
+    torchrun(tmp_path, "--batch", "2", "--accumulation", "1", "--max-tokens", "1")
     logs = [step_logs(tmp_path / name) for name in ("one", "two")]
     for name in ("loss", "grad_norm", "route/sft"):
+        np.testing.assert_allclose(*[[m[name] for m in log] for log in logs], rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.slow
+def test_the_kl_of_kto_is_that_of_all_processes(tokenizer, tmp_path) -> None:
+    """Micro-batches of two pairs on two processes are one of four; what fills up the last one does not count."""
+    pairs = chat_pairs(tmp_path, n=11)
+    plan = make_plan(pairs, "dpo")
+    pairs.save_to_disk(str(tmp_path / "pairs"))
+    plan.save(tmp_path / "plan.parquet")
+    one = trainer_for(
+        tiny_llama(vocab_size=len(tokenizer)), tokenizer, pairs, tmp_path / "one", plan, num_train_epochs=2,
+        loss_type="kto", desirable_weight=2.0, per_device_train_batch_size=4, gradient_accumulation_steps=1,
+    )  # fmt: skip
+    one.train()
+    torchrun(tmp_path, "--batch", "2", "--accumulation", "1", "--loss", "kto")
+    logs = [step_logs(tmp_path / name) for name in ("one", "two")]
+    for name in ("loss", "grad_norm"):
         np.testing.assert_allclose(*[[m[name] for m in log] for log in logs], rtol=1e-4, atol=1e-6, err_msg=name)

@@ -32,7 +32,7 @@ def values(seed: int = 0) -> dict[str, np.ndarray]:
     return {
         "w": np.minimum(policy[0], -0.1), "l": np.minimum(policy[1], -0.1), "rw": ref[0], "rl": ref[1],
         "nw": tokens[0], "nl": tokens[1], "np": rng.integers(1, 20, size=B).astype(float),
-        "m": np.array([0.0, -1.0, 0.5, 1.0, 2.0, 0.3, 4.0]), "mis": rng.normal(0.4, 1, size=(B, 2)),
+        "m": np.array([0.0, -1.0, 0.5, 1.0, 2.0, 0.3, 4.0]), "kl": np.full(B, rng.normal(0.4, 1)),
     }  # fmt: skip
 
 
@@ -40,7 +40,7 @@ def as_pairs(v: dict[str, np.ndarray], **tensors) -> PairLogprobs:
     t = {name: torch.as_tensor(value, dtype=torch.float64) for name, value in v.items()}
     pairs = PairLogprobs(
         t["w"], t["l"], t["rw"], t["rl"], t["nw"], t["nl"], prompt_tokens=t["np"], margin=t["m"],
-        mismatched_log_ratio=t["mis"],
+        kl=t["kl"],
     )  # fmt: skip
     return dataclasses.replace(pairs, **tensors)
 
@@ -65,7 +65,7 @@ def formulas(v, s=SETTINGS) -> dict[str, np.ndarray]:
     mean, deviation = float(RUNNING.mean), float(RUNNING.deviation)
     odds = np.log(np.exp(pw) / (1 - np.exp(pw))) - np.log(np.exp(pl) / (1 - np.exp(pl)))
     trust = expit((v["m"] - s.soft_threshold) / s.soft_width)
-    z0 = max(0.0, v["mis"].mean())
+    z0 = np.maximum(0.0, v["kl"])
     q = expit(beta * h)
     batch_beta = max(1e-3, beta * (1 + s.beta_dpo_alpha * (np.mean(beta * h) - mean)))
     pair_beta = np.maximum(1e-3, beta * (1 + s.beta_dpo_alpha * (h - mean)))
@@ -102,6 +102,8 @@ def formulas(v, s=SETTINGS) -> dict[str, np.ndarray]:
         "alpha_dpo": log_loss(beta * (pw - pl - s.alpha_dpo_alpha * standardised) - s.simpo_gamma),
         "slic": np.maximum(0, s.slic_delta - v["w"] + v["l"]) + s.slic_lambda * nll,
         "cpo": log_loss(beta * (v["w"] - v["l"]), eps) + s.cpo_alpha * nll,
+        "cpo_hinge": np.maximum(0, 1 - beta * (v["w"] - v["l"])) + s.cpo_alpha * nll,
+        "cpo_ipo": (pw - pl - 1 / (2 * beta)) ** 2 + s.cpo_alpha * nll,
         "simpo": log_loss(beta * (pw - pl) - s.simpo_gamma, eps),
         "alphapo": log_loss(
             beta * ((1 - np.exp(pw) ** -0.25) / 0.25 - (1 - np.exp(pl) ** -0.25) / 0.25) - s.simpo_gamma, eps
@@ -152,7 +154,7 @@ def test_limits_are_finite(name: str, dtype: torch.dtype) -> None:
     margin = torch.tensor([0.0, -3.0, 1.0, 9.0], dtype=dtype)
     p = PairLogprobs(
         *sides, *ref, count, count.flip(0), prompt_tokens=count, margin=margin,
-        mismatched_log_ratio=torch.full((4, 2), -50.0, dtype=dtype),
+        kl=torch.full((4,), -50.0, dtype=dtype),
     )  # fmt: skip
     for beta in (1e-6, 0.1, 10.0):
         loss = loss_of(name, p, dataclasses.replace(SETTINGS, beta=beta, beta_dpo_keep=0.8))
@@ -169,10 +171,10 @@ def test_declarations(name: str) -> None:
     no_reference = dataclasses.replace(full, ref_chosen=missing, ref_rejected=missing)
     assert bool(loss_of(name, no_reference).isnan().any()) == loss.reference
     assert bool(loss_of(name, dataclasses.replace(full, margin=missing)).isnan().any()) == loss.margin
-    other = dataclasses.replace(full, mismatched_log_ratio=missing[:, None].expand(B, 2))
-    assert bool(loss_of(name, other).isnan().any()) == loss.mismatched
+    assert bool(loss_of(name, dataclasses.replace(full, kl=missing)).isnan().any()) == loss.mismatched
     alone = torch.cat([loss_of(name, full.select(torch.tensor([b]))) for b in range(B)])
-    assert torch.allclose(alone, loss_of(name, full)) == (not loss.whole_batch or name == "beta_dpo_paper")
+    # KTO's KL is estimated before its loss is called.
+    assert torch.allclose(alone, loss_of(name, full)) == (not loss.whole_batch or name in {"beta_dpo_paper", "kto"})
 
 
 def test_dpo_by_hand() -> None:
@@ -200,6 +202,12 @@ def test_combined_loss_is_the_weighted_sum_times_confidence() -> None:
     np.testing.assert_allclose(weighed.numpy(), expected * confidence.numpy())
     assert needs(["sft", "sigmoid"], "reference")
     assert not needs(["sft", "simpo"], "reference")
+
+
+def test_hinge_of_cpo_is_slic_in_other_units() -> None:
+    p = as_pairs(values())
+    same = dataclasses.replace(SETTINGS, slic_delta=1 / SETTINGS.beta, slic_lambda=SETTINGS.cpo_alpha / SETTINGS.beta)
+    torch.testing.assert_close(loss_of("cpo_hinge", p), SETTINGS.beta * loss_of("slic", p, same))
 
 
 def test_soft_routing_becomes_the_switch() -> None:

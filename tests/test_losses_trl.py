@@ -105,6 +105,16 @@ def test_dpo_trainer_losses(loss_type: str, seed: int) -> None:
     assert_same(tokens, trl_dpo_loss(tokens, loss_type, settings), ours)
 
 
+def test_dpo_trainer_sft() -> None:
+    """TRL's is the mean over a micro-batch's tokens: ours, weighed by them."""
+    tokens = Tokens(1)
+    weight = tokens.lengths[:B] / tokens.lengths[:B].sum()
+    chosen, rejected = (tokens.policy * tokens.mask[:, 1:]).sum(1).chunk(2)
+    pairs = dataclasses.replace(tokens.ours(), chosen=chosen, rejected=rejected)
+    ours = (combined_loss(pairs, ["sft"], [1.0], LossSettings()) * weight).sum()
+    assert_same(tokens, trl_dpo_loss(tokens, "sft", LossSettings()), ours)
+
+
 @pytest.mark.parametrize("loss_type", ["sigmoid", "hinge", "ipo", "robust", "exo_pair", "discopop", "sigmoid_norm"])
 @pytest.mark.parametrize(
     ("divergence", "alpha"),
@@ -139,13 +149,14 @@ def test_wpo_weighting() -> None:
 
 
 @pytest.mark.parametrize(("name", "loss_type", "alpha"), [
-    ("cpo", "sigmoid", 0.0), ("simpo", "simpo", 0.0), ("alphapo", "simpo", 0.4),
+    ("cpo", "sigmoid", 0.0), ("cpo_hinge", "hinge", 0.0), ("cpo_ipo", "ipo", 0.0), ("simpo", "simpo", 0.0),
+    ("alphapo", "simpo", 0.4),
 ])  # fmt: skip
 def test_cpo_trainer_losses(name: str, loss_type: str, alpha: float) -> None:
     tokens, settings = Tokens(6), LossSettings(beta=0.7, label_smoothing=0.1, simpo_gamma=0.4, cpo_alpha=0.0)
     settings.alphapo_alpha = alpha
     chosen, rejected = tokens.policy.sum(1).chunk(2)
-    if loss_type == "simpo":
+    if loss_type in {"simpo", "ipo"}:
         chosen, rejected = chosen / tokens.lengths[:B], rejected / tokens.lengths[B:]
     trainer = SimpleNamespace(
         alpha=alpha, loss_type=loss_type, beta=0.7, label_smoothing=0.1, simpo_gamma=0.4,
@@ -163,15 +174,21 @@ def test_orpo_trainer_loss() -> None:
     assert_same(tokens, theirs, combined_loss(tokens.ours(), ["orpo"], [1.0], LossSettings(beta=0.3)).mean())
 
 
-def test_kto_trainer_loss() -> None:
-    tokens, settings = Tokens(8), LossSettings(beta=0.2, desirable_weight=1.2, undesirable_weight=0.7)
+@pytest.mark.parametrize(("name", "loss_type", "weights", "share"), [
+    ("kto", "kto", (1.2, 0.7), 1.0), ("apo_zero", "apo_zero_unpaired", (1.0, 1.0), 0.5),
+])  # fmt: skip
+def test_kto_trainer_losses(name: str, loss_type: str, weights: tuple[float, float], share: float) -> None:
+    """The mean over answers, which of `apo_zero` is half the sum over a pair's two."""
+    tokens = Tokens(8)
+    settings = LossSettings(beta=0.2, desirable_weight=weights[0], undesirable_weight=weights[1])
     mismatched = torch.randn(2 * B, generator=torch.Generator().manual_seed(0)) + 0.5
     outputs = SimpleNamespace(log_probs=tokens.policy, **{
         name: torch.zeros_like(tokens.policy.detach()) for name in ("entropy", "mean_logits", "is_top1")
     })  # fmt: skip
     trainer = SimpleNamespace(
-        model=SimpleNamespace(training=True), aux_loss_enabled=False, precompute_ref_logps=True, calculate_KL=True,
-        loss_type="kto", beta=0.2, desirable_weight=1.2, undesirable_weight=0.7, _tp_size=1, _total_train_tokens=0,
+        model=SimpleNamespace(training=True), aux_loss_enabled=False, precompute_ref_logps=True,
+        calculate_KL=loss_type == "kto", loss_type=loss_type, beta=0.2, desirable_weight=weights[0],
+        undesirable_weight=weights[1], _tp_size=1, _total_train_tokens=0,
         accelerator=SimpleNamespace(
             device=torch.device("cpu"), gather=lambda x: x, gather_for_metrics=lambda x: x, reduce=lambda x, **k: x
         ),
@@ -187,8 +204,8 @@ def test_kto_trainer_loss() -> None:
         "ref_KL_logps": torch.zeros(2 * B),
     }
     theirs = trl.KTOTrainer._compute_loss(trainer, lambda **kwargs: outputs, batch, False)
-    pairs = dataclasses.replace(tokens.ours(), mismatched_log_ratio=torch.stack(mismatched.chunk(2), dim=1))
-    assert_same(tokens, theirs, combined_loss(pairs, ["kto"], [1.0], settings).mean())
+    pairs = dataclasses.replace(tokens.ours(), kl=mismatched.mean().expand(B))
+    assert_same(tokens, theirs, combined_loss(pairs, [name], [share], settings).mean())
 
 
 def test_reference_sync() -> None:

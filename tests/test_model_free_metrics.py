@@ -17,6 +17,7 @@ from sklearn.metrics import roc_auc_score
 from transformers import AutoModel, AutoTokenizer
 
 from mixdpo import load_pairs
+from mixdpo.difficulty import embedding
 from mixdpo.difficulty.agreement import AgreementSettings, agreement_margin
 from mixdpo.difficulty.combine import CombineSettings, combine_margin
 from mixdpo.difficulty.embedding import EmbeddingSettings, embedding_margin
@@ -65,6 +66,38 @@ def direct_distances(folder: str, pooling: str) -> list[float]:
 
 
 # ---- embedding ----
+
+
+class LetterCounts:
+    """An encoder whose vectors can be known without it, and which remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.calls: list[list[str]] = []
+
+    def encode(self, texts: list[str], **kwargs) -> np.ndarray:
+        self.calls.append(texts)
+        return np.array([letter_counts(text) for text in texts], dtype=np.float32)
+
+
+def letter_counts(text: str) -> np.ndarray:
+    counts = np.array([1.0 + text.count(letter) for letter in "abcdefgh"])
+    return counts / np.linalg.norm(counts)
+
+
+def test_embedding_takes_every_text_once_the_longest_first(monkeypatch) -> None:
+    encoder = LetterCounts()
+    monkeypatch.setattr(embedding, "_load", lambda settings: encoder)
+    monkeypatch.setattr(embedding, "_TEXTS_AT_ONCE", 2)
+    monkeypatch.setattr(embedding, "_PAIRS_AT_ONCE", 2)
+    answers = [("abba", "cab"), ("cab", "abba"), ("ha", "hahaha"), ("cab", "cab"), ("bead", "ha")]
+    expected = [1 - letter_counts(a) @ letter_counts(b) for a, b in answers]
+    for pairs in (text_pairs(answers), message_pairs(answers)):
+        encoder.calls.clear()
+        np.testing.assert_allclose(embedding_margin(pairs, EmbeddingSettings()), expected, atol=1e-6)
+        assert [len(call) for call in encoder.calls] == [2, 2, 1]
+        texts = [text for call in encoder.calls for text in call]
+        assert sorted(texts) == ["abba", "bead", "cab", "ha", "hahaha"]
+        assert list(map(len, texts)) == [6, 4, 4, 3, 2]
 
 
 @pytest.mark.parametrize("pairs", [text_pairs(), message_pairs()], ids=["text", "messages"])

@@ -20,7 +20,8 @@ from peft import LoraConfig, get_peft_model
 
 from mixdpo import make_plan
 from mixdpo.cli import main
-from mixdpo.passes import weights_digest
+from mixdpo.data import TokenSettings, tokenize_pairs
+from mixdpo.passes import describe_tokens, keys, weights_digest
 from mixdpo.passes.cache import _DIGEST, _table_digest, add_to_cache, look_up
 from synthetic import chat_pairs, chat_rows
 from test_trainer import trainer_for
@@ -189,6 +190,16 @@ def test_digest_names_the_reference_and_nothing_else(model, tmp_path) -> None:
     first.q_proj, second.q_proj = second.q_proj, first.q_proj
     different.add(weights_digest(model))
     assert len(different) == 5
+
+
+def test_pairs_are_described_alike_in_blocks(tokenizer, tmp_path, monkeypatch) -> None:
+    tokens, _ = tokenize_pairs(chat_pairs(tmp_path, n=8), tokenizer, TokenSettings())
+    index = np.array([5, 0, 7, 2, 3])
+    whole = describe_tokens(tokens, index)
+    assert len(set(whole["pair"].to_pylist())) == 5
+    monkeypatch.setattr(keys, "_PAIRS_AT_ONCE", 2)
+    assert describe_tokens(tokens, index).equals(whole)
+    assert len(describe_tokens(tokens, index[:0])) == 0
 
 
 @pytest.mark.parametrize(

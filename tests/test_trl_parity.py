@@ -167,6 +167,9 @@ OWN_TRAINERS = {
               {"loss_type": "simpo", "simpo_gamma": 0.3}),
     "alphapo": ("CPO", {"loss_type": "alphapo", "alpha": 0.4, "simpo_gamma": 0.3},
                 {"loss_type": "alphapo", "alphapo_alpha": 0.4, "simpo_gamma": 0.3}),
+    "cpo_hinge": ("CPO", {"loss_type": "hinge", "cpo_alpha": 0.7}, {"loss_type": "cpo_hinge", "cpo_alpha": 0.7}),
+    "cpo_ipo": ("CPO", {"loss_type": "ipo", "cpo_alpha": 0.7}, {"loss_type": "cpo_ipo", "cpo_alpha": 0.7}),
+    "sft": ("DPO", {"loss_type": "sft"}, {"loss_type": "sft"}),
     "orpo": ("ORPO", {}, {"loss_type": "orpo"}),
     "kto": ("KTO", {"desirable_weight": 1.2, "undesirable_weight": 0.7},
             {"loss_type": "kto", "desirable_weight": 1.2, "undesirable_weight": 0.7}),
@@ -181,7 +184,7 @@ def test_losses_with_a_trainer_of_their_own(tokenizer, tmp_path, name: str) -> N
     pairs = text_pairs(tmp_path, tokenizer)
     tiny_llama(vocab_size=len(tokenizer)).save_pretrained(tmp_path / "model")
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
-    module = {"CPO": "trl.experimental.cpo", "ORPO": "trl.experimental.orpo", "KTO": "trl"}[kind]
+    module = {"CPO": "trl.experimental.cpo", "ORPO": "trl.experimental.orpo"}.get(kind, "trl")
     config, trainer = (getattr(importlib.import_module(module), f"{kind}{part}") for part in ("Config", "Trainer"))
     # TRL's NLL is a mean over the tokens of a micro-batch, ours over pairs: the same with one pair. Its KTO takes
     # answers by themselves, here all of them at once.

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 from datasets import Dataset
 
-from mixdpo.difficulty.texts import answer_texts
+from mixdpo.difficulty.texts import answer_text, answer_texts
 from mixdpo.errors import InputError
 
 if TYPE_CHECKING:
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 _TEXTS_AT_ONCE: Final = 16_384
 _PAIRS_AT_ONCE: Final = 16_384
+_SIDES: Final = ("chosen", "rejected")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,34 +42,65 @@ def embedding_margin(dataset: Dataset, settings: EmbeddingSettings) -> np.ndarra
     """Return 1 - cosine of the embeddings of the two answers alone, without the prompt; float64 in [0, 2], shape (N,).
 
     Answers that say the same are hard to rank, so a larger distance is easier. Each distinct text is embedded
-    once, the longest first; vectors wait in a temporary file, float32. The model cuts longer texts than it takes.
+    once, the longest first. Texts stay in the data set and vectors wait in a temporary file, float32, so that memory
+    holds a digest of each text. The model cuts longer texts than it takes.
 
     Raises:
         InputError: sentence-transformers is not installed, or there is no such model.
     """
-    texts: dict[str, int] = {}
-    pairs_N2 = np.array([[texts.setdefault(text, len(texts)) for text in pair] for pair in answer_texts(dataset)])
+    answers_N2, places = _distinct_texts(dataset)
     model = _load(settings)
-    distinct = list(texts)
-    # The text decides between equal lengths, so that batches do not depend on the order of the pairs.
-    order = np.array(sorted(range(len(distinct)), key=lambda i: (-len(distinct[i]), distinct[i])))
     with tempfile.TemporaryFile() as file:
         vectors: np.ndarray | None = None
-        for start in range(0, len(order), _TEXTS_AT_ONCE):
-            chunk = order[start : start + _TEXTS_AT_ONCE]
+        for start in range(0, len(places), _TEXTS_AT_ONCE):
+            chunk = slice(start, start + _TEXTS_AT_ONCE)
             embedded = model.encode(
-                [distinct[i] for i in chunk],
+                _texts_at(dataset, places[chunk]),
                 batch_size=settings.batch_size,
                 convert_to_numpy=True,
                 normalize_embeddings=True,
                 show_progress_bar=False,
             )
             if vectors is None:
-                vectors = np.memmap(file, dtype=np.float32, mode="w+", shape=(len(order), embedded.shape[1]))
+                vectors = np.memmap(file, dtype=np.float32, mode="w+", shape=(len(places), embedded.shape[1]))
             vectors[chunk] = embedded
         assert vectors is not None, "a data set without pairs never comes here"
-        blocks = np.array_split(pairs_N2, -(-len(pairs_N2) // _PAIRS_AT_ONCE))
+        blocks = np.array_split(answers_N2, -(-len(answers_N2) // _PAIRS_AT_ONCE))
         return np.concatenate([_distance(vectors[block[:, 0]], vectors[block[:, 1]]) for block in blocks])
+
+
+def _distinct_texts(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """Number the distinct texts of all answers, the longest first.
+
+    Returns:
+        The number of each pair's chosen and rejected text, int64 of shape (N, 2), and where the texts are first found,
+        as 2 * pair + side, int64 of shape (texts,).
+    """
+    numbers: dict[bytes, int] = {}
+    places: list[int] = []
+    keys: list[tuple[int, bytes]] = []
+
+    def number(place: int, text: str) -> int:
+        key = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+        if key not in numbers:
+            numbers[key] = len(places)
+            places.append(place)
+            # The digest decides between equal lengths, so that batches do not depend on the order of the pairs.
+            keys.append((-len(text), key))
+        return numbers[key]
+
+    texts = enumerate(chain.from_iterable(answer_texts(dataset)))
+    first_N2 = np.fromiter((number(*item) for item in texts), dtype=np.int64, count=2 * len(dataset)).reshape(-1, 2)
+    order = np.array(sorted(range(len(keys)), key=keys.__getitem__))
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    return rank[first_N2], np.array(places)[order]
+
+
+def _texts_at(dataset: Dataset, places: np.ndarray) -> list[str]:
+    """Return the texts of answers, given as 2 * pair + side."""
+    rows = dataset.select_columns(list(_SIDES))[(places // 2).tolist()]
+    return [answer_text(rows[_SIDES[side]][row]) for row, side in enumerate(places % 2)]
 
 
 def _distance(first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -73,12 +73,13 @@ def kto(pairs: PairLogprobs, *, beta: float, desirable_weight: float, undesirabl
     """The two answers as unpaired examples against z0, an estimate of KL(pi || pi_ref): half the sum of
 
     w_D (1 - sigmoid(beta (r_w - z0))) and w_U (1 - sigmoid(beta (z0 - r_l))), where
-    z0 = max(0, mean of log pi(y') - log pi_ref(y') over answers y' to other prompts of this micro-batch), no gradient.
+    z0 = max(0, mean of log pi(y') - log pi_ref(y') over answers y' to other prompts of the micro-batch on all
+    processes), no gradient.
 
     Source: Ethayarajh et al. 2024, "KTO" (arXiv 2402.01306), equation 8.
     """
-    assert pairs.mismatched_log_ratio is not None
-    z0 = pairs.mismatched_log_ratio.mean().clamp(min=0).detach()
+    assert pairs.kl is not None
+    z0 = pairs.kl.clamp(min=0).detach()
     desirable = 1 - torch.sigmoid(beta * (pairs.chosen_log_ratio - z0))
     undesirable = 1 - torch.sigmoid(beta * (z0 - pairs.rejected_log_ratio))
     return (desirable_weight * desirable + undesirable_weight * undesirable) / 2

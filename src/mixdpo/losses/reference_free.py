@@ -34,6 +34,24 @@ def cpo(pairs: PairLogprobs, *, beta: float, label_smoothing: float, cpo_alpha: 
     return smoothed_log_loss(beta * (pairs.chosen - pairs.rejected), label_smoothing) + cpo_alpha * pairs.chosen_nll
 
 
+def cpo_hinge(pairs: PairLogprobs, *, beta: float, cpo_alpha: float) -> Tensor:
+    """max(0, 1 - beta (log pi(y_w) - log pi(y_l))) + alpha * NLL per token.
+
+    `slic` in other units: beta times `slic` with delta = 1 / beta and lambda = alpha / beta.
+
+    Source: `hinge` of TRL's CPOTrainer.
+    """
+    return torch.relu(1 - beta * (pairs.chosen - pairs.rejected)) + cpo_alpha * pairs.chosen_nll
+
+
+def cpo_ipo(pairs: PairLogprobs, *, beta: float, cpo_alpha: float) -> Tensor:
+    """(p_w - p_l - 1 / (2 beta))^2 + alpha * NLL per token: `ipo` against a uniform reference.
+
+    Source: `ipo` of TRL's CPOTrainer.
+    """
+    return (pairs.chosen_mean - pairs.rejected_mean - 1 / (2 * beta)) ** 2 + cpo_alpha * pairs.chosen_nll
+
+
 def simpo(pairs: PairLogprobs, *, beta: float, label_smoothing: float, simpo_gamma: float) -> Tensor:
     """-log sigmoid(beta (p_w - p_l) - gamma), smoothed. Gamma over beta is the target margin in nats per token.
 

@@ -28,7 +28,7 @@ class LossSettings:
         metadata={"help": "simpo, alphapo, alpha_dpo: target reward margin; gamma / beta in nats per token"},
     )
     alphapo_alpha: float = field(default=0.25, metadata={"help": "alphapo: curvature of the reward; 0 is simpo"})
-    cpo_alpha: float = field(default=1.0, metadata={"help": "cpo: weight of the chosen answer's NLL per token"})
+    cpo_alpha: float = field(default=1.0, metadata={"help": "cpo, cpo_*: weight of the chosen answer's NLL per token"})
     rpo_alpha: float = field(default=1.0, metadata={"help": "rpo: weight of the chosen answer's NLL per token"})
     slic_delta: float = field(default=1.0, metadata={"help": "slic: wanted difference of log-probabilities, in nats"})
     slic_lambda: float = field(default=1.0, metadata={"help": "slic: weight of the chosen answer's NLL per token"})

@@ -24,11 +24,11 @@ class PairLogprobs:
         rejected_tokens: number of tokens summed in `rejected`.
         prompt_tokens: number of tokens of the prompt.
         margin: the plan's margin of each pair, in the metric's units, larger = easier.
-        mismatched_log_ratio: log pi(y' | x) - log pi_ref(y' | x) for two answers y' to other prompts, shape (B, 2),
-            without gradient.
+        kl: mean of log pi(y' | x) - log pi_ref(y' | x) over answers y' to other prompts of the micro-batch on all
+            processes, the same for every pair, without gradient.
         chosen_whole: log pi(y_w | x) where `chosen` is length-desensitised (`discount_tail`), else None.
         rejected_whole: the same of the rejected answer.
-        confidence: weight in (0, 1] of each pair under the policy (`wpo_weight`), without gradient.
+        confidence: weight above 0 of each pair under the policy (`wpo_weight`), without gradient.
     """
 
     chosen: Tensor
@@ -39,7 +39,7 @@ class PairLogprobs:
     rejected_tokens: Tensor
     prompt_tokens: Tensor | None = None
     margin: Tensor | None = None
-    mismatched_log_ratio: Tensor | None = None
+    kl: Tensor | None = None
     chosen_whole: Tensor | None = None
     rejected_whole: Tensor | None = None
     confidence: Tensor | None = None

@@ -23,6 +23,7 @@ from mixdpo.engine import without_wrappers
 from mixdpo.io import cache_folder, digest
 
 _FORMAT: Final = "2"
+_PAIRS_AT_ONCE: Final = 50_000
 # Entries of a model's config that name it or say how it was saved or is run, and leave its outputs as they are.
 _NOT_OF_THE_FORWARD: Final = {
     "_name_or_path",
@@ -83,7 +84,12 @@ def describe_tokens(tokens: Dataset, index: np.ndarray) -> pa.Table:
         tokens: output of `tokenize_pairs`.
         index: int64, which of its pairs.
     """
-    table = tokens.with_format("arrow")[:].take(index)
+    table = tokens.with_format("arrow")[:]  # mapped from disk; what is taken out of it is in memory
+    blocks = np.array_split(index, max(1, -(-len(index) // _PAIRS_AT_ONCE)))
+    return pa.concat_tables([_describe(table.take(block)) for block in blocks])
+
+
+def _describe(table: pa.Table) -> pa.Table:
     ids = zip(*(_id_bytes(table[f"{side}_ids"]) for side in ("prompt", "chosen", "rejected")), strict=True)
     counts = {f"{side}_tokens": pc.list_value_length(table[f"{side}_ids"]) for side in ("chosen", "rejected")}
     return pa.table(

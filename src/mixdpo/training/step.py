@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from accelerate.utils import reduce
 from torch import Tensor, nn
 
 from mixdpo.engine import completion_scores
@@ -70,7 +71,7 @@ def pair_losses(
     """
     pairs = pair_logprobs(model, batch, settings.ld_alpha, settings.use_weighting)
     if "mismatched" in batch:
-        pairs = _with_mismatched(model, batch, pairs)
+        pairs = _with_kl(model, batch, pairs)
 
     easy, hard = batch["preference_index"], batch["hard_index"]
     on_easy = combined_loss(
@@ -126,13 +127,15 @@ def pair_logprobs(
     return replace(pairs, chosen=discounted[0], rejected=discounted[1], chosen_whole=chosen, rejected_whole=rejected)
 
 
-def _with_mismatched(model: nn.Module, batch: PairBatch, pairs: PairLogprobs) -> PairLogprobs:
-    """Add the log-ratios of answers to other prompts, for the pairs whose loss may read them."""
+def _with_kl(model: nn.Module, batch: PairBatch, pairs: PairLogprobs) -> PairLogprobs:
+    """Add the mean log-ratio of answers to other prompts, over all processes. Every process must come here."""
     with torch.no_grad():
         other = pair_logprobs(model, batch["mismatched"])
-    ratios = torch.stack([other.chosen_log_ratio, other.rejected_log_ratio], dim=1)[: len(batch["compared_index"])]
-    table = ratios.new_full((len(pairs.chosen), 2), torch.nan).index_put((batch["compared_index"],), ratios)
-    return replace(pairs, mismatched_log_ratio=table)
+    compared = batch["compared_index"]
+    weight = batch["weight"][compared]  # copies that only fill up a batch are not counted twice
+    ratios = (other.chosen_log_ratio + other.rejected_log_ratio)[: len(compared)] / 2
+    total, count = reduce(torch.stack([(weight * ratios).sum(), weight.sum()]), reduction="sum").unbind()
+    return replace(pairs, kl=(total / count.clamp(min=1)).expand_as(pairs.chosen))
 
 
 def _weigh(weight: Tensor, value: Tensor) -> Tensor:

@@ -25,7 +25,11 @@ from mixdpo.model import ModelSettings, load_policy, load_tokenizer
 from mixdpo.passes import weights_digest
 from mixdpo.plan import make_plan
 from mixdpo.training.config import MixDPOConfig
+from mixdpo.training.run_folder import last_complete_checkpoint
 from mixdpo.training.trainer import MixDPOTrainer
+
+SHARE_PER_CHECKPOINT: Final = 0.1
+"""Share of a run's steps after which it writes a checkpoint: what a killed run loses at most."""
 
 Preset = Literal["published", "cheap"]
 
@@ -79,8 +83,8 @@ def validation_loss(dataset: Dataset, settings: ValidationLossSettings) -> np.nd
     """Return minus the mean held-out DPO loss of every pair; float64, shape (N,).
 
     Each repetition splits the pairs at random in two halves, trains LoRA adapters by DPO on either, and takes the loss
-    of each pair under the run that has not seen it. The losses of a finished run are kept in the cache, so what was
-    killed goes on with the run it was in.
+    of each pair under the run that has not seen it. The losses of a finished run are kept in the cache, and so are the
+    checkpoints of one under way, so what was killed goes on there.
 
     Source: Gao et al. 2025, "Principled Data Selection for Alignment" (arXiv 2502.09650), section 3.
     """
@@ -142,11 +146,14 @@ def _run(
     file: Path,
     repetition: int,
 ) -> np.ndarray:
-    """Train on pairs, write the DPO losses of others to `file`, and return them; float64, shape (len(scored),)."""
-    folder = file.with_suffix("")
-    if _on_main():
-        shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
-    per_device = min(settings.batch_size, settings.step_size)
+    """Train on pairs, write the DPO losses of others to `file`, and return them; float64, shape (len(scored),).
+
+    Where a run of the same name was killed, it goes on from its last checkpoint.
+    """
+    per_device, processes = min(settings.batch_size, settings.step_size), PartialState().num_processes
+    # In the name, for a run goes on only in the micro-batches that it began in.
+    folder = file.with_name(f"{file.stem}-{processes}x{settings.batch_size}")
+    (checkpoint,) = broadcast_object_list([last_complete_checkpoint(folder) if _on_main() else None])
     args = MixDPOConfig(
         output_dir=str(folder),
         learning_rate=settings.learning_rate,
@@ -156,9 +163,11 @@ def _run(
         bf16=settings.bf16,
         per_device_train_batch_size=per_device,
         per_device_eval_batch_size=settings.batch_size,
-        gradient_accumulation_steps=max(1, settings.step_size // (per_device * PartialState().num_processes)),
+        gradient_accumulation_steps=max(1, settings.step_size // (per_device * processes)),
         seed=settings.seed + repetition,
-        save_strategy="no",
+        save_strategy="steps",
+        save_steps=SHARE_PER_CHECKPOINT,
+        save_total_limit=1,
         use_cpu=PartialState().device.type == "cpu",
     )
     trainer = MixDPOTrainer(
@@ -172,7 +181,7 @@ def _run(
             r=settings.lora_r, lora_alpha=settings.lora_r, target_modules="all-linear", task_type="CAUSAL_LM"
         ),
     )
-    trainer.train()
+    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     trainer.evaluate()
     found: list[np.ndarray | None] = [None]
     if _on_main():
@@ -180,7 +189,8 @@ def _run(
         found = [dpo_losses(records, settings.beta)]
         with atomic_path(file) as temporary:
             pq.write_table(pa.table({"pair_id": records["pair_id"], "loss": found[0]}), temporary)
-        shutil.rmtree(folder)
+        for left in file.parent.glob(f"{file.stem}-*x*"):
+            shutil.rmtree(left)
     del trainer
     gc.collect()  # the next run loads a model of the same size
     if torch.cuda.is_available():
