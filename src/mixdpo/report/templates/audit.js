@@ -38,9 +38,9 @@
       const sft = plan.sft_pairs[i] / plan.pairs;
       const read = plan.sft_read[i] / ((plan.sft_read[i] + plan.preference_read[i]) || 1);
       slider.setAttribute("aria-valuetext", `${text}: ${percent(sft)} of pairs to SFT`);
-      const steps = Math.round(plan.steps * sft);
+      const steps = plan.steps * sft;
       show("by-pairs", sft, `${whole.format(plan.sft_pairs[i])} of ${whole.format(plan.pairs)} (${percent(sft)})`);
-      show("by-steps", sft, `about ${whole.format(steps)} of ${whole.format(plan.steps)}`);
+      show("by-steps", sft, `about ${steps < 10 ? steps.toFixed(1) : whole.format(Math.round(steps))} of ${whole.format(plan.steps)}`);
       show("by-read", read, `${whole.format(plan.sft_read[i])} (${percent(read)})`);
       show("by-mass", 1 - plan.preference_mass[i], percent(1 - plan.preference_mass[i]));
       for (const bar of bars) bar.classList.toggle("sft", Number(bar.dataset.at) < tau);
