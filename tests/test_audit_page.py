@@ -11,6 +11,28 @@ from mixdpo.auditing.examples import MOST_CHARACTERS, MOST_EXAMPLES, marked
 from mixdpo.report.audit_page import audit_page
 from preferences import HOSTILE, clean_rows, loaded
 
+LOW_CONTRAST = """() => {
+  const channels = (text) => (text.match(/[0-9.]+/g) || []).map(Number);
+  const linear = (v) => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+  const light = (c) => [0.2126, 0.7152, 0.0722].reduce((sum, part, i) => sum + part * linear(c[i] / 255), 0);
+  const ground = (e) => {
+    for (; e; e = e.parentElement) {
+      const c = channels(getComputedStyle(e).backgroundColor);
+      if (c.length === 3 || c[3] > 0) return c;
+    }
+    return [255, 255, 255];
+  };
+  return [...document.querySelectorAll("main *, header *, nav *, footer *")]
+    .filter((e) => !e.disabled && !e.closest("svg"))
+    .filter((e) => [...e.childNodes].some((node) => node.nodeType === 3 && node.data.trim()))
+    .filter((e) => {
+      const [a, b] = [light(channels(getComputedStyle(e).color)), light(ground(e))];
+      return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05) < 4.5;
+    })
+    .map((e) => e.tagName + "." + e.className + ": " + e.textContent.slice(0, 30));
+}"""
+"""Texts of less contrast with their ground than WCAG 2 asks of small type (4.5)."""
+
 
 @pytest.fixture
 def page_path(tmp_path) -> Path:
@@ -52,6 +74,18 @@ def test_in_chromium(browser, page_path, width) -> None:
         page.locator("#by-pairs i").bounding_box()["width"] > 0.9 * page.locator("#by-pairs").bounding_box()["width"]
     )
 
+    slider = page.locator("#tau")
+    slider.focus()
+    slider.press("Home")
+    slider.press("ArrowRight")
+    assert slider.input_value() == "1", "the arrow keys move the slider"
+    assert slider.get_attribute("aria-valuetext").endswith("of pairs to SFT")
+    assert page.locator("#tau-line").inner_text().startswith("plan.threshold: ")
+    assert page.evaluate(LOW_CONTRAST) == []
+
+    page.locator("h1").click()
+    page.keyboard.press("/")
+    assert page.evaluate("document.activeElement.id") == "search"
     page.locator("#search").fill("onerror")
     shown = page.locator(".example")
     assert shown.count() == 2
@@ -68,6 +102,7 @@ def test_in_chromium(browser, page_path, width) -> None:
     assert page.locator("mark").count() > 0
     page.locator("#theme").click()
     assert page.evaluate("document.documentElement.dataset.theme") == "light"
+    assert page.evaluate(LOW_CONTRAST) == []
     page.goto(page_path.as_uri() + "?theme=light")
     assert page.evaluate("document.documentElement.dataset.theme") == "light"
     assert problems == []

@@ -103,8 +103,8 @@ def test_preview_routes_as_the_plan_does(tmp_path) -> None:
         plan = make_plan(pairs, threshold=preview["threshold"][i])
         hard = plan.is_hard
         assert preview["sft_pairs"][i] == hard.sum()
-        assert preview["sft_words"][i] == (words["prompt"] + words["chosen"])[hard].sum()
-        assert preview["preference_words"][i] == sum(words.values())[~hard].sum()
+        assert preview["sft_read"][i] == (words["prompt"] + words["chosen"])[hard].sum()
+        assert preview["preference_read"][i] == sum(words.values())[~hard].sum()
     assert preview["sft_pairs"][0] == 0
     assert preview["preference_mass"][0] == pytest.approx(1)
     assert preview["steps"] == 10
@@ -239,5 +239,5 @@ def test_leaks_are_those_of_brute_force(tmp_path) -> None:
 def test_marked_pieces_join_to_the_texts() -> None:
     first, second = marked("the  same\nwords here", "the  other words")
     assert ("".join(first), "".join(second)) == ("the  same\nwords here", "the  other words")
-    assert first[0] == second[0] == "the"
+    assert first[0] == second[0] == "the  ", "white space before a difference is not marked"
     assert marked("", "x") == ([""], ["", "x"])

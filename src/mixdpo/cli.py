@@ -157,6 +157,7 @@ def audit(
     from mixdpo.auditing import audit as audit_pairs
     from mixdpo.auditing import load_for_audit, with_scores
     from mixdpo.model import ModelSettings, load_tokenizer
+    from mixdpo.report.charts import percent
 
     recipe = _recipe(overrides, config, data)
     settings = recipe.required("data")
@@ -177,12 +178,14 @@ def audit(
     for line in load_report.lines():
         click.echo(line)
     table = Table(title=f"audit: {len(report.findings)} findings in {len(pairs):,} pairs", title_justify="left")
-    for heading in ("finding", "", "pairs", "estimate", "95 % interval"):
-        table.add_column(heading, justify="left" if heading in ("finding", "") else "right")
+    for heading in ("finding", "level", "pairs", "estimate", "95 % interval"):
+        table.add_column(heading, justify="left" if heading in ("finding", "level") else "right")
     for finding in report.findings:
-        value, low, high = (finding.estimate[key] for key in ("value", "low", "high"))
-        table.add_row(finding.title, finding.level, f"{finding.pairs:,}", f"{value:.1%}", f"{low:.1%} to {high:.1%}")
-    Console().print(table)
+        value, low, high = (percent(finding.estimate[key]) for key in ("value", "low", "high"))
+        table.add_row(finding.title, finding.level, f"{finding.pairs:,}", value, f"{low} to {high}")
+    Console().print(table if report.findings else f"no finding in {len(pairs):,} pairs")
+    if report.small_repairs:
+        click.echo(f"small repairs: {report.small_repairs}")
     click.echo(f"report: {page}")
 
 

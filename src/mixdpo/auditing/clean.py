@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 from datasets import Dataset
 
-from mixdpo.auditing.findings import ROW_FINDINGS
+from mixdpo.auditing.kinds import ROW_FINDINGS
 from mixdpo.auditing.report import read_report
 from mixdpo.auditing.texts import stored_column
 from mixdpo.data import data_fingerprint

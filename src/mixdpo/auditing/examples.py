@@ -10,11 +10,16 @@ from typing import Any, Final
 import numpy as np
 from datasets import Dataset
 
+from mixdpo.auditing.kinds import ROW_FINDINGS
 from mixdpo.auditing.texts import text_batches
 
 MOST_CHARACTERS: Final = 1200
 """Of each text; with at most `MOST_EXAMPLES`, the page stays under 5 MB whatever the texts are."""
 MOST_EXAMPLES: Final = 160
+MOST_TOGETHER: Final = 4
+"""Rows of one group."""
+SHORT: Final = 3
+"""Words in common between two differences that are too few to be read as common."""
 _WORDS: Final = re.compile(r"\s*\S+|\s+$")
 
 
@@ -23,7 +28,8 @@ def choose(
 ) -> dict[int, list[str]]:
     """Return the rows to show and what each is an example of.
 
-    Of a finding whole groups are taken, so that both sides of a duplicate are seen.
+    Of a finding groups are drawn, and of each the first rows, so that both sides of a duplicate are seen; of the
+    labels most likely wrong, the likeliest.
 
     Args:
         flags: by finding, the group of each pair, -1 for none; int64 of shape (N,).
@@ -36,11 +42,14 @@ def choose(
         rows = np.flatnonzero(group >= 0)
         if len(rows) == 0:
             continue
-        members = np.unique(group[rows])
-        rank = np.empty(len(members), dtype=np.int64)
-        rank[rng.permutation(len(members))] = np.arange(len(members))
-        order = np.lexsort((rows, rank[np.searchsorted(members, group[rows])]))
-        for row in rows[order][:each].tolist():
+        members, member = np.unique(group[rows], return_inverse=True)
+        rank = np.arange(len(members))
+        if name != "mislabelled":  # its groups are numbered from the most doubtful
+            rank[rng.permutation(len(members))] = np.arange(len(members))
+        order = np.lexsort((rows, rank[member]))
+        place = np.arange(len(rows)) - np.searchsorted(np.sort(rank[member]), rank[member][order])
+        few = place < (MOST_TOGETHER if ROW_FINDINGS[name].together else 1)
+        for row in rows[order][few][:each].tolist():
             shown.setdefault(row, []).append(name)
     for name, rows in buckets.items():
         for row in np.sort(rng.permutation(rows)[:each]).tolist():
@@ -85,16 +94,30 @@ def marked(first: str, second: str) -> tuple[list[str], list[str]]:
     """Cut both texts into pieces that are alternately common (even places) and different (odd places)."""
     words = _WORDS.findall(first), _WORDS.findall(second)
     pieces: tuple[list[str], list[str]] = ([""], [""])
-    for same, low, high, low_other, high_other in SequenceMatcher(None, *words, autojunk=False).get_opcodes():
+    codes = SequenceMatcher(None, *words, autojunk=False).get_opcodes()
+    for place, (kind, low, high, low_other, high_other) in enumerate(codes):
+        # Two answers share "of the" wherever they differ; marking all but that says less than marking it too.
+        inside = 0 < place < len(codes) - 1
+        is_same = kind == "equal" and not (inside and high - low < SHORT)
         for side, part in zip(
             pieces, ("".join(words[0][low:high]), "".join(words[1][low_other:high_other])), strict=True
         ):
-            is_common = len(side) % 2 == 1
-            if part and is_common == (same == "equal"):
-                side[-1] += part
-            elif part:
-                side.append(part)
+            _add(side, part, is_same)
     return pieces
+
+
+def _add(pieces: list[str], part: str, is_same: bool) -> None:
+    """Add a part; white space before a difference stays unmarked."""
+    if not is_same and len(pieces) % 2 == 1:
+        bare = part.lstrip()
+        pieces[-1] += part[: len(part) - len(bare)]
+        part = bare
+    if not part:
+        return
+    if (len(pieces) % 2 == 1) == is_same:
+        pieces[-1] += part
+    else:
+        pieces.append(part)
 
 
 def _clipped(text: str | None) -> str:

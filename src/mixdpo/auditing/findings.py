@@ -2,146 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 
 from mixdpo.auditing.estimates import Estimate, share
+from mixdpo.auditing.kinds import LEVELS, ROW_FINDINGS, Action, Level
 
-Action = Literal["drop", "drop_repeats", "flip"]
-Level = Literal["harmful", "doubtful", "notable"]
-LEVELS: Final[tuple[Level, ...]] = ("harmful", "doubtful", "notable")
 MOST: Final = 10
-"""Findings on a page."""
+"""Pieces of advice; the small findings together are one."""
 
 LENGTH_TOLERANCE: Final = 0.05
 """Distance from one half under which the share of longer chosen answers is no finding."""
 STYLE_TOLERANCE: Final = 0.60
 """Accuracy of the style classifier under which style is no finding."""
 RARE: Final = 0.01
-"""Share under which ties and cuts are no finding."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RowFinding:
-    """A kind of finding that has rows.
-
-    Attributes:
-        title: what it is, for a heading.
-        level: what it does to training.
-        meaning: why it matters, one sentence.
-        action: what `mixdpo clean` does with its rows; None if it does nothing. `drop_repeats` keeps the first pair
-            of each group.
-        line: what else deals with it: a recipe line or advice.
-    """
-
-    title: str
-    level: Level
-    meaning: str
-    action: Action | None = None
-    line: str | None = None
-
-
-ROW_FINDINGS: Final[dict[str, RowFinding]] = {
-    "leaked": RowFinding(
-        title="Prompts of evaluation sets",
-        level="harmful",
-        meaning="Scores on those sets would measure memory of the training data.",
-        action="drop",
-    ),
-    "opposite": RowFinding(
-        title="Same pair, opposite labels",
-        level="harmful",
-        meaning="The same two answers to the same prompt are preferred both ways: the pairs cancel out.",
-        action="drop",
-    ),
-    "cycles": RowFinding(
-        title="Preference cycles",
-        level="harmful",
-        meaning="Answers of one prompt are preferred in a circle of three or more: no ranking satisfies all of them.",
-        action="drop",
-    ),
-    "contradicted": RowFinding(
-        title="Labels that the ratings contradict",
-        level="harmful",
-        meaning="The chosen answer is rated lower than the rejected one.",
-        action="flip",
-        line="data.contradictions: flip",
-    ),
-    "mislabelled": RowFinding(
-        title="Labels most margins contradict",
-        level="doubtful",
-        meaning="Most of the margin columns prefer the rejected answer.",
-        action="drop",
-    ),
-    "ratings_of_ten": RowFinding(
-        title="Ratings of 10 that another margin contradicts",
-        level="doubtful",
-        meaning="UltraFeedback is known to have stored overall ratings of 1 as 10.",
-        action="drop",
-    ),
-    "same_answers": RowFinding(
-        title="Chosen is rejected",
-        level="harmful",
-        meaning="Both answers are the same but for case and white space: nothing can be preferred.",
-        action="drop",
-    ),
-    "duplicates": RowFinding(
-        title="Exact duplicates",
-        level="doubtful",
-        meaning="The same pair occurs several times and counts as often.",
-        action="drop_repeats",
-    ),
-    "near_pairs": RowFinding(
-        title="Near-duplicate pairs",
-        level="doubtful",
-        meaning="Prompt and both answers resemble those of another pair.",
-        action="drop_repeats",
-    ),
-    "near_answers": RowFinding(
-        title="Answers that hardly differ",
-        level="doubtful",
-        meaning="Chosen and rejected share most of their word 3-grams: DPO tends to lower the likelihood of both.",
-        action="drop",
-    ),
-    "special": RowFinding(
-        title="Special tokens in the text",
-        level="harmful",
-        meaning="Traces of a chat template become a second BOS, an early end or a false turn.",
-        action="drop",
-    ),
-    "bad_turns": RowFinding(
-        title="Odd turns",
-        level="doubtful",
-        meaning="A prompt has a blank message, one role twice in a row, or ends with the assistant.",
-        action="drop",
-    ),
-    "broken": RowFinding(
-        title="Broken characters",
-        level="doubtful",
-        meaning="The text holds U+FFFD, the mark of a wrong decoding.",
-        action="drop",
-    ),
-    "too_long": RowFinding(
-        title="Answers that will be cut",
-        level="doubtful",
-        meaning="Prompt and answer exceed max_length, so the end token of a cut answer is never learned.",
-    ),
-    "ties": RowFinding(
-        title="Ties",
-        level="notable",
-        meaning="Both answers have the same rating: a preference loss learns noise from the label.",
-    ),
-    "near_prompts": RowFinding(
-        title="Near-duplicate prompts",
-        level="notable",
-        meaning="Split them into training and evaluation data together, or the evaluation has seen its prompts.",
-        line="split by the column `group` of flagged.parquet",
-    ),
-}
-"""By name, in the order in which a row's findings are listed."""
+"""Share under which ties and cuts are no finding, and rows that can be cleaned are small repairs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,6 +32,8 @@ class Finding:
         estimate: its number with interval and sample size; what it is of is in `measure`.
         fix: the command or recipe line that deals with it.
         action: what `mixdpo clean` does, None if nothing.
+        small: whether it affects fewer than `RARE` of the pairs, spoils nothing else, and `mixdpo clean` can deal with
+            it.
     """
 
     name: str
@@ -165,6 +45,7 @@ class Finding:
     pairs: int
     fix: str
     action: Action | None = None
+    small: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values, for JSON."""
@@ -172,7 +53,9 @@ class Finding:
 
 
 def find(figures: Mapping[str, Any], flags: Mapping[str, np.ndarray], max_length: int, clean: str) -> list[Finding]:
-    """Return the findings, the most harmful and most frequent first, `MOST` at most.
+    """Return the findings, the most harmful and most frequent first, the small ones last.
+
+    There are `MOST` at most, all small ones counted as one.
 
     Args:
         figures: the sections of the audit.
@@ -185,7 +68,15 @@ def find(figures: Mapping[str, Any], flags: Mapping[str, np.ndarray], max_length
     found += [_length(figures["length"], n), _style(figures["style"], n), _noise(figures["noise"], n)]
     found += [_dropped(figures["overview"]["loading"]), _spike(figures["noise"]["ratings_of_ten"])]
     present = [finding for finding in found if finding is not None]
-    return sorted(present, key=lambda f: (LEVELS.index(f.level), -f.pairs))[:MOST]
+    ranked = sorted(present, key=lambda f: (LEVELS.index(f.level), -f.pairs))
+    small = [finding for finding in ranked if finding.small]
+    return [finding for finding in ranked if not finding.small][: MOST - bool(small)] + small
+
+
+def small_repairs(findings: Sequence[Finding], clean: str) -> str | None:
+    """Return the command that deals with all small findings at once; None without any."""
+    names = ",".join(finding.name for finding in findings if finding.small)
+    return f"{clean} --apply {names}" if names else None
 
 
 def _from_rows(
@@ -198,7 +89,9 @@ def _from_rows(
     estimate = share(pairs, looked_at)
     if pairs == 0 or (name in ("ties", "too_long") and (estimate["low"] or 0) <= RARE):
         return None
-    fix = _fix(name, figures, max_length, clean)
+    # Dropping every pair leaves nothing, and `mixdpo clean` refuses it.
+    action = None if kind.action == "drop" and pairs == figures["overview"]["pairs"] else kind.action
+    command = f"{clean} --apply {name}" if action else None
     return Finding(
         name=name,
         level=kind.level,
@@ -207,20 +100,23 @@ def _from_rows(
         measure=f"of pairs tokenised exceed {max_length} tokens" if name == "too_long" else "of all pairs",
         estimate=estimate,
         pairs=pairs,
-        fix=fix,
-        action=kind.action,
+        fix=_fix(name, command, figures, max_length),
+        action=action,
+        # One leaked prompt is one too many, and ties are no fault.
+        small=action is not None and name not in ("leaked", "ties") and pairs < RARE * looked_at,
     )
 
 
-def _fix(name: str, figures: Mapping[str, Any], max_length: int, clean: str) -> str:
+def _fix(name: str, command: str | None, figures: Mapping[str, Any], max_length: int) -> str:
+    line = ROW_FINDINGS[name].line
     if name == "too_long":
-        return f"train.max_length: {_next_length(figures, max_length)}"
-    if name == "ties":
+        line = f"train.max_length: {_next_length(figures, max_length)}"
+    elif name == "ties":
         least = figures["margins"]["least_positive"]
-        return "collect ratings that differ" if least is None else f"plan.threshold: {least:.4g}  (ties go to SFT)"
-    kind = ROW_FINDINGS[name]
-    command = f"{clean} --apply {name}" if kind.action else None
-    return "  or  ".join(line for line in (kind.line, command) if line)
+        line = "collect ratings that differ" if least is None else f"plan.threshold: {least:.4g}  (ties go to SFT)"
+    elif line is None and command is None:
+        line = "mend the source: all pairs are affected, and without them nothing would be left"
+    return "  or  ".join(part for part in (line, command) if part)
 
 
 def _next_length(figures: Mapping[str, Any], max_length: int) -> int:

@@ -1,4 +1,4 @@
-"""What is in the data: pairs, prompts, turns, lengths, sources, scripts, and what was dropped."""
+"""What is in the data: pairs, prompts, turns, lengths, sources, scripts, languages, and what was dropped."""
 
 from __future__ import annotations
 
@@ -12,12 +12,18 @@ from mixdpo.data import LoadReport
 from mixdpo.data.prompts import REASONS
 
 
-def overview(features: pl.DataFrame, sources: pl.Series | None, load_report: LoadReport | None) -> dict[str, Any]:
+def overview(
+    features: pl.DataFrame,
+    sources: pl.Series | None,
+    languages: dict[str, Any] | None,
+    load_report: LoadReport | None,
+) -> dict[str, Any]:
     """Describe the pairs.
 
     Args:
         features: `surface_features` of the data.
         sources: source of each pair, None if there is only one.
+        languages: `language_figures` of the data.
         load_report: what became of the rows that were read, if known.
     """
     words = {side: features[f"{side}/words"].to_numpy() for side in SIDES}
@@ -33,6 +39,7 @@ def overview(features: pl.DataFrame, sources: pl.Series | None, load_report: Loa
         "characters": int(sum(features[f"{side}/chars"].sum() for side in SIDES)),
         "turns": _counts(features["turns"]),
         "scripts": _counts(features["prompt/script"]),
+        "languages": languages,
         "sources": _counts(sources) if sources is not None else [],
         "loading": _loading(load_report),
     }

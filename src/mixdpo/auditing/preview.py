@@ -1,4 +1,4 @@
-"""What a threshold would do: pairs, steps, words and learning-rate mass by route, for every threshold at once."""
+"""What a threshold would do: pairs, steps, text read and learning-rate mass by route, for every threshold at once."""
 
 from __future__ import annotations
 
@@ -11,26 +11,27 @@ POSITIONS: Final = 201
 """Thresholds the slider stops at, at most."""
 
 
-def plan_preview(margin: np.ndarray, words: Mapping[str, np.ndarray], pairs_per_step: int) -> dict[str, Any] | None:
+def plan_preview(margin: np.ndarray, lengths: Mapping[str, np.ndarray], pairs_per_step: int) -> dict[str, Any] | None:
     """Return, per threshold, what the default plan (easy to hard, pairs under it to SFT) would train by which route.
 
     Args:
         margin: float64, shape (N,); pairs without a finite one are left out.
-        words: of `prompt`, `chosen` and `rejected`, int64 of shape (N,). SFT reads no rejected answer.
+        lengths: of `prompt`, `chosen` and `rejected`, in tokens or words, int64 of shape (N,). SFT reads no rejected
+            answer, and no route reads the prompt twice.
         pairs_per_step: pairs per optimizer step.
 
     Returns:
         None without margins, else `pairs` and `steps` of the whole plan, and lists with one entry per threshold, in
-        increasing order:
-        `threshold` (a margin: pairs strictly under it go to SFT), `sft_pairs`, `preference_words`, `sft_words`,
-        `preference_mass` (share of the learning-rate integral of a cosine schedule with a tenth of warm-up).
+        increasing order: `threshold` (a margin: pairs strictly under it go to SFT), `sft_pairs`, `preference_read` and
+        `sft_read` (in the unit of the lengths), `preference_mass` (share of the learning-rate integral of a cosine
+        schedule with a tenth of warm-up).
     """
     rows = np.flatnonzero(np.isfinite(margin))
     if len(rows) == 0:
         return None
     rows = rows[np.argsort(margin[rows], kind="stable")]
-    margin, for_sft = margin[rows], (words["prompt"] + words["chosen"])[rows]
-    for_preference = for_sft + words["rejected"][rows]
+    margin, for_sft = margin[rows], (lengths["prompt"] + lengths["chosen"])[rows]
+    for_preference = for_sft + lengths["rejected"][rows]
     values = np.unique(margin)
     if len(values) > POSITIONS:
         values = np.unique(np.quantile(margin, np.linspace(0, 1, POSITIONS), method="closest_observation"))
@@ -48,8 +49,8 @@ def plan_preview(margin: np.ndarray, words: Mapping[str, np.ndarray], pairs_per_
         "pairs_per_step": pairs_per_step,
         "threshold": values.tolist(),
         "sft_pairs": sft.tolist(),
-        "sft_words": read_sft.tolist(),
-        "preference_words": (read_all[-1] - read_all[sft]).tolist(),
+        "sft_read": read_sft.tolist(),
+        "preference_read": (read_all[-1] - read_all[sft]).tolist(),
         "preference_mass": preference_mass.tolist(),
     }
 

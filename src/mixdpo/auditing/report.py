@@ -10,7 +10,8 @@ from typing import Any, Final
 import numpy as np
 import polars as pl
 
-from mixdpo.auditing.findings import ROW_FINDINGS, Finding
+from mixdpo.auditing.findings import Finding
+from mixdpo.auditing.kinds import ROW_FINDINGS
 from mixdpo.errors import InputError
 from mixdpo.io import atomic_path, write_json
 from mixdpo.report.audit_page import audit_page
@@ -29,6 +30,7 @@ class AuditReport:
         figures: every figure, by section: `overview`, `margins`, `plan`, `length`, `style`, `duplicates`, `near`,
             `leakage`, `noise`, `tokens`; None where the data or the settings have nothing for it.
         findings: what needs a decision, most harmful first.
+        small_repairs: the command that deals with all small findings at once, None without any.
         flags: by finding, the group of each pair, -1 for none; int64 of shape (N,).
         pair_ids: of each pair.
         examples: pairs to show.
@@ -39,6 +41,7 @@ class AuditReport:
     fingerprint: str
     figures: dict[str, Any]
     findings: list[Finding]
+    small_repairs: str | None
     flags: dict[str, np.ndarray]
     pair_ids: pl.Series
     examples: list[dict[str, Any]]
@@ -65,6 +68,7 @@ class AuditReport:
             "fingerprint": self.fingerprint,
             "settings": self.settings,
             "findings": [finding.to_dict() for finding in self.findings],
+            "small_repairs": self.small_repairs,
             "flagged": {name: int((group >= 0).sum()) for name, group in self.flags.items()},
             **self.figures,
         }

@@ -14,7 +14,9 @@ from transformers import PreTrainedTokenizerBase
 
 from mixdpo.auditing.duplicates import duplicate_figures
 from mixdpo.auditing.examples import choose, show
-from mixdpo.auditing.findings import ROW_FINDINGS, find
+from mixdpo.auditing.findings import find, small_repairs
+from mixdpo.auditing.kinds import ROW_FINDINGS
+from mixdpo.auditing.languages import language_figures
 from mixdpo.auditing.leakage import leak_figures, read_prompts
 from mixdpo.auditing.length import length_figures
 from mixdpo.auditing.margins import margin_figures
@@ -70,7 +72,7 @@ def audit(
         # A generator of its own for each section, so that leaving one out changes no other.
         return np.random.default_rng([settings.seed, section])
 
-    features = surface_features(dataset)
+    features = surface_features(dataset, tokenizer.all_special_tokens if tokenizer is not None else ())
     words = {side: features[f"{side}/words"].to_numpy().astype(np.int64) for side in SIDES}
     duplicates, flags = duplicate_figures(features)
     near = None
@@ -85,10 +87,12 @@ def audit(
             int(row): f"in the evaluation set: {leaked_texts[leaked[row]]}" for row in np.flatnonzero(leaked >= 0)
         }
     noise, doubt, is_suspect = noise_figures(margins, scores, rng(1))
-    tokens = None
+    tokens, lengths = None, words
     if tokenizer is not None:
-        tokens, total = token_figures(dataset, tokenizer, settings.max_lengths, settings.token_pairs, rng(2))
-        flags["too_long"] = _rows(total > settings.max_length)
+        tokens, counted = token_figures(dataset, tokenizer, settings.max_lengths, settings.token_pairs, rng(2))
+        longest = counted["prompt"] + np.maximum(counted["chosen"], counted["rejected"])
+        flags["too_long"] = _rows(longest > settings.max_length)
+        lengths = {side: _in_tokens(words[side], counted[side]) for side in SIDES}
     if "rating" in margins:
         flags |= {"contradicted": _rows(margins["rating"] < 0), "ties": _rows(margins["rating"] == 0)}
         flags["ratings_of_ten"] = _rows(is_suspect)
@@ -104,9 +108,9 @@ def audit(
     flags = {key: flags[key] for key in ROW_FINDINGS if key in flags}
 
     figures: dict[str, Any] = {
-        "overview": overview(features, sources, load_report),
+        "overview": overview(features, sources, language_figures(dataset, rng(6)), load_report),
         "margins": margin_figures(margins, scores, sources, metric, rng(3)),
-        "plan": None if margin is None else plan_preview(margin, words, settings.pairs_per_step),
+        "plan": None if margin is None else plan_preview(margin, lengths, settings.pairs_per_step),
         "length": length_figures(features, margin),
         "style": style_figures(features, settings.style_pairs, rng(4)),
         "duplicates": duplicates,
@@ -119,11 +123,14 @@ def audit(
     numbers = {f"margin/{key}": values for key, values in margins.items()}
     if scores is not None:
         numbers |= {"score_chosen": scores[0], "score_rejected": scores[1]}
+    command = _clean_command(name, report)
+    findings = find(figures, flags, settings.max_length, command)
     return AuditReport(
         name=name,
         fingerprint=fingerprint,
         figures=figures,
-        findings=find(figures, flags, settings.max_length, _clean_command(name, report)),
+        findings=findings,
+        small_repairs=small_repairs(findings, command),
         flags=flags,
         pair_ids=stored_column(dataset, "pair_id"),
         examples=show(dataset, shown, numbers, notes),
@@ -149,6 +156,13 @@ def _margins(dataset: Dataset) -> dict[str, np.ndarray]:
     if rated and "rating" not in margins:
         margins["rating"] = rating(dataset, RatingSettings())
     return margins
+
+
+def _in_tokens(words: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+    """Return the tokens of every text: as counted, or by the words where it was not (-1); int64 of shape (N,)."""
+    counted = tokens >= 0
+    per_word = tokens[counted].sum() / max(1, words[counted].sum())
+    return np.where(counted, tokens, np.rint(words * per_word).astype(np.int64))
 
 
 def _metric(margins: Mapping[str, np.ndarray], wanted: str | None) -> str | None:

@@ -5,6 +5,8 @@ One pass over the texts; the result has a few numbers per pair and no text.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from typing import Final
 
 import polars as pl
@@ -38,18 +40,24 @@ SPECIAL: Final = (
 """Special tokens of common chat templates; in a text they become a second BOS, an early end, or a false turn."""
 
 
-def surface_features(dataset: Dataset) -> pl.DataFrame:
-    """Return one row per pair, in order: `row`, `turns`, `bad_turns`, `prompt/script`, and per side S
-    (prompt, chosen, rejected)
+def surface_features(dataset: Dataset, special_tokens: Sequence[str] = ()) -> pl.DataFrame:
+    """Count on the surface of each pair.
 
-    `S/chars`, `S/words` (between white space), `S/broken` (U+FFFD characters), `S/special` (special tokens of chat
-    templates), `S/hash`
-    (uint64, of the text without case and runs of white space); for both answers also `S/<cue>` of `CUES`.
+    Args:
+        dataset: pairs from `load_pairs`.
+        special_tokens: of the tokenizer, looked for besides those of `SPECIAL`.
+
+    Returns:
+        one row per pair, in order: `row`, `turns`, `bad_turns`, `prompt/script`, and per side S (prompt, chosen,
+        rejected) `S/chars`, `S/words` (between white space), `S/broken` (U+FFFD characters), `S/special` (special
+        tokens), `S/hash` (uint64, of the text without case and runs of white space); for both answers also `S/<cue>`
+        of `CUES`.
     """
-    return pl.concat([_features(batch) for batch in text_batches(dataset, "surface")])
+    special = "|".join([SPECIAL, *(re.escape(token) for token in special_tokens if token.strip())])
+    return pl.concat([_features(batch, special) for batch in text_batches(dataset, "surface")])
 
 
-def _features(batch: pl.DataFrame) -> pl.DataFrame:
+def _features(batch: pl.DataFrame, special: str) -> pl.DataFrame:
     expressions = [pl.col("row", "turns", "bad_turns"), _script(pl.col("prompt")).alias("prompt/script")]
     for side in SIDES:
         text, lower, plain = pl.col(side), pl.col(f"{side}/lower"), pl.col(f"{side}/plain")
@@ -57,7 +65,7 @@ def _features(batch: pl.DataFrame) -> pl.DataFrame:
             "chars": text.str.len_chars(),
             "words": plain.str.count_matches(" ", literal=True) + (plain != "").cast(pl.UInt32),
             "broken": text.str.count_matches("\ufffd", literal=True),
-            "special": text.str.count_matches(SPECIAL),
+            "special": text.str.count_matches(special),
             **({cue: lower.str.count_matches(pattern) for cue, pattern in CUES.items()} if side != "prompt" else {}),
         }
         expressions += [count.cast(pl.UInt32).alias(f"{side}/{name}") for name, count in counted.items()]

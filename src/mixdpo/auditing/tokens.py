@@ -11,6 +11,7 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from mixdpo.auditing.estimates import length_histograms, share, summary
+from mixdpo.auditing.texts import SIDES
 from mixdpo.data import TokenSettings, tokenize_pairs
 from mixdpo.data.token_report import COUNTS
 
@@ -21,11 +22,11 @@ def token_figures(
     max_lengths: Sequence[int],
     most_pairs: int,
     rng: np.random.Generator,
-) -> tuple[dict[str, Any], np.ndarray]:
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Tokenise a random subset exactly as training does, without limits of length, and count.
 
     Returns:
-        figures, and the tokens of prompt and longer answer of every pair (int64 of shape (N,), -1 for those left out).
+        figures, and the tokens of every pair by side, int64 of shape (N,), -1 for those left out.
 
     Raises:
         InputError: as `tokenize_pairs`.
@@ -34,18 +35,19 @@ def token_figures(
     part = dataset if len(rows) == len(dataset) else dataset.select(rows)
     tokens, report = tokenize_pairs(part, tokenizer, TokenSettings(max_length=None, num_proc=1))
     table = tokens.with_format("arrow")[:]
-    ids = {side: table[f"{side}_ids"].combine_chunks() for side in ("prompt", "chosen", "rejected")}
+    ids = {side: table[f"{side}_ids"].combine_chunks() for side in SIDES}
     lengths = {side: np.diff(values.offsets.to_numpy()) for side, values in ids.items()}
     longest = lengths["prompt"] + np.maximum(lengths["chosen"], lengths["rejected"])
     n = len(table)
+    ends = np.concatenate([_occurrences(ids[side], tokenizer.eos_token_id) for side in ("chosen", "rejected")])
     unknown = tokenizer.unk_token_id
     has_unknown = np.zeros(n, dtype=bool)
     for values in ids.values() if unknown is not None and unknown != tokenizer.eos_token_id else ():
-        owner = np.repeat(np.arange(n), np.diff(values.offsets.to_numpy()))
-        has_unknown[owner[values.flatten().to_numpy() == unknown]] = True
-    bos_counts = _bos_counts(ids["prompt"], tokenizer.bos_token_id)
-    total = np.full(len(dataset), -1, dtype=np.int64)
-    total[rows[table["row"].to_numpy()]] = longest
+        has_unknown |= _occurrences(values, unknown) > 0
+    bos_counts = None if tokenizer.bos_token_id is None else _occurrences(ids["prompt"], tokenizer.bos_token_id)
+    everywhere = {side: np.full(len(dataset), -1, dtype=np.int64) for side in SIDES}
+    for side, values in lengths.items():
+        everywhere[side][rows[table["row"].to_numpy()]] = values
     figures = {
         "tokenizer": tokenizer.name_or_path,
         "pairs": n,
@@ -61,22 +63,25 @@ def token_figures(
         "double_bos": None
         if bos_counts is None or _bos_in_turns(tokenizer) > 1
         else share(int((bos_counts > 1).sum()), n),
+        "eos": {
+            "answers": len(ends),
+            "none": share(int((ends == 0).sum()), len(ends)),
+            "several": share(int((ends > 1).sum()), len(ends)),
+        },
         "template_would_double_bos": _would_double(tokenizer),
         "counts": [
             {"name": name, "meaning": COUNTS[name], "pairs": count}
             for name, count in report.counts.items()
-            if count and not name.endswith("_truncated")
+            if not name.endswith("_truncated") and name not in ("prompt_too_long", "same_after_truncation")
         ],
     }
-    return figures, total
+    return figures, everywhere
 
 
-def _bos_counts(prompts: pa.ListArray, bos: int | None) -> np.ndarray | None:
-    """Return how many BOS tokens each prompt has; None if the tokenizer has no BOS."""
-    if bos is None:
-        return None
-    owner = np.repeat(np.arange(len(prompts)), np.diff(prompts.offsets.to_numpy()))
-    return np.bincount(owner[prompts.flatten().to_numpy() == bos], minlength=len(prompts))
+def _occurrences(texts: pa.ListArray, token: int | None) -> np.ndarray:
+    """Return how often each text holds a token, int64 of shape (N,)."""
+    owner = np.repeat(np.arange(len(texts)), np.diff(texts.offsets.to_numpy()))
+    return np.bincount(owner[texts.flatten().to_numpy() == token], minlength=len(texts))
 
 
 def _bos_in_turns(tokenizer: PreTrainedTokenizerBase) -> int:

@@ -12,14 +12,14 @@ from mixdpo.report.labels import place_labels
 
 WIDTH: Final = 420
 HEIGHT: Final = 170
-_LEFT, _BOTTOM, _TOP, _RIGHT = 8, 24, 10, 8
+_LEFT, _BOTTOM, _TOP, _RIGHT = 44, 24, 18, 8
 
 
 def number(value: float | None, digits: int = 3) -> str:
     """Write a figure for a reader: thousands separated, `digits` significant digits under 1,000, a dash for none."""
     if value is None:
         return "–"
-    if float(value).is_integer() or abs(value) >= 1000:
+    if abs(value) < 1e15 and (float(value).is_integer() or abs(value) >= 1000):
         return f"{value:,.0f}".replace("-", "−")
     return f"{value:.{digits}g}".replace("-", "−")
 
@@ -52,7 +52,7 @@ def histogram(series: Mapping[str, Mapping[str, Any]], label: str) -> Markup:
             path.append(f"L{x(left):.1f} {_y(count, most):.1f}L{x(right):.1f} {_y(count, most):.1f}")
         path.append(f"L{x(one['edges'][-1]):.1f} {_y(0, most):.1f}Z")
         shapes.append(f'<path d="{"".join(path)}" class="area" style="--c:var(--{name})"/>')
-    return _svg("".join(shapes) + _axis(x, _ticks(low, high), label), label)
+    return _svg(_counts_axis(most) + "".join(shapes) + _axis(x, _ticks(low, high), label), label)
 
 
 def bars(edges: Sequence[float], counts: Sequence[int], label: str, name: str) -> Markup:
@@ -66,15 +66,16 @@ def bars(edges: Sequence[float], counts: Sequence[int], label: str, name: str) -
         for left, right, count in zip(edges, edges[1:], counts, strict=False)
     ]
     line = f'<line class="threshold" y1="{_TOP}" y2="{HEIGHT - _BOTTOM}" x1="{_LEFT}" x2="{_LEFT}"/>'
-    return _svg("".join(shapes) + line + _axis(x, _ticks(edges[0], edges[-1]), label), label, f'id="{escape(name)}"')
+    axes = _axis(x, _ticks(edges[0], edges[-1]), label)
+    return _svg(_counts_axis(most) + "".join(shapes) + line + axes, label, f'id="{escape(name)}"')
 
 
 def heat_map(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> Markup:
-    """Draw counts as a square of cells, rejected rating to the right and chosen rating upwards."""
+    """Draw counts of pairs as a square of cells, rejected rating to the right and chosen rating upwards."""
     size, left, bottom = 320, 78, 44
     cell = (size - 4) / len(labels)
     most = max(max(row) for row in counts) or 1
-    shapes = []
+    shapes, written = [], []
     for i, row in enumerate(counts):
         y = size - (i + 1) * cell
         for j, count in enumerate(row):
@@ -84,6 +85,10 @@ def heat_map(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> Markup:
                     f'<rect x="{left + j * cell:.1f}" y="{y:.1f}" width="{cell - 1:.1f}" height="{cell - 1:.1f}" '
                     f'class="cell" style="--a:{strength:.3f}"><title>chosen {escape(labels[i])}, '
                     f"rejected {escape(labels[j])}: {count:,} pairs</title></rect>"
+                )
+                written.append(
+                    f'<text x="{left + j * cell + cell / 2:.1f}" y="{y + cell / 2 + 3:.1f}" text-anchor="middle" '
+                    f'class="count">{_brief(count)}</text>'
                 )
         shapes.append(
             f'<text x="{left - 6}" y="{y + cell / 2 + 4:.1f}" text-anchor="end">{escape(_short(labels[i]))}</text>'
@@ -100,26 +105,35 @@ def heat_map(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> Markup:
     )
     box = f'viewBox="0 0 {left + size} {size + bottom}" style="max-width:26rem"'
     label = "chosen rating against rejected rating"
-    return Markup(f'<svg {box} role="img" aria-label="{label}">{"".join(shapes)}{corner}{axes}</svg>')
+    return Markup(f'<svg {box} role="img" aria-label="{label}">{"".join([*shapes, corner, *written])}{axes}</svg>')
 
 
 def scatter(points: Sequence[Sequence[float]], first: str, second: str) -> Markup:
-    """Draw points (x, y) with both zero lines."""
+    """Draw points (x, y) with both zero lines and ticks."""
     height = 260
     xs, ys = ([point[k] for point in points] for k in (0, 1))
     if not points:
         return Markup("")
-    x = _scale(min(*xs, 0), max(*xs, 0), 30, WIDTH - _RIGHT)
-    y = _scale(min(*ys, 0), max(*ys, 0), height - 30, 10)
+    ends = [(min(*values, 0), max(*values, 0)) for values in (xs, ys)]
+    x = _scale(*ends[0], _LEFT + 8, WIDTH - _RIGHT - 4)
+    y = _scale(*ends[1], height - 44, 10)
     dots = "".join(f'<circle cx="{x(a):.1f}" cy="{y(b):.1f}" r="2"/>' for a, b in points)
     lines = (
-        f'<line x1="{x(0):.1f}" x2="{x(0):.1f}" y1="10" y2="{height - 30}" class="zero"/>'
-        f'<line x1="30" x2="{WIDTH - _RIGHT}" y1="{y(0):.1f}" y2="{y(0):.1f}" class="zero"/>'
+        f'<line x1="{x(0):.1f}" x2="{x(0):.1f}" y1="10" y2="{height - 40}" class="zero"/>'
+        f'<line x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{y(0):.1f}" y2="{y(0):.1f}" class="zero"/>'
         f'<text x="{WIDTH / 2:.0f}" y="{height - 8}" text-anchor="middle" class="label">{escape(first)}</text>'
-        f'<text {_upwards(14, height / 2)} class="label">{escape(second)}</text>'
+        f'<text {_upwards(12, height / 2)} class="label">{escape(second)}</text>'
     )
+    marks = [
+        f'<text x="{x(tick):.1f}" y="{height - 26}" text-anchor="middle">{number(tick)}</text>'
+        for tick in _ticks(*ends[0])
+    ]
+    marks += [
+        f'<text x="{_LEFT - 4}" y="{y(tick) + 4:.1f}" text-anchor="end">{number(tick)}</text>'
+        for tick in _ticks(*ends[1])
+    ]
     box = f'viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(f"{first} against {second}")}"'
-    return Markup(f'<svg {box}><g class="dots">{dots}</g>{lines}</svg>')
+    return Markup(f'<svg {box}>{lines}{"".join(marks)}<g class="dots">{dots}</g></svg>')
 
 
 def length_chart(points: Sequence[Mapping[str, Any]], x_label: str, y_label: str) -> Markup:
@@ -183,11 +197,29 @@ def _y(count: float, most: float) -> float:
 
 
 def _ticks(low: float, high: float) -> list[float]:
-
     span = (high - low) or 1
     step = 10 ** floor(log10(span / 4))
     step *= next(factor for factor in (1, 2, 5, 10) if span / (step * factor) <= 6)
     return [round(k * step, 10) for k in range(ceil(low / step), floor(high / step) + 1)]
+
+
+def _counts_axis(most: float) -> str:
+    """Return lines across at round counts of pairs, and what they count."""
+    marks = "".join(
+        f'<line x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{_y(tick, most):.1f}" y2="{_y(tick, most):.1f}" class="axis"/>'
+        f'<text x="{_LEFT - 5}" y="{_y(tick, most) + 4:.1f}" text-anchor="end">{_brief(tick)}</text>'
+        for tick in _ticks(0, most)
+        if float(tick).is_integer() and tick
+    )
+    return f'{marks}<text x="{_LEFT - 5}" y="10" text-anchor="end" class="label">pairs</text>'
+
+
+def _brief(count: float) -> str:
+    """Write a count in four characters or so."""
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if count >= size:
+            return f"{count / size:.{0 if count >= 10 * size else 1}f}".removesuffix(".0") + letter
+    return f"{count:.0f}"
 
 
 def _axis(x: Any, ticks: Sequence[float], label: str) -> str:
@@ -207,4 +239,4 @@ def _svg(content: str, label: str, attributes: str = "") -> Markup:
 
 
 def _short(label: str) -> str:
-    return label.split(" to ")[0]
+    return label.split(" to ")[0].replace("-", "−")

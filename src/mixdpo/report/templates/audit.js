@@ -1,6 +1,13 @@
 (() => {
   const { data, find, make, pager } = page;
 
+  // Codes of languages as names.
+  const languages = new Intl.DisplayNames(["en"], { type: "language" });
+  for (const cell of document.querySelectorAll("[data-language]")) {
+    const code = cell.dataset.language;
+    if (/^[a-z]{2,3}$/.test(code)) cell.textContent = languages.of(code);
+  }
+
   for (const button of document.querySelectorAll(".copy")) {
     button.addEventListener("click", async () => {
       try { await navigator.clipboard.writeText(button.dataset.text); button.textContent = "copied"; }
@@ -25,13 +32,16 @@
       const tau = plan.threshold[i];
       const text = String(Number(tau.toPrecision(4)));
       find("tau-text").textContent = "τ = " + text;
-      find("tau-line").textContent = "plan.threshold: " + text;
+      const recipe = "plan.threshold: " + text;
+      find("tau-line").textContent = recipe;
+      find("tau-copy").dataset.text = recipe;
       const sft = plan.sft_pairs[i] / plan.pairs;
-      const words = plan.sft_words[i] / ((plan.sft_words[i] + plan.preference_words[i]) || 1);
-      const steps = Math.round(plan.steps * sft);
+      const read = plan.sft_read[i] / ((plan.sft_read[i] + plan.preference_read[i]) || 1);
+      slider.setAttribute("aria-valuetext", `${text}: ${percent(sft)} of pairs to SFT`);
+      const steps = plan.steps * sft;
       show("by-pairs", sft, `${whole.format(plan.sft_pairs[i])} of ${whole.format(plan.pairs)} (${percent(sft)})`);
-      show("by-steps", sft, `about ${whole.format(steps)} of ${whole.format(plan.steps)}`);
-      show("by-words", words, `${whole.format(plan.sft_words[i])} (${percent(words)})`);
+      show("by-steps", sft, `about ${steps < 10 ? steps.toFixed(1) : whole.format(Math.round(steps))} of ${whole.format(plan.steps)}`);
+      show("by-read", read, `${whole.format(plan.sft_read[i])} (${percent(read)})`);
       show("by-mass", 1 - plan.preference_mass[i], percent(1 - plan.preference_mass[i]));
       for (const bar of bars) bar.classList.toggle("sft", Number(bar.dataset.at) < tau);
       const border = (bars.find((bar) => !bar.classList.contains("sft")) || bars.at(-1)).getAttribute("x");
@@ -65,7 +75,7 @@
     }
     for (const name of example.of) head.append(make("span", "tag", title(name)));
     box.append(head, make("p", "text prompt", example.prompt));
-    if (example.note) box.append(make("p", "text prompt", example.note));
+    if (example.note) box.append(make("p", "text prompt remark", example.note));
     const answers = make("div", "answers");
     answers.append(answer("chosen", example.chosen), answer("rejected", example.rejected));
     box.append(answers);
@@ -100,7 +110,13 @@
       find("search").value = "";
       examples.restart();
       find("examples").scrollIntoView();
+      find("examples-list").focus({ preventScroll: true });
     });
   }
+  addEventListener("keydown", (event) => {
+    if (event.key !== "/" || event.ctrlKey || event.metaKey || event.target.closest("input, select")) return;
+    event.preventDefault();
+    find("search").focus();
+  });
   examples.restart();
 })();
