@@ -19,9 +19,10 @@ from scipy import stats
 
 from mixdpo.cli import main
 from mixdpo.comparing import CompareSettings, collect
-from mixdpo.comparing.metrics import headline, read_metrics, shown_metrics
+from mixdpo.comparing.metrics import even, headline, read_metrics, shown_metrics
 from mixdpo.evaluation.comparison import holm
 from mixdpo.io import write_json
+from mixdpo.report.comparison_figures import forest_figure, length_figure
 from mixdpo.report.labels import place_labels
 from mixdpo.report.sheets import Sheet, as_latex, as_markdown, as_text, latex_text
 from preferences import HOSTILE
@@ -104,6 +105,23 @@ def test_tables_figures_and_paired_differences(tmp_path, result, scores, capsys)
     rows = compared(folder)["own"]["differences"]["quality"]
     assert {row["first"] for row in rows} == {"second"}
     assert len(rows) == 2
+
+
+def test_figures_mark_the_baseline_and_flagged_models() -> None:
+    point = {"low": 40.0, "high": 60.0}
+    points = [
+        {"name": "constant", "value": 77.0, "length": 900, "flagged": True, **point},
+        {"name": "honest", "value": 52.0, "length": 700, "flagged": False, **point},
+    ]
+    for figure in (forest_figure(points, "win rate, %", 50.0), length_figure(points, "win rate, %", 50.0)):
+        lines = figure.axes[0].lines
+        hollow = [line.get_markerfacecolor() == "white" for line in lines if line.get_marker() == "o"]
+        assert sorted(hollow) == [False, True]
+        assert any(50.0 in (*line.get_xdata(), *line.get_ydata()) for line in lines)
+    shown = [label.get_text() for label in forest_figure(points, "win rate, %").axes[0].get_yticklabels()]
+    assert shown == ["honest", "constant (flagged)"]
+    assert even("win_rate") == 50.0
+    assert even("average") is None
 
 
 def test_no_cell_is_taken_for_markup() -> None:

@@ -14,7 +14,7 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
-from transformers import TrainerCallback
+from transformers import GenerationConfig, TrainerCallback
 
 from mixdpo import MixDPOConfig, MixDPOTrainer, Plan, make_plan
 from mixdpo.errors import InputError, RunError
@@ -76,6 +76,17 @@ def trainer_for(model, tokenizer, pairs: Dataset, folder: Path, plan: Plan | Non
 
 def step_logs(folder: Path) -> list[dict]:
     return [record for record in read_metrics(folder) if "loss" in record]
+
+
+def test_a_saved_model_names_every_stop_token(model, tokenizer, tmp_path) -> None:
+    other = copy.deepcopy(tokenizer)
+    other.eos_token = "<|pad|>"  # as a base model's, while the template closes turns with <|im_end|>
+    model.generation_config.eos_token_id = 7
+    trainer = trainer_for(model, other, chat_pairs(tmp_path, n=8), tmp_path / "run", max_steps=1)
+    trainer.train()
+    trainer.save_model(str(tmp_path / "model"))
+    saved = GenerationConfig.from_pretrained(tmp_path / "model").eos_token_id
+    assert set(saved) == {7, other.pad_token_id, other.convert_tokens_to_ids("<|im_end|>")}
 
 
 # ---- order ----

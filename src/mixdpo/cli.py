@@ -340,7 +340,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"mixdpo: {error}", file=sys.stderr)
         return error.exit_status
     except (KeyboardInterrupt, click.Abort):
-        print("mixdpo: interrupted; continue a training run from its last checkpoint with --resume", file=sys.stderr)
+        print(
+            "mixdpo: interrupted; training continues from its last checkpoint with --resume, answers and passes where "
+            "they were when the command is given again",
+            file=sys.stderr,
+        )
         return 130
     except OSError as error:
         if error.errno != errno.ENOSPC:

@@ -2,98 +2,119 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mixdpo.cli_shared import quiet_libraries, results_table, value_text
+
+if TYPE_CHECKING:
+    from mixdpo.answering.askers import Asker
 
 
 @click.command("generate")
 @click.argument("prompts")
 @click.option("--model", required=True, help="Folder or hub id; with --endpoint the model's name there.")
-@click.option("--endpoint", help="URL of an OpenAI-compatible endpoint (a provider, vLLM, ...), up to and with /v1.")
+@click.option("--adapter", help="Folder or hub id of a trained adapter on the model.")
+@click.option("--endpoint", help="URL of an OpenAI-compatible endpoint (vLLM, a provider), up to and with /v1.")
 @click.option("--key-variable", default="OPENAI_API_KEY", show_default=True,
               help="Environment variable that holds the endpoint's key; it may be unset.")  # fmt: skip
-@click.option("--adapter", help="Folder or hub id of a trained adapter.")
-@click.option("--split", help="Split of a data set of the hub; default: the usual ones in turn.")
+@click.option("--prices", type=(float, float), metavar="IN OUT",
+              help="Dollars per million tokens that the endpoint reads and writes, for the estimate.")  # fmt: skip
+@click.option("--split", default="train", show_default=True,
+              help="Split of PROMPTS, or a slice such as train[:100].")  # fmt: skip
 @click.option("--limit", type=click.IntRange(min=1), help="Answer the first prompts only.")
-@click.option("--max-new-tokens", type=int, help="Longest answer; default: 2,048, for MT-Bench 1,024.")
-@click.option("--temperature", type=float, help="Default: greedy, for MT-Bench its own by category.")
+@click.option(
+    "--max-new-tokens", type=click.IntRange(min=1), help="Longest answer; default: 2,048, for MT-Bench 1,024."
+)
+@click.option("--temperature", type=float, help="Default: 0 (greedy), for MT-Bench its own by category.")
 @click.option("--top-p", type=float, help="Share of probability that is sampled from.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the sampling.")
-@click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True, help="Answers at once.")
-@click.option("--dry-run", is_flag=True, help="With --endpoint: say what the calls would be, and stop.")
+@click.option("--batch-size", type=click.IntRange(min=1), help="Answers at once; default: 32, of an endpoint 16.")
+@click.option("--dry-run", is_flag=True, help="Say how much there is to read and write, and stop.")
 @click.option("--output", "-o", type=click.Path(path_type=Path), required=True,
-              help="Answers as JSON lines; .json: one list. A report is written beside them.")  # fmt: skip
+              help="Answers: .jsonl, or .json for one list. A report is written beside them.")  # fmt: skip
 def generate(
-    prompts: str, model: str, endpoint: str | None, key_variable: str, adapter: str | None, split: str | None,
-    limit: int | None, max_new_tokens: int | None, temperature: float | None, top_p: float | None, seed: int,
-    batch_size: int, dry_run: bool, output: Path,
+    prompts: str, model: str, adapter: str | None, endpoint: str | None, key_variable: str,
+    prices: tuple[float, float] | None, split: str, limit: int | None, max_new_tokens: int | None,
+    temperature: float | None, top_p: float | None, seed: int, batch_size: int | None, dry_run: bool, output: Path,
 ) -> None:  # fmt: skip
-    """Let a model answer PROMPTS (file or hub id), in its chat template; a broken run goes on where it was."""
-    from mixdpo.answering.answers import (
-        AnswerSettings,
-        answer_report,
-        draw_answers,
-        first_requests,
-        report_file,
-        write_answers,
-    )
-    from mixdpo.answering.askers import Asker, EndpointAsker
-    from mixdpo.answering.local import TransformersAsker
+    """Let a model answer PROMPTS (file, folder or hub id) in its chat template.
+
+    A run that was stopped goes on where it was when it is started again.
+    """
+    from mixdpo.answering.answers import AnswerSettings, draw_answers, planned_requests
+    from mixdpo.answering.files import answer_report, check_writable, report_file, write_answers
     from mixdpo.answering.prompts import read_prompts
     from mixdpo.errors import RunError
-    from mixdpo.evaluation.endpoint import EndpointSettings, estimate
     from mixdpo.io import write_json
-    from mixdpo.model import ModelSettings
+    from mixdpo.passes import pairs_bar
 
     quiet_libraries()
     settings = AnswerSettings(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed)
+    asker = _asker(model, adapter, endpoint, key_variable, prices, batch_size)
     wanted = read_prompts(prompts, split, limit)
-    asker: Asker
-    if endpoint is None:
-        asker = TransformersAsker(ModelSettings(name_or_path=model, adapter=adapter), batch_size)
-    else:
-        called = EndpointSettings(model=model, base_url=endpoint, api_key_env=key_variable)
-        click.echo(f"first turns: {estimate(first_requests(wanted, settings), called)}")
-        asker = EndpointAsker(called)
+    if dry_run or endpoint is not None:
+        click.echo(f"to do: {asker.estimate(planned_requests(wanted, settings))}")
     if dry_run:
         return
-    with _bars() as bars:
-        drawn = draw_answers(wanted, asker, settings, lambda name: _shown(bars, name))
+    check_writable(output)
+    drawn = draw_answers(wanted, asker, settings, lambda name: pairs_bar(name, "answers"))
     report = answer_report(drawn, asker, settings)
     if not report["answered"]:
         raise RunError(f"no prompt was answered; the first failure: {next(iter(report['failures']))}")
     write_answers(output, drawn, asker.name)
     write_json(report_file(output), report)
-    table = results_table(f"answers of {asker.name}", "", "")
-    table.add_row("answered", f"{report['answered']:,} of {report['prompts']:,}")
-    table.add_row("not ended by the model", f"{report['unfinished_share']:.1%}")
-    table.add_row(
-        "tokens, mean and longest", f"{value_text(report['tokens']['mean'], 0)}, {report['tokens']['largest']:,.0f}"
-    )
-    _finish(table, report, output)
+    _show(report)
+    click.echo(f"answers: {output}; report: {report_file(output)}")
 
 
-def _finish(table: Any, report: dict[str, Any], output: Path) -> None:
+def _asker(
+    model: str, adapter: str | None, endpoint: str | None, key_variable: str, prices: tuple[float, float] | None,
+    batch_size: int | None,
+) -> Asker:  # fmt: skip
+    from mixdpo.errors import InputError
+
+    at_once: dict[str, Any] = {}
+    if endpoint is None:
+        from mixdpo.answering.local import TransformersAsker
+        from mixdpo.model import ModelSettings
+
+        if prices is not None:
+            raise InputError("--prices are of an endpoint", mend="give --endpoint, or leave them out")
+        if batch_size is not None:
+            at_once = {"batch_size": batch_size}
+        return TransformersAsker(ModelSettings(name_or_path=model, adapter=adapter), **at_once)
+    from mixdpo.answering.askers import EndpointAsker
+    from mixdpo.evaluation.endpoint import EndpointSettings
+
+    if adapter is not None:
+        raise InputError("--adapter is of a local model", mend="give the endpoint's name of the adapter as --model")
+    if batch_size is not None:
+        at_once = {"concurrency": batch_size}
+    dollars_in, dollars_out = prices or (None, None)
+    return EndpointAsker(
+        EndpointSettings(
+            model=model, base_url=endpoint, api_key_env=key_variable, dollars_in=dollars_in, dollars_out=dollars_out,
+            **at_once,
+        )
+    )  # fmt: skip
+
+
+def _show(report: dict[str, Any]) -> None:
     from rich.console import Console
 
+    table = results_table(f"answers of {report['model']}", "what", "value")
+    table.show_header = False
+    table.add_row("answered", f"{report['answered']:,} of {report['prompts']:,}")
+    table.add_row("not ended by the model", f"{report['unfinished_share']:.1%}")
+    for unit in ("tokens", "characters"):
+        spread = report[unit] or {}
+        mean, largest = (value_text(spread.get(key), 0) for key in ("mean", "largest"))
+        table.add_row(f"{unit}, mean and longest", f"{mean}, {largest}")
     Console().print(table)
     for failure, count in report["failures"].items():
         click.echo(f"{count:,} without an answer: {failure}", err=True)
     for flag in report["flags"]:
         click.echo(f"note: {flag}")
-    click.echo(f"answers: {output}")
-
-
-def _bars() -> Progress:
-    return Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-
-
-def _shown(bars: Progress, name: str) -> Callable[[int, int], None]:
-    task = bars.add_task(name, total=None)
-    return lambda done, total: bars.update(task, completed=done, total=total)

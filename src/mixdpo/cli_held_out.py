@@ -33,7 +33,7 @@ def open_llm_v1(
     """Downstream tasks by lm-evaluation-harness: MMLU, TruthfulQA, HellaSwag, ARC-C, WinoGrande, GSM8K."""
     from mixdpo.evaluation.open_llm import OPEN_LLM_V1, describe, items_of, run_tasks, summarise
     from mixdpo.io import write_json
-    from mixdpo.model import ModelSettings, load_for_inference, load_tokenizer
+    from mixdpo.model import ModelSettings, load_for_inference, load_tokenizer, model_name
 
     quiet_libraries()
     names = [name.strip() for name in tasks.split(",") if name.strip()] if tasks else list(OPEN_LLM_V1)
@@ -41,7 +41,7 @@ def open_llm_v1(
     how: dict[str, Any] = {"include": include_path, "limit": limit, "chat_template": chat_template}
     loaded = load_for_inference(settings)
     scores = dict(run_tasks(loaded, load_tokenizer(settings), names, batch_size=batch_size, **how))
-    name, result = _name(model), summarise(scores)
+    name, result = model_name(model), summarise(scores)
     dtype = str(loaded.dtype).removeprefix("torch.")
     published = set(names) <= set(OPEN_LLM_V1) and limit is None and not chat_template and include_path is None
     items = _write_items(output, items_of(name, scores))
@@ -94,7 +94,7 @@ def preferences(
     from mixdpo.difficulty.forward import ForwardSettings
     from mixdpo.held_out import measure_preferences
     from mixdpo.io import write_json
-    from mixdpo.model import ModelSettings
+    from mixdpo.model import ModelSettings, model_name
 
     quiet_libraries()
     pairs = load_pairs(data, split=split)
@@ -108,7 +108,7 @@ def preferences(
         metric=metric,
         settings=passes,
     )
-    name = _name(model)
+    name = model_name(model)
     items = {"model": [name] * len(pairs), **{key: measured.pairs[key] for key in measured.pairs.column_names}}
     write_json(
         output,
@@ -184,14 +184,6 @@ def demands(sources: tuple[str, ...], split: str, column: str | None, limit: int
 COMMANDS = (open_llm_v1, preferences, demands)
 
 
-def _name(model: str) -> str:
-    """Return what results call a model; a folder named `model` inside a run is called by the run."""
-    parts = [part for part in Path(model).parts if part not in ("/", ".", "..")]
-    if parts[-1:] == ["model"] and len(parts) > 1:
-        return parts[-2]
-    return parts[-1] if Path(model).is_dir() and parts else model
-
-
 def _named(sources: tuple[str, ...]) -> dict[str, str]:
     from mixdpo.errors import InputError
 
@@ -206,7 +198,14 @@ def _named(sources: tuple[str, ...]) -> dict[str, str]:
 
 
 def _short_name(source: str) -> str:
-    return Path(source).name.split(".")[0] if Path(source).is_file() else _name(source)
+    from mixdpo.evaluation.tables import ENDINGS
+    from mixdpo.model import model_name
+
+    if not Path(source).is_file():
+        return model_name(source)
+    name = Path(source).name
+    ending = max((ending for ending in ENDINGS if name.endswith(ending)), key=len, default="")
+    return name.removesuffix(ending)
 
 
 def _write_items(output: Path, columns: dict[str, Any]) -> str:

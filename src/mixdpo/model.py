@@ -112,6 +112,15 @@ def load_tokenizer(settings: ModelSettings) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def model_name(name_or_path: str) -> str:
+    """Return what results call a model: the folder's name, of a run's folder `model` the run's; else the hub id."""
+    path = Path(name_or_path).expanduser()
+    if not path.is_dir():
+        return name_or_path
+    resolved = path.resolve()
+    return resolved.parent.name if resolved.name == "model" else resolved.name
+
+
 def check_is_model(name_or_path: str) -> None:
     """Raise `InputError` if the name is neither a model folder nor of the form of a hub id."""
     path = Path(name_or_path).expanduser()

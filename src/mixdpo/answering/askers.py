@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
-from mixdpo.evaluation.endpoint import EndpointSettings, Reply, Request, ask_all
+from mixdpo.evaluation.endpoint import EndpointSettings, Reply, Request, ask_all, estimate
 
 Progress = Callable[[int, int], None]
 """Called with (replies done, replies in all)."""
@@ -19,8 +19,11 @@ class Asker(Protocol):
     def name(self) -> str:
         """The model's name."""
 
+    def estimate(self, requests: Sequence[Request]) -> str:
+        """Say what the replies would take at most."""
+
     def ask(self, requests: Sequence[Request], progress: Progress | None = None) -> list[Reply]:
-        """Return a reply to every request, in order; one that failed after all tries says why."""
+        """Return a reply to every request, in order; one that cannot be given says why."""
 
     def record(self) -> dict[str, Any]:
         """Return the settings that a result names; no credentials."""
@@ -28,7 +31,7 @@ class Asker(Protocol):
 
 @dataclass(frozen=True)
 class EndpointAsker:
-    """A model behind an OpenAI-compatible endpoint."""
+    """A model behind an OpenAI-compatible endpoint, which applies the chat template and the stop tokens itself."""
 
     settings: EndpointSettings
 
@@ -36,6 +39,10 @@ class EndpointAsker:
     def name(self) -> str:
         """The model's name at the endpoint."""
         return self.settings.model
+
+    def estimate(self, requests: Sequence[Request]) -> str:
+        """Count the calls that are not cached, their tokens by a rule of thumb, and the cost if prices are known."""
+        return str(estimate(requests, self.settings))
 
     def ask(self, requests: Sequence[Request], progress: Progress | None = None) -> list[Reply]:
         """Call the endpoint; see `ask_all`."""

@@ -1,150 +1,180 @@
-"""A model on this machine as asker. Finished replies are kept by content."""
+"""A model on this machine as asker. Finished replies are kept by content, a batch at a time."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
-from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+import torch
+from peft import PeftModel, get_peft_model_state_dict
+from safetensors.torch import save
+from transformers import PreTrainedTokenizerBase
 
 from mixdpo.answering.askers import Progress
+from mixdpo.errors import RunError
 from mixdpo.evaluation.endpoint import Reply, Request
-from mixdpo.evaluation.generate import GenerationSettings, Message, generate_answers, render_prompts, stop_token_ids
-from mixdpo.evaluation.reply_cache import reply_cache
+from mixdpo.evaluation.generate import (
+    Answer,
+    GenerationSettings,
+    answer_rendered,
+    positions,
+    render_prompts,
+    stop_token_ids,
+)
+from mixdpo.evaluation.reply_cache import ReplyCache, reply_cache
 from mixdpo.io import cache_folder, digest
-from mixdpo.model import ModelSettings, load_for_inference, load_tokenizer
-from mixdpo.passes.keys import weights_digest
+from mixdpo.model import ModelSettings, load_for_inference, load_tokenizer, model_name
+from mixdpo.passes import weights_digest
 
-_FORMAT = "1"
-Answer = Callable[[list[Request], int], list[Reply]]
-"""Replies to a batch of requests of equal settings, drawn with a seed."""
+_FORMAT: Final = "1"
+_KEPT: Final = ("text", "finished", "tokens_in", "tokens_out")
+"""Fields of a reply that are kept; the others are of endpoints."""
+
+Ids = tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class TransformersAsker:
-    """A causal language model in transformers, in batches."""
+    """A causal language model in transformers, which answers in batches of prompts of like length."""
 
     model: ModelSettings
-    batch_size: int = 8
+    batch_size: int = 32
 
     @property
     def name(self) -> str:
-        """The folder's or hub model's own name."""
-        return own_name(self.model)
+        """The folder's or hub model's own name; the adapter's, if there is one."""
+        return model_name(self.model.adapter or self.model.name_or_path)
 
     @cached_property
-    def _loaded(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-        model: Any = load_for_inference(self.model)
-        if self.model.adapter is not None:
-            model = model.merge_and_unload()
-        return model, load_tokenizer(self.model)
+    def _tokenizer(self) -> PreTrainedTokenizerBase:
+        return load_tokenizer(self.model)
+
+    @cached_property
+    def _loaded(self) -> Any:
+        return load_for_inference(self.model)
+
+    @cached_property
+    def _weights(self) -> str:
+        return _content(self._loaded)
+
+    @property
+    def _stops(self) -> list[int]:
+        return stop_token_ids(self._loaded, self._tokenizer)
+
+    def estimate(self, requests: Sequence[Request]) -> str:
+        """Count prompts and tokens by the model's tokenizer; the model itself is not loaded."""
+        rendered = self._render(requests)
+        read, written = sum(map(len, rendered.values())), sum(request.max_tokens for request in rendered)
+        return f"{len(rendered):,} answers: {read:,} tokens read and at most {written:,} written"
 
     def ask(self, requests: Sequence[Request], progress: Progress | None = None) -> list[Reply]:
-        """Write the replies, longest prompts first; see `ask_in_batches`."""
-        model, tokenizer = self._loaded
-        stops = stop_token_ids(model, tokenizer)
+        """Write the replies, longest prompts first; one that does not fit into the model's positions fails.
 
-        def answer(batch: list[Request], seed: int) -> list[Reply]:
-            chats, request = [_chat(one) for one in batch], batch[0]
-            settings = GenerationSettings(
-                max_new_tokens=request.max_tokens,
-                temperature=request.temperature,
-                top_p=request.top_p if request.top_p is not None else 1.0,
-                batch_size=len(batch),
-                seed=seed,
-            )
-            lengths = [len(ids) for ids in render_prompts(tokenizer, chats)]
-            answers = generate_answers(model, tokenizer, chats, settings=settings)
-            return [
-                Reply(one.text, one.finished, (), self.name, read, one.tokens)
-                for one, read in zip(answers, lengths, strict=True)
-            ]
-
-        weights = weights_digest(model) or repr(self.model)
-        key = digest([_FORMAT, weights, str(model.dtype), str(tokenizer.chat_template), str(stops)])
-        return ask_in_batches(requests, key, answer, self.batch_size, progress)
+        Batches are formed before the cache is read, and the seed of each is made from its content: a run that was
+        killed and is continued writes what an uninterrupted one writes.
+        """
+        rendered = self._render(requests)
+        replies = self._too_long(rendered)
+        with reply_cache(cache_folder() / "answers") as cache:
+            for batch in _batches({one: ids for one, ids in rendered.items() if one not in replies}, self.batch_size):
+                replies |= self._answer(batch, cache)
+                if progress is not None:
+                    progress(len(replies), len(rendered))
+        return [replies[request] for request in requests]
 
     def record(self) -> dict[str, Any]:
-        """Return the model's settings, and what it runs on."""
-        model, _ = self._loaded
+        """Return the model's settings, a digest of its weights, its stop tokens, and what it runs on."""
         return {
             "engine": "transformers",
             "transformers": version("transformers"),
             "batch_size": self.batch_size,
-            "device": str(model.device),
+            "device": str(self._loaded.device),
             **asdict(self.model),
-            "dtype": str(model.dtype).removeprefix("torch."),
+            "dtype": str(self._loaded.dtype).removeprefix("torch."),
+            "weights": self._weights,
+            "stop_tokens": self._tokenizer.convert_ids_to_tokens(self._stops),
         }
 
+    def _render(self, requests: Sequence[Request]) -> dict[Request, Ids]:
+        distinct = list(dict.fromkeys(requests))
+        chats = [[{"role": role, "content": content} for role, content in one.messages] for one in distinct]
+        return dict(zip(distinct, map(tuple, render_prompts(self._tokenizer, chats)), strict=True))
 
-def own_name(model: ModelSettings) -> str:
-    """Return what a result calls a model: the folder's name, or the hub id. A run's `model` folder bears its run's."""
-    path = Path(model.name_or_path).expanduser()
-    if not path.is_dir():
-        return model.name_or_path
-    resolved = path.resolve()
-    return resolved.parent.name if resolved.name == "model" else resolved.name
+    def _too_long(self, rendered: Mapping[Request, Ids]) -> dict[Request, Reply]:
+        room = positions(self._loaded)
+        if room is None:
+            return {}
+        return {
+            request: Reply(
+                failure=f"the prompt and {request.max_tokens:,} tokens of an answer are more than the model's "
+                f"{room:,} positions; shorten one of them"
+            )
+            for request, ids in rendered.items()
+            if len(ids) + request.max_tokens > room
+        }
+
+    def _answer(self, batch: Mapping[Request, Ids], cache: ReplyCache) -> dict[Request, Reply]:
+        """Return the replies to a batch of requests of equal settings, those from the cache that are there."""
+        keys = _keys(batch, [_FORMAT, self._weights, str(self._loaded.dtype), repr(self._stops)])
+        known = {request: stored for request, key in keys.items() if (stored := cache.get(key)) is not None}
+        missing = [request for request in batch if request not in known]
+        if missing:
+            answers = self._generate([batch[one] for one in missing], missing[0], int(digest(keys.values())[:12], 16))
+            for request, answer in zip(missing, answers, strict=True):
+                values = (answer.text, answer.finished, len(batch[request]), answer.tokens)
+                known[request] = dict(zip(_KEPT, values, strict=True))
+            cache.put_all({keys[request]: known[request] for request in missing})
+        return {request: Reply(**stored) for request, stored in known.items()}
+
+    def _generate(self, rendered: Sequence[Ids], request: Request, seed: int) -> list[Answer]:
+        settings = GenerationSettings(
+            max_new_tokens=request.max_tokens,
+            temperature=request.temperature,
+            top_p=1.0 if request.top_p is None else request.top_p,
+            batch_size=len(rendered),
+            seed=seed,
+        )
+        try:
+            return answer_rendered(self._loaded, self._tokenizer, rendered, settings)
+        except torch.OutOfMemoryError as error:
+            raise RunError(
+                f"{len(rendered)} answers at once do not fit in the memory of {self._loaded.device}; continue with a "
+                f"smaller --batch-size"
+            ) from error
 
 
-def ask_in_batches(
-    requests: Sequence[Request], model_key: str, answer: Answer, batch_size: int, progress: Progress | None
-) -> list[Reply]:
-    """Return a reply to every request, from the cache or from `answer`, a batch at a time.
-
-    Batches are formed before the cache is read, and each has a seed made from its requests: a run that was killed
-    and is continued writes what an uninterrupted one writes. Of a sampled batch with a reply missing all are drawn
-    again, as they depend on each other.
-    """
-    replies: dict[Request, Reply] = {}
-    batches = _batches(requests, batch_size)
-    total = sum(map(len, batches))
-    with reply_cache(cache_folder() / "answers") as cache:
-        for batch in batches:
-            keys = _keys(batch, model_key)
-            known = [cache.get(key) for key in keys]
-            missing = [index for index, reply in enumerate(known) if reply is None]
-            if missing and _sampled(batch[0]):
-                missing = list(range(len(batch)))
-            if missing:
-                drawn = answer([batch[index] for index in missing], int(digest(keys)[:12], 16))
-                for index, reply in zip(missing, drawn, strict=True):
-                    known[index] = asdict(reply)
-                    cache.put(keys[index], asdict(reply))
-            for request, stored in zip(batch, known, strict=True):
-                if stored is not None:
-                    first = tuple((str(token), float(chance)) for token, chance in stored["first_token"])
-                    replies[request] = Reply(**{**stored, "first_token": first})
-            if progress is not None:
-                progress(len(replies), total)
-    return [replies[request] for request in requests]
+def _content(model: Any) -> str:
+    """Return a digest of all that decides what a model writes."""
+    # Of weights that cannot be hashed, nothing that was kept is found again.
+    parts: list[str | bytes] = [weights_digest(model) or os.urandom(16)]
+    if isinstance(model, PeftModel):
+        parts += [repr(model.peft_config), save(get_peft_model_state_dict(model))]
+    return digest(parts)
 
 
-def _batches(requests: Sequence[Request], size: int) -> list[list[Request]]:
+def _batches(rendered: Mapping[Request, Ids], size: int) -> list[dict[Request, Ids]]:
     alike: dict[Request, list[Request]] = {}
-    for request in dict.fromkeys(requests):
+    for request in rendered:
         alike.setdefault(replace(request, messages=()), []).append(request)
     batches = []
     for group in alike.values():
         # Longest first: little padding within a batch, and what does not fit in memory shows at once.
-        group.sort(key=lambda request: -sum(len(content) for _, content in request.messages))
+        group.sort(key=lambda request: -len(rendered[request]))
         batches += [group[begin : begin + size] for begin in range(0, len(group), size)]
-    return batches
+    return [{request: rendered[request] for request in batch} for batch in batches]
 
 
-def _sampled(request: Request) -> bool:
-    return request.temperature > 0
-
-
-def _keys(batch: list[Request], model_key: str) -> list[str]:
-    contents = [json.dumps(asdict(request), sort_keys=True, ensure_ascii=False) for request in batch]
-    together = contents if _sampled(batch[0]) else []
-    return [digest([model_key, content, *together]) for content in contents]
-
-
-def _chat(request: Request) -> list[Message]:
-    return [{"role": role, "content": content} for role, content in request.messages]
+def _keys(batch: Mapping[Request, Ids], model: Sequence[str]) -> dict[Request, str]:
+    """Return what each reply is kept under. Sampled ones depend on all of their batch, and so do their keys."""
+    contents = {
+        request: json.dumps([ids, request.max_tokens, request.temperature, request.top_p, request.seed])
+        for request, ids in batch.items()
+    }
+    sampled = next(iter(batch)).temperature > 0
+    together = list(contents.values()) if sampled else []
+    return {request: digest([*model, content, *together]) for request, content in contents.items()}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mixdpo.comparing.collect import BenchmarkResults
-from mixdpo.comparing.metrics import label
+from mixdpo.comparing.metrics import even, label
 from mixdpo.comparing.reading import readings
 from mixdpo.comparing.sheets import all_sheets
 from mixdpo.io import atomic_path, write_json
@@ -34,9 +34,9 @@ def save_comparison(comparison: Sequence[BenchmarkResults], folder: Path) -> Pat
     for one in comparison:
         points = [as_point(one, model) for model in one.entries]
         stem = re.sub(r"\W+", "-", one.name).strip("-")
-        save_figure(forest_figure(points, _axis(one)), folder / f"forest-{stem}", _ENDINGS)
+        save_figure(forest_figure(points, _axis(one), even(one.headline)), folder / f"forest-{stem}", _ENDINGS)
         if sum(point["length"] is not None for point in points) > 1:
-            save_figure(length_figure(points, _axis(one)), folder / f"length-{stem}", _ENDINGS)
+            save_figure(length_figure(points, _axis(one), even(one.headline)), folder / f"length-{stem}", _ENDINGS)
     page = folder / "comparison.html"
     _write(page, comparison_page([as_section(one) for one in comparison], readings(comparison)))
     return page

@@ -40,6 +40,7 @@ _LABELS: Final = {
     "per_token_accuracy": "per-token accuracy, %",
     "rewards/accuracies": "training accuracy",
 }
+_EVEN: Final = {"win_rate": 50.0}
 _NO_INTERVAL_NAMES: Final = ("interval", "prompt_interval")
 
 
@@ -99,6 +100,11 @@ def shown_metrics(found: Sequence[Metrics], first: str) -> list[str]:
 def label(metric: str) -> str:
     """Return what tables call a metric."""
     return _LABELS.get(metric, metric.replace("_", " "))
+
+
+def even(metric: str) -> float | None:
+    """Return the value of a metric at which a model does as well as its baseline, None where there is none."""
+    return _EVEN.get(metric)
 
 
 def _levels(record: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:

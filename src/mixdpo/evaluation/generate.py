@@ -82,6 +82,20 @@ def generate_answers(
     settings = settings or GenerationSettings()
     rendered = render_prompts(tokenizer, prompts)
     _check_lengths(model, rendered, settings)
+    return answer_rendered(model, tokenizer, rendered, settings, progress)
+
+
+def answer_rendered(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rendered: Sequence[Sequence[int]],
+    settings: GenerationSettings,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Answer]:
+    """Answer prompts that are token ids already, of `render_prompts`; otherwise as `generate_answers`.
+
+    They must fit: see `positions`.
+    """
     stops = stop_token_ids(model, tokenizer)
     padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else min(stops, default=0)
     config = _generation_config(settings, stops, padding)
@@ -139,6 +153,11 @@ def stop_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -
     return sorted(stops)
 
 
+def positions(model: PreTrainedModel) -> int | None:
+    """Return how many tokens prompt and answer may have together, None where the model sets no bound."""
+    return getattr(model.config, "max_position_embeddings", None)
+
+
 def pad_left(rows: Sequence[Sequence[int]], padding: int) -> tuple[Tensor, Tensor]:
     """Stack rows of ids, padded on the left; return ids and attention mask, both of shape (rows, longest)."""
     width = max(len(row) for row in rows)
@@ -190,7 +209,7 @@ def _read_answer(tokenizer: PreTrainedTokenizerBase, ids: list[int], stops: list
 
 
 def _check_lengths(model: PreTrainedModel, rendered: Sequence[Sequence[int]], settings: GenerationSettings) -> None:
-    room = getattr(model.config, "max_position_embeddings", None)
+    room = positions(model)
     for number, ids in enumerate(rendered, start=1):
         if room is not None and len(ids) + settings.max_new_tokens > room:
             raise InputError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -54,4 +54,10 @@ class ReplyCache:
 
     def put(self, key: str, reply: dict[str, Any]) -> None:
         """Keep a reply."""
-        self._connection.execute("INSERT OR REPLACE INTO replies VALUES (?, ?)", (key, json.dumps(reply)))
+        self.put_all({key: reply})
+
+    def put_all(self, replies: Mapping[str, dict[str, Any]]) -> None:
+        """Keep replies, all or none of them."""
+        rows = ", ".join(["(?, ?)"] * len(replies))
+        values = [text for key, reply in replies.items() for text in (key, json.dumps(reply))]
+        self._connection.execute(f"INSERT OR REPLACE INTO replies VALUES {rows}", values)

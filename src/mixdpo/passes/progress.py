@@ -1,4 +1,4 @@
-"""Progress bars with a rate in pairs per second and the time left; plain lines where there is no terminal."""
+"""Progress bars with a rate per second and the time left; plain lines where there is no terminal."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def rate_bar(console: Console) -> Progress:
     )
 
 
-def pairs_bar(name: str) -> Callable[[int, int], None]:
+def pairs_bar(name: str, unit: str = "pairs") -> Callable[[int, int], None]:
     """Return a function `(pairs done, pairs in all)` that shows the progress of a pass; silent on other processes."""
     console = Console(stderr=True, quiet=not PartialState().is_main_process)
     begin = time.perf_counter()
@@ -31,10 +31,10 @@ def pairs_bar(name: str) -> Callable[[int, int], None]:
     task = progress.add_task(name, rate="", note="") if progress else None
 
     def show(done: int, total: int) -> None:
-        rate = f"{done / (time.perf_counter() - begin):.2f} pairs/s"
+        rate = f"{done / (time.perf_counter() - begin):.2f} {unit}/s"
         if progress is None:
             if done == total:
-                console.print(f"{name}: {total} pairs, {rate}")
+                console.print(f"{name}: {total} {unit}, {rate}", soft_wrap=True)
             return
         progress.start()
         progress.update(task, completed=done, total=total, rate=rate)  # type: ignore[arg-type]

@@ -140,7 +140,7 @@ def length_chart(points: Sequence[Mapping[str, Any]], x_label: str, y_label: str
     """Draw values with their intervals against length; nothing unless two lengths are known.
 
     Args:
-        points: `name`, `value`, `low` and `high` (None without interval), `length` (None if not known).
+        points: `name`, `value`, `low` and `high` (None without interval), `length` (None if not known), `flagged`.
         x_label: of the lengths.
         y_label: of the values.
     """
@@ -160,7 +160,10 @@ def length_chart(points: Sequence[Mapping[str, Any]], x_label: str, y_label: str
             ends = f'y1="{y(point["low"]):.1f}" y2="{y(point["high"]):.1f}"'
             shapes.append(f'<line x1="{across:.1f}" x2="{across:.1f}" {ends} class="interval"/>')
         title = f"{escape(point['name'])}: {number(point['value'])}, {number(point['length'])}"
-        shapes.append(f'<circle cx="{across:.1f}" cy="{up:.1f}" r="3.5" class="point"><title>{title}</title></circle>')
+        kind = "point hollow" if point["flagged"] else "point"
+        shapes.append(
+            f'<circle cx="{across:.1f}" cy="{up:.1f}" r="3.5" class="{kind}"><title>{title}</title></circle>'
+        )
         if label is not None:
             anchor = "end" if label[2] else "start"
             shapes.append(

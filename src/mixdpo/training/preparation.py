@@ -9,9 +9,24 @@ from transformers import PreTrainedTokenizerBase
 
 from mixdpo.data import TokenReport, TokenSettings, tokenize_pairs
 from mixdpo.errors import InputError
+from mixdpo.evaluation.generate import stop_token_ids
+from mixdpo.model import ModelSettings, load_tokenizer
 from mixdpo.plan import Plan, make_plan
 from mixdpo.training.config import MixDPOConfig
 from mixdpo.training.sampling import PlannedPairs, mismatched_pairs
+
+
+def prepare_tokenizer(policy: Any, given: PreTrainedTokenizerBase | None) -> PreTrainedTokenizerBase:
+    """Return the tokenizer, by default the policy's own, and name its stop tokens in what is saved with the policy.
+
+    Servers such as vLLM stop at the tokens of the generation settings alone. A base model's end only its texts, while
+    it is trained here to end its turns as the chat template does; served without that token it would write on to
+    the limit.
+    """
+    tokenizer = given or load_tokenizer(ModelSettings(name_or_path=policy.config._name_or_path))
+    if policy.generation_config is not None:
+        policy.generation_config.eos_token_id = stop_token_ids(policy, tokenizer) or None
+    return tokenizer
 
 
 class PairPreparation:

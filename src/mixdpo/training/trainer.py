@@ -29,7 +29,6 @@ from transformers import (
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, TrainOutput
 
 from mixdpo.errors import InputError, RunError
-from mixdpo.model import ModelSettings, load_tokenizer
 from mixdpo.passes import CacheUse, pairs_bar
 from mixdpo.plan import Plan, make_plan
 from mixdpo.training.batch import MicroBatches, PairBatch, collate_parts
@@ -39,7 +38,7 @@ from mixdpo.training.config import MixDPOConfig
 from mixdpo.training.loss_state import LossState
 from mixdpo.training.metrics import MetricSums, add_step_metrics
 from mixdpo.training.policy import check_token_budget, choose_layout, frozen_reference, prepare_policy
-from mixdpo.training.preparation import PairPreparation
+from mixdpo.training.preparation import PairPreparation, prepare_tokenizer
 from mixdpo.training.progress import TrainingProgress
 from mixdpo.training.records import EvaluationRecords, load_reference, save_reference
 from mixdpo.training.reference import adapters_off, live_reference, reference_values
@@ -98,7 +97,7 @@ class MixDPOTrainer(Trainer):
         if train_dataset is None:
             raise InputError("MixDPOTrainer needs a train_dataset")
         policy, self._starts_at_reference = prepare_policy(model, ref_model, peft_config, args.seed)
-        tokenizer = processing_class or load_tokenizer(ModelSettings(name_or_path=policy.config._name_or_path))
+        tokenizer = prepare_tokenizer(policy, processing_class)
         self._lay_out = choose_layout(policy, ref_model, args)
 
         plan = plan if plan is not None else make_plan(train_dataset)

@@ -1,0 +1,67 @@
+"""An OpenAI-compatible endpoint on this machine for tests, which answers by a function and fails as it is told to."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+class Endpoint(ThreadingHTTPServer):
+    """Answers after the faults it was given, one a call: a status, or the text of a malformed reply."""
+
+    def __init__(self, answer: Callable[[dict[str, Any]], str]) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.answer = answer
+        self.bodies: list[dict[str, Any]] = []
+        self.faults: list[int | str] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/v1"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Endpoint
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.bodies.append(body)
+        fault = self.server.faults.pop() if self.server.faults else None
+        text = self.server.answer(body)
+        reply = {
+            "id": "1",
+            "object": "chat.completion",
+            "created": 1,
+            "model": f"{body['model']}-2026",
+            "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}],
+            "usage": {"prompt_tokens": 5, "completion_tokens": len(text.split()), "total_tokens": 5},
+        }
+        status, content = 200, json.dumps(reply)
+        if isinstance(fault, int):
+            status, content = fault, json.dumps({"error": {"message": "fault"}})
+        elif fault is not None:
+            content = fault
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Retry-After-Ms", "1")
+        self.end_headers()
+        self.wfile.write(content.encode())
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+@contextmanager
+def running(answer: Callable[[dict[str, Any]], str]) -> Iterator[Endpoint]:
+    """Run an endpoint whose answers are what `answer` returns for a call's body."""
+    endpoint = Endpoint(answer)
+    threading.Thread(target=endpoint.serve_forever, daemon=True).start()
+    try:
+        yield endpoint
+    finally:
+        endpoint.shutdown()
+        endpoint.server_close()
