@@ -217,7 +217,9 @@ def _flash_segments(q: Tensor, k: Tensor, v: Tensor, scale: float, layout: Packe
 
 def visible(layout: PackedLayout, window: int | None, device: torch.device) -> Any:
     """Return FlexAttention's mask function (batch, head, query, key) -> bool of a packed row."""
-    groups, completions, positions = [], [], []
+    groups: list[int] = []
+    completions: list[int] = []
+    positions: list[int] = []
     for number, group in enumerate(layout.groups):
         groups += [number] * (group.prompt + sum(group.completions))
         completions += [-1] * group.prompt
@@ -236,10 +238,14 @@ def visible(layout: PackedLayout, window: int | None, device: torch.device) -> A
         seen = (completion_of[key] == -1) | (completion_of[key] == completion_of[query])
         return (query >= key) & same_group & seen
 
-    def allowed_in_window(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        return allowed(batch, head, query, key) & (position_of[query] - position_of[key] < window)
+    if window is None:
+        return allowed
+    width = window
 
-    return allowed if window is None else allowed_in_window
+    def allowed_in_window(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return allowed(batch, head, query, key) & (position_of[query] - position_of[key] < width)
+
+    return allowed_in_window
 
 
 @lru_cache(maxsize=4)  # all layers of a forward pass ask for the same one, or for two
