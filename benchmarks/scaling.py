@@ -18,7 +18,7 @@ import torch
 from arms import RESULTS, conditions
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from mixdpo.engine import pack_rows, pad_rows, prepare_packing
+from mixdpo.engine import pack_rows, pad_rows, prepare_packing, to_device
 from mixdpo.io import write_json
 from mixdpo.losses import LossSettings
 from mixdpo.training.batch import PairItem, collate_pairs
@@ -50,8 +50,8 @@ def made_up(pairs: int, length: float, vocabulary: int, sft: float) -> list[Pair
     return [
         PairItem(
             row=b, prompt_ids=ids(160), chosen_ids=ids(280), rejected_ids=None if b < sft * pairs else ids(230),
-            preference=b >= sft * pairs, sft_chosen=float(b < sft * pairs), sft_rejected=0.0, bucket=0, weight=1.0,
-            ref_chosen=-300.0, ref_rejected=-300.0,
+            preference=b >= sft * pairs, hard=False, sft_chosen=float(b < sft * pairs), sft_rejected=0.0, bucket=0,
+            margin=1.0, weight=1.0, ref_chosen=-300.0, ref_rejected=-300.0,
         )
         for b in range(pairs)
     ]  # fmt: skip
@@ -80,11 +80,13 @@ def main() -> None:
                 times = []
                 for _ in range(options.repeats + 1):
                     begin = time.perf_counter()
-                    batch = collate_pairs(items, lay_out)
+                    batch = to_device(collate_pairs(items, lay_out), device)
                     with torch.autocast(device.type, dtype=torch.bfloat16):
                         losses = pair_losses(model, batch, SETTINGS).losses
                     losses.mean().backward()
                     model.zero_grad()
+                    if device.type == "cuda":
+                        torch.cuda.synchronize()
                     times.append(time.perf_counter() - begin)
                 results.append({"changed": changed, **case, "engine": name, "seconds": statistics.median(times[1:])})
                 print(results[-1], flush=True)

@@ -17,10 +17,12 @@ import subprocess
 import sys
 
 import torch
-from arms import ARMS, RESULTS, conditions, needed_flops, random_llama_1b, smollm2
+from arms import ARMS, RESULTS, TRL, conditions, needed_flops, peak_flops, random_llama_1b, smollm2
 
 from mixdpo.io import write_json
 
+# Arms that compute DPO on every pair, for which `needed_flops` holds.
+ALL_DPO = (TRL, f"{TRL}, live reference", "mixdpo DPO, padded rows", "mixdpo DPO")
 SETTINGS = {"smollm2": smollm2, "llama-1b": random_llama_1b}
 
 
@@ -58,17 +60,21 @@ def main() -> None:
         for name in options.arms:
             seconds[name].append(ARMS[name](setting) / len(setting.pairs))
             print(f"{repeat + 1}/{options.repeats} {name}: {seconds[name][-1]:.3f} s/pair", flush=True)
+    median = {name: statistics.median(values) for name, values in seconds.items()}
+    needed = needed_flops(setting) / len(setting.pairs)
+    peak = peak_flops()
     record = {
         **conditions(),
         "model": setting.name,
         "pairs": len(setting.pairs),
         "settings": setting.shared(""),
         "seconds_per_pair": seconds,
-        "median": {name: statistics.median(values) for name, values in seconds.items()},
-        "needed_flops_per_pair_of_dpo": needed_flops(setting) / len(setting.pairs),
+        "median": median,
+        "needed_flops_per_pair_of_dpo": needed,
+        "utilisation": {name: needed / median[name] / peak for name in median if name in ALL_DPO} if peak else None,
         "peak_bytes": memory,
     }
-    print(f"DPO needs {record['needed_flops_per_pair_of_dpo'] / 1e12:.3f} TFLOP a pair")
+    print(f"DPO needs {needed / 1e12:.3f} TFLOP a pair; of the device's peak that is {record['utilisation']}")
     write_json(RESULTS / f"speed-{options.model}.json", record)
 
 

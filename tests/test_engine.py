@@ -20,7 +20,13 @@ from mixdpo.engine import (
     prepare_packing,
 )
 from mixdpo.engine import attention as attention_module
-from mixdpo.engine.attention import UnsupportedAttention, packed_attention, visible
+from mixdpo.engine.attention import (
+    FLEX_ATTENTION,
+    PACKED_ATTENTION,
+    UnsupportedAttention,
+    packed_attention,
+    visible,
+)
 from mixdpo.engine.head import target_scores
 from mixdpo.engine.norms import LeanNorm, _RMSNorm, use_lean_norms
 from tiny import VOCABULARY, plain_logprob, tiny_llama
@@ -146,15 +152,39 @@ def test_nothing_leaks(pair_of_models) -> None:
             number += 1
 
 
-def test_flex_mask_shows_prompt_and_own_completion_only() -> None:
+@pytest.mark.parametrize("window", [None, 4])
+def test_flex_mask_shows_prompt_and_own_completion_only(window) -> None:
     layout = pack_rows(MIXED)["layout"]
-    allowed = visible(layout, torch.device("cpu"))
-    owner = [(g, -1 if i < 0 else i) for g, group in enumerate(MIXED)
-             for i, ids in enumerate([group.prompt, *group.completions], start=-1) for _ in ids]  # fmt: skip
-    for q, (group, completion) in enumerate(owner):
-        for k, (other, part) in enumerate(owner):
+    allowed = visible(layout, window, torch.device("cpu"))
+    owner = [(g, -1 if i < 0 else i, position) for g, group in enumerate(MIXED)
+             for i, ids in enumerate([group.prompt, *group.completions], start=-1)
+             for position, _ in enumerate(ids, start=0 if i < 0 else len(group.prompt))]  # fmt: skip
+    for q, (group, completion, place) in enumerate(owner):
+        for k, (other, part, other_place) in enumerate(owner):
             expected = k <= q and group == other and part in (-1, completion)
+            expected &= window is None or place - other_place < window
             assert bool(allowed(torch.tensor(0), torch.tensor(0), torch.tensor(q), torch.tensor(k))) == expected
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("name", ["llama", "mistral-window", "gemma3"])
+def test_flex_attention_gives_the_same_values(name, autocast) -> None:
+    """The kernel of GPUs, computed by PyTorch without compiling it; a CPU has no backward pass of it."""
+    family, changes = PACKED[name]
+    plain = tiny(family, head_dim=16, **changes)
+    model = copy.deepcopy(plain)
+    assert prepare_packing(model, on_gpu=False) is None
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+        padded = completion_logprobs(plain, pad_rows(MIXED, 0))
+        model.set_attn_implementation(FLEX_ATTENTION)
+        with torch.compiler.set_stance("force_eager"):
+            flex = completion_logprobs(model, pack_rows(MIXED))
+    with torch.no_grad():
+        expected = expected_logprobs(plain, MIXED)
+    if not autocast:
+        torch.testing.assert_close(flex, expected, atol=1e-4, rtol=1e-5)
+    else:
+        assert (flex - expected).square().mean() < 2 * (padded - expected).square().mean()
 
 
 # ---- models ----
@@ -218,8 +248,21 @@ def test_an_attention_that_was_chosen_is_kept() -> None:
     assert "eager" in (prepare_packing(model, on_gpu=False) or "")
 
 
-def test_packed_model_still_answers_plain_calls_and_saves_nothing_of_it(pair_of_models, tmp_path) -> None:
-    model, plain = pair_of_models
+@pytest.mark.parametrize("triton", [True, False])
+def test_flex_attention_is_for_gpus_with_triton(triton, monkeypatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object() if triton else None)
+    model = tiny("Llama")
+    assert prepare_packing(model, on_gpu=True) is None
+    assert model.config._attn_implementation == (FLEX_ATTENTION if triton else PACKED_ATTENTION)
+    chosen = tiny("Llama", attn_implementation=PACKED_ATTENTION)
+    assert prepare_packing(chosen, on_gpu=True) is None
+    assert chosen.config._attn_implementation == PACKED_ATTENTION
+
+
+@pytest.mark.parametrize("attention", [PACKED_ATTENTION, FLEX_ATTENTION])
+def test_packed_model_still_answers_plain_calls_and_saves_nothing_of_it(pair_of_models, attention, tmp_path) -> None:
+    model, plain = copy.deepcopy(pair_of_models)
+    model.set_attn_implementation(attention)
     ids = torch.tensor([[5, 6, 7, 8], [9, 8, 0, 0]])
     mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])
     ours, theirs = (m(input_ids=ids, attention_mask=mask).logits[mask > 0] for m in (model, plain))
@@ -261,10 +304,12 @@ def test_adapters_and_gradient_checkpointing(checkpointing, targets) -> None:
     assert_equal(model, plain, MIXED)
 
 
+@pytest.mark.parametrize("kept_tiles", [0, 1, 9])
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("vocabulary", [7, 256, 1000])
-def test_head_equals_log_softmax(bias, vocabulary, monkeypatch) -> None:
+def test_head_equals_log_softmax(bias, vocabulary, kept_tiles, monkeypatch) -> None:
     monkeypatch.setattr("mixdpo.engine.head._TILE_ELEMENTS", {"cpu": 1, "other": 1})
+    monkeypatch.setattr("mixdpo.engine.head._KEPT_BYTES", kept_tiles * 21 * 256 * 4)
     monkeypatch.setattr("mixdpo.engine.head._TOKENS_PER_CALL", 8)
     torch.manual_seed(0)
     head = nn.Linear(16, vocabulary, bias=bias)
@@ -281,6 +326,28 @@ def test_head_equals_log_softmax(bias, vocabulary, monkeypatch) -> None:
         strict=True,
     ):
         torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("kept_bytes", [0, 40_000, 2**20])
+def test_logits_are_kept_up_to_the_bound_and_for_training_only(kept_bytes, monkeypatch) -> None:
+    monkeypatch.setattr("mixdpo.engine.head._TILE_ELEMENTS", {"cpu": 1, "other": 1})
+    monkeypatch.setattr("mixdpo.engine.head._KEPT_BYTES", kept_bytes)
+    head = nn.Linear(16, 1000, bias=False)
+    saved: list[int] = []
+
+    def note(tensor: Tensor) -> Tensor:
+        if tensor.shape in [(21, 256), (21, 232)]:
+            saved.append(tensor.nbytes)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        arguments = (head, head.forward, torch.randn(21, 16), torch.randint(0, 1000, (21,)))
+        target_scores(*arguments)
+        assert sum(saved) == {0: 0, 40_000: 21 * 256 * 4, 2**20: 21 * 1000 * 4}[kept_bytes]
+        saved.clear()
+        with torch.no_grad():
+            target_scores(*arguments)
+        assert not saved
 
 
 @pytest.mark.parametrize("family", ["Llama", "Qwen3", "Gemma", "Phi"])

@@ -36,7 +36,7 @@ class ModelSettings:
     attn_implementation: str = field(
         default="auto",
         metadata={
-            "help": "auto: flex_attention on a GPU and mixdpo_packed elsewhere, where the model can be packed; "
+            "help": "auto: mixdpo_flex on a GPU and mixdpo_packed elsewhere, where the model can be packed; "
             "mixdpo_packed everywhere; or another of transformers, such as eager, on padded rows"
         },
     )

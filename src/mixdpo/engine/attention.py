@@ -1,13 +1,13 @@
 """Attention inside a packed row: a prompt to itself, a completion to its prompt and to itself, nothing to others.
 
-Registered with transformers' `AttentionInterface`, so that a model's own forward calls it. Two kernels:
+Registered with transformers' `AttentionInterface` under two names, so that a model's own forward calls it:
 
 - `mixdpo_packed` computes each prompt and each completion by itself. On a CPU short ones (all of them up to
   `DENSE_LENGTH` tokens) are two batched matrix products with the scores kept for the backward pass, several times
   faster there than flash attention; others go through `scaled_dot_product_attention`, whose memory does not grow
   with the square of the length.
-- `flex_attention`, transformers' own, on a GPU: one kernel over the whole row that skips blocks without any
-  allowed position.
+- `mixdpo_flex`, for a GPU: FlexAttention, one kernel over the whole row that skips blocks without any allowed
+  position.
 
 Legend: H query heads, K key-value heads, G = H / K query heads that share one, S tokens of the row, D width of a
 query or key, m queries of a segment, n keys they see.
@@ -16,6 +16,7 @@ query or key, m queries of a segment, n keys they see.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -24,12 +25,14 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional as F
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.flex_attention import flex_attention_forward
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from mixdpo.engine.rows import Group, PackedLayout
 
 PACKED_ATTENTION = "mixdpo_packed"
+FLEX_ATTENTION = "mixdpo_flex"
 DENSE_LENGTH = 1024
 """Longest prompt with completion whose attention scores are held whole, in tokens."""
 
@@ -51,11 +54,13 @@ def packed_attention(
     dropout: float = 0.0,
     packed_layout: PackedLayout | None = None,
     sliding_window: int | None = None,
+    flex: bool = False,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Attention of transformers' interface: query (1, H, S, D), key and value (1, K, S, D) -> (1, S, H, D).
 
-    Without a layout it is transformers' SDPA attention, so that the same model also evaluates and generates.
+    Without a layout it is transformers' SDPA attention, so that the same model also evaluates and generates. The
+    mask of the interface is not read: the layout tells what a token sees.
 
     Raises:
         UnsupportedAttention: the model needs soft capping, sinks, a position bias, dropout or attention both ways.
@@ -75,6 +80,9 @@ def packed_attention(
     if torch.is_autocast_enabled(v.device.type):
         dtype = torch.get_autocast_dtype(v.device.type)
         q, k, v = q.to(dtype), k.to(dtype), v.to(dtype)
+    if flex:
+        mask = _block_mask(packed_layout, sliding_window, v.device)
+        return flex_attention_forward(module, q[None], k[None], v[None], mask, scaling=scale)[0], None
     if packed_layout.longest <= DENSE_LENGTH and v.device.type == "cpu":
         out = _DenseSegments.apply(q, k, v, scale, packed_layout, sliding_window)
     else:
@@ -83,14 +91,9 @@ def packed_attention(
 
 
 AttentionInterface.register(PACKED_ATTENTION, packed_attention)
-AttentionMaskInterface.register(PACKED_ATTENTION, sdpa_mask)  # for calls without a layout
-
-
-def attention_mask_for(model: Any, input_ids: Tensor, layout: PackedLayout) -> Tensor | BlockMask:
-    """Return the mask that the model's attention needs; four-dimensional, so transformers takes it as it is."""
-    if model.config._attn_implementation == "flex_attention":
-        return _block_mask(layout, input_ids.device)
-    return input_ids.new_zeros((1, 1, 1, 1))  # never read
+AttentionInterface.register(FLEX_ATTENTION, partial(packed_attention, flex=True))
+for _name in (PACKED_ATTENTION, FLEX_ATTENTION):
+    AttentionMaskInterface.register(_name, sdpa_mask)  # for calls without a layout
 
 
 def _segments(group: Group) -> Iterator[tuple[int, int, slice | None]]:
@@ -212,28 +215,42 @@ def _flash_segments(q: Tensor, k: Tensor, v: Tensor, scale: float, layout: Packe
     return torch.cat(outputs, dim=1).transpose(0, 1)
 
 
-def visible(layout: PackedLayout, device: torch.device) -> Any:
+def visible(layout: PackedLayout, window: int | None, device: torch.device) -> Any:
     """Return FlexAttention's mask function (batch, head, query, key) -> bool of a packed row."""
-    groups, completions = [], []
+    groups: list[int] = []
+    completions: list[int] = []
+    positions: list[int] = []
     for number, group in enumerate(layout.groups):
         groups += [number] * (group.prompt + sum(group.completions))
         completions += [-1] * group.prompt
+        positions += range(group.prompt)
         for index, length in enumerate(group.completions):
             completions += [index] * length
+            positions += range(group.prompt, group.prompt + length)
     # The row is filled up to whole blocks; what fills it is a group of its own.
     padding = -len(groups) % 128
     group_of = torch.tensor(groups + [len(layout.groups)] * padding, device=device)
     completion_of = torch.tensor(completions + [-1] * padding, device=device)
+    position_of = torch.tensor(positions + [0] * padding, device=device)
 
     def allowed(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         same_group = group_of[query] == group_of[key]
         seen = (completion_of[key] == -1) | (completion_of[key] == completion_of[query])
         return (query >= key) & same_group & seen
 
-    return allowed
+    if window is None:
+        return allowed
+    width = window
+
+    def allowed_in_window(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return allowed(batch, head, query, key) & (position_of[query] - position_of[key] < width)
+
+    return allowed_in_window
 
 
-def _block_mask(layout: PackedLayout, device: torch.device) -> BlockMask:
+@lru_cache(maxsize=4)  # all layers of a forward pass ask for the same one, or for two
+def _block_mask(layout: PackedLayout, window: int | None, device: torch.device) -> BlockMask:
     last = layout.groups[-1]
     length = last.start + last.prompt + sum(last.completions)
-    return create_block_mask(visible(layout, device), B=None, H=None, Q_LEN=length, KV_LEN=length, device=device)
+    allowed = visible(layout, window, device)
+    return create_block_mask(allowed, B=None, H=None, Q_LEN=length, KV_LEN=length, device=device)

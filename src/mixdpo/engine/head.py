@@ -1,8 +1,8 @@
 """Log-probabilities of target tokens from hidden states, without ever holding the logits of all of them.
 
 The vocabulary is walked through in tiles: the forward pass keeps a running float32 log-sum-exp, the backward pass
-computes each tile's logits once more. What is alive at a time is (tokens, tile width); one more matrix product
-in the backward pass is the price.
+reads the logits of the first tiles, as many as fit `_KEPT_BYTES`, and computes those of the others once more. So
+small batches pay no third matrix product, and large ones pay it instead of memory.
 
 Legend: N tokens, E hidden size, V vocabulary, W width of a tile.
 """
@@ -21,6 +21,8 @@ from torch.utils.checkpoint import checkpoint
 # Elements of a float32 tile. On a CPU a tile should stay in the cache; a GPU wants large products.
 _TILE_ELEMENTS = {"cpu": 2**20, "other": 2**26}
 _LEAST_WIDTH = 256
+# Logits kept between the forward and the backward pass: 1,300 tokens of SmolLM2's vocabulary in bfloat16.
+_KEPT_BYTES = 2**27
 # Tokens per call of a head that is more than a matrix.
 _TOKENS_PER_CALL = 1024
 
@@ -61,7 +63,8 @@ def target_scores(
     if type(head) is nn.Linear and head.bias is None:
         device = hidden.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else head.weight.dtype
-        return _TiledScores.apply(hidden, head.weight, target, dtype, alignment)
+        kept_bytes = _KEPT_BYTES if torch.is_grad_enabled() else 0
+        return _TiledScores.apply(hidden, head.weight, target, dtype, alignment, kept_bytes)
 
     def score(hidden: Tensor, target: Tensor) -> Tensor:
         return scores_of_logits(forward(hidden), target, alignment)
@@ -83,7 +86,13 @@ class _TiledScores(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: FunctionCtx, hidden: Tensor, weight: Tensor, target: Tensor, dtype: torch.dtype, alignment: bool
+        ctx: FunctionCtx,
+        hidden: Tensor,
+        weight: Tensor,
+        target: Tensor,
+        dtype: torch.dtype,
+        alignment: bool,
+        kept_bytes: int,
     ) -> Tensor:
         hidden_NE = hidden.to(dtype)
         N, V = len(hidden), len(weight)
@@ -92,9 +101,14 @@ class _TiledScores(torch.autograd.Function):
         sum_N1 = torch.zeros_like(largest_N1)
         squares_N1 = torch.zeros_like(largest_N1)
         buffer = hidden.new_empty((N, width), dtype=torch.float32)
+        kept: list[Tensor] = []
         for start in range(0, V, width):
             tile_WE = weight[start : start + width].to(dtype)
-            logits_NW = buffer[:, : len(tile_WE)].copy_(hidden_NE @ tile_WE.t())
+            rounded_NW = hidden_NE @ tile_WE.t()
+            kept_bytes -= rounded_NW.nbytes
+            if kept_bytes >= 0:
+                kept.append(rounded_NW)
+            logits_NW = buffer[:, : len(tile_WE)].copy_(rounded_NW)
             new_largest_N1 = torch.maximum(largest_N1, logits_NW.amax(1, keepdim=True))
             scale_N1 = largest_N1.sub_(new_largest_N1).exp_()
             exponentials_NW = logits_NW.sub_(new_largest_N1).exp_()
@@ -105,7 +119,7 @@ class _TiledScores(torch.autograd.Function):
         logsumexp_N1 = sum_N1.log().add_(largest_N1)
         # The target's logit is not rounded to `dtype`, unlike those that only enter the sum.
         target_logit_N = (hidden_NE.float() * weight[target].to(dtype).float()).sum(1)
-        ctx.save_for_backward(hidden_NE, weight, target, logsumexp_N1)
+        ctx.save_for_backward(hidden_NE, weight, target, logsumexp_N1, *kept)
         ctx.input_dtype = hidden.dtype  # type: ignore[attr-defined]
         logprob_N = target_logit_N - logsumexp_N1[:, 0]
         if not alignment:
@@ -116,7 +130,7 @@ class _TiledScores(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         # d logprob / d logits = onehot(target) - softmax: the softmax part tile by tile, the onehot part at the end.
-        hidden_NE, weight, target, logsumexp_N1 = ctx.saved_tensors
+        hidden_NE, weight, target, logsumexp_N1, *kept = ctx.saved_tensors
         grad = grad[:, 0]  # the second column has none
         dtype = hidden_NE.dtype
         N, V = len(hidden_NE), len(weight)
@@ -125,13 +139,14 @@ class _TiledScores(torch.autograd.Function):
         grad_hidden = torch.zeros_like(hidden_NE, dtype=torch.float32)
         grad_weight = torch.empty_like(weight) if ctx.needs_input_grad[1] else None
         buffer = grad_hidden.new_empty((N, width))
-        for start in range(0, V, width):
+        for number, start in enumerate(range(0, V, width)):
             tile_WE = weight[start : start + width].to(dtype)
-            softmax_NW = buffer[:, : len(tile_WE)].copy_(hidden_NE @ tile_WE.t()).sub_(logsumexp_N1).exp_().to(dtype)
+            rounded_NW = kept[number] if number < len(kept) else hidden_NE @ tile_WE.t()
+            softmax_NW = buffer[:, : len(tile_WE)].copy_(rounded_NW).sub_(logsumexp_N1).exp_().to(dtype)
             grad_hidden.sub_(softmax_NW @ tile_WE)
             if grad_weight is not None:
                 grad_weight[start : start + width] = softmax_NW.t() @ scaled_NE
         grad_hidden.add_(weight[target].to(dtype)).mul_(grad[:, None])
         if grad_weight is not None:
             grad_weight.neg_().index_add_(0, target, scaled_NE.to(weight.dtype))
-        return grad_hidden.to(ctx.input_dtype), grad_weight, None, None, None
+        return grad_hidden.to(ctx.input_dtype), grad_weight, None, None, None, None

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from transformers import AttentionInterface
 
-from mixdpo.engine.attention import PACKED_ATTENTION, UnsupportedAttention, packed_attention
+from mixdpo.engine.attention import FLEX_ATTENTION, PACKED_ATTENTION, UnsupportedAttention, packed_attention
 from mixdpo.engine.norms import use_lean_norms
 from mixdpo.engine.packed import pack_rows, packed_scores
 from mixdpo.engine.padded import pad_rows, padded_scores
@@ -56,7 +56,7 @@ def prepare_packing(model: nn.Module, on_gpu: bool) -> str | None:
         return reason
     use_lean_norms(inner)
     if on_gpu and before != PACKED_ATTENTION and importlib.util.find_spec("triton") is not None:
-        inner.set_attn_implementation("flex_attention")
+        inner.set_attn_implementation(FLEX_ATTENTION)
     return None
 
 

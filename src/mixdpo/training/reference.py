@@ -7,7 +7,6 @@ from contextlib import contextmanager, nullcontext
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 
 from mixdpo.engine import completion_scores, to_device, without_wrappers
@@ -42,17 +41,18 @@ def reference_values(
     rows: np.ndarray,
     *,
     lay_out: RowLayout,
-    accelerator: Accelerator,
+    device: torch.device,
     ld_alpha: float | None = None,
 ) -> Tensor:
     """Return the log-probabilities of loaded rows (int64, shape (B,)) under a reference whose adapters are off.
 
+    To be called within the autocast region of the whole pass: autocast rounds each weight once in a region.
+
     Returns:
         float32, shape (B, 2): chosen, rejected, in nats.
     """
-    batch = to_device(collate_pairs([pairs[int(row)] for row in rows], lay_out), accelerator.device)
-    with accelerator.autocast():
-        values = pair_logprobs(model, batch, ld_alpha)
+    batch = to_device(collate_pairs([pairs[int(row)] for row in rows], lay_out), device)
+    values = pair_logprobs(model, batch, ld_alpha)
     return torch.stack([values.chosen, values.rejected], dim=1)
 
 

@@ -297,9 +297,9 @@ class MixDPOTrainer(Trainer):
         """Fill in the reference of `pairs`, from the cache and for the rest by forward passes."""
         model = self._ref_model or self.model_wrapped
         file = self._reference_file if self.is_in_train else reference_file(model, self.args, self.accelerator)
-        engine = {"lay_out": self._lay_out, "accelerator": self.accelerator, "ld_alpha": self.args.ld_alpha}
+        engine = {"lay_out": self._lay_out, "device": self.accelerator.device, "ld_alpha": self.args.ld_alpha}
         values_of = partial(reference_values, model, pairs, **engine)
-        with adapters_off(model):
+        with adapters_off(model), self.accelerator.autocast():
             return fill_reference(
                 pairs,
                 name,
