@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from mixdpo.cli_shared import quiet_libraries, results_table, value_text
+from mixdpo.cli_shared import progress_bars, quiet_libraries, results_table, shown_progress, value_text
 
 
 @click.command("generate")
@@ -63,8 +61,8 @@ def generate(
         asker = EndpointAsker(called)
     if dry_run:
         return
-    with _bars() as bars:
-        drawn = draw_answers(wanted, asker, settings, lambda name: _shown(bars, name))
+    with progress_bars() as bars:
+        drawn = draw_answers(wanted, asker, settings, lambda name: shown_progress(bars, name))
     report = answer_report(drawn, asker, settings)
     if not report["answered"]:
         raise RunError(f"no prompt was answered; the first failure: {next(iter(report['failures']))}")
@@ -88,12 +86,3 @@ def _finish(table: Any, report: dict[str, Any], output: Path) -> None:
     for flag in report["flags"]:
         click.echo(f"note: {flag}")
     click.echo(f"answers: {output}")
-
-
-def _bars() -> Progress:
-    return Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-
-
-def _shown(bars: Progress, name: str) -> Callable[[int, int], None]:
-    task = bars.add_task(name, total=None)
-    return lambda done, total: bars.update(task, completed=done, total=total)

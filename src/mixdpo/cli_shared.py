@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 
@@ -36,6 +37,17 @@ def finish(table: Table, output: Path) -> None:
     """Print the table and where the results are."""
     Console().print(table)
     click.echo(f"results: {output}")
+
+
+def progress_bars() -> Progress:
+    """Return bars that show how much is done, and how long the rest will take."""
+    return Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+
+
+def shown_progress(bars: Progress, name: str) -> Callable[[int, int], None]:
+    """Add a bar; the function takes (done, in all)."""
+    task = bars.add_task(name, total=None)
+    return lambda done, total: bars.update(task, completed=done, total=total)
 
 
 def interval_text(interval: Sequence[float] | None, digits: int = 1) -> str:

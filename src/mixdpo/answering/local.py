@@ -59,9 +59,11 @@ class TransformersAsker:
                 seed=seed,
             )
             lengths = [len(ids) for ids in render_prompts(tokenizer, chats)]
-            answers = generate_answers(model, tokenizer, chats, settings=settings)
+            answers = generate_answers(
+                model, tokenizer, chats, settings=settings, top_logprobs=request.top_logprobs or 0
+            )
             return [
-                Reply(one.text, one.finished, (), self.name, read, one.tokens)
+                Reply(one.text, one.finished, one.first_token, self.name, read, one.tokens)
                 for one, read in zip(answers, lengths, strict=True)
             ]
 
