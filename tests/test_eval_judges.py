@@ -1,4 +1,4 @@
-"""Judge runs: annotators against stored judgements, and calls over a real socket that fails in every way."""
+"""Calls over a real socket that fails in every way, and annotators against stored judgements."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ from typing import Any
 import pytest
 
 from mixdpo.errors import InputError, RunError
-from mixdpo.evaluation.alpaca_judge import is_swapped, judge_alpaca, ranking_preference, weighted_preference
 from mixdpo.evaluation.endpoint import EndpointSettings, Request, ask_all, estimate
-from mixdpo.evaluation.judging import Pair
-from mixdpo.evaluation.templates import fill
+from mixdpo.evaluation.templates import JudgePrompt, fill
+from mixdpo.judging.alpaca import first_token_score, is_swapped, preference, ranking_score
 from test_eval_published import published
 
 
@@ -34,23 +33,25 @@ def test_stored_order_and_preferences_of_alpaca_eval() -> None:
         if row["top_logprobs"] is None:  # identical answers, which no judge saw
             assert row["preference"] == 1.5
             continue
-        found = weighted_preference([tuple(pair) for pair in row["top_logprobs"]], row["switched"])
+        score = first_token_score([tuple(pair) for pair in row["top_logprobs"]])
+        found = preference(score, row["switched"])
         assert found == pytest.approx(row["preference"], abs=1e-9)
 
 
 def test_preferences_that_cannot_be_read() -> None:
-    assert math.isnan(weighted_preference([("The", -0.1)], False))
-    assert weighted_preference([("m", -0.1)], False) == 1
-    assert ranking_preference('[{"model": "model_1", "rank": 2}, {"model": "model_2", "rank": 1}]', False) == 2
-    assert ranking_preference("[{'model': 'model_1', 'rank': 1}, {'model': 'model_2', 'rank': 2}]", True) == 2
+    assert math.isnan(first_token_score([("The", -0.1)]))
+    assert first_token_score([("m", -0.1)]) == 1
+    assert preference(None, True) is None
+    assert ranking_score('[{"model": "model_1", "rank": 2}, {"model": "model_2", "rank": 1}]') == 0
+    assert ranking_score("[{'model': 'model_1', 'rank': 1}, {'model': 'model_2', 'rank': 2}]") == 1
     for text in ("", "both are good", "[1, 2]", '[{"model": "model_1", "rank": 1}]', "[__import__('os')]"):
-        assert math.isnan(ranking_preference(text, False))
+        assert math.isnan(ranking_score(text))
 
 
 def test_templates_are_filled_in_one_pass() -> None:
     assert fill("{a} {b} {c}", {"a": "{b}", "b": "{a}"}) == "{b} {a} {c}"
     with pytest.raises(InputError, match=r"no place \{d\}"):
-        fill("{a}", {"d": ""})
+        JudgePrompt((("user", "{a}"),)).filled({"d": ""})
 
 
 class Server(ThreadingHTTPServer):
@@ -147,13 +148,3 @@ def test_the_key_is_in_no_message(server: Server, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(RunError) as failed:
         ask_all(requests(1), settings(server, max_retries=0))
     assert "secret-key" not in str(failed.value)
-
-
-def test_identical_answers_are_a_draw_without_a_call(server: Server) -> None:
-    pairs = [Pair(0, "a", "Why?", "Because.", "Because.", None), Pair(1, "b", "How?", "So.", "Thus.", None)]
-    template = [("user", "{instruction} {output_1} {output_2}")]
-    rows, _ = judge_alpaca(pairs, "own", template, "weighted", settings(server))
-    assert rows[0]["preference"] == 1.5
-    expected = weighted_preference([("m", -0.1), ("M", -2.3)], is_swapped("How?"))
-    assert rows[1]["preference"] == pytest.approx(expected)
-    assert server.calls == 1

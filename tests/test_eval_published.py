@@ -258,7 +258,7 @@ def test_mt_bench_prompts_to_the_character(mt: Path) -> None:
         question = questions[str(row["question_id"])]
         assert prompt_name(question, row["turn"]) == row["judge_prompt"]
         messages = judge_messages(question, row["answer_turns"], row["turn"], prompts)
-        assert messages[1]["content"] == row["user_prompt"]
+        assert messages[1] == ("user", row["user_prompt"])
     assert len(vectors) == 160
 
 

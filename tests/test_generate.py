@@ -243,3 +243,14 @@ def test_smollm2_answers(smollm2: Path) -> None:
     assert "honey" in together[1].text
     assert together[0].finished
     assert generate_answers(model, tokenizer, prompts[:1], settings=settings)[0] == together[0]
+
+
+def test_first_tokens_have_the_models_own_log_probabilities(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    settings = GenerationSettings(max_new_tokens=1, temperature=1.0, batch_size=3)
+    answers = generate_answers(model, tokenizer, PROMPTS, settings=settings, top_logprobs=5)
+    for ids, answer in zip(render_prompts(tokenizer, PROMPTS), answers, strict=True):
+        plain = torch.log_softmax(model(torch.tensor([ids])).logits[0, -1], dim=-1).topk(5)
+        assert [token for token, _ in answer.first_token] == [tokenizer.decode([id]) for id in plain.indices]
+        assert [value for _, value in answer.first_token] == pytest.approx(plain.values.tolist(), abs=1e-4)

@@ -20,6 +20,7 @@ LAYERS = [
     {"training"},
     {"scoring"},
     {"held_out", "comparing", "answering"},
+    {"judging"},
     {"recipe", "runs", "help", "demo"},
     {"study"},
     {
@@ -28,6 +29,7 @@ LAYERS = [
         "cli_evaluation",
         "cli_generate",
         "cli_held_out",
+        "cli_judging",
         "cli_shared",
         "cli_study",
         "__main__",

@@ -140,8 +140,9 @@ def test_file_bench_refuses_what_cannot_be_measured(files, settings, words, refu
     ("program", "words"),
     [
         ("import sys; sys.exit('no model here')", "ended with status 1: no model here"),
-        ("print('good')", "not a number"),
-        ("print(1)", "gave 1 numbers .* 3 answers"),
+        ("print('good', 'better', 'best', sep=chr(10))", "not a number"),
+        ("print(1, 'inf', 2, sep=chr(10))", "not finite"),
+        ("print(1)", "wrote 1 lines for 3 cases"),
     ],
 )
 def test_a_judge_that_fails_says_why(files, program: str, words: str) -> None:

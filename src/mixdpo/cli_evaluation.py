@@ -1,18 +1,20 @@
-"""The verb `eval`. It only parses and calls."""
+"""The verb `eval` and its benchmarks with a judge. It only parses and calls."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 
-from mixdpo.cli_shared import finish, results_table
+from mixdpo.cli_judging import JudgeOptions, echo_notes, judge_options
+from mixdpo.cli_shared import finish, interval_text, results_table, value_text
 
-_output = click.option(
-    "--output", "-o", type=click.Path(path_type=Path), required=True, help="JSON file of the results."
+_path = click.Path(path_type=Path)
+_baseline = click.option(
+    "--baseline", type=_path, help="Answers to compare with; default: the benchmark's, from the hub."
 )
+_seed = click.option("--seed", type=int, default=0, show_default=True, help="Of the bootstrap.")
 
 
 @click.group("eval")
@@ -21,143 +23,216 @@ def evaluate() -> None:
 
 
 @evaluate.command("alpaca-eval")
-@click.option("--verdicts", type=click.Path(path_type=Path), required=True, help="Annotations of the judge.")
-@click.option("--difficulty", type=click.Path(path_type=Path), help="instruction_difficulty.csv; default: the hub's.")
-@click.option("--gamed", type=click.Path(path_type=Path), help="df_gamed.csv; default: the hub's.")
+@judge_options
+@_baseline
+@click.option("--annotator", type=click.Choice(["weighted", "ranking"]), default="weighted", show_default=True,
+              help="weighted reads the judge's log-probabilities, ranking its words.")  # fmt: skip
+@click.option("--difficulty", type=_path, help="instruction_difficulty.csv; default: the hub's.")
+@click.option("--gamed", type=_path, help="df_gamed.csv; default: the hub's.")
 @click.option("--C", "C", type=click.FloatRange(min=0, min_open=True), help="L1 penalty; default: cross-validated.")
-@click.option(
-    "--align", type=click.Choice(["instruction", "row"]), default="instruction", show_default=True,
-    help="Which difficulty a verdict gets; row: by position, as published numbers have it.",
-)  # fmt: skip
-@_output
+@click.option("--align", type=click.Choice(["instruction", "row"]), default="instruction", show_default=True,
+              help="Which difficulty a verdict gets; row: by position, as published numbers have it.")  # fmt: skip
+@click.option("--length-control/--no-length-control", default=True, show_default=True,
+              help="Whether to compute the length-controlled win rate.")  # fmt: skip
 def alpaca_eval(
-    verdicts: Path, difficulty: Path | None, gamed: Path | None, C: float | None, align: Any, output: Path
-) -> None:
-    """AlpacaEval 2: win rate and length-controlled win rate of stored verdicts."""
-    from mixdpo.evaluation.alpaca_eval import read_length_control, read_verdicts, score_verdicts
+    judging: JudgeOptions, baseline: Path | None, annotator: Any, difficulty: Path | None, gamed: Path | None,
+    C: float | None, align: Any, length_control: bool,
+) -> None:  # fmt: skip
+    """AlpacaEval 2: win rate and length-controlled win rate."""
+    from mixdpo.errors import InputError
+    from mixdpo.evaluation.alpaca_eval import read_length_control, read_verdicts
+    from mixdpo.evaluation.results import alpaca_result
     from mixdpo.io import write_json
+    from mixdpo.judging.plans import alpaca_plan, instructions_known
+    from mixdpo.judging.run import verdicts_file, with_run
 
-    judged = read_verdicts(verdicts)
-    results = dict(score_verdicts(judged, read_length_control(gamed, difficulty), C=C, align=align))
-    write_json(
-        output,
-        {
-            "benchmark": "alpaca_eval_2",
-            "verdicts": str(verdicts),
-            "settings": {"C": C if C is not None else "cross-validated", "align": align},
-            "models": results,
-        },
-    )
-    table = results_table(
-        f"AlpacaEval 2, {verdicts.name}", "model", "win rate", "95 % interval", "LC win rate", "length", "n"
-    )
-    for name, one in sorted(results.items(), key=lambda item: -item[1]["length_controlled_winrate"]):
-        low, high = one["win_rate_interval"]
-        table.add_row(
-            name,
-            f"{one['win_rate']:.2f}",
-            f"{low:.1f} to {high:.1f}",
-            f"{one['length_controlled_winrate']:.2f}",
-            f"{one['avg_length']:,}",
-            f"{one['n_total']}",
+    stored = judging.one_stored()
+    judged = read_verdicts(stored) if stored else []
+    # Before a judge is paid, so that nothing is missing afterwards.
+    control = read_length_control(gamed, difficulty) if length_control and not judging.dry_run else None
+    run: dict[str, Any] = {"verdicts": str(stored), "settings": {}}
+    if stored is None:
+        judge = judging.find_judge()
+        sources = judging.sources(
+            judge, "alpaca_eval_clf.txt of github.com/tatsu-lab/alpaca_eval, or one like it", baseline=baseline
         )
-    finish(table, output)
+        if length_control and not instructions_known(sources):
+            raise InputError(
+                "length control goes by AlpacaEval's 805 instructions in their order, and these are others",
+                file=baseline, mend="give --no-length-control",
+            )  # fmt: skip
+        done = judging.run(judge, alpaca_plan(sources, annotator))
+        if done is None:
+            return
+        run, judged = done, read_verdicts(verdicts_file(judging.output))
+    result = with_run(alpaca_result(judged, control, C=C, align=align), run)
+    write_json(judging.output, result)
+    lc = ["LC win rate"] if control else []
+    table = results_table("AlpacaEval 2", "model", "win rate", "95 % interval", *lc, "length", "n", "unread")
+    ranking = "length_controlled_winrate" if control else "win_rate"
+    for name, one in sorted(result["models"].items(), key=lambda item: -item[1][ranking]):
+        cells = [value_text(one["length_controlled_winrate"])] if control else []
+        counts = (f"{one['avg_length']:,}", f"{one['n_total']}", f"{one['n_unread']}")
+        table.add_row(name, value_text(one["win_rate"]), interval_text(one["win_rate_interval"]), *cells, *counts)
+    finish(table, judging.output)
+    echo_notes(result)
 
 
 @evaluate.command("arena-hard")
-@click.option("--verdicts", type=click.Path(path_type=Path), required=True, multiple=True,
-              help="Games, judgements or battles; several files are several judges, pooled.")  # fmt: skip
+@judge_options
+@_baseline
 @click.option(
     "--version", type=click.Choice(["v0.1", "v2"]), default="v0.1", show_default=True, help="Whose rules to follow."
 )
 @click.option("--category", help="Take the prompts of this category.")
-@click.option(
-    "--style", type=click.Path(path_type=Path), help="Tokens, headers, lists and bold spans of every answer."
-)
-@click.option(
-    "--control", type=click.Choice(["style", "length", "markdown"]), default="style", show_default=True,
-    help="What is held equal where --style is given.",
-)  # fmt: skip
-@click.option("--baseline", help="Name of the baseline in the style file; default: the published one.")
+@click.option("--style", type=_path, help="Tokens, headers, lists and bold spans of every answer.")
+@click.option("--control", type=click.Choice(["style", "length", "markdown"]), default="style", show_default=True,
+              help="What is held equal where styles are known.")  # fmt: skip
+@click.option("--baseline-name", help="The baseline's name in --style; default: the published one.")
 @click.option("--rounds", type=click.IntRange(min=1), default=100, show_default=True, help="Bootstrap resamples.")
 @click.option("--level", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.95, show_default=True,
               help="Level of the intervals; the current original prints 0.9.")  # fmt: skip
 @click.option("--seed", type=int, help="Of the bootstrap; default: the published one.")
-@_output
 def arena_hard(
-    verdicts: tuple[Path, ...], version: Any, category: str | None, style: Path | None, control: Any,
-    baseline: str | None, rounds: int, level: float, seed: int | None, output: Path,
+    judging: JudgeOptions, baseline: Path | None, version: Any, category: str | None, style: Path | None,
+    control: Any, baseline_name: str | None, rounds: int, level: float, seed: int | None,
 ) -> None:  # fmt: skip
-    """Arena-Hard: win rates against the baseline, Bradley-Terry, with bootstrap intervals and style control."""
-    from mixdpo.evaluation.arena_hard import (
-        BASELINES,
-        SEEDS,
-        Bootstrap,
-        pool,
-        read_battles,
-        read_style,
-        score_at_equal_style,
-        score_battles,
-    )
-    from mixdpo.io import write_json
+    """Arena-Hard: win rates against the baseline, Bradley-Terry, with bootstrap intervals and style control.
 
-    battles = pool([read_battles(file, version, category) for file in verdicts])
-    bootstrap = Bootstrap(rounds=rounds, seed=SEEDS[version] if seed is None else seed, level=level)
-    results = score_battles(battles, version, bootstrap)
-    record: dict[str, Any] = {
-        "benchmark": f"arena_hard_{version}",
-        "verdicts": [str(file) for file in verdicts],
-        "settings": {"category": category, **asdict(bootstrap)},
-        "models": results,
-    }
-    if style is not None:
-        default = "arena-hard-v0.1" if version == "v0.1" else category or "hard_prompt"
-        name = baseline or BASELINES.get(default, "")
-        controlled, effects = score_at_equal_style(battles, read_style(style), name, version, control, bootstrap)
-        for model, result in controlled.items():
-            results[model]["style_control"] = result
-        record["settings"] |= {"control": control, "baseline": name}
-        record["style_effects"] = effects
-    write_json(output, record)
-    headings = ["model", "win rate", f"{level:.0%} interval", "over prompts", "n", "unread"]
-    table = results_table(f"Arena-Hard {version}", *headings, *([f"equal {control}"] if style else []))
-    for model, result in sorted(results.items(), key=lambda item: -item[1]["win_rate"]):
-        equal = [f"{result['style_control']['win_rate']:.2f}"] if style else []
-        ranges = ("{:.1f} to {:.1f}".format(*result[key]) for key in ("interval", "prompt_interval"))
-        counts = (f"{result['n_prompts']}", f"{result['n_unread']}")
-        table.add_row(model, f"{result['win_rate']:.2f}", *ranges, *counts, *equal)
-    finish(table, output)
+    Several --verdicts are several judges: their battles are pooled, and their agreement is measured.
+    """
+    from mixdpo.evaluation.arena_hard import SEEDS, Bootstrap
+    from mixdpo.evaluation.results import arena_result
+    from mixdpo.io import write_json
+    from mixdpo.judging.plans import arena_plan
+    from mixdpo.judging.run import verdicts_file, with_run
+    from mixdpo.judging.styles import write_styles
+
+    stored = judging.stored()
+    run: dict[str, Any] = {"verdicts": [str(file) for file in stored], "settings": {}}
+    if not stored:
+        judge = judging.find_judge()
+        sources = judging.sources(judge, "a YAML file with system_prompt and prompt_template, from "
+                                  "github.com/lmarena/arena-hard-auto", baseline=baseline)  # fmt: skip
+        done = judging.run(judge, arena_plan(sources, version, category))
+        if done is None:
+            return
+        run, stored = done, (verdicts_file(judging.output),)
+        if style is None:
+            baseline_name = run["settings"]["baseline"]
+            style = write_styles(stored[0], baseline_name, version)
+    result = arena_result(
+        stored, version, Bootstrap(rounds=rounds, seed=SEEDS[version] if seed is None else seed, level=level),
+        category=category, style=style, control=control, baseline=baseline_name,
+    )  # fmt: skip
+    result = with_run(result, run)
+    write_json(judging.output, result)
+    equal = [f"equal {control}"] if "style_effects" in result else []
+    headings = ["model", "win rate", f"{level:.0%} interval", "over prompts", "n", "unread", *equal]
+    table = results_table(f"Arena-Hard {version}", *headings)
+    for model, one in sorted(result["models"].items(), key=lambda item: -item[1]["win_rate"]):
+        cells = [value_text(one["style_control"]["win_rate"])] if "style_control" in one else []
+        ranges = (interval_text(one[key]) for key in ("interval", "prompt_interval"))
+        table.add_row(model, value_text(one["win_rate"]), *ranges, f"{one['n_prompts']}", f"{one['n_unread']}", *cells)
+    finish(table, judging.output)
+    echo_notes(result)
 
 
 @evaluate.command("mt-bench")
-@click.option("--verdicts", type=click.Path(path_type=Path), required=True, help="Judgements, with text or score.")
-@click.option("--questions", type=click.Path(path_type=Path), help="question.jsonl, for means by category.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the bootstrap.")
-@_output
-def mt_bench(verdicts: Path, questions: Path | None, seed: int, output: Path) -> None:
-    """MT-Bench: mean ratings by turn and by category of stored judgements."""
-    from mixdpo.evaluation.mt_bench import mean_ratings, read_categories, read_ratings
+@judge_options
+@click.option("--references", type=_path, help="Reference answers; default: the hub's, of gpt-4.")
+@_seed
+def mt_bench(judging: JudgeOptions, references: Path | None, seed: int) -> None:
+    """MT-Bench: mean ratings by turn and by category, single grading."""
+    from mixdpo.evaluation.results import mt_bench_result
     from mixdpo.io import write_json
+    from mixdpo.judging.judges import LanguageJudge
+    from mixdpo.judging.plans import mt_bench_plan
+    from mixdpo.judging.run import verdicts_file, with_run
 
-    categories = read_categories(questions) if questions else {}
-    results = {
-        model: mean_ratings(ratings, categories, seed=seed) for model, ratings in read_ratings(verdicts).items()
-    }
-    write_json(
-        output,
-        {"benchmark": "mt_bench", "verdicts": str(verdicts), "settings": {"seed": seed}, "models": results},
-    )
-    table = results_table(
-        "MT-Bench, single grading", "model", "average", "95 % interval", "turn 1", "turn 2", "n", "unread"
-    )
-    for model, result in sorted(results.items(), key=lambda item: -item[1]["average"]):
-        turns = (result["first_turn"], result["second_turn"])
-        table.add_row(
-            model,
-            f"{result['average']:.2f}",
-            "{:.2f} to {:.2f}".format(*result["interval"]),
-            *("-" if turn is None else f"{turn:.2f}" for turn in turns),
-            f"{result['n']}",
-            f"{result['n_error']}",
-        )
-    finish(table, output)
+    stored = judging.one_stored()
+    run: dict[str, Any] = {"verdicts": str(stored), "settings": {}}
+    if stored is None:
+        judge = judging.find_judge()
+        where = "judge_prompts.jsonl of github.com/lm-sys/FastChat (fastchat/llm_judge/data)"
+        sources = judging.sources(judge, where, references=references)
+        done = judging.run(judge, mt_bench_plan(sources, isinstance(judge, LanguageJudge)))
+        if done is None:
+            return
+        run = done
+    result = mt_bench_result(stored or verdicts_file(judging.output), judging.questions if stored else None, seed)
+    result = with_run(result, run)
+    write_json(judging.output, result)
+    headings = ("model", "average", "95 % interval", "turn 1", "turn 2", "n", "unread")
+    table = results_table("MT-Bench, single grading", *headings)
+    for model, one in sorted(result["models"].items(), key=lambda item: -item[1]["average"]):
+        turns = (value_text(one["first_turn"]), value_text(one["second_turn"]))
+        counts = (f"{one['n']}", f"{one['n_error']}")
+        table.add_row(model, value_text(one["average"]), interval_text(one["interval"], 2), *turns, *counts)
+    finish(table, judging.output)
+    echo_notes(result)
+
+
+@evaluate.command("pairwise")
+@judge_options
+@click.option("--baseline", type=_path, help="Answers to compare with.")
+@_seed
+def pairwise(judging: JudgeOptions, baseline: Path | None, seed: int) -> None:
+    """Your own prompts, answers compared: each pair is judged twice, with swapped positions."""
+    from mixdpo.evaluation.own_prompts import pairwise_result
+    from mixdpo.judging.plans import pairwise_plan
+
+    result = _own(judging, pairwise_plan, pairwise_result, seed, "with {question}, {answer_a} and {answer_b}, that "
+                  "asks for [[A]], [[B]] or [[C]]", baseline=baseline)  # fmt: skip
+    if result is None:
+        return
+    headings = ("model", "win rate", "95 % interval", "won both", "consistent", "n", "unread")
+    table = results_table("win rate against the baseline", *headings)
+    for model, one in sorted(result["models"].items(), key=lambda item: -item[1]["win_rate"]):
+        bias = one["position_bias"]
+        shares = [f"{one['won_both_games']['share']:.0%}", f"{bias['consistent']['estimate']:.0%}" if bias else "-"]
+        counts = (f"{one['n_prompts']}", f"{one['n_unread']}")
+        table.add_row(model, value_text(one["win_rate"]), interval_text(one["win_rate_interval"]), *shares, *counts)
+    finish(table, judging.output)
+    echo_notes(result)
+
+
+@evaluate.command("grade")
+@judge_options
+@click.option("--references", type=_path, help="Reference answers by id, for judge prompts with {reference}.")
+@_seed
+def grade(judging: JudgeOptions, references: Path | None, seed: int) -> None:
+    """Your own prompts, answers graded one by one."""
+    from mixdpo.evaluation.own_prompts import grade_result
+    from mixdpo.judging.plans import grade_plan
+
+    result = _own(judging, grade_plan, grade_result, seed, "with {question} and {answer}, that asks for [[grade]]",
+                  references=references)  # fmt: skip
+    if result is None:
+        return
+    table = results_table("grades", "model", "average", "95 % interval", "n", "unread")
+    for model, one in sorted(result["models"].items(), key=lambda item: -item[1]["average"]):
+        counts = (f"{one['n_prompts']}", f"{one['n_unread']}")
+        table.add_row(model, value_text(one["average"]), interval_text(one["average_interval"], 2), *counts)
+    finish(table, judging.output)
+    echo_notes(result)
+
+
+def _own(
+    judging: JudgeOptions, plan: Any, score: Any, seed: int, where: str, **others: Path | None
+) -> dict[str, Any] | None:
+    """Run the judge or take stored verdicts, score them, and write the result; None after a dry run."""
+    from mixdpo.io import write_json
+    from mixdpo.judging.run import verdicts_file, with_run
+
+    stored = judging.one_stored()
+    run: dict[str, Any] = {"verdicts": str(stored), "settings": {}}
+    if stored is None:
+        judge = judging.find_judge()
+        done = judging.run(judge, plan(judging.sources(judge, where, **others)))
+        if done is None:
+            return None
+        run = done
+    result: dict[str, Any] = with_run(score(stored or verdicts_file(judging.output), seed), run)
+    write_json(judging.output, result)
+    return result

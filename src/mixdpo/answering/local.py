@@ -32,7 +32,7 @@ from mixdpo.model import ModelSettings, load_for_inference, load_tokenizer, mode
 from mixdpo.passes import weights_digest
 
 _FORMAT: Final = "1"
-_KEPT: Final = ("text", "finished", "tokens_in", "tokens_out")
+_KEPT: Final = ("text", "finished", "first_token", "tokens_in", "tokens_out")
 """Fields of a reply that are kept; the others are of endpoints."""
 
 Ids = tuple[int, ...]
@@ -126,10 +126,10 @@ class TransformersAsker:
         if missing:
             answers = self._generate([batch[one] for one in missing], missing[0], int(digest(keys.values())[:12], 16))
             for request, answer in zip(missing, answers, strict=True):
-                values = (answer.text, answer.finished, len(batch[request]), answer.tokens)
+                values = (answer.text, answer.finished, answer.first_token, len(batch[request]), answer.tokens)
                 known[request] = dict(zip(_KEPT, values, strict=True))
             cache.put_all({keys[request]: known[request] for request in missing})
-        return {request: Reply(**stored) for request, stored in known.items()}
+        return {request: _reply(stored) for request, stored in known.items()}
 
     def _generate(self, rendered: Sequence[Ids], request: Request, seed: int) -> list[Answer]:
         settings = GenerationSettings(
@@ -140,12 +140,19 @@ class TransformersAsker:
             seed=seed,
         )
         try:
-            return answer_rendered(self._loaded, self._tokenizer, rendered, settings)
+            return answer_rendered(
+                self._loaded, self._tokenizer, rendered, settings, top_logprobs=request.top_logprobs or 0
+            )
         except torch.OutOfMemoryError as error:
             raise RunError(
                 f"{len(rendered)} answers at once do not fit in the memory of {self._loaded.device}; continue with a "
                 f"smaller --batch-size"
             ) from error
+
+
+def _reply(stored: dict[str, Any]) -> Reply:
+    likeliest = tuple((token, chance) for token, chance in stored["first_token"])
+    return Reply(**{**stored, "first_token": likeliest})
 
 
 def _content(model: Any) -> str:
@@ -172,7 +179,7 @@ def _batches(rendered: Mapping[Request, Ids], size: int) -> list[dict[Request, I
 def _keys(batch: Mapping[Request, Ids], model: Sequence[str]) -> dict[Request, str]:
     """Return what each reply is kept under. Sampled ones depend on all of their batch, and so do their keys."""
     contents = {
-        request: json.dumps([ids, request.max_tokens, request.temperature, request.top_p, request.seed])
+        request: json.dumps([ids, asdict(replace(request, messages=()))], sort_keys=True)
         for request, ids in batch.items()
     }
     sampled = next(iter(batch)).temperature > 0

@@ -17,9 +17,8 @@ from mixdpo.comparing.metrics import headline, label, shown_metrics
 from mixdpo.comparing.results import Entry, read_source
 from mixdpo.comparing.settings import CompareSettings
 from mixdpo.errors import InputError
-from mixdpo.evaluation.answers import plain_text, read_answers
+from mixdpo.evaluation.answers import read_answers, read_prompt_texts
 from mixdpo.evaluation.comparison import Difference, compare_pairs
-from mixdpo.evaluation.tables import read_table
 
 MOST_FOR_ALL_PAIRS: Final = 6
 """With more models than this, each is compared with one instead of with every other."""
@@ -87,7 +86,7 @@ def _benchmark(name: str, named: Mapping[str, Entry], settings: CompareSettings)
         raise InputError(f"{name}: {error}", file=next(iter(named.values())).source) from error
     ranked = sorted(named, key=lambda model: -named[model].metrics.values[first])
     # Ids of prompts are a benchmark's own: another's texts would be of other questions.
-    prompts = _prompts(settings.prompts[name]) if name in settings.prompts else {}
+    prompts = read_prompt_texts(settings.prompts[name]) if name in settings.prompts else {}
     with_texts = {
         model: _with_texts(named[model], settings.answers.get(f"{name}/{model}"), prompts) for model in ranked
     }
@@ -207,13 +206,6 @@ def _with_texts(entry: Entry, given: str | Path | None, prompts: Mapping[str, st
         if id in said or any(id in scores for scores in entry.scores.values()):
             said[id] = replace(said.get(id, Said()), prompt=text)
     return replace(entry, said=said)
-
-
-def _prompts(path: str | Path) -> dict[str, str]:
-    table = read_table(path)
-    names = ("id", "prompt_id", "question_id", "uid", "instruction_index", "index")
-    ids = next((table.ids(name) for name in names if name in table), [str(row) for row in range(len(table))])
-    return dict(zip(ids, map(plain_text, table.column("prompt", "instruction", "question", "turns")), strict=True))
 
 
 def title(results: BenchmarkResults) -> str:

@@ -15,6 +15,8 @@ from mixdpo.evaluation.alpaca_eval import read_verdicts as read_preferences
 from mixdpo.evaluation.answers import plain_text
 from mixdpo.evaluation.arena_hard import pool, read_battles
 from mixdpo.evaluation.mt_bench import read_ratings
+from mixdpo.evaluation.own_prompts import game_score, read_games, read_grades
+from mixdpo.evaluation.results import scores_by_question, scores_of_battles
 from mixdpo.evaluation.tables import Table, read_table
 
 _VERDICTS: Final = ("judgment", "judgement", "verdict", "reply", "raw_completion")
@@ -28,6 +30,8 @@ class Said:
     prompt: str | None = None
     answer: str | None = None
     verdict: str | None = None
+    baseline: str | None = None
+    """The answer that this one was compared with."""
 
 
 @dataclass(frozen=True)
@@ -106,29 +110,36 @@ def _preferences(benchmark: str, files: Sequence[Path], settings: Mapping[str, A
 def _battles(benchmark: str, files: Sequence[Path], settings: Mapping[str, Any]) -> dict[str, Any]:
     version: Any = benchmark.removeprefix("arena_hard_")
     battles = pool([read_battles(file, version, settings.get("category")) for file in files])
-    found = {}
-    for index, model in enumerate(battles.models):
-        own = battles.model == index
-        found[model] = {"win_rate": _means(battles.prompt[own], 100 * battles.outcome[own])}
-    return found
+    return {model: {"win_rate": scores} for model, scores in scores_of_battles(battles).items()}
 
 
 def _ratings(benchmark: str, files: Sequence[Path], settings: Mapping[str, Any]) -> dict[str, Any]:
-    found = {}
-    for file in files:
-        for model, ratings in read_ratings(file).items():
-            known = np.isfinite(ratings.score)
-            found[model] = {"average": _means(ratings.question[known], ratings.score[known])}
-    return found
+    return {
+        model: {"average": scores_by_question(ratings)}
+        for file in files
+        for model, ratings in read_ratings(file).items()
+    }
 
 
-_SCORES: Final[dict[str, ScoresOf]] = {"alpaca_eval": _preferences, "arena_hard": _battles, "mt_bench": _ratings}
+def _games(benchmark: str, files: Sequence[Path], settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        model: {"win_rate": {id: 100 * game_score(labels) for id, labels in games.items()}}
+        for file in files
+        for model, games in read_games(file).items()
+    }
 
 
-def _means(ids: np.ndarray, values: np.ndarray) -> dict[str, float]:
-    known, position = np.unique(ids, return_inverse=True)
-    means = np.bincount(position, weights=values) / np.bincount(position)
-    return dict(zip(map(str, known.tolist()), means.tolist(), strict=True))
+def _grades(benchmark: str, files: Sequence[Path], settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {model: {"average": grades} for file in files for model, grades in read_grades(file).items()}
+
+
+_SCORES: Final[dict[str, ScoresOf]] = {
+    "alpaca_eval": _preferences,
+    "arena_hard": _battles,
+    "mt_bench": _ratings,
+    "pairwise": _games,
+    "grade": _grades,
+}
 
 
 def _add_texts(texts: dict[str, dict[str, Said]], table: Table) -> None:
@@ -137,6 +148,10 @@ def _add_texts(texts: dict[str, dict[str, Said]], table: Table) -> None:
     column = next((table.columns[name] for name in _VERDICTS if name in table), None)
     games = [table.columns[name] for name in ("game1", "game2") if name in table]
     models = table.texts("model", "generator_2")
+    answers, prompts, baseline = (
+        next((table.columns[name] for name in names if name in table), None)
+        for names in (("output_2", "answer"), ("instruction", "prompt"), ("output_1",))
+    )
     if keys is None:  # every model's verdicts are in the order of the instructions
         counters: defaultdict[str, count[int]] = defaultdict(count)
         keys = [str(next(counters[model])) for model in models]
@@ -147,6 +162,12 @@ def _add_texts(texts: dict[str, dict[str, Said]], table: Table) -> None:
             parts.append(turn + plain_text(column[row]))
         before = texts.setdefault(model, {}).get(key, Said())
         verdict = "\n\n".join(filter(None, [before.verdict, *parts])) or None
-        answer = table.columns["output_2"][row] if "output_2" in table else before.answer
-        prompt = plain_text(table.columns["instruction"][row]) if "instruction" in table else before.prompt
-        texts[model][key] = Said(prompt, answer, verdict)
+        answer = answers[row] if answers is not None else before.answer
+        prompt = plain_text(prompts[row]) if prompts is not None else before.prompt
+        if "turn" in table:
+            prompt, answer = _below(before.prompt, prompt), _below(before.answer, answer)
+        texts[model][key] = Said(prompt, answer, verdict, baseline[row] if baseline is not None else None)
+
+
+def _below(first: str | None, second: str | None) -> str | None:
+    return "\n\n".join(text for text in (first, second) if text is not None) or None

@@ -14,6 +14,8 @@ from mixdpo.comparing.results import Entry
 MOST_CHARACTERS: Final = 12_000_000
 """Of all texts of a benchmark together: more, and a browser is slow to search them."""
 LONGEST_TEXT: Final = 20_000
+Side = tuple[Mapping[str, Said], Mapping[str, float]]
+"""What one model says, and its scores, by prompt."""
 
 
 def readings(comparison: Sequence[BenchmarkResults]) -> list[dict[str, Any]]:
@@ -25,7 +27,10 @@ def readings(comparison: Sequence[BenchmarkResults]) -> list[dict[str, Any]]:
     """
     found = []
     for results in comparison:
-        sides = {model: (entry.said, _scores(entry, results.headline)) for model, entry in results.entries.items()}
+        sides: dict[str, Side] = {
+            model: (entry.said, _scores(entry, results.headline)) for model, entry in results.entries.items()
+        }
+        sides |= {name: (said, {}) for name, said in _baselines(results).items() if name not in sides}
         ids = list(dict.fromkeys(id for said, scores in sides.values() for id in (*said, *scores)))
         if not ids:
             continue
@@ -47,7 +52,18 @@ def _scores(entry: Entry, headline: str) -> dict[str, float]:
     return {id: value for scores in found for id, value in scores.items()}
 
 
-def _prompt(id: str, sides: Mapping[str, tuple[Mapping[str, Said], Mapping[str, float]]]) -> dict[str, Any]:
+def _baselines(results: BenchmarkResults) -> dict[str, dict[str, Said]]:
+    """Return the answers that models were compared with, by the baseline's name."""
+    found: dict[str, dict[str, Said]] = {}
+    for entry in results.entries.values():
+        name = f"{entry.settings.get('baseline') or 'unnamed'} (baseline)"
+        for id, one in entry.said.items():
+            if one.baseline is not None:
+                found.setdefault(name, {}).setdefault(id, Said(prompt=one.prompt, answer=one.baseline))
+    return found
+
+
+def _prompt(id: str, sides: Mapping[str, Side]) -> dict[str, Any]:
     said = [texts.get(id, Said()) for texts, _ in sides.values()]
     scores = [values.get(id) for _, values in sides.values()]
     return {

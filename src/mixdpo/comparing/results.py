@@ -122,9 +122,10 @@ def _verdict_files(path: Path, record: Mapping[str, Any]) -> list[Path]:
 
 
 def _near(result: Path, file: str) -> Path:
-    """Return a file that a result names: as it is named, or else beside the result."""
+    """Return a file that a result names: beside the result, or else as it is named."""
     named = Path(file).expanduser()
-    return named if named.exists() else result.parent / named
+    beside = result.parent / named
+    return beside if beside.exists() else named
 
 
 def _results_in(folder: Path) -> Iterator[Entry]:

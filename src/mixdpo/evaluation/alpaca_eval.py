@@ -7,15 +7,14 @@ github.com/tatsu-lab/alpaca_eval, leaderboard `weighted_alpaca_eval_gpt4_turbo` 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from mixdpo.errors import InputError
-from mixdpo.evaluation.comparison import length_effect
-from mixdpo.evaluation.degenerate import find_constant_length
+from mixdpo.evaluation.degenerate import find_constant_length, find_degenerate
 from mixdpo.evaluation.hub_files import DIFFICULTY, GAMED, fetch
 from mixdpo.evaluation.length_control import (
     GamedRows,
@@ -24,6 +23,7 @@ from mixdpo.evaluation.length_control import (
     length_controlled,
     standardised_length_difference,
 )
+from mixdpo.evaluation.records import bounded_ends, first_shown_record, length_effect_record
 from mixdpo.evaluation.tables import Table, read_table
 from mixdpo.stats import mean_interval
 
@@ -41,6 +41,8 @@ class Verdicts:
         instruction: number of the instruction, from 0.
         baseline_length: characters of the baseline's answer.
         model_length: characters of the model's answer.
+        switched: whether the model's answer was shown first; None where the file does not say.
+        answers: the model's; None where the file has only their lengths.
     """
 
     model: str
@@ -48,6 +50,8 @@ class Verdicts:
     instruction: np.ndarray
     baseline_length: np.ndarray
     model_length: np.ndarray
+    switched: np.ndarray | None = None
+    answers: list[str] | None = None
 
 
 def read_verdicts(path: str | Path) -> list[Verdicts]:
@@ -72,7 +76,17 @@ def read_verdicts(path: str | Path) -> list[Verdicts]:
         if "row" in table:
             members = members[np.argsort(table.integers("row")[members], kind="stable")]
         instruction = _instructions(table, members, model)
-        verdicts.append(Verdicts(model, preference[members], instruction, lengths[0][members], lengths[1][members]))
+        verdicts.append(
+            Verdicts(
+                model,
+                preference[members],
+                instruction,
+                lengths[0][members],
+                lengths[1][members],
+                np.array(table.columns["switched"], dtype=bool)[members] if "switched" in table else None,
+                [table.texts("output_2")[row] for row in members] if "output_2" in table else None,
+            )
+        )
     return verdicts
 
 
@@ -99,7 +113,7 @@ def _instructions(table: Table, members: np.ndarray, model: str) -> np.ndarray:
     return instruction
 
 
-def win_rates(preference: np.ndarray) -> dict[str, Any]:
+def win_rates(preference: np.ndarray, model: str) -> dict[str, Any]:
     """Return the win rate in percent, its standard error, 95 % interval and counts, of preferences 1 to 2 or NaN.
 
     Raises:
@@ -107,13 +121,13 @@ def win_rates(preference: np.ndarray) -> dict[str, Any]:
     """
     known = preference[np.isfinite(preference)] - 1
     if not len(known):
-        raise InputError("no verdict could be read")
+        raise InputError(f"no verdict on {model} could be read")
     rate = mean_interval(100 * known)
     discrete = np.where(known == 0.5, 0.5, np.round(known))
     return {
         "win_rate": rate.estimate,
         "standard_error": float(100 * known.std(ddof=1) / np.sqrt(len(known))) if len(known) > 1 else None,
-        "win_rate_interval": [rate.low, rate.high],
+        "win_rate_interval": bounded_ends(rate),
         "discrete_win_rate": float(100 * discrete.mean()),
         "n_wins": int((known > 0.5).sum()),
         "n_wins_base": int((known < 0.5).sum()),
@@ -175,20 +189,18 @@ def read_length_control(gamed: str | Path | None, difficulty: str | Path | None)
     )
 
 
-def _length_effect(verdicts: Verdicts) -> dict[str, Any] | None:
-    found = length_effect(verdicts.preference - 1, verdicts.model_length - verdicts.baseline_length)
-    return None if found is None else asdict(found)
-
-
 def score_verdicts(
     verdicts: list[Verdicts], control: LengthControl | None, *, C: float | None = None, align: Align = "instruction"
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield every model's name and results; without `control` there is no length-controlled win rate."""
     for one in verdicts:
-        result: dict[str, Any] = win_rates(one.preference)
+        result: dict[str, Any] = win_rates(one.preference, one.model)
         result["avg_length"] = int(one.model_length.mean())
-        result["length_effect"] = _length_effect(one)
-        result["flags"] = [str(flag) for flag in find_constant_length(one.model_length)]
+        result["length_effect"] = length_effect_record(one.preference - 1, one.model_length - one.baseline_length)
+        if one.switched is not None:
+            result["first_shown"] = first_shown_record(one.preference - 1, one.switched)
+        flags = find_degenerate(one.answers) if one.answers else find_constant_length(one.model_length)
+        result["flags"] = list(map(str, flags))
         if control is not None:
             fitted = control.apply(one, C=C, align=align)
             result["length_controlled_winrate"] = fitted.win_rate

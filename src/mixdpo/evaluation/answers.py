@@ -13,6 +13,7 @@ from mixdpo.evaluation.tables import Table, read_table
 _IDS: Final = ("id", "prompt_id", "question_id", "uid", "instruction_index", "index")
 _PROMPTS: Final = ("prompt", "instruction", "question", "turns")
 _ANSWERS: Final = ("answer", "output", "response", "completion", "text", "choices", "messages")
+_NAMES: Final = ("generator", "model", "model_id")
 
 
 @dataclass(frozen=True)
@@ -21,19 +22,34 @@ class AnswerFile:
 
     Attributes:
         file: where it is from.
+        name: of the model: the first row's `generator`, `model` or `model_id`, else the file's own.
+        id_column: what the file calls the ids; None where it has none.
         ids: id of each prompt, as text; None where the file has none.
         prompts: text of each prompt; None where the file has none.
-        answers: text of each answer.
+        categories: of each prompt; None where the file has none.
+        turns: texts of each answer, one for each turn.
     """
 
     file: str
+    name: str
+    id_column: str | None
     ids: list[str] | None
     prompts: list[str] | None
-    answers: list[str]
+    categories: list[str | None] | None
+    turns: list[tuple[str, ...]]
+
+    @property
+    def answers(self) -> list[str]:
+        """Text of each answer, its turns below each other."""
+        return list(map(_one_text, self.turns))
+
+    def answers_at(self, row: int) -> str:
+        """Return the answer of a row, from 0."""
+        return _one_text(self.turns[row])
 
     def keys(self) -> list[str]:
         """Return the ids, or the rows from 0 where the file has none."""
-        return self.ids or [str(row) for row in range(len(self.answers))]
+        return self.ids or [str(row) for row in range(len(self.turns))]
 
     def by_id(self) -> dict[str, str]:
         """Return the answers by `keys`.
@@ -69,17 +85,37 @@ def read_answers(path: str | Path, column: str | None = None) -> AnswerFile:
     answers = table.column(column) if column else table.column(*_ANSWERS)
     name = column or next(name for name in _ANSWERS if name in table)
     prompts = next((table.columns[key] for key in _PROMPTS if key in table), None)
+    id_column = _id_column(table)
     return AnswerFile(
         file=table.file,
-        ids=_ids(table),
+        name=_name(table),
+        id_column=id_column,
+        ids=table.ids(id_column) if id_column else None,
         prompts=[plain_text(prompt) for prompt in prompts] if prompts is not None else None,
-        answers=[_answer(value, table.file, row, name) for row, value in enumerate(answers, start=1)],
+        categories=table.columns.get("category"),
+        turns=[_turns(value, table.file, row, name) for row, value in enumerate(answers, start=1)],
     )
 
 
-def _ids(table: Table) -> list[str] | None:
-    name = next((name for name in _IDS if name in table), None)
-    return table.ids(name) if name else None
+def _one_text(turns: Sequence[str]) -> str:
+    return "\n\n".join(turns)
+
+
+def read_prompt_texts(path: str | Path) -> dict[str, str]:
+    """Read the text of every prompt by its id, or by its row from 0 where the file has no ids."""
+    table = read_table(path)
+    id_column = _id_column(table)
+    ids = table.ids(id_column) if id_column else [str(row) for row in range(len(table))]
+    return dict(zip(ids, map(plain_text, table.column(*_PROMPTS)), strict=True))
+
+
+def _id_column(table: Table) -> str | None:
+    return next((name for name in _IDS if name in table), None)
+
+
+def _name(table: Table) -> str:
+    named = next((table.columns[name][0] for name in _NAMES if name in table), None)
+    return named if isinstance(named, str) and named else Path(table.file).name.split(".")[0]
 
 
 def plain_text(value: Any) -> str:
@@ -88,23 +124,24 @@ def plain_text(value: Any) -> str:
         if len(value) == 1 and isinstance(value[0], dict) and value[0].get("role") == "user":
             return plain_text(value[0].get("content"))
         return "\n\n".join(
-            f"{item.get('role')}: {plain_text(item.get('content'))}" if isinstance(item, dict) else plain_text(item)
+            f"{item['role']}: {plain_text(item.get('content'))}"
+            if isinstance(item, dict) and item.get("role")
+            else plain_text(item)
             for item in value
         )
-    if isinstance(value, dict):  # Arena-Hard v2 stores {"answer": ...} as the content of a message
-        return plain_text(value.get("answer", value.get("text")))
+    if isinstance(value, dict):  # Arena-Hard stores {"answer": ...} as the content of a message, turns as {"content"}
+        return plain_text(value.get("answer", value.get("text", value.get("content"))))
     return "" if value is None else str(value)
 
 
-def _answer(value: Any, file: str, row: int, column: str) -> str:
+def _turns(value: Any, file: str, row: int, column: str) -> tuple[str, ...]:
     if isinstance(value, str):
-        return value
+        return (value,)
     if isinstance(value, list) and value and isinstance(value[0], dict):
-        if isinstance(turns := value[0].get("turns"), list):  # MT-Bench
-            contents = [turn.get("content") if isinstance(turn, dict) else turn for turn in turns]
-            return "\n\n".join(map(plain_text, contents))
+        if isinstance(turns := value[0].get("turns"), list) and turns:  # MT-Bench, Arena-Hard v0.1
+            return tuple(plain_text(turn.get("content") if isinstance(turn, dict) else turn) for turn in turns)
         if value[-1].get("role") == "assistant":
-            return plain_text(value[-1].get("content"))
+            return (plain_text(value[-1].get("content")),)
     raise InputError(f"not an answer: {value!r:.80}", file=file, row=row, column=column)
 
 

@@ -41,7 +41,8 @@ STRONG = 3
 """Battles that a game with a significant winner counts for."""
 
 _FOR_A: Final = {">>": (1.0, STRONG), ">": (1.0, 1), "=": (0.5, 1), "<": (0.0, 1), "<<": (0.0, STRONG)}
-_STRICT = re.compile(r"\[\[([AB<>=]+)\]\]")
+STRICT_LABEL: Final = re.compile(r"\[\[([AB<>=]+)\]\]")
+"""What a judgement ends with, such as `[[A>>B]]`."""
 _LOOSE = re.compile(r"\[([AB<>=]+)\]")
 
 
@@ -51,10 +52,10 @@ def parse_label(judgement: str, version: Version) -> str | None:
     v0.1 takes `[[label]]` if all of them agree; v2 takes the last `[[label]]`, or else the last `[label]`.
     """
     if version == "v0.1":
-        found = set(_STRICT.findall(judgement))
+        found = set(STRICT_LABEL.findall(judgement))
         label = found.pop() if len(found) == 1 else None
     else:
-        labels = _STRICT.findall(judgement.upper()) or _LOOSE.findall(judgement.upper())
+        labels = STRICT_LABEL.findall(judgement.upper()) or _LOOSE.findall(judgement.upper())
         label = labels[-1] if labels else None
     return label if label is not None and score_of_a(label) is not None else None
 
@@ -126,6 +127,18 @@ def read_battles(path: str | Path, version: Version, category: str | None = None
         outcome=np.array([outcome for _, outcome in rows]),
         unread=tuple(unread.values()),
     )
+
+
+def read_labels(path: str | Path, category: str | None = None) -> dict[str, list[tuple[str | None, str | None]]]:
+    """Read the labels of both games of every prompt, by model; nothing from a file of battles."""
+    table = read_table(path)
+    if "winner" in table:
+        return {}
+    rows = _rows_of_category(table, category)
+    found: dict[str, list[tuple[str | None, str | None]]] = {}
+    for row, labels in zip(rows.tolist(), _labels(table, rows), strict=True):
+        found.setdefault(table.columns["model"][row], []).append(labels)
+    return found
 
 
 def game_outcomes(game1: str | None, game2: str | None, version: Version) -> tuple[list[float], int]:

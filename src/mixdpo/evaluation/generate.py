@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import torch
@@ -54,6 +54,8 @@ class Answer:
     """Tokens written, without the one that ended the turn."""
     finished: bool
     """Whether the model ended its turn; if not, the answer is cut at `max_new_tokens`."""
+    first_token: tuple[tuple[str, float], ...] = ()
+    """Likeliest first tokens and their log-probabilities at temperature 1, where they were asked for."""
 
 
 def generate_answers(
@@ -63,6 +65,7 @@ def generate_answers(
     *,
     settings: GenerationSettings | None = None,
     progress: Callable[[int, int], None] | None = None,
+    top_logprobs: int = 0,
 ) -> list[Answer]:
     """Answer every prompt once, in the order given.
 
@@ -75,6 +78,7 @@ def generate_answers(
         prompts: conversations that end where the assistant is to speak; repeat one for several samples.
         settings: see `GenerationSettings`.
         progress: called with (answers done, answers in all) after every batch.
+        top_logprobs: likeliest first tokens to return with their log-probabilities.
 
     Raises:
         InputError: no chat template, one that refuses a prompt, or a prompt too long for the model.
@@ -82,7 +86,7 @@ def generate_answers(
     settings = settings or GenerationSettings()
     rendered = render_prompts(tokenizer, prompts)
     _check_lengths(model, rendered, settings)
-    return answer_rendered(model, tokenizer, rendered, settings, progress)
+    return answer_rendered(model, tokenizer, rendered, settings, progress, top_logprobs)
 
 
 def answer_rendered(
@@ -91,6 +95,7 @@ def answer_rendered(
     rendered: Sequence[Sequence[int]],
     settings: GenerationSettings,
     progress: Callable[[int, int], None] | None = None,
+    top_logprobs: int = 0,
 ) -> list[Answer]:
     """Answer prompts that are token ids already, of `render_prompts`; otherwise as `generate_answers`.
 
@@ -99,7 +104,7 @@ def answer_rendered(
     stops = stop_token_ids(model, tokenizer)
     padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else min(stops, default=0)
     config = _generation_config(settings, stops, padding)
-    generate: Callable[..., Tensor] = cast(Any, model).generate  # only the subclasses for language models have it
+    generate: Callable[..., Any] = cast(Any, model).generate  # only the subclasses for language models have it
     answers: dict[int, Answer] = {}
     # Longest first: little padding within a batch, and what does not fit in memory shows at once.
     order = sorted(range(len(rendered)), key=lambda index: -len(rendered[index]))
@@ -107,11 +112,18 @@ def answer_rendered(
         for begin in range(0, len(order), settings.batch_size):
             indices = order[begin : begin + settings.batch_size]
             ids, mask = pad_left([rendered[index] for index in indices], padding)
-            written: Tensor = generate(
-                input_ids=ids.to(model.device), attention_mask=mask.to(model.device), generation_config=config
+            written: Any = generate(
+                input_ids=ids.to(model.device),
+                attention_mask=mask.to(model.device),
+                generation_config=config,
+                return_dict_in_generate=True,
+                output_logits=top_logprobs > 0,
             )
-            for index, row in zip(indices, written[:, ids.shape[1] :].tolist(), strict=True):
-                answers[index] = _read_answer(tokenizer, row, stops)
+            first = _first_tokens(tokenizer, written.logits[0], top_logprobs) if top_logprobs else [()] * len(indices)
+            for index, row, likeliest in zip(
+                indices, written.sequences[:, ids.shape[1] :].tolist(), first, strict=True
+            ):
+                answers[index] = replace(_read_answer(tokenizer, row, stops), first_token=likeliest)
             if progress is not None:
                 progress(len(answers), len(order))
     return [answers[index] for index in range(len(rendered))]
@@ -206,6 +218,17 @@ def _read_answer(tokenizer: PreTrainedTokenizerBase, ids: list[int], stops: list
     end = next((position for position, id in enumerate(ids) if id in stops), None)
     text = tokenizer.decode(ids[:end], skip_special_tokens=True)
     return Answer(text=str(text), tokens=len(ids[:end]), finished=end is not None)
+
+
+def _first_tokens(
+    tokenizer: PreTrainedTokenizerBase, logits_BV: Tensor, count: int
+) -> list[tuple[tuple[str, float], ...]]:
+    """Return the likeliest tokens of every row, as text, and their log-probabilities."""
+    found = torch.log_softmax(logits_BV.float(), dim=-1).topk(count)
+    return [
+        tuple((str(tokenizer.decode([id])), value) for id, value in zip(ids, values, strict=True))
+        for ids, values in zip(found.indices.tolist(), found.values.tolist(), strict=True)
+    ]
 
 
 def _check_lengths(model: PreTrainedModel, rendered: Sequence[Sequence[int]], settings: GenerationSettings) -> None:

@@ -15,8 +15,9 @@ from typing import Any, Final
 import numpy as np
 
 from mixdpo.errors import InputError
-from mixdpo.evaluation.tables import read_json_rows, read_table
-from mixdpo.evaluation.templates import fill
+from mixdpo.evaluation.answers import read_answers
+from mixdpo.evaluation.tables import read_table
+from mixdpo.evaluation.templates import JudgePrompt
 from mixdpo.stats import clustered_bootstrap
 
 REFERENCE_CATEGORIES: Final = ("math", "reasoning", "coding")
@@ -58,14 +59,6 @@ class Question:
     references: tuple[str, ...] | None
 
 
-@dataclass(frozen=True)
-class JudgePrompt:
-    """A judge prompt as the original's file has it."""
-
-    system: str
-    template: str
-
-
 def read_questions(path: str | Path, references: str | Path | None = None) -> list[Question]:
     """Read `question.jsonl` and the reference answers, in the original's layout.
 
@@ -74,11 +67,11 @@ def read_questions(path: str | Path, references: str | Path | None = None) -> li
     """
     answers: dict[str, tuple[str, ...]] = {}
     if references is not None:
-        for row in read_json_rows(references):
-            answers[str(row.get("question_id"))] = answer_turns(row, str(references))
+        known = read_answers(references)
+        answers = dict(zip(known.keys(), known.turns, strict=True))
     questions = []
-    for number, row in enumerate(read_json_rows(path), start=1):
-        if not {"question_id", "category", "turns"} <= row.keys():
+    for number, row in enumerate(read_table(path).rows(), start=1):
+        if any(row.get(name) is None for name in ("question_id", "category", "turns")):
             raise InputError("a question needs question_id, category and turns", file=path, row=number)
         id = str(row["question_id"])
         if row["category"] in REFERENCE_CATEGORIES and id not in answers:
@@ -95,21 +88,21 @@ def read_questions(path: str | Path, references: str | Path | None = None) -> li
 def read_categories(path: str | Path) -> dict[str, str]:
     """Read the category of every question id."""
     table = read_table(path)
-    return dict(zip(table.ids("question_id"), table.texts("category"), strict=True))
-
-
-def answer_turns(row: Mapping[str, Any], file: str) -> tuple[str, ...]:
-    """Return the turns of an answer: `choices[0].turns` as the original stores them, or `turns`."""
-    choices = row.get("choices")
-    turns = choices[0].get("turns") if isinstance(choices, list) and choices else row.get("turns")
-    if not isinstance(turns, list) or not all(isinstance(turn, str) for turn in turns):
-        raise InputError("an answer has no turns", file=file)
-    return tuple(turns)
+    return dict(zip(table.ids("question_id", "uid"), table.texts("category"), strict=True))
 
 
 def read_judge_prompts(path: str | Path) -> dict[str, JudgePrompt]:
-    """Read `judge_prompts.jsonl`, by name."""
-    return {row["name"]: JudgePrompt(row["system_prompt"], row["prompt_template"]) for row in read_json_rows(path)}
+    """Read `judge_prompts.jsonl`, by name.
+
+    Raises:
+        InputError: there is no such file, or a prompt lacks a field.
+    """
+    table = read_table(path)
+    columns = (table.texts("system_prompt"), table.texts("prompt_template"))
+    prompts = [
+        JudgePrompt((("system", system), ("user", template))) for system, template in zip(*columns, strict=True)
+    ]
+    return dict(zip(table.texts("name"), prompts, strict=True))
 
 
 def prompt_name(question: Question, turn: int) -> str:
@@ -120,8 +113,8 @@ def prompt_name(question: Question, turn: int) -> str:
 
 def judge_messages(
     question: Question, answer: Sequence[str], turn: int, prompts: Mapping[str, JudgePrompt]
-) -> list[dict[str, str]]:
-    """Return what the judge is asked about turn 1 or 2 of an answer.
+) -> tuple[tuple[str, str], ...]:
+    """Return what the judge is asked about turn 1 or 2 of an answer, (role, content) of each message.
 
     Raises:
         InputError: the answer or the question lacks that turn, or there is no such judge prompt.
@@ -138,11 +131,7 @@ def judge_messages(
         values |= {f"answer_{n}": answer[n - 1] for n in (1, 2)}
     if question.references is not None:
         values |= {f"ref_answer_{n}": question.references[n - 1] for n in range(1, turn + 1)}
-    prompt = prompts[name]
-    return [
-        {"role": "system", "content": prompt.system},
-        {"role": "user", "content": fill(prompt.template, values)},
-    ]
+    return prompts[name].filled(values)
 
 
 @dataclass(frozen=True)
@@ -157,7 +146,8 @@ class Ratings:
 def read_ratings(path: str | Path) -> dict[str, Ratings]:
     """Read judgements: `model`, `question_id`, `turn`, and `judgment` (the text) or `score` (-1 for none).
 
-    A stored text is read again, so that the rating does not depend on who stored it.
+    A stored text is read again, so that the rating does not depend on who stored it. Where a column `failure` says
+    why there is none, -1 is a score like any other, as reward models give.
     """
     table = read_table(path)
     models = np.array(table.texts("model"))
@@ -167,7 +157,8 @@ def read_ratings(path: str | Path) -> dict[str, Ratings]:
         scores = np.array([np.nan if score is None else score for score in parsed])
     else:
         scores = table.numbers("score")
-        scores[scores == FAILED] = np.nan
+        if "failure" not in table:
+            scores[scores == FAILED] = np.nan
     return {
         model: Ratings(questions[own], turns[own], scores[own])
         for model in dict.fromkeys(models.tolist())

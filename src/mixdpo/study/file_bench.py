@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,6 +16,7 @@ from mixdpo.data.load import weighted_rows
 from mixdpo.errors import InputError, RunError
 from mixdpo.evaluation.generate import Answer
 from mixdpo.io import atomic_path, digest
+from mixdpo.judging.program import run_program
 from mixdpo.study.bench import HeldOut, Split, conversation_key
 
 
@@ -99,29 +99,15 @@ class FileBench:
         if self.judge_command is None:
             return {}
         prompts = self.held_out(split, Path()).prompts
-        lines = [
-            json.dumps({"prompt": prompt, "answer": answer.text})
-            for prompt, answer in zip(prompts, answers, strict=True)
-        ]
-        name = " ".join(self.judge_command)
-        try:
-            done = subprocess.run(
-                self.judge_command, input="\n".join(lines) + "\n", capture_output=True, text=True, check=False
-            )
-        except OSError as error:
-            raise RunError(f"the judge {name} cannot be started ({error.strerror or error})") from error
-        if done.returncode != 0:
-            said = done.stderr.strip().splitlines()[-1:] or ["nothing on standard error"]
-            raise RunError(f"the judge {name} ended with status {done.returncode}: {said[0]}")
-        written = done.stdout.split("\n")[:-1] if done.stdout.endswith("\n") else done.stdout.split("\n")
+        cases = [{"prompt": prompt, "answer": answer.text} for prompt, answer in zip(prompts, answers, strict=True)]
+        written = run_program(self.judge_command, cases)
+        name = shlex.join(self.judge_command)
         try:
             grades = [float(line) for line in written]
         except ValueError as error:
             raise RunError(f"the judge {name} wrote something that is not a number: {error}") from None
-        if len(grades) != len(answers) or not np.isfinite(grades).all():
-            raise RunError(
-                f"the judge {name} gave {len(grades)} numbers (or infinite ones) for {len(answers)} answers"
-            )
+        if not np.isfinite(grades).all():
+            raise RunError(f"the judge {name} gave numbers that are not finite")
         return {"judge": grades}
 
     @cached_property

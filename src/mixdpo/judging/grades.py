@@ -1,0 +1,145 @@
+"""Single answers and their grades: MT-Bench's turns, and one's own prompts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from mixdpo.errors import InputError
+from mixdpo.evaluation.answers import AnswerFile
+from mixdpo.evaluation.endpoint import Reply, Request
+from mixdpo.evaluation.mt_bench import Question, judge_messages, parse_rating
+from mixdpo.evaluation.templates import JudgePrompt, places
+from mixdpo.judging.cases import NOT_ASKED, Case, Verdict
+
+MT_BENCH_JUDGE: Final = "gpt-4"
+MT_BENCH_TOKENS: Final = 2048
+MT_BENCH_PROMPTS: Final = "53e3a1486f671e9c"
+"""Fingerprint of the published judge prompts of single grading."""
+GRADING_PROMPTS: Final = ("single-v1", "single-math-v1", "single-v1-multi-turn", "single-math-v1-multi-turn")
+
+_PLACES: Final = (
+    ("question", "instruction", "prompt"),
+    ("answer", "output", "response"),
+)
+_GRADE: Final = re.compile(r"\[\[(-?\d+(?:\.\d+)?)\]\]")
+
+
+def mt_bench_cases(
+    answers: AnswerFile, questions: Sequence[Question], prompts: Mapping[str, JudgePrompt] | None, max_tokens: int
+) -> list[tuple[Question, int, Case]]:
+    """Return question, turn (1 or 2) and case of everything that is rated, all first turns before all second ones;
+    without prompts for judges that are asked nothing.
+
+    Raises:
+        InputError: an answer lacks a turn, a judge prompt is missing, or no question is answered.
+    """
+    turns = dict(zip(answers.keys(), answers.turns, strict=True))
+    answered = [question for question in questions if question.id in turns]
+    if not answered:
+        raise InputError("no question is answered", file=answers.file, mend="its ids must be those of --questions")
+    found = []
+    for turn in (1, 2):
+        for question in answered:
+            given = turns[question.id]
+            if len(given) < turn:
+                raise InputError(
+                    f"the answer to question {question.id} has {len(given)} turns of 2", file=answers.file,
+                    mend="let mixdpo generate answer both turns",
+                )  # fmt: skip
+            chat = [("user", question.turns[0])]
+            if turn == 2:
+                chat += [("assistant", given[0]), ("user", question.turns[1])]
+            request = NOT_ASKED
+            if prompts is not None:
+                messages = judge_messages(question, given, turn, prompts)
+                request = Request(messages=messages, max_tokens=max_tokens, temperature=0.0)
+            found.append((question, turn, Case(tuple(chat), (given[turn - 1],), request)))
+    return found
+
+
+def read_rating(reply: Reply) -> Verdict:
+    """Read a rating as MT-Bench does."""
+    return Verdict(reply, parse_rating(reply.text))
+
+
+def mt_bench_rows(
+    model: str, rated: Sequence[tuple[Question, int, Case]], verdicts: Sequence[Verdict], in_words: bool
+) -> list[dict[str, Any]]:
+    """Return judgements as `read_ratings` reads them; `in_words` says whether a language model wrote them."""
+    return [
+        {
+            "question_id": question.id,
+            "category": question.category,
+            "model": model,
+            "turn": turn,
+            **({"judgment": verdict.reply.text} if in_words else {}),
+            "score": verdict.score,
+            "failure": verdict.reply.failure,
+            "prompt": case.chat[-1][1],
+            "answer": case.answers[0],
+        }
+        for (question, turn, case), verdict in zip(rated, verdicts, strict=True)
+    ]
+
+
+def grade_cases(
+    answers: AnswerFile, texts: Sequence[str], prompt: JudgePrompt | None, references: Mapping[str, str] | None,
+    max_tokens: int,
+) -> list[Case]:  # fmt: skip
+    """Return a case for each answer.
+
+    Args:
+        answers: what is graded.
+        texts: the prompts, in the order of the answers.
+        prompt: with places for the question, the answer and perhaps {reference}; None for judges that are asked
+            nothing.
+        references: reference answers by id; None where the prompt has no place for one.
+        max_tokens: longest judgement.
+
+    Raises:
+        InputError: the prompt lacks a place, or an answer its reference.
+    """
+    names = places(prompt, _PLACES) if prompt is not None else []
+    cases = []
+    for key, text, answer in zip(answers.keys(), texts, answers.answers, strict=True):
+        request = NOT_ASKED
+        if prompt is not None:
+            values = dict(zip(names, (text, answer), strict=True))
+            if references is not None or prompt.holds("reference"):
+                values["reference"] = _reference(key, references)
+            request = Request(messages=prompt.filled(values), max_tokens=max_tokens, temperature=0.0)
+        cases.append(Case((("user", text),), (answer,), request))
+    return cases
+
+
+def _reference(key: str, references: Mapping[str, str] | None) -> str:
+    if references is None or key not in references:
+        raise InputError(f"no reference answer to the prompt {key!r:.60}", mend="give it in --references FILE")
+    return references[key]
+
+
+def read_own_grade(reply: Reply) -> Verdict:
+    """Read `[[number]]`; all that there are must be the same."""
+    found = set(_GRADE.findall(reply.text))
+    return Verdict(reply, float(found.pop()) if len(found) == 1 else None)
+
+
+def grade_rows(
+    model: str, answers: AnswerFile, cases: Sequence[Case], verdicts: Sequence[Verdict]
+) -> list[dict[str, Any]]:
+    """Return grades as `read_grades` reads them."""
+    ids = answers.ids or [case.chat[-1][1] for case in cases]
+    return [
+        {
+            "model": model,
+            "id": id,
+            "score": verdict.score,
+            "judgment": verdict.reply.text,
+            "failure": verdict.reply.failure,
+            "prompt": case.chat[-1][1],
+            "answer": case.answers[0],
+        }
+        for id, case, verdict in zip(ids, cases, verdicts, strict=False)  # a limit leaves some ids out
+    ]

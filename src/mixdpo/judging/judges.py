@@ -1,0 +1,162 @@
+"""Who judges: a language model behind an endpoint or on this machine, a reward model, or a program."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol
+
+from mixdpo.answering.askers import Asker, EndpointAsker
+from mixdpo.answering.local import TransformersAsker
+from mixdpo.errors import InputError
+from mixdpo.evaluation.endpoint import CHARACTERS_PER_TOKEN, EndpointSettings, Reply, estimate
+from mixdpo.judging.cases import Again, Case, Progress, Read, Verdict
+from mixdpo.judging.program import ProgramJudge
+from mixdpo.judging.reward import RewardJudge
+from mixdpo.model import ModelSettings, cannot_load, check_is_model, hub_arguments
+
+Kind = Literal["endpoint", "model", "reward", "program"]
+
+
+class Judge(Protocol):
+    """Something that grades or compares answers."""
+
+    @property
+    def name(self) -> str:
+        """What a result calls it."""
+
+    def plan(self, cases: Sequence[Case]) -> str:
+        """Say in a line what judging would take."""
+
+    def judge(
+        self, cases: Sequence[Case], read: Read, again: Again | None = None, progress: Progress | None = None
+    ) -> list[Verdict]:
+        """Return a verdict on every case, in order.
+
+        Args:
+            cases: what is judged.
+            read: how a language model's reply is read.
+            again: what a language model is asked after a reply.
+            progress: see `Progress`.
+        """
+
+    def record(self) -> dict[str, Any]:
+        """Return the settings that a result names; no credentials."""
+
+
+@dataclass(frozen=True)
+class LanguageJudge:
+    """A chat model that is asked in words. Finished replies are kept by content, whatever ends the run."""
+
+    asker: Asker
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return self.asker.name
+
+    def plan(self, cases: Sequence[Case]) -> str:
+        """Count calls and tokens; of an endpoint, without those of its cache, and with their price."""
+        requests = [case.request for case in cases]
+        if isinstance(self.asker, EndpointAsker):
+            return str(estimate(requests, self.asker.settings))
+        read = sum(len(content) for request in requests for _, content in request.messages) // CHARACTERS_PER_TOKEN
+        written = sum(request.max_tokens for request in requests)
+        return (
+            f"{len(requests):,} verdicts by {self.name}: about {read:,} tokens read and at most {written:,} written, "
+            "without what is cached"
+        )
+
+    def judge(
+        self, cases: Sequence[Case], read: Read, again: Again | None = None, progress: Progress | None = None
+    ) -> list[Verdict]:
+        """Ask about every case, and once more where `again` says so."""
+        requests = [case.request for case in cases]
+        if requests and requests[0].top_logprobs is not None:
+            self._check_logprobs(requests[0])
+        replies = self.asker.ask(requests, progress)
+        if again is not None:
+            asked = [(row, again(requests[row], reply)) for row, reply in enumerate(replies) if not reply.failure]
+            further = [(row, request) for row, request in asked if request is not None]
+            seconds = self.asker.ask([request for _, request in further]) if further else []
+            for (row, _), second in zip(further, seconds, strict=True):
+                replies[row] = _joined(replies[row], second)
+        return [Verdict(reply) if reply.failure else read(reply) for reply in replies]
+
+    def record(self) -> dict[str, Any]:
+        """Return the asker's settings."""
+        return self.asker.record()
+
+    def _check_logprobs(self, request: Any) -> None:
+        """Ask one request before all others: a judge that gives no log-probabilities is found for the price of one."""
+        reply = self.asker.ask([request])[0]
+        if not reply.failure and not reply.first_token:
+            raise InputError(
+                f"the judge {self.name} returns no log-probabilities, which the weighted annotator reads",
+                mend="take a judge that does, or --annotator ranking",
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgeSettings:
+    """Which judge to take."""
+
+    judge: str = field(metadata={"help": "name at the endpoint; folder or hub id of a model; or a command"})
+    kind: Kind | None = field(
+        default=None,
+        metadata={"help": "null: endpoint where a URL is given, else a model or reward model, by its architecture"},
+    )
+    endpoint: EndpointSettings | None = field(default=None, metadata={"help": "how an endpoint is called"})
+    batch_size: int = field(default=8, metadata={"help": "cases at once, of a model on this machine"})
+
+
+def find_judge(settings: JudgeSettings) -> Judge:
+    """Return the judge that the settings name.
+
+    Raises:
+        InputError: they contradict each other, or there is no such model.
+    """
+    kind = settings.kind or ("endpoint" if settings.endpoint else _kind_of_model(settings.judge))
+    if (kind == "endpoint") != (settings.endpoint is not None):
+        raise InputError(
+            "an endpoint needs a URL" if kind == "endpoint" else f"a judge of kind {kind} has no endpoint",
+            mend="give --endpoint URL" if kind == "endpoint" else "leave out --endpoint or --judge-kind",
+        )
+    if settings.endpoint is not None:
+        return LanguageJudge(EndpointAsker(settings.endpoint))
+    if kind == "program":
+        return ProgramJudge(settings.judge)
+    model = ModelSettings(name_or_path=settings.judge)
+    check_is_model(settings.judge)
+    if kind == "reward":
+        return RewardJudge(model, settings.batch_size)
+    return LanguageJudge(TransformersAsker(model, settings.batch_size))
+
+
+def _kind_of_model(name: str) -> Kind:
+    from transformers import AutoConfig
+
+    settings = ModelSettings(name_or_path=name)
+    check_is_model(name)
+    try:
+        config = AutoConfig.from_pretrained(name, **hub_arguments(settings))
+    except (OSError, ValueError, ImportError) as error:
+        failed = cannot_load("judge", name, error)
+        raise InputError(
+            str(failed), mend="a model behind an endpoint needs --endpoint URL, a program --judge-kind program"
+        ) from error
+    classifies = any(one.endswith("ForSequenceClassification") for one in config.architectures or [])
+    return "reward" if classifies else "model"
+
+
+def _joined(first: Reply, second: Reply) -> Reply:
+    """Return two replies as one; of a second one that failed nothing is known."""
+    if second.failure:
+        return first
+    return replace(
+        first,
+        text=f"{first.text}\n{second.text}",
+        finished=second.finished,
+        tokens_in=first.tokens_in + second.tokens_in,
+        tokens_out=first.tokens_out + second.tokens_out,
+    )
