@@ -213,9 +213,9 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Sizes of the batches that were computed."""
     sizes: list[int] = []
 
-    def counting(model: Any, tokenizer: Any, rendered: Any, settings: Any) -> Any:
+    def counting(model: Any, tokenizer: Any, rendered: Any, settings: Any, **options: Any) -> Any:
         sizes.append(len(rendered))
-        return answer_rendered(model, tokenizer, rendered, settings)
+        return answer_rendered(model, tokenizer, rendered, settings, **options)
 
     monkeypatch.setattr("mixdpo.answering.local.answer_rendered", counting)
     return sizes
