@@ -68,9 +68,8 @@ def plan_of_runs(study: StudySettings, output: Path) -> list[Planned]:
         asked.update(cell.key for cell in new)
         each = speed.seconds(_pairs_trained(study, variant))
         left = len({cell.key for cell in new}) + len(study.seeds) - done
-        planned.append(
-            Planned(variant, tuned, len(trials), done, len(study.seeds), None if each is None else left * each)
-        )
+        seconds = left * each if each is not None else None if left else 0.0
+        planned.append(Planned(variant, tuned, len(trials), done, len(study.seeds), seconds))
     return planned
 
 
