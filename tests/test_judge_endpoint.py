@@ -138,6 +138,8 @@ def test_arena_hard_v2_takes_the_last_label_and_drops_prompts_without_both(tmp_p
     ]  # fmt: skip
     # Of prompts 1 and 3: won 1 + 1 + 3, lost 1.
     assert result["models"]["own"]["n_battles"] == 6
+    # The published win rate of v2 is the mean of 100 resamples.
+    assert result["models"]["own"]["win_rate"] == pytest.approx(100 * 5 / 6, abs=4)
 
 
 def test_a_refused_second_question_is_counted_and_ends_no_run(tmp_path: Path) -> None:
