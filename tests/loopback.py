@@ -9,14 +9,20 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+Answer = Callable[[dict[str, Any]], str | int]
+"""From a call's body to the text of the reply, or to the status of a refusal."""
+FIRST_TOKENS = (("m", -0.1), ("M", -2.3))
+"""Log-probabilities of the first token, where they are asked for."""
+
 
 class Endpoint(ThreadingHTTPServer):
     """Answers after the faults it was given, one a call: a status, or the text of a malformed reply."""
 
-    def __init__(self, answer: Callable[[dict[str, Any]], str]) -> None:
+    def __init__(self, answer: Answer) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.answer = answer
         self.bodies: list[dict[str, Any]] = []
+        self.keys: set[str] = set()
         self.faults: list[int | str] = []
 
     @property
@@ -30,19 +36,29 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.bodies.append(body)
+        self.server.keys.add(self.headers["Authorization"])
         fault = self.server.faults.pop() if self.server.faults else None
         text = self.server.answer(body)
+        if isinstance(text, int):
+            fault, text = text, ""
+        choice: dict[str, Any] = {
+            "index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}
+        }  # fmt: skip
+        if body.get("logprobs"):
+            top = [{"token": token, "logprob": chance, "bytes": None} for token, chance in FIRST_TOKENS]
+            choice["logprobs"] = {"content": [{**top[0], "top_logprobs": top}]}
         reply = {
             "id": "1",
             "object": "chat.completion",
             "created": 1,
             "model": f"{body['model']}-2026",
-            "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}],
+            "choices": [choice],
             "usage": {"prompt_tokens": 5, "completion_tokens": len(text.split()), "total_tokens": 5},
         }
         status, content = 200, json.dumps(reply)
         if isinstance(fault, int):
-            status, content = fault, json.dumps({"error": {"message": "fault"}})
+            # As some providers do, the error repeats the key.
+            status, content = fault, json.dumps({"error": {"message": f"fault; {self.headers['Authorization']}"}})
         elif fault is not None:
             content = fault
         self.send_response(status)
@@ -56,7 +72,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def running(answer: Callable[[dict[str, Any]], str]) -> Iterator[Endpoint]:
+def running(answer: Answer) -> Iterator[Endpoint]:
     """Run an endpoint whose answers are what `answer` returns for a call's body."""
     endpoint = Endpoint(answer)
     threading.Thread(target=endpoint.serve_forever, daemon=True).start()

@@ -5,13 +5,12 @@ from __future__ import annotations
 import gzip
 import json
 import math
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
 
+from loopback import FIRST_TOKENS, Endpoint, running
 from mixdpo.errors import InputError, RunError
 from mixdpo.evaluation.endpoint import EndpointSettings, Request, ask_all, estimate
 from mixdpo.evaluation.templates import JudgePrompt, fill
@@ -54,58 +53,15 @@ def test_templates_are_filled_in_one_pass() -> None:
         JudgePrompt((("user", "{a}"),)).filled({"d": ""})
 
 
-class Server(ThreadingHTTPServer):
-    """Answers `m` with log-probabilities, after the faults it was given, one a call."""
-
-    calls = 0
-    keys: set[str]
-    faults: list[Any]
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.calls += 1
-        self.server.keys.add(self.headers["Authorization"])
-        fault = self.server.faults.pop() if self.server.faults else None
-        top = [{"token": t, "logprob": p, "bytes": None} for t, p in (("m", -0.1), ("M", -2.3))]
-        choice = {
-            "index": 0,
-            "finish_reason": "stop",
-            "message": {"role": "assistant", "content": "m"},
-            "logprobs": {"content": [{**top[0], "top_logprobs": top}]} if body.get("logprobs") else None,
-        }
-        reply = {"id": "1", "object": "chat.completion", "created": 1, "model": "judge-2026", "choices": [choice]}
-        status, content = 200, json.dumps(reply)
-        if isinstance(fault, int):
-            status, content = fault, json.dumps({"error": {"message": f"fault, key {self.headers['Authorization']}"}})
-        elif fault is not None:
-            content = fault
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Retry-After-Ms", "1")
-        self.end_headers()
-        self.wfile.write(content.encode())
-
-    def log_message(self, *args: Any) -> None:
-        pass
-
-
 @pytest.fixture
-def server() -> Iterator[Server]:
+def server() -> Iterator[Endpoint]:
     pytest.importorskip("openai", reason="calls to an endpoint need the extra eval")
-    one = Server(("127.0.0.1", 0), Handler)
-    one.faults, one.keys = [], set()
-    threading.Thread(target=one.serve_forever, daemon=True).start()
-    yield one
-    one.shutdown()
-    one.server_close()
+    with running(lambda body: "m") as endpoint:
+        yield endpoint
 
 
-def settings(server: Server, **changes: Any) -> EndpointSettings:
-    values = {"model": "judge", "base_url": f"http://127.0.0.1:{server.server_port}/v1", "api_key_env": "TEST_KEY"}
+def settings(server: Endpoint, **changes: Any) -> EndpointSettings:
+    values = {"model": "judge", "base_url": server.url, "api_key_env": "TEST_KEY"}
     return EndpointSettings(**{**values, "concurrency": 2, **changes})
 
 
@@ -116,29 +72,31 @@ def requests(count: int) -> list[Request]:
     ]
 
 
-def test_nothing_is_lost_to_faults_and_nothing_is_asked_twice(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_lost_to_faults_and_nothing_is_asked_twice(
+    server: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TEST_KEY", "secret-key")
     server.faults = [429, 500, '{"choices": []}', 503, 429]
     replies = ask_all(requests(12), settings(server))
     assert [reply.failure for reply in replies] == [None] * 12
-    assert replies[0].first_token == (("m", -0.1), ("M", -2.3))
+    assert replies[0].first_token == FIRST_TOKENS
     assert replies[0].model == "judge-2026"
-    assert server.calls == 12 + 5
+    assert len(server.bodies) == 12 + 5
     assert server.keys == {"Bearer secret-key"}
     assert ask_all(requests(12), settings(server)) == replies
-    assert server.calls == 12 + 5
+    assert len(server.bodies) == 12 + 5
     assert estimate(requests(14), settings(server)).calls == 2
 
 
-def test_a_call_that_keeps_failing_is_counted_and_tried_again_next_time(server: Server) -> None:
+def test_a_call_that_keeps_failing_is_counted_and_tried_again_next_time(server: Endpoint) -> None:
     server.faults = [400]
     first = ask_all(requests(3), settings(server, concurrency=1, max_retries=0))
     assert [reply.failure is None for reply in first] == [False, True, True]
     assert all(reply.failure is None for reply in ask_all(requests(3), settings(server)))
-    assert server.calls == 4
+    assert len(server.bodies) == 4
 
 
-def test_the_key_is_in_no_message(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_key_is_in_no_message(server: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TEST_KEY", "secret-key")
     server.faults = [401]
     with pytest.raises(InputError, match="TEST_KEY") as caught:

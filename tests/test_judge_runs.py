@@ -17,6 +17,7 @@ import yaml
 from scipy.special import expit
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from loopback import Endpoint
 from mixdpo.cli import main
 from mixdpo.evaluation.answers import read_answers
 from mixdpo.evaluation.arena_hard import read_battles
@@ -30,7 +31,7 @@ from mixdpo.judging.arena import PROTOCOLS, arena_reader, finish_request, read_o
 from mixdpo.judging.grades import GRADING_PROMPTS, MT_BENCH_PROMPTS, read_own_grade
 from mixdpo.judging.pairs import pair_up
 from test_difficulty_models import tiny_reward_model
-from test_eval_judges import Server, server  # noqa: F401
+from test_eval_judges import server  # noqa: F401
 from test_eval_published import published
 from tiny import tiny_llama
 
@@ -205,19 +206,12 @@ def test_a_chat_model_on_this_machine_judges_by_log_probabilities(files, tokeniz
     assert status == (0 if any(readable) else 2)
 
 
-def endpoint(server: Server) -> list[str]:  # noqa: F811
-    return [
-        "--judge",
-        "judge",
-        "--endpoint",
-        f"http://127.0.0.1:{server.server_port}/v1",
-        "--key-variable",
-        "TEST_KEY",
-    ]
+def endpoint(server: Endpoint) -> list[str]:  # noqa: F811
+    return ["--judge", "judge", "--endpoint", server.url, "--key-variable", "TEST_KEY"]
 
 
 def test_an_endpoint_that_fails_loses_nothing_and_keys_are_nowhere(
-    files, server: Server, monkeypatch, capsys, tmp_path_factory  # noqa: F811
+    files, server: Endpoint, monkeypatch, capsys, tmp_path_factory  # noqa: F811
 ) -> None:  # fmt: skip
     monkeypatch.setenv("TEST_KEY", "secret-key")
     cache = tmp_path_factory.mktemp("cache")
@@ -225,7 +219,7 @@ def test_an_endpoint_that_fails_loses_nothing_and_keys_are_nowhere(
     server.faults = [429, 500, '{"choices": []}', "no json", 503]
     words = ["--baseline", files["base"], *endpoint(server), "--judge-prompt", f"{files['folder']}/weighted.txt"]
     result = run("alpaca-eval", files, *words, "--no-length-control")
-    assert server.calls == 24 + 5
+    assert len(server.bodies) == 24 + 5
     assert result["judge"]["failed_calls"] == {}
     assert result["judge"]["judge_versions"] == ["judge-2026"]
     chance = 1 / (1 + 2.718281828459045 ** (-2.3 + 0.1))
@@ -233,7 +227,7 @@ def test_an_endpoint_that_fails_loses_nothing_and_keys_are_nowhere(
     expected = 100 * sum(1 - chance if baseline_first else chance for baseline_first in shown_first) / 12
     assert result["models"]["long"]["win_rate"] == pytest.approx(expected)
     assert run("alpaca-eval", files, *words, "--no-length-control") == result
-    assert server.calls == 24 + 5
+    assert len(server.bodies) == 24 + 5
     server.faults = [401]
     words[words.index("judge")] = "another"
     output = ["--output", f"{files['folder']}/other.json"]
@@ -247,7 +241,7 @@ def test_an_endpoint_that_fails_loses_nothing_and_keys_are_nowhere(
     assert not [path for path in kept if b"secret-key" in path.read_bytes()]
 
 
-def test_replies_without_a_verdict_are_counted_and_never_guessed(files, server: Server, capsys) -> None:  # noqa: F811
+def test_replies_without_a_verdict_are_counted_and_never_guessed(files, server: Endpoint, capsys) -> None:  # noqa: F811
     words = ["--baseline", files["base"], *endpoint(server), "--judge-prompt", f"{files['folder']}/pair.txt"]
     output = Path(files["folder"]) / "pairwise.json"
     assert main(["eval", "pairwise", "--model", files["long"], *words, "--output", str(output)]) == 2
@@ -260,7 +254,7 @@ def test_replies_without_a_verdict_are_counted_and_never_guessed(files, server: 
     assert {row["game1"] for row in rows} == {None}
 
 
-def test_a_plan_costs_nothing(files, server: Server, capsys) -> None:  # noqa: F811
+def test_a_plan_costs_nothing(files, server: Endpoint, capsys) -> None:  # noqa: F811
     words = ["--baseline", files["base"], *endpoint(server), "--judge-prompt", f"{files['folder']}/weighted.txt"]
     prices = ["--dollars-in", "10", "--dollars-out", "30", "--dry-run", "--no-length-control"]
     output = Path(files["folder"]) / "none.json"
@@ -268,7 +262,7 @@ def test_a_plan_costs_nothing(files, server: Server, capsys) -> None:  # noqa: F
     said = " ".join(capsys.readouterr().out.split())
     assert "12 prompts of long; 12 calls (0 more are cached)" in said
     assert "about $0.00" in said
-    assert server.calls == 0
+    assert len(server.bodies) == 0
     assert not output.exists()
 
 
@@ -396,7 +390,7 @@ def test_an_arena_prompt_is_read_from_yaml(tmp_path: Path) -> None:
 
 def test_805_cached_verdicts_aggregate_within_5_seconds(files, tmp_path: Path, monkeypatch, capsys) -> None:
     """Published verdicts of one model as an endpoint would have given them: nothing is asked, and the published
-    numbers come out."""
+    numbers come out, length control with a cross-validated penalty."""
     data = published("alpaca_eval")
     rows = pq.read_table(data / "annotations.parquet").to_pylist()
     own = [row for row in rows if row["model"] == "gemma-7b-it"]
@@ -422,7 +416,7 @@ def test_805_cached_verdicts_aggregate_within_5_seconds(files, tmp_path: Path, m
             cache.put(request_key(settings.base_url, case.request.body(settings)), reply)
     words = ["--model", str(tmp_path / "own.json"), "--baseline", str(tmp_path / "gpt4_1106_preview.json"),
              "--judge", settings.model, "--endpoint", settings.base_url,
-             "--judge-prompt", str(data / "judge_prompt_clf.txt"), "--C", "2.78",
+             "--judge-prompt", str(data / "judge_prompt_clf.txt"),
              "--difficulty", str(data / "instruction_difficulty_recovered.csv"),
              "--gamed", str(data / "df_gamed_surrogate.csv.gz")]  # fmt: skip
     begin = time.process_time()

@@ -319,6 +319,13 @@ def _recipe(overrides: dict[str, Any], config: Path | None, data: str | None) ->
     return load_recipe(config, overrides)
 
 
+def _continued(words: Sequence[str]) -> str:
+    """Say how a command that was broken off goes on."""
+    if words and words[0] == "train":
+        return "give the command again with --resume: it continues from the last complete checkpoint"
+    return "give the same command again: finished passes, answers and verdicts are kept"
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status: 0 done, 1 the run failed, 2 input or settings are wrong."""
     logging.basicConfig(
@@ -327,8 +334,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         handlers=[RichHandler(console=Console(stderr=True), show_path=False, show_time=False)],
     )
     logging.getLogger("mixdpo").setLevel(logging.INFO)
+    words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        words = list(sys.argv[1:] if arguments is None else arguments)
         overrides: dict[str, Any] = {}
         if words and isinstance(app.commands.get(words[0]), _CommandWithSettings):  # others have no recipe
             words, overrides = split_overrides(words, SECTIONS)
@@ -340,19 +347,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"mixdpo: {error}", file=sys.stderr)
         return error.exit_status
     except (KeyboardInterrupt, click.Abort):
-        print(
-            "mixdpo: interrupted; training continues from its last checkpoint with --resume, answers and passes where "
-            "they were when the command is given again",
-            file=sys.stderr,
-        )
+        print(f"mixdpo: interrupted; {_continued(words)}", file=sys.stderr)
         return 130
     except OSError as error:
         if error.errno != errno.ENOSPC:
             traceback.print_exc()
             return 1
-        print(
-            "mixdpo: the disk is full; free some space and continue from the last complete checkpoint with --resume",
-            file=sys.stderr,
-        )
+        print(f"mixdpo: the disk is full; free some space, and {_continued(words)}", file=sys.stderr)
         return 1
     return 0

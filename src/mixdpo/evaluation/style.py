@@ -110,12 +110,16 @@ def bootstrap_style(
 ) -> np.ndarray:
     """Resample all battles together and refit; return the win rates, (rounds, models).
 
+    They are NaN where nothing can be fitted: no battle of the model was drawn, or all drawn ones ended the same way.
+
     The draws are those that numpy's legacy generator gives the original code after `numpy.random.seed(seed)`.
     """
     random = np.random.RandomState(seed)
     rates = np.full((rounds, models), np.nan)
     for one in rates:
         counts = np.bincount(random.randint(0, len(model_N), size=len(model_N)), minlength=len(model_N))
+        if np.ptp(outcome_N[counts > 0]) == 0:
+            continue
         fit = fit_style(model_N, outcome_N, difference_NS, models, version, control, counts.astype(np.float64))
         one[:] = np.where(np.bincount(model_N, weights=counts, minlength=models) > 0, fit.win_rate, np.nan)
     return rates

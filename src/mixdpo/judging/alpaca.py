@@ -16,7 +16,7 @@ from mixdpo.judging.cases import NOT_ASKED, Case, Verdict
 from mixdpo.judging.pairs import Pair
 
 Annotator = Literal["weighted", "ranking"]
-JUDGE: Final = "gpt-4-1106-preview"
+JUDGE: Final = ("gpt-4-1106-preview",)
 """The judge of the published leaderboard."""
 BASELINE: Final = "gpt4_1106_preview"
 PROMPT: Final = "cac5c1ebb5a8578d"

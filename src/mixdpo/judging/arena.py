@@ -30,22 +30,25 @@ class Protocol:
     """What published numbers of Arena-Hard were made with.
 
     Attributes:
-        judge: its snapshot.
+        judge: its name, and those by which endpoints report it.
         max_tokens: longest judgement.
         prompts: number of prompts.
         prompt: fingerprint of the judge prompt, see `same_places`.
+        pooled: another judge whose games were pooled with its own.
     """
 
-    judge: str
+    judge: tuple[str, ...]
     max_tokens: int
     prompts: int
     prompt: str
+    pooled: str | None = None
 
 
+_GPT_4_1: Final = ("gpt-4.1", "gpt-4.1-2025-04-14")
 PROTOCOLS: Final = {
-    "arena-hard-v0.1": Protocol("gpt-4-1106-preview", 4096, 500, "1ae1ae76172e10e4"),
-    "hard_prompt": Protocol("gpt-4.1", 16000, 500, "1ae1ae76172e10e4"),
-    "creative_writing": Protocol("gpt-4.1", 16000, 250, "24c86996cf2f0242"),
+    "arena-hard-v0.1": Protocol(("gpt-4-1106-preview",), 4096, 500, "1ae1ae76172e10e4"),
+    "hard_prompt": Protocol(_GPT_4_1, 16000, 500, "1ae1ae76172e10e4"),
+    "creative_writing": Protocol(_GPT_4_1, 16000, 250, "24c86996cf2f0242", pooled="gemini-2.5"),
 }
 """By the categories of the questions; the second and third are those of v2."""
 

@@ -11,12 +11,16 @@ from mixdpo.evaluation.answers import AnswerFile
 from mixdpo.evaluation.endpoint import Reply, Request
 from mixdpo.evaluation.mt_bench import Question, judge_messages, parse_rating
 from mixdpo.evaluation.templates import JudgePrompt, places
+from mixdpo.io import digest
 from mixdpo.judging.cases import NOT_ASKED, Case, Verdict
 
-MT_BENCH_JUDGE: Final = "gpt-4"
+MT_BENCH_JUDGE: Final = ("gpt-4", "gpt-4-0314", "gpt-4-0613")
+"""The published judge; which of its snapshots rated what is not published."""
 MT_BENCH_TOKENS: Final = 2048
 MT_BENCH_PROMPTS: Final = "53e3a1486f671e9c"
 """Fingerprint of the published judge prompts of single grading."""
+MT_BENCH_REFERENCE_SET: Final = "c83f8f8419d81c2a"
+"""Fingerprint of the published reference answers, which gpt-4 wrote."""
 GRADING_PROMPTS: Final = ("single-v1", "single-math-v1", "single-v1-multi-turn", "single-math-v1-multi-turn")
 
 _PLACES: Final = (
@@ -24,6 +28,11 @@ _PLACES: Final = (
     ("answer", "output", "response"),
 )
 _GRADE: Final = re.compile(r"\[\[(-?\d+(?:\.\d+)?)\]\]")
+
+
+def references_fingerprint(questions: Sequence[Question]) -> str:
+    """Return a digest of the reference answers and their questions' ids, which says in a result which were used."""
+    return digest((part for one in questions if one.references for part in (one.id, *one.references)), size=8)
 
 
 def mt_bench_cases(

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
 from mixdpo.answering.askers import Asker, EndpointAsker
 from mixdpo.answering.local import TransformersAsker
 from mixdpo.errors import InputError
-from mixdpo.evaluation.endpoint import CHARACTERS_PER_TOKEN, EndpointSettings, Reply, estimate
+from mixdpo.evaluation.endpoint import EndpointSettings, Reply, Request
 from mixdpo.judging.cases import Again, Case, Progress, Read, Verdict
 from mixdpo.judging.program import ProgramJudge
 from mixdpo.judging.reward import RewardJudge
 from mixdpo.model import ModelSettings, cannot_load, check_is_model, hub_arguments
 
 Kind = Literal["endpoint", "model", "reward", "program"]
+_PROBES: Final = 3
 
 
 class Judge(Protocol):
@@ -56,16 +57,8 @@ class LanguageJudge:
         return self.asker.name
 
     def plan(self, cases: Sequence[Case]) -> str:
-        """Count calls and tokens; of an endpoint, without those of its cache, and with their price."""
-        requests = [case.request for case in cases]
-        if isinstance(self.asker, EndpointAsker):
-            return str(estimate(requests, self.asker.settings))
-        read = sum(len(content) for request in requests for _, content in request.messages) // CHARACTERS_PER_TOKEN
-        written = sum(request.max_tokens for request in requests)
-        return (
-            f"{len(requests):,} verdicts by {self.name}: about {read:,} tokens read and at most {written:,} written, "
-            "without what is cached"
-        )
+        """Count calls and tokens, without a second question about a reply; see the asker's `estimate`."""
+        return self.asker.estimate([case.request for case in cases])
 
     def judge(
         self, cases: Sequence[Case], read: Read, again: Again | None = None, progress: Progress | None = None
@@ -73,24 +66,37 @@ class LanguageJudge:
         """Ask about every case, and once more where `again` says so."""
         requests = [case.request for case in cases]
         if requests and requests[0].top_logprobs is not None:
-            self._check_logprobs(requests[0])
+            self._check_logprobs(requests[:_PROBES])
         replies = self.asker.ask(requests, progress)
         if again is not None:
-            asked = [(row, again(requests[row], reply)) for row, reply in enumerate(replies) if not reply.failure]
-            further = [(row, request) for row, request in asked if request is not None]
-            seconds = self.asker.ask([request for _, request in further]) if further else []
-            for (row, _), second in zip(further, seconds, strict=True):
-                replies[row] = _joined(replies[row], second)
+            replies = self._asked_again(requests, replies, again)
         return [Verdict(reply) if reply.failure else read(reply) for reply in replies]
 
     def record(self) -> dict[str, Any]:
         """Return the asker's settings."""
         return self.asker.record()
 
-    def _check_logprobs(self, request: Any) -> None:
-        """Ask one request before all others: a judge that gives no log-probabilities is found for the price of one."""
-        reply = self.asker.ask([request])[0]
-        if not reply.failure and not reply.first_token:
+    def _asked_again(self, requests: Sequence[Request], replies: Sequence[Reply], again: Again) -> list[Reply]:
+        answered = {request: reply for request, reply in zip(requests, replies, strict=True) if not reply.failure}
+        further = {
+            request: second for request in answered if (second := again(request, answered[request])) is not None
+        }
+        if not further:
+            return list(replies)
+        # Together with what is kept already: where every second question is refused, the endpoint still answers.
+        seconds = self.asker.ask([*answered, *further.values()])[len(answered) :]
+        joined = {
+            request: _joined(answered[request], second) for request, second in zip(further, seconds, strict=True)
+        }
+        return [joined.get(request, reply) for request, reply in zip(requests, replies, strict=True)]
+
+    def _check_logprobs(self, requests: Sequence[Request]) -> None:
+        """Ask few requests before all others: a judge that gives no log-probabilities is found for their price.
+
+        One alone would not do: a judge that refuses just that one would end the run.
+        """
+        answered = [reply for reply in self.asker.ask(requests) if not reply.failure]
+        if answered and not any(reply.first_token for reply in answered):
             raise InputError(
                 f"the judge {self.name} returns no log-probabilities, which the weighted annotator reads",
                 mend="take a judge that does, or --annotator ranking",
@@ -150,9 +156,9 @@ def _kind_of_model(name: str) -> Kind:
 
 
 def _joined(first: Reply, second: Reply) -> Reply:
-    """Return two replies as one; of a second one that failed nothing is known."""
+    """Return two replies as one, which fails if the second does: another run asks that again."""
     if second.failure:
-        return first
+        return replace(first, failure=second.failure)
     return replace(
         first,
         text=f"{first.text}\n{second.text}",

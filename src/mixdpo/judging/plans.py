@@ -105,7 +105,7 @@ def alpaca_plan(sources: Sources, annotator: alpaca.Annotator) -> Plan:
             {
                 "annotator": (settings["annotator"], "weighted"),
                 "baseline": (baseline.name, alpaca.BASELINE),
-                "judge prompt": _prompt_told(fingerprint, alpaca.PROMPT),
+                "judge prompt": _told(fingerprint, alpaca.PROMPT),
             },
         ),
     )
@@ -144,9 +144,12 @@ def arena_plan(sources: Sources, version: Version, category: str | None) -> Plan
     fingerprint = arena.same_places(prompt).fingerprint() if prompt is not None else None
     others = {
         "baseline": (baseline.name, published_baseline),
-        "judge prompt": _prompt_told(fingerprint, protocol.prompt if protocol else None),
+        "judge prompt": _told(fingerprint, protocol.prompt if protocol else None),
         "longest judgement": (longest if prompt is not None else None, protocol.max_tokens if protocol else None),
     }
+    if protocol and protocol.pooled:
+        both = f"{protocol.judge[0]} and {protocol.pooled}, whose games are pooled"
+        others["panel of judges"] = ("one judge", both)
     return Plan(
         cases=[case for own in cases.values() for case in own],
         read=arena.arena_reader(version),
@@ -167,7 +170,9 @@ def mt_bench_plan(sources: Sources, in_words: bool) -> Plan:
     """Rate both turns as MT-Bench's single grading does; `in_words` says whether a language model judges."""
     questions = read_questions(
         sources.questions or fetch(MT_BENCH_QUESTIONS), sources.references or fetch(MT_BENCH_REFERENCES)
-    )[: sources.limit]
+    )
+    references = grades.references_fingerprint(questions)
+    questions = questions[: sources.limit]
     prompts = read_judge_prompts(sources.judge_prompt) if sources.judge_prompt is not None else None
     longest = sources.max_tokens or grades.MT_BENCH_TOKENS
     rated = {file.name: grades.mt_bench_cases(file, questions, prompts, longest) for file in sources.answers()}
@@ -184,12 +189,18 @@ def mt_bench_plan(sources: Sources, in_words: bool) -> Plan:
         prompts={model: len(own) // 2 for model, own in cases.items()},
         settings={
             "judge_prompt": fingerprint,
-            "references": sources.references.name if sources.references else MT_BENCH_REFERENCES.name,
+            "references": references,
             "max_tokens": longest if in_words else None,
             "limit": sources.limit,
         },
         published=Published(
-            grades.MT_BENCH_JUDGE, _QUESTIONS, {"judge prompt": _prompt_told(fingerprint, grades.MT_BENCH_PROMPTS)}
+            grades.MT_BENCH_JUDGE,
+            _QUESTIONS,
+            {
+                "judge prompt": _told(fingerprint, grades.MT_BENCH_PROMPTS),
+                "set of reference answers": _told(references, grades.MT_BENCH_REFERENCE_SET),
+                "longest judgement": (longest if in_words else None, grades.MT_BENCH_TOKENS),
+            },
         ),
     )
 
@@ -219,8 +230,7 @@ def grade_plan(sources: Sources) -> Plan:
     prompt, texts = sources.prompt(), sources.texts()
     references = None
     if sources.references is not None:
-        known = read_answers(sources.references)
-        references = dict(zip(known.keys(), known.answers, strict=True))
+        references = read_answers(sources.references).by_id()
     longest = sources.max_tokens or LONGEST_VERDICT
     files = {file.name: file for file in sources.answers()}
     cases = {
@@ -238,7 +248,7 @@ def grade_plan(sources: Sources) -> Plan:
     )
 
 
-def _prompt_told(ours: str | None, published: str | None) -> tuple[str | None, str]:
+def _told(ours: str | None, published: str | None) -> tuple[str | None, str]:
     told = "the published one"
     return (None if ours is None else told if ours == published else "another"), told
 

@@ -19,12 +19,12 @@ class Published:
     """What published numbers of a benchmark were made with.
 
     Attributes:
-        judge: its snapshot.
+        judge: its name, and those by which endpoints report it.
         prompts: number of prompts.
         others: pairs (ours, theirs) of other settings, by what they are; ours is None where it does not apply.
     """
 
-    judge: str
+    judge: tuple[str, ...]
     prompts: int
     others: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
 
@@ -94,8 +94,8 @@ def differences_from_published(
     """
     reasons = []
     seen = set(record["judge_versions"]) or {record["judge"]}
-    if seen != {published.judge}:
-        reasons.append(f"the judge is {', '.join(sorted(seen))}, not {published.judge}")
+    if not seen <= set(published.judge):
+        reasons.append(f"the judge is {', '.join(sorted(seen))}, not {published.judge[0]}")
     reasons += [
         f"{count} prompts of {model} were judged, not {published.prompts}"
         for model, count in prompts.items()
