@@ -25,11 +25,13 @@ LAYERS = [
     {"study"},
     {
         "cli",
+        "cli_audit",
         "cli_comparison",
         "cli_evaluation",
         "cli_generate",
         "cli_held_out",
         "cli_judging",
+        "cli_recipe",
         "cli_shared",
         "cli_study",
         "__main__",

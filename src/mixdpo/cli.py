@@ -16,35 +16,19 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.table import Table
 
+from mixdpo.cli_audit import audit, clean
 from mixdpo.cli_comparison import compare
 from mixdpo.cli_evaluation import evaluate
 from mixdpo.cli_generate import generate
 from mixdpo.cli_held_out import COMMANDS as HELD_OUT_COMMANDS
+from mixdpo.cli_recipe import CommandWithSettings, config_option, data_argument, recipe_of
 from mixdpo.cli_shared import quiet_libraries
 from mixdpo.cli_study import study
 from mixdpo.errors import MixdpoError
-from mixdpo.settings import SECTIONS, merge, split_overrides
+from mixdpo.settings import SECTIONS, split_overrides
 
 if TYPE_CHECKING:
     from mixdpo.difficulty.trust_curve import TrustCurve
-    from mixdpo.recipe import Recipe
-
-
-class _CommandWithSettings(click.Command):
-    """A command whose help ends with the recipe keys it reads, their units and their defaults."""
-
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        from mixdpo.help import settings_help
-
-        formatter.write("\n" + settings_help(ctx.info_name or "") + "\n")
-
-
-_data = click.argument("data", required=False)
-_config = click.option(
-    "--config",
-    type=click.Path(path_type=Path),
-    help="Recipe: a YAML file; --SECTION.KEY VALUE overrides any key of it.",
-)
 
 
 @click.group()
@@ -52,9 +36,9 @@ def app() -> None:
     """Difficulty-aware preference optimisation: plan and train with small-margin pairs kept."""
 
 
-@app.command(cls=_CommandWithSettings)
-@_data
-@_config
+@app.command(cls=CommandWithSettings)
+@data_argument
+@config_option
 @click.option("--metric", multiple=True, help="Difficulty metric; may be given several times. Default: the recipe's.")
 @click.option(
     "--output", "-o", type=click.Path(path_type=Path), default=Path("scored.parquet"), show_default=True,
@@ -74,7 +58,7 @@ def score(
     from mixdpo.data import float_column
     from mixdpo.runs import score_from_recipe
 
-    pairs, report = score_from_recipe(_recipe(overrides, config, data), metric, output)
+    pairs, report = score_from_recipe(recipe_of(overrides, config, data), metric, output)
     if PartialState().is_main_process:
         for line in report.lines():
             click.echo(line)
@@ -90,9 +74,9 @@ def score(
     PartialState().destroy_process_group()
 
 
-@app.command(cls=_CommandWithSettings)
-@_data
-@_config
+@app.command(cls=CommandWithSettings)
+@data_argument
+@config_option
 @click.option(
     "--output", "-o", type=click.Path(path_type=Path), default=Path("plan.parquet"), show_default=True,
     help="The plan's parquet file.",
@@ -105,7 +89,7 @@ def plan(overrides: dict[str, Any], data: str | None, config: Path | None, outpu
     """
     from mixdpo.runs import load_and_score, plan_from_recipe
 
-    recipe = _recipe(overrides, config, data)
+    recipe = recipe_of(overrides, config, data)
     pairs, report = load_and_score(recipe, recipe.required("data"), recipe.plan)
     made = plan_from_recipe(recipe, pairs)
     made.save(output)
@@ -133,93 +117,9 @@ def plan(overrides: dict[str, Any], data: str | None, config: Path | None, outpu
     click.echo(f"plan: {output}")
 
 
-@app.command(cls=_CommandWithSettings)
-@_data
-@_config
-@click.option("--scores", multiple=True, help="Parquet file with pair_id and margin/NAME; may be given again.")
-@click.option("--tokenizer", help="Model whose tokenizer counts tokens and checks the template.")
-@click.option("--against", multiple=True, help="Evaluation set whose prompts must not be in DATA; may be given again.")
-@click.option(
-    "--output", "-o", type=click.Path(path_type=Path), default=Path("report"), show_default=True,
-    help="Folder for report.html, report.json and flagged.parquet.",
-)  # fmt: skip
-@click.pass_obj
-def audit(
-    overrides: dict[str, Any],
-    data: str | None,
-    config: Path | None,
-    scores: tuple[str, ...],
-    tokenizer: str | None,
-    against: tuple[str, ...],
-    output: Path,
-) -> None:
-    """Show what is in DATA (file, folder or hub id; default: the recipe's), what will hurt, and what to do."""
-    from mixdpo.auditing import audit as audit_pairs
-    from mixdpo.auditing import load_for_audit, with_scores
-    from mixdpo.model import ModelSettings, load_tokenizer
-    from mixdpo.report.charts import percent
-
-    recipe = _recipe(overrides, config, data)
-    settings = recipe.required("data")
-    loaded_tokenizer = load_tokenizer(ModelSettings(name_or_path=tokenizer)) if tokenizer else None
-    pairs, load_report = load_for_audit(settings)
-    for file in scores:
-        pairs = with_scores(pairs, file)
-    report = audit_pairs(
-        pairs,
-        tokenizer=loaded_tokenizer,
-        against=against,
-        load_report=load_report,
-        settings=recipe.audit,
-        name=settings.path if isinstance(settings.path, str) else "DATA",
-        report=str(output),
-    )
-    page = report.save(output)
-    for line in load_report.lines():
-        click.echo(line)
-    table = Table(title=f"audit: {len(report.findings)} findings in {len(pairs):,} pairs", title_justify="left")
-    for heading in ("finding", "level", "pairs", "estimate", "95 % interval"):
-        table.add_column(heading, justify="left" if heading in ("finding", "level") else "right")
-    for finding in report.findings:
-        value, low, high = (percent(finding.estimate[key]) for key in ("value", "low", "high"))
-        table.add_row(finding.title, finding.level, f"{finding.pairs:,}", value, f"{low} to {high}")
-    Console().print(table if report.findings else f"no finding in {len(pairs):,} pairs")
-    if report.small_repairs:
-        click.echo(f"small repairs: {report.small_repairs}")
-    click.echo(f"report: {page}")
-
-
-@app.command(cls=_CommandWithSettings)
-@_data
-@_config
-@click.option(
-    "--report", type=click.Path(path_type=Path), default=Path("report"), show_default=True,
-    help="Folder that `mixdpo audit` wrote for the same DATA.",
-)  # fmt: skip
-@click.option("--apply", "findings", required=True, help="Findings to deal with, separated by commas.")
-@click.option(
-    "--output", "-o", type=click.Path(path_type=Path), default=Path("cleaned.parquet"), show_default=True,
-    help="The cleaned pairs; the log of all rows is written beside it.",
-)  # fmt: skip
-@click.pass_obj
-def clean(
-    overrides: dict[str, Any], data: str | None, config: Path | None, report: Path, findings: str, output: Path
-) -> None:
-    """Apply findings of an audit to DATA: drop flagged pairs, or flip their labels."""
-    from mixdpo.auditing import clean as clean_pairs
-    from mixdpo.auditing import load_for_audit, save_cleaned
-
-    pairs, _ = load_for_audit(_recipe(overrides, config, data).required("data"))
-    left, log = clean_pairs(pairs, report, [name.strip() for name in findings.split(",") if name.strip()])
-    log_file = save_cleaned(left, log, output)
-    for action, finding, number in log.group_by("action", "finding", maintain_order=True).len().iter_rows():
-        click.echo(f"{action} {number:,} pairs" + (f": {finding}" if finding else ""))
-    click.echo(f"pairs: {output} ({len(left):,} of {len(pairs):,}); log: {log_file}")
-
-
-@app.command(cls=_CommandWithSettings)
-@_data
-@_config
+@app.command(cls=CommandWithSettings)
+@data_argument
+@config_option
 @click.option("--output", "-o", help="Folder of the run; default: train.output_dir.")
 @click.option("--resume", is_flag=True, help="Continue the run in that folder from its last complete checkpoint.")
 @click.pass_obj
@@ -233,7 +133,7 @@ def train(overrides: dict[str, Any], data: str | None, config: Path | None, outp
     from mixdpo.runs import train_from_recipe
     from mixdpo.training.summary import final_table
 
-    run = train_from_recipe(_recipe(overrides, config, data), output, resume)
+    run = train_from_recipe(recipe_of(overrides, config, data), output, resume)
     if PartialState().is_main_process:
         steps = [record for record in run.metrics if "loss" in record]
         if steps:
@@ -242,9 +142,9 @@ def train(overrides: dict[str, Any], data: str | None, config: Path | None, outp
     PartialState().destroy_process_group()
 
 
-@app.command(cls=_CommandWithSettings)
-@_data
-@_config
+@app.command(cls=CommandWithSettings)
+@data_argument
+@config_option
 @click.pass_obj
 def reference(overrides: dict[str, Any], data: str | None, config: Path | None) -> None:
     """Compute the reference that training on DATA (file, folder or hub id; default: the recipe's) will read.
@@ -255,7 +155,7 @@ def reference(overrides: dict[str, Any], data: str | None, config: Path | None) 
 
     from mixdpo.runs import reference_from_recipe
 
-    uses = reference_from_recipe(_recipe(overrides, config, data))
+    uses = reference_from_recipe(recipe_of(overrides, config, data))
     if PartialState().is_main_process:
         for name, use in uses.items():
             click.echo(f"reference ({name}): {use.found:,} pairs from the cache, {use.computed:,} computed")
@@ -278,6 +178,8 @@ def demo(model: str | None, output: Path, short: bool) -> None:
     run_demo(model, output, short)
 
 
+app.add_command(audit)
+app.add_command(clean)
 app.add_command(compare)
 app.add_command(evaluate)
 app.add_command(generate)
@@ -310,15 +212,6 @@ def _print_curve(curve: TrustCurve) -> None:
     click.echo(f"threshold: {'none' if curve.threshold is None else format(curve.threshold, '.4g')}. {curve.reason}")
 
 
-def _recipe(overrides: dict[str, Any], config: Path | None, data: str | None) -> Recipe:
-    from mixdpo.recipe import load_recipe
-
-    quiet_libraries()
-    if data is not None:
-        overrides = merge({"data": {"path": data}}, overrides)
-    return load_recipe(config, overrides)
-
-
 def _continued(words: Sequence[str]) -> str:
     """Say how a command that was broken off goes on."""
     if words and words[0] == "train":
@@ -337,7 +230,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         overrides: dict[str, Any] = {}
-        if words and isinstance(app.commands.get(words[0]), _CommandWithSettings):  # others have no recipe
+        if words and isinstance(app.commands.get(words[0]), CommandWithSettings):  # others have no recipe
             words, overrides = split_overrides(words, SECTIONS)
         app(args=words, obj=overrides, prog_name="mixdpo", standalone_mode=False)
     except click.ClickException as error:

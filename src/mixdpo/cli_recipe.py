@@ -1,0 +1,42 @@
+"""What the verbs that read a recipe share: the data, the recipe file, and help that lists its keys."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mixdpo.cli_shared import quiet_libraries
+from mixdpo.settings import merge
+
+if TYPE_CHECKING:
+    from mixdpo.recipe import Recipe
+
+
+class CommandWithSettings(click.Command):
+    """A command whose help ends with the recipe keys it reads, their units and their defaults."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the keys below the options."""
+        from mixdpo.help import settings_help
+
+        formatter.write("\n" + settings_help(ctx.info_name or "") + "\n")
+
+
+data_argument = click.argument("data", required=False)
+config_option = click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    help="Recipe: a YAML file; --SECTION.KEY VALUE overrides any key of it.",
+)
+
+
+def recipe_of(overrides: dict[str, Any], config: Path | None, data: str | None) -> Recipe:
+    """Load the recipe with what the command line says on top."""
+    from mixdpo.recipe import load_recipe
+
+    quiet_libraries()
+    if data is not None:
+        overrides = merge({"data": {"path": data}}, overrides)
+    return load_recipe(config, overrides)
