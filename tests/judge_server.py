@@ -14,6 +14,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from loopback import serving
+
 SLOW = object()
 """A fault: the call is held until `Proxy.release` is set."""
 
@@ -94,14 +96,11 @@ class _Handler(BaseHTTPRequestHandler):
 @contextmanager
 def proxy(behind: str) -> Iterator[Proxy]:
     """Start a proxy before a server."""
-    one = Proxy(behind)
-    threading.Thread(target=one.serve_forever, daemon=True).start()
-    try:
-        yield one
-    finally:
-        one.release.set()
-        one.shutdown()
-        one.server_close()
+    with serving(Proxy(behind)) as one:
+        try:
+            yield one
+        finally:
+            one.release.set()
 
 
 def llama_server(gguf: Path) -> Any:

@@ -7,8 +7,9 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, TypeVar
 
+Served = TypeVar("Served", bound=ThreadingHTTPServer)
 Answer = Callable[[dict[str, Any]], str | int]
 """From a call's body to the text of the reply, or to the status of a refusal."""
 FIRST_TOKENS = (("m", -0.1), ("M", -2.3))
@@ -74,10 +75,16 @@ class _Handler(BaseHTTPRequestHandler):
 @contextmanager
 def running(answer: Answer) -> Iterator[Endpoint]:
     """Run an endpoint whose answers are what `answer` returns for a call's body."""
-    endpoint = Endpoint(answer)
-    threading.Thread(target=endpoint.serve_forever, daemon=True).start()
-    try:
+    with serving(Endpoint(answer)) as endpoint:
         yield endpoint
+
+
+@contextmanager
+def serving(server: Served) -> Iterator[Served]:
+    """Let a server answer while the block runs."""
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield server
     finally:
-        endpoint.shutdown()
-        endpoint.server_close()
+        server.shutdown()
+        server.server_close()

@@ -22,7 +22,7 @@ from mixdpo.study import run as study_run
 from mixdpo.study.analysis import analyse
 from mixdpo.study.cell import run_cell
 from mixdpo.study.measures import VALUES_SCHEMA
-from mixdpo.study.results import Results, gather, load_results, reuse, save_results
+from mixdpo.study.results import Results, gather, load_results, save_results, take_over
 from mixdpo.study.run import StudyRuns, run_study
 from mixdpo.study.settings import StudySettings, load_study
 from mixdpo.study.write import write_report
@@ -211,8 +211,8 @@ def test_a_planted_effect_is_found_and_the_test_split_is_read_after_tuning(simul
     assert table.count("| final |") == 15
 
     # Elsewhere the committed results are enough to add an arm without running the others again.
-    assert reuse(load_results(tmp_path / "results"), tmp_path / "elsewhere") == len({cell["key"] for cell in ran})
-    assert reuse(load_results(tmp_path / "results"), tmp_path / "elsewhere") == 0
+    assert take_over(load_results(tmp_path / "results"), tmp_path / "elsewhere") == len({cell["key"] for cell in ran})
+    assert take_over(load_results(tmp_path / "results"), tmp_path / "elsewhere") == 0
     again: list[Any] = []
     runner = simulated(simulated_study, {}, ran=again)
     runs = run_study(simulated_study, tmp_path / "elsewhere", runner=runner)

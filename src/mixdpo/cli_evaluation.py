@@ -145,24 +145,15 @@ def arena_hard(
 def mt_bench(judging: JudgeOptions, references: Path | None, seed: int) -> None:
     """MT-Bench: mean ratings by turn and by category, single grading."""
     from mixdpo.evaluation.results import mt_bench_result
-    from mixdpo.io import write_json
-    from mixdpo.judging.judges import LanguageJudge
     from mixdpo.judging.plans import mt_bench_plan
-    from mixdpo.judging.run import verdicts_file, with_run
 
-    stored = judging.one_stored()
-    run: dict[str, Any] = {"verdicts": str(stored), "settings": {}}
-    if stored is None:
-        judge = judging.find_judge()
-        where = "judge_prompts.jsonl of github.com/lm-sys/FastChat (fastchat/llm_judge/data)"
-        sources = judging.sources(judge, where, references=references)
-        done = judging.run(judge, mt_bench_plan(sources, isinstance(judge, LanguageJudge)))
-        if done is None:
-            return
-        run = done
-    result = mt_bench_result(stored or verdicts_file(judging.output), judging.questions if stored else None, seed)
-    result = with_run(result, run)
-    write_json(judging.output, result)
+    questions = judging.questions if judging.verdicts else None  # verdicts of a run have the categories
+    result = _run_or_stored(
+        judging, mt_bench_plan, lambda file, seed: mt_bench_result(file, questions, seed), seed,
+        "judge_prompts.jsonl of github.com/lm-sys/FastChat (fastchat/llm_judge/data)", references=references,
+    )  # fmt: skip
+    if result is None:
+        return
     headings = ("model", "average", "95 % interval", "turn 1", "turn 2", "n", "unread")
     table = results_table("MT-Bench, single grading", *headings)
     for model, one in sorted(result["models"].items(), key=lambda item: -item[1]["average"]):
@@ -182,8 +173,8 @@ def pairwise(judging: JudgeOptions, baseline: Path | None, seed: int) -> None:
     from mixdpo.evaluation.own_prompts import pairwise_result
     from mixdpo.judging.plans import pairwise_plan
 
-    result = _own(judging, pairwise_plan, pairwise_result, seed, "with {question}, {answer_a} and {answer_b}, that "
-                  "asks for [[A]], [[B]] or [[C]]", baseline=baseline)  # fmt: skip
+    where = "with {question}, {answer_a} and {answer_b}, that asks for [[A]], [[B]] or [[C]]"
+    result = _run_or_stored(judging, pairwise_plan, pairwise_result, seed, where, baseline=baseline)
     if result is None:
         return
     headings = ("model", "win rate", "95 % interval", "won both", "consistent", "n", "unread")
@@ -206,8 +197,8 @@ def grade(judging: JudgeOptions, references: Path | None, seed: int) -> None:
     from mixdpo.evaluation.own_prompts import grade_result
     from mixdpo.judging.plans import grade_plan
 
-    result = _own(judging, grade_plan, grade_result, seed, "with {question} and {answer}, that asks for [[grade]]",
-                  references=references)  # fmt: skip
+    where = "with {question} and {answer}, that asks for [[grade]]"
+    result = _run_or_stored(judging, grade_plan, grade_result, seed, where, references=references)
     if result is None:
         return
     table = results_table("grades", "model", "average", "95 % interval", "n", "unread")
@@ -218,7 +209,7 @@ def grade(judging: JudgeOptions, references: Path | None, seed: int) -> None:
     echo_notes(result)
 
 
-def _own(
+def _run_or_stored(
     judging: JudgeOptions, plan: Any, score: Any, seed: int, where: str, **others: Path | None
 ) -> dict[str, Any] | None:
     """Run the judge or take stored verdicts, score them, and write the result; None after a dry run."""

@@ -27,8 +27,7 @@ def study(file: Path, output: Path, reuse: tuple[Path, ...], dry_run: bool) -> N
 
     from mixdpo.study.estimate import plan_of_runs
     from mixdpo.study.progress import StudyProgress, dry_run_table
-    from mixdpo.study.results import gather, load_results, save_results
-    from mixdpo.study.results import reuse as reuse_runs
+    from mixdpo.study.results import gather, load_results, save_results, take_over
     from mixdpo.study.run import run_study
     from mixdpo.study.settings import load_study
     from mixdpo.study.write import write_report
@@ -37,7 +36,7 @@ def study(file: Path, output: Path, reuse: tuple[Path, ...], dry_run: bool) -> N
     transformers.utils.logging.set_verbosity_error()
     settings = load_study(file)
     for folder in reuse:
-        click.echo(f"{folder}: {reuse_runs(load_results(folder), output)} runs taken over")
+        click.echo(f"{folder}: {take_over(load_results(folder), output)} runs taken over")
     planned = plan_of_runs(settings, output)
     console = Console()
     if dry_run:

@@ -166,8 +166,8 @@ def arena_plan(sources: Sources, version: Version, category: str | None) -> Plan
     )
 
 
-def mt_bench_plan(sources: Sources, in_words: bool) -> Plan:
-    """Rate both turns as MT-Bench's single grading does; `in_words` says whether a language model judges."""
+def mt_bench_plan(sources: Sources) -> Plan:
+    """Rate both turns as MT-Bench's single grading does; a judge that is asked in words has a judge prompt."""
     questions = read_questions(
         sources.questions or fetch(MT_BENCH_QUESTIONS), sources.references or fetch(MT_BENCH_REFERENCES)
     )
@@ -184,13 +184,13 @@ def mt_bench_plan(sources: Sources, in_words: bool) -> Plan:
         cases=[case for own in cases.values() for case in own],
         read=grades.read_rating,
         rows=lambda verdicts: _rows(
-            cases, verdicts, lambda model, own: grades.mt_bench_rows(model, rated[model], own, in_words)
+            cases, verdicts, lambda model, own: grades.mt_bench_rows(model, rated[model], own, prompts is not None)
         ),
         prompts={model: len(own) // 2 for model, own in cases.items()},
         settings={
             "judge_prompt": fingerprint,
             "references": references,
-            "max_tokens": longest if in_words else None,
+            "max_tokens": longest if prompts is not None else None,
             "limit": sources.limit,
         },
         published=Published(
@@ -199,7 +199,7 @@ def mt_bench_plan(sources: Sources, in_words: bool) -> Plan:
             {
                 "judge prompt": _told(fingerprint, grades.MT_BENCH_PROMPTS),
                 "set of reference answers": _told(references, grades.MT_BENCH_REFERENCE_SET),
-                "longest judgement": (longest if in_words else None, grades.MT_BENCH_TOKENS),
+                "longest judgement": (longest if prompts is not None else None, grades.MT_BENCH_TOKENS),
             },
         ),
     )

@@ -66,9 +66,9 @@ def plan_of_runs(study: StudySettings, output: Path) -> list[Planned]:
         done = _finals_done(study, choice, output, name) if tuned == len(trials) else 0
         new = [cell for cell in trials if outcome_of(cell, output).record is None and cell.key not in asked]
         asked.update(cell.key for cell in new)
-        each = speed.seconds(_pairs_trained(study, variant))
         left = len({cell.key for cell in new}) + len(study.seeds) - done
-        seconds = left * each if each is not None else None if left else 0.0
+        each = speed.seconds(_pairs_trained(study, variant)) if left else 0.0
+        seconds = None if each is None else left * each
         planned.append(Planned(variant, tuned, len(trials), done, len(study.seeds), seconds))
     return planned
 

@@ -118,7 +118,7 @@ def load_results(folder: Path) -> Results:
     return Results(values, runs)
 
 
-def reuse(results: Results, output: Path) -> int:
+def take_over(results: Results, output: Path) -> int:
     """Give a folder of runs the finished runs of earlier results, so that a study there does not run them again.
 
     Their keys say what they are: runs that the study does not ask for do no harm.
