@@ -321,6 +321,10 @@ def test_answers_of_an_endpoint(
     report = report_of(output)
     assert report["model_versions"] == ["far-2026"]
     assert report["settings"]["api_key_env"] == "OPENAI_API_KEY"
+    run(questions, *common, "--token-limit", "max_completion_tokens", "--output", tmp_path / "newer.json")
+    assert served.bodies[-1]["max_completion_tokens"] == 2048
+    assert "max_tokens" not in served.bodies[-1]
+    served.bodies.clear()
 
     run(jsonl(MT_BENCH, "mt.jsonl"), *common, "--output", tmp_path / "mt.jsonl.out.jsonl")
     rows = rows_of(tmp_path / "mt.jsonl.out.jsonl")
@@ -431,6 +435,9 @@ def test_bad_models_and_settings(
     far = ("--model", "far", "--endpoint", "http://127.0.0.1:9/v1")
     assert "--adapter" in refused(capsys, questions, *far, "--adapter", model, *end)
     assert "base_url" in refused(capsys, questions, "--model", "far", "--endpoint", "localhost:8000", *end)
+    told = refused(capsys, questions, "--model", "far", "--endpoint", "http://me:hidden@127.0.0.1:9/v1", *end)
+    assert "user name, password or query" in told
+    assert "hidden" not in told
     tokenizer = AutoTokenizer.from_pretrained(model)
     tokenizer.chat_template = None
     (model / "chat_template.jinja").unlink()

@@ -166,6 +166,15 @@ def test_mt_bench_with_a_program(files) -> None:
     assert result["categories"] == {"math": 3.5, "writing": 3.5}
 
 
+def test_mt_bench_takes_one_answer_to_a_question(files, capsys) -> None:
+    mt = mt_bench_files(Path(files["folder"]))
+    answers = Path(mt["answers"])
+    answers.write_text(answers.read_text() + answers.read_text().splitlines()[0].replace("aaaa", "other") + "\n")
+    words = ["--questions", mt["questions"], "--references", mt["references"], *by_program(files)]
+    assert main(["eval", "mt-bench", "--model", str(answers), *words, "--output", str(answers) + ".out"]) == 2
+    assert "answers.jsonl, row 3: a second, different answer to '80'" in capsys.readouterr().err
+
+
 def test_a_reward_model_compares_and_grades(files, tokenizer) -> None:
     folder = Path(files["folder"])
     name = tiny_reward_model(tokenizer, folder / "reward", 0)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 @click.option("--endpoint", help="URL of an OpenAI-compatible endpoint (vLLM, a provider), up to and with /v1.")
 @click.option("--key-variable", default="OPENAI_API_KEY", show_default=True,
               help="Environment variable that holds the endpoint's key; it may be unset.")  # fmt: skip
+@click.option("--token-limit", type=click.Choice(["max_tokens", "max_completion_tokens"]), default="max_tokens",
+              show_default=True, help="What the endpoint calls the longest reply.")  # fmt: skip
 @click.option("--prices", type=(float, float), metavar="IN OUT",
               help="Dollars per million tokens that the endpoint reads and writes, for the estimate.")  # fmt: skip
 @click.option("--split", default="train", show_default=True,
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
               help="Answers: .jsonl, or .json for one list. A report is written beside them.")  # fmt: skip
 def generate(
     prompts: str, model: str, adapter: str | None, endpoint: str | None, key_variable: str,
-    prices: tuple[float, float] | None, split: str, limit: int | None, max_new_tokens: int | None,
+    token_limit: str, prices: tuple[float, float] | None, split: str, limit: int | None, max_new_tokens: int | None,
     temperature: float | None, top_p: float | None, seed: int, batch_size: int | None, dry_run: bool, output: Path,
 ) -> None:  # fmt: skip
     """Let a model answer PROMPTS (file, folder or hub id) in its chat template.
@@ -53,7 +55,7 @@ def generate(
 
     quiet_libraries()
     settings = AnswerSettings(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed)
-    asker = _asker(model, adapter, endpoint, key_variable, prices, batch_size)
+    asker = _asker(model, adapter, endpoint, key_variable, token_limit, prices, batch_size)
     wanted = read_prompts(prompts, split, limit)
     if dry_run or endpoint is not None:
         click.echo(f"to do: {asker.estimate(planned_requests(wanted, settings))}")
@@ -71,8 +73,8 @@ def generate(
 
 
 def _asker(
-    model: str, adapter: str | None, endpoint: str | None, key_variable: str, prices: tuple[float, float] | None,
-    batch_size: int | None,
+    model: str, adapter: str | None, endpoint: str | None, key_variable: str, token_limit: str,
+    prices: tuple[float, float] | None, batch_size: int | None,
 ) -> Asker:  # fmt: skip
     from mixdpo.errors import InputError
 
@@ -96,8 +98,8 @@ def _asker(
     dollars_in, dollars_out = prices or (None, None)
     return EndpointAsker(
         EndpointSettings(
-            model=model, base_url=endpoint, api_key_env=key_variable, dollars_in=dollars_in, dollars_out=dollars_out,
-            **at_once,
+            model=model, base_url=endpoint, api_key_env=key_variable, token_limit=token_limit, dollars_in=dollars_in,
+            dollars_out=dollars_out, **at_once,
         )
     )  # fmt: skip
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from mixdpo.errors import InputError
 from mixdpo.evaluation.tables import Table, read_table
@@ -14,6 +14,7 @@ _IDS: Final = ("id", "prompt_id", "question_id", "uid", "instruction_index", "in
 _PROMPTS: Final = ("prompt", "instruction", "question", "turns")
 _ANSWERS: Final = ("answer", "output", "response", "completion", "text", "choices", "messages")
 _NAMES: Final = ("generator", "model", "model_id")
+_Given = TypeVar("_Given")
 
 
 @dataclass(frozen=True)
@@ -55,9 +56,17 @@ class AnswerFile:
         """Return the answers by `keys`.
 
         Raises:
-            InputError: an id comes twice.
+            InputError: an id comes twice with different answers.
         """
         return _by_key(self.keys(), self.answers, self.file)
+
+    def turns_by_id(self) -> dict[str, tuple[str, ...]]:
+        """Return the turns of each answer by `keys`.
+
+        Raises:
+            InputError: an id comes twice with different answers.
+        """
+        return _by_key(self.keys(), self.turns, self.file)
 
     def by_prompt(self) -> dict[str, str]:
         """Return the answers by text of the prompt.
@@ -145,8 +154,8 @@ def _turns(value: Any, file: str, row: int, column: str) -> tuple[str, ...]:
     raise InputError(f"not an answer: {value!r:.80}", file=file, row=row, column=column)
 
 
-def _by_key(keys: Sequence[str], answers: Sequence[str], file: str) -> dict[str, str]:
-    found: dict[str, str] = {}
+def _by_key(keys: Sequence[str], answers: Sequence[_Given], file: str) -> dict[str, _Given]:
+    found: dict[str, _Given] = {}
     for row, (key, answer) in enumerate(zip(keys, answers, strict=True), start=1):
         if found.setdefault(key, answer) != answer:
             raise InputError(f"a second, different answer to {key!r:.80}", file=file, row=row)

@@ -47,6 +47,11 @@ class EndpointSettings:
     )
 
     def __post_init__(self) -> None:
+        if "@" in self.base_url or "?" in self.base_url:  # not repeated here either
+            raise InputError(
+                "the endpoint's URL holds a user name, password or query, which would be recorded with the results",
+                mend=f"put the key into the environment variable {self.api_key_env}",
+            )
         for name, wrong in (
             ("concurrency", self.concurrency < 1),
             ("timeout", self.timeout <= 0),

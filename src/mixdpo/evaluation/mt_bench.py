@@ -67,8 +67,7 @@ def read_questions(path: str | Path, references: str | Path | None = None) -> li
     """
     answers: dict[str, tuple[str, ...]] = {}
     if references is not None:
-        known = read_answers(references)
-        answers = dict(zip(known.keys(), known.turns, strict=True))
+        answers = read_answers(references).turns_by_id()
     questions = []
     for number, row in enumerate(read_table(path).rows(), start=1):
         if any(row.get(name) is None for name in ("question_id", "category", "turns")):

@@ -42,9 +42,9 @@ def mt_bench_cases(
     without prompts for judges that are asked nothing.
 
     Raises:
-        InputError: an answer lacks a turn, a judge prompt is missing, or no question is answered.
+        InputError: an answer lacks a turn or comes twice, a judge prompt is missing, or no question is answered.
     """
-    turns = dict(zip(answers.keys(), answers.turns, strict=True))
+    turns = answers.turns_by_id()
     answered = [question for question in questions if question.id in turns]
     if not answered:
         raise InputError("no question is answered", file=answers.file, mend="its ids must be those of --questions")
