@@ -123,7 +123,11 @@ def test_results_are_read_back_and_the_page_shows_them(tmp_path: Path, capsys) -
     assert "## Own\n\nWhich?" in text
     assert "**A | B_50 %** is better than DPO by +1.00 (+1.00 to +1.00)" in text
     assert "| A \\| B\\_50 % | 1e-05 | 0.1 |" in text
-    assert (tmp_path / "docs" / "images" / "study-own.png").stat().st_size > 0
+    images = tmp_path / "docs" / "images"
+    assert (images / "study-own.png").stat().st_size > 0
+    drawn = (images / "study-own.svg").read_bytes()
+    assert main([str(tmp_path / "results"), str(tmp_path / "docs" / "study.md")]) == 0
+    assert (images / "study-own.svg").read_bytes() == drawn, "equal results make equal files"
     assert main([str(tmp_path / "nothing"), str(tmp_path / "page.md")]) == 2
     assert "no such folder" in capsys.readouterr().err
 

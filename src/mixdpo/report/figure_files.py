@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -11,8 +12,15 @@ from mixdpo.io import atomic_path
 
 
 def save_figure(figure: Figure, stem: Path, endings: tuple[str, ...] = ("png", "svg")) -> None:
-    """Write a figure as `<stem>.<ending>` for each ending; png for the screen, svg for the web, pdf for a paper."""
+    """Write a figure as `<stem>.<ending>` for each ending; png for the screen, svg for the web, pdf for a paper.
+
+    Equal figures make equal files: there is no date in them, and the ids within an svg are not random.
+    """
     FigureCanvasAgg(figure)
     for ending in endings:
-        with atomic_path(stem.with_name(f"{stem.name}.{ending}")) as temporary:
-            figure.savefig(temporary, dpi=120)
+        dateless = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(ending)
+        with (
+            atomic_path(stem.with_name(f"{stem.name}.{ending}")) as temporary,
+            rc_context({"svg.hashsalt": stem.name}),
+        ):
+            figure.savefig(temporary, dpi=120, metadata=dateless)
