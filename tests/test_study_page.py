@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from mixdpo.report.sheets import as_latex, as_markdown
@@ -14,7 +15,7 @@ from mixdpo.study.analysis import Analysis, ArmResult, analyse
 from mixdpo.study.measures import VALUES_SCHEMA
 from mixdpo.study.report import main, page
 from mixdpo.study.results import FORMAT_VERSION, Results, load_results, save_results
-from mixdpo.study.statistics import Effect
+from mixdpo.study.statistics import Effect, Variances
 from mixdpo.study.tables import effects_table
 from mixdpo.study.wording import verdict
 
@@ -32,22 +33,24 @@ def test_the_committed_page_is_generated_from_the_committed_results() -> None:
 
 
 def effect(estimate: float, reach: float, p: float) -> Effect:
+    variances = Variances(over_seeds=0.5, over_groups=0.5, cells=0.0, seeds=5, groups=26)
     return Effect(
-        estimate=estimate, low=estimate - reach, high=estimate + reach, level=0.95, standard_error=reach / 2,
-        degrees_of_freedom=20.0, p_value=p, p_adjusted=p, detectable=1.4 * reach, seeds=5, items=78,
+        estimate=estimate, low=estimate - reach, high=estimate + reach, level=0.95, variances=variances, p_value=p,
+        p_adjusted=p, seeds=5, items=78,
     )  # fmt: skip
 
 
-def arm(name: str, against_baseline: Effect | None, against_start: Effect | None) -> ArmResult:
-    return ArmResult(
-        name=name, learning_rate=1e-5, beta=0.1, note="", seeds=5, failed=0, updates=(30,), means={"demands_met": 1.0},
-        by_seed=(1.0, 1.1), against_baseline=against_baseline, against_start=against_start,
-    )  # fmt: skip
+def arm(name: str, against_baseline: Effect | None, against_start: Effect | None, **values: Any) -> ArmResult:
+    usual: dict[str, Any] = {
+        "learning_rate": 1e-5, "beta": 0.1, "note": "", "seeds": 5, "failed": 0, "trials_failed": 0, "updates": (30,),
+        "routes": {"preference": 64.0}, "means": {"demands_met": 1.0}, "by_seed": (1.0, 1.1),
+    }  # fmt: skip
+    return ArmResult(name=name, against_baseline=against_baseline, against_start=against_start, **(usual | values))
 
 
 def analysis(*arms: ArmResult) -> Analysis:
     study = {"primary": "demands_met", "level": 0.95}
-    return Analysis({"study": study, "runs": []}, "DPO", list(arms), [])
+    return Analysis({"study": study, "runs": []}, "DPO", list(arms), [], 0.28)
 
 
 @pytest.mark.parametrize(
@@ -57,7 +60,12 @@ def analysis(*arms: ArmResult) -> Analysis:
         ([effect(-0.2, 0.1, 0.0002)], ["**A** is worse than DPO by −0.20", "p < 0.001"]),
         (
             [effect(0.1, 0.2, 0.4)],
-            ["Not clearly different from DPO after Holm", ": **A**.", "an effect of 0.28", "up to 0.30"],
+            [
+                "Not clearly different from DPO after Holm",
+                ": **A**.",
+                "an effect of 0.28 with 80 % power",
+                "up to 0.30",
+            ],
         ),
         ([effect(0.1, 0.2, 0.4), effect(0.0, 0.2, 1.0)], ["No arm differs clearly from DPO", "over 2 comparisons"]),
         (
@@ -70,6 +78,21 @@ def test_sentences_follow_from_intervals(effects: list[Effect], expected: list[s
     arms = [arm(name, found, effect(0.5, 0.1, 0.001)) for name, found in zip("AB", effects, strict=False)]
     said = " ".join(verdict(analysis(*arms, arm("DPO", None, effect(0.5, 0.1, 0.001)))))
     for words in (*expected, f"Better than the start: all {len(arms) + 1} arms."):
+        assert words in said
+
+
+def test_what_may_favour_an_arm_is_said() -> None:
+    effects = effect(0.1, 0.2, 0.4), effect(0.5, 0.1, 0.001)
+    lucky = arm("A", *effects, learning_rate=1e-4, failed=1, trials_failed=2)
+    made = analysis(lucky, arm("DPO", None, effects[1]))
+    made.runs["runs"].append({"failure": "diverged", "stage": "tune"})
+    said = " ".join(verdict(made))
+    for words in (
+        "Tuned to another learning rate than DPO (1e-05)",
+        "**A** (0.0001)",
+        "Tuned by fewer trials",
+        "favour them",
+    ):
         assert words in said
 
 
@@ -94,7 +117,8 @@ def results(name: str = "own") -> Results:
         "study": {
             "name": name, "title": "Own", "question": "Which?", "baseline": "DPO", "primary": "demands_met",
             "level": 0.95, "seeds": [1, 2, 3], "bench": {"kind": "demands", "pairs": 8},
-            "tuning": {"learning_rate": [1e-5], "beta": [0.1], "seed": 9},
+            "arms": {"DPO": {"tuning": None}, "A | B_50 %": {"tuning": {"learning_rate": [1e-5], "beta": [0.1]}}},
+            "tuning": {"learning_rate": [1e-5], "beta": [0.1], "seeds": [9]},
         },
         "arms": [
             {"name": one, "arm": one, "matched": None, "note": "", "learning_rate": 1e-5, "beta": 0.1}
@@ -135,11 +159,19 @@ def test_results_are_read_back_and_the_page_shows_them(tmp_path: Path, capsys) -
 def test_results_on_other_items_or_of_another_version_are_refused(tmp_path: Path, refused) -> None:
     whole = results()
     lacking = dataclasses.replace(whole, values=whole.values.slice(0, len(whole.values) - 3))
-    refused(lambda: analyse(lacking), "not measured on the same items as the start")
+    refused(lambda: analyse(lacking), "not measured on the same items as the others")
     whole.runs["version"] = 0
     save_results(whole, tmp_path)
     refused(lambda: load_results(tmp_path), "results of format 0")
     refused(lambda: load_results(tmp_path / "none"), "no results of a study")
+
+
+def test_a_start_that_failed_leaves_the_arms_comparable() -> None:
+    whole = results()
+    without = whole.values.filter(pc.not_equal(whole.values["arm"], "start"))
+    found = {one.name: one for one in analyse(dataclasses.replace(whole, values=without)).arms}
+    assert found["A | B_50 %"].against_baseline.estimate == pytest.approx(1.0)
+    assert found["DPO"].against_start is None
 
 
 def test_tables_keep_signs_and_escape_what_they_must() -> None:

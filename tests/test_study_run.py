@@ -17,13 +17,14 @@ import yaml
 from datasets import Dataset
 
 from mixdpo.cli import main
-from mixdpo.errors import RunError
+from mixdpo.errors import InputError, RunError
 from mixdpo.study import run as study_run
 from mixdpo.study.analysis import analyse
-from mixdpo.study.cell import run_cell
+from mixdpo.study.cell import device_name, run_cell
+from mixdpo.study.cells import tuning_cells, variants
 from mixdpo.study.measures import VALUES_SCHEMA
 from mixdpo.study.results import Results, gather, load_results, save_results, take_over
-from mixdpo.study.run import StudyRuns, run_study
+from mixdpo.study.run import Outcome, StudyRuns, choose, run_study
 from mixdpo.study.settings import StudySettings, load_study
 from mixdpo.study.write import write_report
 from synthetic import chat_rows
@@ -137,7 +138,7 @@ def test_the_verb_runs_each_cell_in_a_process_and_reports(study_file: Path, tmp_
     study_file.write_text(yaml.safe_dump(content, sort_keys=False))
     assert main(["study", str(study_file), "--output", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr().out
-    assert "broken, trial, rate 0.001, beta 0.1: failed:" in printed
+    assert "broken, trial, seed 1000, rate 0.001, beta 0.1: failed:" in printed
     assert "compares the pairs of a micro-batch" in printed
     runs = json.loads((tmp_path / "out" / "tiny" / "runs.json").read_text())
     assert [run["arm"] for run in runs["runs"] if run["failure"]] == ["broken"]
@@ -163,7 +164,12 @@ def simulated(study: StudySettings, effects: dict[str, float], best_rate: float 
         names = [f"{number:03}" for number in range(120)]
         table = pa.table([names, names, ["demands_met"] * 120, [None] * 120, met], schema=VALUES_SCHEMA)
         pq.write_table(table, folder / "values.parquet")
-        record = {"scores": {"demands_met": met.mean()}, "measuring_seconds": 1.0, "device": "none", "versions": {}}
+        record = {
+            "scores": {"demands_met": met.mean()},
+            "measuring_seconds": 1.0,
+            "device": device_name(),
+            "versions": {},
+        }
         (folder / "result.json").write_text(json.dumps(record))
 
     return runner
@@ -213,6 +219,9 @@ def test_a_planted_effect_is_found_and_the_test_split_is_read_after_tuning(simul
     # Elsewhere the committed results are enough to add an arm without running the others again.
     assert take_over(load_results(tmp_path / "results"), tmp_path / "elsewhere") == len({cell["key"] for cell in ran})
     assert take_over(load_results(tmp_path / "results"), tmp_path / "elsewhere") == 0
+    elsewhere = replace(results, runs={**results.runs, "devices": ["another accelerator"]})
+    with pytest.raises(InputError, match="these runs are of another accelerator"):
+        take_over(elsewhere, tmp_path / "third")
     again: list[Any] = []
     runner = simulated(simulated_study, {}, ran=again)
     runs = run_study(simulated_study, tmp_path / "elsewhere", runner=runner)
@@ -221,6 +230,22 @@ def test_a_planted_effect_is_found_and_the_test_split_is_read_after_tuning(simul
     more = replace(simulated_study, seeds=(*simulated_study.seeds, 6))
     run_study(more, tmp_path / "elsewhere", runner=runner)
     assert [(cell["stage"], cell["seed"]) for cell in again] == [("final", 6)] * 3
+
+
+def test_a_setting_is_judged_by_its_mean_over_the_tuning_seeds(simulated_study, tmp_path: Path) -> None:
+    tuning = replace(simulated_study.tuning, seeds=[1000, 1001, 1002])
+    study = replace(simulated_study, tuning=tuning, arms={"dpo": simulated_study.arms["dpo"]})
+    scores = {(1e-5, 1000): 0.9, (1e-5, 1001): 0.1, (1e-5, 1002): 0.2, (3e-5, 1000): 0.5}
+    outcomes = [
+        Outcome(cell, record={"scores": {"demands_met": scores.get((cell.learning_rate, cell.seed), 0.5)}})
+        for cell in tuning_cells(study, variants(study)[0], "simulated")
+    ]
+    assert len(outcomes) == 6
+    assert choose(study, variants(study)[0], outcomes).learning_rate == 3e-5
+    broken = [replace(one, record=None) if one.cell.learning_rate == 3e-5 else one for one in outcomes[:4]] + outcomes[
+        4:
+    ]
+    assert choose(study, variants(study)[0], broken[:4] + outcomes[4:]).learning_rate == 1e-5, "a trial of 3e-5 failed"
 
 
 def test_an_arm_whose_trials_fail_is_listed_and_the_others_go_on(simulated_study, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from mixdpo.cli import main
-from mixdpo.study.cells import final_cells, tuning_cells, variants
+from mixdpo.study.cells import content_name, final_cells, tuning_cells, variants
 from mixdpo.study.settings import load_study
 
 STUDIES = Path(__file__).parents[1] / "studies"
@@ -118,7 +118,8 @@ def test_keys_know_settings_and_not_names(write) -> None:
         ("tuning/learning_rate", [], ["a grid needs"]),
         ("tuning", None, ["no tuning is given"]),
         ("seeds", [1, 1], ["seeds must differ"]),
-        ("seeds", [1000], ["seeds must differ", "tuning.seed"]),
+        ("seeds", [1000], ["seeds must differ", "tuning.seeds"]),
+        ("tuning/seeds", [], ["tuning.seeds"]),
         ("seeds", "5", ["seeds must be a list"]),
         ("baseline", "dpq", ["baseline dpq", "did you mean baseline dpo?"]),
         ("bench/kind", "nothing", ["bench.kind", "demands, files"]),
@@ -169,3 +170,13 @@ def test_studies_share_the_runs_they_have_in_common() -> None:
         arm = next(variant for variant in variants(study) if variant.name == "DPO")
         keys.append({cell.key for cell in tuning_cells(study, arm, "model")})
     assert all(one == keys[0] for one in keys)
+
+
+def test_a_model_folder_is_known_by_its_files(tmp_path: Path) -> None:
+    for name, text in (("one", "weights"), ("two", "weights"), ("three", "others")):
+        (tmp_path / name / "model").mkdir(parents=True)
+        (tmp_path / name / "model" / "model.safetensors").write_text(text)
+    one, two, three = (content_name(str(tmp_path / name / "model")) for name in ("one", "two", "three"))
+    assert one == two != three
+    assert one.startswith("model-")
+    assert content_name("HuggingFaceTB/SmolLM2-135M-Instruct") == "HuggingFaceTB/SmolLM2-135M-Instruct"

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from mixdpo.plan import BUCKETS
+from mixdpo.evaluation.comparison import holm
+from mixdpo.study.bench import HELD_OUT_BUCKETS
 from mixdpo.study.results import START, Results
-from mixdpo.study.statistics import Effect, compare_arms
+from mixdpo.study.statistics import Effect, compare_arms, detectable
 
 DISPLACEMENTS = ("displacement_chosen", "displacement_rejected")
 
@@ -25,7 +27,9 @@ class ArmResult:
         note: what it is.
         seeds: finished final runs.
         failed: final runs that failed.
+        trials_failed: trials that failed.
         updates: optimizer steps of its runs, ascending and distinct; more than one would be unfair.
+        routes: pairs of each route, in the mean over its runs.
         means: of each measure, over seeds and items.
         by_seed: the primary measure's mean of each seed.
         against_baseline: None for the baseline itself and the start.
@@ -38,7 +42,9 @@ class ArmResult:
     note: str
     seeds: int
     failed: int
+    trials_failed: int
     updates: tuple[int, ...]
+    routes: Mapping[str, float]
     means: dict[str, float]
     by_seed: tuple[float, ...]
     against_baseline: Effect | None
@@ -58,12 +64,22 @@ class Displacement:
 
 @dataclass(frozen=True)
 class Analysis:
-    """Everything the tables, figures and pages show of one study."""
+    """Everything the tables, figures and pages show of one study.
+
+    Attributes:
+        runs: see `Results`.
+        baseline: name of the arm that others are compared with, as it was run.
+        arms: the start first.
+        displacement: by bucket and arm.
+        detectable: the smallest effect against the baseline that the study would find with 80 % power; None where
+            nothing is compared.
+    """
 
     runs: dict[str, Any]
     baseline: str
     arms: list[ArmResult]
     displacement: list[Displacement]
+    detectable: float | None
 
     @property
     def primary(self) -> str:
@@ -97,14 +113,31 @@ def analyse(results: Results) -> Analysis:
                 note=one["note"],
                 seeds=sum(run["failure"] is None for run in finals),
                 failed=sum(run["failure"] is not None for run in finals),
+                trials_failed=sum(
+                    run["arm"] == name and run["stage"] == "tune" and run["failure"] is not None
+                    for run in runs["runs"]
+                ),
                 updates=tuple(sorted({run["updates"] for run in finals if "updates" in run})),
+                routes=_routes(finals),
                 means=means.get(name, {}),
                 by_seed=tuple(float(values.mean()) for _, values in sorted(by_arm.get(name, {}).items())),
                 against_baseline=against_baseline.get(name),
                 against_start=against_start.get(name),
             )
         )
-    return Analysis(runs, baseline, arms, _displacements(results, level))
+    most = max((one.seeds for one in against_baseline.values()), default=0)
+    whole = [one for one in against_baseline.values() if one.seeds == most]
+    found = detectable(whole, level) if whole else None
+    return Analysis(runs, baseline, arms, _displacements(results, level), found)
+
+
+def _routes(finals: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    plans = [run["routes"] for run in finals if run.get("routes")]
+    names = dict.fromkeys(line["route"] for plan in plans for line in plan)
+    return {
+        name: sum(line["pairs"] for plan in plans for line in plan if line["route"] == name) / len(plans)
+        for name in names
+    }
 
 
 def _as_run(runs: dict[str, Any], arm: str) -> str:
@@ -122,23 +155,26 @@ def _means(results: Results) -> dict[str, dict[str, float]]:
 
 
 def _displacements(results: Results, level: float) -> list[Displacement]:
+    """Compare every arm and bucket with no change; p-values of a side are corrected over all of them together."""
     if not set(DISPLACEMENTS) <= set(results.measures()):
         return []
     found = []
-    for bucket in BUCKETS:
+    for bucket in HELD_OUT_BUCKETS:
         sides = [results.items(measure, bucket) for measure in DISPLACEMENTS]
-        (chosen, groups), (rejected, _) = sides
+        groups = sides[0][1]
         if len(np.unique(groups)) < 2:
             continue
         nothing = np.zeros(len(groups))
-        effects = [
+        chosen, rejected = (
             compare_arms({arm: seeds for arm, seeds in side.items() if arm != START}, nothing, groups, level=level)
-            for side in (chosen, rejected)
+            for side, _ in sides
+        )
+        found += [
+            Displacement(arm=arm, bucket=bucket, pairs=len(groups), chosen=chosen[arm], rejected=rejected[arm])
+            for arm in chosen
         ]
-        for arm in effects[0]:
-            found.append(
-                Displacement(
-                    arm=arm, bucket=bucket, pairs=len(groups), chosen=effects[0][arm], rejected=effects[1][arm]
-                )
-            )
-    return found
+    p_chosen, p_rejected = (holm([getattr(one, side).p_value for one in found]) for side in ("chosen", "rejected"))
+    return [
+        replace(one, chosen=replace(one.chosen, p_adjusted=first), rejected=replace(one.rejected, p_adjusted=second))
+        for one, first, second in zip(found, p_chosen, p_rejected, strict=True)
+    ]

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
 from datasets import Dataset
 
 from mixdpo.evaluation.generate import Answer
+from mixdpo.plan import BUCKETS
 
 Split = Literal["validation", "test"]
+HELD_OUT_BUCKETS: Final = (*BUCKETS, "tie")
+"""Thirds of the held-out pairs by true margin, equal margins together; ties, of which neither is better, apart."""
 
 
 @dataclass(frozen=True)

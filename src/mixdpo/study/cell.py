@@ -87,11 +87,16 @@ def run_cell(folder: Path) -> None:
             "scores": _means(measured.values),
             "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             * (1 if sys.platform == "darwin" else 1024),
-            "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+            "device": device_name(),
             "threads": torch.get_num_threads(),
             "versions": versions(),
         }
         write_json(folder / RESULT_FILE, record)
+
+
+def device_name() -> str:
+    """Return what a run's record calls this machine's device."""
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
 
 
 def choose_subset(pairs: Dataset, subset: SubsetSettings, seed: int, metric: str = "rating") -> Dataset:

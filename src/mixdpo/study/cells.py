@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import cache
 from itertools import product
+from pathlib import Path
 from typing import Any, Literal
 
 from mixdpo.io import digest
@@ -115,14 +118,14 @@ def start_cell(study: StudySettings, model: str) -> Cell:
 
 
 def tuning_cells(study: StudySettings, variant: Variant, model: str) -> list[Cell]:
-    """Return the trials of an arm, each learning rate with each beta, measured on the validation split.
+    """Return the trials of an arm, each learning rate with each beta and seed, measured on the validation split.
 
     Trials that differ only in a beta that nothing reads are one run, which the table of runs shows for each.
     """
     grid = study.arms[variant.arm].tuning or study.tuning
     return [
-        _cell(study, variant, model, "tune", study.tuning.seed, rate, beta)
-        for rate, beta in product(sorted(grid.learning_rate), sorted(grid.beta))
+        _cell(study, variant, model, "tune", seed, rate, beta)
+        for rate, beta, seed in product(sorted(grid.learning_rate), sorted(grid.beta), study.tuning.seeds)
     ]
 
 
@@ -155,6 +158,21 @@ def _cell(
     )  # fmt: skip
 
 
+@cache
+def content_name(model: str) -> str:
+    """Return a folder's own name with a digest of its files, so that one trained anew is another; a hub id as is."""
+    folder = Path(model)
+    if not folder.is_dir():
+        return model
+    found = hashlib.blake2b(digest_size=6)
+    for path in sorted(one for one in folder.iterdir() if one.suffix in (".safetensors", ".json", ".jinja", ".model")):
+        found.update(path.name.encode())
+        with path.open("rb") as file:
+            while block := file.read(1 << 24):
+                found.update(block)
+    return f"{folder.resolve().name}-{found.hexdigest()}"
+
+
 def reads_beta(study: StudySettings, arm: str) -> bool:
     """Whether an arm trains any pair with a preference loss."""
     plan, train = study.plan_of(arm), study.arms[arm].train
@@ -167,7 +185,11 @@ def _work(study: StudySettings, model: str, split: Split, training: Mapping[str,
     settings = study.model or ModelSettings(name_or_path=model)
     work = {
         "bench": study.bench.fingerprint(),
-        "model": {**asdict(settings), "name_or_path": model},
+        "model": {
+            **asdict(settings),
+            "name_or_path": model,
+            "adapter": content_name(settings.adapter) if settings.adapter else None,
+        },
         "peft": study.peft,
         "limits": {key: _shared(study, key) for key in ("max_length", "max_prompt_length")},
         "generation": asdict(study.generation),

@@ -85,8 +85,9 @@ class DemandBench:
         path = folder / "test-pairs.parquet"
         _write(self._pools[1], path)
         pairs = load_pairs(str(path))
-        of_pair = [row["prompt"][-1]["content"] for row in pairs]
-        return HeldOut(prompts=prompts, prompt_groups=groups, pairs=pairs, pair_groups=of_pair)
+        task_of = {row["prompt"][-1]["content"]: _task(row) for row in self._pools[1]}
+        tasks = [task_of[row["prompt"][-1]["content"]] for row in pairs]
+        return HeldOut(prompts=prompts, prompt_groups=groups, pairs=pairs, pair_groups=tasks)
 
     def judge(self, split: Split, answers: Sequence[Answer]) -> dict[str, list[float]]:
         """Count the demands that each answer meets."""

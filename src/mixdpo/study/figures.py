@@ -5,13 +5,13 @@ from __future__ import annotations
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mixdpo.plan import BUCKETS
 from mixdpo.study.analysis import Analysis
+from mixdpo.study.bench import HELD_OUT_BUCKETS
 from mixdpo.study.results import START
 from mixdpo.study.tables import MEASURES, ranked
 
 _GREY, _BLUE = "#999999", "#0072B2"
-_COLOURS = {"easy": "#009E73", "middle": "#E69F00", "hard": "#D55E00"}
+_COLOURS = {"easy": "#009E73", "middle": "#E69F00", "hard": "#D55E00", "tie": _GREY}
 
 
 def study_figure(analysis: Analysis) -> Figure:
@@ -27,8 +27,8 @@ def study_figure(analysis: Analysis) -> Figure:
         gains.plot(arm.by_seed, [row] * len(arm.by_seed), "|", color=_GREY, markersize=9)
         mean, effect = arm.means[analysis.primary], arm.against_baseline
         if effect is not None and baseline is not None:
-            # The bar is the interval of the difference, put where the arm is: clear of the line means clear of zero.
-            low, high = mean - effect.estimate + effect.low, mean - effect.estimate + effect.high
+            # The interval of the difference, put at the baseline's line: clear of the line means clear of zero.
+            low, mean, high = baseline + effect.low, baseline + effect.estimate, baseline + effect.high
             colour = _BLUE if effect.p_adjusted < 1 - effect.level else "black"
             gains.plot([low, high], [row, row], color=colour, linewidth=1.6)
             gains.plot([mean], [row], "o", color=colour, markersize=5)
@@ -50,7 +50,7 @@ def study_figure(analysis: Analysis) -> Figure:
 
 
 def _draw_displacement(axis: Axes, analysis: Analysis, names: list[str]) -> None:
-    present = [name for name in BUCKETS if any(one.bucket == name for one in analysis.displacement)]
+    present = [name for name in HELD_OUT_BUCKETS if any(one.bucket == name for one in analysis.displacement)]
     for one in analysis.displacement:
         if one.arm not in names:
             continue

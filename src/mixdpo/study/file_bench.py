@@ -71,7 +71,11 @@ class FileBench:
 
     def fingerprint(self) -> str:
         """Return a digest of the pairs of every split and of what is done with them."""
-        settings = [self.pairs, self.prompts, self.judge_command, self.seed]
+        judge = self.judge_command
+        if judge is not None:  # the program's own text is part of what it says
+            files = [Path(word).read_bytes() for word in judge if Path(word).is_file()]
+            judge = [*judge, digest(files)]
+        settings = [self.pairs, self.prompts, judge, self.seed]
         return digest([repr(settings), *(data_fingerprint(pairs) for pairs in self._splits.values())])
 
     def write_train(self, seed: int, path: Path) -> None:

@@ -108,13 +108,17 @@ def _pair_rows(
         raise RunError("the trained model gives log-probabilities that are not finite: training diverged")
     moved = after - before
     plan = make_plan(pairs, "dpo", order="as_is")
-    buckets = [BUCKETS[code] if code >= 0 else None for code in plan.bucket.tolist()]
+    tied = plan.margin == 0
+    buckets = [
+        "tie" if tie else BUCKETS[code] if code >= 0 else None
+        for tie, code in zip(tied.tolist(), plan.bucket.tolist(), strict=True)
+    ]
     ids, groups = list(pairs["pair_id"]), held_out.pair_groups
     right = (np.sign(moved[:, 0] - moved[:, 1]) + 1) / 2
     rows: list[dict[str, Any]] = []
     for name, values in (("displacement_chosen", moved[:, 0]), ("displacement_rejected", moved[:, 1])):
         rows += _rows(name, ids, groups, values.tolist(), buckets)
-    graded = np.flatnonzero(plan.margin != 0).tolist()
+    graded = np.flatnonzero(~tied).tolist()
     columns = ([each[i] for i in graded] for each in (ids, groups, right.tolist(), buckets))
     rows += _rows("preference_accuracy", *columns)
     return rows

@@ -86,7 +86,7 @@ def describe(cell: Cell) -> str:
     """Name a cell for a person."""
     if cell.stage == "start":
         return "start"
-    what = "trial" if cell.stage == "tune" else f"seed {cell.seed}"
+    what = f"{'trial, ' if cell.stage == 'tune' else ''}seed {cell.seed}"
     return f"{cell.variant}, {what}, rate {cell.learning_rate:g}, beta {cell.beta:g}"
 
 

@@ -70,15 +70,17 @@ def _setting(analysis: Analysis) -> str:
     bench = study["bench"]
     described = ", ".join(f"{key} {_plain(value)}" for key, value in bench.items() if key not in ("kind", "columns"))
     tuning = study["tuning"]
-    trials = f"{len(tuning['learning_rate']) * len(tuning['beta'])} trials per arm"
+    trials = f"{len(tuning['learning_rate']) * len(tuning['beta']) * len(tuning['seeds'])} trials per arm"
+    own = [name for name, arm in study["arms"].items() if arm["tuning"] is not None]
+    grids = f"; a grid of their own: {', '.join(own)}" if own else ""
     seconds = sum(run.get("training_seconds", 0) + run.get("measuring_seconds", 0) for run in _distinct(runs))
     versions = analysis.runs["versions"]
     libraries = ", ".join(f"{name} {' and '.join(versions[name])}" for name in ("torch", "transformers"))
     again = f"Again: `mixdpo study studies/{study['name']}.yaml`."
     return (
         f"Bench `{bench['kind']}`: {described}. Tuning on the validation split: {trials} (rates "
-        f"{_plain(tuning['learning_rate'])}, betas {_plain(tuning['beta'])}). {len(_distinct(runs))} runs, "
-        f"{seconds / 3600:.1f} hours on {' and '.join(analysis.runs['devices'])}; {libraries}. "
+        f"{_plain(tuning['learning_rate'])}, betas {_plain(tuning['beta'])}{grids}). {len(_distinct(runs))} runs, "
+        f"{seconds / 3600:.1f} run-hours on {' and '.join(analysis.runs['devices'])}; {libraries}. "
         f"All runs: [tables.md](../studies/results/{study['name']}/tables.md). {again}"
     )
 

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from mixdpo.errors import InputError
 from mixdpo.io import atomic_path, write_json
-from mixdpo.study.cell import RESULT_FILE, VALUES_FILE
+from mixdpo.study.cell import RESULT_FILE, VALUES_FILE, device_name
 from mixdpo.study.run import CELLS, Outcome, StudyRuns
 from mixdpo.study.settings import StudySettings
 
@@ -48,10 +48,10 @@ class Results:
     def items(self, measure: str, bucket: str | None = None) -> tuple[dict[str, dict[int, np.ndarray]], np.ndarray]:
         """Return the values of a measure by arm and seed, shape (items,) each, and the items' groups.
 
-        Items are in the order of the start's; only those of `bucket` if it is given.
+        Items are in the order of the first run's; only those of `bucket` if it is given.
 
         Raises:
-            InputError: a run lacks an item that the start has.
+            InputError: a run lacks an item that the first one has.
         """
         chosen = pc.equal(self.values["measure"], measure)
         if bucket is not None:
@@ -60,14 +60,15 @@ class Results:
         columns = {
             name: rows[name].to_numpy(zero_copy_only=False) for name in ("arm", "seed", "item", "group", "value")
         }
-        order = columns["item"][columns["arm"] == START]
-        groups = columns["group"][columns["arm"] == START]
         found: dict[str, dict[int, np.ndarray]] = {}
-        for arm, seed in sorted(set(zip(columns["arm"].tolist(), columns["seed"].tolist(), strict=True))):
+        order = groups = np.array([], dtype=object)
+        for arm, seed in dict.fromkeys(zip(columns["arm"].tolist(), columns["seed"].tolist(), strict=True)):
             here = (columns["arm"] == arm) & (columns["seed"] == seed)
+            if not found:
+                order, groups = columns["item"][here], columns["group"][here]
             if not np.array_equal(columns["item"][here], order):
                 raise InputError(
-                    f"arm {arm}, seed {seed} was not measured on the same items as the start", column=measure
+                    f"arm {arm}, seed {seed} was not measured on the same items as the others", column=measure
                 )
             found.setdefault(arm, {})[seed] = columns["value"][here]
         return found, groups
@@ -125,7 +126,16 @@ def take_over(results: Results, output: Path) -> int:
 
     Returns:
         How many runs the folder did not have.
+
+    Raises:
+        InputError: they ran on another device, whose number format and kernels are others.
     """
+    here = device_name()
+    if others := set(results.runs["devices"]) - {here}:
+        raise InputError(
+            f"these runs are of {' and '.join(sorted(others))}, and runs here would be of {here}",
+            mend="leave out --reuse: all arms of a study have to run on one kind of device",
+        )
     arms, seeds = (results.values[name].to_numpy(zero_copy_only=False) for name in ("arm", "seed"))
     new = 0
     for run in results.runs["runs"]:

@@ -23,7 +23,7 @@ from mixdpo.errors import MixdpoError, RunError
 from mixdpo.io import write_json
 from mixdpo.model import ModelSettings
 from mixdpo.study.cell import CELL_FILE, RESULT_FILE, RUN_FOLDER
-from mixdpo.study.cells import Cell, Variant, final_cells, start_cell, tuning_cells, variants
+from mixdpo.study.cells import Cell, Variant, content_name, final_cells, start_cell, tuning_cells, variants
 from mixdpo.study.settings import StudySettings
 
 CELLS = "runs"
@@ -62,8 +62,8 @@ class StudyRuns:
 
 
 def model_name(study: StudySettings) -> str:
-    """Return what the keys of cells call the model: a name that does not depend on the machine, where there is one."""
-    return FOLDER_NAME if study.model is None else study.model.name_or_path
+    """Return what the keys of cells call the model: a folder by its content, not by where it lies."""
+    return FOLDER_NAME if study.model is None else content_name(study.model.name_or_path)
 
 
 def run_study(
@@ -114,18 +114,23 @@ def run_study(
 
 
 def choose(study: StudySettings, variant: Variant, trials: Sequence[Outcome]) -> Choice:
-    """Take the trial of the highest primary measure; equals go to the smaller learning rate, then the smaller beta.
+    """Take the setting of the highest primary measure, in the mean over its seeds; of equal ones the first.
+
+    Trials are in the order of learning rates, then betas. A setting of which a trial failed is not taken.
 
     Raises:
         RunError: the trials were not measured by the primary measure.
     """
-    best: Outcome | None = None
+    found: dict[tuple[float | None, float | None], list[Outcome]] = {}
     for trial in trials:
-        if trial.record is not None and (best is None or _primary(study, trial) > _primary(study, best)):
-            best = trial
-    if best is None:
-        return Choice(variant, list(trials), None, None)
-    return Choice(variant, list(trials), best.cell.learning_rate, best.cell.beta)
+        found.setdefault((trial.cell.learning_rate, trial.cell.beta), []).append(trial)
+    means = {
+        setting: sum(_primary(study, trial) for trial in tried) / len(tried)
+        for setting, tried in found.items()
+        if all(trial.record is not None for trial in tried)
+    }
+    rate, beta = max(means, key=means.__getitem__) if means else (None, None)
+    return Choice(variant, list(trials), rate, beta)
 
 
 def _primary(study: StudySettings, outcome: Outcome) -> float:

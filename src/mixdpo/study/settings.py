@@ -57,7 +57,10 @@ class GridSettings:
 class TuningSettings(GridSettings):
     """How learning rate and beta are chosen, on the validation split alone."""
 
-    seed: int = field(default=1000, metadata={"help": "seed of the trials, none of the study's seeds"})
+    seeds: list[int] = field(
+        default_factory=lambda: [1000],
+        metadata={"help": "seeds of the trials, none of the study's seeds; a setting is judged by its mean over them"},
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,8 +181,10 @@ def _study(content: dict[str, Any], file: str) -> StudySettings:
     seeds = content["seeds"]
     if not isinstance(seeds, list) or not seeds or not all(type(seed) is int and seed >= 0 for seed in seeds):
         raise InputError(f"seeds must be a list of whole numbers, not {seeds!r}")
-    if len(set(seeds)) < len(seeds) or tuning.seed in seeds:
-        raise InputError("seeds must differ from each other and from tuning.seed")
+    if not tuning.seeds or len({*seeds, *tuning.seeds}) < len(seeds) + len(tuning.seeds):
+        raise InputError(
+            "seeds must differ from each other and from those of tuning.seeds, of which there must be one"
+        )
     baseline = str(content.get("baseline", next(iter(built))))
     if baseline not in built:
         raise unknown_key(f"baseline {baseline}", [f"baseline {name}" for name in built], file)

@@ -9,17 +9,64 @@ Legend: S seeds, G groups of items that belong together (prompts of one task, pa
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import stats
+from scipy import optimize, stats
 
 from mixdpo.evaluation.comparison import holm
 from mixdpo.stats import Interval
 
-RESAMPLES = 4_000
+RESAMPLES = 20_000
 POWER = 0.8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variances:
+    """What the variance of a mean difference is made of, and from how many seeds and groups it is known.
+
+    Attributes:
+        over_seeds: of the mean over drawn seeds; it holds the seeds' own part and that of the cells.
+        over_groups: of the mean over drawn groups; it holds the groups' own part and that of the cells.
+        cells: the part that is particular to a seed and a group, which is in both.
+        seeds: S.
+        groups: G.
+    """
+
+    over_seeds: float
+    over_groups: float
+    cells: float
+    seeds: int
+    groups: int
+
+    @property
+    def total(self) -> float:
+        """Variance of the mean over drawn seeds and groups, the cells' part counted once."""
+        return max(self.over_seeds + self.over_groups - self.cells, self.over_seeds, self.over_groups)
+
+    @property
+    def degrees_of_freedom(self) -> float:
+        """Those of `total`, by Satterthwaite's approximation."""
+        parts = [
+            (self.over_seeds, self.seeds - 1),
+            (self.over_groups, self.groups - 1),
+            (self.cells, (self.seeds - 1) * (self.groups - 1)),
+        ]
+        spread = sum(part**2 / degrees for part, degrees in parts if degrees > 0)
+        return self.total**2 / spread if spread > 0 else float(self.groups - 1)
+
+    def tests(self) -> list[tuple[float, float]]:
+        """Return standard error and degrees of freedom of each test that a difference has to pass.
+
+        With few seeds their variance comes out too small by luck now and then, and the first test then believes it:
+        of three seeds twice as many false alarms as there should be. So Student's test over the means of the seeds
+        has to agree.
+        """
+        tests = [(float(np.sqrt(self.total)), self.degrees_of_freedom)]
+        if self.seeds > 1:
+            tests.append((float(np.sqrt(self.over_seeds)), float(self.seeds - 1)))
+        return tests
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,20 +74,16 @@ class Effect(Interval):
     """A mean difference with its interval, in the unit of the measure.
 
     Attributes:
-        standard_error: from the bootstrap.
-        degrees_of_freedom: of the interval's t quantile, by Satterthwaite's approximation.
+        variances: of the estimate, from the bootstrap.
         p_value: two-sided, of no difference.
         p_adjusted: the same, corrected by Holm's method for the arms compared together.
-        detectable: the smallest true effect that this design would call significant with probability `POWER`.
         seeds: seeds that both sides have.
         items: items of each seed.
     """
 
-    standard_error: float
-    degrees_of_freedom: float
+    variances: Variances
     p_value: float
     p_adjusted: float
-    detectable: float
     seeds: int
     items: int
 
@@ -87,7 +130,8 @@ def effect(
     variation particular to a seed and an item (luck of one answer) counts three times (Owen 2007, "The pigeonhole
     bootstrap"); the first two tell how large it is, so that it is counted once. The interval is the estimate plus
     or minus that error times a t quantile, whose degrees of freedom say how many seeds and groups the error itself
-    was estimated from. With one seed it speaks of that seed's models alone.
+    was estimated from; or that of the seeds' means alone, if it is wider (`Variances.tests`). With one seed it speaks
+    of that seed's models alone.
 
     Args:
         differences: finite values, shape (S, items).
@@ -115,24 +159,18 @@ def effect(
 
     over_seeds, over_groups = variance(drawn.seeds, even_G), variance(even_S, drawn.groups)
     cells = max(variance(drawn.seeds, drawn.groups) - over_seeds - over_groups, 0.0) if S > 1 else 0.0
-    total = max(over_seeds + over_groups - cells, over_seeds, over_groups)
-    parts = [(over_seeds, S - 1), (over_groups, G - 1), (cells, (S - 1) * (G - 1))]
-    spread = sum(part**2 / degrees for part, degrees in parts if degrees > 0)
-    degrees = total**2 / spread if spread > 0 else float(G - 1)
-    error, estimate = float(np.sqrt(total)), float(values.mean())
-    reach = float(stats.t.ppf((1 + level) / 2, degrees))
-    # All differences equal: no resample shows anything else.
-    p_value = 2 * float(stats.t.sf(abs(estimate) / error, degrees)) if error > 0 else float(estimate == 0)
+    variances = Variances(over_seeds=over_seeds, over_groups=over_groups, cells=cells, seeds=S, groups=G)
+    estimate = float(values.mean())
+    reach = max(error * float(stats.t.ppf((1 + level) / 2, degrees)) for error, degrees in variances.tests())
+    p_value = max(_two_sided(estimate, error, degrees) for error, degrees in variances.tests())
     return Effect(
         estimate=estimate,
-        low=estimate - reach * error,
-        high=estimate + reach * error,
+        low=estimate - reach,
+        high=estimate + reach,
         level=level,
-        standard_error=error,
-        degrees_of_freedom=float(degrees),
+        variances=variances,
         p_value=p_value,
         p_adjusted=p_value,
-        detectable=(reach + float(stats.t.ppf(POWER, degrees))) * error,
         seeds=S,
         items=values.shape[1],
     )
@@ -172,3 +210,41 @@ def compare_arms(
         found[name] = effect(differences, group, resamples[len(shared)], level=level)
     adjusted = holm([one.p_value for one in found.values()])
     return {name: replace(one, p_adjusted=p) for (name, one), p in zip(found.items(), adjusted, strict=True)}
+
+
+def detectable(effects: Sequence[Effect], level: float = 0.95) -> float:
+    """Return the smallest true effect that a study of these comparisons finds with probability `POWER`.
+
+    Found means significant at Holm's first step, as the only arm that differs has to be. Variances are pooled over
+    the arms, because that of one arm with few seeds is mostly luck. Power is that of the noncentral t distribution.
+
+    Raises:
+        ValueError: no effects, or of different numbers of seeds or groups.
+    """
+    designs = {(one.variances.seeds, one.variances.groups) for one in effects}
+    if len(designs) != 1:
+        raise ValueError(f"effects of {len(designs)} designs")
+    ((seeds, groups),) = designs
+    of_arms = [one.variances for one in effects]
+    pooled = Variances(
+        over_seeds=float(np.mean([one.over_seeds for one in of_arms])),
+        over_groups=float(np.mean([one.over_groups for one in of_arms])),
+        cells=float(np.mean([one.cells for one in of_arms])),
+        seeds=seeds,
+        groups=groups,
+    )
+    alpha = (1 - level) / len(effects)
+    return max(error * _standard_errors_seen(degrees, alpha) for error, degrees in pooled.tests())
+
+
+def _two_sided(estimate: float, error: float, degrees: float) -> float:
+    if error == 0:  # all differences equal: no resample shows anything else
+        return float(estimate == 0)
+    return 2 * float(stats.t.sf(abs(estimate) / error, degrees))
+
+
+def _standard_errors_seen(degrees: float, alpha: float) -> float:
+    """Return the effect, in standard errors, that a two-sided t test at `alpha` finds with probability `POWER`."""
+    critical = float(stats.t.isf(alpha / 2, degrees))
+    highest = 10 + critical * float(np.sqrt(stats.chi2.ppf(0.99, degrees) / degrees))
+    return float(optimize.brentq(lambda size: stats.nct.sf(critical, degrees, size) - POWER, 0, highest))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from mixdpo.plan import BUCKETS
 from mixdpo.report.sheets import Sheet
 from mixdpo.study.analysis import Analysis, ArmResult
+from mixdpo.study.bench import HELD_OUT_BUCKETS
 from mixdpo.study.statistics import Effect
 
 MEASURES: Final = {
@@ -28,7 +28,7 @@ def effects_table(analysis: Analysis) -> Sheet:
     """Arms by their effect on the primary measure against the baseline, largest first."""
     headings = (
         "arm", "rate", "beta", MEASURES.get(analysis.primary, analysis.primary), f"against {analysis.baseline}",
-        "p (Holm)", "against start", "detectable",
+        "p (Holm)", "against start", "p (Holm)", "seeds",
     )  # fmt: skip
     rows = []
     for arm in ranked(analysis):
@@ -42,20 +42,21 @@ def effects_table(analysis: Analysis) -> Sheet:
                 interval(effect),
                 "" if effect is None else p_value(effect.p_adjusted),
                 interval(arm.against_start),
-                "" if effect is None else f"{effect.detectable:.2f}",
+                "" if arm.against_start is None else p_value(arm.against_start.p_adjusted),
+                f"{arm.seeds}" + (f" ({arm.failed} failed)" if arm.failed else ""),
             )
         )
     return Sheet(_caption(analysis, "effects"), headings, rows)
 
 
 def measures_table(analysis: Analysis) -> Sheet:
-    """Arms by the means of all other measures, with their optimizer steps and seeds."""
+    """Arms by the means of all other measures, with the pairs of each route and their optimizer steps."""
     names = list(dict.fromkeys(name for arm in analysis.arms for name in arm.means if name != analysis.primary))
-    headings = ("arm", "seeds", "updates", *(MEASURES.get(name, name) for name in names))
+    headings = ("arm", "pairs by route", "updates", *(MEASURES.get(name, name) for name in names))
     rows = [
         (
             arm.name,
-            f"{arm.seeds}" + (f" ({arm.failed} failed)" if arm.failed else ""),
+            ", ".join(f"{pairs:.0f} {route}" for route, pairs in arm.routes.items()),
             " / ".join(map(str, arm.updates)) or "0",
             *(_number(name, arm.means.get(name)) for name in names),
         )
@@ -66,7 +67,7 @@ def measures_table(analysis: Analysis) -> Sheet:
 
 def displacement_table(analysis: Analysis) -> Sheet:
     """Arms by the change of the answers' log-probabilities, in nats, for each bucket of held-out pairs."""
-    present = [name for name in BUCKETS if any(one.bucket == name for one in analysis.displacement)]
+    present = [name for name in HELD_OUT_BUCKETS if any(one.bucket == name for one in analysis.displacement)]
     headings = ("arm", *(f"{bucket}, {side}" for bucket in present for side in ("chosen", "rejected")))
     rows = []
     for arm in ranked(analysis):
@@ -140,11 +141,11 @@ TABLES: Final[Sequence[Callable[[Analysis], Sheet]]] = (effects_table, measures_
 def _caption(analysis: Analysis, name: str) -> str:
     """Return what a table shows, in one sentence."""
     study: dict[str, Any] = analysis.runs["study"]
-    seeds: Sequence[int] = study["seeds"]
     level = f"{100 * study['level']:.0f} % intervals"
     return {
-        "effects": f"Arms by the primary measure: {len(seeds)} seeds, {level}; detectable with 80 % power.",
+        "effects": f"Arms by the primary measure, with {level}, each by itself; p-values are corrected.",
         "measures": "Means over seeds and test items.",
-        "displacement": f"Change of the log-probability of held-out answers against the start, nats, with {level}.",
+        "displacement": "Change of the log-probability of held-out answers against the start, nats, by true margin, "
+        f"with {level}.",
         "runs": "All runs: start, trials on the validation split, final runs on the test split.",
     }[name]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from statistics import median
 
 from mixdpo.study.analysis import Analysis, ArmResult, Displacement
 from mixdpo.study.tables import MEASURES, interval, p_value
@@ -11,7 +10,10 @@ from mixdpo.study.tables import MEASURES, interval, p_value
 
 def verdict(analysis: Analysis) -> list[str]:
     """Return the findings, one sentence each: against the baseline, the start, and what became of likelihoods."""
-    return [*_against_baseline(analysis), *_against_start(analysis), *_displacement(analysis), *_failures(analysis)]
+    return [
+        *_against_baseline(analysis), *_against_start(analysis), *_tuning(analysis), *_displacement(analysis),
+        *_failures(analysis),
+    ]  # fmt: skip
 
 
 def _against_baseline(analysis: Analysis) -> list[str]:
@@ -30,15 +32,14 @@ def _against_baseline(analysis: Analysis) -> list[str]:
             )
     unclear = [(arm, effect) for arm, effect in compared if effect.p_adjusted >= alpha]
     if unclear:
-        seen = median(effect.detectable for _, effect in unclear)
         widest = max(max(abs(effect.low), abs(effect.high)) for _, effect in unclear)
         rule = f"{analysis.baseline} after Holm's correction over {len(compared)} comparisons"
         names = _listed([arm.name for arm, _ in unclear])
         all_unclear = len(unclear) == len(compared) > 1
         found.append(
             (f"No arm differs clearly from {rule}." if all_unclear else f"Not clearly different from {rule}: {names}.")
-            + f" One alone would show an effect of {seen:.2f} with 80 % power (median); the intervals leave room for "
-            f"effects up to {widest:.2f}."
+            + f" The study would find an effect of {analysis.detectable:.2f} with 80 % power if one arm had it; the "
+            f"intervals leave room for effects up to {widest:.2f}."
         )
     return found
 
@@ -55,17 +56,32 @@ def _against_start(analysis: Analysis) -> list[str]:
     return [f"{words} the start: {_arms(arms, len(trained))}." for words, arms in groups if arms]
 
 
+def _tuning(analysis: Analysis) -> list[str]:
+    """Say which arms were tuned to another learning rate than the baseline: part of their effect may be that."""
+    rates = {arm.name: arm.learning_rate for arm in analysis.arms if arm.learning_rate is not None}
+    own = rates.get(analysis.baseline)
+    others = [f"**{name}** ({rate:g})" for name, rate in rates.items() if own is not None and rate != own]
+    if not others:
+        return []
+    return [
+        f"Tuned to another learning rate than {analysis.baseline} ({own:g}), which may be chance and is part of their "
+        f"effect: {_joined(others)}."
+    ]
+
+
 def _displacement(analysis: Analysis) -> list[str]:
     """Say of each bucket in how many arms the chosen answers fell, and in which the most."""
     found = []
+    alpha = 1 - analysis.runs["study"]["level"]
     for bucket in dict.fromkeys(one.bucket for one in analysis.displacement):
         here = [one for one in analysis.displacement if one.bucket == bucket]
-        fell = [one for one in here if one.chosen.high < 0]
-        rose = [one for one in here if one.chosen.low > 0]
+        clear = [one.chosen.estimate for one in here if one.chosen.p_adjusted < alpha]
+        fell, rose = sum(moved < 0 for moved in clear), sum(moved > 0 for moved in clear)
         most: Displacement = min(here, key=lambda one: one.chosen.estimate)
+        named = f"tied held-out pairs ({most.pairs})" if bucket == "tie" else f"{bucket} held-out pairs ({most.pairs})"
         found.append(
-            f"Chosen answers of {bucket} held-out pairs ({most.pairs}) lost likelihood in {len(fell)} and gained in "
-            f"{len(rose)} of {len(here)} arms; the lowest is {interval(most.chosen, 1)} nats in {most.arm}."
+            f"Chosen answers of {named} clearly lost likelihood in {fell} of {len(here)} arms and clearly gained in "
+            f"{rose}; the lowest is {interval(most.chosen, 1)} nats in {most.arm}."
         )
     return found
 
@@ -75,7 +91,13 @@ def _failures(analysis: Analysis) -> list[str]:
     if not failed:
         return []
     trials = sum(run["stage"] == "tune" for run in failed)
-    return [f"{len(failed)} runs failed, {trials} of them trials; they are in the list of runs."]
+    said = [f"{len(failed)} runs failed, {trials} of them trials; they are in the list of runs."]
+    if lacking := [arm for arm in analysis.arms if arm.trials_failed]:
+        said.append(f"Tuned by fewer trials than the others: {_listed([arm.name for arm in lacking])}.")
+    if lacking := [arm for arm in analysis.arms if arm.failed]:
+        names = _listed([arm.name for arm in lacking])
+        said.append(f"Compared on the seeds that finished, which may favour them: {names}.")
+    return said
 
 
 def _arms(arms: Sequence[ArmResult], count: int) -> str:
@@ -83,8 +105,11 @@ def _arms(arms: Sequence[ArmResult], count: int) -> str:
 
 
 def _listed(names: Sequence[str]) -> str:
-    bold = [f"**{name}**" for name in names]  # names may hold commas
-    return bold[0] if len(bold) == 1 else f"{', '.join(bold[:-1])} and {bold[-1]}"
+    return _joined([f"**{name}**" for name in names])  # names may hold commas
+
+
+def _joined(words: Sequence[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
 def _equals(p: str) -> str:
