@@ -208,7 +208,7 @@ def test_a_planted_effect_is_found_and_the_test_split_is_read_after_tuning(simul
     arms = {arm.name: arm for arm in analysis.arms}
     effect = arms["mixdpo"].against_baseline
     assert effect.low < 0.45 < effect.high, "0.15 of three demands"
-    assert effect.p_adjusted < 0.001
+    assert effect.p_adjusted < 0.01
     assert arms["dpo_sorted"].against_baseline.p_adjusted > 0.05
     gain = arms["dpo"].means["demands_met"] - arms["start"].means["demands_met"]
     assert arms["dpo"].against_start.estimate == pytest.approx(gain)
@@ -242,10 +242,8 @@ def test_a_setting_is_judged_by_its_mean_over_the_tuning_seeds(simulated_study, 
     ]
     assert len(outcomes) == 6
     assert choose(study, variants(study)[0], outcomes).learning_rate == 3e-5
-    broken = [replace(one, record=None) if one.cell.learning_rate == 3e-5 else one for one in outcomes[:4]] + outcomes[
-        4:
-    ]
-    assert choose(study, variants(study)[0], broken[:4] + outcomes[4:]).learning_rate == 1e-5, "a trial of 3e-5 failed"
+    broken = [*outcomes[:5], replace(outcomes[5], record=None)]
+    assert choose(study, variants(study)[0], broken).learning_rate == 1e-5, "a trial of 3e-5 failed"
 
 
 def test_an_arm_whose_trials_fail_is_listed_and_the_others_go_on(simulated_study, tmp_path: Path) -> None:

@@ -182,9 +182,7 @@ def _study(content: dict[str, Any], file: str) -> StudySettings:
     if not isinstance(seeds, list) or not seeds or not all(type(seed) is int and seed >= 0 for seed in seeds):
         raise InputError(f"seeds must be a list of whole numbers, not {seeds!r}")
     if not tuning.seeds or len({*seeds, *tuning.seeds}) < len(seeds) + len(tuning.seeds):
-        raise InputError(
-            "seeds must differ from each other and from those of tuning.seeds, of which there must be one"
-        )
+        raise InputError("seeds must differ from each other and from tuning.seeds, of which there is one at least")
     baseline = str(content.get("baseline", next(iter(built))))
     if baseline not in built:
         raise unknown_key(f"baseline {baseline}", [f"baseline {name}" for name in built], file)
