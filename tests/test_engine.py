@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from mixdpo.engine import (
     PromptGroup,
@@ -27,7 +29,7 @@ from mixdpo.engine.attention import (
     packed_attention,
     visible,
 )
-from mixdpo.engine.head import target_scores
+from mixdpo.engine.head import scores_of_logits, target_scores
 from mixdpo.engine.norms import LeanNorm, _RMSNorm, use_lean_norms
 from tiny import VOCABULARY, plain_logprob, tiny_llama
 
@@ -326,6 +328,41 @@ def test_head_equals_log_softmax(bias, vocabulary, kept_tiles, monkeypatch) -> N
         strict=True,
     ):
         torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("alignment", [False, True])
+def test_sure_tokens_in_bfloat16_err_no_more_than_by_plain_logits(alignment: bool) -> None:
+    """Most tokens of an answer are sure (p near 1); rounding must not add up over them, in value or gradient."""
+    torch.manual_seed(0)
+    head = nn.Linear(128, 4096, bias=False)
+    target = torch.randint(0, 4096, (300,))
+    towards = F.normalize(head.weight.detach()[target], dim=1) * torch.linspace(0, 40, 300)[:, None]
+    hidden = (torch.randn(300, 128) + towards).bfloat16().float()
+    with torch.no_grad():
+        head.weight.copy_(head.weight.bfloat16())
+    exact_hidden = hidden.double().requires_grad_()
+    log_softmax = (exact_hidden @ head.weight.detach().double().t()).log_softmax(1)
+    exact = log_softmax.gather(1, target[:, None])
+    exact.sum().backward()
+    if alignment:
+        exact = torch.cat([exact, exact - (2 * log_softmax).logsumexp(1, keepdim=True)], dim=1)
+    exact = exact.detach()
+    sure = exact[:, 0].exp() > 0.9
+    assert 50 < sure.sum() < 250
+
+    def errors(score: Callable[[Tensor], Tensor]) -> tuple[Tensor, float]:
+        given = hidden.clone().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16):
+            scores = score(given)
+        scores[:, 0].sum().backward()
+        values = (scores.double() - exact)[sure].detach()
+        return values, float((given.grad - exact_hidden.grad)[sure].norm() / exact_hidden.grad[sure].norm())
+
+    ours, gradient = errors(lambda given: target_scores(head, head.forward, given, target, alignment))
+    plain, plain_gradient = errors(lambda given: scores_of_logits(head(given), target, alignment))
+    assert (ours.square().mean(0).sqrt() <= plain.square().mean(0).sqrt()).all()
+    assert ours.sum(0).abs().max() < 0.02
+    assert gradient <= 1.05 * plain_gradient
 
 
 @pytest.mark.parametrize("kept_bytes", [0, 40_000, 2**20])

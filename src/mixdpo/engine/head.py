@@ -76,6 +76,12 @@ def target_scores(
     return torch.cat(parts)
 
 
+def _within(target_N: Tensor, start: int, width: int) -> tuple[Tensor, Tensor]:
+    """Return which targets lie in a tile, (N,), and their columns there, any for the others, (N, 1)."""
+    column_N = target_N - start
+    return (column_N >= 0) & (column_N < width), column_N.clamp(0, width - 1)[:, None]
+
+
 def _tile_width(tokens: int, vocabulary: int, device: torch.device) -> int:
     elements = _TILE_ELEMENTS.get(device.type, _TILE_ELEMENTS["other"])
     return min(vocabulary, max(_LEAST_WIDTH, elements // max(tokens, 1) // 64 * 64))
@@ -100,6 +106,7 @@ class _TiledScores(torch.autograd.Function):
         largest_N1 = hidden.new_full((N, 1), -torch.inf, dtype=torch.float32)
         sum_N1 = torch.zeros_like(largest_N1)
         squares_N1 = torch.zeros_like(largest_N1)
+        rounded_target_N1 = torch.zeros_like(largest_N1)
         buffer = hidden.new_empty((N, width), dtype=torch.float32)
         kept: list[Tensor] = []
         for start in range(0, V, width):
@@ -109,6 +116,8 @@ class _TiledScores(torch.autograd.Function):
             if kept_bytes >= 0:
                 kept.append(rounded_NW)
             logits_NW = buffer[:, : len(tile_WE)].copy_(rounded_NW)
+            inside_N, column_N1 = _within(target, start, len(tile_WE))
+            rounded_target_N1 = torch.where(inside_N[:, None], logits_NW.gather(1, column_N1), rounded_target_N1)
             new_largest_N1 = torch.maximum(largest_N1, logits_NW.amax(1, keepdim=True))
             scale_N1 = largest_N1.sub_(new_largest_N1).exp_()
             exponentials_NW = logits_NW.sub_(new_largest_N1).exp_()
@@ -116,12 +125,17 @@ class _TiledScores(torch.autograd.Function):
             if alignment:
                 squares_N1.mul_(scale_N1.square_()).add_(exponentials_NW.square_().sum(1, keepdim=True))
             largest_N1 = new_largest_N1
+        # The target's logit is not rounded to `dtype`, neither by itself nor in the sum: where it makes up most of the
+        # sum, as in a sure token, the one error would else be left without the other.
+        target_logit_N1 = (hidden_NE.float() * weight[target].to(dtype).float()).sum(1, keepdim=True)
+        exact_N1, rounded_N1 = ((logit - largest_N1).exp_() for logit in (target_logit_N1, rounded_target_N1))
+        sum_N1.add_(exact_N1 - rounded_N1)
+        if alignment:
+            squares_N1.add_(exact_N1.square_() - rounded_N1.square_())
         logsumexp_N1 = sum_N1.log().add_(largest_N1)
-        # The target's logit is not rounded to `dtype`, unlike those that only enter the sum.
-        target_logit_N = (hidden_NE.float() * weight[target].to(dtype).float()).sum(1)
-        ctx.save_for_backward(hidden_NE, weight, target, logsumexp_N1, *kept)
+        logprob_N = (target_logit_N1 - logsumexp_N1)[:, 0]
+        ctx.save_for_backward(hidden_NE, weight, target, logsumexp_N1, logprob_N, *kept)
         ctx.input_dtype = hidden.dtype  # type: ignore[attr-defined]
-        logprob_N = target_logit_N - logsumexp_N1[:, 0]
         if not alignment:
             return logprob_N[:, None]
         return torch.stack([logprob_N, logprob_N - squares_N1[:, 0].log() + 2 * sum_N1[:, 0].log()], dim=1)
@@ -129,24 +143,27 @@ class _TiledScores(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        # d logprob / d logits = onehot(target) - softmax: the softmax part tile by tile, the onehot part at the end.
-        hidden_NE, weight, target, logsumexp_N1, *kept = ctx.saved_tensors
+        # d logprob / d logits = onehot(target) - softmax. Of a sure token both are near 1, so they are subtracted
+        # before they are rounded to `dtype`.
+        hidden_NE, weight, target, logsumexp_N1, logprob_N, *kept = ctx.saved_tensors
         grad = grad[:, 0]  # the second column has none
         dtype = hidden_NE.dtype
         N, V = len(hidden_NE), len(weight)
         width = _tile_width(N, V, weight.device)
-        scaled_NE = (hidden_NE.float() * grad[:, None]).to(dtype)
+        scaled_NE = (hidden_NE.float() * -grad[:, None]).to(dtype)
+        of_target_N1 = logprob_N.expm1()[:, None]
         grad_hidden = torch.zeros_like(hidden_NE, dtype=torch.float32)
         grad_weight = torch.empty_like(weight) if ctx.needs_input_grad[1] else None
         buffer = grad_hidden.new_empty((N, width))
         for number, start in enumerate(range(0, V, width)):
             tile_WE = weight[start : start + width].to(dtype)
             rounded_NW = kept[number] if number < len(kept) else hidden_NE @ tile_WE.t()
-            softmax_NW = buffer[:, : len(tile_WE)].copy_(rounded_NW).sub_(logsumexp_N1).exp_().to(dtype)
-            grad_hidden.sub_(softmax_NW @ tile_WE)
+            softmax_NW = buffer[:, : len(tile_WE)].copy_(rounded_NW).sub_(logsumexp_N1).exp_()
+            inside_N, column_N1 = _within(target, start, len(tile_WE))
+            of_column_N1 = torch.where(inside_N[:, None], of_target_N1, softmax_NW.gather(1, column_N1))
+            less_onehot_NW = softmax_NW.scatter_(1, column_N1, of_column_N1).to(dtype)
+            grad_hidden.sub_(less_onehot_NW @ tile_WE)
             if grad_weight is not None:
-                grad_weight[start : start + width] = softmax_NW.t() @ scaled_NE
-        grad_hidden.add_(weight[target].to(dtype)).mul_(grad[:, None])
-        if grad_weight is not None:
-            grad_weight.neg_().index_add_(0, target, scaled_NE.to(weight.dtype))
+                grad_weight[start : start + width] = less_onehot_NW.t() @ scaled_NE
+        grad_hidden.mul_(grad[:, None])
         return grad_hidden.to(ctx.input_dtype), grad_weight, None, None, None, None
