@@ -21,7 +21,8 @@ from mixdpo.training.config import MixDPOConfig
 Stage = Literal["start", "tune", "final"]
 Matched = Literal["epochs", "updates"] | None
 
-# Version of what a cell does with its settings; a change that moves numbers raises it, and old cells are run anew.
+# Version of what a cell does with its settings; a change that moves numbers by more than rounding raises it, and old
+# cells are run anew.
 _FORMAT = 1
 
 
