@@ -7,6 +7,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -125,6 +126,33 @@ def test_kto_estimates_its_kl_from_answers_to_other_prompts(model, tokenizer, tm
     expected = plain_logprob(model, item.prompt_ids, item.chosen_ids).item()
     assert other.reference[3, 0] == pytest.approx(expected, abs=1e-4)
     assert live._ref_model is not None
+
+
+@pytest.mark.parametrize(("easy", "hard"), [("kto", "simpo"), ("simpo", "kto")])
+def test_the_kl_is_of_the_pairs_whose_loss_reads_it(model, tokenizer, tmp_path, easy: str, hard: str) -> None:
+    """A batch with both routes: the pairs of the loss without a reference have none, and must not spoil the mean."""
+    pairs = chat_pairs(tmp_path, n=4)
+    plan = make_plan(pairs, order="shuffled", threshold={"hardest": 0.5})
+    trainer = run(
+        model, tokenizer, pairs, tmp_path / "run", plan, loss_type=easy, hard_loss_type=hard,
+        per_device_train_batch_size=4, max_steps=2,
+    )  # fmt: skip
+    assert np.isfinite(losses_of(tmp_path / "run")).all()
+    assert all(parameter.isfinite().all() for parameter in trainer.model.parameters())
+
+
+def test_answers_to_other_prompts_are_of_another_prompt_and_within_the_length_limit(
+    model, tokenizer, tmp_path
+) -> None:
+    pairs = chat_pairs(tmp_path, n=6)
+    twice = pairs.select([0, 0, 1, 1, 2, 3])
+    args = {"loss_type": "kto", "max_steps": 1, "max_length": 40}
+    trainer = run(model, tokenizer, twice, tmp_path / "run", make_plan(twice, "dpo"), **args)
+    data, other = trainer.train_dataset, trainer.train_dataset.mismatched
+    for row, source in enumerate([5, 5, 1, 1, 3, 4]):
+        item, given = other[row], data[source]
+        assert data[row].prompt_ids != given.prompt_ids
+        assert item.chosen_ids == given.chosen_ids[: 40 - len(item.prompt_ids)]
 
 
 @pytest.mark.parametrize("name", ["bco", "alpha_dpo", "beta_dpo"])

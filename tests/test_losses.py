@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from scipy.special import expit, log_expit
 
 from mixdpo.losses import LOSSES, LossSettings, PairLogprobs, Running, combined_loss, dpo, needs, statistics
@@ -95,8 +96,8 @@ def formulas(v, s=SETTINGS) -> dict[str, np.ndarray]:
         "odpo": log_loss(beta * h - s.odpo_alpha * np.log(np.maximum(v["m"], 1e-6))),
         "margin_weighted": trust * log_loss(beta * h, eps),
         "soft_routed": trust * log_loss(beta * h, eps) + (1 - trust) * nll,
-        "aot": log_loss(beta * (np.sort(v["w"] - v["l"]) - np.sort(v["rw"] - v["rl"])), eps),
-        "aot_unpaired": log_loss(beta * (np.sort(a) - np.sort(b)), eps),
+        "aot": log_loss(beta * (v["w"] - v["l"] - of_equal_rank(v["w"] - v["l"], v["rw"] - v["rl"])), eps),
+        "aot_unpaired": log_loss(beta * (a - of_equal_rank(a, b)), eps),
         "beta_dpo": log_loss(batch_beta * h),
         "beta_dpo_paper": log_loss(pair_beta * h),
         "alpha_dpo": log_loss(beta * (pw - pl - s.alpha_dpo_alpha * standardised) - s.simpo_gamma),
@@ -115,6 +116,11 @@ def formulas(v, s=SETTINGS) -> dict[str, np.ndarray]:
         "simpo_paper": log_loss(beta * (h - s.simpo_gamma), eps),
         "rpo_paper": log_loss(h) - s.rpo_alpha * v["w"] / (v["np"] + v["nw"]),
     }
+
+
+def of_equal_rank(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Of each value of one sample, the value of the other sample with the same rank."""
+    return np.sort(other)[stats.rankdata(one, method="ordinal") - 1]
 
 
 def loss_of(name: str, p: PairLogprobs, settings: LossSettings = SETTINGS) -> torch.Tensor:

@@ -18,23 +18,28 @@ def aot(pairs: PairLogprobs, *, beta: float, label_smoothing: float) -> Tensor:
     """DPO's loss of the k-th smallest policy log-ratio against the k-th smallest of the reference, smoothed.
 
     The log-ratios log pi(y_w) - log pi(y_l) of policy and reference are sorted within the micro-batch by themselves,
-    so the policy's distribution is to dominate the reference's. Values come in that order.
+    so the policy's distribution is to dominate the reference's. Each value is that of the policy's pair.
 
     Source: Melnyk et al. 2024, "Alignment via optimal transport" (arXiv 2406.05882), paired variant.
     """
-    policy = torch.sort(pairs.chosen - pairs.rejected).values
-    reference = torch.sort(pairs.ref_chosen - pairs.ref_rejected).values
-    return smoothed_log_loss(beta * (policy - reference), label_smoothing)
+    policy, reference = pairs.chosen - pairs.rejected, pairs.ref_chosen - pairs.ref_rejected
+    return smoothed_log_loss(beta * (policy - _of_equal_rank(policy, reference)), label_smoothing)
 
 
 def aot_unpaired(pairs: PairLogprobs, *, beta: float, label_smoothing: float) -> Tensor:
     """The same of the k-th smallest log-ratio of chosen answers against the k-th smallest of rejected ones.
 
+    Each value is that of the chosen answer's pair.
+
     Source: Melnyk et al. 2024 (arXiv 2406.05882), unpaired variant.
     """
-    chosen = torch.sort(pairs.chosen_log_ratio).values
-    rejected = torch.sort(pairs.rejected_log_ratio).values
-    return smoothed_log_loss(beta * (chosen - rejected), label_smoothing)
+    chosen, rejected = pairs.chosen_log_ratio, pairs.rejected_log_ratio
+    return smoothed_log_loss(beta * (chosen - _of_equal_rank(chosen, rejected)), label_smoothing)
+
+
+def _of_equal_rank(values_B: Tensor, others_B: Tensor) -> Tensor:
+    """Return for each value the other that has its rank among the others."""
+    return others_B.sort().values[values_B.argsort().argsort()]
 
 
 def reward_gap(pairs: PairLogprobs, *, beta: float) -> Tensor:

@@ -73,8 +73,8 @@ def kto(pairs: PairLogprobs, *, beta: float, desirable_weight: float, undesirabl
     """The two answers as unpaired examples against z0, an estimate of KL(pi || pi_ref): half the sum of
 
     w_D (1 - sigmoid(beta (r_w - z0))) and w_U (1 - sigmoid(beta (z0 - r_l))), where
-    z0 = max(0, mean of log pi(y') - log pi_ref(y') over answers y' to other prompts of the micro-batch on all
-    processes), no gradient.
+    z0 = max(0, mean of log pi(y') - log pi_ref(y') over the micro-batches of all processes of a step,
+    y' being answers to other prompts; no gradient.
 
     Source: Ethayarajh et al. 2024, "KTO" (arXiv 2402.01306), equation 8.
     """

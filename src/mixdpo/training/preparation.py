@@ -56,5 +56,5 @@ class PairPreparation:
         if self.args.reads_mismatched:
             if len(tokens) < 2:
                 raise InputError("kto reads answers to other prompts, and the data has one pair")
-            pairs.mismatched = mismatched_pairs(pairs)
+            pairs.mismatched = mismatched_pairs(pairs, self.args.max_length)
         return pairs

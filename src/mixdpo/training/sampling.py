@@ -113,14 +113,24 @@ class PlannedPairs(TorchDataset[PairItem]):
         return total
 
 
-def mismatched_pairs(pairs: PlannedPairs) -> PlannedPairs:
-    """Return the prompts of `pairs` with both answers of the pair before (the first with those of the last)."""
-    tokens = pairs.tokens
-    order = np.roll(np.arange(len(tokens)), 1)
-    answers = tokens.select_columns(["chosen_ids", "rejected_ids"]).select(order)
-    prompts = tokens.remove_columns(["chosen_ids", "rejected_ids"])
+def mismatched_pairs(pairs: PlannedPairs, max_length: int | None) -> PlannedPairs:
+    """Return the prompts of `pairs` with both answers of the nearest pair before that has another prompt.
+
+    The first take those of the last. Answers are cut where prompt and answer together exceed `max_length` tokens.
+    """
+    sides = ["chosen_ids", "rejected_ids"]
+    room: list[int | None] = []
+    order: list[int] = []
+    first_of_prompt, before = 0, None  # rows of one prompt usually stand together
+    for index, prompt in enumerate(pairs.tokens["prompt_ids"]):
+        first_of_prompt = index if prompt != before else first_of_prompt
+        order.append((first_of_prompt - 1) % len(pairs.tokens))
+        room.append(None if max_length is None else max(max_length - len(prompt), 1))
+        before = prompt
+    answers = pairs.tokens.select_columns(sides).select(order)
+    answers = answers.map(lambda row, index: {side: row[side][: room[index]] for side in sides}, with_indices=True)
     mismatched = copy.copy(pairs)
-    mismatched.tokens = concatenate_datasets([prompts, answers], axis=1)
+    mismatched.tokens = concatenate_datasets([pairs.tokens.remove_columns(sides), answers], axis=1)
     mismatched.reference = np.full_like(pairs.reference, np.nan)
     return mismatched
 

@@ -18,7 +18,7 @@ from accelerate.utils import reduce
 from torch import Tensor, nn
 
 from mixdpo.engine import completion_scores
-from mixdpo.losses import LossSettings, PairLogprobs, Running, combined_loss, discount_tail, wpo_weight
+from mixdpo.losses import LossSettings, PairLogprobs, Running, combined_loss, discount_tail, needs, wpo_weight
 from mixdpo.training.batch import PairBatch
 
 
@@ -71,7 +71,7 @@ def pair_losses(
     """
     pairs = pair_logprobs(model, batch, settings.ld_alpha, settings.use_weighting)
     if "mismatched" in batch:
-        pairs = _with_kl(model, batch, pairs)
+        pairs = _with_kl(model, batch, pairs, settings)
 
     easy, hard = batch["preference_index"], batch["hard_index"]
     on_easy = combined_loss(
@@ -127,14 +127,18 @@ def pair_logprobs(
     return replace(pairs, chosen=discounted[0], rejected=discounted[1], chosen_whole=chosen, rejected_whole=rejected)
 
 
-def _with_kl(model: nn.Module, batch: PairBatch, pairs: PairLogprobs) -> PairLogprobs:
-    """Add the mean log-ratio of answers to other prompts, over all processes. Every process must come here."""
+def _with_kl(model: nn.Module, batch: PairBatch, pairs: PairLogprobs, settings: StepSettings) -> PairLogprobs:
+    """Add the mean log-ratio of answers to other prompts, over all processes. Every process must come here.
+
+    The mean is over the pairs of the routes whose loss reads it; others may have no reference.
+    """
     with torch.no_grad():
         other = pair_logprobs(model, batch["mismatched"])
     compared = batch["compared_index"]
-    weight = batch["weight"][compared]  # copies that only fill up a batch are not counted twice
+    reads = batch["preference"][compared] * needs(settings.loss_names, "mismatched")
+    reads = (reads + batch["hard"][compared] * needs(settings.hard_loss_names, "mismatched")).float()
     ratios = (other.chosen_log_ratio + other.rejected_log_ratio)[: len(compared)] / 2
-    total, count = reduce(torch.stack([(weight * ratios).sum(), weight.sum()]), reduction="sum").unbind()
+    total, count = reduce(torch.stack([_weigh(reads, ratios).sum(), reads.sum()]), reduction="sum").unbind()
     return replace(pairs, kl=(total / count.clamp(min=1)).expand_as(pairs.chosen))
 
 
