@@ -85,6 +85,7 @@ def load_recipe(file: str | Path | None, overrides: Mapping[str, Any]) -> Recipe
     """
     name = str(file) if file is not None else None
     content = read_yaml(file) if file is not None else {}
+    content, overrides = _plan_in_full(content), _plan_in_full(overrides)
     if "path" in (overrides.get("plan") or {}):
         content.pop("plan", None)  # a saved plan replaces the recipe's
     content = merge(content, overrides)
@@ -96,9 +97,7 @@ def load_recipe(file: str | Path | None, overrides: Mapping[str, Any]) -> Recipe
     def section(cls: type[Any], key: str) -> Any:
         return build(cls, present[key], key, name) if key in present else None
 
-    plan_values = present.get("plan", {})
-    plan_values = {"name": plan_values} if isinstance(plan_values, str) else plan_values
-    plan, plan_path = plan_settings(plan_values, name)
+    plan, plan_path = plan_settings(present.get("plan", {}), name)
     return Recipe(
         model=section(ModelSettings, "model"),
         data=section(DataSettings, "data"),
@@ -111,6 +110,12 @@ def load_recipe(file: str | Path | None, overrides: Mapping[str, Any]) -> Recipe
         file=name,
         audit=section(AuditSettings, "audit") or AuditSettings(),
     )
+
+
+def _plan_in_full(sections: Mapping[str, Any]) -> dict[str, Any]:
+    """Return sections with `plan: NAME` written as `plan: {name: NAME}`, so that further keys do not replace it."""
+    plan = sections.get("plan")
+    return {**sections, "plan": {"name": plan}} if isinstance(plan, str) else dict(sections)
 
 
 def plan_settings(values: Mapping[str, Any], file: str | None) -> tuple[PlanSettings, str | None]:
