@@ -105,6 +105,15 @@ def test_settings_from_the_command_line_win(tmp_path, recipe) -> None:
     assert resolved.plan.threshold is None
 
 
+def test_a_plan_by_name_keeps_its_name_under_further_keys(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("plan: selective_dpo\n")
+    whole = load_recipe(path, {}).plan
+    assert load_recipe(path, {"plan": {"seed": 1}}).plan == replace(whole, seed=1)
+    assert load_recipe(path, {"plan": "dpo"}).plan.hard_route != whole.hard_route
+    assert load_recipe(path, {"plan": {"path": "plan.parquet"}}).plan_path == "plan.parquet"
+
+
 def test_help_names_settings_units_and_defaults(capsys) -> None:
     assert main(["train", "--help"]) == 0
     out = capsys.readouterr().out
@@ -116,15 +125,6 @@ def test_help_names_settings_units_and_defaults(capsys) -> None:
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_a_plan_by_name_keeps_its_name_under_further_keys(tmp_path: Path) -> None:
-    path = tmp_path / "recipe.yaml"
-    path.write_text("plan: selective_dpo\n")
-    whole = load_recipe(path, {}).plan
-    assert load_recipe(path, {"plan": {"seed": 1}}).plan == replace(whole, seed=1)
-    assert load_recipe(path, {"plan": "dpo"}).plan.hard_route != whole.hard_route
-    assert load_recipe(path, {"plan": {"path": "plan.parquet"}}).plan_path == "plan.parquet"
-
-
 def test_recipes_resolve(path: Path) -> None:
     recipe = load_recipe(path, {})
     assert recipe.required("model").name_or_path
