@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -10,6 +12,7 @@ from mixdpo.evaluation.comparison import (
     holm,
     length_effect,
     position_bias,
+    sign_flip_test,
     sign_test,
 )
 from mixdpo.evaluation.degenerate import find_constant_length, find_degenerate
@@ -38,6 +41,19 @@ def test_clusters_of_equal_rows_widen_the_interval() -> None:
 def test_sign_test_and_holm() -> None:
     assert sign_test(12, 3) == pytest.approx(stats.binomtest(3, 15).pvalue)
     assert sign_test(0, 0) == 1
+
+
+def test_sign_flips_test_the_mean() -> None:
+    right_or_wrong = np.array([1.0] * 12 + [-1.0] * 3 + [0.0] * 40)
+    assert sign_flip_test(right_or_wrong) == pytest.approx(stats.binomtest(3, 15).pvalue)
+    assert sign_flip_test(np.zeros(5)) == 1
+    few = np.array([0.5, 1.0, 0.25, -0.1])
+    sums = [abs(sum(s * x for s, x in zip(signs, few, strict=True))) for signs in product((1, -1), repeat=4)]
+    assert sign_flip_test(few) == pytest.approx(np.mean([one >= abs(few.sum()) - 1e-9 for one in sums]))
+    # A mean that rises by few large steps against many small ones: the signs alone point the other way.
+    mixed = np.array([-0.1] * 60 + [1.0] * 40)
+    assert sign_flip_test(mixed) == pytest.approx(1e-4, abs=2e-4)
+    assert sign_flip_test(mixed) == sign_flip_test(mixed)
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])  # Holm (1979), by hand
     assert holm([0.9, 0.8]) == [1, 1]
 

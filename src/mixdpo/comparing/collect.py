@@ -6,7 +6,7 @@ import difflib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
+from itertools import combinations, islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,7 +18,7 @@ from mixdpo.comparing.results import Entry, read_source
 from mixdpo.comparing.settings import CompareSettings
 from mixdpo.errors import InputError
 from mixdpo.evaluation.answers import read_answers, read_prompt_texts
-from mixdpo.evaluation.comparison import Difference, compare_pairs
+from mixdpo.evaluation.comparison import Difference, compare_pairs, holm
 
 MOST_FOR_ALL_PAIRS: Final = 6
 """With more models than this, each is compared with one instead of with every other."""
@@ -127,7 +127,11 @@ def _source_name(entry: Entry, entries: Sequence[Entry]) -> str:
 def _differences(
     entries: Mapping[str, Entry], first: str, settings: CompareSettings
 ) -> Iterator[tuple[str, list[Difference]]]:
-    """Yield the differences by metric; the headline's or, where it is a mean of tasks, those of the tasks."""
+    """Yield the differences by metric; the headline's or, where it is a mean of tasks, those of the tasks.
+
+    Their p-values are corrected together.
+    """
+    found: dict[str, list[Difference]] = {}
     metrics = dict.fromkeys(metric for entry in entries.values() for metric in entry.scores)
     for metric in [first] if first in metrics else metrics:
         scores = {
@@ -141,7 +145,13 @@ def _differences(
             if len(scores[a].keys() & scores[b].keys()) >= 2
         ]
         if pairs:
-            yield metric, compare_pairs(scores, pairs, seed=settings.seed, level=settings.level)
+            found[metric] = compare_pairs(scores, pairs, seed=settings.seed, level=settings.level)
+    adjusted = iter(holm([one.p_value for several in found.values() for one in several]))
+    for metric, several in found.items():
+        yield (
+            metric,
+            [replace(one, p_adjusted=p) for one, p in zip(several, islice(adjusted, len(several)), strict=True)],
+        )
 
 
 def _reference(entries: Mapping[str, Entry], ranked: Iterable[str], against: str | None) -> str | None:
