@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import copy
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from datasets import Dataset
 
 from mixdpo.cli import main
 from mixdpo.study.cells import content_name, final_cells, tuning_cells, variants
 from mixdpo.study.settings import load_study
+from synthetic import chat_rows
 
 STUDIES = Path(__file__).parents[1] / "studies"
 OWN_FILES = STUDIES / "graded.yaml"
@@ -180,3 +183,26 @@ def test_a_model_folder_is_known_by_its_files(tmp_path: Path) -> None:
     assert one == two != three
     assert one.startswith("model-")
     assert content_name("HuggingFaceTB/SmolLM2-135M-Instruct") == "HuggingFaceTB/SmolLM2-135M-Instruct"
+
+
+def test_the_example_of_the_page_loads_on_ones_own_files(write, tmp_path: Path, monkeypatch) -> None:
+    page = (files("mixdpo.study") / "page.md").read_text(encoding="utf-8")
+    content = yaml.safe_load(page.partition("```yaml\n")[2].partition("```")[0])
+    assert content["bench"]["pairs"] == 2000
+    content["bench"]["pairs"] = content["bench"]["held_out_pairs"] = 8
+    rows = chat_rows(40)
+    for number, row in enumerate(rows):
+        row["prompt"][0]["content"] += f" {number}"
+    for name, part in (("train", rows[:30]), ("test", rows[30:])):
+        Dataset.from_list(part).to_parquet(tmp_path / f"{name}.parquet")
+    monkeypatch.chdir(tmp_path)
+    study = load_study(write(content))
+    assert [variant.name for variant in variants(study)] == ["DPO", "MixDPO", "hardest 20 % to SimPO"]
+    assert len(tuning_cells(study, variants(study)[0], "model")) == 8
+
+
+def test_help_lists_the_keys_of_a_study_file(capsys) -> None:
+    assert main(["study", "--help"]) == 0
+    shown = capsys.readouterr().out
+    for words in ("bench (kind: files):", "judge_command", "keep_models", "seeds of the trials", "(default 240.0)"):
+        assert words in shown

@@ -8,7 +8,17 @@ import click
 from rich.console import Console
 
 
-@click.command("study")
+class _CommandWithKeys(click.Command):
+    """A command whose help ends with the keys of the file it reads."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the keys below the options."""
+        from mixdpo.study.settings import keys_help
+
+        formatter.write("\n" + keys_help() + "\n")
+
+
+@click.command("study", cls=_CommandWithKeys)
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option(
     "--output", "-o", type=click.Path(path_type=Path), default=Path("runs/studies"), show_default=True,
@@ -16,7 +26,7 @@ from rich.console import Console
 )  # fmt: skip
 @click.option("--reuse", type=click.Path(path_type=Path), multiple=True,
               help="Folder of results (results.parquet, runs.json) whose runs are not run again.")  # fmt: skip
-@click.option("--dry-run", is_flag=True, help="List the runs and the time they are expected to take; run nothing.")
+@click.option("--dry-run", is_flag=True, help="List the runs and the time they are expected to take; run none.")
 def study(file: Path, output: Path, reuse: tuple[Path, ...], dry_run: bool) -> None:
     """Compare plans, losses and settings fairly: tune every arm alike, run every seed, report with intervals.
 

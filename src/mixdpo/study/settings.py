@@ -14,7 +14,7 @@ from mixdpo.evaluation.generate import GenerationSettings
 from mixdpo.losses import LossSettings
 from mixdpo.model import ModelSettings
 from mixdpo.plan import PlanSettings
-from mixdpo.recipe import PlanSection, plan_settings
+from mixdpo.recipe import PlanSection, plan_settings, setting_lines
 from mixdpo.scoring import find_metric
 from mixdpo.settings import build, check_values, read_yaml, unknown_key
 from mixdpo.study.bench import Bench
@@ -161,6 +161,29 @@ def load_study(file: str | Path) -> StudySettings:
         if error.file is not None:
             raise
         raise InputError(str(error), file=file) from error
+
+
+def keys_help() -> str:
+    """Return the keys of a study file with what they mean, one per line, for `--help`."""
+    sections: list[tuple[str, type[Any]]] = [
+        *((f"bench (kind: {kind})", cls) for kind, cls in BENCHES.items()),
+        ("arms.NAME", ArmSettings),
+        ("tuning", TuningSettings),
+        ("generation", GenerationSettings),
+        ("limits", LimitSettings),
+    ]
+    lines = ["Keys of a study file:", ""]
+    for name, cls in sections:
+        lines += [f"  {name}:", *(f"    {line.removeprefix('--.')}" for line in setting_lines(cls, "")), ""]
+    return "\n".join(
+        [
+            *lines,
+            "  train: keys of a recipe's section train for all arms; model, peft: as in a recipe",
+            "  seeds: whole numbers, such as [1, 2, 3]; baseline: an arm's name (default: the first)",
+            "  primary: the measure that arms are tuned and compared by (default: the bench's)",
+            "  name, title, question: for the report; level: of the intervals (default 0.95)",
+        ]
+    )
 
 
 def _study(content: dict[str, Any], file: str) -> StudySettings:
