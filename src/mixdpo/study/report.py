@@ -33,11 +33,11 @@ def page(folder: Path) -> str:
 
 
 def analyses(folder: Path) -> list[Analysis]:
-    """Return the studies whose results are in subfolders, in the order of their questions."""
+    """Return the studies whose results are in subfolders, in the order of their titles."""
     if not folder.is_dir():
         raise InputError("no such folder", file=folder, mend="name the folder of all studies' results")
     found = [analyse(load_results(path.parent)) for path in folder.glob(f"*/{RESULTS_FILE}")]
-    return sorted(found, key=lambda one: (one.runs["study"]["question"], one.runs["study"]["name"]))
+    return sorted(found, key=lambda one: (one.runs["study"]["title"], one.runs["study"]["name"]))
 
 
 def section(analysis: Analysis) -> str:
