@@ -23,9 +23,10 @@ from mixdpo.data import TokenSettings, tokenize_pairs
 from mixdpo.demo.demands import Demand, demands_met
 from mixdpo.demo.run import DATA
 from mixdpo.difficulty.reward_model import padded
+from mixdpo.errors import InputError
 from mixdpo.passes import run
 from mixdpo.training import validation_loss as validation_loss_module
-from mixdpo.training.validation_loss import dpo_losses, halves
+from mixdpo.training.validation_loss import cut_step, dpo_losses, halves
 from synthetic import chat_pairs
 from tiny import plain_logprob, tiny_llama
 
@@ -480,3 +481,12 @@ def test_validation_loss_of_smollm2(smollm2, tmp_path) -> None:
     assert margin[wrong].mean() < margin[~wrong].mean()
     ranked_right = int((np.argsort(np.argsort(margin))[wrong] < 16).sum())
     assert binomtest(ranked_right, 6, alternative="greater").pvalue < 0.05
+
+
+def test_a_step_is_cut_exactly() -> None:
+    assert cut_step(64, 1, 16) == (16, 4)
+    assert cut_step(64, 16, 8) == (4, 1)
+    assert cut_step(48, 3, 7) == (4, 4)
+    assert cut_step(7, 1, 4) == (1, 7)
+    with pytest.raises(InputError, match="64 pairs of a step among 3 processes"):
+        cut_step(64, 3, 8)

@@ -150,7 +150,8 @@ def _run(
 
     Where a run of the same name was killed, it goes on from its last checkpoint.
     """
-    per_device, processes = min(settings.batch_size, settings.step_size), PartialState().num_processes
+    processes = PartialState().num_processes
+    per_device, accumulation = cut_step(settings.step_size, processes, settings.batch_size)
     # In the name, for a run goes on only in the micro-batches that it began in.
     folder = file.with_name(f"{file.stem}-{processes}x{settings.batch_size}")
     (checkpoint,) = broadcast_object_list([last_complete_checkpoint(folder) if _on_main() else None])
@@ -163,7 +164,7 @@ def _run(
         bf16=settings.bf16,
         per_device_train_batch_size=per_device,
         per_device_eval_batch_size=settings.batch_size,
-        gradient_accumulation_steps=max(1, settings.step_size // (per_device * processes)),
+        gradient_accumulation_steps=accumulation,
         seed=settings.seed + repetition,
         save_strategy="steps",
         save_steps=SHARE_PER_CHECKPOINT,
@@ -206,6 +207,22 @@ def dpo_losses(records: pa.Table, beta: float) -> np.ndarray:
         for side in ("chosen", "rejected")
     )
     return np.logaddexp(0.0, -beta * (chosen - rejected))
+
+
+def cut_step(pairs: int, processes: int, most: int) -> tuple[int, int]:
+    """Return the pairs of a micro-batch, `most` at most, and how many of them each process takes to a step of `pairs`.
+
+    Raises:
+        InputError: the pairs cannot be shared out evenly.
+    """
+    share, left = divmod(pairs, processes)
+    if left or not share:
+        raise InputError(
+            f"validation_loss cannot share {pairs} pairs of a step among {processes} processes",
+            mend=f"set step_size to a multiple of {processes}",
+        )
+    per_device = next(size for size in range(min(most, share), 0, -1) if share % size == 0)
+    return per_device, share // per_device
 
 
 def _on_main() -> bool:
