@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import logging
 from functools import partial
 from typing import Any
@@ -56,14 +57,24 @@ def frozen_reference(policy: nn.Module, ref_model: nn.Module | None, args: MixDP
     return reference.requires_grad_(False).eval().to(args.device)
 
 
-def check_token_budget(args: MixDPOConfig, accelerator: Accelerator) -> None:
-    """Raise `InputError` where processes must run equally many forward passes, which a token budget does not give."""
+def prepare_sharding(args: MixDPOConfig, accelerator: Accelerator) -> None:
+    """Make ready for weights sharded by FSDP or DeepSpeed; to be called before they are.
+
+    Accelerate has FSDP2 cast what modules return to the number format of the forward pass. The packed engine's head
+    returns float32 log-probabilities, and near 400 nats bfloat16 counts in steps of 2. So outputs stay as they are.
+
+    Raises:
+        InputError: processes must run equally many forward passes, which a token budget does not give.
+    """
     sharded = accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
     if args.max_tokens_per_batch is not None and sharded:
         raise InputError(
             "max_tokens_per_batch does not work with weights that are sharded by FSDP or DeepSpeed",
             mend="set per_device_train_batch_size and gradient_accumulation_steps instead",
         )
+    if accelerator.is_fsdp2 and accelerator.state.fsdp_plugin.mixed_precision_policy is not None:
+        plugin = accelerator.state.fsdp_plugin
+        plugin.mixed_precision_policy = dataclasses.replace(plugin.mixed_precision_policy, output_dtype=None)
 
 
 def choose_layout(policy: nn.Module, ref_model: nn.Module | None, args: MixDPOConfig) -> RowLayout:

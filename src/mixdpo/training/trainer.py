@@ -37,7 +37,7 @@ from mixdpo.training.checks import check_first_loss, displaced_buckets, displace
 from mixdpo.training.config import MixDPOConfig
 from mixdpo.training.loss_state import LossState
 from mixdpo.training.metrics import MetricSums, add_step_metrics
-from mixdpo.training.policy import check_token_budget, choose_layout, frozen_reference, prepare_policy
+from mixdpo.training.policy import choose_layout, frozen_reference, prepare_policy, prepare_sharding
 from mixdpo.training.preparation import PairPreparation, prepare_tokenizer
 from mixdpo.training.progress import TrainingProgress
 from mixdpo.training.records import EvaluationRecords, load_reference, save_reference
@@ -130,7 +130,7 @@ class MixDPOTrainer(Trainer):
             ),
             callbacks=[RunFolder(plan, self.describe), PlanCallback(self), *callbacks],
         )
-        check_token_budget(args, self.accelerator)
+        prepare_sharding(args, self.accelerator)
         self.loss_state = LossState(args, self._step_settings, policy, self._ref_model, self.accelerator)
         # One bar with a rate instead of transformers' bar and its line of thirty metrics.
         self.remove_callback(ProgressCallback)
