@@ -1,8 +1,9 @@
-"""FSDP2 as accelerate sets it up, in one process on a CPU: what a run computes is what it computes unsharded."""
+"""Sharded weights: a run computes what it computes unsharded. FSDP2 runs in one process, DeepSpeed is a stub."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -72,3 +73,15 @@ def test_a_wrapper_that_rounds_is_found_out(tokenizer, tmp_path, shard, monkeypa
     trainer = trainer_of(tokenizer, shard(config(tmp_path / "run", bf16=True)), pairs)
     with pytest.raises(RunError, match="rounds log-probabilities to bfloat16"):
         trainer.train()
+
+
+def test_deepspeed_rounds_no_value_of_a_batch(tokenizer, tmp_path, monkeypatch) -> None:
+    trainer = trainer_of(tokenizer, config(tmp_path / "run"), chat_pairs(tmp_path, n=4))
+    trainer.train_dataset.reference[:] = -401.3
+    batch = next(iter(trainer.get_train_dataloader()))
+    trainer.is_deepspeed_enabled = True
+    plugin = SimpleNamespace(hf_ds_config=SimpleNamespace(dtype=lambda: torch.bfloat16))
+    monkeypatch.setattr(AcceleratorState, "deepspeed_plugin", plugin)
+    (part,) = trainer._prepare_inputs(batch)["parts"]
+    assert {name for name, value in part.items() if getattr(value, "dtype", None) == torch.bfloat16} == set()
+    torch.testing.assert_close(part["ref_chosen"], torch.full((4,), -401.3), rtol=0, atol=0)

@@ -28,6 +28,7 @@ from transformers import (
 )
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, TrainOutput
 
+from mixdpo.engine import to_device
 from mixdpo.errors import InputError, RunError
 from mixdpo.passes import CacheUse, pairs_bar
 from mixdpo.plan import Plan, make_plan
@@ -182,8 +183,7 @@ class MixDPOTrainer(Trainer):
         ignore_keys: list[str] | None = None,
     ) -> tuple[Tensor, None, None]:
         """Measure a micro-batch of the evaluation set."""
-        prepared: MicroBatches = self._prepare_inputs(inputs)  # type: ignore[arg-type, assignment]
-        for part in prepared["parts"]:
+        for part in self._prepare_input(inputs)["parts"]:
             with torch.no_grad(), self.compute_loss_context_manager():
                 batch = self._with_live_reference(part)
                 result = pair_losses(model, batch, self._step_settings, self.loss_state.running)
@@ -191,6 +191,10 @@ class MixDPOTrainer(Trainer):
             add_step_metrics(self._sums["eval"], result, batch, self.args.beta)
             self._records.add(batch, result.pairs)
         return result.losses.mean(), None, None
+
+    def _prepare_input(self, data: Any) -> Any:
+        """Move a batch to the device; transformers would also round its floats to DeepSpeed's number format."""
+        return to_device(data, self.args.device)
 
     def _with_live_reference(self, batch: PairBatch) -> PairBatch:
         if self._precomputes_reference or not self.args.reads_reference:
