@@ -241,6 +241,17 @@ def test_live_and_precomputed_reference_give_the_same_run(model, tokenizer, tmp_
     np.testing.assert_allclose([m["loss"] for m in live], [m["loss"] for m in precomputed], atol=1e-5)
 
 
+def test_live_reference_is_rounded_as_the_policy_is(model, tokenizer, tmp_path) -> None:
+    pairs = chat_pairs(tmp_path, n=8)
+    trainer_for(
+        model, tokenizer, pairs, tmp_path / "run", make_plan(pairs, "dpo"), precompute_ref_log_probs=False, bf16=True,
+        max_steps=1,
+    ).train()  # fmt: skip
+    (first,) = step_logs(tmp_path / "run")
+    assert first["rewards/margins"] == 0.0, "the same weights on the same rows"
+    assert first["displacement/chosen"] == 0.0
+
+
 # ---- learning rate ----
 
 

@@ -184,7 +184,7 @@ class MixDPOTrainer(Trainer):
     ) -> tuple[Tensor, None, None]:
         """Measure a micro-batch of the evaluation set."""
         for part in self._prepare_input(inputs)["parts"]:
-            with torch.no_grad(), self.compute_loss_context_manager():
+            with torch.no_grad():
                 batch = self._with_live_reference(part)
                 result = pair_losses(model, batch, self._step_settings, self.loss_state.running)
             self._sums["eval"].add("loss", result.losses, batch["weight"] > 0)
@@ -199,7 +199,7 @@ class MixDPOTrainer(Trainer):
     def _with_live_reference(self, batch: PairBatch) -> PairBatch:
         if self._precomputes_reference or not self.args.reads_reference:
             return batch
-        with self.compute_loss_context_manager():
+        with self.accelerator.autocast():  # as the policy's own forward, which accelerate wrapped
             return live_reference(self._ref_model or self.model_wrapped, batch, self.args.ld_alpha)
 
     # ---- data in the plan's order ----
