@@ -435,6 +435,16 @@ def test_given_reference_model_is_used_and_never_trained(model, tokenizer, tmp_p
         trainer_for(model, tokenizer, pairs, tmp_path / "run", ref_model=model)
 
 
+def test_reference_with_adapters_is_refused(model, tokenizer, tmp_path, refused) -> None:
+    adapted = get_peft_model(copy.deepcopy(model), LoraConfig(r=4, init_lora_weights=False))
+    pairs = chat_pairs(tmp_path, n=8)
+    refused(
+        lambda: trainer_for(model, tokenizer, pairs, tmp_path / "run", ref_model=adapted),
+        "ref_model has adapters", "merge_and_unload",
+    )  # fmt: skip
+    trainer_for(model, tokenizer, pairs, tmp_path / "run", ref_model=adapted.merge_and_unload())
+
+
 def test_dropout_is_off(tokenizer, tmp_path) -> None:
     model = tiny_llama(vocab_size=len(tokenizer))
     for layer in model.model.layers:

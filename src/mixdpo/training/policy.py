@@ -48,6 +48,10 @@ def frozen_reference(policy: nn.Module, ref_model: nn.Module | None, args: MixDP
     """Return a model for the reference, or None where the policy itself serves (adapters off, or one pass first)."""
     if ref_model is policy:
         raise InputError("ref_model is the policy itself and would be trained; leave it out or give a copy")
+    if isinstance(ref_model, PeftModel):
+        raise InputError(
+            "ref_model has adapters, and a reference runs without them", mend="give ref_model.merge_and_unload()"
+        )
     live = args.reads_reference and not args.precompute_ref_log_probs
     needs_copy = live and not isinstance(policy, PeftModel)
     if ref_model is None and not needs_copy:
