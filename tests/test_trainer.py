@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import logging
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from transformers import GenerationConfig, TrainerCallback
 from mixdpo import MixDPOConfig, MixDPOTrainer, Plan, make_plan
 from mixdpo.errors import InputError, RunError
 from mixdpo.plan import ROUTES
-from mixdpo.training.run_folder import last_complete_checkpoint, read_metrics
+from mixdpo.training.run_folder import check_same_run, last_complete_checkpoint, read_metrics
 from synthetic import chat_pairs
 from tiny import plain_logprob, tiny_llama
 
@@ -386,6 +387,31 @@ def test_a_run_is_not_continued_as_another_one(model, tokenizer, tmp_path, chang
         change = {"plan": make_plan(pairs, change["plan"])}
     with pytest.raises(InputError, match=message):
         trainer_for(model, tokenizer, pairs, tmp_path / "run", **saved, **change).train(resume_from_checkpoint=True)
+
+
+def test_a_run_continues_with_steps_cut_in_another_way(model, tokenizer, tmp_path, refused) -> None:
+    pairs = chat_pairs(tmp_path, n=12)
+    saved = {"save_strategy": "steps", "save_steps": 1, "plan": make_plan(pairs, "dpo")}
+    trainer_for(copy.deepcopy(model), tokenizer, pairs, tmp_path / "run", **saved).train()
+    whole = [m["loss"] for m in step_logs(tmp_path / "run")]
+    for step in (2, 3):
+        shutil.rmtree(tmp_path / "run" / f"checkpoint-{step}")
+
+    def resume(**changes) -> None:
+        again = trainer_for(copy.deepcopy(model), tokenizer, pairs, tmp_path / "run", **saved, **changes)
+        again.train(resume_from_checkpoint=True)
+
+    halves = {"per_device_train_batch_size": 2}
+    refused(lambda: resume(**halves), "steps of 1 x 4 x 1 pairs, not 1 x 2 x 1")
+    resume(**halves, gradient_accumulation_steps=2)
+    np.testing.assert_allclose([m["loss"] for m in step_logs(tmp_path / "run")], whole, atol=1e-4)
+    run = json.loads((tmp_path / "run" / "run.json").read_text())
+    (tmp_path / "run" / "run.json").write_text(json.dumps({**run, "processes": 2}))
+    refused(lambda: resume(**halves, gradient_accumulation_steps=2), "steps of 2 x 2 x 2 pairs, not 1 x 2 x 2")
+    # Two processes are one with twice the steps, unless a loss compares what is computed together.
+    resume(**halves, gradient_accumulation_steps=4)
+    with pytest.raises(InputError, match="steps of 1 x 2 x 4 pairs, not 2 x 2 x 2"):
+        check_same_run(tmp_path / "run", {**run, "processes": 2}, compares_pairs=True)
 
 
 # ---- reference and adapters ----

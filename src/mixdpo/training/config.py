@@ -185,7 +185,7 @@ class MixDPOConfig(LossSettings, TrainingArguments):
                 mend="set precompute_ref_log_probs to false and take a loss that reads the reference",
             )
         batch = self.per_device_train_batch_size
-        if needs(self._all_losses, "whole_batch") and (batch < 2 or self.max_tokens_per_batch is not None):
+        if self.compares_pairs and (batch < 2 or self.max_tokens_per_batch is not None):
             raise InputError(
                 f"{' + '.join(self._all_losses)} compares the pairs of a micro-batch with each other",
                 mend="set per_device_train_batch_size to 2 or more, and no max_tokens_per_batch",
@@ -228,6 +228,11 @@ class MixDPOConfig(LossSettings, TrainingArguments):
     def reads_mismatched(self) -> bool:
         """Whether a loss of either route reads answers to other prompts."""
         return needs(self._all_losses, "mismatched")
+
+    @property
+    def compares_pairs(self) -> bool:
+        """Whether a loss of either route depends on which pairs are computed together."""
+        return needs(self._all_losses, "whole_batch")
 
     def pair_needs(self) -> dict[str, Any]:
         """Return what `PlannedPairs` has to know of the losses."""
