@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
 
 from mixdpo import MixDPOConfig, MixDPOTrainer, load_pairs, make_plan, score
 from mixdpo.errors import RunError
 from mixdpo.losses import LOSSES
 from mixdpo.training import trainer as trainer_module
+from mixdpo.training.running import RunningStatistics
 from synthetic import chat_pairs
 from tiny import plain_logprob, tiny_llama
 
@@ -141,6 +143,27 @@ def test_moving_statistics_do_not_depend_on_micro_batches(model, tokenizer, tmp_
         found.append((float(running.mean), float(running.deviation)))
     assert found[0] == pytest.approx(found[1], rel=1e-3, abs=1e-5)
     assert found[0][1] > 1e-3
+
+
+def test_moving_statistics_start_with_the_first_pairs_of_a_loss(tmp_path) -> None:
+    """On the easy-to-hard curriculum a hard route's loss first has pairs late in the run."""
+    accelerator, device = Accelerator(cpu=True), torch.device("cpu")
+    statistics = RunningStatistics()
+
+    def step(*values: float) -> list[float]:
+        nonlocal statistics
+        if values:
+            statistics.add("bco", torch.tensor(values))
+        statistics.end_step(["bco"], accelerator)
+        statistics.save(tmp_path)
+        statistics = RunningStatistics()  # as a continued run
+        statistics.load(tmp_path, device)
+        return [float(statistics.current["bco"].mean), float(statistics.current["bco"].deviation)]
+
+    assert step() == [0.0, 1.0]
+    assert step(3.0, 5.0) == [4.0, 1.0]
+    assert step() == [4.0, 1.0]
+    assert step(2.0, 2.0) == pytest.approx([0.9 * 4.0 + 0.1 * 2.0, 0.9])
 
 
 @pytest.mark.parametrize(
