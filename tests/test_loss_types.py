@@ -215,6 +215,8 @@ def test_synced_reference_follows_the_policy(model, tokenizer, tmp_path) -> None
         ({"hard_loss_type": "nll"}, ("no loss is named 'nll'",)),
         ({"loss_type": "aot", "per_device_train_batch_size": 1}, ("aot compares the pairs", "2 or more")),
         ({"sync_ref_model": True}, ("live reference", "precompute_ref_log_probs to false")),
+        ({"ref_model_mixup_alpha": 0.0}, ("ref_model_mixup_alpha is 0.0", "(0, 1]")),
+        ({"ref_model_mixup_alpha": 1.1}, ("ref_model_mixup_alpha is 1.1",)),
         ({"ld_alpha": 1.5}, ("ld_alpha is 1.5",)),
         ({"beta": 0.0}, ("beta is 0.0",)),
     ],

@@ -75,6 +75,17 @@ def test_a_wrapper_that_rounds_is_found_out(tokenizer, tmp_path, shard, monkeypa
         trainer.train()
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{"max_tokens_per_batch": 100}, {"sync_ref_model": True, "precompute_ref_log_probs": False}],
+    ids=str,
+)
+def test_what_sharded_weights_cannot_do_is_said_at_the_start(tokenizer, tmp_path, shard, refused, changes) -> None:
+    args = shard(config(tmp_path / "run", **changes))
+    pairs = chat_pairs(tmp_path, n=4)
+    refused(lambda: trainer_of(tokenizer, args, pairs), f"{next(iter(changes))} does not work", "sharded by FSDP")
+
+
 def test_deepspeed_rounds_no_value_of_a_batch(tokenizer, tmp_path, monkeypatch) -> None:
     trainer = trainer_of(tokenizer, config(tmp_path / "run"), chat_pairs(tmp_path, n=4))
     trainer.train_dataset.reference[:] = -401.3

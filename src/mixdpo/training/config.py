@@ -184,6 +184,8 @@ class MixDPOConfig(LossSettings, TrainingArguments):
                 "sync_ref_model moves a live reference, and this run has none",
                 mend="set precompute_ref_log_probs to false and take a loss that reads the reference",
             )
+        if not 0 < self.ref_model_mixup_alpha <= 1:
+            raise InputError(f"ref_model_mixup_alpha is {self.ref_model_mixup_alpha}; it must be in (0, 1]")
         batch = self.per_device_train_batch_size
         if self.compares_pairs and (batch < 2 or self.max_tokens_per_batch is not None):
             raise InputError(

@@ -68,13 +68,19 @@ def prepare_sharding(args: MixDPOConfig, accelerator: Accelerator) -> None:
     returns float32 log-probabilities, and near 400 nats bfloat16 counts in steps of 2. So outputs stay as they are.
 
     Raises:
-        InputError: processes must run equally many forward passes, which a token budget does not give.
+        InputError: a token budget, for processes must run equally many forward passes; or a reference that follows
+            the policy, whose weights no process has whole.
     """
     sharded = accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
     if args.max_tokens_per_batch is not None and sharded:
         raise InputError(
             "max_tokens_per_batch does not work with weights that are sharded by FSDP or DeepSpeed",
             mend="set per_device_train_batch_size and gradient_accumulation_steps instead",
+        )
+    if args.sync_ref_model and sharded:
+        raise InputError(
+            "sync_ref_model does not work with weights that are sharded by FSDP or DeepSpeed",
+            mend="run it data parallel, with recipes/accelerate/ddp.yaml, or leave sync_ref_model out",
         )
     if accelerator.is_fsdp2 and accelerator.state.fsdp_plugin.mixed_precision_policy is not None:
         plugin = accelerator.state.fsdp_plugin
