@@ -375,6 +375,26 @@ def test_broken_checkpoint_is_passed_over(model, tokenizer, tmp_path) -> None:
         trainer_for(model, tokenizer, pairs, tmp_path / "none").train(resume_from_checkpoint=True)
 
 
+def test_a_run_is_not_written_over(model, tokenizer, tmp_path, refused) -> None:
+    pairs = chat_pairs(tmp_path, n=8)
+
+    def start(folder: str, **changes) -> MixDPOTrainer:
+        trainer = trainer_for(copy.deepcopy(model), tokenizer, pairs, tmp_path / folder, **changes)
+        trainer.train()
+        return trainer
+
+    start("checkpoint", save_strategy="steps", save_steps=1)
+    start("model").save_model(str(tmp_path / "model" / "model"))
+    for folder in ("checkpoint", "model"):
+        before = (tmp_path / folder / "metrics.jsonl").read_text()
+        refused(lambda name=folder: start(name), "holds another run", "--resume", "resume_from_checkpoint=True")
+        assert (tmp_path / folder / "metrics.jsonl").read_text() == before
+    # A run that ended before its first whole checkpoint can only be started anew.
+    for state in (tmp_path / "checkpoint").glob("checkpoint-*/trainer_state.json"):
+        state.write_text("{")
+    start("checkpoint")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [({"beta": 0.5}, "beta = 0.1, not 0.5"), ({"seed": 1}, "seed"), ({"plan": "dpo"}, "another plan")],

@@ -25,6 +25,7 @@ from mixdpo.training.config import MixDPOConfig
 RUN_FILE = "run.json"
 METRICS_FILE = "metrics.jsonl"
 PLAN_FILE = "plan.parquet"
+MODEL_FOLDER = "model"
 
 _LIBRARIES = ("mixdpo", "transformers", "accelerate", "peft", "datasets", "numpy")
 # Settings that may change between a run and its continuation without making it another run.
@@ -165,15 +166,29 @@ def last_complete_checkpoint(folder: Path) -> Path | None:
     return steps[max(steps)] if steps else None
 
 
+def checkpoint_to_continue(folder: Path) -> Path:
+    """Return the newest complete checkpoint; raise `InputError` if there is none."""
+    found = last_complete_checkpoint(folder)
+    if found is None:
+        raise InputError(
+            "no complete checkpoint to continue from", file=folder, mend="start the run anew, without --resume"
+        )
+    return found
+
+
 def check_is_free(folder: Path) -> None:
-    """Raise `InputError` if the folder holds a run already or is not a folder."""
+    """Raise `InputError` if the folder holds a checkpoint or a model already, or is not a folder.
+
+    What is left of a run that ended before its first checkpoint cannot be continued, and may be written over.
+    """
     if folder.exists() and not folder.is_dir():
         raise InputError("a file, not a folder", file=folder, mend="choose another output folder")
-    if (folder / RUN_FILE).exists() or any(folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*")):
+    if last_complete_checkpoint(folder) is not None or (folder / MODEL_FOLDER).exists():
         raise InputError(
             "the folder holds another run",
             file=folder,
-            mend="choose another output folder, or continue that run with --resume",
+            mend="choose another output folder, or continue that run with --resume (in Python "
+            "train(resume_from_checkpoint=True))",
         )
 
 

@@ -44,7 +44,7 @@ from mixdpo.training.progress import TrainingProgress
 from mixdpo.training.records import EvaluationRecords, load_reference, save_reference
 from mixdpo.training.reference import adapters_off, live_reference, reference_values
 from mixdpo.training.reference_cache import fill_reference, reference_file
-from mixdpo.training.run_folder import RunFolder, describe_run, last_complete_checkpoint
+from mixdpo.training.run_folder import RunFolder, check_is_free, checkpoint_to_continue, describe_run
 from mixdpo.training.sampling import PlannedPairs, PlanSampler
 from mixdpo.training.schedule import StepPlan, learning_rate_factors, make_step_plan, phase_lengths
 from mixdpo.training.step import pair_losses, reduce_losses
@@ -172,8 +172,7 @@ class MixDPOTrainer(Trainer):
     def _get_num_items_in_batch(self, batch_samples: list[MicroBatches], device: torch.device) -> Tensor:
         """Count the pairs of the whole optimizer step, over its micro-batches and all processes."""
         weights = torch.cat([part["weight"] for batch in batch_samples for part in batch["parts"]])
-        pairs = weights.sum().to(device)
-        return self.accelerator.reduce(pairs, reduction="sum")
+        return self.accelerator.reduce(weights.sum().to(device), reduction="sum")
 
     def prediction_step(  # type: ignore[override]
         self,
@@ -236,10 +235,9 @@ class MixDPOTrainer(Trainer):
         if self.args.phase_schedule == "shared" or self.lr_scheduler is not None:
             return super().create_scheduler(num_training_steps, optimizer)
         factors = self.learning_rate_factors()
-        last = len(factors) - 1
         scheduled = optimizer if optimizer is not None else self.optimizer
         assert scheduled is not None
-        self.lr_scheduler = LambdaLR(scheduled, lambda step: float(factors[min(step, last)]))
+        self.lr_scheduler = LambdaLR(scheduled, lambda step: float(factors[min(step, len(factors) - 1)]))
         self._created_lr_scheduler = True
         return self.lr_scheduler
 
@@ -252,14 +250,18 @@ class MixDPOTrainer(Trainer):
     # ---- start, continuation, evaluation ----
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
-        """Train; with True continue from the newest checkpoint of `output_dir` that was written to its end."""
+        """Train; with True continue from the newest checkpoint of `output_dir` that was written to its end.
+
+        Raises:
+            InputError: there is no such checkpoint, or a new run would write over another one.
+        """
+        folder = Path(self.args.output_dir or ".")
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = str(checkpoint_to_continue(folder))
+        elif not resume_from_checkpoint:
+            check_is_free(folder)
         if self._precomputes_reference:  # its weights are known only before they are sharded and trained
             self._reference_file = reference_file(self._ref_model or self.model_wrapped, self.args, self.accelerator)
-        if resume_from_checkpoint is True:
-            found = last_complete_checkpoint(Path(self.args.output_dir or "."))
-            if found is None:
-                raise InputError("no complete checkpoint to continue from", file=self.args.output_dir)
-            resume_from_checkpoint = str(found)
         self._resumed_from = Path(str(resume_from_checkpoint))
         return super().train(resume_from_checkpoint, *args, **kwargs)
 
@@ -346,8 +348,7 @@ class MixDPOTrainer(Trainer):
     ) -> dict[str, float]:
         """Measure `eval_dataset` (pairs from `load_pairs`; default the trainer's own) with the preference loss."""
         if isinstance(eval_dataset, Dataset):
-            metric = self.train_dataset.plan.settings.metric
-            eval_dataset = self._preparation.evaluation(eval_dataset, metric)
+            eval_dataset = self._preparation.evaluation(eval_dataset, self.train_dataset.plan.settings.metric)
         return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
 
     # ---- what a person watches ----
@@ -356,18 +357,15 @@ class MixDPOTrainer(Trainer):
         """Add the means since the last line, and warn when a bucket's chosen answers lose likelihood."""
         if "loss" in logs:
             logs.update(self._sums["train"].means(self.accelerator))
-        for bucket, change in displaced_buckets(logs, self.args.displacement_bound).items():
+        bound = self.args.displacement_bound
+        for bucket, change in displaced_buckets(logs, bound).items():
             if bucket not in self._displaced:
                 self._displaced.add(bucket)
-                logger.warning(
-                    displacement_warning(self.state.global_step, bucket, change, self.args.displacement_bound)
-                )
+                logger.warning(displacement_warning(self.state.global_step, bucket, change, bound))
         super().log(logs, start_time)
 
     def _check_first_loss(self, batch: PairBatch, result: Any) -> None:
-        if self._first_loss_checked or self.state.global_step > 0:
-            return
-        if not bool((batch["preference"] & (batch["weight"] > 0)).any()):
+        if self._first_loss_checked or self.state.global_step > 0 or not len(batch["preference_index"]):
             return
         self._first_loss_checked = True
         precision = "bf16" if self.args.bf16 or self.args.fp16 else "fp32"
