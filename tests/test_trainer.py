@@ -603,6 +603,7 @@ def test_plan_of_other_data_is_refused(model, tokenizer, tmp_path) -> None:
         ({"remove_unused_columns": True}, "only False works"),
         ({"dataloader_drop_last": True}, "every pair of the plan"),
         ({"logging_steps": 0}, "logging_steps"),
+        ({"push_to_hub": True}, "hf upload NAME RUN/model"),
     ],
 )
 def test_wrong_settings(tmp_path, change, message) -> None:

@@ -28,6 +28,10 @@ _UNSUPPORTED = {
     "label_smoothing_factor": (0.0, "use label_smoothing, the share of flipped labels"),
     "average_tokens_across_devices": (True, "a step's loss is the mean over the pairs of all processes"),
     "group_by_length": (False, "the plan decides the order"),
+    "push_to_hub": (
+        False,
+        "it takes the run's whole folder with its data; upload the trained model with hf upload NAME RUN/model",
+    ),
 }
 
 
