@@ -274,6 +274,18 @@ def test_model_folder_without_a_model(capsys, tmp_path, recipe) -> None:
 # ---- interruptions ----
 
 
+def test_run_that_failed_before_its_first_checkpoint_starts_anew(capsys, monkeypatch, tmp_path, recipe) -> None:
+    def fail(*_) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MixDPOTrainer, "_save_checkpoint", fail)
+        assert main(["train", "--config", str(recipe)]) == 1
+    capsys.readouterr()
+    assert "start the run anew, without --resume" in refused(capsys, "train", "--config", str(recipe), "--resume")
+    assert main(["train", "--config", str(recipe)]) == 0
+
+
 def test_interrupt_and_full_disk_leave_the_last_checkpoint_usable(capsys, monkeypatch, tmp_path, recipe) -> None:
     original = MixDPOTrainer._save_checkpoint
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.attention.flex_attention import create_block_mask
 
 from mixdpo.engine import (
     PromptGroup,
@@ -166,6 +167,32 @@ def test_flex_mask_shows_prompt_and_own_completion_only(window) -> None:
             expected = k <= q and group == other and part in (-1, completion)
             expected &= window is None or place - other_place < window
             assert bool(allowed(torch.tensor(0), torch.tensor(0), torch.tensor(q), torch.tensor(k))) == expected
+
+
+@pytest.mark.parametrize("window", [None, 2000, 150])
+@settings(max_examples=12, deadline=None)
+@given(
+    shapes=st.lists(
+        st.tuples(st.integers(0, 400), st.lists(st.integers(1, 400), min_size=1, max_size=3)), min_size=1, max_size=3
+    )
+)
+def test_flex_blocks_read_off_the_layout_are_those_of_the_mask(window, shapes) -> None:
+    layout = pack_rows([PromptGroup([1] * prompt, [[1] * n for n in lengths]) for prompt, lengths in shapes])["layout"]
+    length = layout.groups[-1].start + layout.groups[-1].prompt + sum(layout.groups[-1].completions)
+    device = torch.device("cpu")
+    mask = visible(layout, window, device)
+    expected = create_block_mask(mask, B=None, H=None, Q_LEN=length, KV_LEN=length, device=device)
+    with pytest.MonkeyPatch.context() as patch:  # blocks come without asking for every query and key
+        patch.setattr(attention_module, "visible", lambda *_: None)
+        found = attention_module._block_mask.__wrapped__(layout, window, device)
+    assert found.shape == expected.shape
+    if window == 150:  # which hides whole blocks too, and those are computed for nothing
+        assert (found.to_dense() >= expected.to_dense()).all()
+        assert not found.full_kv_num_blocks.any()
+        return
+    for name in ("kv_num_blocks", "full_kv_num_blocks", "q_num_blocks", "full_q_num_blocks"):
+        torch.testing.assert_close(getattr(found, name), getattr(expected, name))
+    assert torch.equal(found.to_dense(), expected.to_dense())
 
 
 @pytest.mark.parametrize("autocast", [False, True])

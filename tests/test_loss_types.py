@@ -10,11 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 
 from mixdpo import MixDPOConfig, MixDPOTrainer, load_pairs, make_plan, score
 from mixdpo.errors import RunError
 from mixdpo.losses import LOSSES
 from mixdpo.training import trainer as trainer_module
+from mixdpo.training.running import RunningStatistics
 from synthetic import chat_pairs
 from tiny import plain_logprob, tiny_llama
 
@@ -171,6 +173,27 @@ def test_moving_statistics_do_not_depend_on_micro_batches(model, tokenizer, tmp_
     assert found[0][1] > 1e-3
 
 
+def test_moving_statistics_start_with_the_first_pairs_of_a_loss(tmp_path) -> None:
+    """On the easy-to-hard curriculum a hard route's loss first has pairs late in the run."""
+    accelerator, device = Accelerator(cpu=True), torch.device("cpu")
+    statistics = RunningStatistics()
+
+    def step(*values: float) -> list[float]:
+        nonlocal statistics
+        if values:
+            statistics.add("bco", torch.tensor(values))
+        statistics.end_step(["bco"], accelerator)
+        statistics.save(tmp_path)
+        statistics = RunningStatistics()  # as a continued run
+        statistics.load(tmp_path, device)
+        return [float(statistics.current["bco"].mean), float(statistics.current["bco"].deviation)]
+
+    assert step() == [0.0, 1.0]
+    assert step(3.0, 5.0) == [4.0, 1.0]
+    assert step() == [4.0, 1.0]
+    assert step(2.0, 2.0) == pytest.approx([0.9 * 4.0 + 0.1 * 2.0, 0.9])
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -220,6 +243,8 @@ def test_synced_reference_follows_the_policy(model, tokenizer, tmp_path) -> None
         ({"hard_loss_type": "nll"}, ("no loss is named 'nll'",)),
         ({"loss_type": "aot", "per_device_train_batch_size": 1}, ("aot compares the pairs", "2 or more")),
         ({"sync_ref_model": True}, ("live reference", "precompute_ref_log_probs to false")),
+        ({"ref_model_mixup_alpha": 0.0}, ("ref_model_mixup_alpha is 0.0", "(0, 1]")),
+        ({"ref_model_mixup_alpha": 1.1}, ("ref_model_mixup_alpha is 1.1",)),
         ({"ld_alpha": 1.5}, ("ld_alpha is 1.5",)),
         ({"beta": 0.0}, ("beta is 0.0",)),
     ],

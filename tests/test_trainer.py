@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import logging
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from transformers import GenerationConfig, TrainerCallback
 from mixdpo import MixDPOConfig, MixDPOTrainer, Plan, make_plan
 from mixdpo.errors import InputError, RunError
 from mixdpo.plan import ROUTES
-from mixdpo.training.run_folder import last_complete_checkpoint, read_metrics
+from mixdpo.training.run_folder import check_same_run, last_complete_checkpoint, read_metrics
 from synthetic import chat_pairs
 from tiny import plain_logprob, tiny_llama
 
@@ -241,6 +242,17 @@ def test_live_and_precomputed_reference_give_the_same_run(model, tokenizer, tmp_
     np.testing.assert_allclose([m["loss"] for m in live], [m["loss"] for m in precomputed], atol=1e-5)
 
 
+def test_live_reference_is_rounded_as_the_policy_is(model, tokenizer, tmp_path) -> None:
+    pairs = chat_pairs(tmp_path, n=8)
+    trainer_for(
+        model, tokenizer, pairs, tmp_path / "run", make_plan(pairs, "dpo"), precompute_ref_log_probs=False, bf16=True,
+        max_steps=1,
+    ).train()  # fmt: skip
+    (first,) = step_logs(tmp_path / "run")
+    assert first["rewards/margins"] == 0.0, "the same weights on the same rows"
+    assert first["displacement/chosen"] == 0.0
+
+
 # ---- learning rate ----
 
 
@@ -363,6 +375,26 @@ def test_broken_checkpoint_is_passed_over(model, tokenizer, tmp_path) -> None:
         trainer_for(model, tokenizer, pairs, tmp_path / "none").train(resume_from_checkpoint=True)
 
 
+def test_a_run_is_not_written_over(model, tokenizer, tmp_path, refused) -> None:
+    pairs = chat_pairs(tmp_path, n=8)
+
+    def start(folder: str, **changes) -> MixDPOTrainer:
+        trainer = trainer_for(copy.deepcopy(model), tokenizer, pairs, tmp_path / folder, **changes)
+        trainer.train()
+        return trainer
+
+    start("checkpoint", save_strategy="steps", save_steps=1)
+    start("model").save_model(str(tmp_path / "model" / "model"))
+    for folder in ("checkpoint", "model"):
+        before = (tmp_path / folder / "metrics.jsonl").read_text()
+        refused(lambda name=folder: start(name), "holds another run", "--resume", "resume_from_checkpoint=True")
+        assert (tmp_path / folder / "metrics.jsonl").read_text() == before
+    # A run that ended before its first whole checkpoint can only be started anew.
+    for state in (tmp_path / "checkpoint").glob("checkpoint-*/trainer_state.json"):
+        state.write_text("{")
+    start("checkpoint")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [({"beta": 0.5}, "beta = 0.1, not 0.5"), ({"seed": 1}, "seed"), ({"plan": "dpo"}, "another plan")],
@@ -375,6 +407,31 @@ def test_a_run_is_not_continued_as_another_one(model, tokenizer, tmp_path, chang
         change = {"plan": make_plan(pairs, change["plan"])}
     with pytest.raises(InputError, match=message):
         trainer_for(model, tokenizer, pairs, tmp_path / "run", **saved, **change).train(resume_from_checkpoint=True)
+
+
+def test_a_run_continues_with_steps_cut_in_another_way(model, tokenizer, tmp_path, refused) -> None:
+    pairs = chat_pairs(tmp_path, n=12)
+    saved = {"save_strategy": "steps", "save_steps": 1, "plan": make_plan(pairs, "dpo")}
+    trainer_for(copy.deepcopy(model), tokenizer, pairs, tmp_path / "run", **saved).train()
+    whole = [m["loss"] for m in step_logs(tmp_path / "run")]
+    for step in (2, 3):
+        shutil.rmtree(tmp_path / "run" / f"checkpoint-{step}")
+
+    def resume(**changes) -> None:
+        again = trainer_for(copy.deepcopy(model), tokenizer, pairs, tmp_path / "run", **saved, **changes)
+        again.train(resume_from_checkpoint=True)
+
+    halves = {"per_device_train_batch_size": 2}
+    refused(lambda: resume(**halves), "steps of 1 x 4 x 1 pairs, not 1 x 2 x 1")
+    resume(**halves, gradient_accumulation_steps=2)
+    np.testing.assert_allclose([m["loss"] for m in step_logs(tmp_path / "run")], whole, atol=1e-4)
+    run = json.loads((tmp_path / "run" / "run.json").read_text())
+    (tmp_path / "run" / "run.json").write_text(json.dumps({**run, "processes": 2}))
+    refused(lambda: resume(**halves, gradient_accumulation_steps=2), "steps of 2 x 2 x 2 pairs, not 1 x 2 x 2")
+    # Two processes are one with twice the steps, unless a loss compares what is computed together.
+    resume(**halves, gradient_accumulation_steps=4)
+    with pytest.raises(InputError, match="steps of 1 x 2 x 4 pairs, not 2 x 2 x 2"):
+        check_same_run(tmp_path / "run", {**run, "processes": 2}, compares_pairs=True)
 
 
 # ---- reference and adapters ----
@@ -422,6 +479,16 @@ def test_given_reference_model_is_used_and_never_trained(model, tokenizer, tmp_p
     assert all(torch.equal(before[name], p) for name, p in reference.state_dict().items())
     with pytest.raises(InputError, match="the policy itself"):
         trainer_for(model, tokenizer, pairs, tmp_path / "run", ref_model=model)
+
+
+def test_reference_with_adapters_is_refused(model, tokenizer, tmp_path, refused) -> None:
+    adapted = get_peft_model(copy.deepcopy(model), LoraConfig(r=4, init_lora_weights=False))
+    pairs = chat_pairs(tmp_path, n=8)
+    refused(
+        lambda: trainer_for(model, tokenizer, pairs, tmp_path / "run", ref_model=adapted),
+        "ref_model has adapters", "merge_and_unload",
+    )  # fmt: skip
+    trainer_for(model, tokenizer, pairs, tmp_path / "run", ref_model=adapted.merge_and_unload())
 
 
 def test_dropout_is_off(tokenizer, tmp_path) -> None:
@@ -536,6 +603,7 @@ def test_plan_of_other_data_is_refused(model, tokenizer, tmp_path) -> None:
         ({"remove_unused_columns": True}, "only False works"),
         ({"dataloader_drop_last": True}, "every pair of the plan"),
         ({"logging_steps": 0}, "logging_steps"),
+        ({"push_to_hub": True}, "hf upload NAME RUN/model"),
     ],
 )
 def test_wrong_settings(tmp_path, change, message) -> None:

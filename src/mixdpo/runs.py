@@ -21,7 +21,7 @@ from mixdpo.plan import Plan, PlanSettings, make_plan
 from mixdpo.recipe import Recipe
 from mixdpo.scoring import find_metric, score
 from mixdpo.training.config import MixDPOConfig
-from mixdpo.training.run_folder import check_is_free, last_complete_checkpoint, read_metrics
+from mixdpo.training.run_folder import MODEL_FOLDER, check_is_free, checkpoint_to_continue, read_metrics
 from mixdpo.training.sampling import PlannedPairs
 from mixdpo.training.trainer import MixDPOTrainer
 
@@ -96,13 +96,10 @@ def train_from_recipe(recipe: Recipe, output: str | None = None, resume: bool = 
     """
     args = recipe.training_config(output)
     folder = Path(args.output_dir or ".")
-    if not resume:
-        check_is_free(folder)
-    elif last_complete_checkpoint(folder) is None:
-        raise InputError("no complete checkpoint to continue from", file=folder, mend="start the run without --resume")
+    (checkpoint_to_continue if resume else check_is_free)(folder)  # before any model or data is loaded
     trainer = _trainer(recipe, args)
     trainer.train(resume_from_checkpoint=resume)
-    _save_model(trainer, folder / "model")
+    _save_model(trainer, folder / MODEL_FOLDER)
     return TrainedRun(folder=folder, metrics=read_metrics(folder))
 
 

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional as F
-from torch.nn.attention.flex_attention import BlockMask, create_block_mask
+from torch.nn.attention.flex_attention import BlockMask
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.flex_attention import flex_attention_forward
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -35,6 +35,8 @@ PACKED_ATTENTION = "mixdpo_packed"
 FLEX_ATTENTION = "mixdpo_flex"
 DENSE_LENGTH = 1024
 """Longest prompt with completion whose attention scores are held whole, in tokens."""
+
+_BLOCK = 128  # queries and keys of a block of FlexAttention's mask
 
 # Arguments of attention functions that change its result and that this one does not compute.
 _NOT_COMPUTED = ("softcap", "s_aux", "position_bias")
@@ -228,7 +230,7 @@ def visible(layout: PackedLayout, window: int | None, device: torch.device) -> A
             completions += [index] * length
             positions += range(group.prompt, group.prompt + length)
     # The row is filled up to whole blocks; what fills it is a group of its own.
-    padding = -len(groups) % 128
+    padding = -len(groups) % _BLOCK
     group_of = torch.tensor(groups + [len(layout.groups)] * padding, device=device)
     completion_of = torch.tensor(completions + [-1] * padding, device=device)
     position_of = torch.tensor(positions + [0] * padding, device=device)
@@ -250,7 +252,36 @@ def visible(layout: PackedLayout, window: int | None, device: torch.device) -> A
 
 @lru_cache(maxsize=4)  # all layers of a forward pass ask for the same one, or for two
 def _block_mask(layout: PackedLayout, window: int | None, device: torch.device) -> BlockMask:
+    """FlexAttention's mask of a packed row. Its blocks are read off the layout: nothing has S x S elements."""
     last = layout.groups[-1]
     length = last.start + last.prompt + sum(last.completions)
-    allowed = visible(layout, window, device)
-    return create_block_mask(allowed, B=None, H=None, Q_LEN=length, KV_LEN=length, device=device)
+    blocks = -(-length // _BLOCK)
+    seen, whole = torch.zeros((2, blocks, blocks), dtype=torch.bool)  # in part or wholly, and wholly
+    for group in layout.groups:
+        first, end = group.start, group.start + group.prompt
+        spans = [(first, end + sum(group.completions), first, end)]  # all queries see the prompt
+        for completion in group.completions:  # the first follows its prompt without a gap
+            end += completion
+            spans.append((first, end, first, end))
+            first = end
+        for query, query_end, key, key_end in spans:
+            if key < key_end:
+                seen[query // _BLOCK : -(-query_end // _BLOCK), key // _BLOCK : -(-key_end // _BLOCK)] = True
+                whole[-(-query // _BLOCK) : query_end // _BLOCK, -(-key // _BLOCK) : key_end // _BLOCK] = True
+    seen.tril_()
+    whole.tril_(-1)
+    if window is not None and window < layout.longest:
+        whole.zero_()  # the mask function decides within every block
+    return BlockMask.from_kv_blocks(
+        *_numbered(seen & ~whole),
+        *_numbered(whole),
+        BLOCK_SIZE=_BLOCK,
+        mask_mod=visible(layout, window, device),
+        seq_lengths=(length, length),
+    ).to(device)
+
+
+def _numbered(blocks: Tensor) -> tuple[Tensor, Tensor]:
+    """Return by row the number of true blocks, and all blocks' indices with the true ones first."""
+    order = torch.argsort(blocks.int(), dim=1, descending=True, stable=True)
+    return blocks.sum(1).int()[None, None], order.int()[None, None]

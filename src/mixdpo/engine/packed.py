@@ -24,6 +24,7 @@ from mixdpo.engine.rows import (
     shared_lengths,
 )
 from mixdpo.engine.wrappers import without_wrappers
+from mixdpo.errors import RunError
 
 HeadForward = Callable[[Tensor], Tensor]
 
@@ -66,14 +67,21 @@ def packed_scores(model: nn.Module, rows: PackedRows, alignment: bool = False, h
         rows: from `pack_rows`, on the model's device.
         alignment: whether to compute `CompletionScores.alignment`, one more exponential per logit.
         head: whether to compute `CompletionScores.head`.
+
+    Raises:
+        RunError: what wraps the model casts its outputs, which would round the log-probabilities.
     """
     layout = rows["layout"]
 
     def score(model_head: nn.Module, plain: HeadForward, hidden: Tensor) -> Tensor:
-        return target_scores(model_head, plain, hidden[0, rows["source"]], rows["target"], alignment)[None]
+        scores = target_scores(model_head, plain, hidden[0, rows["source"]], rows["target"], alignment)
+        return torch.stack([scores])  # not a view of them, which FSDP2 could not hook safely
 
     with replaced_head(model, score):
         scores_N1 = packed_forward(model, rows)[0]
+    if scores_N1.dtype != torch.float32:
+        dtype = str(scores_N1.dtype).removeprefix("torch.")
+        raise RunError(f"the model's wrapper rounds log-probabilities to {dtype}: let it leave outputs as they are")
     # Summed slice by slice: the order of additions, and so the result, is the same on every run and device.
     parts = scores_N1[:, 0].split(layout.scored)
     return CompletionScores(

@@ -95,11 +95,13 @@ class PackedRows(TypedDict):
 
 
 def to_device(batch: T, device: torch.device) -> T:
-    """Return a dictionary of tensors, dictionaries and plain values with its tensors on `device`."""
+    """Return a dictionary of tensors, dictionaries, lists and plain values with its tensors on `device`."""
 
     def moved(value: Any) -> Any:
         if isinstance(value, Tensor):
             return value.to(device)
+        if isinstance(value, list):
+            return [moved(entry) for entry in value]
         return {k: moved(v) for k, v in value.items()} if isinstance(value, dict) else value
 
     result: T = moved(batch)

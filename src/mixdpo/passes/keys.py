@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from mixdpo.engine import without_wrappers
 from mixdpo.io import cache_folder, digest
 
-_FORMAT: Final = "2"
+_FORMAT: Final = "3"
 _PAIRS_AT_ONCE: Final = 50_000
 # Entries of a model's config that name it or say how it was saved or is run, and leave its outputs as they are.
 _NOT_OF_THE_FORWARD: Final = {

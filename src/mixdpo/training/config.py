@@ -28,6 +28,10 @@ _UNSUPPORTED = {
     "label_smoothing_factor": (0.0, "use label_smoothing, the share of flipped labels"),
     "average_tokens_across_devices": (True, "a step's loss is the mean over the pairs of all processes"),
     "group_by_length": (False, "the plan decides the order"),
+    "push_to_hub": (
+        False,
+        "it takes the run's whole folder with its data; upload the trained model with hf upload NAME RUN/model",
+    ),
 }
 
 
@@ -184,8 +188,10 @@ class MixDPOConfig(LossSettings, TrainingArguments):
                 "sync_ref_model moves a live reference, and this run has none",
                 mend="set precompute_ref_log_probs to false and take a loss that reads the reference",
             )
+        if not 0 < self.ref_model_mixup_alpha <= 1:
+            raise InputError(f"ref_model_mixup_alpha is {self.ref_model_mixup_alpha}; it must be in (0, 1]")
         batch = self.per_device_train_batch_size
-        if needs(self._all_losses, "whole_batch") and (batch < 2 or self.max_tokens_per_batch is not None):
+        if self.compares_pairs and (batch < 2 or self.max_tokens_per_batch is not None):
             raise InputError(
                 f"{' + '.join(self._all_losses)} compares the pairs of a micro-batch with each other",
                 mend="set per_device_train_batch_size to 2 or more, and no max_tokens_per_batch",
@@ -228,6 +234,11 @@ class MixDPOConfig(LossSettings, TrainingArguments):
     def reads_mismatched(self) -> bool:
         """Whether a loss of either route reads answers to other prompts."""
         return needs(self._all_losses, "mismatched")
+
+    @property
+    def compares_pairs(self) -> bool:
+        """Whether a loss of either route depends on which pairs are computed together."""
+        return needs(self._all_losses, "whole_batch")
 
     def pair_needs(self) -> dict[str, Any]:
         """Return what `PlannedPairs` has to know of the losses."""

@@ -26,7 +26,7 @@ class LossState:
     Args:
         args: the TR-DPO settings are read.
         settings: the losses.
-        policy: the policy as the accelerator prepared it.
+        policy: the policy, its weights whole on every process.
         reference: the live reference, None without one.
         accelerator: reduces sums over processes.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import logging
 from functools import partial
 from typing import Any
@@ -47,6 +48,10 @@ def frozen_reference(policy: nn.Module, ref_model: nn.Module | None, args: MixDP
     """Return a model for the reference, or None where the policy itself serves (adapters off, or one pass first)."""
     if ref_model is policy:
         raise InputError("ref_model is the policy itself and would be trained; leave it out or give a copy")
+    if isinstance(ref_model, PeftModel):
+        raise InputError(
+            "ref_model has adapters, and a reference runs without them", mend="give ref_model.merge_and_unload()"
+        )
     live = args.reads_reference and not args.precompute_ref_log_probs
     needs_copy = live and not isinstance(policy, PeftModel)
     if ref_model is None and not needs_copy:
@@ -56,14 +61,30 @@ def frozen_reference(policy: nn.Module, ref_model: nn.Module | None, args: MixDP
     return reference.requires_grad_(False).eval().to(args.device)
 
 
-def check_token_budget(args: MixDPOConfig, accelerator: Accelerator) -> None:
-    """Raise `InputError` where processes must run equally many forward passes, which a token budget does not give."""
+def prepare_sharding(args: MixDPOConfig, accelerator: Accelerator) -> None:
+    """Make ready for weights sharded by FSDP or DeepSpeed; to be called before they are.
+
+    Accelerate has FSDP2 cast what modules return to the number format of the forward pass. The packed engine's head
+    returns float32 log-probabilities, and near 400 nats bfloat16 counts in steps of 2. So outputs stay as they are.
+
+    Raises:
+        InputError: a token budget, for processes must run equally many forward passes; or a reference that follows
+            the policy, whose weights no process has whole.
+    """
     sharded = accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
     if args.max_tokens_per_batch is not None and sharded:
         raise InputError(
             "max_tokens_per_batch does not work with weights that are sharded by FSDP or DeepSpeed",
             mend="set per_device_train_batch_size and gradient_accumulation_steps instead",
         )
+    if args.sync_ref_model and sharded:
+        raise InputError(
+            "sync_ref_model does not work with weights that are sharded by FSDP or DeepSpeed",
+            mend="run it data parallel, with recipes/accelerate/ddp.yaml, or leave sync_ref_model out",
+        )
+    if accelerator.is_fsdp2 and accelerator.state.fsdp_plugin.mixed_precision_policy is not None:
+        plugin = accelerator.state.fsdp_plugin
+        plugin.mixed_precision_policy = dataclasses.replace(plugin.mixed_precision_policy, output_dtype=None)
 
 
 def choose_layout(policy: nn.Module, ref_model: nn.Module | None, args: MixDPOConfig) -> RowLayout:

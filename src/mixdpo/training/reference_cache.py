@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from accelerate import Accelerator
+from accelerate.utils import DistributedType
 from torch import Tensor, nn
 
 from mixdpo.passes import CacheUse, cache_file, cached_values, describe_tokens
@@ -67,6 +68,8 @@ def reference_file(model: nn.Module, args: MixDPOConfig, accelerator: Accelerato
     if not (args.reference_cache and accelerator.is_main_process):
         return None
     form = accelerator.mixed_precision + (" tf32" if args.tf32 else "")
+    if accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
+        form += f" {accelerator.distributed_type.value}"  # no autocast: hidden states are in the format of the weights
     if args.ld_alpha is not None:
         form += f" ld_alpha {args.ld_alpha}"  # the values are discounted sums
     file = cache_file("reference", model, form)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -24,6 +25,7 @@ from mixdpo.training.config import MixDPOConfig
 RUN_FILE = "run.json"
 METRICS_FILE = "metrics.jsonl"
 PLAN_FILE = "plan.parquet"
+MODEL_FOLDER = "model"
 
 _LIBRARIES = ("mixdpo", "transformers", "accelerate", "peft", "datasets", "numpy")
 # Settings that may change between a run and its continuation without making it another run.
@@ -39,6 +41,7 @@ _FREE_TO_CHANGE = (
     "log_level",
     "reference_cache",
 )
+_CUT_OF_A_STEP = ("per_device_train_batch_size", "gradient_accumulation_steps")
 
 
 class RunFolder(TrainerCallback):
@@ -47,8 +50,8 @@ class RunFolder(TrainerCallback):
     def __init__(self, plan: Plan, describe: Callable[[], dict[str, Any]]) -> None:
         self._plan, self._describe = plan, describe
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    def on_train_begin(  # type: ignore[override]  # the settings are ours
+        self, args: MixDPOConfig, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Describe the run before its first step; when it continues, forget metrics after the checkpoint."""
         if not state.is_world_process_zero:
@@ -57,7 +60,7 @@ class RunFolder(TrainerCallback):
         folder.mkdir(parents=True, exist_ok=True)
         record = self._describe()
         if state.global_step > 0:
-            check_same_run(folder, record)
+            check_same_run(folder, record, args.compares_pairs)
             kept = [m for m in read_metrics(folder) if m["step"] <= state.global_step]
             (folder / METRICS_FILE).write_text("".join(json.dumps(m) + "\n" for m in kept), encoding="utf-8")
         else:
@@ -106,8 +109,12 @@ def versions() -> dict[str, str]:
     return {**own, **{name: metadata.version(name) for name in _LIBRARIES}}
 
 
-def check_same_run(folder: Path, record: dict[str, Any]) -> None:
-    """Raise `InputError` unless the run of `folder` had the same data, plan, model and settings as `record`."""
+def check_same_run(folder: Path, record: dict[str, Any], compares_pairs: bool) -> None:
+    """Raise `InputError` unless the run of `folder` had the same data, plan, model and settings as `record`.
+
+    A step may be cut in another way, for example for another number of processes, as long as it keeps its pairs and
+    no loss compares (`compares_pairs`) those that are computed together.
+    """
     before = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
     for part in ("model", "data", "plan"):
         if before.get(part) != record.get(part):
@@ -116,14 +123,29 @@ def check_same_run(folder: Path, record: dict[str, Any]) -> None:
                 file=folder / RUN_FILE,
                 mend="continue it as it was started",
             )
+    was, cut = _cut_of_a_step(before), _cut_of_a_step(record)
+    if was != cut if compares_pairs else math.prod(was) != math.prod(cut):
+        described = [" x ".join(map(str, factors)) for factors in (was, cut)]
+        raise InputError(
+            f"the run was started with steps of {described[0]} pairs, not {described[1]} (processes x "
+            f"{' x '.join(_CUT_OF_A_STEP)})",
+            file=folder / RUN_FILE,
+            mend="change the last two so that a step stays as it was",
+        )
     for name, value in record["settings"].items():
-        free = name.startswith(_FREE_TO_CHANGE) or name == "output_dir"
+        free = name.startswith(_FREE_TO_CHANGE) or name in ("output_dir", *_CUT_OF_A_STEP)
         if not free and before["settings"].get(name) != value:
             raise InputError(
                 f"the run was started with {name} = {before['settings'].get(name)!r}, not {value!r}",
                 file=folder / RUN_FILE,
                 mend="continue it with the settings it was started with",
             )
+
+
+def _cut_of_a_step(record: dict[str, Any]) -> tuple[int, int, int]:
+    """Return processes, pairs of a process's micro-batch, and accumulation steps of a run."""
+    batch, steps = (record["settings"][name] for name in _CUT_OF_A_STEP)
+    return record["processes"], batch, steps
 
 
 def last_complete_checkpoint(folder: Path) -> Path | None:
@@ -144,15 +166,29 @@ def last_complete_checkpoint(folder: Path) -> Path | None:
     return steps[max(steps)] if steps else None
 
 
+def checkpoint_to_continue(folder: Path) -> Path:
+    """Return the newest complete checkpoint; raise `InputError` if there is none."""
+    found = last_complete_checkpoint(folder)
+    if found is None:
+        raise InputError(
+            "no complete checkpoint to continue from", file=folder, mend="start the run anew, without --resume"
+        )
+    return found
+
+
 def check_is_free(folder: Path) -> None:
-    """Raise `InputError` if the folder holds a run already or is not a folder."""
+    """Raise `InputError` if the folder holds a checkpoint or a model already, or is not a folder.
+
+    What is left of a run that ended before its first checkpoint cannot be continued, and may be written over.
+    """
     if folder.exists() and not folder.is_dir():
         raise InputError("a file, not a folder", file=folder, mend="choose another output folder")
-    if (folder / RUN_FILE).exists() or any(folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*")):
+    if last_complete_checkpoint(folder) is not None or (folder / MODEL_FOLDER).exists():
         raise InputError(
             "the folder holds another run",
             file=folder,
-            mend="choose another output folder, or continue that run with --resume",
+            mend="choose another output folder, or continue that run with --resume (in Python "
+            "train(resume_from_checkpoint=True))",
         )
 
 

@@ -20,13 +20,14 @@ _FILE = "loss_statistics.json"
 
 
 class RunningStatistics:
-    """Moving mean and deviation of a statistic by loss; the first step's own values start them.
+    """Moving mean and deviation of a statistic by loss; the values of the first step that has any start them.
 
-    Sums stay on the device; nothing waits for it.
+    Sums, and whether there was such a step, stay on the device; nothing waits for it.
     """
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
+        self._started: dict[str, Tensor] = {}  # bool, 0-d
         self.current: dict[str, Running] = {}
 
     def add(self, name: str, values: Tensor) -> None:
@@ -43,18 +44,21 @@ class RunningStatistics:
             total, squares, count = accelerator.reduce(sums, reduction="sum").unbind()
             mean = total / count.clamp(min=1)
             deviation = (squares / count.clamp(min=1) - mean.square()).clamp(min=0).sqrt()
-            last = self.current.get(name, Running(mean, deviation))
-            # A step without such pairs changes nothing; before the first with some, the initial values hold.
-            known = count > 0
-            initial = Running.initial(accelerator.device) if name not in self.current else last
+            last = self.current.get(name, Running.initial(accelerator.device))
+            known = count > 0  # a step without such pairs changes nothing
+            started = self._started.get(name, torch.zeros_like(known))
+            kept = torch.where(known, MOMENTUM * started, 1.0)
             self.current[name] = Running(
-                torch.where(known, torch.lerp(mean, last.mean, MOMENTUM), initial.mean),
-                torch.where(known, torch.lerp(deviation, last.deviation, MOMENTUM), initial.deviation),
+                torch.lerp(mean, last.mean, kept), torch.lerp(deviation, last.deviation, kept)
             )
+            self._started[name] = started | known
 
     def save(self, folder: Path) -> None:
         """Write the moving values beside a checkpoint."""
-        content = {name: [float(value.mean), float(value.deviation)] for name, value in self.current.items()}
+        content = {
+            name: [float(value.mean), float(value.deviation), bool(self._started[name])]
+            for name, value in self.current.items()
+        }
         with atomic_path(folder / _FILE) as temporary:
             temporary.write_text(json.dumps(content))
 
@@ -62,9 +66,8 @@ class RunningStatistics:
         """Read what `save` wrote; raises `RunError` if it is not there or broken."""
         try:
             content = json.loads((folder / _FILE).read_text())
-            self.current = {
-                name: Running(*(torch.tensor(float(value), device=device) for value in values))
-                for name, values in content.items()
-            }
+            for name, (mean, deviation, started) in content.items():
+                self.current[name] = Running(*(torch.tensor(float(v), device=device) for v in (mean, deviation)))
+                self._started[name] = torch.tensor(bool(started), device=device)
         except (OSError, ValueError, TypeError) as error:
             raise RunError(f"{folder / _FILE}: the moving statistics of the loss cannot be read ({error})") from error

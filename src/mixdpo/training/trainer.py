@@ -28,6 +28,7 @@ from transformers import (
 )
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, TrainOutput
 
+from mixdpo.engine import to_device
 from mixdpo.errors import InputError, RunError
 from mixdpo.passes import CacheUse, pairs_bar
 from mixdpo.plan import Plan, make_plan
@@ -37,13 +38,13 @@ from mixdpo.training.checks import check_first_loss, displaced_buckets, displace
 from mixdpo.training.config import MixDPOConfig
 from mixdpo.training.loss_state import LossState
 from mixdpo.training.metrics import MetricSums, add_step_metrics
-from mixdpo.training.policy import check_token_budget, choose_layout, frozen_reference, prepare_policy
+from mixdpo.training.policy import choose_layout, frozen_reference, prepare_policy, prepare_sharding
 from mixdpo.training.preparation import PairPreparation, prepare_tokenizer
 from mixdpo.training.progress import TrainingProgress
 from mixdpo.training.records import EvaluationRecords, load_reference, save_reference
 from mixdpo.training.reference import adapters_off, live_reference, reference_values
 from mixdpo.training.reference_cache import fill_reference, reference_file
-from mixdpo.training.run_folder import RunFolder, describe_run, last_complete_checkpoint
+from mixdpo.training.run_folder import RunFolder, check_is_free, checkpoint_to_continue, describe_run
 from mixdpo.training.sampling import PlannedPairs, PlanSampler
 from mixdpo.training.schedule import StepPlan, learning_rate_factors, make_step_plan, phase_lengths
 from mixdpo.training.step import pair_losses, reduce_losses
@@ -130,7 +131,7 @@ class MixDPOTrainer(Trainer):
             ),
             callbacks=[RunFolder(plan, self.describe), PlanCallback(self), *callbacks],
         )
-        check_token_budget(args, self.accelerator)
+        prepare_sharding(args, self.accelerator)
         self.loss_state = LossState(args, self._step_settings, policy, self._ref_model, self.accelerator)
         # One bar with a rate instead of transformers' bar and its line of thirty metrics.
         self.remove_callback(ProgressCallback)
@@ -171,8 +172,7 @@ class MixDPOTrainer(Trainer):
     def _get_num_items_in_batch(self, batch_samples: list[MicroBatches], device: torch.device) -> Tensor:
         """Count the pairs of the whole optimizer step, over its micro-batches and all processes."""
         weights = torch.cat([part["weight"] for batch in batch_samples for part in batch["parts"]])
-        pairs = weights.sum().to(device)
-        return self.accelerator.reduce(pairs, reduction="sum")
+        return self.accelerator.reduce(weights.sum().to(device), reduction="sum")
 
     def prediction_step(  # type: ignore[override]
         self,
@@ -182,9 +182,8 @@ class MixDPOTrainer(Trainer):
         ignore_keys: list[str] | None = None,
     ) -> tuple[Tensor, None, None]:
         """Measure a micro-batch of the evaluation set."""
-        prepared: MicroBatches = self._prepare_inputs(inputs)  # type: ignore[arg-type, assignment]
-        for part in prepared["parts"]:
-            with torch.no_grad(), self.compute_loss_context_manager():
+        for part in self._prepare_input(inputs)["parts"]:
+            with torch.no_grad():
                 batch = self._with_live_reference(part)
                 result = pair_losses(model, batch, self._step_settings, self.loss_state.running)
             self._sums["eval"].add("loss", result.losses, batch["weight"] > 0)
@@ -192,10 +191,14 @@ class MixDPOTrainer(Trainer):
             self._records.add(batch, result.pairs)
         return result.losses.mean(), None, None
 
+    def _prepare_input(self, data: Any) -> Any:
+        """Move a batch to the device; transformers would also round its floats to DeepSpeed's number format."""
+        return to_device(data, self.args.device)
+
     def _with_live_reference(self, batch: PairBatch) -> PairBatch:
         if self._precomputes_reference or not self.args.reads_reference:
             return batch
-        with self.compute_loss_context_manager():
+        with self.accelerator.autocast():  # as the policy's own forward, which accelerate wrapped
             return live_reference(self._ref_model or self.model_wrapped, batch, self.args.ld_alpha)
 
     # ---- data in the plan's order ----
@@ -232,10 +235,9 @@ class MixDPOTrainer(Trainer):
         if self.args.phase_schedule == "shared" or self.lr_scheduler is not None:
             return super().create_scheduler(num_training_steps, optimizer)
         factors = self.learning_rate_factors()
-        last = len(factors) - 1
         scheduled = optimizer if optimizer is not None else self.optimizer
         assert scheduled is not None
-        self.lr_scheduler = LambdaLR(scheduled, lambda step: float(factors[min(step, last)]))
+        self.lr_scheduler = LambdaLR(scheduled, lambda step: float(factors[min(step, len(factors) - 1)]))
         self._created_lr_scheduler = True
         return self.lr_scheduler
 
@@ -248,14 +250,18 @@ class MixDPOTrainer(Trainer):
     # ---- start, continuation, evaluation ----
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
-        """Train; with True continue from the newest checkpoint of `output_dir` that was written to its end."""
+        """Train; with True continue from the newest checkpoint of `output_dir` that was written to its end.
+
+        Raises:
+            InputError: there is no such checkpoint, or a new run would write over another one.
+        """
+        folder = Path(self.args.output_dir or ".")
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = str(checkpoint_to_continue(folder))
+        elif not resume_from_checkpoint:
+            check_is_free(folder)
         if self._precomputes_reference:  # its weights are known only before they are sharded and trained
             self._reference_file = reference_file(self._ref_model or self.model_wrapped, self.args, self.accelerator)
-        if resume_from_checkpoint is True:
-            found = last_complete_checkpoint(Path(self.args.output_dir or "."))
-            if found is None:
-                raise InputError("no complete checkpoint to continue from", file=self.args.output_dir)
-            resume_from_checkpoint = str(found)
         self._resumed_from = Path(str(resume_from_checkpoint))
         return super().train(resume_from_checkpoint, *args, **kwargs)
 
@@ -342,8 +348,7 @@ class MixDPOTrainer(Trainer):
     ) -> dict[str, float]:
         """Measure `eval_dataset` (pairs from `load_pairs`; default the trainer's own) with the preference loss."""
         if isinstance(eval_dataset, Dataset):
-            metric = self.train_dataset.plan.settings.metric
-            eval_dataset = self._preparation.evaluation(eval_dataset, metric)
+            eval_dataset = self._preparation.evaluation(eval_dataset, self.train_dataset.plan.settings.metric)
         return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
 
     # ---- what a person watches ----
@@ -352,18 +357,15 @@ class MixDPOTrainer(Trainer):
         """Add the means since the last line, and warn when a bucket's chosen answers lose likelihood."""
         if "loss" in logs:
             logs.update(self._sums["train"].means(self.accelerator))
-        for bucket, change in displaced_buckets(logs, self.args.displacement_bound).items():
+        bound = self.args.displacement_bound
+        for bucket, change in displaced_buckets(logs, bound).items():
             if bucket not in self._displaced:
                 self._displaced.add(bucket)
-                logger.warning(
-                    displacement_warning(self.state.global_step, bucket, change, self.args.displacement_bound)
-                )
+                logger.warning(displacement_warning(self.state.global_step, bucket, change, bound))
         super().log(logs, start_time)
 
     def _check_first_loss(self, batch: PairBatch, result: Any) -> None:
-        if self._first_loss_checked or self.state.global_step > 0:
-            return
-        if not bool((batch["preference"] & (batch["weight"] > 0)).any()):
+        if self._first_loss_checked or self.state.global_step > 0 or not len(batch["preference_index"]):
             return
         self._first_loss_checked = True
         precision = "bf16" if self.args.bf16 or self.args.fp16 else "fp32"
