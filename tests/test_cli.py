@@ -96,6 +96,25 @@ def test_plan_then_train_by_it_then_continue(capsys, tmp_path, data, recipe) -> 
     assert main(["train", "--config", str(recipe), "--resume"]) == 0
 
 
+def test_data_named_on_the_command_line_is_read_by_its_own_columns_and_split(capsys, tmp_path, rows, recipe) -> None:
+    folder = tmp_path / "published"
+    folder.mkdir()
+    renamed = [{**{k: v for k, v in row.items() if k != "chosen"}, "good": row["chosen"]} for row in rows]
+    write(folder / "test.jsonl", renamed)
+    content = yaml.safe_load(recipe.read_text())
+    content["data"] = {"path": str(folder), "split": "test", "columns": {"chosen": "good"}, "max_pairs": 12}
+    recipe.write_text(yaml.safe_dump(content))
+    scored = tmp_path / "scored.parquet"
+    assert main(["score", "--config", str(recipe), "--metric", "rating", "--output", str(scored)]) == 0
+    plan = ["plan", "--config", str(recipe), "--output", str(tmp_path / "plan.parquet")]
+    assert main([*plan, str(scored)]) == 0
+    assert "read 12 rows, kept 12 pairs" in capsys.readouterr().out
+    other = write(tmp_path / "other.jsonl", renamed)
+    assert main([*plan, str(other), "--data.columns", "{chosen: good}"]) == 0
+    assert "read 20 rows" in (out := capsys.readouterr().out)
+    assert "together: 12 pairs" in out, "what is no property of the source is the recipe's"
+
+
 def test_settings_from_the_command_line_win(tmp_path, recipe) -> None:
     resolved = load_recipe(recipe, {"train": {"beta": 0.5}, "plan": {"name": "dpo", "threshold": None}})
     assert resolved.training_config(str(tmp_path / "x")).beta == 0.5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,10 +34,16 @@ config_option = click.option(
 
 
 def recipe_of(overrides: dict[str, Any], config: Path | None, data: str | None) -> Recipe:
-    """Load the recipe with what the command line says on top."""
+    """Load the recipe with what the command line says on top.
+
+    `data` replaces all that says where the recipe's pairs are: its split or columns are not those of another file.
+    """
+    from mixdpo.data import DataSettings, SourceSettings
     from mixdpo.recipe import load_recipe
 
     quiet_libraries()
     if data is not None:
-        overrides = merge({"data": {"path": data}}, overrides)
+        of_source = {f.name for f in fields(SourceSettings)} - {"max_pairs"}
+        defaults = {f.name: f.default for f in fields(DataSettings) if f.name in of_source}
+        overrides = merge({"data": {**defaults, "path": data}}, overrides)
     return load_recipe(config, overrides)
