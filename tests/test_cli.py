@@ -10,7 +10,8 @@ import pytest
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from datasets import Dataset
-from transformers import AutoModelForCausalLM
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mixdpo import MixDPOTrainer, Plan
 from mixdpo.cli import main
@@ -281,6 +282,17 @@ def test_model_folder_without_a_model(capsys, tmp_path, recipe) -> None:
 
 
 # ---- interruptions ----
+
+
+def test_an_adapter_is_no_model_to_start_from(capsys, tmp_path, recipe, model) -> None:
+    adapter = tmp_path / "adapter"
+    adapted = get_peft_model(AutoModelForCausalLM.from_pretrained(model), LoraConfig(target_modules=["q_proj"]))
+    adapted.save_pretrained(adapter)
+    AutoTokenizer.from_pretrained(model).save_pretrained(adapter)
+    line = refused(capsys, "train", "--config", recipe, "--model.name_or_path", adapter)
+    assert f"--model.name_or_path BASE --model.adapter {adapter}" in line
+    assert main(["train", "--config", str(recipe), "--model.adapter", str(adapter), "--train.max_steps", "1"]) == 0
+    assert (tmp_path / "run" / "model" / "adapter_model.safetensors").is_file()
 
 
 def test_interrupt_and_full_disk_leave_the_last_checkpoint_usable(capsys, monkeypatch, tmp_path, recipe) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils.peft_utils import find_adapter_config_file
 
 from mixdpo.engine import hardware_has_bf16
 from mixdpo.errors import InputError
@@ -55,7 +56,7 @@ def load_policy(settings: ModelSettings, with_adapters: bool = False) -> PreTrai
         with_adapters: whether adapters will be added; decides what `dtype: auto` means.
 
     Raises:
-        InputError: no such model, or it cannot be loaded as a causal language model.
+        InputError: no such model, an adapter without its base model, or no causal language model.
     """
     adapters = with_adapters or settings.adapter is not None
     arguments: dict[str, Any] = {"dtype": weight_format(settings, adapters), **hub_arguments(settings)}
@@ -64,6 +65,7 @@ def load_policy(settings: ModelSettings, with_adapters: bool = False) -> PreTrai
     if settings.load_in_4bit:
         arguments["quantization_config"] = _four_bit()
     check_is_model(settings.name_or_path)
+    _check_is_no_adapter(settings)
     try:
         model = AutoModelForCausalLM.from_pretrained(settings.name_or_path, **arguments)
     except (OSError, ValueError, ImportError) as error:
@@ -132,6 +134,21 @@ def check_is_model(name_or_path: str) -> None:
         raise InputError("a file, not a model folder", file=path, mend="give the folder that holds config.json")
     if path.is_absolute() or name_or_path.startswith((".", "~")) or name_or_path.count("/") > 1:
         raise InputError("no such model folder", file=name_or_path)
+
+
+def _check_is_no_adapter(settings: ModelSettings) -> None:
+    # transformers would load the base model with the adapter frozen, and training would train nothing.
+    name = settings.name_or_path
+    try:
+        found = find_adapter_config_file(name, revision=settings.revision)
+    except (OSError, ValueError):
+        return  # loading the model fails for the same reason, and says it
+    if found is not None:
+        raise InputError(
+            f"{name!r} is an adapter, not a model",
+            mend=f"use --model.name_or_path BASE --model.adapter {name}; of generate and eval they are "
+            f"--model BASE --adapter {name}",
+        )
 
 
 def weight_format(settings: ModelSettings, adapters: bool = False) -> torch.dtype:
