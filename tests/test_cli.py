@@ -15,7 +15,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mixdpo import MixDPOTrainer, Plan
 from mixdpo.cli import main
+from mixdpo.cli_recipe import named_model
 from mixdpo.recipe import load_recipe
+from mixdpo.settings import SECTIONS, split_overrides
 from synthetic import chat_rows
 from tiny import tiny_llama
 
@@ -122,6 +124,18 @@ def test_settings_from_the_command_line_win(tmp_path, recipe) -> None:
     assert resolved.training_config().learning_rate == 1e-3, "a number that YAML reads as text"
     assert resolved.plan.order == "shuffled"
     assert resolved.plan.threshold is None
+
+
+def test_a_model_can_be_named_as_in_verbs_without_a_recipe(tmp_path) -> None:
+    def read(*words: str) -> dict:
+        return split_overrides(named_model(words), SECTIONS)[1]["model"]
+
+    assert read("--model", "some/model", "--model.dtype", "float32") == {
+        "name_or_path": "some/model",
+        "dtype": "float32",
+    }
+    assert read("--model=some/model") == {"name_or_path": "some/model"}
+    assert read("--model", "{name_or_path: x, dtype: auto}") == {"name_or_path": "x", "dtype": "auto"}
 
 
 def test_help_names_settings_units_and_defaults(capsys) -> None:

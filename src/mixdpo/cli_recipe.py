@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,17 @@ class CommandWithSettings(click.Command):
         from mixdpo.help import settings_help
 
         formatter.write("\n" + settings_help(ctx.info_name or "") + "\n")
+
+
+def named_model(words: Sequence[str]) -> list[str]:
+    """Write `--model NAME` as `--model.name_or_path NAME`: verbs without a recipe have it so."""
+    result = list(words)
+    for at, (word, following) in enumerate(zip(words, [*words[1:], ""], strict=True)):
+        option, equals, value = word.partition("=")
+        value = (value if equals else following).strip()
+        if option == "--model" and value and not value.startswith(("{", "-")):
+            result[at] = "--model.name_or_path" + equals + (value if equals else "")
+    return result
 
 
 data_argument = click.argument("data", required=False)

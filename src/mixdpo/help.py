@@ -20,7 +20,9 @@ def settings_help(verb: str) -> str:
     if verb != "plan":
         lines += [*setting_lines(ModelSettings, "model"), ""]
     lines += [*setting_lines(DataSettings, "data"), ""]
-    if verb == "score":
+    if verb == "preferences":
+        lines += ["--train.KEY  max_length, max_prompt_length, bf16 and beta, as in training"]
+    elif verb == "score":
         for name, metric in METRICS.items():
             lines += setting_lines(metric.settings, f"score.{name}")
         lines += ["--train.KEY  max_length, max_prompt_length and bf16 hold for metrics that do not set their own"]

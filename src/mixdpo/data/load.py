@@ -179,7 +179,7 @@ def _nothing_left(source: _Source, tally: Tally) -> InputError:
         file=file,
         row=row,
         column=source.columns.scores[0] if most == "invalid_score" else column,
-        mend=f"check the data, or name the right columns with `columns` (there are {there})",
+        mend=f"check the data, or name the right columns with `columns`, or --data.columns (there are {there})",
     )
 
 
