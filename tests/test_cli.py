@@ -13,7 +13,7 @@ from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from mixdpo import MixDPOTrainer, Plan
+from mixdpo import MixDPOTrainer, Plan, __version__
 from mixdpo.cli import main
 from mixdpo.cli_recipe import named_model
 from mixdpo.recipe import load_recipe
@@ -126,6 +126,14 @@ def test_settings_from_the_command_line_win(tmp_path, recipe) -> None:
     assert resolved.plan.threshold is None
 
 
+def test_version_and_short_help(capsys) -> None:
+    assert main(["--version"]) == 0
+    assert __version__ in capsys.readouterr().out
+    for verb in ("train", "eval"):
+        assert main([verb, "-h"]) == 0
+        assert capsys.readouterr().out.startswith(f"Usage: mixdpo {verb}")
+
+
 def test_a_model_can_be_named_as_in_verbs_without_a_recipe(tmp_path) -> None:
     def read(*words: str) -> dict:
         return split_overrides(named_model(words), SECTIONS)[1]["model"]
@@ -190,6 +198,9 @@ def test_wrong_type_says_what_is_expected(capsys, recipe) -> None:
 def test_wrong_options_of_the_command_itself(capsys) -> None:
     assert "unexpected extra argument (b.jsonl)" in refused(capsys, "train", "a.jsonl", "b.jsonl")
     assert "Did you mean '--output'" in refused(capsys, "plan", "--outptu", "x")
+    assert "Did you mean '--train.beta'" in refused(capsys, "train", "a.jsonl", "--beta", "0.05")
+    assert "'--train.learning_rate'" in refused(capsys, "train", "a.jsonl", "--learning-rate", "1e-6")
+    assert "'--data.seed', '--plan.seed', '--train.seed'" in refused(capsys, "train", "--seed", "1")
 
 
 def test_recipe_files(capsys, tmp_path) -> None:
@@ -211,7 +222,7 @@ def test_recipe_files(capsys, tmp_path) -> None:
         (["--plan.name", "mixdp"], "did you mean mixdpo?"),
         (["--plan.path", "none.parquet"], "none.parquet: no such file"),
         (["--train.sft_target", "best"], "train.sft_target"),
-        (["--train.loss_type", "dpo"], "no loss is named 'dpo'"),
+        (["--train.loss_type", "dpo"], "no loss is named 'dpo'; did you mean sigmoid (which is DPO)?"),
         (["--model.name_or_path", "./no/such/model"], "no such model folder"),
         (["--model.dtype", "float8"], "model.dtype"),
         (["--data.columns", "{score_chosen: stars, score_rejected: stars}"], "column 'stars'"),

@@ -211,7 +211,8 @@ def test_margins_of_ones_own_are_planned_by_and_trained(tmp_path, capsys, caplog
         (["--score.nll.model", "x"], "no metric is named 'nll'"),
         (["--score.nll_gap.modle", "x"], "did you mean score.nll_gap.model?"),
         (["--score", "3"], "score must be a mapping"),
-        (["--metric", "reward_model"], "reward_model.model names no model"),
+        (["--metric", "reward_model"], "on the command line --score.reward_model.model MODEL\n"),
+        (["--metric", "nll_gap"], "--score.nll_gap.model MODEL or --model.name_or_path MODEL\n"),
     ],
 )
 def test_bad_input_writes_nothing(tmp_path, capsys, data, arguments, message) -> None:

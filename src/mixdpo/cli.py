@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.table import Table
 
+from mixdpo import __version__
 from mixdpo.cli_audit import audit, clean
 from mixdpo.cli_comparison import compare
 from mixdpo.cli_evaluation import evaluate
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
     from mixdpo.difficulty.trust_curve import TrustCurve
 
 
-@click.group()
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
 def app() -> None:
     """Difficulty-aware preference optimisation: plan and train with small-margin pairs kept."""
 

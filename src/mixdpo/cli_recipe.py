@@ -19,6 +19,19 @@ if TYPE_CHECKING:
 class CommandWithSettings(click.Command):
     """A command whose help ends with the recipe keys it reads, their units and their defaults."""
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the options; one that is a key of a recipe without its section is answered with the section."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            from mixdpo.help import settings_named
+
+            found = settings_named(error.option_name.lstrip("-").replace("-", "_"))
+            if not found:
+                raise
+            options = [f"--{setting}" for setting in found]
+            raise click.NoSuchOption(error.option_name, possibilities=options, ctx=ctx) from error
+
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the keys below the options."""
         from mixdpo.help import settings_help

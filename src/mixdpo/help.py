@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any, Final
+
+from peft import LoraConfig
+
 from mixdpo.auditing.settings import AuditSettings
 from mixdpo.data import DataSettings
 from mixdpo.model import ModelSettings
 from mixdpo.recipe import PlanSection, setting_lines
 from mixdpo.scoring import METRICS
 from mixdpo.training.config import MixDPOConfig
+
+_SECTIONS: Final[Mapping[str, type[Any]]] = {
+    "model": ModelSettings,
+    "data": DataSettings,
+    "plan": PlanSection,
+    "train": MixDPOConfig,
+    "peft": LoraConfig,
+}
+
+
+def settings_named(key: str) -> list[str]:
+    """Return the settings of all sections whose key is `key`, such as train.beta."""
+    return [f"{name}.{key}" for name, cls in _SECTIONS.items() if key in {f.name for f in fields(cls)}]
 
 
 def settings_help(verb: str) -> str:
