@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -173,6 +174,18 @@ def test_accelerate_configs_load(path: Path) -> None:
     config = load_config_from_file(str(path))
     assert config.num_processes == 8
     assert config.mixed_precision == "bf16"
+
+
+def test_every_extra_that_is_named_can_be_installed() -> None:
+    """Nothing is on a package index yet, and an extra that does not exist installs nothing without a word."""
+    extras = re.findall(
+        r"^([\w-]+) = \[", (ROOT / "pyproject.toml").read_text().split("optional-dependencies]")[1], re.M
+    )
+    files = [*ROOT.glob("src/mixdpo/**/*.*"), *ROOT.glob("docs/*.md"), *ROOT.glob("recipes/**/*.yaml")]
+    texts = {path: path.read_text() for path in files if path.suffix in (".py", ".md", ".yaml", ".html")}
+    assert not [path for path, text in texts.items() if re.search(r"mixdpo\[", text)]
+    named = re.findall(r"""-e ['"]\.\[([\w-]+)|install_extra\(["']([\w-]+)""", "".join(texts.values()))
+    assert {"gpu", "eval", "language"} <= {a or b for a, b in named} <= set(extras)
 
 
 # ---- bad settings ----

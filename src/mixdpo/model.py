@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from transformers.utils.peft_utils import find_adapter_config_file
 
 from mixdpo.engine import hardware_has_bf16
-from mixdpo.errors import InputError
+from mixdpo.errors import InputError, install_extra
 
 
 @dataclass(kw_only=True, frozen=True)
@@ -41,7 +41,7 @@ class ModelSettings:
             "mixdpo_packed everywhere; or another of transformers, such as eager, on padded rows"
         },
     )
-    load_in_4bit: bool = field(default=False, metadata={"help": "QLoRA: 4-bit NF4 base weights (needs mixdpo[gpu])"})
+    load_in_4bit: bool = field(default=False, metadata={"help": "QLoRA: 4-bit NF4 base weights (needs the extra gpu)"})
     trust_remote_code: bool = field(
         default=False,
         metadata={"help": "run Python code that comes with the model; only for code you have read"},
@@ -168,7 +168,7 @@ def hub_arguments(settings: ModelSettings) -> dict[str, Any]:
 
 def _four_bit() -> Any:
     if importlib.util.find_spec("bitsandbytes") is None:
-        raise InputError("4-bit weights need bitsandbytes", mend="pip install 'mixdpo[gpu]'")
+        raise InputError("4-bit weights need bitsandbytes", mend=install_extra("gpu"))
     from transformers import BitsAndBytesConfig
 
     return BitsAndBytesConfig(
