@@ -1,6 +1,6 @@
 """Make the demo's data: prompts with checkable demands, and pairs of the demo model's own answers to them.
 
-    python scripts/make_demo_data.py                 # about 15 minutes on 2 cores, needs mixdpo[demo]
+    python scripts/make_demo_data.py                 # about 15 minutes on 2 cores, needs pip install -e '.[demo]'
 
 Answers are kept in `build/demo-answers`, so an interrupted run goes on where it stopped. How the result is meant
 stands in `src/mixdpo/demo/data/README.md`.

@@ -311,7 +311,7 @@ def test_answers_of_an_endpoint(
     served.faults = [429, 500, '{"choices": []}']
     output = tmp_path / "out.json"
     common = ("--model", "far", "--endpoint", served.url, "--batch-size", 2)
-    run(questions, *common, "--prices", 1, 1000, "--output", output)
+    run(questions, *common, "--dollars-in", 1, "--dollars-out", 1000, "--output", output)
     assert [row["output"] for row in json.loads(output.read_text())] == [f"1: {one.upper()}" for one in QUESTIONS]
     assert len(served.bodies) == len(QUESTIONS) + 3
     assert served.bodies[0]["max_tokens"] == 2048
@@ -431,7 +431,7 @@ def test_bad_models_and_settings(
     (tmp_path / "bare").mkdir()
     assert "config.json is missing" in refused(capsys, questions, "--model", tmp_path / "bare", *end)
     assert "temperature is -1" in refused(capsys, questions, "--model", model, "--temperature", -1, *end)
-    assert "--prices" in refused(capsys, questions, "--model", model, "--prices", 1, 2, *end)
+    assert "--dollars-in" in refused(capsys, questions, "--model", model, "--dollars-out", 2, *end)
     far = ("--model", "far", "--endpoint", "http://127.0.0.1:9/v1")
     assert "--adapter" in refused(capsys, questions, *far, "--adapter", model, *end)
     assert "base_url" in refused(capsys, questions, "--model", "far", "--endpoint", "localhost:8000", *end)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,11 +12,14 @@ import pytest
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from datasets import Dataset
-from transformers import AutoModelForCausalLM
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from mixdpo import MixDPOTrainer, Plan
+from mixdpo import MixDPOTrainer, Plan, __version__
 from mixdpo.cli import main
+from mixdpo.cli_recipe import named_model
 from mixdpo.recipe import load_recipe
+from mixdpo.settings import SECTIONS, split_overrides
 from synthetic import chat_rows
 from tiny import tiny_llama
 
@@ -97,6 +101,25 @@ def test_plan_then_train_by_it_then_continue(capsys, tmp_path, data, recipe) -> 
     assert main(["train", "--config", str(recipe), "--resume"]) == 0
 
 
+def test_data_named_on_the_command_line_is_read_by_its_own_columns_and_split(capsys, tmp_path, rows, recipe) -> None:
+    folder = tmp_path / "published"
+    folder.mkdir()
+    renamed = [{**{k: v for k, v in row.items() if k != "chosen"}, "good": row["chosen"]} for row in rows]
+    write(folder / "test.jsonl", renamed)
+    content = yaml.safe_load(recipe.read_text())
+    content["data"] = {"path": str(folder), "split": "test", "columns": {"chosen": "good"}, "max_pairs": 12}
+    recipe.write_text(yaml.safe_dump(content))
+    scored = tmp_path / "scored.parquet"
+    assert main(["score", "--config", str(recipe), "--metric", "rating", "--output", str(scored)]) == 0
+    plan = ["plan", "--config", str(recipe), "--output", str(tmp_path / "plan.parquet")]
+    assert main([*plan, str(scored)]) == 0
+    assert "read 12 rows, kept 12 pairs" in capsys.readouterr().out
+    other = write(tmp_path / "other.jsonl", renamed)
+    assert main([*plan, str(other), "--data.columns", "{chosen: good}"]) == 0
+    assert "read 20 rows" in (out := capsys.readouterr().out)
+    assert "together: 12 pairs" in out, "what is no property of the source is the recipe's"
+
+
 def test_settings_from_the_command_line_win(tmp_path, recipe) -> None:
     resolved = load_recipe(recipe, {"train": {"beta": 0.5}, "plan": {"name": "dpo", "threshold": None}})
     assert resolved.training_config(str(tmp_path / "x")).beta == 0.5
@@ -112,6 +135,26 @@ def test_a_plan_by_name_keeps_its_name_under_further_keys(tmp_path: Path) -> Non
     assert load_recipe(path, {"plan": {"seed": 1}}).plan == replace(whole, seed=1)
     assert load_recipe(path, {"plan": "dpo"}).plan.hard_route != whole.hard_route
     assert load_recipe(path, {"plan": {"path": "plan.parquet"}}).plan_path == "plan.parquet"
+
+
+def test_version_and_short_help(capsys) -> None:
+    assert main(["--version"]) == 0
+    assert __version__ in capsys.readouterr().out
+    for verb in ("train", "eval"):
+        assert main([verb, "-h"]) == 0
+        assert capsys.readouterr().out.startswith(f"Usage: mixdpo {verb}")
+
+
+def test_a_model_can_be_named_as_in_verbs_without_a_recipe(tmp_path) -> None:
+    def read(*words: str) -> dict:
+        return split_overrides(named_model(words), SECTIONS)[1]["model"]
+
+    assert read("--model", "some/model", "--model.dtype", "float32") == {
+        "name_or_path": "some/model",
+        "dtype": "float32",
+    }
+    assert read("--model=some/model") == {"name_or_path": "some/model"}
+    assert read("--model", "{name_or_path: x, dtype: auto}") == {"name_or_path": "x", "dtype": "auto"}
 
 
 def test_help_names_settings_units_and_defaults(capsys) -> None:
@@ -143,6 +186,18 @@ def test_accelerate_configs_load(path: Path) -> None:
     assert config.mixed_precision == "bf16"
 
 
+def test_every_extra_that_is_named_can_be_installed() -> None:
+    """Nothing is on a package index yet, and an extra that does not exist installs nothing without a word."""
+    extras = re.findall(
+        r"^([\w-]+) = \[", (ROOT / "pyproject.toml").read_text().split("optional-dependencies]")[1], re.M
+    )
+    files = [*ROOT.glob("src/mixdpo/**/*.*"), *ROOT.glob("docs/*.md"), *ROOT.glob("recipes/**/*.yaml")]
+    texts = {path: path.read_text() for path in files if path.suffix in (".py", ".md", ".yaml", ".html")}
+    assert not [path for path, text in texts.items() if re.search(r"mixdpo\[", text)]
+    named = re.findall(r"""-e ['"]\.\[([\w-]+)|install_extra\(["']([\w-]+)""", "".join(texts.values()))
+    assert {"gpu", "eval", "language"} <= {a or b for a, b in named} <= set(extras)
+
+
 # ---- bad settings ----
 
 
@@ -166,6 +221,9 @@ def test_wrong_type_says_what_is_expected(capsys, recipe) -> None:
 def test_wrong_options_of_the_command_itself(capsys) -> None:
     assert "unexpected extra argument (b.jsonl)" in refused(capsys, "train", "a.jsonl", "b.jsonl")
     assert "Did you mean '--output'" in refused(capsys, "plan", "--outptu", "x")
+    assert "Did you mean '--train.beta'" in refused(capsys, "train", "a.jsonl", "--beta", "0.05")
+    assert "'--train.learning_rate'" in refused(capsys, "train", "a.jsonl", "--learning-rate", "1e-6")
+    assert "'--data.seed', '--plan.seed', '--train.seed'" in refused(capsys, "train", "--seed", "1")
 
 
 def test_recipe_files(capsys, tmp_path) -> None:
@@ -187,7 +245,7 @@ def test_recipe_files(capsys, tmp_path) -> None:
         (["--plan.name", "mixdp"], "did you mean mixdpo?"),
         (["--plan.path", "none.parquet"], "none.parquet: no such file"),
         (["--train.sft_target", "best"], "train.sft_target"),
-        (["--train.loss_type", "dpo"], "no loss is named 'dpo'"),
+        (["--train.loss_type", "dpo"], "no loss is named 'dpo'; did you mean sigmoid (which is DPO)?"),
         (["--model.name_or_path", "./no/such/model"], "no such model folder"),
         (["--model.dtype", "float8"], "model.dtype"),
         (["--data.columns", "{score_chosen: stars, score_rejected: stars}"], "column 'stars'"),
@@ -284,6 +342,17 @@ def test_run_that_failed_before_its_first_checkpoint_starts_anew(capsys, monkeyp
     capsys.readouterr()
     assert "start the run anew, without --resume" in refused(capsys, "train", "--config", str(recipe), "--resume")
     assert main(["train", "--config", str(recipe)]) == 0
+
+
+def test_an_adapter_is_no_model_to_start_from(capsys, tmp_path, recipe, model) -> None:
+    adapter = tmp_path / "adapter"
+    adapted = get_peft_model(AutoModelForCausalLM.from_pretrained(model), LoraConfig(target_modules=["q_proj"]))
+    adapted.save_pretrained(adapter)
+    AutoTokenizer.from_pretrained(model).save_pretrained(adapter)
+    line = refused(capsys, "train", "--config", recipe, "--model.name_or_path", adapter)
+    assert f"--model.name_or_path BASE --model.adapter {adapter}" in line
+    assert main(["train", "--config", str(recipe), "--model.adapter", str(adapter), "--train.max_steps", "1"]) == 0
+    assert (tmp_path / "run" / "model" / "adapter_model.safetensors").is_file()
 
 
 def test_interrupt_and_full_disk_leave_the_last_checkpoint_usable(capsys, monkeypatch, tmp_path, recipe) -> None:

@@ -113,7 +113,7 @@ def test_unwritable_cache(tmp_path: Path) -> None:
 
 def test_missing_gguf_names_the_extra(tmp_path: Path, found_modules: dict[str, bool]) -> None:
     found_modules["gguf"] = False
-    with pytest.raises(InputError, match=r"pip install 'mixdpo\[demo\]'"):
+    with pytest.raises(InputError, match=r"pip install -e '\.\[demo\]'"):
         demo_model.smollm2_folder(tmp_path)
 
 

@@ -188,6 +188,22 @@ def test_training_does_not_start_a_pass_for_margins(capsys, recipe) -> None:
         assert "mixdpo score --metric nll_gap" in error
 
 
+def test_margins_of_ones_own_are_planned_by_and_trained(tmp_path, capsys, caplog, recipe, data) -> None:
+    own = ["--config", str(recipe), "--plan.metric", "mine", "--train.max_steps", "1", "--eval_data.path", str(data)]
+    assert main(["train", str(data), *own]) == 2
+    assert "pairs.jsonl: the data has no column 'margin/mine'; add it to the data" in capsys.readouterr().err
+    pairs = load_pairs(str(data))
+    scored = str(tmp_path / "own.parquet")
+    pairs.add_column("margin/mine", [float(i) for i in range(len(pairs))]).to_parquet(scored)
+    assert main(["train", scored, *own, "--train.eval_strategy", "epoch"]) == 0
+    (warning,) = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert warning.startswith("eval_data is measured without buckets by difficulty")
+    assert "has no column 'margin/mine'" in warning
+    logged = (tmp_path / "run" / "metrics.jsonl").read_text()
+    assert "eval_rewards/accuracies" in logged
+    assert "buckets/hard" not in logged.partition("eval_rewards/accuracies")[2]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -195,7 +211,8 @@ def test_training_does_not_start_a_pass_for_margins(capsys, recipe) -> None:
         (["--score.nll.model", "x"], "no metric is named 'nll'"),
         (["--score.nll_gap.modle", "x"], "did you mean score.nll_gap.model?"),
         (["--score", "3"], "score must be a mapping"),
-        (["--metric", "reward_model"], "reward_model.model names no model"),
+        (["--metric", "reward_model"], "on the command line --score.reward_model.model MODEL\n"),
+        (["--metric", "nll_gap"], "--score.nll_gap.model MODEL or --model.name_or_path MODEL\n"),
     ],
 )
 def test_bad_input_writes_nothing(tmp_path, capsys, data, arguments, message) -> None:

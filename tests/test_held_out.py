@@ -8,8 +8,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+import yaml
 from datasets import Dataset
+from peft import LoraConfig, get_peft_model
 from scipy import stats
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mixdpo import load_pairs
 from mixdpo.cli import main
@@ -84,7 +87,7 @@ def test_preferences_equal_the_plain_forward(tmp_path, tokenizer, models, capsys
     data = str(tmp_path / "pairs.parquet")
     out = tmp_path / "out.json"
     arguments = ["eval", "preferences", data, "--model", models[1], "--output", str(out)]
-    assert main([*arguments, "--reference", models[0], "--beta", "0.2", "--no-bf16"]) == 0
+    assert main([*arguments, "--reference", models[0], "--beta", "0.2", "--train.bf16", "false"]) == 0
     record = json.loads(out.read_text())
     found = pq.read_table(tmp_path / record["items"])
 
@@ -116,6 +119,39 @@ def test_preferences_equal_the_plain_forward(tmp_path, tokenizer, models, capsys
     assert "accuracy" not in json.loads(out.read_text())["models"]["model1"], "no reference, no implicit reward"
     assert main([*arguments, "--metric", "nll_gap"]) == 2
     assert "margin/nll_gap" in capsys.readouterr().err
+
+
+def test_preferences_reads_data_and_model_as_training_does(tmp_path, models, capsys) -> None:
+    rows = chat_rows(8)
+    renamed = [{**{k: v for k, v in row.items() if k != "chosen"}, "good": row["chosen"]} for row in rows]
+    for name, content in (("pairs", rows), ("renamed", renamed)):
+        Dataset.from_list(content).to_parquet(tmp_path / f"{name}.parquet")
+    torch.manual_seed(0)
+    lora = LoraConfig(target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+    adapted = get_peft_model(AutoModelForCausalLM.from_pretrained(models[0]), lora)
+    adapted.save_pretrained(tmp_path / "adapter")
+    recipe = tmp_path / "recipe.yaml"
+    held_out = {"path": str(tmp_path / "renamed.parquet"), "columns": {"chosen": "good"}}
+    content = {"model": {"name_or_path": models[0]}, "eval_data": held_out, "train": {"beta": 0.3, "max_length": 60}}
+    recipe.write_text(yaml.safe_dump(content))
+    adapter, out = str(tmp_path / "adapter"), tmp_path / "out.json"
+    common = ["eval", "preferences", "--reference", models[0], "--output", str(out), "--train.bf16", "false"]
+    assert main([*common, "--config", str(recipe), "--adapter", adapter]) == 0
+    by_recipe = json.loads(out.read_text())
+    settings = {name: by_recipe["settings"][name] for name in ("beta", "max_length", "adapter")}
+    assert settings == {"beta": 0.3, "max_length": 60, "adapter": adapter}
+    options = [str(tmp_path / "pairs.parquet"), "--model", models[0], "--model.adapter", adapter]
+    assert main([*common, *options, "--beta", "0.3", "--train.max_length", "60"]) == 0
+    assert json.loads(out.read_text())["models"] == by_recipe["models"]
+    adapted.merge_and_unload().save_pretrained(tmp_path / "merged")
+    AutoTokenizer.from_pretrained(models[0]).save_pretrained(tmp_path / "merged")
+    options = [str(tmp_path / "pairs.parquet"), "--model", str(tmp_path / "merged"), "--beta", "0.3"]
+    assert main([*common, *options]) == 0
+    merged = json.loads(out.read_text())["models"]["merged"]
+    assert merged["reward_margin"] == pytest.approx(by_recipe["models"]["adapter"]["reward_margin"], abs=1e-3)
+    assert merged["reward_margin"] != 0
+    assert main([*common, str(tmp_path / "renamed.parquet"), "--model", models[0]]) == 2
+    assert "--data.columns '{chosen: " in capsys.readouterr().err
 
 
 def test_demands_of_files_and_models(tmp_path, models, capsys, monkeypatch) -> None:

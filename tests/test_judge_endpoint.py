@@ -244,6 +244,26 @@ def test_own_prompts_are_compared_and_graded(tmp_path: Path) -> None:
     assert graded["models"]["own"]["average"] == (0 + 1 + 2 + 3) / 4
 
 
+def test_the_example_prompts_give_verdicts_that_are_read(tmp_path: Path) -> None:
+    base, own = answer_files(tmp_path, "base", "own")
+    examples = Path(__file__).parents[1] / "examples"
+
+    def judge(body: dict[str, Any]) -> str:
+        ((role, content),) = [(one["role"], one["content"]) for one in body["messages"]]
+        assert role == "user"
+        assert content.count("{answer_a}") == 1, "the question's own"
+        if "<answer A>" not in content:
+            return f"It is short.\n[[{content.split('</answer>')[0].strip()[-1]}]]"
+        return "The first is longer.\n" + ("[[A]]" if "<answer A>\nown" in content else "[[B]]")
+
+    with running(judge) as endpoint:
+        pairs = judged("pairwise", endpoint, tmp_path, own, examples / "judge_pair.txt", "--baseline", base)
+        graded = judged("grade", endpoint, tmp_path, own, examples / "judge_grade.txt")
+    assert pairs["models"]["own"]["win_rate"] == 100
+    assert pairs["models"]["own"]["n_unread"] == 0
+    assert graded["models"]["own"]["average"] == (0 + 1 + 2 + 3) / 4
+
+
 def test_snapshots_of_the_published_judge_are_told_from_others() -> None:
     record = {"judge": "judge", "failed_calls": {}, "unread_verdicts": 0, "calls": 1}
     told = Published(("gpt-4.1", "gpt-4.1-2025-04-14"), 1)

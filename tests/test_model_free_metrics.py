@@ -142,7 +142,7 @@ def test_embedding_says_what_is_missing(refused, minilm: str, tmp_path: Path, mo
     none = EmbeddingSettings(model=str(tmp_path / "none"))
     refused(lambda: embedding_margin(text_pairs(), none), "none", "folder or hub id")
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
-    refused(lambda: embedding_margin(text_pairs(), EmbeddingSettings(model=minilm)), "pip install 'mixdpo[embedding]'")
+    refused(lambda: embedding_margin(text_pairs(), EmbeddingSettings(model=minilm)), "pip install -e '.[embedding]'")
 
 
 # ---- length_gap ----

@@ -9,7 +9,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from scipy import stats
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mixdpo.cli import main
 from mixdpo.demo.run import DATA
@@ -183,3 +185,35 @@ def test_subtasks_count_alike() -> None:
     single = summarise({"gsm8k": TaskScore({"gsm8k": np.array([1.0])}, 5, "exact_match", {})})
     assert single["gsm8k"] == 100
     assert single["gsm8k_interval"] is None
+
+
+def test_an_adapter_is_part_of_the_model(tmp_path, tasks, model) -> None:
+    torch.manual_seed(0)
+    adapted = get_peft_model(
+        AutoModelForCausalLM.from_pretrained(model), LoraConfig(target_modules=["q_proj"], init_lora_weights=False)
+    )
+    adapted.save_pretrained(tmp_path / "adapter")
+    AutoTokenizer.from_pretrained(model).save_pretrained(tmp_path / "merged")
+    adapted.merge_and_unload().save_pretrained(tmp_path / "merged")
+    out = tmp_path / "out.json"
+    arguments = [
+        "eval",
+        "open-llm-v1",
+        "--include-path",
+        str(tasks),
+        "--tasks",
+        "which_meets_more",
+        "--output",
+        str(out),
+    ]
+    found = {}
+    for name, options in (
+        ("adapter", [model, "--adapter", str(tmp_path / "adapter")]),
+        ("merged", [str(tmp_path / "merged")]),
+        ("tiny", [model]),
+    ):
+        assert main([*arguments, "--model", *options]) == 0
+        record = json.loads(out.read_text())
+        assert list(record["models"]) == [name]
+        found[name] = pq.read_table(tmp_path / record["items"])["score"].to_pylist()
+    assert found["adapter"] == found["merged"] != found["tiny"]

@@ -175,6 +175,19 @@ def test_studies_share_the_runs_they_have_in_common() -> None:
     assert all(one == keys[0] for one in keys)
 
 
+def test_a_study_of_files_takes_their_own_margins(write, tmp_path: Path, refused) -> None:
+    rows = [{**row, "margin/mine": 1.0} for row in chat_rows(12)]
+    for name, part in (("train", rows[:10]), ("test", rows[10:])):
+        Dataset.from_list(part).to_parquet(tmp_path / f"{name}.parquet")
+    files = {name: str(tmp_path / f"{name}.parquet") for name in ("train", "test")}
+    content = changed("arms/sft on hard/plan/metric", "mine")
+    content["bench"] = {"kind": "files", **files, "pairs": 4, "held_out_pairs": 2}
+    content["model"] = {"name_or_path": "some/model"}
+    assert load_study(write(content)).plan_of("sft on hard").metric == "mine"
+    content["arms"]["dpo"]["score"] = ["other"]
+    refused(lambda: load_study(write(content)), "no metric is named 'other'")
+
+
 def test_a_model_folder_is_known_by_its_files(tmp_path: Path) -> None:
     for name, text in (("one", "weights"), ("two", "weights"), ("three", "others")):
         (tmp_path / name / "model").mkdir(parents=True)

@@ -16,12 +16,13 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.table import Table
 
+from mixdpo import __version__
 from mixdpo.cli_audit import audit, clean
 from mixdpo.cli_comparison import compare
 from mixdpo.cli_evaluation import evaluate
 from mixdpo.cli_generate import generate
 from mixdpo.cli_held_out import COMMANDS as HELD_OUT_COMMANDS
-from mixdpo.cli_recipe import CommandWithSettings, config_option, data_argument, recipe_of
+from mixdpo.cli_recipe import CommandWithSettings, config_option, data_argument, named_model, recipe_of
 from mixdpo.cli_shared import quiet_libraries
 from mixdpo.cli_study import study
 from mixdpo.errors import MixdpoError
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
     from mixdpo.difficulty.trust_curve import TrustCurve
 
 
-@click.group()
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
 def app() -> None:
     """Difficulty-aware preference optimisation: plan and train with small-margin pairs kept."""
 
@@ -212,6 +214,15 @@ def _print_curve(curve: TrustCurve) -> None:
     click.echo(f"threshold: {'none' if curve.threshold is None else format(curve.threshold, '.4g')}. {curve.reason}")
 
 
+def _reads_recipe(words: Sequence[str]) -> bool:
+    command: click.Command | None = app
+    for word in words:
+        if not isinstance(command, click.Group):
+            break
+        command = command.commands.get(word)
+    return isinstance(command, CommandWithSettings)
+
+
 def _continued(words: Sequence[str]) -> str:
     """Say how a command that was broken off goes on."""
     if words and words[0] == "train":
@@ -230,8 +241,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         overrides: dict[str, Any] = {}
-        if words and isinstance(app.commands.get(words[0]), CommandWithSettings):  # others have no recipe
-            words, overrides = split_overrides(words, SECTIONS)
+        if _reads_recipe(words):
+            words, overrides = split_overrides(named_model(words), SECTIONS)
         app(args=words, obj=overrides, prog_name="mixdpo", standalone_mode=False)
     except click.ClickException as error:
         print(f"mixdpo: {error.format_message()} See mixdpo --help.", file=sys.stderr)

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
               help="Environment variable that holds the endpoint's key; it may be unset.")  # fmt: skip
 @click.option("--token-limit", type=click.Choice(["max_tokens", "max_completion_tokens"]), default="max_tokens",
               show_default=True, help="What the endpoint calls the longest reply.")  # fmt: skip
-@click.option("--prices", type=(float, float), metavar="IN OUT",
-              help="Dollars per million tokens that the endpoint reads and writes, for the estimate.")  # fmt: skip
+@click.option("--dollars-in", type=click.FloatRange(min=0), help="Price of a million tokens that an endpoint reads.")
+@click.option("--dollars-out", type=click.FloatRange(min=0), help="Price of a million tokens that it writes.")
 @click.option("--split", default="train", show_default=True,
               help="Split of PROMPTS, or a slice such as train[:100].")  # fmt: skip
 @click.option("--limit", type=click.IntRange(min=1), help="Answer the first prompts only.")
@@ -39,8 +39,9 @@ if TYPE_CHECKING:
               help="Answers: .jsonl, or .json for one list. A report is written beside them.")  # fmt: skip
 def generate(
     prompts: str, model: str, adapter: str | None, endpoint: str | None, key_variable: str,
-    token_limit: str, prices: tuple[float, float] | None, split: str, limit: int | None, max_new_tokens: int | None,
-    temperature: float | None, top_p: float | None, seed: int, batch_size: int | None, dry_run: bool, output: Path,
+    token_limit: str, dollars_in: float | None, dollars_out: float | None, split: str, limit: int | None,
+    max_new_tokens: int | None, temperature: float | None, top_p: float | None, seed: int, batch_size: int | None,
+    dry_run: bool, output: Path,
 ) -> None:  # fmt: skip
     """Let a model answer PROMPTS (file, folder or hub id) in its chat template.
 
@@ -55,7 +56,7 @@ def generate(
 
     quiet_libraries()
     settings = AnswerSettings(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed)
-    asker = _asker(model, adapter, endpoint, key_variable, token_limit, prices, batch_size)
+    asker = _asker(model, adapter, endpoint, key_variable, token_limit, (dollars_in, dollars_out), batch_size)
     wanted = read_prompts(prompts, split, limit)
     if dry_run or endpoint is not None:
         click.echo(f"to do: {asker.estimate(planned_requests(wanted, settings))}")
@@ -74,7 +75,7 @@ def generate(
 
 def _asker(
     model: str, adapter: str | None, endpoint: str | None, key_variable: str, token_limit: str,
-    prices: tuple[float, float] | None, batch_size: int | None,
+    prices: tuple[float | None, float | None], batch_size: int | None,
 ) -> Asker:  # fmt: skip
     from mixdpo.errors import InputError
 
@@ -83,8 +84,10 @@ def _asker(
         from mixdpo.answering.local import TransformersAsker
         from mixdpo.model import ModelSettings
 
-        if prices is not None:
-            raise InputError("--prices are of an endpoint", mend="give --endpoint, or leave them out")
+        if prices != (None, None):
+            raise InputError(
+                "--dollars-in and --dollars-out are prices of an endpoint", mend="give --endpoint, or leave them out"
+            )
         if batch_size is not None:
             at_once = {"batch_size": batch_size}
         return TransformersAsker(ModelSettings(name_or_path=model, adapter=adapter), **at_once)
@@ -95,11 +98,10 @@ def _asker(
         raise InputError("--adapter is of a local model", mend="give the endpoint's name of the adapter as --model")
     if batch_size is not None:
         at_once = {"concurrency": batch_size}
-    dollars_in, dollars_out = prices or (None, None)
     return EndpointAsker(
         EndpointSettings(
-            model=model, base_url=endpoint, api_key_env=key_variable, token_limit=token_limit, dollars_in=dollars_in,
-            dollars_out=dollars_out, **at_once,
+            model=model, base_url=endpoint, api_key_env=key_variable, token_limit=token_limit, dollars_in=prices[0],
+            dollars_out=prices[1], **at_once,
         )
     )  # fmt: skip
 

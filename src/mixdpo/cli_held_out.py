@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import click
 
+from mixdpo.cli_recipe import CommandWithSettings, config_option, recipe_of
 from mixdpo.cli_shared import finish, interval_text, quiet_libraries, results_table, value_text
+from mixdpo.settings import merge
 
 _output = click.option(
     "--output", "-o", type=click.Path(path_type=Path), required=True,
@@ -20,6 +22,7 @@ _batch_size = click.option("--batch-size", type=click.IntRange(min=1), default=8
 
 @click.command("open-llm-v1")
 @click.option("--model", required=True, help="Folder or hub id.")
+@click.option("--adapter", help="Folder or hub id of a trained adapter on the model.")
 @click.option("--tasks", help="Tasks of the harness, separated by commas; default: the leaderboard's six.")
 @click.option("--limit", type=click.IntRange(min=1), help="Questions of each (sub)task at most: a trial, no result.")
 @click.option("--chat-template", is_flag=True, help="Ask in the model's chat template; the leaderboard did not.")
@@ -27,8 +30,8 @@ _batch_size = click.option("--batch-size", type=click.IntRange(min=1), default=8
 @_batch_size
 @_output
 def open_llm_v1(
-    model: str, tasks: str | None, limit: int | None, chat_template: bool, include_path: Path | None,
-    batch_size: int, output: Path,
+    model: str, adapter: str | None, tasks: str | None, limit: int | None, chat_template: bool,
+    include_path: Path | None, batch_size: int, output: Path,
 ) -> None:  # fmt: skip
     """Downstream tasks by lm-evaluation-harness: MMLU, TruthfulQA, HellaSwag, ARC-C, WinoGrande, GSM8K."""
     from mixdpo.evaluation.open_llm import OPEN_LLM_V1, describe, items_of, run_tasks, summarise
@@ -37,11 +40,11 @@ def open_llm_v1(
 
     quiet_libraries()
     names = [name.strip() for name in tasks.split(",") if name.strip()] if tasks else list(OPEN_LLM_V1)
-    settings = ModelSettings(name_or_path=model)
+    settings = ModelSettings(name_or_path=model, adapter=adapter)
     how: dict[str, Any] = {"include": include_path, "limit": limit, "chat_template": chat_template}
     loaded = load_for_inference(settings)
     scores = dict(run_tasks(loaded, load_tokenizer(settings), names, batch_size=batch_size, **how))
-    name, result = model_name(model), summarise(scores)
+    name, result = model_name(adapter or model), summarise(scores)
     dtype = str(loaded.dtype).removeprefix("torch.")
     published = set(names) <= set(OPEN_LLM_V1) and limit is None and not chat_template and include_path is None
     items = _write_items(output, items_of(name, scores))
@@ -49,8 +52,8 @@ def open_llm_v1(
         output,
         {
             "benchmark": "open_llm_v1",
-            "settings": {"model": model, "dtype": dtype, "limit": limit, "chat_template": chat_template,
-                         **describe(scores)},
+            "settings": {"model": model, "adapter": adapter, "dtype": dtype, "limit": limit,
+                         "chat_template": chat_template, **describe(scores)},
             "comparable": {"published": published, "note": "the leaderboard ran an older version of the harness"},
             "models": {name: result},
             "items": items,
@@ -69,53 +72,59 @@ def _cells(result: dict[str, Any], task: str) -> tuple[str, str, str]:
     return value_text(result[task]), value_text(error), interval_text(interval)
 
 
-@click.command("preferences")
-@click.argument("data")
-@click.option("--model", required=True, help="Folder or hub id of the trained model.")
+@click.command("preferences", cls=CommandWithSettings)
+@click.argument("data", required=False)
+@config_option
+@click.option("--adapter", help="Folder or hub id of a trained adapter on the model.")
 @click.option("--reference", help="What it was trained from; without it only the ranking by likelihood is measured.")
-@click.option("--beta", type=click.FloatRange(min=0, min_open=True), default=0.1, show_default=True,
-              help="Of the implicit reward, per nat.")  # fmt: skip
+@click.option("--beta", type=click.FloatRange(min=0, min_open=True),
+              help="Of the implicit reward, per nat; default: train.beta, else 0.1.")  # fmt: skip
 @click.option("--metric", help="Buckets are thirds of margin/METRIC; default: rating where DATA has scores.")
-@click.option("--split", default="train", show_default=True, help="Split of DATA, or a slice such as train[:1000].")
-@click.option("--max-length", type=click.IntRange(min=2), default=1024, show_default=True,
-              help="Tokens of prompt and answer, cut on the right.")  # fmt: skip
-@click.option("--bf16/--no-bf16", default=None, help="bfloat16 passes; default: where the hardware has it.")
 @_batch_size
 @_output
+@click.pass_obj
 def preferences(
-    data: str, model: str, reference: str | None, beta: float, metric: str | None, split: str, max_length: int,
-    bf16: bool | None, batch_size: int, output: Path,
+    overrides: dict[str, Any], data: str | None, config: Path | None, adapter: str | None, reference: str | None,
+    beta: float | None, metric: str | None, batch_size: int, output: Path,
 ) -> None:  # fmt: skip
     """Preference metrics on held-out pairs: accuracy, margins and displacement of log-probabilities, by bucket.
 
-    DATA is a file, folder or hub id of pairs that the model was not trained on.
+    DATA is a file, folder or hub id of pairs that the model was not trained on; default: the recipe's eval_data. The
+    model is named by --model, a folder or hub id, and the settings below are read as in training.
     """
-    from mixdpo.data import data_fingerprint, load_pairs
+    from mixdpo.data import data_fingerprint, load_pairs_with_report
     from mixdpo.difficulty.forward import ForwardSettings
     from mixdpo.held_out import measure_preferences
     from mixdpo.io import write_json
-    from mixdpo.model import ModelSettings, model_name
+    from mixdpo.model import model_name
 
-    quiet_libraries()
-    pairs = load_pairs(data, split=split)
-    policy = ModelSettings(name_or_path=model)
-    passes = ForwardSettings(max_length=max_length, batch_size=batch_size, bf16=bf16)
+    given = {"adapter": adapter} if adapter else {}
+    recipe = recipe_of(merge(overrides, {"model": given} if given else {}), config, data)
+    policy = recipe.required("model")
+    source = recipe.required("eval_data" if data is None else "data")
+    pairs, report = load_pairs_with_report(source)
+    for line in report.lines():
+        click.echo(line)
+    limits = {key: recipe.train[key] for key in ("max_length", "max_prompt_length", "bf16") if key in recipe.train}
+    passes = ForwardSettings(batch_size=batch_size, **limits)
+    beta = beta or recipe.train.get("beta", 0.1)
     measured = measure_preferences(
         pairs,
         policy,
-        ModelSettings(name_or_path=reference) if reference else None,
+        replace(policy, name_or_path=reference, revision=None, adapter=None) if reference else None,
         beta=beta,
         metric=metric,
         settings=passes,
     )
-    name = model_name(model)
+    name = model_name(policy.adapter or policy.name_or_path)
     items = {"model": [name] * len(pairs), **{key: measured.pairs[key] for key in measured.pairs.column_names}}
     write_json(
         output,
         {
             "benchmark": "preferences",
-            "settings": {"data": data, "fingerprint": data_fingerprint(pairs), "model": model,
-                         "reference": reference, "beta": beta, "metric": metric, **asdict(passes)},
+            "settings": {"data": source.path, "fingerprint": data_fingerprint(pairs), "model": policy.name_or_path,
+                         "adapter": policy.adapter, "reference": reference, "beta": beta, "metric": metric,
+                         **asdict(passes)},
             "models": {name: measured.summary},
             "items": _write_items(output, items),
         },

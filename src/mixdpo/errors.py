@@ -5,6 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 
+def install_extra(extra: str) -> str:
+    """Return how to install what only some commands need, as the mend of an error; `extra` as in pyproject.toml."""
+    return f"in a clone of mixdpo, run pip install -e '.[{extra}]'"
+
+
 class MixdpoError(Exception):
     """Base of the errors this package raises on purpose."""
 

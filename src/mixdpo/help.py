@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any, Final
+
+from peft import LoraConfig
+
 from mixdpo.auditing.settings import AuditSettings
 from mixdpo.data import DataSettings
 from mixdpo.model import ModelSettings
 from mixdpo.recipe import PlanSection, setting_lines
 from mixdpo.scoring import METRICS
 from mixdpo.training.config import MixDPOConfig
+
+_SECTIONS: Final[Mapping[str, type[Any]]] = {
+    "model": ModelSettings,
+    "data": DataSettings,
+    "plan": PlanSection,
+    "train": MixDPOConfig,
+    "peft": LoraConfig,
+}
+
+
+def settings_named(key: str) -> list[str]:
+    """Return the settings of all sections whose key is `key`, such as train.beta."""
+    return [f"{name}.{key}" for name, cls in _SECTIONS.items() if key in {f.name for f in fields(cls)}]
 
 
 def settings_help(verb: str) -> str:
@@ -20,7 +39,9 @@ def settings_help(verb: str) -> str:
     if verb != "plan":
         lines += [*setting_lines(ModelSettings, "model"), ""]
     lines += [*setting_lines(DataSettings, "data"), ""]
-    if verb == "score":
+    if verb == "preferences":
+        lines += ["--train.KEY  max_length, max_prompt_length, bf16 and beta, as in training"]
+    elif verb == "score":
         for name, metric in METRICS.items():
             lines += setting_lines(metric.settings, f"score.{name}")
         lines += ["--train.KEY  max_length, max_prompt_length and bf16 hold for metrics that do not set their own"]

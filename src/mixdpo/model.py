@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils.peft_utils import find_adapter_config_file
 
 from mixdpo.engine import hardware_has_bf16
-from mixdpo.errors import InputError
+from mixdpo.errors import InputError, install_extra
 
 
 @dataclass(kw_only=True, frozen=True)
@@ -40,7 +41,7 @@ class ModelSettings:
             "mixdpo_packed everywhere; or another of transformers, such as eager, on padded rows"
         },
     )
-    load_in_4bit: bool = field(default=False, metadata={"help": "QLoRA: 4-bit NF4 base weights (needs mixdpo[gpu])"})
+    load_in_4bit: bool = field(default=False, metadata={"help": "QLoRA: 4-bit NF4 base weights (needs the extra gpu)"})
     trust_remote_code: bool = field(
         default=False,
         metadata={"help": "run Python code that comes with the model; only for code you have read"},
@@ -55,7 +56,7 @@ def load_policy(settings: ModelSettings, with_adapters: bool = False) -> PreTrai
         with_adapters: whether adapters will be added; decides what `dtype: auto` means.
 
     Raises:
-        InputError: no such model, or it cannot be loaded as a causal language model.
+        InputError: no such model, an adapter without its base model, or no causal language model.
     """
     adapters = with_adapters or settings.adapter is not None
     arguments: dict[str, Any] = {"dtype": weight_format(settings, adapters), **hub_arguments(settings)}
@@ -64,6 +65,7 @@ def load_policy(settings: ModelSettings, with_adapters: bool = False) -> PreTrai
     if settings.load_in_4bit:
         arguments["quantization_config"] = _four_bit()
     check_is_model(settings.name_or_path)
+    _check_is_no_adapter(settings)
     try:
         model = AutoModelForCausalLM.from_pretrained(settings.name_or_path, **arguments)
     except (OSError, ValueError, ImportError) as error:
@@ -134,6 +136,21 @@ def check_is_model(name_or_path: str) -> None:
         raise InputError("no such model folder", file=name_or_path)
 
 
+def _check_is_no_adapter(settings: ModelSettings) -> None:
+    # transformers would load the base model with the adapter frozen, and training would train nothing.
+    name = settings.name_or_path
+    try:
+        found = find_adapter_config_file(name, revision=settings.revision)
+    except (OSError, ValueError):
+        return  # loading the model fails for the same reason, and says it
+    if found is not None:
+        raise InputError(
+            f"{name!r} is an adapter, not a model",
+            mend=f"use --model.name_or_path BASE --model.adapter {name}; of generate and eval they are "
+            f"--model BASE --adapter {name}",
+        )
+
+
 def weight_format(settings: ModelSettings, adapters: bool = False) -> torch.dtype:
     """Return the number format of the weights; `adapters` decides what `dtype: auto` means."""
     names = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -151,7 +168,7 @@ def hub_arguments(settings: ModelSettings) -> dict[str, Any]:
 
 def _four_bit() -> Any:
     if importlib.util.find_spec("bitsandbytes") is None:
-        raise InputError("4-bit weights need bitsandbytes", mend="pip install 'mixdpo[gpu]'")
+        raise InputError("4-bit weights need bitsandbytes", mend=install_extra("gpu"))
     from transformers import BitsAndBytesConfig
 
     return BitsAndBytesConfig(

@@ -19,7 +19,7 @@ from mixdpo.model import load_policy, load_tokenizer
 from mixdpo.passes import CacheUse
 from mixdpo.plan import Plan, PlanSettings, make_plan
 from mixdpo.recipe import Recipe
-from mixdpo.scoring import find_metric, score
+from mixdpo.scoring import METRICS, find_metric, score
 from mixdpo.training.config import MixDPOConfig
 from mixdpo.training.run_folder import MODEL_FOLDER, check_is_free, checkpoint_to_continue, read_metrics
 from mixdpo.training.sampling import PlannedPairs
@@ -48,14 +48,36 @@ def load_and_score(recipe: Recipe, data: DataSettings, plan: PlanSettings) -> tu
     has_ratings = "score_chosen" in pairs.column_names or "margin" in pairs.column_names
     # Margins that nothing asks for still give the report its buckets.
     if column not in pairs.column_names and (needed or (plan.metric == "rating" and has_ratings)):
-        if find_metric(plan.metric, recipe.file).runs_model:
-            raise InputError(
-                f"the data has no column {column!r}",
-                file=data.path if isinstance(data.path, str) else None,
-                mend=f"compute it first with mixdpo score --metric {plan.metric}, and take the data that it writes",
-            )
-        pairs = score(pairs, plan.metric, **recipe.metric_parameters(plan.metric))
+        pairs = _with_margins(recipe, pairs, plan.metric, data)
     return pairs, report
+
+
+def _with_margins(recipe: Recipe, pairs: Dataset, metric: str, data: DataSettings) -> Dataset:
+    """Add the margins of a metric that needs no model, or raise `InputError`."""
+    known = METRICS.get(metric)
+    if known is None or known.runs_model:
+        compute = f"compute it first with mixdpo score --metric {metric}, and take the data that it writes"
+        add = f"add it to the data, or take a metric that mixdpo score computes: {', '.join(METRICS)}"
+        raise InputError(
+            f"the data has no column 'margin/{metric}'",
+            file=data.path if isinstance(data.path, str) else recipe.file,
+            mend=add if known is None else compute,
+        )
+    return score(pairs, metric, **recipe.metric_parameters(metric))
+
+
+def _eval_pairs(recipe: Recipe, metric: str, buckets: bool) -> Dataset | None:
+    """Load the pairs to measure on; `buckets`: with margins, where they can be had."""
+    if recipe.eval_data is None:
+        return None
+    pairs, _ = load_pairs_with_report(recipe.eval_data)
+    if not buckets or f"margin/{metric}" in pairs.column_names:
+        return pairs
+    try:
+        return _with_margins(recipe, pairs, metric, recipe.eval_data)
+    except InputError as error:
+        logger.warning(f"eval_data is measured without buckets by difficulty: {error}")
+        return pairs
 
 
 def score_from_recipe(recipe: Recipe, metrics: Sequence[str], output: Path) -> tuple[Dataset, LoadReport]:
@@ -155,7 +177,7 @@ def _trainer(recipe: Recipe, args: MixDPOConfig) -> MixDPOTrainer:
         plan = plan_from_recipe(recipe, pairs)
         if plan.curve is not None:
             logger.info(f"threshold: {plan.curve.reason}")
-        eval_pairs = load_and_score(recipe, recipe.eval_data, metric)[0] if recipe.eval_data is not None else None
+        eval_pairs = _eval_pairs(recipe, metric.metric, f"margin/{metric.metric}" in pairs.column_names)
     tokenizer = load_tokenizer(model_settings)
     policy = load_policy(model_settings, with_adapters=recipe.peft is not None)
     return MixDPOTrainer(

@@ -29,6 +29,10 @@ SECTIONS: Final[dict[str, str]] = {
 """The sections of a recipe."""
 
 
+_OTHER_NAMES: Final = {("loss", "dpo"): "sigmoid (which is DPO)"}
+"""What people call a thing that is named otherwise, by its kind."""
+
+
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """Read a YAML file whose top level is a mapping; `InputError` names the line of a syntax error."""
     try:
@@ -142,7 +146,8 @@ def unknown_key(key: str, known: Iterable[str], file: str | Path | None = None) 
 def unknown_name(kind: str, name: str, known: Iterable[str], file: str | Path | None = None) -> InputError:
     """Return the error for a loss, metric or plan that does not exist: the nearest one, and all there are."""
     known = list(known)
-    near = difflib.get_close_matches(name, known, n=1)
+    other = _OTHER_NAMES.get((kind, name.lower()))
+    near = [other] if other else difflib.get_close_matches(name, known, n=1)
     guess = f"did you mean {near[0]}? There are" if near else "there are"
     return InputError(f"no {kind} is named {name!r}", file=file, mend=f"{guess} {', '.join(known)}")
 

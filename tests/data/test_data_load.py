@@ -54,6 +54,27 @@ def test_columns_are_mapped(jsonl: Any, refused: Any) -> None:
     refused(lambda: load_pairs(path, columns={**columns, "score_chosen": "gap"}), "score_rejected")
 
 
+@pytest.mark.parametrize("name", ["question", "instruction", "Input", "query"])
+def test_a_prompt_of_another_name_is_not_thrown_away(name: str, jsonl: Any, refused: Any) -> None:
+    answers = {"chosen": "The capital is Paris.", "rejected": "The capital is Rome."}
+    path = jsonl([{name: "Capital of France?", **answers}])
+    refused(lambda: load_pairs(path), path, f"a column {name!r}", f"--data.columns '{{prompt: {name}}}'")
+    pairs, report = load_pairs_with_report(DataSettings(path=path, columns={"prompt": name}))
+    assert pairs[0]["prompt"] == "Capital of France?"
+    assert report.sources[0].unread_columns == ()
+    assert load_pairs(jsonl([{"prompt": "Capital?", name: "hint", **answers}]))[0]["prompt"] == "Capital?"
+    assert load_pairs(jsonl([{"id": 1, **answers}]))[0]["prompt"] == "The capital is"
+
+
+def test_columns_that_are_not_read_are_named(jsonl: Any) -> None:
+    pair = {"prompt": "p", "chosen": "a", "rejected": "b", "all": [1, 2], "margin/own": 1.0}
+    path = jsonl([{"pair_id": "x", **pair, "system": "Be brief.", "note": ""}])
+    columns = {"score_chosen": "max(all)", "score_rejected": "min(all)"}
+    _, report = load_pairs_with_report(DataSettings(path=path, columns=columns))
+    assert report.sources[0].unread_columns == ("system", "note")
+    assert report.lines()[-1] == "  not read: system, note"
+
+
 def test_all_dropped(jsonl: Any, refused: Any) -> None:
     path = jsonl([{"prompt": "p", "chosen": "a", "rejected": "a"}, {"prompt": "p", "chosen": "", "rejected": "a"}])
     refused(lambda: load_pairs(path), path, "row 1", "'chosen'", "all 2 rows were dropped", "1 identical", "columns")

@@ -176,7 +176,7 @@ def _notes(entries: Mapping[str, Entry]) -> Iterator[str]:
         values: dict[str, list[str]] = {}
         for model, entry in entries.items():
             values.setdefault(json.dumps(entry.settings.get(name), sort_keys=True, default=str), []).append(model)
-        if len(values) > 1 and name not in ("model", "sources"):
+        if len(values) > 1 and name not in ("model", "adapter", "sources"):
             told = "; ".join(f"{value} ({_few(models)})" for value, models in values.items())
             yield f"setting {name} differs, so the results may not be comparable: {told}"
     for model, entry in entries.items():

@@ -21,6 +21,8 @@ SCORE_NAMES: Final[tuple[tuple[str, str], ...]] = (
 )
 """Common names of the scores of chosen and rejected; the first pair that is there is used."""
 
+PROMPT_NAMES: Final = ("question", "instruction", "query", "input")
+"""Names of prompts in data of others. They may hold half a prompt, so a person has to say so."""
 
 _OF_LIST: Final = re.compile(r"(max|min)\((.+)\)")
 
@@ -104,6 +106,31 @@ def find_columns(available: Sequence[str], mapping: Mapping[str, str] | None, fi
     )
 
 
+def unread_columns(available: Sequence[str], columns: PairColumns) -> list[str]:
+    """Return the columns of a source that nothing is read from, but for `pair_id`, which is made anew."""
+    used = {columns.prompt, columns.chosen, columns.rejected, columns.tools, *columns.scores, *columns.margins}
+    used |= {columns.ratings_chosen, columns.ratings_rejected, "pair_id"}
+    lists = {of_list(name)[0] for name in columns.scores if name not in available}
+    return [name for name in available if name not in used | lists]
+
+
+def check_prompt_is_read(available: Sequence[str], columns: PairColumns, file: str | None = None) -> None:
+    """Raise `InputError` for texts without a column of prompts beside a column that looks like one.
+
+    Such pairs would be trained on the words their answers happen to begin with.
+    """
+    unread = unread_columns(available, columns) if columns.prompt is None else []
+    found = next((name for wanted in PROMPT_NAMES for name in unread if name.lower() == wanted), None)
+    if found is not None:
+        raise InputError(
+            f"there is no column 'prompt', and there is a column {found!r}", file=file, mend=_map("prompt", found)
+        )
+
+
+def _map(key: str, name: str) -> str:
+    return f"map it with `columns: {{{key}: {name}}}`, or --data.columns '{{{key}: {name}}}'"
+
+
 def _scores(
     available: Sequence[str], mapping: Mapping[str, str], file: str | None
 ) -> tuple[str, str] | tuple[None, None]:
@@ -124,5 +151,5 @@ def _missing(name: str, key: str, available: Sequence[str], file: str | None) ->
         f"there is no such column (there are {there}{guess})",
         file=file,
         column=name,
-        mend=f"map it with `columns: {{{key}: {near[0] if near else '...'}}}`",
+        mend=_map(key, near[0] if near else "..."),
     )

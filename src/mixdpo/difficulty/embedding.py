@@ -12,7 +12,7 @@ import numpy as np
 from datasets import Dataset
 
 from mixdpo.difficulty.texts import answer_text, answer_texts
-from mixdpo.errors import InputError
+from mixdpo.errors import InputError, install_extra
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -113,7 +113,7 @@ def _load(settings: EmbeddingSettings) -> SentenceTransformer:
         from sentence_transformers import SentenceTransformer
     except ImportError:
         raise InputError(
-            "the embedding metric needs the package sentence-transformers", mend="run: pip install 'mixdpo[embedding]'"
+            "the embedding metric needs the package sentence-transformers", mend=install_extra("embedding")
         ) from None
     try:
         model = SentenceTransformer(settings.model, trust_remote_code=False)

@@ -88,14 +88,19 @@ class ForwardSettings:
         return "bf16" if self.autocasts else "no"
 
 
-def model_settings(value: str | dict[str, Any] | ModelSettings | None, name: str) -> ModelSettings:
-    """Return what a setting `name` says of a model.
+def model_settings(
+    value: str | dict[str, Any] | ModelSettings | None, name: str, *, is_start: bool = True
+) -> ModelSettings:
+    """Return what a setting `name` says of a model; `is_start`: of the one training starts from.
 
     Raises:
         InputError: it says nothing, or something that `ModelSettings` does not know.
     """
     if value is None:
-        raise InputError(f"{name} names no model", mend=f"give {name}, a folder or hub id")
+        start = " or --model.name_or_path MODEL" if is_start else ""
+        raise InputError(
+            f"{name} names no model", mend=f"give a folder or hub id; on the command line --score.{name} MODEL{start}"
+        )
     if isinstance(value, str):
         return ModelSettings(name_or_path=value)
     return value if isinstance(value, ModelSettings) else build(ModelSettings, value, name)

@@ -78,7 +78,7 @@ def implicit_reward(dataset: Dataset, settings: ImplicitRewardSettings) -> np.nd
 
     The reward that DPO trained into pi (Rafailov et al. 2023, arXiv 2305.18290, equation 5), sums over tokens.
     """
-    aligned = model_settings(settings.model, "implicit_reward.model")
+    aligned = model_settings(settings.model, "implicit_reward.model", is_start=False)
     reference = model_settings(settings.ref_model, "implicit_reward.ref_model")
     check_same_tokens(aligned, reference, "ref_model")
     tokens = all_tokens(dataset, aligned, settings.token_settings(), "implicit_reward")

@@ -44,7 +44,7 @@ def reward_model(dataset: Dataset, settings: RewardModelSettings) -> np.ndarray:
     Raises:
         InputError: the model has no chat template, no trained score head, or more than one output.
     """
-    source = model_settings(settings.model, "reward_model.model")
+    source = model_settings(settings.model, "reward_model.model", is_start=False)
     if load_tokenizer(source).chat_template is None:
         raise InputError(
             f"the reward model {source.name_or_path!r} has no chat template",

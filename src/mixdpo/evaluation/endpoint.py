@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from mixdpo.errors import InputError, RunError
+from mixdpo.errors import InputError, RunError, install_extra
 from mixdpo.evaluation.reply_cache import ReplyCache, reply_cache, request_key
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ def ask_all(
     try:
         import openai
     except ImportError as error:
-        raise InputError("calls to an endpoint need the openai package", mend="pip install 'mixdpo[eval]'") from error
+        raise InputError("calls to an endpoint need the openai package", mend=install_extra("eval")) from error
     key = os.environ.get(settings.api_key_env) or "none"  # local servers take any
 
     async def run(cache: ReplyCache) -> dict[Request, Reply]:

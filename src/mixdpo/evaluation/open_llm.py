@@ -20,7 +20,7 @@ from datasets.exceptions import DatasetsError
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from mixdpo.errors import InputError
+from mixdpo.errors import InputError, install_extra
 from mixdpo.stats import mean_of_means, proportion
 
 _PREFERRED_METRICS: Final = ("acc_norm", "acc", "exact_match")
@@ -185,7 +185,7 @@ def _with_interval(name: str, values: Sequence[np.ndarray], weights: Sequence[fl
 
 def _task_manager(include: Path | None, tasks: Sequence[str]) -> Any:
     if importlib.util.find_spec("lm_eval") is None:
-        raise InputError("downstream tasks need lm-evaluation-harness", mend="pip install 'mixdpo[lm-eval]'")
+        raise InputError("downstream tasks need lm-evaluation-harness", mend=install_extra("lm-eval"))
     from lm_eval.tasks import TaskManager
 
     if include is not None and not include.is_dir():

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from mixdpo.errors import install_extra
 from mixdpo.evaluation.style import Version, markdown_counts
 from mixdpo.evaluation.tables import read_table, write_json_lines
 
@@ -22,7 +23,7 @@ def write_styles(verdicts: Path, baseline: str, version: Version) -> Path | None
         The file; None where the package that counts tokens is missing, which is said in the log.
     """
     if importlib.util.find_spec("bpe_openai") is None:
-        logging.getLogger(__name__).warning("no style control: it needs pip install 'mixdpo[eval]'")
+        logging.getLogger(__name__).warning(f"no style control, which needs bpe-openai; {install_extra('eval')}")
         return None
     count = _counter(version)
     rows: dict[tuple[str, str], dict[str, Any]] = {}

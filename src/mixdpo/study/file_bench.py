@@ -69,6 +69,12 @@ class FileBench:
                 file=self.train,
             )
 
+    @property
+    def margins(self) -> list[str]:
+        """Metrics whose margins come with the pairs to train on."""
+        columns = self._splits["train"].column_names
+        return [name.removeprefix("margin/") for name in columns if name.startswith("margin/")]
+
     def fingerprint(self) -> str:
         """Return a digest of the pairs of every split and of what is done with them."""
         judge = self.judge_command

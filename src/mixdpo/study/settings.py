@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -196,8 +196,6 @@ def _study(content: dict[str, Any], file: str) -> StudySettings:
     check_values(MixDPOConfig, shared, "train", file)
     for key in sorted(_OWN & set(shared)):
         raise InputError(f"train.{key} is the study's own", mend=_why_own(key))
-    for name, arm in built.items():
-        _check_arm(name, arm, tuning, file)
     name_of_study = str(content.get("name", Path(file).stem))
     if not name_of_study or name_of_study != Path(name_of_study).name:
         raise InputError(f"name is {name_of_study!r}; it becomes the name of a folder")
@@ -213,6 +211,9 @@ def _study(content: dict[str, Any], file: str) -> StudySettings:
     if not isinstance(level, float) or not 0 < level < 1:
         raise InputError(f"level is {level!r}; it must be between 0 and 1, such as 0.95")
     bench = make_bench(content["bench"], file)
+    own = bench.margins if isinstance(bench, FileBench) else ()
+    for name, arm in built.items():
+        _check_arm(name, arm, tuning, own, file)
     sections: dict[str, Any] = {
         key: build(cls, content[key] or {}, key, file)
         for key, cls in (("model", ModelSettings), ("generation", GenerationSettings), ("limits", LimitSettings))
@@ -253,7 +254,7 @@ def _why_own(key: str) -> str:
     return "leave it out: seeds come from the section seeds, lengths from num_train_epochs, folders from --output"
 
 
-def _check_arm(name: str, arm: ArmSettings, tuning: TuningSettings, file: str) -> None:
+def _check_arm(name: str, arm: ArmSettings, tuning: TuningSettings, own_metrics: Sequence[str], file: str) -> None:
     if name == "start":
         raise InputError("an arm cannot be named start, as the untrained model is", mend="give it another name")
     check_values(PlanSection, arm.plan, f"arms.{name}.plan", file)
@@ -268,7 +269,8 @@ def _check_arm(name: str, arm: ArmSettings, tuning: TuningSettings, file: str) -
         if key in arm.plan:
             raise InputError(f"arms.{name}.plan.{key} is the study's own", mend="leave it out")
     for metric in (*arm.score, plan_settings(arm.plan, file)[0].metric):
-        find_metric(metric, file)
+        if metric not in own_metrics:
+            find_metric(metric, file)
     if arm.subset is not None and not 0 < arm.subset.share < 1:
         raise InputError(f"arms.{name}.subset.share is {arm.subset.share}; it must be between 0 and 1")
     grids = (tuning, arm.tuning or tuning)
