@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -245,3 +247,18 @@ def test_statistics_are_those_the_losses_declare() -> None:
     np.testing.assert_allclose(found.pop("beta_dpo").numpy(), SETTINGS.beta * (a - b))
     np.testing.assert_allclose(found.pop("alpha_dpo").numpy(), a / v["nw"] - b / v["nl"])
     assert not found
+
+
+def test_the_loss_of_ones_own_in_the_docs_is_trained_as_any_other(monkeypatch, tmp_path) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "losses.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    try:
+        made: dict = {}
+        exec(code, made)
+        assert made["args"].loss_names == ["mine"]
+        found = combined_loss(as_pairs(v := values()), ["mine"], [1.0], SETTINGS)
+    finally:
+        LOSSES.pop("mine", None)
+    h = (v["w"] - v["rw"]) - (v["l"] - v["rl"])
+    np.testing.assert_allclose(found.numpy(), (h - 1 / SETTINGS.beta) ** 2)
