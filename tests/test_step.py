@@ -115,6 +115,17 @@ def test_micro_batches_add_up_to_the_mean_over_the_whole_batch(model) -> None:
             torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-4)
 
 
+def test_a_live_reference_runs_for_compared_pairs_only() -> None:
+    pairs = planned()  # rows 0-2: SFT
+    items = [pairs[row] for row in range(6)]
+    batch = collate_pairs(items, pack_rows, live_reference=True)
+    assert len(batch["compared_rows"]["layout"].scored) == 2 * 3
+    assert "compared_rows" not in collate_pairs(items[:3], pack_rows, live_reference=True)
+    # Where other processes have such pairs and wait, one pair runs for nothing.
+    waited_for = collate_pairs(items[:3], pack_rows, live_reference=True, in_step=True)
+    assert len(waited_for["compared_rows"]["layout"].groups) == 1
+
+
 def test_sft_pairs_send_no_gradient_through_missing_sides(model) -> None:
     model.zero_grad()
     pair_losses(model, batch_of(planned(), range(6)), SETTINGS).losses.sum().backward()

@@ -20,6 +20,7 @@ from transformers import GenerationConfig, TrainerCallback
 from mixdpo import MixDPOConfig, MixDPOTrainer, Plan, make_plan
 from mixdpo.errors import InputError, RunError
 from mixdpo.plan import ROUTES
+from mixdpo.training import trainer as trainer_module
 from mixdpo.training.run_folder import check_same_run, last_complete_checkpoint, read_metrics
 from synthetic import chat_pairs
 from tiny import plain_logprob, tiny_llama
@@ -516,6 +517,29 @@ def test_first_loss_must_be_ln_2(model, tokenizer, tmp_path) -> None:
     trainer.before_first_step = another_models_reference
     with pytest.raises(RunError, match=r"first preference loss is 1\.\d+ instead of 0\.6931"):
         trainer.train()
+
+
+def test_first_loss_allows_for_the_format_of_the_weights(tokenizer, tmp_path, monkeypatch) -> None:
+    allowed = []
+    monkeypatch.setattr(trainer_module, "check_first_loss", lambda *arguments: allowed.append(arguments[-1]))
+    pairs = chat_pairs(tmp_path, n=4)
+    for dtype in (torch.float32, torch.bfloat16):
+        weights = tiny_llama(vocab_size=len(tokenizer)).to(dtype)
+        trainer_for(weights, tokenizer, pairs, tmp_path / str(dtype), make_plan(pairs, "dpo")).train()
+    assert allowed == ["fp32", "bf16"]
+
+
+def test_metrics_of_an_interrupted_evaluation_are_forgotten(model, tokenizer, tmp_path) -> None:
+    pairs, longer = chat_pairs(tmp_path, n=7), chat_pairs(tmp_path, n=9, seed=3)
+    trainer = trainer_for(model, tokenizer, pairs, tmp_path / "run", per_device_eval_batch_size=2)
+    whole = trainer.evaluate(pairs)
+    original = trainer.prediction_step
+    trainer.prediction_step = lambda *arguments, **more: (original(*arguments, **more), 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        trainer.evaluate(longer)
+    trainer.prediction_step = original
+    again = trainer.evaluate(pairs)
+    assert again["eval_logps/chosen"] == pytest.approx(whole["eval_logps/chosen"], abs=1e-4)
 
 
 def test_displacement_is_measured_by_bucket_and_warned_of_once(model, tokenizer, tmp_path, caplog) -> None:

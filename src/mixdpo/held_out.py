@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 from datasets import Dataset
 
-from mixdpo.data import float_column
+from mixdpo.data import float_column, token_counts
 from mixdpo.data.messages import canonical
-from mixdpo.difficulty.forward import ForwardSettings, all_tokens, check_same_tokens, pair_logprobs, token_counts
+from mixdpo.difficulty.forward import ForwardSettings, all_tokens, check_same_tokens, pair_logprobs
 from mixdpo.errors import InputError
 from mixdpo.evaluation.preference_metrics import PairValues, summarise_pairs
 from mixdpo.io import digest

@@ -14,7 +14,7 @@ from tokenizers import AddedToken, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from conftest import CHATML, byte_level_tokenizer
-from mixdpo.data import TokenSettings, load_pairs, tokenize_pairs
+from mixdpo.data import TokenSettings, load_pairs, token_counts, tokenize_pairs
 from mixdpo.data.render import shared_length
 
 BOS_TEMPLATE = "{{ bos_token }}" + CHATML
@@ -285,6 +285,15 @@ def test_shared_length(sequences: list[list[int]]) -> None:
     end = shared_length(*sequences)
     assert all(ids[:end] == sequences[0][:end] for ids in sequences)
     assert not all(len(ids) > end and ids[end] == sequences[0][end : end + 1][0] for ids in sequences)
+
+
+def test_tokens_are_counted_in_the_order_of_the_data() -> None:
+    tokens = Dataset.from_dict(
+        {"prompt_ids": [[1], [1, 2], []], "chosen_ids": [[3], [], [3, 4, 5]], "rejected_ids": [[6], [6, 7], [6]]}
+    )
+    sides = ("prompt", "chosen", "rejected")
+    assert token_counts(tokens, sides).tolist() == [[1, 1, 1], [2, 0, 2], [0, 3, 1]]
+    assert token_counts(tokens.select([2, 0])).tolist() == [[3, 1], [1, 1]]
 
 
 def test_token_ids_are_kept_and_a_broken_file_is_made_anew(tmp_path, monkeypatch) -> None:

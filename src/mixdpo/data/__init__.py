@@ -4,7 +4,7 @@ from mixdpo.data.load import data_fingerprint, float_column, load_pairs, load_pa
 from mixdpo.data.load_report import LoadReport, SourceReport
 from mixdpo.data.settings import DataSettings, SourceSettings
 from mixdpo.data.token_report import TokenReport
-from mixdpo.data.tokenize import TokenSettings, tokenize_pairs
+from mixdpo.data.tokenize import TokenSettings, token_counts, tokenize_pairs
 
 __all__ = [
     "DataSettings",
@@ -17,5 +17,6 @@ __all__ = [
     "float_column",
     "load_pairs",
     "load_pairs_with_report",
+    "token_counts",
     "tokenize_pairs",
 ]

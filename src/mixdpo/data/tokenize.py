@@ -119,6 +119,16 @@ def tokenize_pairs(
     return _kept(tokens, settings)
 
 
+def token_counts(tokens: Dataset, sides: Sequence[str] = ("chosen", "rejected")) -> np.ndarray:
+    """Return the tokens of the named sides, of `prompt`, `chosen` and `rejected`; int64, shape (N, sides).
+
+    Read off the lists' offsets: no token id is looked at.
+    """
+    columns = [f"{side}_ids" for side in sides]
+    table = tokens.select_columns(columns).with_format("arrow")[:]
+    return np.stack([pc.list_value_length(table[name]).to_numpy().astype(np.int64) for name in columns], axis=1)
+
+
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

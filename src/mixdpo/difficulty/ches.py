@@ -9,7 +9,8 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 
-from mixdpo.difficulty.forward import all_tokens, layout_for, load_frozen, model_settings, pass_over, token_counts
+from mixdpo.data import token_counts
+from mixdpo.difficulty.forward import all_tokens, layout_for, load_frozen, model_settings, pass_over
 from mixdpo.difficulty.likelihood import LikelihoodSettings
 from mixdpo.engine import completion_hidden_sums
 

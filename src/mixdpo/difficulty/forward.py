@@ -9,13 +9,12 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import pyarrow.compute as pc
 import torch
 from accelerate import PartialState
 from datasets import Dataset
 from torch import Tensor, nn
 
-from mixdpo.data import TokenSettings, tokenize_pairs
+from mixdpo.data import TokenSettings, token_counts, tokenize_pairs
 from mixdpo.data.token_report import DROPS
 from mixdpo.engine import (
     PackedRows,
@@ -148,12 +147,6 @@ def all_tokens(dataset: Dataset, settings: ModelSettings, limits: TokenSettings,
     return tokens
 
 
-def token_counts(tokens: Dataset) -> np.ndarray:
-    """Return the tokens of chosen and rejected, int64, shape (N, 2)."""
-    table = tokens.with_format("arrow")[:]
-    return np.stack([pc.list_value_length(table[f"{side}_ids"]).to_numpy() for side in ("chosen", "rejected")], axis=1)
-
-
 def pass_over(
     tokens: Dataset,
     model: nn.Module,
@@ -179,7 +172,6 @@ def pass_over(
         float64, shape (N, 2): chosen, rejected.
     """
     state = PartialState()
-    prompts = pc.list_value_length(tokens.with_format("arrow")[:]["prompt_ids"]).to_numpy()
 
     def values(index: np.ndarray) -> Tensor:
         pairs = tokens[index.tolist()]
@@ -190,7 +182,7 @@ def pass_over(
 
     result, _ = cached_values(
         name,
-        2 * prompts + token_counts(tokens).sum(axis=1),
+        token_counts(tokens, ("prompt", "chosen", "rejected")) @ np.array([2, 1, 1]),  # tokens of both sequences
         values,
         batch_size=settings.batch_size,
         describe=lambda: describe_tokens(tokens, np.arange(len(tokens))),

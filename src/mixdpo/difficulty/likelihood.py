@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
+from mixdpo.data import token_counts
 from mixdpo.difficulty.forward import (
     MODEL_HELP,
     ForwardSettings,
@@ -15,7 +16,6 @@ from mixdpo.difficulty.forward import (
     check_same_tokens,
     model_settings,
     pair_logprobs,
-    token_counts,
 )
 from mixdpo.errors import InputError
 from mixdpo.model import ModelSettings

@@ -96,7 +96,11 @@ RowLayout = Callable[[Sequence[PromptGroup]], PackedRows | PaddedRows]
 
 
 def collate_parts(
-    items: Sequence[PairItem], lay_out: RowLayout, live_reference: bool = False, max_tokens: int | None = None
+    items: Sequence[PairItem],
+    lay_out: RowLayout,
+    live_reference: bool = False,
+    max_tokens: int | None = None,
+    in_step: bool = False,
 ) -> MicroBatches:
     """Make micro-batches of consecutive pairs that hold at most `max_tokens` each, or one pair if that is larger."""
     parts: list[list[PairItem]] = [[]]
@@ -107,16 +111,19 @@ def collate_parts(
             tokens = 0
         parts[-1].append(item)
         tokens += item.tokens
-    return MicroBatches(parts=[collate_pairs(part, lay_out, live_reference) for part in parts])
+    return MicroBatches(parts=[collate_pairs(part, lay_out, live_reference, in_step) for part in parts])
 
 
-def collate_pairs(items: Sequence[PairItem], lay_out: RowLayout, live_reference: bool = False) -> PairBatch:
+def collate_pairs(
+    items: Sequence[PairItem], lay_out: RowLayout, live_reference: bool = False, in_step: bool = False
+) -> PairBatch:
     """Make a micro-batch.
 
     Args:
         items: the pairs.
         lay_out: how the engine wants prompts and completions: `pack_rows`, or `pad_rows` with its padding.
         live_reference: lay out the pairs with two answers once more by themselves, for the reference to compute.
+        in_step: processes wait for each other, so where there is no such pair one runs for nothing.
     """
     groups = [_group(item) for item in items]
     index = {"chosen": [-1] * len(items), "rejected": [-1] * len(items)}
@@ -151,13 +158,12 @@ def collate_pairs(items: Sequence[PairItem], lay_out: RowLayout, live_reference:
         ref_rejected=column("ref_rejected", torch.float32),
         rows=lay_out(groups),
     )
-    # Sharded models need every process in every forward pass, so one pair runs for nothing where there are none.
-    compared = [item for item in items if item.preference or item.hard] or list(items[:1])
-    if live_reference:
-        batch["compared_rows"] = lay_out([_group(item) for item in compared])
-    mismatched = [item.mismatched for item in compared if item.mismatched is not None]
+    compared = [item for item in items if item.preference or item.hard]
+    if live_reference and (compared or in_step):
+        batch["compared_rows"] = lay_out([_group(item) for item in compared or items[:1]])
+    mismatched = [item.mismatched for item in compared or items[:1] if item.mismatched is not None]
     if mismatched:
-        batch["mismatched"] = collate_pairs(mismatched, lay_out, live_reference)
+        batch["mismatched"] = collate_pairs(mismatched, lay_out, live_reference, in_step)
     return batch
 
 

@@ -11,6 +11,7 @@ from datasets import Dataset, concatenate_datasets
 from torch.utils.data import Dataset as TorchDataset
 from torch.utils.data import Sampler
 
+from mixdpo.data import token_counts
 from mixdpo.plan import ROUTES, Plan
 from mixdpo.training.batch import PairItem
 
@@ -100,16 +101,13 @@ class PlannedPairs(TorchDataset[PairItem]):
 
     def tokens_per_row(self) -> np.ndarray:
         """Return, by row, the tokens a step computes for the pair; int64, shape (N,), 0 if lost in tokenisation."""
-        lengths = {
-            side: np.fromiter(map(len, self.tokens[f"{side}_ids"]), dtype=np.int64, count=len(self))
-            for side in ("prompt", "chosen", "rejected")
-        }
+        prompt, *answers = token_counts(self.tokens, ("prompt", "chosen", "rejected")).T
         rows = np.flatnonzero(self.index_of_row >= 0)
         total = np.zeros(len(self.plan), dtype=np.int64)
         index = self.index_of_row[rows]
-        for side, sft in (("chosen", self.sft_chosen), ("rejected", self.sft_rejected)):
+        for answer, sft in zip(answers, (self.sft_chosen, self.sft_rejected), strict=True):
             computed = self.has_both_sides[rows] | (sft[rows] > 0)
-            total[rows] += computed * (lengths["prompt"] + lengths[side])[index]
+            total[rows] += computed * (prompt + answer)[index]
         return total
 
 

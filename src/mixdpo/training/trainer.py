@@ -128,6 +128,7 @@ class MixDPOTrainer(Trainer):
                 lay_out=self._lay_out,
                 live_reference=args.reads_reference and not self._precomputes_reference,
                 max_tokens=args.max_tokens_per_batch,
+                in_step=args.world_size > 1,
             ),
             callbacks=[RunFolder(plan, self.describe), PlanCallback(self), *callbacks],
         )
@@ -165,9 +166,9 @@ class MixDPOTrainer(Trainer):
         self.loss_state.add(batch, result.pairs)
         self._check_first_loss(batch, result)
         add_step_metrics(self._sums["train"], result, batch, self.args.beta)
-        pairs_in_step = num_items_in_batch if num_items_in_batch is not None else batch["weight"].sum()
+        assert num_items_in_batch is not None  # transformers asks `_get_num_items_in_batch` before every step
         # Data-parallel wrappers average gradients over processes; the step's mean needs their sum.
-        return reduce_losses(result.losses, batch["weight"], pairs_in_step) * self.accelerator.num_processes
+        return reduce_losses(result.losses, batch["weight"], num_items_in_batch) * self.accelerator.num_processes
 
     def _get_num_items_in_batch(self, batch_samples: list[MicroBatches], device: torch.device) -> Tensor:
         """Count the pairs of the whole optimizer step, over its micro-batches and all processes."""
@@ -274,9 +275,8 @@ class MixDPOTrainer(Trainer):
             self.loss_state.load(self._resumed_from)
             self._first_loss_checked = True
         elif self.is_world_process_zero():
-            log_run_summary(
-                self.train_dataset, self.step_plan(), self.learning_rate_factors(), self.args.phase_schedule
-            )
+            factors = self.learning_rate_factors()
+            log_run_summary(self.train_dataset, self.step_plan(), factors, self.args.phase_schedule)
             for name, report in self._preparation.reports.items():
                 for line in report.lines():
                     logger.info("%s tokens: %s", name, line)
@@ -331,6 +331,7 @@ class MixDPOTrainer(Trainer):
                 raise RunError("the reference of this data was not computed before training; give it as eval_dataset")
             self._fill_reference(pairs, metric_key_prefix)
         self._records.clear()
+        self._sums["eval"] = MetricSums()  # an evaluation that was interrupted left some
         output = super().evaluation_loop(dataloader, description, True, ignore_keys, metric_key_prefix)
         means = self._sums["eval"].means(self.accelerator)
         metrics = {**(output.metrics or {}), **{f"{metric_key_prefix}_{name}": value for name, value in means.items()}}
@@ -368,12 +369,11 @@ class MixDPOTrainer(Trainer):
         if self._first_loss_checked or self.state.global_step > 0 or not len(batch["preference_index"]):
             return
         self._first_loss_checked = True
-        precision = "bf16" if self.args.bf16 or self.args.fp16 else "fp32"
-        check_first_loss(result, batch, self._step_settings, precision)
+        dtype = self.accelerator.unwrap_model(self.model).dtype
+        whole = self.accelerator.mixed_precision == "no" and dtype == torch.float32
+        check_first_loss(result, batch, self._step_settings, "fp32" if whole else "bf16")
 
     def describe(self) -> dict[str, Any]:
         """Return what `run.json` says of this run."""
-        model = self.accelerator.unwrap_model(self.model)
-        return describe_run(
-            self.args, model, self.train_dataset.plan, self._preparation.reports, self.accelerator.num_processes
-        )
+        model, plan = self.accelerator.unwrap_model(self.model), self.train_dataset.plan
+        return describe_run(self.args, model, plan, self._preparation.reports, self.accelerator.num_processes)
