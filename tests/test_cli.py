@@ -344,6 +344,13 @@ def test_run_that_failed_before_its_first_checkpoint_starts_anew(capsys, monkeyp
     assert main(["train", "--config", str(recipe)]) == 0
 
 
+def test_a_tracker_that_is_not_installed_is_named(capsys, monkeypatch, recipe) -> None:
+    monkeypatch.setattr("transformers.integrations.integration_utils.is_wandb_available", lambda: False)
+    line = refused(capsys, "train", "--config", str(recipe), "--train.report_to", "wandb")
+    assert "train.report_to is wandb" in line
+    assert "pip install wandb" in line
+
+
 def test_an_adapter_is_no_model_to_start_from(capsys, tmp_path, recipe, model) -> None:
     adapter = tmp_path / "adapter"
     adapted = get_peft_model(AutoModelForCausalLM.from_pretrained(model), LoraConfig(target_modules=["q_proj"]))

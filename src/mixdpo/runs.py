@@ -180,15 +180,20 @@ def _trainer(recipe: Recipe, args: MixDPOConfig) -> MixDPOTrainer:
         eval_pairs = _eval_pairs(recipe, metric.metric, f"margin/{metric.metric}" in pairs.column_names)
     tokenizer = load_tokenizer(model_settings)
     policy = load_policy(model_settings, with_adapters=recipe.peft is not None)
-    return MixDPOTrainer(
-        model=policy,
-        args=args,
-        train_dataset=pairs,
-        eval_dataset=eval_pairs,
-        plan=plan,
-        processing_class=tokenizer,
-        peft_config=recipe.peft,
-    )
+    try:
+        return MixDPOTrainer(
+            model=policy,
+            args=args,
+            train_dataset=pairs,
+            eval_dataset=eval_pairs,
+            plan=plan,
+            processing_class=tokenizer,
+            peft_config=recipe.peft,
+        )
+    except RuntimeError as error:  # what transformers' callbacks for trackers raise
+        if "to be installed" not in str(error):
+            raise
+        raise InputError(f"train.report_to is {', '.join(args.report_to)}: {error}", file=recipe.file) from error
 
 
 def _save_model(trainer: MixDPOTrainer, folder: Path) -> None:
