@@ -60,7 +60,8 @@ def target_scores(
         target: int64, shape (N,).
         alignment: whether to add the column without gradient.
     """
-    if type(head) is nn.Linear and head.bias is None:
+    # Not its class itself, which FSDP2 replaces by a subclass of the same forward; quantised ones have another.
+    if isinstance(head, nn.Linear) and type(head).forward is nn.Linear.forward and head.bias is None:
         device = hidden.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else head.weight.dtype
         kept_bytes = _KEPT_BYTES if torch.is_grad_enabled() else 0
