@@ -347,7 +347,7 @@ def test_run_that_failed_before_its_first_checkpoint_starts_anew(capsys, monkeyp
 def test_a_tracker_that_is_not_installed_is_named(capsys, monkeypatch, recipe) -> None:
     monkeypatch.setattr("transformers.integrations.integration_utils.is_wandb_available", lambda: False)
     line = refused(capsys, "train", "--config", str(recipe), "--train.report_to", "wandb")
-    assert "train.report_to is wandb" in line
+    assert "train.report_to: WandbCallback requires wandb" in line
     assert "pip install wandb" in line
 
 

@@ -193,7 +193,7 @@ def _trainer(recipe: Recipe, args: MixDPOConfig) -> MixDPOTrainer:
     except RuntimeError as error:  # what transformers' callbacks for trackers raise
         if "to be installed" not in str(error):
             raise
-        raise InputError(f"train.report_to is {', '.join(args.report_to)}: {error}", file=recipe.file) from error
+        raise InputError(f"train.report_to: {error}", file=recipe.file) from error
 
 
 def _save_model(trainer: MixDPOTrainer, folder: Path) -> None:
