@@ -133,7 +133,9 @@ def test_a_plan_by_name_keeps_its_name_under_further_keys(tmp_path: Path) -> Non
     path.write_text("plan: selective_dpo\n")
     whole = load_recipe(path, {}).plan
     assert load_recipe(path, {"plan": {"seed": 1}}).plan == replace(whole, seed=1)
-    assert load_recipe(path, {"plan": "dpo"}).plan.hard_route != whole.hard_route
+    assert load_recipe(path, {"plan": "dpo"}).plan == load_recipe(None, {"plan": "dpo"}).plan
+    path.write_text("plan: {name: selective_dpo, threshold: {hardest: 0.3}}\n")
+    assert load_recipe(path, {"plan": "dpo"}).plan == load_recipe(None, {"plan": "dpo"}).plan
     assert load_recipe(path, {"plan": {"path": "plan.parquet"}}).plan_path == "plan.parquet"
 
 

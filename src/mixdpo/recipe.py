@@ -85,10 +85,10 @@ def load_recipe(file: str | Path | None, overrides: Mapping[str, Any]) -> Recipe
     """
     name = str(file) if file is not None else None
     content = read_yaml(file) if file is not None else {}
-    content, overrides = _plan_in_full(content), _plan_in_full(overrides)
-    if "path" in (overrides.get("plan") or {}):
-        content.pop("plan", None)  # a saved plan replaces the recipe's
-    content = merge(content, overrides)
+    given = overrides.get("plan")
+    if isinstance(given, str) or "path" in (given or {}):
+        content.pop("plan", None)  # a plan by its name alone, or a saved one, replaces the recipe's
+    content = merge(_plan_in_full(content), _plan_in_full(overrides))
     for key in content:
         if key not in SECTIONS:
             raise unknown_key(key, SECTIONS, name)
