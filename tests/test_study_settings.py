@@ -168,7 +168,7 @@ def test_study_file_of_graded_answers_loads_beside_its_data(alpaca_graded: Path,
 def test_studies_share_the_runs_they_have_in_common() -> None:
     """The core studies have one bench, one grid and one budget, so DPO is tuned and run once for all of them."""
     keys = []
-    for name in ("order", "hardest", "phase", "target", "losses", "metrics"):
+    for name in ("order", "hardest", "phase", "weights", "target", "losses", "metrics"):
         study = load_study(STUDIES / f"{name}.yaml")
         arm = next(variant for variant in variants(study) if variant.name == "DPO")
         keys.append({cell.key for cell in tuning_cells(study, arm, "model")})
