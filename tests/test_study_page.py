@@ -36,7 +36,7 @@ def effect(estimate: float, reach: float, p: float) -> Effect:
     variances = Variances(over_seeds=0.5, over_groups=0.5, cells=0.0, seeds=5, groups=26)
     return Effect(
         estimate=estimate, low=estimate - reach, high=estimate + reach, level=0.95, variances=variances, p_value=p,
-        p_adjusted=p, seeds=5, items=78,
+        p_adjusted=p, items=78,
     )  # fmt: skip
 
 

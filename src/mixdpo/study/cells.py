@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping
@@ -165,13 +164,16 @@ def content_name(model: str) -> str:
     folder = Path(model)
     if not folder.is_dir():
         return model
-    found = hashlib.blake2b(digest_size=6)
+    return f"{folder.resolve().name}-{digest(_contents(folder), size=6)}"
+
+
+def _contents(folder: Path) -> Iterator[bytes | str]:
+    """Yield names and contents of a model's files, some megabytes at a time."""
     for path in sorted(one for one in folder.iterdir() if one.suffix in (".safetensors", ".json", ".jinja", ".model")):
-        found.update(path.name.encode())
+        yield path.name
         with path.open("rb") as file:
             while block := file.read(1 << 24):
-                found.update(block)
-    return f"{folder.resolve().name}-{found.hexdigest()}"
+                yield block
 
 
 def reads_beta(study: StudySettings, arm: str) -> bool:

@@ -77,15 +77,18 @@ class Effect(Interval):
         variances: of the estimate, from the bootstrap.
         p_value: two-sided, of no difference.
         p_adjusted: the same, corrected by Holm's method for the arms compared together.
-        seeds: seeds that both sides have.
         items: items of each seed.
     """
 
     variances: Variances
     p_value: float
     p_adjusted: float
-    seeds: int
     items: int
+
+    @property
+    def seeds(self) -> int:
+        """Seeds that both sides have."""
+        return self.variances.seeds
 
 
 @dataclass(frozen=True)
@@ -171,7 +174,6 @@ def effect(
         variances=variances,
         p_value=p_value,
         p_adjusted=p_value,
-        seeds=S,
         items=values.shape[1],
     )
 
