@@ -1,13 +1,24 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from tokenizers.processors import TemplateProcessing
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaForCausalLM,
+    MambaConfig,
+    MambaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
 from mixdpo.errors import InputError
 from mixdpo.evaluation.generate import Answer, GenerationSettings, generate_answers, render_prompts, stop_token_ids
@@ -36,7 +47,7 @@ def model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
     return tiny_llama(vocab_size=len(tokenizer))
 
 
-def greedy_ids(model: LlamaForCausalLM, ids: list[int], steps: int, stops: list[int]) -> list[int]:
+def greedy_ids(model: PreTrainedModel, ids: list[int], steps: int, stops: list[int]) -> list[int]:
     """The slow reference: the whole sequence again for every token, alone and without padding."""
     written: list[int] = []
     while len(written) < steps and not (written and written[-1] in stops):
@@ -54,6 +65,51 @@ def test_greedy_equals_one_by_one(model: LlamaForCausalLM, tokenizer: PreTrained
         finished = written[-1] in stops
         body = written[:-1] if finished else written
         assert answer == Answer(tokenizer.decode(body, skip_special_tokens=True), len(body), finished)
+
+
+def windowed(vocab_size: int) -> PreTrainedModel:
+    """Each token sees six others."""
+    torch.manual_seed(0)
+    config = MistralConfig(
+        vocab_size=vocab_size, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=256, sliding_window=6, initializer_range=0.2,
+    )  # fmt: skip
+    return MistralForCausalLM(config).eval()
+
+
+def recurrent(vocab_size: int) -> PreTrainedModel:
+    """No cache of keys and values at all."""
+    torch.manual_seed(0)
+    config = MambaConfig(
+        vocab_size=vocab_size, hidden_size=32, num_hidden_layers=2, state_size=8, initializer_range=0.5
+    )
+    return MambaForCausalLM(config).eval()
+
+
+@pytest.mark.parametrize("build", [tiny_llama, windowed, recurrent])
+def test_rows_that_have_ended_leave_the_batch(build: Callable[..., Any], tokenizer: PreTrainedTokenizerFast) -> None:
+    model = build(vocab_size=len(tokenizer))
+    rendered = render_prompts(tokenizer, PROMPTS)
+    unbounded = [greedy_ids(model, ids, 24, []) for ids in rendered]
+    # Stop tokens by which the rows end early, late or not at all.
+    stops = [unbounded[0][3], unbounded[1][15], 2]
+    model.generation_config.eos_token_id = stops
+    stops = stop_token_ids(model, tokenizer)
+    expected = [greedy_ids(model, ids, 24, stops) for ids in rendered]
+    lengths = [len(ids) for ids in expected]
+    assert min(lengths) <= 4 < 10 < max(lengths)
+
+    computed: list[int] = []
+    model.register_forward_hook(lambda _module, _inputs, output: computed.append(len(output.logits)))
+    answers = generate_answers(
+        model, tokenizer, PROMPTS, settings=GenerationSettings(max_new_tokens=24, batch_size=len(PROMPTS))
+    )
+    for answer, written in zip(answers, expected, strict=True):
+        body = written[:-1] if written[-1] in stops else written
+        assert answer == Answer(tokenizer.decode(body, skip_special_tokens=True), len(body), written[-1] in stops)
+    assert len(computed) == max(lengths)
+    assert sum(computed) < len(PROMPTS) * max(lengths)
+    assert computed[-1] == lengths.count(max(lengths))
 
 
 def test_batch_size_does_not_change_greedy_answers(
