@@ -240,8 +240,11 @@ def test_models_of_one_name_and_other_settings(tmp_path, result) -> None:
 
 def test_a_run_folder(tmp_path, tokenizer) -> None:
     """The accuracy counted from the records of a run's last evaluation is the one that training logged."""
-    for name, seed in (("train", 0), ("eval", 1)):
-        Dataset.from_list(chat_rows(16, seed)).to_parquet(tmp_path / f"{name}.parquet")
+    evaluated = chat_rows(16, 1)
+    for row in range(8):  # two pairs to each of eight prompts
+        evaluated[row]["prompt"] = evaluated[row + 8]["prompt"]
+    for name, rows in (("train", chat_rows(16)), ("eval", evaluated)):
+        Dataset.from_list(rows).to_parquet(tmp_path / f"{name}.parquet")
     tiny_llama(vocab_size=len(tokenizer)).save_pretrained(tmp_path / "tiny")
     tokenizer.save_pretrained(tmp_path / "tiny")
     run = tmp_path / "run"
@@ -260,6 +263,9 @@ def test_a_run_folder(tmp_path, tokenizer) -> None:
     assert metrics["reward_margin"] == pytest.approx(logged["eval_rewards/margins"], rel=1e-4)
     assert metrics["displacement_chosen"] == pytest.approx(logged["eval_displacement/chosen"], rel=1e-4)
     assert metrics["buckets.hard.n"] > 0
+    of_prompt = next(one for one in collect([run]) if one.name == "preferences").entries["run"].scores["accuracy"]
+    assert len(of_prompt) == 8
+    assert np.mean(list(of_prompt.values())) == pytest.approx(metrics["accuracy"])
 
 
 def test_bad_sources_are_one_line(tmp_path, result, capsys) -> None:

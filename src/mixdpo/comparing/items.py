@@ -71,14 +71,16 @@ def _long(table: Table, rows: np.ndarray) -> ModelItems:
 
 
 def _wide(table: Table, rows: np.ndarray) -> ModelItems:
-    prompts, first = np.unique(np.array(table.ids("prompt_id"))[rows], return_inverse=True)
-    counts = np.bincount(first)
-    scores = {}
-    for metric in ("accuracy", "per_token_accuracy"):
-        if metric in table:
-            means = np.bincount(first, weights=100 * table.numbers(metric)[rows]) / counts
-            scores[metric] = dict(zip(prompts.tolist(), means.tolist(), strict=True))
-    return ModelItems(scores)
+    prompts = np.array(table.ids("prompt_id"))[rows]
+    metrics = (metric for metric in ("accuracy", "per_token_accuracy") if metric in table)
+    return ModelItems({metric: means_by_prompt(prompts, 100 * table.numbers(metric)[rows]) for metric in metrics})
+
+
+def means_by_prompt(prompts: np.ndarray, values: np.ndarray) -> dict[str, float]:
+    """Return the mean value of each prompt id's pairs; both arguments of shape (N,)."""
+    names, index = np.unique(prompts, return_inverse=True)
+    means = np.bincount(index, weights=values) / np.bincount(index)
+    return dict(zip(names.tolist(), means.tolist(), strict=True))
 
 
 def read_verdicts(benchmark: str, files: Sequence[Path], settings: Mapping[str, Any]) -> dict[str, ModelItems]:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from mixdpo.comparing.items import Said, read_items, read_verdicts
+from mixdpo.comparing.items import Said, means_by_prompt, read_items, read_verdicts
 from mixdpo.comparing.metrics import Metrics, read_metrics
 from mixdpo.errors import InputError
 from mixdpo.evaluation.degenerate import find_degenerate
@@ -183,17 +183,17 @@ def _records(folder: Path) -> Iterator[Entry]:
         reference=reference if np.isfinite(reference).all() else None,
         beta=beta,
     )
-    columns, ids = values.columns(), np.array(table.texts("pair_id"))
+    columns, prompts = values.columns(), np.array(table.texts("prompt_id"))
     bucket = np.array(table.column("bucket"))
     rows_of = {name: np.flatnonzero(bucket == name) for name in ("easy", "middle", "hard")}
     first = next(iter(columns))
     yield Entry(
         benchmark="preferences",
         model=folder.name,
-        metrics=read_metrics(summarise_pairs(columns, ids, rows_of)),
+        metrics=read_metrics(summarise_pairs(columns, prompts, rows_of)),
         source=folder,
         settings={"beta": values.beta},
-        scores={first: dict(zip(ids.tolist(), (100.0 * columns[first]).tolist(), strict=True))},
+        scores={first: means_by_prompt(prompts, 100.0 * columns[first])},
     )
 
 

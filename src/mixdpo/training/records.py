@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from mixdpo.errors import RunError
-from mixdpo.io import atomic_path
+from mixdpo.io import atomic_path, digest
 from mixdpo.losses import PairLogprobs
 from mixdpo.plan import BUCKETS
 from mixdpo.training.batch import PairBatch
@@ -80,11 +80,12 @@ class EvaluationRecords:
         values = values[np.argsort(values[:, 0], kind="stable")]
         rows = values[:, 0].astype(np.int64)
         bucket_names = {-1: None, **dict(enumerate(BUCKETS))}
-        id_of_row = dict(zip(pairs.tokens["row"][:], pairs.tokens["pair_id"][:], strict=True))
+        tokens = pairs.tokens.select(pairs.index_of_row[rows])
         columns = {name: pa.array(values[:, 2 + i].astype(np.float32)) for i, name in enumerate(_COLUMNS)}
         return pa.table(
             {
-                "pair_id": [id_of_row[row] for row in rows.tolist()],
+                "pair_id": tokens["pair_id"][:],
+                "prompt_id": [digest([repr(ids)], size=10) for ids in tokens["prompt_ids"][:]],
                 "bucket": pa.array([bucket_names[code] for code in pairs.plan.bucket[rows].tolist()], pa.string()),
                 **columns,
             }
