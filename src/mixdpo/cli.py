@@ -26,6 +26,7 @@ from mixdpo.cli_recipe import CommandWithSettings, config_option, data_argument,
 from mixdpo.cli_shared import quiet_libraries
 from mixdpo.cli_study import study
 from mixdpo.errors import MixdpoError
+from mixdpo.report.terminal import results_table
 from mixdpo.settings import SECTIONS, split_overrides
 
 if TYPE_CHECKING:
@@ -64,9 +65,8 @@ def score(
     if PartialState().is_main_process:
         for line in report.lines():
             click.echo(line)
-        table = Table(title=f"margins of {len(pairs):,} pairs", title_justify="left")
-        for heading in ("metric", "smallest", "10 %", "median", "90 %", "largest", "under 0"):
-            table.add_column(heading, justify="left" if heading == "metric" else "right")
+        headings = ("metric", "smallest", "10 %", "median", "90 %", "largest", "under 0")
+        table = results_table(f"margins of {len(pairs):,} pairs", *headings)
         for column in (name for name in pairs.column_names if name.startswith("margin/")):
             margin = float_column(pairs, column)
             points = (f"{value:.3g}" for value in np.quantile(margin, [0, 0.1, 0.5, 0.9, 1]))
@@ -97,9 +97,8 @@ def plan(overrides: dict[str, Any], data: str | None, config: Path | None, outpu
     made.save(output)
     for line in report.lines():
         click.echo(line)
-    table = Table(title=f"plan: {made.settings.order}, {len(made):,} pairs", title_justify="left")
-    for heading in ("route", "pairs", "share", "margin from", "mean", "to"):
-        table.add_column(heading, justify="left" if heading == "route" else "right")
+    headings = ("route", "pairs", "share", "margin from", "mean", "to")
+    table = results_table(f"plan: {made.settings.order}, {len(made):,} pairs", *headings)
     for record in made.summary():
         margins = [record["margin_min"], record["margin_mean"], record["margin_max"]]
         table.add_row(

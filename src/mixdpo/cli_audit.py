@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 from rich.console import Console
-from rich.table import Table
 
 from mixdpo.cli_recipe import CommandWithSettings, config_option, data_argument, recipe_of
+from mixdpo.report.terminal import results_table
 
 
 @click.command(cls=CommandWithSettings)
@@ -56,9 +56,8 @@ def audit(
     page = report.save(output)
     for line in load_report.lines():
         click.echo(line)
-    table = Table(title=f"audit: {len(report.findings)} findings in {len(pairs):,} pairs", title_justify="left")
-    for heading in ("finding", "level", "pairs", "estimate", "95 % interval"):
-        table.add_column(heading, justify="left" if heading in ("finding", "level") else "right")
+    headings = ("finding", "level", "pairs", "estimate", "95 % interval")
+    table = results_table(f"audit: {len(report.findings)} findings in {len(pairs):,} pairs", *headings, names=2)
     for finding in report.findings:
         value, low, high = (percent(finding.estimate[key]) for key in ("value", "low", "high"))
         table.add_row(finding.title, finding.level, f"{finding.pairs:,}", value, f"{low} to {high}")

@@ -8,7 +8,8 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from mixdpo.cli_shared import quiet_libraries, results_table
+from mixdpo.cli_shared import quiet_libraries
+from mixdpo.report.terminal import results_table
 
 
 @click.command()

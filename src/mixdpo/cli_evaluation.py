@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from mixdpo.cli_judging import JudgeOptions, echo_notes, judge_options
-from mixdpo.cli_shared import finish, interval_text, results_table, value_text
+from mixdpo.cli_shared import finish, interval_text, value_text
+from mixdpo.report.terminal import results_table
 
 _path = click.Path(path_type=Path)
 _baseline = click.option(

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mixdpo.cli_shared import quiet_libraries, results_table, value_text
+from mixdpo.cli_shared import quiet_libraries, value_text
+from mixdpo.report.terminal import results_table
 
 if TYPE_CHECKING:
     from mixdpo.answering.askers import Asker

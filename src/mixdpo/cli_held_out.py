@@ -9,7 +9,8 @@ from typing import Any
 import click
 
 from mixdpo.cli_recipe import CommandWithSettings, config_option, recipe_of
-from mixdpo.cli_shared import finish, interval_text, quiet_libraries, results_table, value_text
+from mixdpo.cli_shared import finish, interval_text, quiet_libraries, value_text
+from mixdpo.report.terminal import results_table
 from mixdpo.settings import merge
 
 _output = click.option(

@@ -1,4 +1,4 @@
-"""What the verbs share: quiet libraries, tables, and how numbers are printed."""
+"""What the verbs share: quiet libraries, and how results and numbers are printed."""
 
 from __future__ import annotations
 
@@ -19,17 +19,6 @@ def quiet_libraries() -> None:
     datasets.disable_progress_bars()
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
-
-
-def results_table(title: str, *headings: str) -> Table:
-    """Return an empty table whose first column holds names and whose others hold numbers."""
-    table = Table(title=title, title_justify="left")
-    for heading in headings:
-        if heading == headings[0]:
-            table.add_column(heading, overflow="fold")
-        else:  # where room is short, names break and numbers do not
-            table.add_column(heading, justify="right", no_wrap=True)
-    return table
 
 
 def finish(table: Table, output: Path) -> None:

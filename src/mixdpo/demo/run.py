@@ -24,6 +24,7 @@ from mixdpo.io import atomic_path, write_json
 from mixdpo.model import ModelSettings, load_for_inference, load_tokenizer
 from mixdpo.recipe import load_recipe
 from mixdpo.report.demo_figure import save_demo_figure
+from mixdpo.report.terminal import results_table
 from mixdpo.runs import train_from_recipe
 from mixdpo.stats import Interval, paired_bootstrap
 from mixdpo.training.run_folder import check_is_free
@@ -132,9 +133,7 @@ def verdict(gain: Interval) -> str:
 
 
 def _result_table(result: Comparison) -> Table:
-    table = Table(title=f"{len(result.before)} held-out prompts with 3 demands each", title_justify="left")
-    for heading in ("", "before", "after"):
-        table.add_column(heading, justify="right" if heading else "left")
+    table = results_table(f"{len(result.before)} held-out prompts with 3 demands each", "", "before", "after")
     sides = ((result.before, result.met_before), (result.after, result.met_after))
     table.add_row("demands met per answer", *(f"{met.mean():.2f}" for _, met in sides))
     table.add_row("answers that meet all", *(f"{(met == 3).mean():.0%}" for _, met in sides))

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from mixdpo.report.terminal import results_table
 from mixdpo.study.cells import Cell
 from mixdpo.study.estimate import Planned
 from mixdpo.study.run import Outcome
@@ -59,10 +60,8 @@ class StudyProgress:
         running = "; ".join(
             f"{describe(cell)}, {time.monotonic() - began:.0f} s" for cell, began in list(self._running.values())
         )
-        table = Table(title=self._study.title or self._study.name, title_justify="left", caption=running or None)
         headings = ("arm", "trials", "rate", "beta", "runs", "failed", MEASURES.get(self._study.primary, "mean"))
-        for heading in headings:
-            table.add_column(heading, justify="left" if heading == "arm" else "right")
+        table = results_table(self._study.title or self._study.name, *headings, caption=running or None)
         for one in self._planned:
             name = "start" if one.variant is None else one.variant.name
             outcomes = self._outcomes[name]
@@ -92,9 +91,7 @@ def describe(cell: Cell) -> str:
 
 def dry_run_table(planned: list[Planned], name: str) -> Table:
     """Return what is left to do and how long it takes."""
-    table = Table(title=f"runs of {name}", title_justify="left")
-    for heading in ("arm", "trials", "done", "final runs", "done", "expected, minutes"):
-        table.add_column(heading, justify="left" if heading == "arm" else "right")
+    table = results_table(f"runs of {name}", "arm", "trials", "done", "final runs", "done", "expected, minutes")
     for one in planned:
         minutes = "?" if one.seconds is None else f"{one.seconds / 60:.0f}"
         label = "start" if one.variant is None else one.variant.name

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mixdpo.plan import ROUTES
+from mixdpo.report.terminal import results_table
 from mixdpo.training.checks import sft_mass_warning
 from mixdpo.training.sampling import PlannedPairs
 from mixdpo.training.schedule import StepPlan, mass_by_route
@@ -51,9 +52,7 @@ def log_run_summary(pairs: PlannedPairs, steps: StepPlan, factors: np.ndarray, p
     """Print pairs, steps and learning-rate mass by route, and warn if SFT will hardly train."""
     records = route_summary(pairs, steps, factors)
     title = f"{len(steps):,} optimizer steps of {int(steps.pairs.max()):,} pairs (LR: learning rate)"
-    table = Table(title=title, title_justify="left")
-    for heading in ("route", "pairs", "tokens", "steps", "from step", "LR there", "LR mass"):
-        table.add_column(heading, justify="left" if heading == "route" else "right")
+    table = results_table(title, "route", "pairs", "tokens", "steps", "from step", "LR there", "LR mass")
     for r in records:
         table.add_row(
             r["route"],
@@ -72,9 +71,7 @@ def log_run_summary(pairs: PlannedPairs, steps: StepPlan, factors: np.ndarray, p
 
 def final_table(first: dict[str, float], last: dict[str, float]) -> Table:
     """Return the short table that closes a run: first and last logged value of the main metrics."""
-    table = Table(title="training", title_justify="left")
-    for heading in ("metric", "first", "last"):
-        table.add_column(heading, justify="left" if heading == "metric" else "right")
+    table = results_table("training", "metric", "first", "last")
     names = (
         "loss",
         "loss/preference",
