@@ -10,13 +10,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
+from mixdpo.evaluation.comparison import holm
 from mixdpo.report.sheets import as_latex, as_markdown
 from mixdpo.study.analysis import Analysis, ArmResult, analyse
 from mixdpo.study.measures import VALUES_SCHEMA
 from mixdpo.study.report import main, page
 from mixdpo.study.results import FORMAT_VERSION, Results, load_results, save_results
 from mixdpo.study.statistics import Effect, Variances
-from mixdpo.study.tables import effects_table
+from mixdpo.study.tables import contrasts_table, effects_table, interval
 from mixdpo.study.wording import verdict
 
 ROOT = Path(__file__).parents[1]
@@ -50,7 +51,7 @@ def arm(name: str, against_baseline: Effect | None, against_start: Effect | None
 
 def analysis(*arms: ArmResult) -> Analysis:
     study = {"primary": "demands_met", "level": 0.95}
-    return Analysis({"study": study, "runs": []}, "DPO", list(arms), [], 0.28)
+    return Analysis({"study": study, "runs": []}, "DPO", list(arms), [], [], 0.28)
 
 
 @pytest.mark.parametrize(
@@ -154,6 +155,37 @@ def test_results_are_read_back_and_the_page_shows_them(tmp_path: Path, capsys) -
     assert (images / "study-own.svg").read_bytes() == drawn, "equal results make equal files"
     assert main([str(tmp_path / "nothing"), str(tmp_path / "page.md")]) == 2
     assert "no such folder" in capsys.readouterr().err
+
+
+def test_contrasts_pool_arms_and_are_corrected_together() -> None:
+    """Against plain means of the values; as one arm against one it is the comparison of those arms."""
+    whole = results()
+    other = [row | {"arm": "B", "value": row["value"] + int(row["item"]) % 3} for row in whole.values.to_pylist()
+             if row["arm"] == "DPO"]  # fmt: skip
+    values = pa.concat_tables([whole.values, pa.Table.from_pylist(other, schema=whole.values.schema)])
+    # As an arm that drops pairs: two runs, of which the one at equal updates counts.
+    whole.runs["arms"] += [
+        {"name": name, "arm": "B", "matched": matched, "note": "", "learning_rate": 1e-5, "beta": 0.1}
+        for name, matched in (("B (equal epochs)", "epochs"), ("B", "updates"))
+    ]
+    whole.runs["study"]["contrasts"] = {
+        "pooled": {"arms": ["A | B_50 %", "B"], "against": ["DPO"]},
+        "single": {"arms": ["A | B_50 %"], "against": ["B"]},
+    }
+    found = analyse(dataclasses.replace(whole, values=values))
+    by_name = {one.name: one for one in found.contrasts}
+    gain_of_b = sum(item % 3 for item in range(8)) / 8
+    assert by_name["pooled"].effect.estimate == pytest.approx((1 + gain_of_b) / 2)
+    assert by_name["single"].effect.estimate == pytest.approx(1 - gain_of_b)
+    assert by_name["pooled"].against == ("DPO",)
+    assert [one.effect.p_adjusted for one in found.contrasts] == pytest.approx(
+        holm([one.effect.p_value for one in found.contrasts])
+    )
+    (row, _) = contrasts_table(found).rows
+    assert row[:4] == ("pooled", "A | B_50 %, B", "DPO", interval(by_name["pooled"].effect))
+    assert any(sentence.startswith("**pooled**: +0.9") for sentence in verdict(found))
+    del whole.runs["study"]["contrasts"]  # as in results from before there were any
+    assert analyse(whole).contrasts == []
 
 
 def test_results_on_other_items_or_of_another_version_are_refused(tmp_path: Path, refused) -> None:

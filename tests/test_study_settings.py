@@ -132,6 +132,11 @@ def test_keys_know_settings_and_not_names(write) -> None:
         ("level", 95, ["level is 95"]),
         ("name", "a/b", ["name is 'a/b'"]),
         ("arms/start", {}, ["cannot be named start"]),
+        ("contrasts", ["dpo"], ["contrasts must be a mapping"]),
+        ("contrasts/c", {"arms": ["drop"], "againts": ["dpo"]}, ["contrasts.c.againts", "against?"]),
+        ("contrasts/c", {"arms": ["drip"], "against": ["dpo"]}, ["drip", "did you mean drop?"]),
+        ("contrasts/c", {"arms": ["drop"], "against": []}, ["contrasts.c needs different arms"]),
+        ("contrasts/c", {"arms": ["drop", "dpo"], "against": ["dpo"]}, ["contrasts.c needs different arms"]),
     ],
 )
 def test_what_would_be_wrong_or_unfair_is_refused_in_one_line(path, value, words, write, refused) -> None:

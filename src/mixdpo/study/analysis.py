@@ -52,6 +52,16 @@ class ArmResult:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Contrast:
+    """The mean of some arms, as they were run, against the mean of others."""
+
+    name: str
+    arms: tuple[str, ...]
+    against: tuple[str, ...]
+    effect: Effect
+
+
+@dataclass(frozen=True, kw_only=True)
 class Displacement:
     """By how many nats an arm moved the answers of a bucket, over seeds and pairs."""
 
@@ -70,6 +80,7 @@ class Analysis:
         runs: see `Results`.
         baseline: name of the arm that others are compared with, as it was run.
         arms: the start first.
+        contrasts: those of the study file whose arms have a seed in common.
         displacement: by bucket and arm.
         detectable: the smallest effect against the baseline that the study would find with 80 % power; None where
             nothing is compared.
@@ -78,6 +89,7 @@ class Analysis:
     runs: dict[str, Any]
     baseline: str
     arms: list[ArmResult]
+    contrasts: list[Contrast]
     displacement: list[Displacement]
     detectable: float | None
 
@@ -128,7 +140,29 @@ def analyse(results: Results) -> Analysis:
     most = max((one.seeds for one in against_baseline.values()), default=0)
     whole = [one for one in against_baseline.values() if one.seeds == most]
     found = detectable(whole, level) if whole else None
-    return Analysis(runs, baseline, arms, _displacements(results, level), found)
+    contrasts = _contrasts(runs, by_arm, groups, level)
+    return Analysis(runs, baseline, arms, contrasts, _displacements(results, level), found)
+
+
+def _contrasts(
+    runs: dict[str, Any], by_arm: Mapping[str, Mapping[int, np.ndarray]], groups: np.ndarray, level: float
+) -> list[Contrast]:
+    """Compare means of arms, seed by seed; p-values are corrected over the contrasts."""
+    sides = {
+        name: [tuple(_as_run(runs, arm) for arm in planned[side]) for side in ("arms", "against")]
+        for name, planned in runs["study"].get("contrasts", {}).items()
+    }
+    differences = {}
+    for name, (arms, against) in sides.items():
+        seeds = set.intersection(*(set(by_arm.get(arm, {})) for arm in (*arms, *against)))
+        differences[name] = {seed: _pooled(by_arm, arms, seed) - _pooled(by_arm, against, seed) for seed in seeds}
+    effects = compare_arms(differences, np.zeros(len(groups)), groups, level=level)
+    return [Contrast(name=name, arms=sides[name][0], against=sides[name][1], effect=e) for name, e in effects.items()]
+
+
+def _pooled(by_arm: Mapping[str, Mapping[int, np.ndarray]], arms: Sequence[str], seed: int) -> np.ndarray:
+    pooled: np.ndarray = np.mean([by_arm[arm][seed] for arm in arms], axis=0)
+    return pooled
 
 
 def _routes(finals: Sequence[Mapping[str, Any]]) -> dict[str, float]:

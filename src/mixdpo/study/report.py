@@ -21,7 +21,7 @@ from mixdpo.report.sheets import as_markdown
 from mixdpo.study.analysis import Analysis, analyse
 from mixdpo.study.figures import study_figure
 from mixdpo.study.results import RESULTS_FILE, load_results
-from mixdpo.study.tables import displacement_table, effects_table, measures_table
+from mixdpo.study.tables import result_tables
 from mixdpo.study.wording import verdict
 
 
@@ -43,16 +43,13 @@ def analyses(folder: Path) -> list[Analysis]:
 def section(analysis: Analysis) -> str:
     """Return one study's part of the page."""
     study, name = analysis.runs["study"], analysis.runs["study"]["name"]
-    tables = [effects_table(analysis), measures_table(analysis)]
-    if analysis.displacement:
-        tables.append(displacement_table(analysis))
     return "\n\n".join(
         [
             f"## {study['title'] or name}",
             study["question"],
             "\n".join(f"- {sentence}" for sentence in verdict(analysis)),
             f"![Arms of the study {name}](images/study-{name}.png)",
-            *(f"{table.title}\n\n{as_markdown(table).rstrip()}" for table in tables),
+            *(f"{table.title}\n\n{as_markdown(table).rstrip()}" for table in result_tables(analysis)),
             *_notes(analysis),
             _setting(analysis),
         ]

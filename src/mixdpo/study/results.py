@@ -171,6 +171,7 @@ def _records(study: StudySettings, runs: StudyRuns) -> dict[str, Any]:
             "generation": asdict(study.generation),
             "tuning": asdict(study.tuning),
             "arms": {name: asdict(arm) for name, arm in study.arms.items()},
+            "contrasts": {name: asdict(contrast) for name, contrast in study.contrasts.items()},
         },
         "arms": [
             {

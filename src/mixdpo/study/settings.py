@@ -91,6 +91,17 @@ class ArmSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ContrastSettings:
+    """A comparison of the mean of some arms with the mean of others, planned before they are run.
+
+    Arms that share what is asked about are pooled: that sees smaller effects than each of them by itself.
+    """
+
+    arms: list[str] = field(metadata={"help": "names of arms; one that is run twice counts at equal updates"})
+    against: list[str] = field(metadata={"help": "the arms whose mean is subtracted"})
+
+
+@dataclass(frozen=True, kw_only=True)
 class LimitSettings:
     """What runs may take of the machine."""
 
@@ -119,6 +130,7 @@ class StudySettings:
     baseline: str
     tuning: TuningSettings
     seeds: tuple[int, ...]
+    contrasts: Mapping[str, ContrastSettings] = field(default_factory=dict)
     title: str = ""
     question: str = ""
     model: ModelSettings | None = None
@@ -138,7 +150,7 @@ class StudySettings:
 
 _TOP: Final = (
     "name", "title", "question", "bench", "model", "peft", "train", "arms", "baseline", "tuning", "seeds",
-    "generation", "primary", "limits", "level",
+    "contrasts", "generation", "primary", "limits", "level",
 )  # fmt: skip
 
 
@@ -169,6 +181,7 @@ def keys_help() -> str:
         *((f"bench (kind: {kind})", cls) for kind, cls in BENCHES.items()),
         ("arms.NAME", ArmSettings),
         ("tuning", TuningSettings),
+        ("contrasts.NAME", ContrastSettings),
         ("generation", GenerationSettings),
         ("limits", LimitSettings),
     ]
@@ -229,6 +242,7 @@ def _study(content: dict[str, Any], file: str) -> StudySettings:
         baseline=baseline,
         tuning=tuning,
         seeds=tuple(seeds),
+        contrasts=_contrasts(content.get("contrasts") or {}, built, file),
         title=str(content.get("title", "")),
         question=str(content.get("question", "")),
         peft=_adapters(content.get("peft"), file),
@@ -237,6 +251,20 @@ def _study(content: dict[str, Any], file: str) -> StudySettings:
         level=level,
         **sections,
     )
+
+
+def _contrasts(values: Any, arms: Mapping[str, ArmSettings], file: str) -> dict[str, ContrastSettings]:
+    if not isinstance(values, Mapping):
+        raise InputError("contrasts must be a mapping of names to arms and what they are compared with")
+    built = {str(name): build(ContrastSettings, given, f"contrasts.{name}", file) for name, given in values.items()}
+    for name, contrast in built.items():
+        named = [*contrast.arms, *contrast.against]
+        for arm in named:
+            if arm not in arms:
+                raise unknown_key(arm, arms, file)
+        if not contrast.arms or not contrast.against or len(set(named)) < len(named):
+            raise InputError(f"contrasts.{name} needs different arms in arms and in against, one each at least")
+    return built
 
 
 def _adapters(values: Any, file: str) -> Mapping[str, Any] | None:

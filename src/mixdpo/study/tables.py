@@ -49,6 +49,20 @@ def effects_table(analysis: Analysis) -> Sheet:
     return Sheet(_caption(analysis, "effects"), headings, rows)
 
 
+def contrasts_table(analysis: Analysis) -> Sheet:
+    """Pooled arms against pooled arms, as planned in the study file."""
+    measure = MEASURES.get(analysis.primary, analysis.primary)
+    headings = ("contrast", "arms", "against", f"difference, {measure}", "p (Holm)", "seeds")
+    rows = [
+        (
+            one.name, ", ".join(one.arms), ", ".join(one.against), interval(one.effect),
+            p_value(one.effect.p_adjusted), f"{one.effect.seeds}",
+        )
+        for one in analysis.contrasts
+    ]  # fmt: skip
+    return Sheet(_caption(analysis, "contrasts"), headings, rows, names=3)
+
+
 def measures_table(analysis: Analysis) -> Sheet:
     """Arms by the means of all other measures, with the pairs of each route and their optimizer steps."""
     names = list(dict.fromkeys(name for arm in analysis.arms for name in arm.means if name != analysis.primary))
@@ -134,8 +148,17 @@ def _minus(text: str) -> str:
     return text.replace("-", "\u2212")
 
 
-TABLES: Final[Sequence[Callable[[Analysis], Sheet]]] = (effects_table, measures_table, displacement_table, runs_table)
-"""The tables, in the order in which they are read."""
+_RESULTS: Final[Sequence[Callable[[Analysis], Sheet]]] = (
+    effects_table,
+    contrasts_table,
+    measures_table,
+    displacement_table,
+)
+
+
+def result_tables(analysis: Analysis) -> list[Sheet]:
+    """Return the tables that have something to show, in the order in which they are read; not that of all runs."""
+    return [table for table in (make(analysis) for make in _RESULTS) if table.rows]
 
 
 def _caption(analysis: Analysis, name: str) -> str:
@@ -144,6 +167,8 @@ def _caption(analysis: Analysis, name: str) -> str:
     level = f"{100 * study['level']:.0f} % intervals"
     return {
         "effects": f"Arms by the primary measure, with {level}, each by itself; p-values are corrected.",
+        "contrasts": "Contrasts that the study file planned: the mean of the arms less that of those against, with "
+        f"{level}; p-values are corrected over the contrasts.",
         "measures": "Means over seeds and test items.",
         "displacement": "Change of the log-probability of held-out answers against the start, nats, by true margin, "
         f"with {level}.",

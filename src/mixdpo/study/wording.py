@@ -9,11 +9,26 @@ from mixdpo.study.tables import MEASURES, interval, p_value
 
 
 def verdict(analysis: Analysis) -> list[str]:
-    """Return the findings, one sentence each: against the baseline, the start, and what became of likelihoods."""
+    """Return the findings, one sentence each: contrasts, effects, and what became of likelihoods."""
     return [
-        *_against_baseline(analysis), *_against_start(analysis), *_tuning(analysis), *_displacement(analysis),
-        *_failures(analysis),
+        *_contrasts(analysis), *_against_baseline(analysis), *_against_start(analysis), *_tuning(analysis),
+        *_displacement(analysis), *_failures(analysis),
     ]  # fmt: skip
+
+
+def _contrasts(analysis: Analysis) -> list[str]:
+    """Say what each planned contrast came to, clear or not."""
+    if not analysis.contrasts:
+        return []
+    what = MEASURES.get(analysis.primary, analysis.primary)
+    alpha = 1 - analysis.runs["study"]["level"]
+    found = []
+    for one in analysis.contrasts:
+        clear = "clear" if one.effect.p_adjusted < alpha else "not clear"
+        found.append(
+            f"**{one.name}**: {interval(one.effect)} {what}, p {_equals(p_value(one.effect.p_adjusted))}, {clear}."
+        )
+    return found
 
 
 def _against_baseline(analysis: Analysis) -> list[str]:

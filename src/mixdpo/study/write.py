@@ -10,13 +10,13 @@ from mixdpo.report.sheets import as_latex, as_markdown
 from mixdpo.study.analysis import Analysis, analyse
 from mixdpo.study.figures import study_figure
 from mixdpo.study.results import Results
-from mixdpo.study.tables import TABLES
+from mixdpo.study.tables import result_tables, runs_table
 
 
 def write_report(results: Results, folder: Path) -> Analysis:
     """Write `tables.md`, `tables.tex`, `study.png` and `study.svg`."""
     analysis = analyse(results)
-    tables = [make(analysis) for make in TABLES]
+    tables = [*result_tables(analysis), runs_table(analysis)]
     texts = {
         "tables.md": "\n".join(f"{table.title}\n\n{as_markdown(table)}" for table in tables),
         "tables.tex": "% needs \\usepackage{booktabs}\n\n" + "\n".join(map(as_latex, tables)),
