@@ -22,10 +22,11 @@ from mixdpo.study import run as study_run
 from mixdpo.study.analysis import analyse
 from mixdpo.study.cell import device_name, run_cell
 from mixdpo.study.cells import tuning_cells, variants
+from mixdpo.study.load import load_study
 from mixdpo.study.measures import VALUES_SCHEMA
 from mixdpo.study.results import Results, gather, load_results, save_results, take_over
 from mixdpo.study.run import Outcome, StudyRuns, choose, run_study
-from mixdpo.study.settings import StudySettings, load_study
+from mixdpo.study.settings import StudySettings
 from mixdpo.study.write import write_report
 from synthetic import chat_rows
 from tiny import tiny_llama

@@ -13,7 +13,7 @@ from datasets import Dataset
 
 from mixdpo.cli import main
 from mixdpo.study.cells import content_name, final_cells, tuning_cells, variants
-from mixdpo.study.settings import load_study
+from mixdpo.study.load import load_study
 from synthetic import chat_rows
 
 STUDIES = Path(__file__).parents[1] / "studies"

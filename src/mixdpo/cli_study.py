@@ -13,7 +13,7 @@ class _CommandWithKeys(click.Command):
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the keys below the options."""
-        from mixdpo.study.settings import keys_help
+        from mixdpo.study.load import keys_help
 
         formatter.write("\n" + keys_help() + "\n")
 
@@ -36,10 +36,10 @@ def study(file: Path, output: Path, reuse: tuple[Path, ...], dry_run: bool) -> N
     import transformers
 
     from mixdpo.study.estimate import plan_of_runs
+    from mixdpo.study.load import load_study
     from mixdpo.study.progress import StudyProgress, dry_run_table
     from mixdpo.study.results import gather, load_results, save_results, take_over
     from mixdpo.study.run import run_study
-    from mixdpo.study.settings import load_study
     from mixdpo.study.write import write_report
 
     datasets.disable_progress_bars()

@@ -5,21 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
-from transformers import (
-    DynamicCache,
-    GenerationConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    StoppingCriteria,
-    StoppingCriteriaList,
-)
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from mixdpo.errors import InputError
+from mixdpo.evaluation.decoding import write_batch
 
 Message = Mapping[str, Any]
 
@@ -119,7 +112,9 @@ def answer_rendered(
         for begin in range(0, len(order), settings.batch_size):
             indices = order[begin : begin + settings.batch_size]
             ids, mask = pad_left([rendered[index] for index in indices], padding)
-            rows, logits = _write(model, ids.to(model.device), mask.to(model.device), settings.max_new_tokens, config)
+            rows, logits = write_batch(
+                model, ids.to(model.device), mask.to(model.device), settings.max_new_tokens, config
+            )
             first = _first_tokens(tokenizer, logits, top_logprobs) if logits is not None else [()] * len(indices)
             for index, row, likeliest in zip(indices, rows, first, strict=True):
                 answers[index] = replace(_read_answer(tokenizer, row, stops), first_token=likeliest)
@@ -192,69 +187,6 @@ def _closing_token_id(tokenizer: PreTrainedTokenizerBase) -> int | None:
     special.update(tokenizer.all_special_ids)
     ids = tokenizer.encode(tail, add_special_tokens=False)
     return next((id for id in ids if id in special), None)
-
-
-class _EnoughEnded(StoppingCriteria):
-    """Interrupt `generate` when a quarter of the rows have ended, so that they can leave the batch."""
-
-    def __init__(self, prompt_length: int, stops: Tensor) -> None:
-        self.prompt_length = prompt_length
-        self.stops = stops
-
-    def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
-        ended_B = self.ended(input_ids)
-        return (4 * ended_B.sum() >= len(ended_B)).expand(len(ended_B))
-
-    def ended(self, ids_BS: Tensor) -> Tensor:
-        """Return which rows have a stop token behind the prompt, bool, shape (rows,)."""
-        return torch.isin(ids_BS[:, self.prompt_length :], self.stops).any(dim=1)
-
-
-def _write(
-    model: PreTrainedModel, ids_BS: Tensor, mask_BS: Tensor, max_new_tokens: int, config: GenerationConfig
-) -> tuple[list[list[int]], Tensor | None]:
-    """Write a batch of answers; return their ids, with what follows a stop token, and the logits of the first ones.
-
-    `generate` computes every row until the last has ended, however much answers differ in length. Here rows that have
-    ended leave the batch, and their part of the cache with them.
-    """
-    generate: Callable[..., Any] = cast(Any, model).generate  # only the subclasses for language models have it
-    prompt_length, longest = ids_BS.shape[1], ids_BS.shape[1] + max_new_tokens
-    stops = torch.tensor(config.eos_token_id or [], dtype=ids_BS.dtype, device=ids_BS.device)
-    enough = _EnoughEnded(prompt_length, stops)
-    rows: list[list[int]] = [[]] * len(ids_BS)
-    logits: Tensor | None = None
-    cache: Any = None
-    left = list(range(len(ids_BS)))
-    while left:
-        config.max_new_tokens = longest - ids_BS.shape[1]
-        written = generate(
-            input_ids=ids_BS,
-            attention_mask=mask_BS,
-            cache=cache,
-            generation_config=config,
-            stopping_criteria=StoppingCriteriaList([enough]),
-        )
-        for index, row in zip(left, written.sequences[:, prompt_length:].tolist(), strict=True):
-            rows[index] = row
-        if logits is None and written.logits is not None:
-            logits = written.logits[0]
-        if written.sequences.shape[1] == longest:
-            break
-        keep = (~enough.ended(written.sequences)).nonzero().squeeze(1)
-        left = [left[k] for k in keep.tolist()]
-        ids_BS = written.sequences[keep]
-        mask_BS = F.pad(mask_BS, (0, ids_BS.shape[1] - mask_BS.shape[1]), value=1)[keep]
-        cache = _rows_of(written.cache, keep)
-    return rows, logits
-
-
-def _rows_of(cache: Any, keep: Tensor) -> Any:
-    """Keep some rows of a cache of keys and values; None, which computes them anew, for any other kind."""
-    if not isinstance(cache, DynamicCache) or any(cache.is_linear):
-        return None
-    cache.batch_select_indices(keep)
-    return cache
 
 
 def _generation_config(

@@ -41,8 +41,9 @@ from mixdpo.runs import train_from_recipe
 from mixdpo.scoring import score
 from mixdpo.settings import build
 from mixdpo.study.bench import Bench
+from mixdpo.study.load import make_bench
 from mixdpo.study.measures import measure
-from mixdpo.study.settings import SubsetSettings, make_bench
+from mixdpo.study.settings import SubsetSettings
 from mixdpo.training.run_folder import METRICS_FILE, last_complete_checkpoint, versions
 
 CELL_FILE = "cell.json"

@@ -1,0 +1,84 @@
+"""The token loop of a batch of answers: transformers' `generate`, which rows leave when they have ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import DynamicCache, GenerationConfig, PreTrainedModel, StoppingCriteria, StoppingCriteriaList
+
+
+def write_batch(
+    model: PreTrainedModel, ids_BS: Tensor, mask_BS: Tensor, max_new_tokens: int, config: GenerationConfig
+) -> tuple[list[list[int]], Tensor | None]:
+    """Write a batch of answers; return their ids, with what follows a stop token, and the logits of the first ones.
+
+    `generate` computes every row until the last has ended, however much answers differ in length. Here rows that have
+    ended leave the batch, and their part of the cache with them.
+
+    Args:
+        model: a causal language model in evaluation mode.
+        ids_BS: prompts, padded on the left, on the model's device.
+        mask_BS: their attention mask, 1 where there is a token.
+        max_new_tokens: longest answer.
+        config: everything else; its `max_new_tokens` is written over.
+
+    Returns:
+        The token ids of every answer, and the logits of shape (B, V) if `config` asks for them.
+    """
+    generate: Callable[..., Any] = cast(Any, model).generate  # only the subclasses for language models have it
+    prompt_length, longest = ids_BS.shape[1], ids_BS.shape[1] + max_new_tokens
+    stops = torch.tensor(config.eos_token_id or [], dtype=ids_BS.dtype, device=ids_BS.device)
+    enough = _EnoughEnded(prompt_length, stops)
+    rows: list[list[int]] = [[]] * len(ids_BS)
+    logits: Tensor | None = None
+    cache: Any = None
+    left = list(range(len(ids_BS)))
+    while left:
+        config.max_new_tokens = longest - ids_BS.shape[1]
+        written = generate(
+            input_ids=ids_BS,
+            attention_mask=mask_BS,
+            cache=cache,
+            generation_config=config,
+            stopping_criteria=StoppingCriteriaList([enough]),
+        )
+        for index, row in zip(left, written.sequences[:, prompt_length:].tolist(), strict=True):
+            rows[index] = row
+        if logits is None and written.logits is not None:
+            logits = written.logits[0]
+        if written.sequences.shape[1] == longest:
+            break
+        keep = (~enough.ended(written.sequences)).nonzero().squeeze(1)
+        left = [left[k] for k in keep.tolist()]
+        ids_BS = written.sequences[keep]
+        mask_BS = F.pad(mask_BS, (0, ids_BS.shape[1] - mask_BS.shape[1]), value=1)[keep]
+        cache = _rows_of(written.cache, keep)
+    return rows, logits
+
+
+def _rows_of(cache: Any, keep: Tensor) -> Any:
+    """Keep some rows of a cache of keys and values; None, which computes them anew, for any other kind."""
+    if not isinstance(cache, DynamicCache) or any(cache.is_linear):
+        return None
+    cache.batch_select_indices(keep)
+    return cache
+
+
+class _EnoughEnded(StoppingCriteria):
+    """Interrupt `generate` when a quarter of the rows have ended, so that they can leave the batch."""
+
+    def __init__(self, prompt_length: int, stops: Tensor) -> None:
+        self.prompt_length = prompt_length
+        self.stops = stops
+
+    def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
+        ended_B = self.ended(input_ids)
+        return (4 * ended_B.sum() >= len(ended_B)).expand(len(ended_B))
+
+    def ended(self, ids_BS: Tensor) -> Tensor:
+        """Return which rows have a stop token behind the prompt, bool, shape (rows,)."""
+        return torch.isin(ids_BS[:, self.prompt_length :], self.stops).any(dim=1)
