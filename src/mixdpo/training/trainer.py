@@ -132,6 +132,7 @@ class MixDPOTrainer(Trainer):
             ),
             callbacks=[RunFolder(plan, self.describe), PlanCallback(self), *callbacks],
         )
+        self.accelerator.dataloader_config.non_blocking = args.dataloader_pin_memory  # copies wait for no step
         prepare_sharding(args, self.accelerator)
         self.loss_state = LossState(args, self._step_settings, policy, self._ref_model, self.accelerator)
         # One bar with a rate instead of transformers' bar and its line of thirty metrics.
