@@ -7,7 +7,7 @@ Registered with transformers' `AttentionInterface` under two names, so that a mo
   faster there than flash attention; others go through `scaled_dot_product_attention`, whose memory does not grow
   with the square of the length.
 - `mixdpo_flex`, for a GPU: FlexAttention, one kernel over the whole row that skips blocks without any allowed
-  position.
+  position, compiled once for rows of every length.
 
 Legend: H query heads, K key-value heads, G = H / K query heads that share one, S tokens of the row, D width of a
 query or key, m queries of a segment, n keys they see.
@@ -15,7 +15,8 @@ query or key, m queries of a segment, n keys they see.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
 from typing import Any
 
@@ -23,13 +24,12 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional as F
-from torch.nn.attention.flex_attention import BlockMask
+from torch.nn.attention.flex_attention import BlockMask, flex_attention
 from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.integrations.flex_attention import flex_attention_forward
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from mixdpo.engine.rows import Group, PackedLayout
+from mixdpo.engine.rows import Group, PackedLayout, to_device
 
 PACKED_ATTENTION = "mixdpo_packed"
 FLEX_ATTENTION = "mixdpo_flex"
@@ -37,6 +37,7 @@ DENSE_LENGTH = 1024
 """Longest prompt with completion whose attention scores are held whole, in tokens."""
 
 _BLOCK = 128  # queries and keys of a block of FlexAttention's mask
+_LEAST_FLEX_WIDTH = 16  # narrower heads have no FlexAttention kernel on a GPU
 
 # Arguments of attention functions that change its result and that this one does not compute.
 _NOT_COMPUTED = ("softcap", "s_aux", "position_bias")
@@ -78,13 +79,13 @@ def packed_attention(
         raise UnsupportedAttention(", ".join(wanted) or ("dropout" if dropout else "attention that is not causal"))
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
     # Rotary embeddings leave queries and keys in float32 under autocast; products are in the values' format.
-    q, k, v = query[0].to(value.dtype), key[0].to(value.dtype), value[0]
+    q, k, v = query.to(value.dtype), key.to(value.dtype), value
     if torch.is_autocast_enabled(v.device.type):
         dtype = torch.get_autocast_dtype(v.device.type)
         q, k, v = q.to(dtype), k.to(dtype), v.to(dtype)
-    if flex:
-        mask = _block_mask(packed_layout, sliding_window, v.device)
-        return flex_attention_forward(module, q[None], k[None], v[None], mask, scaling=scale)[0], None
+    if flex and min(q.shape[-1], v.shape[-1]) >= _LEAST_FLEX_WIDTH:
+        return _flex_segments(q, k, v, scale, packed_layout, sliding_window), None
+    q, k, v = q[0], k[0], v[0]
     if packed_layout.longest <= DENSE_LENGTH and v.device.type == "cpu":
         out = _DenseSegments.apply(q, k, v, scale, packed_layout, sliding_window)
     else:
@@ -217,23 +218,41 @@ def _flash_segments(q: Tensor, k: Tensor, v: Tensor, scale: float, layout: Packe
     return torch.cat(outputs, dim=1).transpose(0, 1)
 
 
+@lru_cache(maxsize=1)
+def _compiled_flex() -> Callable[..., Tensor]:
+    """FlexAttention for rows of any length.
+
+    Without `dynamic` the first lengths would each be compiled anew. After eight compilations PyTorch stops compiling
+    and computes the scores of the whole row at once, which no GPU has the memory for.
+    """
+    return torch.compile(flex_attention, dynamic=True)
+
+
+def _flex_segments(q: Tensor, k: Tensor, v: Tensor, scale: float, layout: PackedLayout, window: int | None) -> Tensor:
+    """The same by FlexAttention, of query (1, H, S, D), key and value (1, K, S, D), as (1, S, H, D)."""
+    shared = q.shape[1] // k.shape[1]
+    if shared & (shared - 1):  # its kernel for short rows takes powers of two
+        k, v = (x.repeat_interleave(shared, dim=1) for x in (k, v))
+    usual = q.shape[-1] ** -0.5
+    if not math.isclose(scale, usual):  # given as a number it would be compiled as one that varies
+        q = q * (scale / usual)
+    mask = _block_mask(layout, window, v.device)
+    out = _compiled_flex()(q, k, v, block_mask=mask, enable_gqa=q.shape[1] != k.shape[1])
+    return out.transpose(1, 2)
+
+
 def visible(layout: PackedLayout, window: int | None, device: torch.device) -> Any:
     """Return FlexAttention's mask function (batch, head, query, key) -> bool of a packed row."""
-    groups: list[int] = []
-    completions: list[int] = []
-    positions: list[int] = []
+    segments: list[tuple[int, int, int, int]] = []  # group, completion (-1: the prompt), first position, tokens
     for number, group in enumerate(layout.groups):
-        groups += [number] * (group.prompt + sum(group.completions))
-        completions += [-1] * group.prompt
-        positions += range(group.prompt)
-        for index, length in enumerate(group.completions):
-            completions += [index] * length
-            positions += range(group.prompt, group.prompt + length)
+        segments.append((number, -1, 0, group.prompt))
+        segments += [(number, index, group.prompt, length) for index, length in enumerate(group.completions)]
     # The row is filled up to whole blocks; what fills it is a group of its own.
-    padding = -len(groups) % _BLOCK
-    group_of = torch.tensor(groups + [len(layout.groups)] * padding, device=device)
-    completion_of = torch.tensor(completions + [-1] * padding, device=device)
-    position_of = torch.tensor(positions + [0] * padding, device=device)
+    segments.append((len(layout.groups), -1, 0, -sum(length for *_, length in segments) % _BLOCK))
+    *columns, lengths = torch.tensor(segments).unbind(1)
+    groups, completions, positions = (column.repeat_interleave(lengths) for column in columns)
+    positions += torch.arange(len(positions)) - (lengths.cumsum(0) - lengths).repeat_interleave(lengths)
+    group_of, completion_of, position_of = to_device([x.int() for x in (groups, completions, positions)], device)
 
     def allowed(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         same_group = group_of[query] == group_of[key]
@@ -242,10 +261,10 @@ def visible(layout: PackedLayout, window: int | None, device: torch.device) -> A
 
     if window is None:
         return allowed
-    width = window
+    before_window_of = position_of - window
 
     def allowed_in_window(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        return allowed(batch, head, query, key) & (position_of[query] - position_of[key] < width)
+        return allowed(batch, head, query, key) & (position_of[key] > before_window_of[query])
 
     return allowed_in_window
 
@@ -272,13 +291,14 @@ def _block_mask(layout: PackedLayout, window: int | None, device: torch.device) 
     whole.tril_(-1)
     if window is not None and window < layout.longest:
         whole.zero_()  # the mask function decides within every block
+    seen, whole = to_device([seen, whole], device)
     return BlockMask.from_kv_blocks(
         *_numbered(seen & ~whole),
         *_numbered(whole),
         BLOCK_SIZE=_BLOCK,
         mask_mod=visible(layout, window, device),
         seq_lengths=(length, length),
-    ).to(device)
+    )
 
 
 def _numbered(blocks: Tensor) -> tuple[Tensor, Tensor]:
