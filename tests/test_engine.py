@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.attention.flex_attention import create_block_mask
+from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
 from mixdpo.engine import (
     PromptGroup,
@@ -23,6 +23,7 @@ from mixdpo.engine import (
     prepare_packing,
 )
 from mixdpo.engine import attention as attention_module
+from mixdpo.engine import tiles as tiles_module
 from mixdpo.engine.attention import (
     FLEX_ATTENTION,
     PACKED_ATTENTION,
@@ -216,6 +217,43 @@ def test_flex_attention_gives_the_same_values(name, autocast) -> None:
         assert (flex - expected).square().mean() < 2 * (padded - expected).square().mean()
 
 
+class Counting:
+    """A compiler that runs graphs as they are, gradients too, and notes those that have an operation."""
+
+    def __init__(self, operation: str) -> None:
+        self.operation, self.graphs = operation, 0
+
+    def __call__(self, graph, inputs):
+        self.graphs += any(self.operation in str(node.target) for node in graph.graph.nodes)
+        return torch._dynamo.lookup_backend("aot_eager")(graph, inputs)
+
+
+@pytest.mark.parametrize("window", [None, 50])
+def test_flex_attention_is_compiled_once_and_has_the_gradients(window, monkeypatch) -> None:
+    """What a GPU compiles, computed by PyTorch's own operations; of the backward pass a CPU has no kernel."""
+    monkeypatch.setattr("torch.nn.attention.flex_attention._validate_device", lambda *_: None)
+    counting = Counting("flex_attention")
+    compiled = torch.compile(flex_attention, dynamic=True, backend=counting)
+    monkeypatch.setattr(attention_module, "_compiled_flex", lambda: compiled)
+    generator = torch.Generator().manual_seed(0)
+    for shapes in [(30, [70, 80]), (60, [20, 150])], [(200, [1, 130])], [(100, [90, 40])]:
+        layout = pack_rows(groups_of(*shapes))["layout"]
+        tokens = sum(prompt + sum(lengths) for prompt, lengths in shapes)
+        inputs = [torch.randn(1, heads, tokens, 16, generator=generator).requires_grad_() for heads in (6, 2, 2)]
+        flex, plain = (
+            packed_attention(
+                nn.Module(), *inputs, None, packed_layout=layout, sliding_window=window, flex=flex
+            )[0]
+            for flex in (True, False)
+        )  # fmt: skip
+        torch.testing.assert_close(flex, plain)
+        weights = torch.randn(flex.shape, generator=generator)
+        for ours, theirs in zip(*(torch.autograd.grad(out, inputs, weights) for out in (flex, plain)), strict=True):
+            torch.testing.assert_close(ours, theirs)
+    assert counting.graphs == 1
+    torch._dynamo.reset()
+
+
 # ---- models ----
 
 
@@ -333,12 +371,23 @@ def test_adapters_and_gradient_checkpointing(checkpointing, targets) -> None:
     assert_equal(model, plain, MIXED)
 
 
+@pytest.fixture(params=[False, True], ids=["cpu", "gpu"])
+def tiles_as_on_gpu(request, monkeypatch) -> bool:
+    """Whether tiles are computed as on a GPU, by functions that it would compile."""
+    if request.param:
+        monkeypatch.setattr("mixdpo.engine.head.compiles_tiles", lambda device: True)
+        monkeypatch.setattr("mixdpo.engine.head.compiled", lambda function, *arguments: function(*arguments))
+        monkeypatch.setattr(tiles_module, "_WIDTH", 256)
+    return request.param
+
+
+@pytest.mark.usefixtures("tiles_as_on_gpu")
 @pytest.mark.parametrize("kept_tiles", [0, 1, 9])
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("vocabulary", [7, 256, 1000])
 def test_head_equals_log_softmax(bias, vocabulary, kept_tiles, monkeypatch) -> None:
     monkeypatch.setattr("mixdpo.engine.head._TILE_ELEMENTS", {"cpu": 1, "other": 1})
-    monkeypatch.setattr("mixdpo.engine.head._KEPT_BYTES", kept_tiles * 21 * 256 * 4)
+    monkeypatch.setattr("mixdpo.engine.head._KEPT_BYTES", {"cpu": kept_tiles * 21 * 256 * 4})
     monkeypatch.setattr("mixdpo.engine.head._TOKENS_PER_CALL", 8)
     torch.manual_seed(0)
     head = nn.Linear(16, vocabulary, bias=bias)
@@ -357,6 +406,33 @@ def test_head_equals_log_softmax(bias, vocabulary, kept_tiles, monkeypatch) -> N
         torch.testing.assert_close(a, b)
 
 
+def test_tiles_are_compiled_once_for_each_width(monkeypatch) -> None:
+    counting = Counting("exp")
+    functions = (tiles_module.fold_tile, tiles_module.softmax_less_onehot)
+    compiled = {function: torch.compile(function, dynamic=True, backend=counting) for function in functions}
+    monkeypatch.setattr(tiles_module, "_compiled", compiled.__getitem__)
+    for tokens, width in [(21, 64), (30, 64), (45, 64), (45, 32)]:
+        logits, column = torch.randn(tokens, width), torch.randint(width, (tokens, 1))
+        nothing = torch.full((tokens, 1), -torch.inf), torch.zeros(tokens, 1)
+        largest, total, _ = tiles_module.compiled(functions[0], logits, *nothing, None)
+        torch.testing.assert_close(largest + total.log(), logits.logsumexp(1, keepdim=True))
+        softmax = logits.softmax(1)
+        less_one = softmax.gather(1, column) - 1
+        found = tiles_module.compiled(functions[1], logits, largest + total.log(), column, less_one)
+        torch.testing.assert_close(found, softmax - F.one_hot(column[:, 0], width))
+    assert counting.graphs == 4
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize(("tokens", "vocabulary"), [(1, 7), (4_000, 128_256), (25_000, 151_936), (10**6, 50_257)])
+def test_compiled_tiles_are_few_wide_and_bounded(tokens, vocabulary) -> None:
+    width = tiles_module.compiled_width(tokens, vocabulary)
+    assert width % 32 == 0
+    assert vocabulary // width <= max(8 * vocabulary * tokens / 2**28, vocabulary / 2**13)
+    assert tokens * (width - 32) <= 2**28
+
+
+@pytest.mark.usefixtures("tiles_as_on_gpu")
 @pytest.mark.parametrize("alignment", [False, True])
 def test_sure_tokens_in_bfloat16_err_no_more_than_by_plain_logits(alignment: bool) -> None:
     """Most tokens of an answer are sure (p near 1); rounding must not add up over them, in value or gradient."""
@@ -395,7 +471,7 @@ def test_sure_tokens_in_bfloat16_err_no_more_than_by_plain_logits(alignment: boo
 @pytest.mark.parametrize("kept_bytes", [0, 40_000, 2**20])
 def test_logits_are_kept_up_to_the_bound_and_for_training_only(kept_bytes, monkeypatch) -> None:
     monkeypatch.setattr("mixdpo.engine.head._TILE_ELEMENTS", {"cpu": 1, "other": 1})
-    monkeypatch.setattr("mixdpo.engine.head._KEPT_BYTES", kept_bytes)
+    monkeypatch.setattr("mixdpo.engine.head._KEPT_BYTES", {"cpu": kept_bytes})
     head = nn.Linear(16, 1000, bias=False)
     saved: list[int] = []
 
@@ -429,6 +505,9 @@ def test_norms_give_what_autocast_gives(family) -> None:
         hidden = torch.randn(2, 9, len(ours.weight), generator=generator)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             torch.testing.assert_close(ours(hidden), theirs(hidden).to(torch.bfloat16), rtol=0.008, atol=0)
+            torch.testing.assert_close(
+                ours.forward._fused(hidden), theirs(hidden).to(torch.bfloat16), rtol=0.008, atol=0
+            )
         assert ours(hidden.half()).dtype == theirs(hidden.half()).dtype
         x = hidden.double().requires_grad_()
         assert torch.autograd.gradcheck(

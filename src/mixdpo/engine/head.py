@@ -18,11 +18,14 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from mixdpo.engine.tiles import compiled, compiled_width, compiles_tiles, fold_tile, softmax_less_onehot
+
 # Elements of a float32 tile. On a CPU a tile should stay in the cache; a GPU wants large products.
 _TILE_ELEMENTS = {"cpu": 2**20, "other": 2**26}
 _LEAST_WIDTH = 256
-# Logits kept between the forward and the backward pass: 1,300 tokens of SmolLM2's vocabulary in bfloat16.
-_KEPT_BYTES = 2**27
+# Logits kept between the forward and the backward pass, in bfloat16 1,300 tokens of SmolLM2's vocabulary, on a GPU
+# 4,000 of Llama 3's. Activations of a billion weights take as much for a few hundred tokens.
+_KEPT_BYTES = {"cpu": 2**27, "other": 2**30}
 # Tokens per call of a head that is more than a matrix.
 _TOKENS_PER_CALL = 1024
 
@@ -64,7 +67,7 @@ def target_scores(
     if isinstance(head, nn.Linear) and type(head).forward is nn.Linear.forward and head.bias is None:
         device = hidden.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else head.weight.dtype
-        kept_bytes = _KEPT_BYTES if torch.is_grad_enabled() else 0
+        kept_bytes = _KEPT_BYTES["cpu" if device == "cpu" else "other"] if torch.is_grad_enabled() else 0
         return _TiledScores.apply(hidden, head.weight, target, dtype, alignment, kept_bytes)
 
     def score(hidden: Tensor, target: Tensor) -> Tensor:
@@ -84,6 +87,8 @@ def _within(target_N: Tensor, start: int, width: int) -> tuple[Tensor, Tensor]:
 
 
 def _tile_width(tokens: int, vocabulary: int, device: torch.device) -> int:
+    if compiles_tiles(device):
+        return compiled_width(tokens, vocabulary)
     elements = _TILE_ELEMENTS.get(device.type, _TILE_ELEMENTS["other"])
     return min(vocabulary, max(_LEAST_WIDTH, elements // max(tokens, 1) // 64 * 64))
 
@@ -108,7 +113,8 @@ class _TiledScores(torch.autograd.Function):
         sum_N1 = torch.zeros_like(largest_N1)
         squares_N1 = torch.zeros_like(largest_N1)
         rounded_target_N1 = torch.zeros_like(largest_N1)
-        buffer = hidden.new_empty((N, width), dtype=torch.float32)
+        compiles = compiles_tiles(hidden.device)
+        buffer = hidden.new_empty((0 if compiles else N, width), dtype=torch.float32)
         kept: list[Tensor] = []
         for start in range(0, V, width):
             tile_WE = weight[start : start + width].to(dtype)
@@ -116,8 +122,15 @@ class _TiledScores(torch.autograd.Function):
             kept_bytes -= rounded_NW.nbytes
             if kept_bytes >= 0:
                 kept.append(rounded_NW)
-            logits_NW = buffer[:, : len(tile_WE)].copy_(rounded_NW)
             inside_N, column_N1 = _within(target, start, len(tile_WE))
+            if compiles:
+                rounded_N1 = rounded_NW.gather(1, column_N1).float()
+                rounded_target_N1 = torch.where(inside_N[:, None], rounded_N1, rounded_target_N1)
+                largest_N1, sum_N1, squares_N1 = compiled(
+                    fold_tile, rounded_NW, largest_N1, sum_N1, squares_N1 if alignment else None
+                )
+                continue
+            logits_NW = buffer[:, : len(tile_WE)].copy_(rounded_NW)
             rounded_target_N1 = torch.where(inside_N[:, None], logits_NW.gather(1, column_N1), rounded_target_N1)
             new_largest_N1 = torch.maximum(largest_N1, logits_NW.amax(1, keepdim=True))
             scale_N1 = largest_N1.sub_(new_largest_N1).exp_()
@@ -155,14 +168,19 @@ class _TiledScores(torch.autograd.Function):
         of_target_N1 = logprob_N.expm1()[:, None]
         grad_hidden = torch.zeros_like(hidden_NE, dtype=torch.float32)
         grad_weight = torch.empty_like(weight) if ctx.needs_input_grad[1] else None
-        buffer = grad_hidden.new_empty((N, width))
+        compiles = compiles_tiles(weight.device)
+        buffer = grad_hidden.new_empty((0 if compiles else N, width))
         for number, start in enumerate(range(0, V, width)):
             tile_WE = weight[start : start + width].to(dtype)
             rounded_NW = kept[number] if number < len(kept) else hidden_NE @ tile_WE.t()
-            softmax_NW = buffer[:, : len(tile_WE)].copy_(rounded_NW).sub_(logsumexp_N1).exp_()
-            inside_N, column_N1 = _within(target, start, len(tile_WE))
-            of_column_N1 = torch.where(inside_N[:, None], of_target_N1, softmax_NW.gather(1, column_N1))
-            less_onehot_NW = softmax_NW.scatter_(1, column_N1, of_column_N1).to(dtype)
+            if compiles:
+                column_N1 = (target - start)[:, None]
+                less_onehot_NW = compiled(softmax_less_onehot, rounded_NW, logsumexp_N1, column_N1, of_target_N1)
+            else:
+                softmax_NW = buffer[:, : len(tile_WE)].copy_(rounded_NW).sub_(logsumexp_N1).exp_()
+                inside_N, column_N1 = _within(target, start, len(tile_WE))
+                of_column_N1 = torch.where(inside_N[:, None], of_target_N1, softmax_NW.gather(1, column_N1))
+                less_onehot_NW = softmax_NW.scatter_(1, column_N1, of_column_N1).to(dtype)
             grad_hidden.sub_(less_onehot_NW @ tile_WE)
             if grad_weight is not None:
                 grad_weight[start : start + width] = less_onehot_NW.t() @ scaled_NE
