@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 
 PAIRS ?=
 
-.PHONY: bench demo test install lint format types check clean
+.PHONY: bench bench-gpu demo test install lint format types check clean
 
 demo: $(VENV)/.installed-demo
 	$(BIN)/mixdpo demo
@@ -22,6 +22,10 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/share.py $(PAIRS)
 	$(BIN)/python benchmarks/scaling.py
 	$(BIN)/python benchmarks/report.py
+
+# On a machine with an NVIDIA GPU: tests of its kernels, then a random Llama of 1.2 billion parameters against TRL.
+bench-gpu: $(VENV)/.installed-dev
+	PYTHON=$(BIN)/python benchmarks/gpu.sh
 
 install: $(VENV)/.installed-dev
 

@@ -2,34 +2,40 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
 import trl
 from datasets import Dataset
+from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PreTrainedTokenizerFast
 
 from mixdpo import MixDPOConfig, MixDPOTrainer, load_pairs, make_plan, score
 from mixdpo.data import TokenSettings, tokenize_pairs
 from mixdpo.demo.model import smollm2_folder
 
 RESULTS = Path(__file__).parent / "results"
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 # UltraFeedback's mean lengths in tokens and about its long tail: the standard deviation of a length's logarithm.
 MEAN_TOKENS = {"prompt": 160, "chosen": 280, "rejected": 230}
 LOG_DEVIATION = 0.8
 # One token each, with the space before it.
 WORDS = ("the", "of", "and", "to", "in", "that", "is", "was", "for", "with", "as", "on", "by", "at", "from", "this")
+# Of a tokenizer whose other tokens are words.
+SPECIAL_TOKENS = ("<|pad|>", "<|end|>", "<|user|>", "<|assistant|>")
 # Dense bfloat16 operations per second, from the makers' data sheets; the first name that fits counts.
 PEAK_FLOPS = {"H100 PCIe": 756e12, "H100": 989e12, "H200": 989e12, "A100": 312e12}
 
@@ -55,7 +61,7 @@ class Setting:
             "logging_steps": 1000,
             "save_strategy": "no",
             "bf16": True,
-            "use_cpu": not torch.cuda.is_available(),
+            "use_cpu": DEVICE.type == "cpu",
             "disable_tqdm": True,
             "report_to": "none",
             "beta": 0.1,
@@ -64,15 +70,38 @@ class Setting:
         }
 
 
-def made_up_pairs(pairs: int, seed: int = 0) -> Dataset:
-    """Pairs of made-up texts with UltraFeedback's lengths, and scores."""
+def now() -> float:
+    """Seconds on a clock, read when the device has done what it was given."""
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def word_tokenizer(words: Sequence[str]) -> PreTrainedTokenizerFast:
+    """A tokenizer of these words, one token each, with a chat template. Nothing of it is downloaded."""
+    tokens = (*SPECIAL_TOKENS, *words)
+    tokenizer = Tokenizer(models.WordLevel(dict(zip(tokens, range(len(tokens)), strict=True)), unk_token=words[0]))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    padding, end, *roles = SPECIAL_TOKENS
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token=padding, eos_token=end, additional_special_tokens=roles
+    )
+    fast.chat_template = (
+        "{% for message in messages %}{{ '<|' + message['role'] + '|> ' + message['content'] + ' <|end|>' }}"
+        "{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+    )
+    return fast
+
+
+def made_up_pairs(pairs: int, words: Sequence[str], seed: int = 0) -> Dataset:
+    """Pairs of texts made up of `words`, one token each, with UltraFeedback's lengths, and scores."""
     rng = np.random.default_rng(seed)
 
     def message(role: str, side: str) -> list[dict[str, str]]:
         # The mean of a log-normal distribution is exp(mu + sigma^2 / 2).
         mu = np.log(MEAN_TOKENS[side]) - LOG_DEVIATION**2 / 2
-        words = max(1, int(rng.lognormal(mu, LOG_DEVIATION)))
-        return [{"role": role, "content": " ".join(rng.choice(WORDS, words))}]
+        tokens = max(1, int(rng.lognormal(mu, LOG_DEVIATION)))
+        return [{"role": role, "content": " ".join(words[i] for i in rng.integers(len(words), size=tokens))}]
 
     rows = [
         {
@@ -89,9 +118,9 @@ def made_up_pairs(pairs: int, seed: int = 0) -> Dataset:
         return load_pairs(f"{folder}/pairs.parquet")
 
 
-def read_pairs(data: str | None, pairs: int) -> Dataset:
+def read_pairs(data: str | None, pairs: int, words: Sequence[str] = WORDS) -> Dataset:
     """The first pairs of a file drawn by load_pairs, or made-up ones, with margins."""
-    return score(load_pairs(data, max_pairs=pairs) if data else made_up_pairs(pairs))
+    return score(load_pairs(data, max_pairs=pairs) if data else made_up_pairs(pairs, words))
 
 
 def needed_flops(setting: Setting) -> float:
@@ -112,7 +141,7 @@ def needed_flops(setting: Setting) -> float:
 
 def peak_flops() -> float | None:
     """Peak of the device in bfloat16 operations per second, None where it is not known."""
-    name = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
+    name = torch.cuda.get_device_name() if DEVICE.type == "cuda" else ""
     return next((peak for known, peak in PEAK_FLOPS.items() if known in name), None)
 
 
@@ -133,12 +162,19 @@ def random_llama_1b(data: str | None, pairs: int) -> Setting:
         vocab_size=128_256, hidden_size=2048, intermediate_size=8192, num_hidden_layers=16, num_attention_heads=32,
         num_key_value_heads=8, head_dim=64, tie_word_embeddings=True, max_position_embeddings=8192,
     )  # fmt: skip
+    words = [f"w{number}" for number in range(config.vocab_size - len(SPECIAL_TOKENS))]
+
+    def make_model() -> Any:
+        with DEVICE:  # a billion random numbers take a CPU half a minute
+            return AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+
     return Setting(
         name="random Llama 1.2B",
-        tokenizer=AutoTokenizer.from_pretrained(smollm2_folder()),
-        pairs=read_pairs(data, pairs),
-        make_model=lambda: LlamaForCausalLM(config).to(torch.bfloat16),
-        # By arithmetic TRL then needs about 50 GB without activation checkpointing; 16 pairs would need twice that.
+        tokenizer=word_tokenizer(words),
+        pairs=read_pairs(data, pairs, words),
+        make_model=make_model,
+        # TRL's longest batch of 256 made-up pairs has 27,000 tokens with padding. By arithmetic it needs about 57 GB
+        # without activation checkpointing; 16 pairs would need twice that.
         arguments={"per_device_train_batch_size": 8, "per_device_eval_batch_size": 16, "max_length": 2048},
     )
 
@@ -150,17 +186,18 @@ def trl_arm(setting: Setting, **changes: Any) -> float:
     fresh = Dataset.from_list(setting.pairs.select_columns(["prompt", "chosen", "rejected"]).to_list())
     with tempfile.TemporaryDirectory() as output:
         args = trl.DPOConfig(activation_checkpointing=False, **setting.shared(output) | changes)
-        begin = time.perf_counter()
+        begin = now()
         trl.DPOTrainer(model, args=args, train_dataset=fresh, processing_class=setting.tokenizer).train()
-        return time.perf_counter() - begin
+        return now() - begin
 
 
 def mixdpo_arm(setting: Setting, plan: str = "dpo", engine: str = "auto", **changes: Any) -> float:
     """Seconds of this package with a plan, reference pass included."""
     model = setting.make_model()
-    with tempfile.TemporaryDirectory() as output:
+    # Token ids are kept too; here they are made anew every time, as in TRL.
+    with tempfile.TemporaryDirectory() as output, patch.dict(os.environ, {"MIXDPO_CACHE": output}):
         args = MixDPOConfig(engine=engine, reference_cache=False, **setting.shared(output))
-        begin = time.perf_counter()
+        begin = now()
         MixDPOTrainer(
             model,
             args=args,
@@ -168,7 +205,7 @@ def mixdpo_arm(setting: Setting, plan: str = "dpo", engine: str = "auto", **chan
             plan=make_plan(setting.pairs, plan, **changes),
             processing_class=setting.tokenizer,
         ).train()
-        return time.perf_counter() - begin
+        return now() - begin
 
 
 TRL = f"TRL {trl.__version__} DPO"
@@ -187,7 +224,7 @@ def conditions() -> dict[str, Any]:
     cpu = next(iter(re.findall(r"model name\s*:\s*(.*)", _read("/proc/cpuinfo"))), platform.processor())
     return {
         "date": date.today().isoformat(),
-        "hardware": torch.cuda.get_device_name() if torch.cuda.is_available() else cpu,
+        "hardware": torch.cuda.get_device_name() if DEVICE.type == "cuda" else cpu,
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,

@@ -38,10 +38,10 @@ def speed_table(record: dict[str, Any]) -> str:
     ]
     first, *_ = record["median"]
     for name, median in record["median"].items():
-        memory = record["peak_bytes"]
+        memory, digits = record["peak_bytes"], 2 if median >= 0.1 else 4
         lines.append(
-            f"| {name} | {median:.2f} ({min(record['seconds_per_pair'][name]):.2f} to "
-            f"{max(record['seconds_per_pair'][name]):.2f}) | {record['median'][first] / median:.2f} x | "
+            f"| {name} | {median:.{digits}f} ({min(record['seconds_per_pair'][name]):.{digits}f} to "
+            f"{max(record['seconds_per_pair'][name]):.{digits}f}) | {record['median'][first] / median:.2f} x | "
             f"{memory[name] / 1e9:.2f} GB | {memory[name] / memory[first]:.2f} x |"
         )
     return "\n".join(lines)

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
 from functools import partial
 from typing import Any
 
 import torch
-from arms import RESULTS, conditions
+from arms import DEVICE, RESULTS, conditions, now
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from mixdpo.engine import pack_rows, pad_rows, prepare_packing, to_device
@@ -58,11 +57,11 @@ def made_up(pairs: int, length: float, vocabulary: int, sft: float) -> list[Pair
 
 
 def main() -> None:
-    """Run and write `results/scaling.json`."""
+    """Run and write `results/scaling.json`, on a GPU `results/scaling-gpu.json`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    on_gpu = DEVICE.type == "cuda"
     results = []
     for changed, values in CHANGES.items():
         for value in values:
@@ -74,23 +73,21 @@ def main() -> None:
             )  # fmt: skip
             torch.manual_seed(0)
             for name, lay_out in (("padded", partial(pad_rows, pad_token_id=0)), ("packed", pack_rows)):
-                model = LlamaForCausalLM(config).to(device).train()
+                model = LlamaForCausalLM(config).to(DEVICE).train()
                 if name == "packed":
-                    assert prepare_packing(model, on_gpu=device.type == "cuda") is None
+                    assert prepare_packing(model, on_gpu=on_gpu) is None
                 times = []
                 for _ in range(options.repeats + 1):
-                    begin = time.perf_counter()
-                    batch = to_device(collate_pairs(items, lay_out), device)
-                    with torch.autocast(device.type, dtype=torch.bfloat16):
+                    begin = now()
+                    batch = to_device(collate_pairs(items, lay_out), DEVICE)
+                    with torch.autocast(DEVICE.type, dtype=torch.bfloat16):
                         losses = pair_losses(model, batch, SETTINGS).losses
                     losses.mean().backward()
                     model.zero_grad()
-                    if device.type == "cuda":
-                        torch.cuda.synchronize()
-                    times.append(time.perf_counter() - begin)
+                    times.append(now() - begin)
                 results.append({"changed": changed, **case, "engine": name, "seconds": statistics.median(times[1:])})
                 print(results[-1], flush=True)
-    write_json(RESULTS / "scaling.json", {**conditions(), "results": results})
+    write_json(RESULTS / f"scaling{'-gpu' if on_gpu else ''}.json", {**conditions(), "results": results})
 
 
 if __name__ == "__main__":

@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from arms import RESULTS, conditions, mixdpo_arm, smollm2
+from arms import DEVICE, RESULTS, conditions, mixdpo_arm, now, smollm2
 from torch import nn
 
 from mixdpo import MixDPOTrainer
@@ -28,16 +27,18 @@ def seconds(run: Callable[[], Any], repeats: int = 7) -> float:
     run()
     times = []
     for _ in range(repeats):
-        begin = time.perf_counter()
+        begin = now()
         run()
-        times.append(time.perf_counter() - begin)
+        times.append(now() - begin)
     return statistics.median(times)
 
 
 def products(tokens: int, inputs: int, outputs: int, backward: bool) -> float:
     """Seconds of a projection's products: forward, and both gradients if wanted."""
-    x, g = torch.randn(tokens, inputs).bfloat16(), torch.randn(tokens, outputs).bfloat16()
-    w = torch.randn(outputs, inputs).bfloat16()
+    x, g, w = (
+        torch.randn(shape, device=DEVICE).bfloat16()
+        for shape in ((tokens, inputs), (tokens, outputs), (outputs, inputs))
+    )
     total = seconds(lambda: x @ w.t())
     return total + seconds(lambda: g @ w) + seconds(lambda: g.t() @ x) if backward else total
 
@@ -61,11 +62,11 @@ def timed(owner: type, method: str, spent: dict[str, float]) -> None:
     plain = getattr(owner, method)
 
     def wrapped(*args: Any, **kwargs: Any) -> Any:
-        begin = time.perf_counter()
+        begin = now()
         try:
             return plain(*args, **kwargs)
         finally:
-            spent[method] = spent.get(method, 0.0) + time.perf_counter() - begin
+            spent[method] = spent.get(method, 0.0) + now() - begin
 
     setattr(owner, method, wrapped)
 
