@@ -33,7 +33,7 @@ run 100 smoke "$python" -m pytest -x -rs --durations=5 tests/test_gpu.py -k pack
 run 110 tests "$python" -m pytest -rs --durations=5 tests/test_gpu.py -k "not packed_rows"
 run 220 speed "$python" benchmarks/speed.py --model llama-1b --pairs 256 --repeats 3
 if "$python" -c 'import liger_kernel' 2>/dev/null; then
-  dpo=$("$python" -c 'import trl; print(f"TRL {trl.__version__} DPO")')
+  dpo=$("$python" -c 'from importlib.metadata import version; print("TRL", version("trl"), "DPO")')
   run 100 liger "$python" benchmarks/speed.py --model llama-1b --pairs 256 --repeats 2 --liger --arms "$dpo" "mixdpo DPO"
 fi
 run 60 scaling "$python" benchmarks/scaling.py --repeats 3
