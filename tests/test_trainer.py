@@ -519,6 +519,15 @@ def test_first_loss_must_be_ln_2(model, tokenizer, tmp_path) -> None:
         trainer.train()
 
 
+@pytest.mark.parametrize("loss_type", ["rpo", ["sigmoid", "sft"]])
+def test_first_loss_may_hold_the_likelihood_of_whole_answers(model, tokenizer, tmp_path, loss_type) -> None:
+    """`ld_alpha` discounts answers in the log-ratios, and not in the NLL that is added to them."""
+    pairs = chat_pairs(tmp_path, n=8)
+    plan = make_plan(pairs, "dpo")
+    trainer_for(model, tokenizer, pairs, tmp_path / "run", plan, loss_type=loss_type, ld_alpha=0.3, max_steps=1).train()
+    assert len(step_logs(tmp_path / "run")) == 1
+
+
 def test_first_loss_allows_for_the_format_of_the_weights(tokenizer, tmp_path, monkeypatch) -> None:
     allowed = []
     monkeypatch.setattr(trainer_module, "check_first_loss", lambda *arguments: allowed.append(arguments[-1]))

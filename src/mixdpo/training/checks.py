@@ -22,6 +22,7 @@ LEAST_SFT_MASS = 0.02
 _NOISE_NATS_PER_ROOT_TOKEN = {"bf16": 0.03, "fp32": 1e-5}
 
 
+@torch.no_grad()
 def check_first_loss(result: StepResult, batch: PairBatch, settings: StepSettings, precision: str) -> None:
     """Stop a run whose first preference loss is not the loss of an untrained policy.
 
