@@ -246,6 +246,14 @@ def test_wrong_type_says_what_is_expected(capsys, recipe) -> None:
         assert f"{option[2:]} needs a value" in refused(capsys, "train", "--config", recipe, option, "--train.bf16")
 
 
+def test_a_group_without_a_verb_shows_its_verbs(capsys) -> None:
+    for words, verb in (([], "train"), (["eval"], "alpaca-eval")):
+        assert main(words) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("Usage: mixdpo")
+        assert verb in error
+
+
 def test_wrong_options_of_the_command_itself(capsys) -> None:
     assert "unexpected extra argument (b.jsonl)" in refused(capsys, "train", "a.jsonl", "b.jsonl")
     assert "Did you mean '--output'" in refused(capsys, "plan", "--outptu", "x")

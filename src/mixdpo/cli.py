@@ -243,6 +243,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if _reads_recipe(words):
             words, overrides = split_overrides(with_keys(words), SECTIONS)
         app(args=words, obj=overrides, prog_name="mixdpo", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:  # a group without a verb
+        print(error.format_message(), file=sys.stderr)
+        return 2
     except click.ClickException as error:
         print(f"mixdpo: {error.format_message()} See mixdpo --help.", file=sys.stderr)
         return 2
