@@ -380,6 +380,11 @@ def test_run_that_failed_before_its_first_checkpoint_starts_anew(capsys, monkeyp
     assert main(["train", "--config", str(recipe)]) == 0
 
 
+def test_evaluation_needs_pairs(capsys, recipe) -> None:
+    line = refused(capsys, "train", "--config", recipe, "--train.eval_strategy", "epoch")
+    assert "train.eval_strategy is epoch, and there is no section eval_data" in line
+
+
 def test_a_tracker_that_is_not_installed_is_named(capsys, monkeypatch, recipe) -> None:
     monkeypatch.setattr("transformers.integrations.integration_utils.is_wandb_available", lambda: False)
     line = refused(capsys, "train", "--config", str(recipe), "--train.report_to", "wandb")

@@ -169,6 +169,12 @@ def _check_reads_cache(args: MixDPOConfig) -> None:
 def _trainer(recipe: Recipe, args: MixDPOConfig) -> MixDPOTrainer:
     """Load a recipe's pairs, plan and model, and make the trainer."""
     model_settings, data_settings = recipe.required("model"), recipe.required("data")
+    if args.eval_strategy != "no" and recipe.eval_data is None:
+        raise InputError(
+            f"train.eval_strategy is {args.eval_strategy.value}, and there is no section eval_data",
+            file=recipe.file,
+            mend="add it, or --eval_data.path PAIRS; or leave eval_strategy out",
+        )
     metric = Plan.load(recipe.plan_path).settings if recipe.plan_path else recipe.plan
     with args.main_process_first(desc="load pairs"):
         pairs, report = load_and_score(recipe, data_settings, metric)
