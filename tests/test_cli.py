@@ -17,7 +17,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mixdpo import MixDPOTrainer, Plan, __version__
 from mixdpo.cli import main
-from mixdpo.cli_recipe import named_model
+from mixdpo.cli_recipe import with_keys
+from mixdpo.errors import InputError
+from mixdpo.plan import PLANS
 from mixdpo.recipe import load_recipe
 from mixdpo.settings import SECTIONS, split_overrides
 from synthetic import chat_rows
@@ -135,8 +137,18 @@ def test_a_plan_by_name_keeps_its_name_under_further_keys(tmp_path: Path) -> Non
     assert load_recipe(path, {"plan": {"seed": 1}}).plan == replace(whole, seed=1)
     assert load_recipe(path, {"plan": "dpo"}).plan == load_recipe(None, {"plan": "dpo"}).plan
     path.write_text("plan: {name: selective_dpo, threshold: {hardest: 0.3}}\n")
-    assert load_recipe(path, {"plan": "dpo"}).plan == load_recipe(None, {"plan": "dpo"}).plan
+    for same in ("selective_dpo", {"name": "selective_dpo"}):
+        assert load_recipe(path, {"plan": same}).plan == replace(whole, threshold={"hardest": 0.3})
     assert load_recipe(path, {"plan": {"path": "plan.parquet"}}).plan_path == "plan.parquet"
+
+
+@pytest.mark.parametrize("given", ["dpo", {"name": "dpo"}])
+def test_another_plan_does_not_inherit_the_recipes_threshold(tmp_path: Path, given) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("plan: {name: mixdpo, metric: nll_gap, seed: 7, threshold: 0.5, hard_route: drop}\n")
+    assert load_recipe(path, {"plan": given}).plan == replace(PLANS["dpo"], metric="nll_gap", seed=7)
+    path.write_text("plan: {path: plan.parquet}\n")
+    assert load_recipe(path, {"plan": given}).plan == PLANS["dpo"]
 
 
 def test_version_and_short_help(capsys) -> None:
@@ -149,7 +161,7 @@ def test_version_and_short_help(capsys) -> None:
 
 def test_a_model_can_be_named_as_in_verbs_without_a_recipe(tmp_path) -> None:
     def read(*words: str) -> dict:
-        return split_overrides(named_model(words), SECTIONS)[1]["model"]
+        return split_overrides(with_keys(words), SECTIONS)[1]["model"]
 
     assert read("--model", "some/model", "--model.dtype", "float32") == {
         "name_or_path": "some/model",
@@ -157,6 +169,17 @@ def test_a_model_can_be_named_as_in_verbs_without_a_recipe(tmp_path) -> None:
     }
     assert read("--model=some/model") == {"name_or_path": "some/model"}
     assert read("--model", "{name_or_path: x, dtype: auto}") == {"name_or_path": "x", "dtype": "auto"}
+
+
+def test_a_plan_by_its_name_takes_further_keys() -> None:
+    def read(*words: str) -> dict:
+        return split_overrides(with_keys(words), SECTIONS)[1]
+
+    for words in (("--plan", "dpo", "--plan.seed", "1"), ("--plan.seed=1", "--plan=dpo")):
+        assert read(*words) == {"plan": {"name": "dpo", "seed": 1}}
+    assert read("--plan", "{path: plan.parquet}") == {"plan": {"path": "plan.parquet"}}
+    with pytest.raises(InputError, match=r"--data\.split is a key of .* gives whole, as 'pairs\.jsonl'"):
+        read("--data", "pairs.jsonl", "--data.split", "test")
 
 
 def test_help_names_settings_units_and_defaults(capsys) -> None:
@@ -218,6 +241,17 @@ def test_wrong_type_says_what_is_expected(capsys, recipe) -> None:
     assert "strength of the pull" in line
     assert "plan.order" in refused(capsys, "train", "--config", recipe, "--plan.order", "easiest")
     assert "peft.rank" in refused(capsys, "train", "--config", recipe, "--peft.rank", "4")
+    # An option without a value is `true`, which as a number would be 1.
+    for option in ("--train.beta", "--plan.threshold"):
+        assert f"{option[2:]} needs a value" in refused(capsys, "train", "--config", recipe, option, "--train.bf16")
+
+
+def test_a_group_without_a_verb_shows_its_verbs(capsys) -> None:
+    for words, verb in (([], "train"), (["eval"], "alpaca-eval")):
+        assert main(words) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("Usage: mixdpo")
+        assert verb in error
 
 
 def test_wrong_options_of_the_command_itself(capsys) -> None:
@@ -344,6 +378,11 @@ def test_run_that_failed_before_its_first_checkpoint_starts_anew(capsys, monkeyp
     capsys.readouterr()
     assert "start the run anew, without --resume" in refused(capsys, "train", "--config", str(recipe), "--resume")
     assert main(["train", "--config", str(recipe)]) == 0
+
+
+def test_evaluation_needs_pairs(capsys, recipe) -> None:
+    line = refused(capsys, "train", "--config", recipe, "--train.eval_strategy", "epoch")
+    assert "train.eval_strategy is epoch, without a section eval_data" in line
 
 
 def test_a_tracker_that_is_not_installed_is_named(capsys, monkeypatch, recipe) -> None:

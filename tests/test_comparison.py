@@ -266,6 +266,9 @@ def test_a_run_folder(tmp_path, tokenizer) -> None:
     of_prompt = next(one for one in collect([run]) if one.name == "preferences").entries["run"].scores["accuracy"]
     assert len(of_prompt) == 8
     assert np.mean(list(of_prompt.values())) == pytest.approx(metrics["accuracy"])
+    record = json.loads((run / "run.json").read_text())
+    write_json(run / "run.json", {**record, "settings": {**record["settings"], "beta": 2}})  # as Python may give it
+    assert "preferences" in {one.name for one in collect([run])}
 
 
 def test_bad_sources_are_one_line(tmp_path, result, capsys) -> None:

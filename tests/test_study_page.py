@@ -64,7 +64,7 @@ def analysis(*arms: ArmResult) -> Analysis:
             [
                 "Not clearly different from DPO after Holm",
                 ": **A**.",
-                "an effect of 0.28 with 80 % power",
+                "an effect of 0.28 with 80 % power if one arm had it (DPO itself differs from the start by +0.50)",
                 "up to 0.30",
             ],
         ),
@@ -87,10 +87,15 @@ def test_what_may_favour_an_arm_is_said() -> None:
     lucky = arm("A", *effects, learning_rate=1e-4, failed=1, trials_failed=2)
     made = analysis(lucky, arm("DPO", None, effects[1]))
     made.runs["runs"].append({"failure": "diverged", "stage": "tune"})
+    made.runs["arms"] = [{"name": name, "arm": name} for name in ("A", "DPO")]
+    inside = {"learning_rate": [1e-6, 1e-5, 1e-4]}  # the baseline's own grid, in the middle of which its rate lies
+    arms = {"A": {"tuning": None}, "DPO": {"tuning": inside}}
+    made.runs["study"] |= {"tuning": {"learning_rate": [1e-5, 1e-4]}, "arms": arms}
     said = " ".join(verdict(made))
     for words in (
         "Tuned to another learning rate than DPO (1e-05)",
         "**A** (0.0001)",
+        "beyond which a better one may lie: **A**.",
         "Tuned by fewer trials",
         "favour them",
     ):
@@ -146,6 +151,8 @@ def test_results_are_read_back_and_the_page_shows_them(tmp_path: Path, capsys) -
     assert main([str(tmp_path / "results"), str(tmp_path / "docs" / "study.md")]) == 0
     text = (tmp_path / "docs" / "study.md").read_text()
     assert "## Own\n\nWhich?" in text
+    assert "Test: 8 items in 4 groups." in text
+    assert "beyond which" not in text, "one learning rate is no grid with edges"
     assert "**A | B_50 %** is better than DPO by +1.00 (+1.00 to +1.00)" in text
     assert "| A \\| B\\_50 % | 1e-05 | 0.1 |" in text
     images = tmp_path / "docs" / "images"

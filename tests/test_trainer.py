@@ -519,14 +519,27 @@ def test_first_loss_must_be_ln_2(model, tokenizer, tmp_path) -> None:
         trainer.train()
 
 
-def test_first_loss_allows_for_the_format_of_the_weights(tokenizer, tmp_path, monkeypatch) -> None:
+@pytest.mark.parametrize("loss_type", ["rpo", ["sigmoid", "sft"]])
+def test_first_loss_may_hold_the_likelihood_of_whole_answers(model, tokenizer, tmp_path, loss_type) -> None:
+    """`ld_alpha` discounts answers in the log-ratios, and not in the NLL that is added to them."""
+    pairs, changes = chat_pairs(tmp_path, n=8), {"loss_type": loss_type, "ld_alpha": 0.3, "max_steps": 1}
+    trainer_for(model, tokenizer, pairs, tmp_path / "run", make_plan(pairs, "dpo"), **changes).train()
+    assert len(step_logs(tmp_path / "run")) == 1
+
+
+def test_the_format_of_the_weights_is_allowed_for_and_warned_of(tokenizer, tmp_path, monkeypatch, caplog) -> None:
     allowed = []
     monkeypatch.setattr(trainer_module, "check_first_loss", lambda *arguments: allowed.append(arguments[-1]))
     pairs = chat_pairs(tmp_path, n=4)
     for dtype in (torch.float32, torch.bfloat16):
         weights = tiny_llama(vocab_size=len(tokenizer)).to(dtype)
         trainer_for(weights, tokenizer, pairs, tmp_path / str(dtype), make_plan(pairs, "dpo")).train()
+        assert ("weights are bfloat16" in caplog.text) == (dtype == torch.bfloat16)
     assert allowed == ["fp32", "bf16"]
+    caplog.clear()
+    peft = LoraConfig(r=2)  # whose own weights are float32
+    trainer_for(weights, tokenizer, pairs, tmp_path / "lora", make_plan(pairs, "dpo"), peft_config=peft)
+    assert "weights are" not in caplog.text
 
 
 def test_metrics_of_an_interrupted_evaluation_are_forgotten(model, tokenizer, tmp_path) -> None:

@@ -22,7 +22,7 @@ from mixdpo.cli_comparison import compare
 from mixdpo.cli_evaluation import evaluate
 from mixdpo.cli_generate import generate
 from mixdpo.cli_held_out import COMMANDS as HELD_OUT_COMMANDS
-from mixdpo.cli_recipe import CommandWithSettings, config_option, data_argument, named_model, recipe_of
+from mixdpo.cli_recipe import CommandWithSettings, config_option, data_argument, recipe_of, with_keys
 from mixdpo.cli_shared import quiet_libraries
 from mixdpo.cli_study import study
 from mixdpo.errors import MixdpoError
@@ -241,8 +241,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         overrides: dict[str, Any] = {}
         if _reads_recipe(words):
-            words, overrides = split_overrides(named_model(words), SECTIONS)
+            words, overrides = split_overrides(with_keys(words), SECTIONS)
         app(args=words, obj=overrides, prog_name="mixdpo", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:  # a group without a verb
+        print(error.format_message(), file=sys.stderr)
+        return 2
     except click.ClickException as error:
         print(f"mixdpo: {error.format_message()} See mixdpo --help.", file=sys.stderr)
         return 2

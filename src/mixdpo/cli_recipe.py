@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -39,14 +39,18 @@ class CommandWithSettings(click.Command):
         formatter.write("\n" + settings_help(ctx.info_name or "") + "\n")
 
 
-def named_model(words: Sequence[str]) -> list[str]:
-    """Write `--model NAME` as `--model.name_or_path NAME`: verbs without a recipe have it so."""
+_NAMES: Final = {"--model": "name_or_path", "--plan": "name"}
+"""Sections of a recipe that are known by one key: the option of the section alone gives that key."""
+
+
+def with_keys(words: Sequence[str]) -> list[str]:
+    """Write `--model NAME` as `--model.name_or_path NAME`, as verbs without a recipe have it, and `--plan NAME` so."""
     result = list(words)
     for at, (word, following) in enumerate(zip(words, [*words[1:], ""], strict=True)):
         option, equals, value = word.partition("=")
         value = (value if equals else following).strip()
-        if option == "--model" and value and not value.startswith(("{", "-")):
-            result[at] = "--model.name_or_path" + equals + (value if equals else "")
+        if option in _NAMES and value and not value.startswith(("{", "-")):
+            result[at] = f"{option}.{_NAMES[option]}" + equals + (value if equals else "")
     return result
 
 

@@ -52,7 +52,8 @@ class Recipe:
             raise InputError(
                 f"no {section} is given ({SECTIONS[section]})",
                 file=self.file,
-                mend=f"add a section {section}: to the recipe or --{section}.KEY VALUE",
+                mend=("name it on the command line, or " if section == "data" else "")
+                + f"add a section {section}: to the recipe or --{section}.KEY VALUE",
             )
         return value
 
@@ -84,11 +85,8 @@ def load_recipe(file: str | Path | None, overrides: Mapping[str, Any]) -> Recipe
         InputError: the file is missing or broken, or a key or value is wrong.
     """
     name = str(file) if file is not None else None
-    content = read_yaml(file) if file is not None else {}
-    given = overrides.get("plan")
-    if isinstance(given, str) or "path" in (given or {}):
-        content.pop("plan", None)  # a plan by its name alone, or a saved one, replaces the recipe's
-    content = merge(_plan_in_full(content), _plan_in_full(overrides))
+    content, overrides = _plan_in_full(read_yaml(file) if file is not None else {}), _plan_in_full(overrides)
+    content = merge(_without_another_plan(content, overrides.get("plan")), overrides)
     for key in content:
         if key not in SECTIONS:
             raise unknown_key(key, SECTIONS, name)
@@ -116,6 +114,21 @@ def _plan_in_full(sections: Mapping[str, Any]) -> dict[str, Any]:
     """Return sections with `plan: NAME` written as `plan: {name: NAME}`, so that further keys do not replace it."""
     plan = sections.get("plan")
     return {**sections, "plan": {"name": plan}} if isinstance(plan, str) else dict(sections)
+
+
+def _without_another_plan(sections: Mapping[str, Any], given: Any) -> dict[str, Any]:
+    """Return sections without their plan where `given` names another one, but for what is the data's of it.
+
+    A recipe's threshold and order were chosen for its own plan: with them `dpo` would not be DPO.
+    """
+    own = sections.get("plan")
+    if not isinstance(own, Mapping) or not isinstance(given, Mapping) or not {"name", "path"} & set(given):
+        return dict(sections)
+    if "path" in given:
+        return {**sections, "plan": {}}
+    if "path" not in own and given["name"] == own.get("name", "mixdpo"):
+        return dict(sections)
+    return {**sections, "plan": {key: own[key] for key in ("metric", "seed") if key in own}}
 
 
 def plan_settings(values: Mapping[str, Any], file: str | None) -> tuple[PlanSettings, str | None]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from accelerate import PartialState
 from datasets import Dataset
+from transformers import IntervalStrategy
 
 from mixdpo.data import DataSettings, LoadReport, load_pairs_with_report
 from mixdpo.errors import InputError, RunError
@@ -169,6 +170,12 @@ def _check_reads_cache(args: MixDPOConfig) -> None:
 def _trainer(recipe: Recipe, args: MixDPOConfig) -> MixDPOTrainer:
     """Load a recipe's pairs, plan and model, and make the trainer."""
     model_settings, data_settings = recipe.required("model"), recipe.required("data")
+    if args.eval_strategy != "no" and recipe.eval_data is None:
+        raise InputError(
+            f"train.eval_strategy is {IntervalStrategy(args.eval_strategy).value}, without a section eval_data",
+            file=recipe.file,
+            mend="add it, or --eval_data.path PAIRS; or leave eval_strategy out",
+        )
     metric = Plan.load(recipe.plan_path).settings if recipe.plan_path else recipe.plan
     with args.main_process_first(desc="load pairs"):
         pairs, report = load_and_score(recipe, data_settings, metric)

@@ -62,6 +62,9 @@ def split_overrides(arguments: Sequence[str], sections: Collection[str]) -> tupl
 
     Returns:
         The other arguments, and the settings as nested mappings.
+
+    Raises:
+        InputError: a value is not YAML, or a setting is given both whole and by its keys.
     """
     rest: list[str] = []
     result: dict[str, Any] = {}
@@ -82,6 +85,11 @@ def split_overrides(arguments: Sequence[str], sections: Collection[str]) -> tupl
         *parents, name = key.split(".")
         for parent in parents:
             target = target.setdefault(parent, {})
+            if not isinstance(target, dict):
+                raise InputError(
+                    f"--{key} is a key of a setting that another option gives whole, as {target!r}",
+                    mend="give the keys alone",
+                )
         target[name] = value
     return rest, result
 
@@ -117,6 +125,12 @@ def check_values(cls: type[Any], values: Any, section: str, file: str | Path | N
     for key, value in values.items():
         if key not in fields:
             raise unknown_key(f"{section}.{key}", [f"{section}.{name}" for name in fields], file)
+        if isinstance(value, bool) and not _takes_bool(hints[key]):  # pydantic reads true as the number 1
+            raise InputError(
+                f"{section}.{key} needs a value other than {str(value).lower()}",
+                file=file,
+                mend=f"it is: {fields[key].metadata.get('help', key)}",
+            )
         try:
             checked[key] = TypeAdapter(hints[key], config=_adapter_config(hints[key])).validate_python(value)
         except ValidationError as error:
@@ -150,6 +164,10 @@ def unknown_name(kind: str, name: str, known: Iterable[str], file: str | Path | 
     near = [other] if other else difflib.get_close_matches(name, known, n=1)
     guess = f"did you mean {near[0]}? There are" if near else "there are"
     return InputError(f"no {kind} is named {name!r}", file=file, mend=f"{guess} {', '.join(known)}")
+
+
+def _takes_bool(hint: Any) -> bool:
+    return hint in (bool, Any) or any(map(_takes_bool, typing.get_args(hint)))
 
 
 def _adapter_config(hint: Any) -> ConfigDict | None:

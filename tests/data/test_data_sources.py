@@ -102,6 +102,24 @@ def test_a_saved_dict_is_read_by_split(text_rows: list[dict[str, Any]], tmp_path
     refused(lambda: load_pairs(str(tmp_path / "saved")), "no split 'train'", "train_prefs")
 
 
+def test_a_data_set_of_ones_own_is_read_as_a_file_is(
+    text_rows: list[dict[str, Any]], jsonl: Any, refused: Any
+) -> None:
+    expected = load_pairs(jsonl(text_rows))
+    own = Dataset.from_list(text_rows)
+    assert load_pairs(own)[:] == load_pairs(own.with_format("torch"))[:] == expected[:]
+    changed = own.rename_column("prompt", "ask").select([2, 0])
+    assert load_pairs(changed, columns={"prompt": "ask"})["pair_id"][:] == [expected["pair_id"][i] for i in (2, 0)]
+    both = DatasetDict(train=own, test=own.select([1]))
+    assert load_pairs(both, split="test")[:] == expected.select([1])[:]
+    assert load_pairs(own, split="train[1:]")[:] == expected.select([1, 2])[:]
+    refused(lambda: load_pairs(both, split="tset"), "the data set", "one of train, test")
+    refused(lambda: load_pairs(own, split="test"), "it has no splits")
+    refused(lambda: load_pairs(own.select([])), "it holds no rows")
+    wrong = Dataset.from_list([{**text_rows[0], "score_chosen": float("nan")}])
+    refused(lambda: load_pairs(wrong), "the data set, row 1, column 'score_chosen'")
+
+
 def test_slices_of_a_file_keep_the_files_rows(text_rows: list[dict[str, Any]], jsonl: Any, refused: Any) -> None:
     path = jsonl(text_rows)
     assert load_pairs(path, split="train[1:]")["chosen"][:] == ["Red.", "Rex."]

@@ -173,7 +173,7 @@ def _records(folder: Path) -> Iterator[Entry]:
     if not steps or not (folder / RUN_FILE).is_file():
         return
     beta = (_read_json(folder / RUN_FILE).get("settings") or {}).get("beta")
-    if not isinstance(beta, float):
+    if not isinstance(beta, int | float):
         return
     table = read_table(steps[max(steps)])
     reference = _pair_columns(table, "ref_")
@@ -181,7 +181,7 @@ def _records(folder: Path) -> Iterator[Entry]:
         policy=_pair_columns(table, ""),
         tokens=np.stack([table.numbers(f"{side}_tokens") for side in _SIDES], axis=1),
         reference=reference if np.isfinite(reference).all() else None,
-        beta=beta,
+        beta=float(beta),
     )
     columns, prompts = values.columns(), np.array(table.texts("prompt_id"))
     bucket = np.array(table.column("bucket"))

@@ -10,7 +10,7 @@ from itertools import chain
 from typing import Any, Final
 
 import numpy as np
-from datasets import Dataset, Features, Value, concatenate_datasets
+from datasets import Dataset, DatasetDict, Features, Value, concatenate_datasets
 
 from mixdpo.data.columns import PairColumns, check_prompt_is_read, find_columns, unread_columns
 from mixdpo.data.hashing import column_digest
@@ -19,7 +19,7 @@ from mixdpo.data.pairs import PairReader, RowFault, Tally, is_conversational, pa
 from mixdpo.data.plain import is_plain, read_table
 from mixdpo.data.prompts import REASONS
 from mixdpo.data.settings import DataSettings, SourceSettings
-from mixdpo.data.sources import RawSource, open_source, quiet_datasets
+from mixdpo.data.sources import RawSource, open_source, quiet_datasets, source_in_memory
 from mixdpo.errors import InputError
 from mixdpo.io import data_cache, digest
 
@@ -30,12 +30,14 @@ _TABLE: Final = 5_000
 _IDS_AT_ONCE: Final = 1 << 20
 
 
-def load_pairs(source: str | SourceSettings | Mapping[str, Any] | list[Any], **settings: Any) -> Dataset:
+def load_pairs(
+    source: str | SourceSettings | Mapping[str, Any] | list[Any] | Dataset | DatasetDict, **settings: Any
+) -> Dataset:
     """Load preference pairs from files or the hub, validated and in one form; what is dropped is logged.
 
     Args:
         source: a file, folder, glob or hub id, or a list of such, each also as `SourceSettings` or a mapping of its
-            fields.
+            fields; or a data set of the datasets library, as any code of yours made it.
         **settings: the other fields of `DataSettings`: `split`, `columns`, `invalid_scores`, `max_pairs`, ...
 
     Returns:
@@ -47,8 +49,13 @@ def load_pairs(source: str | SourceSettings | Mapping[str, Any] | list[Any], **s
         InputError: a source cannot be read, lacks a column, has a row of the wrong type or an invalid score, or
             nothing is left of it.
     """
-    path = source if isinstance(source, (str, list)) else [source]
-    pairs, report = load_pairs_with_report(DataSettings(path=path, **settings))
+    if isinstance(source, (Dataset, DatasetDict)):
+        given = DataSettings(path="the data set", **settings)
+        (one,) = given.sources()
+        pairs, report = _load([_interpreted(one, source_in_memory(source, given.split))], given)
+    else:
+        path = source if isinstance(source, (str, list)) else [source]
+        pairs, report = load_pairs_with_report(DataSettings(path=path, **settings))
     level = logging.WARNING if report.dropped else logging.INFO
     for line in report.lines():
         logger.log(level, line)
@@ -61,7 +68,10 @@ def load_pairs_with_report(settings: DataSettings) -> tuple[Dataset, LoadReport]
     Raises:
         InputError: as `load_pairs`.
     """
-    sources = [_open(source) for source in settings.sources()]
+    return _load([_open(source) for source in settings.sources()], settings)
+
+
+def _load(sources: list[_Source], settings: DataSettings) -> tuple[Dataset, LoadReport]:
     formats = {source.conversational for source in sources}
     if len(formats) > 1:
         texts, chats = ([s.raw.name for s in sources if s.conversational is kind] for kind in (False, True))
@@ -126,6 +136,10 @@ class _Source:
 
 def _open(settings: SourceSettings) -> _Source:
     raw = open_source(settings.path, split=settings.split or "train", name=settings.name, revision=settings.revision)
+    return _interpreted(settings, raw)
+
+
+def _interpreted(settings: SourceSettings, raw: RawSource) -> _Source:
     columns = find_columns(raw.dataset.column_names, settings.columns, settings.path)
     conversational = is_conversational(raw.dataset, columns)
     if not conversational:

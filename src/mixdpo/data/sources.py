@@ -106,6 +106,25 @@ def open_source(path: str, *, split: str = "train", name: str | None = None, rev
     return _open_files(path, files, split)
 
 
+def source_in_memory(dataset: datasets.Dataset | datasets.DatasetDict, split: str = "train") -> RawSource:
+    """Take a data set that the caller made, and a split or a slice of it as `open_source` does.
+
+    Raises:
+        InputError: it is empty, or has no such split.
+    """
+    name, wanted = "the data set", _split_name("the data set", split)
+    if isinstance(dataset, datasets.DatasetDict):
+        if wanted not in dataset:
+            raise _no_split(name, wanted, dataset)
+        dataset = dataset[wanted]
+    elif wanted != "train":
+        raise InputError(f"it has no splits, so {split!r} cannot be read from it", file=name, mend="leave `split` out")
+    if len(dataset) == 0:
+        raise InputError("it holds no rows", file=name)
+    plain = dataset.with_format(None)
+    return _sliced(RawSource(name=name, dataset=plain, key=digest([plain._fingerprint])), split)
+
+
 @contextmanager
 def quiet_datasets() -> Iterator[None]:
     """Keep the datasets library from printing bars and log lines of its own inside the block."""

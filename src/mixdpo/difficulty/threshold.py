@@ -143,7 +143,7 @@ def auto_threshold(margin: np.ndarray, signals: Mapping[str, np.ndarray], settin
         problem = _nothing_to_judge_by(judged, signals)
         if ties == 0:
             raise InputError(
-                f"threshold auto has nothing to judge the labels by: no pair is tied, and {problem}",
+                f"threshold auto has nothing to judge the labels by: {_no_ties(margin)}, and {problem}",
                 mend="add one such as nll_gap with `mixdpo score`, or give a margin or {hardest: f} as threshold",
             )
         return TrustCurve(
@@ -191,6 +191,13 @@ def _ties(margin: np.ndarray) -> int:
     """
     negative = int(np.searchsorted(margin, 0.0, side="left"))
     return int(np.searchsorted(margin, 0.0, side="right")) if negative <= ONE_SIDED * len(margin) else 0
+
+
+def _no_ties(margin: np.ndarray) -> str:
+    zero = np.count_nonzero(margin == 0)
+    if not zero:
+        return "no pair is tied"
+    return f"margins of 0 ({zero:,}) are no ties where more than {ONE_SIDED:.0%} are negative"
 
 
 def _allowed(cuts: np.ndarray, ties: int, pairs: int, settings: AutoSettings) -> np.ndarray:

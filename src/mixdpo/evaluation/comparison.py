@@ -80,7 +80,7 @@ def sign_flip_test(differences: np.ndarray, *, seed: int = 0) -> float:
 
     Where all differences but ties are of one size, as of answers that are right or wrong, that is the sign test
     (McNemar's). It is exact there and with few differences; else from 10,000 draws (Phipson and Smyth 2010), so that
-    it is 1e-4 at least.
+    it is 2e-4 at least, one draw on either side.
     """
     moved = differences[differences != 0]
     if not len(moved) or np.ptp(np.abs(moved)) == 0:

@@ -155,7 +155,7 @@ def cal_dpo(pairs: PairLogprobs, *, beta: float, cal_dpo_weight: float) -> Tenso
 
 
 def rpo(pairs: PairLogprobs, *, beta: float, label_smoothing: float, rpo_alpha: float) -> Tensor:
-    """DPO + alpha * NLL of the chosen answer per token.
+    """DPO + alpha * NLL of the chosen answer per token. (Published with alpha before DPO.)
 
     Source: Pang et al. 2024, "Iterative reasoning preference optimization" (arXiv 2404.19733), equation 1.
     """

@@ -50,11 +50,11 @@ class PairLogprobs:
         return PairLogprobs(*(None if value is None else value[index] for value in values))  # type: ignore[arg-type]
 
     def at_reference(self, chosen_shift: Tensor | float = 0.0, rejected_shift: Tensor | float = 0.0) -> PairLogprobs:
-        """Return these pairs as a policy sees them that equals the reference, or is that many nats apart from it."""
-        return replace(
-            self, chosen=self.ref_chosen + chosen_shift, rejected=self.ref_rejected + rejected_shift,
-            chosen_whole=None, rejected_whole=None,
-        )  # fmt: skip
+        """Return these pairs as a policy sees them that equals the reference, or is that many nats apart from it.
+
+        Of length-desensitised answers the reference gives no whole log-probability, so the policy's own stay.
+        """
+        return replace(self, chosen=self.ref_chosen + chosen_shift, rejected=self.ref_rejected + rejected_shift)
 
     @property
     def chosen_log_ratio(self) -> Tensor:

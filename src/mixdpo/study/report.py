@@ -65,7 +65,12 @@ def _setting(analysis: Analysis) -> str:
     """Say how the study was run, from its records."""
     study, runs = analysis.runs["study"], analysis.runs["runs"]
     bench = study["bench"]
-    described = ", ".join(f"{key} {_plain(value)}" for key, value in bench.items() if key not in ("kind", "columns"))
+    described = _listed({key: value for key, value in bench.items() if key not in ("kind", "columns")})
+    model = f"Model: {study['model']}. " if study.get("model") else ""
+    train = {key: value for key, value in study.get("train", {}).items() if not key.startswith("logging")}
+    trained = f"Training: {_listed(train)}. " if train else ""
+    effects = [one for arm in analysis.arms for one in (arm.against_start, arm.against_baseline) if one is not None]
+    tested = f"Test: {effects[0].items} items in {effects[0].variances.groups} groups. " if effects else ""
     tuning = study["tuning"]
     trials = f"{len(tuning['learning_rate']) * len(tuning['beta']) * len(tuning['seeds'])} trials per arm"
     own = [name for name, arm in study["arms"].items() if arm["tuning"] is not None]
@@ -75,15 +80,20 @@ def _setting(analysis: Analysis) -> str:
     libraries = ", ".join(f"{name} {' and '.join(versions[name])}" for name in ("torch", "transformers"))
     again = f"Again: `mixdpo study studies/{study['name']}.yaml`."
     return (
-        f"Bench `{bench['kind']}`: {described}. Tuning on the validation split: {trials} (rates "
-        f"{_plain(tuning['learning_rate'])}, betas {_plain(tuning['beta'])}{grids}). {len(_distinct(runs))} runs, "
-        f"{seconds / 3600:.1f} run-hours on {' and '.join(analysis.runs['devices'])}; {libraries}. "
+        f"{model}Bench `{bench['kind']}`: {described}. {trained}Tuning on the validation split: {trials} (rates "
+        f"{_plain(tuning['learning_rate'])}, betas {_plain(tuning['beta'])}{grids}). {tested}"
+        f"{len(_distinct(runs))} runs, {seconds / 3600:.1f} run-hours on {' and '.join(analysis.runs['devices'])}; "
+        f"{libraries}. "
         f"All runs: [tables.md](../studies/results/{study['name']}/tables.md). {again}"
     )
 
 
 def _distinct(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return list({run["key"]: run for run in runs}.values())
+
+
+def _listed(settings: dict[str, Any]) -> str:
+    return ", ".join(f"{key} {_plain(value)}" for key, value in settings.items())
 
 
 def _plain(value: Any) -> str:

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from mixdpo.errors import InputError
 from mixdpo.io import atomic_path, write_json
 from mixdpo.study.cell import RESULT_FILE, VALUES_FILE, device_name
-from mixdpo.study.run import CELLS, Outcome, StudyRuns
+from mixdpo.study.run import CELLS, Outcome, StudyRuns, model_name
 from mixdpo.study.settings import StudySettings
 
 RESULTS_FILE: Final = "results.parquet"
@@ -166,6 +166,8 @@ def _records(study: StudySettings, runs: StudyRuns) -> dict[str, Any]:
             "primary": study.primary,
             "level": study.level,
             "seeds": list(study.seeds),
+            "model": model_name(study),
+            "peft": study.peft,
             "bench": dict(study.bench_settings),
             "train": dict(study.train),
             "generation": asdict(study.generation),

@@ -127,6 +127,11 @@ def interval(effect: Effect | None, digits: int = 2) -> str:
     return _minus(f"{effect.estimate:+.{digits}f} ({effect.low:+.{digits}f} to {effect.high:+.{digits}f})")
 
 
+def number(value: float) -> str:
+    """Write an effect without its interval."""
+    return _minus(f"{value:+.2f}")
+
+
 def p_value(p: float) -> str:
     """Write a p-value with three decimals."""
     return "< 0.001" if p < 0.001 else f"{p:.3f}"

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mixdpo.study.analysis import Analysis, ArmResult, Displacement
-from mixdpo.study.tables import MEASURES, interval, p_value
+from mixdpo.study.tables import MEASURES, interval, number, p_value
 
 
 def verdict(analysis: Analysis) -> list[str]:
     """Return the findings, one sentence each: contrasts, effects, and what became of likelihoods."""
     return [
         *_contrasts(analysis), *_against_baseline(analysis), *_against_start(analysis), *_tuning(analysis),
-        *_displacement(analysis), *_failures(analysis),
+        *_edges(analysis), *_displacement(analysis), *_failures(analysis),
     ]  # fmt: skip
 
 
@@ -51,10 +51,12 @@ def _against_baseline(analysis: Analysis) -> list[str]:
         rule = f"{analysis.baseline} after Holm's correction over {len(compared)} comparisons"
         names = _listed([arm.name for arm, _ in unclear])
         all_unclear = len(unclear) == len(compared) > 1
+        own = next((arm.against_start for arm in analysis.arms if arm.name == analysis.baseline), None)
+        gain = f" ({analysis.baseline} itself differs from the start by {number(own.estimate)})" if own else ""
         found.append(
             (f"No arm differs clearly from {rule}." if all_unclear else f"Not clearly different from {rule}: {names}.")
-            + f" The study would find an effect of {analysis.detectable:.2f} with 80 % power if one arm had it; the "
-            f"intervals leave room for effects up to {widest:.2f}."
+            + f" The study would find an effect of {analysis.detectable:.2f} with 80 % power if one arm had it{gain}; "
+            f"the intervals leave room for effects up to {widest:.2f}."
         )
     return found
 
@@ -82,6 +84,21 @@ def _tuning(analysis: Analysis) -> list[str]:
         f"Tuned to another learning rate than {analysis.baseline} ({own:g}), which may be chance and is part of their "
         f"effect: {_joined(others)}."
     ]
+
+
+def _edges(analysis: Analysis) -> list[str]:
+    """Say which arms were tuned to the lowest or the highest learning rate tried: another one may be better still."""
+    study = analysis.runs["study"]
+    rates = {
+        one["name"]: (study["arms"][one["arm"]]["tuning"] or study["tuning"])["learning_rate"]
+        for one in analysis.runs.get("arms", ())
+    }
+    tuned = [arm for arm in analysis.arms if arm.learning_rate is not None and len(set(rates.get(arm.name, ()))) > 1]
+    edge = [arm for arm in tuned if arm.learning_rate in (min(rates[arm.name]), max(rates[arm.name]))]
+    if not edge:
+        return []
+    named = _arms(edge, len(tuned))
+    return [f"Tuned to the lowest or the highest learning rate tried, beyond which a better one may lie: {named}."]
 
 
 def _displacement(analysis: Analysis) -> list[str]:

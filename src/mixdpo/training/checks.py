@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mixdpo.errors import RunError
 from mixdpo.losses import combined_loss, needs
@@ -22,6 +22,7 @@ LEAST_SFT_MASS = 0.02
 _NOISE_NATS_PER_ROOT_TOKEN = {"bf16": 0.03, "fp32": 1e-5}
 
 
+@torch.no_grad()
 def check_first_loss(result: StepResult, batch: PairBatch, settings: StepSettings, precision: str) -> None:
     """Stop a run whose first preference loss is not the loss of an untrained policy.
 
@@ -56,6 +57,15 @@ def check_first_loss(result: StepResult, batch: PairBatch, settings: StepSetting
             "reference comes from other weights, tokens or precision than the policy; start from "
             "the reference's weights or give the reference as ref_model"
         )
+
+
+def rounding_warning(policy: nn.Module) -> str | None:
+    """Return a warning if trained weights are in a 16-bit format, in which small updates are rounded away."""
+    found = {p.dtype for p in policy.parameters() if p.requires_grad} & {torch.bfloat16, torch.float16}
+    if not found:
+        return None
+    names = " and ".join(sorted(str(dtype).removeprefix("torch.") for dtype in found))
+    return f"the trained weights are {names}, which rounds small updates away; load the model in float32"
 
 
 def sft_mass_warning(mass: Mapping[str, float], phase_schedule: str) -> str | None:

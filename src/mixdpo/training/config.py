@@ -27,7 +27,6 @@ _UNSUPPORTED = {
     "remove_unused_columns": (False, "the columns of a pair are not the model's arguments"),
     "label_smoothing_factor": (0.0, "use label_smoothing, the share of flipped labels"),
     "average_tokens_across_devices": (True, "a step's loss is the mean over the pairs of all processes"),
-    "group_by_length": (False, "the plan decides the order"),
     "push_to_hub": (
         False,
         "it takes the run's whole folder with its data; upload the trained model with hf upload NAME RUN/model",
@@ -167,7 +166,7 @@ class MixDPOConfig(LossSettings, TrainingArguments):
 
     def _check(self) -> None:
         for name, (only, reason) in _UNSUPPORTED.items():
-            if getattr(self, name, only) != only:
+            if getattr(self, name) != only:
                 raise InputError(f"{name} is {getattr(self, name)!r}, but only {only!r} works: {reason}")
         for name in (*self.loss_names, *self.hard_loss_names):
             if name not in LOSSES:

@@ -18,6 +18,7 @@ from mixdpo.engine import disable_dropout, pack_rows, pad_rows, prepare_packing
 from mixdpo.errors import InputError
 from mixdpo.model import ModelSettings, load_policy
 from mixdpo.training.batch import RowLayout
+from mixdpo.training.checks import rounding_warning
 from mixdpo.training.config import MixDPOConfig
 
 logger = logging.getLogger(__name__)
@@ -27,7 +28,7 @@ def prepare_policy(
     model: PreTrainedModel | PeftModel | str,
     ref_model: PreTrainedModel | None,
     peft_config: PeftConfig | None,
-    seed: int,
+    args: MixDPOConfig,
 ) -> tuple[PreTrainedModel | PeftModel, bool]:
     """Return the policy without dropout, and whether it equals its reference before the first step."""
     policy: Any = model
@@ -38,9 +39,11 @@ def prepare_policy(
     if peft_config is not None:
         if isinstance(policy, PeftModel):
             raise InputError("the model has adapters already; leave out peft_config to continue training them")
-        set_seed(seed)  # adapters start at random values
+        set_seed(args.seed)  # adapters start at random values
         policy = get_peft_model(policy, peft_config)
     disable_dropout(policy)
+    if args.deepspeed_plugin is None and (warning := rounding_warning(policy)):  # DeepSpeed keeps float32 copies
+        logger.warning(warning)
     return policy, starts_at_reference
 
 

@@ -97,7 +97,7 @@ class MixDPOTrainer(Trainer):
             )
         if train_dataset is None:
             raise InputError("MixDPOTrainer needs a train_dataset")
-        policy, self._starts_at_reference = prepare_policy(model, ref_model, peft_config, args.seed)
+        policy, self._starts_at_reference = prepare_policy(model, ref_model, peft_config, args)
         tokenizer = prepare_tokenizer(policy, processing_class)
         self._lay_out = choose_layout(policy, ref_model, args)
 
