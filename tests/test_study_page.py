@@ -175,6 +175,7 @@ def test_contrasts_pool_arms_and_are_corrected_together() -> None:
         {"name": name, "arm": "B", "matched": matched, "note": "", "learning_rate": 1e-5, "beta": 0.1}
         for name, matched in (("B (equal epochs)", "epochs"), ("B", "updates"))
     ]
+    whole.runs["study"]["arms"]["B"] = {"tuning": None}
     whole.runs["study"]["contrasts"] = {
         "pooled": {"arms": ["A | B_50 %", "B"], "against": ["DPO"]},
         "single": {"arms": ["A | B_50 %"], "against": ["B"]},
