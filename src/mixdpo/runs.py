@@ -171,7 +171,7 @@ def _trainer(recipe: Recipe, args: MixDPOConfig) -> MixDPOTrainer:
     model_settings, data_settings = recipe.required("model"), recipe.required("data")
     if args.eval_strategy != "no" and recipe.eval_data is None:
         raise InputError(
-            f"train.eval_strategy is {args.eval_strategy.value}, and there is no section eval_data",
+            f"train.eval_strategy is {recipe.train['eval_strategy']}, and there is no section eval_data",
             file=recipe.file,
             mend="add it, or --eval_data.path PAIRS; or leave eval_strategy out",
         )
