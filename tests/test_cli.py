@@ -126,6 +126,8 @@ def test_settings_from_the_command_line_win(tmp_path, recipe) -> None:
     resolved = load_recipe(recipe, {"train": {"beta": 0.5}, "plan": {"name": "dpo", "threshold": None}})
     assert resolved.training_config(str(tmp_path / "x")).beta == 0.5
     assert resolved.training_config().learning_rate == 1e-3, "a number that YAML reads as text"
+    _, given = split_overrides(["--train.save_strategy", "no"], SECTIONS)
+    assert load_recipe(recipe, given).training_config().save_strategy == "no", "a word that YAML reads as false"
     assert resolved.plan.order == "shuffled"
     assert resolved.plan.threshold is None
 

@@ -125,6 +125,8 @@ def check_values(cls: type[Any], values: Any, section: str, file: str | Path | N
     for key, value in values.items():
         if key not in fields:
             raise unknown_key(f"{section}.{key}", [f"{section}.{name}" for name in fields], file)
+        if value is False and key.endswith("_strategy"):
+            value = "no"  # which YAML reads as false
         if isinstance(value, bool) and not _takes_bool(hints[key]):  # pydantic reads true as the number 1
             raise InputError(
                 f"{section}.{key} needs a value other than {str(value).lower()}",
