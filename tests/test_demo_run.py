@@ -75,3 +75,16 @@ def test_comparison_counts_demands_of_each_prompt() -> None:
     result = run.compare(empty, some, held_out)
     assert result.met_before.tolist() == [0, 0, 0]
     assert result.gain.estimate == pytest.approx(result.met_after.mean())
+
+
+def test_prompts_of_a_task_are_not_taken_for_independent(monkeypatch) -> None:
+    """Gains that are those of tasks leave as much uncertainty as a mean of so many tasks has, not of prompts."""
+    held_out = run.read_held_out("test")
+    tasks = [prompt[-1]["content"].split(".")[0] for prompt in held_out.prompts]
+    gain = {task: float(number % 2) for number, task in enumerate(dict.fromkeys(tasks))}
+    counts = iter([np.zeros(len(tasks)), np.array([gain[task] for task in tasks])])
+    monkeypatch.setattr(run, "count_demands", lambda *_: next(counts))
+    found = run.compare([], [], held_out).gain
+    assert found.estimate == pytest.approx(0.5)
+    error = np.std(list(gain.values())) / np.sqrt(len(gain))
+    assert (found.high - found.low) / 2 == pytest.approx(1.96 * error, rel=0.05)

@@ -92,6 +92,11 @@ def prompt_text(task: str, demands: Sequence[Demand]) -> str:
     return " ".join([task, *(demand.instruction for demand in demands)])
 
 
+def task_of(text: str, demands: Sequence[Demand]) -> str:
+    """Return the task of a user's message: what `prompt_text` made it of, without the demands."""
+    return text.removesuffix(prompt_text("", demands))
+
+
 def _words(answer: str) -> list[str]:
     return re.findall(r"[^\W_]+(?:['’-][^\W_]+)*", answer)
 

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mixdpo.demo.demands import Demand, demands_from_text, demands_met
+from mixdpo.demo.demands import Demand, demands_from_text, demands_met, task_of
 from mixdpo.demo.model import smollm2_folder
 from mixdpo.evaluation.generate import Answer, GenerationSettings, generate_answers
 from mixdpo.io import atomic_path, write_json
@@ -26,7 +26,7 @@ from mixdpo.recipe import load_recipe
 from mixdpo.report.demo_figure import save_demo_figure
 from mixdpo.report.terminal import results_table
 from mixdpo.runs import train_from_recipe
-from mixdpo.stats import Interval, paired_bootstrap
+from mixdpo.stats import Interval, clustered_bootstrap
 from mixdpo.training.run_folder import check_is_free
 from mixdpo.training.summary import final_table
 
@@ -79,9 +79,16 @@ def count_demands(answers: Sequence[str], held_out: HeldOut) -> np.ndarray:
 
 
 def compare(before: list[Answer], after: list[Answer], held_out: HeldOut) -> Comparison:
-    """Count demands met before and after, with a paired bootstrap interval of the gain over prompts."""
+    """Count demands met before and after, with a bootstrap interval of the gain that resamples tasks.
+
+    Prompts of one task differ in their demands alone, so what helps one helps the others.
+    """
     met_before, met_after = (count_demands([answer.text for answer in side], held_out) for side in (before, after))
-    gain = paired_bootstrap(met_before, met_after, rng=np.random.default_rng(0))
+    texts = (prompt[-1]["content"] for prompt in held_out.prompts)
+    tasks = [task_of(text, demands) for text, demands in zip(texts, held_out.demands, strict=True)]
+    index = np.unique(tasks, return_inverse=True)[1]
+    totals, counts = np.bincount(index, weights=met_after - met_before), np.bincount(index)
+    gain = clustered_bootstrap(totals, counts, rng=np.random.default_rng(0), resamples=10_000)
     return Comparison(before, after, met_before, met_after, gain)
 
 
@@ -124,7 +131,7 @@ def run_demo(model: str | None, output: Path, short: bool = False) -> Comparison
 
 def verdict(gain: Interval) -> str:
     """Say in one sentence what the interval allows to say."""
-    measured = f"demands met per answer changed by {gain}, paired bootstrap over prompts"
+    measured = f"demands met per answer changed by {gain}, bootstrap over tasks"
     if gain.low > 0:
         return f"Training helped: {measured}."
     if gain.high < 0:

@@ -15,7 +15,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mixdpo.data import load_pairs
-from mixdpo.demo.demands import Demand, demands_from_text, demands_met, demands_to_text, prompt_text, sample_demands
+from mixdpo.demo.demands import (
+    Demand,
+    demands_from_text,
+    demands_met,
+    demands_to_text,
+    prompt_text,
+    sample_demands,
+    task_of,
+)
 from mixdpo.errors import InputError
 from mixdpo.evaluation.generate import Answer
 from mixdpo.io import atomic_path, digest
@@ -129,9 +137,7 @@ def _rows(split: str) -> list[dict[str, Any]]:
 
 def _task(row: dict[str, Any]) -> str:
     """Return the task of a prompt: its text without the demands, of which no task has its own."""
-    text: str = row["prompt"][-1]["content"]
-    demands = demands_from_text(row["demands"])
-    return text.removesuffix(prompt_text("", demands))
+    return task_of(row["prompt"][-1]["content"], demands_from_text(row["demands"]))
 
 
 def _write(rows: list[dict[str, Any]], path: Path) -> None:
