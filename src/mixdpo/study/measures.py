@@ -9,14 +9,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 
 from mixdpo.difficulty.forward import ForwardSettings, all_tokens, pair_logprobs
-from mixdpo.engine import hardware_has_bf16
 from mixdpo.errors import RunError
 from mixdpo.evaluation.generate import Answer, GenerationSettings, generate_answers
 from mixdpo.io import digest
-from mixdpo.model import ModelSettings, load_policy, load_tokenizer
+from mixdpo.model import ModelSettings, load_for_inference, load_tokenizer
 from mixdpo.plan import BUCKETS, make_plan
 from mixdpo.scoring import score
 from mixdpo.study.bench import Bench, HeldOut, Split
@@ -81,10 +79,8 @@ def measure(
 
 
 def _answers(model: ModelSettings, held_out: HeldOut, generation: GenerationSettings) -> list[Answer]:
-    settings = replace(model, dtype="bfloat16" if hardware_has_bf16() else "float32")
-    policy: Any = load_policy(settings)
-    policy.to(torch.accelerator.current_accelerator(check_available=True) or "cpu")
-    answers = generate_answers(policy, load_tokenizer(settings), held_out.prompts, settings=generation)
+    policy: Any = load_for_inference(replace(model, dtype="auto"))  # the format to answer in is the machine's
+    answers = generate_answers(policy, load_tokenizer(model), held_out.prompts, settings=generation)
     del policy
     gc.collect()  # the next thing to load is a model of the same size
     return answers

@@ -127,7 +127,7 @@ def interval(effect: Effect | None, digits: int = 2) -> str:
     return _minus(f"{effect.estimate:+.{digits}f} ({effect.low:+.{digits}f} to {effect.high:+.{digits}f})")
 
 
-def number(value: float) -> str:
+def signed(value: float) -> str:
     """Write an effect without its interval."""
     return _minus(f"{value:+.2f}")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mixdpo.study.analysis import Analysis, ArmResult, Displacement
-from mixdpo.study.tables import MEASURES, interval, number, p_value
+from mixdpo.study.tables import MEASURES, interval, p_value, signed
 
 
 def verdict(analysis: Analysis) -> list[str]:
@@ -52,7 +52,7 @@ def _against_baseline(analysis: Analysis) -> list[str]:
         names = _listed([arm.name for arm, _ in unclear])
         all_unclear = len(unclear) == len(compared) > 1
         own = next((arm.against_start for arm in analysis.arms if arm.name == analysis.baseline), None)
-        gain = f" ({analysis.baseline} itself differs from the start by {number(own.estimate)})" if own else ""
+        gain = f" ({analysis.baseline} itself differs from the start by {signed(own.estimate)})" if own else ""
         found.append(
             (f"No arm differs clearly from {rule}." if all_unclear else f"Not clearly different from {rule}: {names}.")
             + f" The study would find an effect of {analysis.detectable:.2f} with 80 % power if one arm had it{gain}; "
