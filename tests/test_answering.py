@@ -101,6 +101,7 @@ def chat(*messages: tuple[str, str]) -> list[dict[str, str]]:
     ("row", "expected"),
     [
         ({"instruction": "Why?"}, Prompt(0, "index", (), ("Why?",), None)),
+        ({"instruction": "Sum up.", "input": "So."}, Prompt(0, "index", (), ("Sum up.\n\nSo.",), None)),
         ({"prompt": "Why?", "prompt_id": "a"}, Prompt("a", "prompt_id", (), ("Why?",), None)),
         ({"question": "Why?", "id": 7, "category": "x"}, Prompt(7, "id", (), ("Why?",), "x")),
         ({"turns": [{"content": "Why?"}], "uid": "u"}, Prompt("u", "uid", (), ("Why?",), None)),
@@ -112,6 +113,10 @@ def chat(*messages: tuple[str, str]) -> list[dict[str, str]]:
         (
             {"prompt": chat(("user", "Hi"), ("assistant", "Hello"), ("user", "Why?"))},
             Prompt(0, "index", (("user", "Hi"), ("assistant", "Hello")), ("Why?",), None),
+        ),
+        (
+            {"conversations": [{"from": "human", "value": "Why?"}, {"from": "gpt", "value": "So."}]},
+            Prompt(0, "index", (), ("Why?",), None),
         ),
     ],
 )

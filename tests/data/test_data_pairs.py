@@ -44,6 +44,22 @@ def test_every_shape_of_a_conversation(prompt: Any, chosen: Any, rejected: Any, 
     assert split_messages(prompt, chosen, rejected) == (expected, [A], [B])
 
 
+def test_other_trainers_formats_are_the_same_pair(jsonl: Any) -> None:
+    def sharegpt(message: dict[str, Any]) -> dict[str, str]:
+        names = {"user": "human", "assistant": "gpt"}
+        return {"from": names.get(message["role"], message["role"]), "value": message["content"]}
+
+    rows = [
+        {"prompt": [S, U], "chosen": [A], "rejected": [B]},
+        {"messages": [S, U], "chosen": A, "rejected": B},
+        {"conversations": [sharegpt(S), sharegpt(U)], "chosen": sharegpt(A), "rejected": sharegpt(B)},
+        {"chosen": [sharegpt(S), sharegpt(U), sharegpt(A)], "rejected": [sharegpt(S), sharegpt(U), sharegpt(B)]},
+    ]
+    loaded = [load_pairs(str(jsonl([row], f"{number}.jsonl"))) for number, row in enumerate(rows)]
+    assert loaded[0][0] | {"pair_id": ""} == {"pair_id": "", "prompt": [S, U], "chosen": [A], "rejected": [B]}
+    assert all(pairs.features == loaded[0].features and pairs[0] == loaded[0][0] for pairs in loaded)
+
+
 def test_conversations_that_part_before_the_last_turn() -> None:
     prompt, chosen, rejected = split_messages(None, [U, A, U, A], [U, A, m("user", "R?"), A])
     assert (prompt, chosen, rejected) == ([U], [A, U, A], [A, m("user", "R?"), A])
@@ -201,7 +217,7 @@ def test_a_wrong_type_in_one_row(
 @pytest.mark.parametrize(
     ("value", "words"),
     [
-        ([{"from": "human", "value": "x"}], ["without a role", "from, value"]),
+        ([{"speaker": "human", "text": "x"}], ["without a role", "speaker, text"]),
         ([{"role": "assistant", "content": 5}], ["a number as content of message 1"]),
         (["text"], ["text as message 1"]),
         (5, ["a number, not a list of messages"]),

@@ -24,7 +24,7 @@ WRITTEN = st.sampled_from(["1", " 2", "+3", "1_0", "4e0", "5.", ".5", "0x1", "in
 
 def read(raw: Dataset, by_columns: bool, **policies: Any) -> tuple[Any, Any]:
     """Read all rows; return the pairs (or what stopped the reading) and the counts."""
-    columns = find_columns(raw.column_names, None)
+    columns = find_columns(raw.features, None)
     features = pair_features([(raw.features, columns)], conversational=False)
     assert is_plain(raw.features, columns)
     reader = PairReader(columns=columns, conversational=False, features=features, **policies)
@@ -81,12 +81,12 @@ def test_columns_give_what_rows_give(rows: list[Any], scores: str, invalid: Any,
 )
 def test_what_is_plain(more: dict[str, list[Any]], expected: bool) -> None:
     raw = Dataset.from_dict({"prompt": ["p"], "chosen": ["a"], "rejected": ["b"], **more})
-    assert is_plain(raw.features, find_columns(raw.column_names, None)) is expected
+    assert is_plain(raw.features, find_columns(raw.features, None)) is expected
 
 
 def test_data_without_a_prompt_column_is_not_plain() -> None:
     raw = Dataset.from_dict({"chosen": ["p a"], "rejected": ["p b"]})
-    assert not is_plain(raw.features, find_columns(raw.column_names, None))
+    assert not is_plain(raw.features, find_columns(raw.features, None))
 
 
 @given(st.lists(st.tuples(st.text(max_size=5), st.text(max_size=5)), max_size=5))

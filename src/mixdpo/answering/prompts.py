@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from mixdpo.data.messages import WrongType, read_messages
 from mixdpo.data.sources import open_source
 from mixdpo.errors import InputError
 from mixdpo.evaluation.answers import plain_text
@@ -15,7 +16,7 @@ from mixdpo.evaluation.tables import read_table
 _JOINED_BY_ID: Final = ("uid", "question_id", "id")
 """Ids by which judges put two models' answers side by side; of other sets they compare the texts of the prompts."""
 _IDS: Final = (*_JOINED_BY_ID, "prompt_id", "instruction_index", "index")
-_TEXTS: Final = ("instruction", "prompt", "question", "messages", "turns")
+_TEXTS: Final = ("instruction", "prompt", "question", "messages", "conversations", "turns")
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,8 @@ class Prompt:
 def read_prompts(source: str | Path, split: str = "train", limit: int | None = None) -> list[Prompt]:
     """Read a file (parquet, CSV, JSON or JSON lines, plain or gzipped), a folder of them, or a data set of the hub.
 
-    A row has its prompt in `instruction`, `prompt`, `question` (text), `messages` or `prompt` (a chat, whose last
-    answer is left out) or `turns`.
+    A row has its prompt in `instruction` (with Alpaca's `input` below it), `prompt`, `question` (text), `messages`,
+    `conversations` or `prompt` (a chat, whose last answer is left out) or `turns`.
 
     Args:
         source: file, folder or hub id.
@@ -82,11 +83,12 @@ def _prompt(row: Mapping[str, Any], file: str, number: int) -> Prompt:
     value = row[column]
     history: list[tuple[str, str]] = []
     if isinstance(value, str):
-        turns = [value]
+        further = row.get("input") if column == "instruction" else None
+        turns = [f"{value}\n\n{further}" if isinstance(further, str) and further.strip() else value]
     elif isinstance(value, list) and all(isinstance(item, str) for item in value):
         turns = list(value)
     elif isinstance(value, list) and all(isinstance(item, dict) for item in value):
-        if any("role" in item for item in value):
+        if any({"role", "from"} & set(item) for item in value):
             history, turns = _chat(value, file, number, column)
         else:  # Arena-Hard v0.1 has turns of {"content": ...}
             turns = [plain_text(item.get("content")) for item in value]
@@ -109,10 +111,13 @@ def _chat(
     messages: list[dict[str, Any]], file: str, number: int, column: str
 ) -> tuple[list[tuple[str, str]], list[str]]:
     """Return the messages before the last turn of the user, and that turn."""
-    chat = [(message.get("role"), message.get("content")) for message in messages]
+    try:
+        chat = [(message["role"], message.get("content")) for message in read_messages(messages)]
+    except WrongType as error:
+        raise InputError(f"the value {error}", file=file, row=number, column=column) from error
     if chat[-1][0] == "assistant":
         chat.pop()
-    texts = [(str(role), content) for role, content in chat if role and isinstance(content, str)]
+    texts = [(role, content) for role, content in chat if isinstance(content, str)]
     if len(texts) < len(chat) or not texts or texts[-1][0] != "user":
         raise InputError("the chat holds no text of a user to answer", file=file, row=number, column=column)
     return texts[:-1], [texts[-1][1]]

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Final
 
+from datasets import Features
+
 from mixdpo.errors import InputError
 
 SCORE_NAMES: Final[tuple[tuple[str, str], ...]] = (
@@ -23,6 +25,9 @@ SCORE_NAMES: Final[tuple[tuple[str, str], ...]] = (
 
 PROMPT_NAMES: Final = ("question", "instruction", "query", "input")
 """Names of prompts in data of others. They may hold half a prompt, so a person has to say so."""
+
+CONVERSATION_NAMES: Final = ("conversations", "messages")
+"""Names of the conversation that comes before two answers of one message each."""
 
 _OF_LIST: Final = re.compile(r"(max|min)\((.+)\)")
 
@@ -58,11 +63,11 @@ class PairColumns:
         return tuple(name for name in (self.score_chosen, self.score_rejected, self.margin) if name is not None)
 
 
-def find_columns(available: Sequence[str], mapping: Mapping[str, str] | None, file: str | None = None) -> PairColumns:
+def find_columns(source: Features, mapping: Mapping[str, str] | None, file: str | None = None) -> PairColumns:
     """Find the columns of the pair: as `mapping` says, else by their common names.
 
     Args:
-        available: the columns of the source.
+        source: the columns of the source with their types.
         mapping: from `prompt`, `chosen`, `rejected`, `tools`, `score_chosen`, `score_rejected`, `margin`,
             `ratings_chosen`, `ratings_rejected` to the source's own names; a score may be `max(NAME)` or `min(NAME)`
             of a column of lists.
@@ -71,7 +76,7 @@ def find_columns(available: Sequence[str], mapping: Mapping[str, str] | None, fi
     Raises:
         InputError: a column is missing (with the nearest name), or `mapping` has an unknown key.
     """
-    mapping = mapping or {}
+    mapping, available = mapping or {}, list(source)
     known = [field.name for field in fields(PairColumns) if field.name != "margins"]
     for key, name in mapping.items():
         if key not in known:
@@ -92,9 +97,12 @@ def find_columns(available: Sequence[str], mapping: Mapping[str, str] | None, fi
         if named(key) is None:
             raise _missing(key, key, available, file)
     scores = _scores(available, mapping, file)
+    chosen = named("chosen") or "chosen"
+    # One message as the answer stands beside a conversation (LLaMA-Factory, Axolotl).
+    conversation = next((name for name in CONVERSATION_NAMES if name in available), None)
     return PairColumns(
-        prompt=named("prompt"),
-        chosen=named("chosen") or "chosen",
+        prompt=named("prompt") or (conversation if isinstance(source[chosen], dict) else None),
+        chosen=chosen,
         rejected=named("rejected") or "rejected",
         tools=named("tools"),
         score_chosen=scores[0],

@@ -140,7 +140,7 @@ def _open(settings: SourceSettings) -> _Source:
 
 
 def _interpreted(settings: SourceSettings, raw: RawSource) -> _Source:
-    columns = find_columns(raw.dataset.column_names, settings.columns, settings.path)
+    columns = find_columns(raw.dataset.features, settings.columns, settings.path)
     conversational = is_conversational(raw.dataset, columns)
     if not conversational:
         check_prompt_is_read(raw.dataset.column_names, columns, settings.path)

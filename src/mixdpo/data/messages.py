@@ -10,11 +10,14 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from datasets import Features, Json, List, Value
+from datasets import Json, List, Value
 
 Message = dict[str, Any]
 
 ROLES: Final = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
+
+_SHAREGPT_KEYS: Final = {"from": "role", "value": "content"}
+_OTHER_ROLES: Final = {"human": "user", "gpt": "assistant", "observation": "tool"}
 
 
 class WrongType(Exception):
@@ -32,6 +35,8 @@ def without_nulls(value: Any) -> Any:
 
 def read_messages(value: Sequence[Any]) -> list[Message]:
     """Return messages with at least the key `role`, and `content` as text if they have one.
+
+    ShareGPT's `{from, value}` become `{role, content}`, and its roles those that chat templates know.
 
     Raises:
         WrongType: an element is not a message of text.
@@ -78,13 +83,15 @@ def message_feature(columns: Sequence[Any]) -> Any:
     for column in columns:
         if column is None or is_text(column):
             continue
-        element = getattr(column, "feature", None)
-        if not isinstance(element, (dict, Features)):
+        element = getattr(column, "feature", column)
+        if not isinstance(element, dict):
             return List(Json())
+        sharegpt = _is_sharegpt(element)
         for key, kind in element.items():
-            if key != "content" and not is_text(kind):
+            name = _SHAREGPT_KEYS.get(key, key) if sharegpt else key
+            if name != "content" and not is_text(kind):
                 return List(Json())
-            keys[key] = Value("string")
+            keys[name] = Value("string")
     return List(keys)
 
 
@@ -105,15 +112,22 @@ def _read_message(item: Any, number: int) -> Message:
     if not isinstance(item, Mapping):
         raise WrongType(f"has {kind_of(item)} as message {number}, not an object with role and content")
     message = without_nulls(item)
+    if _is_sharegpt(message):
+        message = {_SHAREGPT_KEYS.get(key, key): part for key, part in message.items()}
     role, content = message.get("role"), message.get("content")
     if not isinstance(role, str):
         found = ", ".join(map(str, message)) or "no keys"
         raise WrongType(f"has a message {number} without a role (its keys: {found})")
+    message["role"] = _OTHER_ROLES.get(role, role)
     if isinstance(content, list):
         message["content"] = "".join(_part_text(part, number) for part in content)
     elif content is not None and not isinstance(content, str):
         raise WrongType(f"has {kind_of(content)} as content of message {number}, not text")
     return message
+
+
+def _is_sharegpt(keys: Mapping[str, Any]) -> bool:
+    return "from" in keys and "role" not in keys
 
 
 def _part_text(part: Any, number: int) -> str:

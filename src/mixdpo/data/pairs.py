@@ -63,7 +63,8 @@ def is_conversational(raw: Dataset, columns: PairColumns) -> bool:
     names = [name for name in (columns.prompt, columns.chosen, columns.rejected) if name is not None]
     first = raw[0] if not all(is_text(raw.features[name]) for name in names) else {}
     return any(
-        isinstance(raw.features[name], (List, LargeList)) or isinstance(first.get(name), list) for name in names
+        isinstance(raw.features[name], (List, LargeList, dict)) or isinstance(first.get(name), (list, dict))
+        for name in names
     )
 
 
@@ -160,11 +161,11 @@ class PairReader:
             return ""
         if isinstance(value, str):
             return value
-        if not self.conversational or not isinstance(value, list):
+        if not self.conversational or not isinstance(value, (list, Mapping)):
             expected = "a list of messages" if self.conversational else "text"
             raise RowFault(row, column, f"the value is {kind_of(value)}, not {expected}", "mend or delete the row")
         try:
-            return read_messages(value)
+            return read_messages([value] if isinstance(value, Mapping) else value)
         except WrongType as error:
             raise RowFault(row, column, f"the value {error}", "give messages as {role, content}") from error
 
