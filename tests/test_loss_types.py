@@ -26,7 +26,7 @@ def model(tokenizer):
     return tiny_llama(vocab_size=len(tokenizer))
 
 
-def run(model, tokenizer, pairs, folder: Path, plan="dpo", resume=False, **changes) -> MixDPOTrainer:
+def run(model, tokenizer, pairs, folder: Path, plan="dpo", resume=False, evaluate=None, **changes) -> MixDPOTrainer:
     args = MixDPOConfig(
         **{
             "output_dir": str(folder), "per_device_train_batch_size": 4, "learning_rate": 1e-3, "logging_steps": 1,
@@ -37,8 +37,9 @@ def run(model, tokenizer, pairs, folder: Path, plan="dpo", resume=False, **chang
     )  # fmt: skip
     made = make_plan(pairs, plan) if isinstance(plan, str) else plan
     trainer = MixDPOTrainer(
-        copy.deepcopy(model), args=args, train_dataset=pairs, plan=made, processing_class=tokenizer
-    )
+        copy.deepcopy(model), args=args, train_dataset=pairs, eval_dataset=evaluate, plan=made,
+        processing_class=tokenizer,
+    )  # fmt: skip
     trainer.train(resume_from_checkpoint=resume or None)
     return trainer
 
@@ -255,12 +256,18 @@ def test_settings_that_cannot_be(refused, changes: dict, words: tuple[str, ...])
 
 def test_losses_of_margins_need_margins(model, tokenizer, tmp_path, refused) -> None:
     pairs = chat_pairs(tmp_path, n=8)
-    shuffled = make_plan(pairs.remove_columns("margin/rating"), "dpo")
-    for name, plan, words in (
-        ("odpo", shuffled, "the plan has none"),
-        ("soft_routed", make_plan(pairs, "dpo", order="as_is", threshold=None), "soft_threshold"),
+    bare = pairs.remove_columns([name for name in pairs.column_names if "margin" in name or "score" in name])
+    for name, plan, evaluate, words in (
+        ("odpo", make_plan(bare, "dpo"), None, "the plan has none"),
+        ("odpo", make_plan(pairs, "dpo"), bare, "the evaluation data has none"),
+        ("soft_routed", make_plan(pairs, "dpo", order="as_is", threshold=None), None, "soft_threshold"),
     ):
-        refused(lambda n=name, p=plan: run(model, tokenizer, pairs, tmp_path / "run", p, loss_type=n), words)
+        refused(
+            lambda n=name, p=plan, e=evaluate: run(
+                model, tokenizer, pairs, tmp_path / "run", p, evaluate=e, loss_type=n
+            ),
+            words,
+        )
     assert not (tmp_path / "run").exists()
 
 

@@ -239,6 +239,14 @@ class MixDPOConfig(LossSettings, TrainingArguments):
         """Whether a loss of either route depends on which pairs are computed together."""
         return needs(self._all_losses, "whole_batch")
 
+    def check_margins(self, plan: Plan, of: str) -> None:
+        """Raise `InputError` if a loss of either route reads margins and `plan`, which is `of` some data, has none."""
+        if needs(self._all_losses, "margin") and np.isnan(plan.margin).any():
+            raise InputError(
+                f"{' + '.join(self._all_losses)} reads margins, and {of} has none",
+                mend="score the data and make the plan with its metric",
+            )
+
     def pair_needs(self) -> dict[str, Any]:
         """Return what `PlannedPairs` has to know of the losses."""
         return {
@@ -254,12 +262,8 @@ class MixDPOConfig(LossSettings, TrainingArguments):
             InputError: a loss reads margins or a threshold that the plan does not have.
         """
         settings = LossSettings(**{f.name: getattr(self, f.name) for f in fields(LossSettings)})
+        self.check_margins(plan, "the plan")
         if needs(self._all_losses, "margin"):
-            if np.isnan(plan.margin).any():
-                raise InputError(
-                    f"{' + '.join(self._all_losses)} reads margins, and the plan has none",
-                    mend="score the data and make the plan with its metric",
-                )
             if settings.soft_threshold is None:
                 settings.soft_threshold = plan.threshold_margin
             if settings.soft_threshold is None and {"margin_weighted", "soft_routed"} & set(self._all_losses):

@@ -41,8 +41,13 @@ class PairPreparation:
         return self._planned(dataset, "train", plan, sft_target=self.args.sft_target)
 
     def evaluation(self, dataset: Dataset, metric: str) -> PlannedPairs:
-        """Return pairs that are all measured with the preference loss, in buckets by `margin/<metric>`."""
+        """Return pairs that are all measured with the preference loss, in buckets by `margin/<metric>`.
+
+        Raises:
+            InputError: the loss reads margins, and the pairs have none.
+        """
         plan = make_plan(dataset, "dpo", order="as_is", metric=metric)
+        self.args.check_margins(plan, "the evaluation data")
         return self._planned(dataset, "eval", plan, all_sides=True)
 
     def _planned(self, dataset: Dataset, name: str, plan: Plan, **settings: Any) -> PlannedPairs:
