@@ -155,6 +155,7 @@ def demands(sources: tuple[str, ...], split: str, column: str | None, limit: int
     from mixdpo.demo.run import count_demands, read_held_out
     from mixdpo.evaluation.comparison import compare_all
     from mixdpo.io import write_json
+    from mixdpo.stats import cluster_means
 
     quiet_libraries()
     held_out = read_held_out(split, limit)
@@ -162,8 +163,8 @@ def demands(sources: tuple[str, ...], split: str, column: str | None, limit: int
     answers = {name: answers_of(source, held_out, column) for name, source in named.items()}
     met = {name: count_demands(texts, held_out) for name, texts in answers.items()}
     results = {name: summarise_demands(answers[name], met[name], held_out) for name in named}
-    by_prompt = {name: {str(i): float(value) for i, value in enumerate(values)} for name, values in met.items()}
-    differences = [asdict(one) for one in compare_all(by_prompt)]
+    by_task = {name: cluster_means(values, held_out.tasks) for name, values in met.items()}
+    differences = [asdict(one) for one in compare_all(by_task)]
     write_json(
         output,
         {

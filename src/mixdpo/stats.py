@@ -179,6 +179,21 @@ def clustered_bootstrap(
     return Interval(estimate=float(totals.sum() / counts.sum()), low=float(low), high=float(high), level=level)
 
 
+def clustered_mean(
+    values: np.ndarray, clusters: Sequence[str], *, rng: np.random.Generator, resamples: int = 2_000
+) -> Interval:
+    """Estimate the mean of `values`, (N,), as `clustered_bootstrap` does; `clusters` names the cluster of each."""
+    index = np.unique(clusters, return_inverse=True)[1]
+    return clustered_bootstrap(np.bincount(index, weights=values), np.bincount(index), rng=rng, resamples=resamples)
+
+
+def cluster_means(values: np.ndarray, clusters: Sequence[str] | np.ndarray) -> dict[str, float]:
+    """Return the mean of `values`, (N,), in each cluster, in the order of their names."""
+    names, index = np.unique(clusters, return_inverse=True)
+    means = np.bincount(index, weights=values) / np.bincount(index)
+    return dict(zip(names.tolist(), means.tolist(), strict=True))
+
+
 def mean_of_means(
     strata: Sequence[np.ndarray], weights: Sequence[float], level: float = 0.95
 ) -> tuple[Interval, float]:

@@ -19,6 +19,7 @@ from mixdpo.comparing.settings import CompareSettings
 from mixdpo.errors import InputError
 from mixdpo.evaluation.answers import read_answers, read_prompt_texts
 from mixdpo.evaluation.comparison import Difference, compare_pairs, holm
+from mixdpo.stats import cluster_means
 
 MOST_FOR_ALL_PAIRS: Final = 6
 """With more models than this, each is compared with one instead of with every other."""
@@ -134,11 +135,7 @@ def _differences(
     found: dict[str, list[Difference]] = {}
     metrics = dict.fromkeys(metric for entry in entries.values() for metric in entry.scores)
     for metric in [first] if first in metrics else metrics:
-        scores = {
-            model: {id: value for id, value in entry.scores[metric].items() if np.isfinite(value)}
-            for model, entry in entries.items()
-            if metric in entry.scores
-        }
+        scores = {model: _independent(entry, metric) for model, entry in entries.items() if metric in entry.scores}
         pairs = [
             (a, b)
             for a, b in _pairs(scores, _reference(entries, scores, settings.against))
@@ -152,6 +149,14 @@ def _differences(
             metric,
             [replace(one, p_adjusted=p) for one, p in zip(several, islice(adjusted, len(several)), strict=True)],
         )
+
+
+def _independent(entry: Entry, metric: str) -> dict[str, float]:
+    """Return the scores there are, by prompt id; those of one cluster of prompts as their mean, by its name."""
+    known = {id: value for id, value in entry.scores[metric].items() if np.isfinite(value)}
+    if not entry.clusters:
+        return known
+    return cluster_means(np.array(list(known.values())), [entry.clusters[id] for id in known])
 
 
 def _reference(entries: Mapping[str, Entry], ranked: Iterable[str], against: str | None) -> str | None:

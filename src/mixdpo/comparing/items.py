@@ -18,6 +18,7 @@ from mixdpo.evaluation.mt_bench import read_ratings
 from mixdpo.evaluation.own_prompts import game_score, read_games, read_grades
 from mixdpo.evaluation.results import scores_by_question, scores_of_battles
 from mixdpo.evaluation.tables import Table, read_table
+from mixdpo.stats import cluster_means
 
 _VERDICTS: Final = ("judgment", "judgement", "verdict", "reply", "raw_completion")
 _IDS: Final = ("question_id", "uid", "instruction_index", "id")
@@ -36,17 +37,19 @@ class Said:
 
 @dataclass(frozen=True)
 class ModelItems:
-    """One model's scores by metric and prompt id, and what there is to read by prompt id."""
+    """One model's scores by metric and prompt id, what there is to read, and the cluster of prompts, by prompt id."""
 
     scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     said: Mapping[str, Said] = field(default_factory=dict)
+    clusters: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_items(path: Path) -> dict[str, ModelItems]:
     """Read a table of items, by model.
 
-    Columns: `model`, `id`, `metric` and `score`, and perhaps `prompt` and `answer`; or, as of preferences, `model`,
-    `prompt_id` and a column for each metric, whose pairs of one prompt are averaged first.
+    Columns: `model`, `id`, `metric` and `score`, and perhaps `prompt`, `answer` and `cluster` (what prompts that are
+    not independent have in common); or, as of preferences, `model`, `prompt_id` and a column for each metric, whose
+    pairs of one prompt are averaged first.
     """
     table = read_table(path)
     models = np.array(table.texts("model"))
@@ -67,20 +70,14 @@ def _long(table: Table, rows: np.ndarray) -> ModelItems:
         if "answer" in table:
             prompt = table.columns["prompt"][row] if "prompt" in table else None
             said[ids[row]] = Said(plain_text(prompt) if prompt else None, table.columns["answer"][row])
-    return ModelItems(scores, said)
+    clusters = table.texts("cluster") if "cluster" in table else []
+    return ModelItems(scores, said, {ids[row]: clusters[row] for row in rows.tolist() if clusters})
 
 
 def _wide(table: Table, rows: np.ndarray) -> ModelItems:
     prompts = np.array(table.ids("prompt_id"))[rows]
     metrics = (metric for metric in ("accuracy", "per_token_accuracy") if metric in table)
-    return ModelItems({metric: means_by_prompt(prompts, 100 * table.numbers(metric)[rows]) for metric in metrics})
-
-
-def means_by_prompt(prompts: np.ndarray, values: np.ndarray) -> dict[str, float]:
-    """Return the mean value of each prompt id's pairs; both arguments of shape (N,)."""
-    names, index = np.unique(prompts, return_inverse=True)
-    means = np.bincount(index, weights=values) / np.bincount(index)
-    return dict(zip(names.tolist(), means.tolist(), strict=True))
+    return ModelItems({metric: cluster_means(100 * table.numbers(metric)[rows], prompts) for metric in metrics})
 
 
 def read_verdicts(benchmark: str, files: Sequence[Path], settings: Mapping[str, Any]) -> dict[str, ModelItems]:

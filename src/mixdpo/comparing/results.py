@@ -10,13 +10,13 @@ from typing import Any, Final
 
 import numpy as np
 
-from mixdpo.comparing.items import Said, means_by_prompt, read_items, read_verdicts
+from mixdpo.comparing.items import ModelItems, Said, read_items, read_verdicts
 from mixdpo.comparing.metrics import Metrics, read_metrics
 from mixdpo.errors import InputError
 from mixdpo.evaluation.degenerate import find_degenerate
 from mixdpo.evaluation.preference_metrics import PairValues, summarise_pairs
 from mixdpo.evaluation.tables import Table, read_table
-from mixdpo.stats import mean_interval
+from mixdpo.stats import cluster_means, clustered_mean
 from mixdpo.training.run_folder import METRICS_FILE, RUN_FILE
 from mixdpo.training.run_folder import read_metrics as read_logged
 
@@ -35,6 +35,7 @@ class Entry:
         settings: of the evaluation; equal ones make entries comparable.
         scores: by metric, the score of each prompt id; empty where only sums are known.
         said: what there is to read of each prompt id.
+        clusters: what a prompt id has in common with others, which are then counted together; empty where nothing.
         answers: file of the model's answers, if the result names one.
         comparable: what the result says of comparing it with published numbers.
         flags: signs of a degenerate model.
@@ -47,6 +48,7 @@ class Entry:
     settings: Mapping[str, Any] = field(default_factory=dict)
     scores: Scores = field(default_factory=dict)
     said: Mapping[str, Said] = field(default_factory=dict)
+    clusters: Mapping[str, str] = field(default_factory=dict)
     answers: Path | None = None
     comparable: Any = None
     flags: tuple[str, ...] = ()
@@ -85,7 +87,7 @@ def _result_file(path: Path) -> Iterator[Entry]:
     for model, result in models.items():
         if not isinstance(result, dict):
             raise InputError(f"the result of {model} is not a mapping of metrics", file=path)
-        own = items.get(model) or judged.get(model)
+        own = items.get(model) or judged.get(model) or ModelItems()
         flags = result.get("flags")
         yield Entry(
             benchmark=record["benchmark"],
@@ -93,8 +95,9 @@ def _result_file(path: Path) -> Iterator[Entry]:
             metrics=read_metrics(result),
             source=path,
             settings=record.get("settings") or {},
-            scores=own.scores if own else {},
-            said=own.said if own else {},
+            scores=own.scores,
+            said=own.said,
+            clusters=own.clusters,
             answers=_near(path, answers[model]) if isinstance(answers.get(model), str) else None,
             comparable=record.get("comparable"),
             flags=tuple(map(str, flags)) if isinstance(flags, list) else (),
@@ -140,10 +143,10 @@ def _demo(folder: Path) -> Iterator[Entry]:
     if not ((folder / "demo.json").is_file() and (folder / "answers.parquet").is_file()):
         return
     table = read_table(folder / "answers.parquet")
-    prompts = table.texts("prompt")
+    prompts, tasks = table.texts("prompt"), table.texts("task")
     for side in ("before", "after"):
         met, answers = table.numbers(f"met_{side}"), table.texts(side)
-        mean = mean_interval(met)
+        mean = clustered_mean(met, tasks, rng=np.random.default_rng(0))
         record = {
             "demands_met": mean.estimate,
             "demands_met_interval": [mean.low, mean.high],
@@ -160,6 +163,7 @@ def _demo(folder: Path) -> Iterator[Entry]:
                 str(row): Said(prompt=prompt, answer=answer)
                 for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True))
             },
+            clusters={str(row): task for row, task in enumerate(tasks)},
             flags=tuple(map(str, find_degenerate(answers))),
         )
 
@@ -193,7 +197,7 @@ def _records(folder: Path) -> Iterator[Entry]:
         metrics=read_metrics(summarise_pairs(columns, prompts, rows_of)),
         source=folder,
         settings={"beta": values.beta},
-        scores={first: means_by_prompt(prompts, 100.0 * columns[first])},
+        scores={first: cluster_means(100.0 * columns[first], prompts)},
     )
 
 

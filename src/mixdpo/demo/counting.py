@@ -13,7 +13,7 @@ from mixdpo.errors import InputError
 from mixdpo.evaluation.answers import plain_text, read_answers
 from mixdpo.evaluation.degenerate import find_degenerate
 from mixdpo.evaluation.tables import ENDINGS
-from mixdpo.stats import mean_interval, proportion
+from mixdpo.stats import clustered_mean, proportion
 
 
 def answers_of(source: str, held_out: HeldOut, column: str | None = None) -> list[str]:
@@ -42,8 +42,11 @@ def answers_of(source: str, held_out: HeldOut, column: str | None = None) -> lis
 
 
 def summarise_demands(answers: Sequence[str], met: np.ndarray, held_out: HeldOut) -> dict[str, Any]:
-    """Return demands met per answer and the share of answers that meet all, with 95 % intervals, and lengths."""
-    mean = mean_interval(met)
+    """Return demands met per answer and the share of answers that meet all, with 95 % intervals, and lengths.
+
+    The interval of the first is of percentiles of a bootstrap that resamples tasks, that of the share Wilson's.
+    """
+    mean = clustered_mean(met, held_out.tasks, rng=np.random.default_rng(0))
     every = met == np.array([len(demands) for demands in held_out.demands])
     all_met = proportion(int(every.sum()), len(every))
     return {
@@ -58,13 +61,14 @@ def summarise_demands(answers: Sequence[str], met: np.ndarray, held_out: HeldOut
 
 
 def items_of(met: Mapping[str, np.ndarray], answers: Mapping[str, Sequence[str]], held_out: HeldOut) -> dict[str, Any]:
-    """Return the columns `model`, `metric`, `id`, `score`, `prompt` and `answer`, one row per model and prompt."""
+    """Return one row per model and prompt, column by column, as `mixdpo compare` reads them; clusters are tasks."""
     prompts = [plain_text(prompt) for prompt in held_out.prompts]
     return {
         "model": [name for name in met for _ in prompts],
         "metric": ["demands_met"] * (len(met) * len(prompts)),
         "id": [str(number) for _ in met for number in range(len(prompts))],
         "score": np.concatenate(list(met.values())),
+        "cluster": held_out.tasks * len(met),
         "prompt": prompts * len(met),
         "answer": [answer for name in met for answer in answers[name]],
     }

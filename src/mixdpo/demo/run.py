@@ -26,7 +26,7 @@ from mixdpo.recipe import load_recipe
 from mixdpo.report.demo_figure import save_demo_figure
 from mixdpo.report.terminal import results_table
 from mixdpo.runs import train_from_recipe
-from mixdpo.stats import Interval, clustered_bootstrap
+from mixdpo.stats import Interval, clustered_mean
 from mixdpo.training.run_folder import check_is_free
 from mixdpo.training.summary import final_table
 
@@ -42,6 +42,12 @@ class HeldOut:
 
     prompts: list[list[dict[str, str]]]
     demands: list[list[Demand]]
+
+    @property
+    def tasks(self) -> list[str]:
+        """The task of each prompt. Prompts of one differ in their demands alone: what helps one helps the others."""
+        texts = (prompt[-1]["content"] for prompt in self.prompts)
+        return [task_of(text, demands) for text, demands in zip(texts, self.demands, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -79,16 +85,9 @@ def count_demands(answers: Sequence[str], held_out: HeldOut) -> np.ndarray:
 
 
 def compare(before: list[Answer], after: list[Answer], held_out: HeldOut) -> Comparison:
-    """Count demands met before and after, with a bootstrap interval of the gain that resamples tasks.
-
-    Prompts of one task differ in their demands alone, so what helps one helps the others.
-    """
+    """Count demands met before and after, with a bootstrap interval of the gain that resamples tasks."""
     met_before, met_after = (count_demands([answer.text for answer in side], held_out) for side in (before, after))
-    texts = (prompt[-1]["content"] for prompt in held_out.prompts)
-    tasks = [task_of(text, demands) for text, demands in zip(texts, held_out.demands, strict=True)]
-    index = np.unique(tasks, return_inverse=True)[1]
-    totals, counts = np.bincount(index, weights=met_after - met_before), np.bincount(index)
-    gain = clustered_bootstrap(totals, counts, rng=np.random.default_rng(0), resamples=10_000)
+    gain = clustered_mean(met_after - met_before, held_out.tasks, rng=np.random.default_rng(0), resamples=10_000)
     return Comparison(before, after, met_before, met_after, gain)
 
 
@@ -168,6 +167,7 @@ def _spread(n: int, count: int) -> list[int]:
 
 def _save(output: Path, result: Comparison, held_out: HeldOut, seconds: float) -> None:
     columns: dict[str, Sequence[Any] | np.ndarray] = {
+        "task": held_out.tasks,
         "prompt": [prompt[-1]["content"] for prompt in held_out.prompts],
         "before": [answer.text for answer in result.before],
         "after": [answer.text for answer in result.after],
