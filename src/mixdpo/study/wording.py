@@ -69,8 +69,15 @@ def _against_start(analysis: Analysis) -> list[str]:
     if not trained:
         return []
     neither = [arm for arm, _ in trained if arm not in better and arm not in worse]
-    groups = (("Better than", better), ("Worse than", worse), ("Not clearly different from", neither))
-    return [f"{words} the start: {_arms(arms, len(trained))}." for words, arms in groups if arms]
+    found = [
+        f"{words} than the start: {_arms(arms, len(trained))}."
+        for words, arms in (("Better", better), ("Worse", worse))
+        if arms
+    ]
+    if neither:
+        named = f"the other {len(neither)} arms" if found and len(neither) > 3 else _arms(neither, len(trained))
+        found.append(f"Not clearly different from the start: {named}.")
+    return found
 
 
 def _tuning(analysis: Analysis) -> list[str]:
