@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from mixdpo.evaluation.comparison import holm
-from mixdpo.study.statistics import POWER, compare_arms, detectable, draw_resamples, effect
+from mixdpo.study.statistics import POWER, Variances, compare_arms, detectable, draw_resamples, effect
 
 SEEDS, TASKS, PROMPTS = 5, 26, 3
 GROUP = np.repeat(np.arange(TASKS), PROMPTS)
@@ -179,3 +179,12 @@ def test_lucky_trials_are_not_in_the_intervals(seeds: int, named: float) -> None
         dpo, *others = (trainer.demands_met((1.0 + value) / 3) for value in tuned)
         alarms += min(holm([effect(other - dpo, GROUP, resamples).p_value for other in others])) < 0.05
     assert alarms / STUDIES == pytest.approx(named, abs=0.05)
+
+
+def test_degrees_of_freedom_are_those_of_the_scarcest_part_at_least() -> None:
+    """The formula alone gives 0.4 where most of two parts is their common cells."""
+    taken_off = Variances(over_seeds=1.0, over_groups=1.0, cells=1.9, seeds=3, groups=4)
+    assert taken_off.degrees_of_freedom == 2
+    assert Variances(over_seeds=0.0, over_groups=1.0, cells=0.0, seeds=1, groups=4).degrees_of_freedom == 3
+    plain = Variances(over_seeds=1.0, over_groups=1.0, cells=0.0, seeds=3, groups=4)
+    assert plain.degrees_of_freedom == pytest.approx(4 / (1 / 2 + 1 / 3)), "Satterthwaite's"

@@ -47,14 +47,19 @@ class Variances:
 
     @property
     def degrees_of_freedom(self) -> float:
-        """Those of `total`, by Satterthwaite's approximation."""
+        """Those of `total`, by Satterthwaite's approximation; not fewer than the fewest of its parts have.
+
+        A sum of parts has at least as many; the part that is taken off could bring the approximation below one, where
+        t quantiles mean nothing.
+        """
         parts = [
             (self.over_seeds, self.seeds - 1),
             (self.over_groups, self.groups - 1),
             (self.cells, (self.seeds - 1) * (self.groups - 1)),
         ]
-        spread = sum(part**2 / degrees for part, degrees in parts if degrees > 0)
-        return self.total**2 / spread if spread > 0 else float(self.groups - 1)
+        known = [(part, degrees) for part, degrees in parts if degrees > 0]
+        spread = sum(part**2 / degrees for part, degrees in known)
+        return max(self.total**2 / spread, min(degrees for _, degrees in known)) if spread > 0 else self.groups - 1.0
 
     def tests(self) -> list[tuple[float, float]]:
         """Return standard error and degrees of freedom of each test that a difference has to pass.
