@@ -86,9 +86,7 @@ def message_feature(columns: Sequence[Any]) -> Any:
         element = getattr(column, "feature", column)
         if not isinstance(element, dict):
             return List(Json())
-        sharegpt = _is_sharegpt(element)
-        for key, kind in element.items():
-            name = _SHAREGPT_KEYS.get(key, key) if sharegpt else key
+        for name, kind in _with_role(element).items():
             if name != "content" and not is_text(kind):
                 return List(Json())
             keys[name] = Value("string")
@@ -111,9 +109,7 @@ def kind_of(value: Any) -> str:
 def _read_message(item: Any, number: int) -> Message:
     if not isinstance(item, Mapping):
         raise WrongType(f"has {kind_of(item)} as message {number}, not an object with role and content")
-    message = without_nulls(item)
-    if _is_sharegpt(message):
-        message = {_SHAREGPT_KEYS.get(key, key): part for key, part in message.items()}
+    message = _with_role(without_nulls(item))
     role, content = message.get("role"), message.get("content")
     if not isinstance(role, str):
         found = ", ".join(map(str, message)) or "no keys"
@@ -126,8 +122,10 @@ def _read_message(item: Any, number: int) -> Message:
     return message
 
 
-def _is_sharegpt(keys: Mapping[str, Any]) -> bool:
-    return "from" in keys and "role" not in keys
+def _with_role(message: Mapping[str, Any]) -> dict[str, Any]:
+    """Give the keys of a message that follows ShareGPT the names that all others have."""
+    is_sharegpt = "from" in message and "role" not in message
+    return {_SHAREGPT_KEYS.get(key, key) if is_sharegpt else key: value for key, value in message.items()}
 
 
 def _part_text(part: Any, number: int) -> str:
