@@ -307,12 +307,13 @@ def test_a_scoring_process_shot_dead_goes_on(model, tmp_path, monkeypatch) -> No
     command = [sys.executable, "-m", "mixdpo", "score", str(tmp_path / "pairs.parquet"), "--metric", "nll_gap"]
     command += ["--score.nll_gap.model", model, "--score.nll_gap.bf16", "false"]
     with subprocess.Popen([*command, "-o", str(tmp_path / "never.parquet")]) as process:
-        while process.poll() is None and not list((tmp_path / "cache").glob("reference/*.parquet")):
+        # Not the file that begins with a dot: it is being written.
+        while process.poll() is None and not list((tmp_path / "cache").glob("reference/[!.]*.parquet")):
             time.sleep(0.01)
         process.kill()
     assert process.returncode == -signal.SIGKILL
     assert not (tmp_path / "never.parquet").exists()
-    (file,) = (tmp_path / "cache").glob("reference/*.parquet")
+    (file,) = (tmp_path / "cache").glob("reference/[!.]*.parquet")
     kept = pq.read_metadata(file).num_rows
     done = subprocess.run(
         [*command, "-o", str(tmp_path / "scored.parquet")], capture_output=True, text=True, check=True

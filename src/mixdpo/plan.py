@@ -319,10 +319,7 @@ def _check_settings(settings: PlanSettings) -> None:
     if settings.first not in (None, "easy", "hard"):
         raise InputError(f"first is {settings.first!r}; it is easy, hard or null")
     if settings.first is not None and settings.easy_route == settings.hard_route:
-        raise InputError(
-            f"first is {settings.first}, and both parts have the route {settings.easy_route}",
-            mend="give them two routes, or order pairs by difficulty with order: easy_to_hard or hard_to_easy",
-        )
+        raise InputError(f"first: {settings.first} needs two routes, and both are {settings.easy_route}", mend="set order")
     threshold = settings.threshold
     if isinstance(threshold, Mapping):
         if set(threshold) != {"hardest"} or not 0 < threshold["hardest"] < 1:
