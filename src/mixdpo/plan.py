@@ -319,7 +319,7 @@ def _check_settings(settings: PlanSettings) -> None:
     if settings.first not in (None, "easy", "hard"):
         raise InputError(f"first is {settings.first!r}; it is easy, hard or null")
     if settings.first is not None and settings.easy_route == settings.hard_route:
-        raise InputError(f"first: {settings.first} needs two routes, and both are {settings.easy_route}", mend="set order")
+        raise InputError(f"first: {settings.first} needs two routes, and both are {settings.easy_route}; set order")
     threshold = settings.threshold
     if isinstance(threshold, Mapping):
         if set(threshold) != {"hardest"} or not 0 < threshold["hardest"] < 1:
