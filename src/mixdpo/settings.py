@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import typing
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from enum import Enum
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -125,7 +126,7 @@ def check_values(cls: type[Any], values: Any, section: str, file: str | Path | N
     for key, value in values.items():
         if key not in fields:
             raise unknown_key(f"{section}.{key}", [f"{section}.{name}" for name in fields], file)
-        if value is False and key.endswith("_strategy"):
+        if value is False and _knows_no(hints[key]):
             value = "no"  # which YAML reads as false
         if isinstance(value, bool) and not _takes_bool(hints[key]):  # pydantic reads true as the number 1
             raise InputError(
@@ -169,7 +170,19 @@ def unknown_name(kind: str, name: str, known: Iterable[str], file: str | Path | 
 
 
 def _takes_bool(hint: Any) -> bool:
-    return hint in (bool, Any) or any(map(_takes_bool, typing.get_args(hint)))
+    return any(part in (bool, Any) for part in _parts(hint))
+
+
+def _knows_no(hint: Any) -> bool:
+    enums = (part for part in _parts(hint) if isinstance(part, type) and issubclass(part, Enum))
+    return any(member.value == "no" for enum in enums for member in enum)
+
+
+def _parts(hint: Any) -> Iterator[Any]:
+    """Yield a type and those it is made of, such as `X | None` and its two."""
+    yield hint
+    for part in typing.get_args(hint):
+        yield from _parts(part)
 
 
 def _adapter_config(hint: Any) -> ConfigDict | None:
