@@ -93,8 +93,8 @@ class DemandBench:
         path = folder / "test-pairs.parquet"
         _write(self._pools[1], path)
         pairs = load_pairs(str(path))
-        task_of = {row["prompt"][-1]["content"]: _task(row) for row in self._pools[1]}
-        tasks = [task_of[row["prompt"][-1]["content"]] for row in pairs]
+        task_by_text = {row["prompt"][-1]["content"]: _task(row) for row in self._pools[1]}
+        tasks = [task_by_text[row["prompt"][-1]["content"]] for row in pairs]
         return HeldOut(prompts=prompts, prompt_groups=groups, pairs=pairs, pair_groups=tasks)
 
     def judge(self, split: Split, answers: Sequence[Answer]) -> dict[str, list[float]]:
