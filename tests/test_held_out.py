@@ -175,6 +175,7 @@ def test_demands_of_files_and_models(tmp_path, models, capsys, monkeypatch) -> N
     assert record["models"]["none"]["demands_met"] == 0
     assert record["models"]["none"]["flags"] == ["empty: 100% of answers"]
     gain = record["differences"][0]
+    low, high = good["demands_met_interval"]
     assert (gain["first"], gain["second"]) == ("good", "none")
     items = pq.read_table(tmp_path / record["items"]).to_pylist()
     assert [row["score"] for row in items[:30]] == met
@@ -185,6 +186,9 @@ def test_demands_of_files_and_models(tmp_path, models, capsys, monkeypatch) -> N
     assert len(by_task) == 26, "some come more than once"
     means = [np.mean(values) for values in by_task.values()]
     assert gain["gain"]["estimate"] == pytest.approx(-np.mean(means))
+    residuals = [sum(values) - len(values) * np.mean(met) for values in by_task.values()]
+    error = np.sqrt(np.sum(np.square(residuals))) / len(met)  # of a mean over clusters, linearised
+    assert (high - low) / 2 == pytest.approx(1.96 * error, rel=0.1)
     assert gain["worse"] == sum(mean > 0 for mean in means)
     assert main(["compare", str(out), "--output", str(tmp_path / "compared")]) == 0
     compared = json.loads((tmp_path / "compared" / "comparison.json").read_text())["benchmarks"][0]

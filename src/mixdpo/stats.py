@@ -180,11 +180,17 @@ def clustered_bootstrap(
 
 
 def clustered_mean(
-    values: np.ndarray, clusters: Sequence[str], *, rng: np.random.Generator, resamples: int = 2_000
+    values: np.ndarray,
+    clusters: Sequence[str] | np.ndarray,
+    *,
+    rng: np.random.Generator,
+    level: float = 0.95,
+    resamples: int = 2_000,
 ) -> Interval:
     """Estimate the mean of `values`, (N,), as `clustered_bootstrap` does; `clusters` names the cluster of each."""
     index = np.unique(clusters, return_inverse=True)[1]
-    return clustered_bootstrap(np.bincount(index, weights=values), np.bincount(index), rng=rng, resamples=resamples)
+    totals, counts = np.bincount(index, weights=values), np.bincount(index)
+    return clustered_bootstrap(totals, counts, rng=rng, level=level, resamples=resamples)
 
 
 def cluster_means(values: np.ndarray, clusters: Sequence[str] | np.ndarray) -> dict[str, float]:

@@ -25,7 +25,7 @@ from mixdpo.evaluation.style import (
     style_differences,
 )
 from mixdpo.evaluation.tables import Table, read_table
-from mixdpo.stats import clustered_bootstrap
+from mixdpo.stats import clustered_mean
 
 BASELINES: Final = {
     "arena-hard-v0.1": "gpt-4-0314",
@@ -211,20 +211,16 @@ def score_battles(battles: Battles, version: Version, bootstrap: Bootstrap) -> d
         own = battles.model == index
         if not own.any():
             raise InputError(f"{model} has no game with a valid label")
-        prompts, position = np.unique(battles.prompt[own], return_inverse=True)
-        by_prompt = clustered_bootstrap(
-            np.bincount(position, weights=battles.outcome[own]),
-            np.bincount(position),
-            rng=np.random.default_rng(bootstrap.seed),
-            level=bootstrap.level,
-        )
+        prompts = battles.prompt[own]
+        rng = np.random.default_rng(bootstrap.seed)
+        by_prompt = clustered_mean(battles.outcome[own], prompts, rng=rng, level=bootstrap.level)
         results[model] = {
             "win_rate": 100 * by_prompt.estimate,
             "interval": [float(100 * low[index]), float(100 * high[index])],
             "prompt_interval": [100 * by_prompt.low, 100 * by_prompt.high],
             "elo": float(elo_of(np.array(by_prompt.estimate))),
             "bootstrap_mean": float(100 * np.nanmean(rates[:, index])),
-            "n_prompts": len(prompts),
+            "n_prompts": len(np.unique(prompts)),
             "n_battles": int(own.sum()),
             "n_unread": battles.unread[index],
         }

@@ -18,7 +18,7 @@ from mixdpo.errors import InputError
 from mixdpo.evaluation.answers import read_answers
 from mixdpo.evaluation.tables import read_table
 from mixdpo.evaluation.templates import JudgePrompt
-from mixdpo.stats import clustered_bootstrap
+from mixdpo.stats import clustered_mean
 
 REFERENCE_CATEGORIES: Final = ("math", "reasoning", "coding")
 """Categories that are judged against a reference answer."""
@@ -185,10 +185,7 @@ def mean_ratings(
     if not known.any():
         raise InputError("no judgement has a rating")
     question, turn, score = ratings.question[known], ratings.turn[known], ratings.score[known]
-    _, position = np.unique(question, return_inverse=True)
-    overall = clustered_bootstrap(
-        np.bincount(position, weights=score), np.bincount(position), rng=np.random.default_rng(seed), level=level
-    )
+    overall = clustered_mean(score, question, rng=np.random.default_rng(seed), level=level)
     result: dict[str, Any] = {
         "average": overall.estimate,
         "interval": [overall.low, overall.high],

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mixdpo.stats import Interval, clustered_bootstrap, proportion
+from mixdpo.stats import Interval, clustered_mean, proportion
 
 
 @dataclass(frozen=True)
@@ -81,15 +81,15 @@ def summarise_pairs(
 def _means(
     columns: Mapping[str, np.ndarray], prompt: np.ndarray, rows: np.ndarray, seed: int, level: float
 ) -> dict[str, Any]:
-    _, cluster, counts = np.unique(prompt[rows], return_inverse=True, return_counts=True)
+    clusters = prompt[rows]
+    prompts = len(np.unique(clusters))
     result: dict[str, Any] = {}
     for name, values in columns.items():
         own, unit = values[rows], 100 if values.dtype == bool else 1
-        if unit == 100 and (counts == 1).all():
+        if unit == 100 and prompts == len(rows):
             found: Interval = proportion(int(own.sum()), len(own), level)
         else:
-            totals = np.bincount(cluster, weights=own)
-            found = clustered_bootstrap(totals, counts, rng=np.random.default_rng(seed), level=level)
+            found = clustered_mean(own, clusters, rng=np.random.default_rng(seed), level=level)
         result[name] = unit * found.estimate
         result[f"{name}_interval"] = [unit * found.low, unit * found.high]
-    return result | {"n": len(rows), "n_prompts": len(counts)}
+    return result | {"n": len(rows), "n_prompts": prompts}
