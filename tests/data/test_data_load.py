@@ -66,6 +66,26 @@ def test_a_prompt_of_another_name_is_not_thrown_away(name: str, jsonl: Any, refu
     assert load_pairs(jsonl([{"id": 1, **answers}]))[0]["prompt"] == "The capital is"
 
 
+def test_a_prompt_goes_on_in_the_column_input(jsonl: Any, refused: Any) -> None:
+    answers = {"chosen": "Four", "rejected": "Five"}
+    rows = [{"instruction": "Add.", "input": further, **answers} for further in ("2 and 2", "", None)]
+    pairs, report = load_pairs_with_report(DataSettings(path=jsonl(rows), columns={"prompt": "instruction"}))
+    assert pairs["prompt"] == ["Add.\n\n2 and 2", "Add.", "Add."]
+    assert report.sources[0].unread_columns == ()
+
+    other = jsonl([{"prompt": "Add.", "query": "2 and 2", "input": "unread", **answers}])
+    assert load_pairs(other)[0]["prompt"] == "Add."
+    assert load_pairs(other, columns={"input": "query"})[0]["prompt"] == "Add.\n\n2 and 2"
+
+    messages = {name: [{"role": "assistant", "content": text}] for name, text in answers.items()}
+    chat = load_pairs(jsonl([{"instruction": "Add.", "input": "2", **messages}]), columns={"prompt": "instruction"})
+    assert chat[0]["prompt"] == [{"role": "user", "content": "Add.\n\n2"}]
+    wrong = jsonl([{"prompt": "Add.", "input": [1], **answers}])
+    refused(lambda: load_pairs(wrong, columns={"input": "input"}), "row 1", "'input'", "not text")
+    without = jsonl([{"input": "Add.", **answers}])
+    refused(lambda: load_pairs(without, columns={"input": "input"}), "row 1", "'input'", "only texts")
+
+
 def test_columns_that_are_not_read_are_named(jsonl: Any) -> None:
     pair = {"prompt": "p", "chosen": "a", "rejected": "b", "all": [1, 2], "margin/own": 1.0}
     path = jsonl([{"pair_id": "x", **pair, "system": "Be brief.", "note": ""}])

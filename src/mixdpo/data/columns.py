@@ -26,6 +26,9 @@ SCORE_NAMES: Final[tuple[tuple[str, str], ...]] = (
 PROMPT_NAMES: Final = ("question", "instruction", "query", "input")
 """Names of prompts in data of others. They may hold half a prompt, so a person has to say so."""
 
+ALPACA_PROMPT: Final = "instruction"
+"""The name of a prompt that goes on in the column `input`, where that says anything (Alpaca)."""
+
 CONVERSATION_NAMES: Final = ("conversations", "messages")
 """Names of the conversation that comes before two answers of one message each."""
 
@@ -44,7 +47,10 @@ def of_list(column: str) -> tuple[str, str | None]:
 
 @dataclass(frozen=True, kw_only=True)
 class PairColumns:
-    """Names of the columns of a source; None where it has none. `margins` are its `margin/<metric>` columns."""
+    """Names of the columns of a source; None where it has none.
+
+    `input` holds the second part of prompts, below the first; `margins` are its `margin/<metric>` columns.
+    """
 
     prompt: str | None
     chosen: str
@@ -55,6 +61,7 @@ class PairColumns:
     margin: str | None
     ratings_chosen: str | None = None
     ratings_rejected: str | None = None
+    input: str | None = None
     margins: tuple[str, ...] = ()
 
     @property
@@ -69,8 +76,8 @@ def find_columns(source: Features, mapping: Mapping[str, str] | None, file: str 
     Args:
         source: the columns of the source with their types.
         mapping: from `prompt`, `chosen`, `rejected`, `tools`, `score_chosen`, `score_rejected`, `margin`,
-            `ratings_chosen`, `ratings_rejected` to the source's own names; a score may be `max(NAME)` or `min(NAME)`
-            of a column of lists.
+            `ratings_chosen`, `ratings_rejected`, `input` to the source's own names; a score may be `max(NAME)` or
+            `min(NAME)` of a column of lists.
         file: the source, for messages.
 
     Raises:
@@ -110,6 +117,7 @@ def find_columns(source: Features, mapping: Mapping[str, str] | None, file: str 
         margin=named("margin"),
         ratings_chosen=named("ratings_chosen"),
         ratings_rejected=named("ratings_rejected"),
+        input=named("input") if "input" in mapping or named("prompt") == ALPACA_PROMPT else None,
         margins=tuple(name for name in available if name.startswith("margin/")),
     )
 
@@ -117,7 +125,7 @@ def find_columns(source: Features, mapping: Mapping[str, str] | None, file: str 
 def unread_columns(available: Sequence[str], columns: PairColumns) -> list[str]:
     """Return the columns of a source that nothing is read from, but for `pair_id`, which is made anew."""
     used = {columns.prompt, columns.chosen, columns.rejected, columns.tools, *columns.scores, *columns.margins}
-    used |= {columns.ratings_chosen, columns.ratings_rejected, "pair_id"}
+    used |= {columns.ratings_chosen, columns.ratings_rejected, columns.input, "pair_id"}
     lists = {of_list(name)[0] for name in columns.scores if name not in available}
     return [name for name in available if name not in used | lists]
 

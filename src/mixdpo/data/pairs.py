@@ -137,6 +137,8 @@ class PairReader:
 
     def _pair(self, values: Mapping[str, Any], row: int) -> dict[str, Any]:
         prompt, chosen, rejected = (self._side(values, name, row) for name in _SIDES)
+        if self.columns.input is not None:
+            prompt = self._with_input(prompt, values, row)
         if self.conversational:
             prompt, chosen, rejected = split_messages(prompt, chosen or "", rejected or "")
         else:
@@ -168,6 +170,12 @@ class PairReader:
             return read_messages([value] if isinstance(value, Mapping) else value)
         except WrongType as error:
             raise RowFault(row, column, f"the value {error}", "give messages as {role, content}") from error
+
+    def _with_input(self, prompt: Any, values: Mapping[str, Any], row: int) -> Any:
+        further = self._side(values, "input", row)
+        if not isinstance(prompt, str) or not isinstance(further, str):
+            raise RowFault(row, self.columns.input or "input", "only texts can be put together", "unmap `input`")
+        return "\n\n".join(part for part in (prompt, further) if part.strip())
 
     def _tools(self, value: Any, row: int) -> str | None:
         try:
