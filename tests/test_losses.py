@@ -13,7 +13,7 @@ import torch
 from scipy import stats
 from scipy.special import expit, log_expit
 
-from mixdpo.losses import LOSSES, LossSettings, PairLogprobs, Running, combined_loss, dpo, needs, statistics
+from mixdpo.losses import LOSSES, Loss, LossSettings, PairLogprobs, Running, combined_loss, dpo, needs, statistics
 from mixdpo.losses.batchwise import kept_weight
 
 SETTINGS = LossSettings(
@@ -131,6 +131,18 @@ def loss_of(name: str, p: PairLogprobs, settings: LossSettings = SETTINGS) -> to
 
 def test_every_loss_has_a_formula_here() -> None:
     assert set(formulas(values())) == set(LOSSES)
+
+
+def test_a_loss_of_ones_own_keeps_the_defaults_of_keywords_that_are_no_settings(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def mine(pairs: PairLogprobs, *, beta: float, power: int = 3) -> torch.Tensor:
+        return (beta * (pairs.chosen - pairs.rejected)) ** power
+
+    monkeypatch.setitem(LOSSES, "mine", Loss(mine))
+    pairs = as_pairs(values())
+    loss = combined_loss(pairs, ["mine"], [2.0], LossSettings(beta=0.5))
+    torch.testing.assert_close(loss, 2 * (0.5 * (pairs.chosen - pairs.rejected)) ** 3)
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 from typing import Any, Final
 
@@ -21,8 +21,8 @@ class Loss:
     """A loss and what the training step must provide for it.
 
     Attributes:
-        function: `(pairs, **parameters) -> Tensor` of shape (B,); parameters are fields of `LossSettings`, and
-            `running` where `statistic` is given.
+        function: `(pairs, *, ...) -> Tensor` of shape (B,); what it takes by keyword is given from the fields of
+            `LossSettings`, and `running` where there is a `statistic`; a keyword of another name keeps its default.
         reference: whether it reads the reference's log-probabilities.
         margin: whether it reads the plan's margins.
         mismatched: whether it reads answers to other prompts.
@@ -124,7 +124,8 @@ def _parameters(function: Callable[..., Tensor], settings: LossSettings) -> dict
 @cache
 def _keywords(function: Callable[..., Tensor]) -> tuple[str, ...]:
     named = inspect.signature(function).parameters.values()
-    return tuple(p.name for p in named if p.kind is p.KEYWORD_ONLY and p.name != "running")
+    known = {field.name for field in fields(LossSettings)}
+    return tuple(p.name for p in named if p.kind is p.KEYWORD_ONLY and p.name in known)
 
 
 def needs(names: Sequence[str], what: str) -> bool:
