@@ -271,6 +271,16 @@ def test_a_run_folder(tmp_path, tokenizer) -> None:
     assert "preferences" in {one.name for one in collect([run])}
 
 
+def test_runs_without_rewards_are_ranked_by_the_lowest_loss(tmp_path: Path) -> None:
+    for name, loss in (("worse", 1.5), ("better", 0.5)):
+        (tmp_path / name).mkdir()
+        line = {"step": 8, "learning_rate": 0.1, "loss": loss, "logps/chosen": -70.0, "epoch": 1.0}
+        (tmp_path / name / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+    (logged,) = collect([tmp_path / "worse", tmp_path / "better"])
+    assert logged.headline == "loss"
+    assert list(logged.entries) == ["better", "worse"]
+
+
 def test_bad_sources_are_one_line(tmp_path, result, capsys) -> None:
     (tmp_path / "list.json").write_text("[1, 2]")
     (tmp_path / "torn.json").write_text('{"benchmark": "x",\n "models": {')

@@ -207,7 +207,7 @@ def test_bad_files(tmp_path) -> None:
         ({"oder": "shuffled"}, "no setting 'oder'"),
         ({"easy_route": "drop", "hard_route": "drop"}, "drops every pair"),
         ({"threshold": None, "epochs": "staged"}, "two routes"),
-        ({"first": "hard", "hard_route": "preference"}, "needs two routes, and both are preference"),
+        ({"first": "hard", "hard_route": "preference"}, "needs two routes, and all are preference"),
     ],
 )
 def test_wrong_settings(change: dict, message: str) -> None:

@@ -43,7 +43,8 @@ def effect(estimate: float, reach: float, p: float) -> Effect:
 
 def arm(name: str, against_baseline: Effect | None, against_start: Effect | None, **values: Any) -> ArmResult:
     usual: dict[str, Any] = {
-        "learning_rate": 1e-5, "beta": 0.1, "note": "", "seeds": 5, "failed": 0, "trials_failed": 0, "updates": (30,),
+        "learning_rate": 1e-5, "beta": 0.1, "note": "", "seeds": 5, "failed": 0, "trials_failed": 0,
+            "settings": 4, "updates": (30,),
         "routes": {"preference": 64.0}, "means": {"demands_met": 1.0}, "by_seed": (1.0, 1.1),
     }  # fmt: skip
     return ArmResult(name=name, against_baseline=against_baseline, against_start=against_start, **(usual | values))
@@ -86,7 +87,7 @@ def test_what_may_favour_an_arm_is_said() -> None:
     effects = effect(0.1, 0.2, 0.4), effect(0.5, 0.1, 0.001)
     lucky = arm("A", *effects, learning_rate=1e-4, failed=1, trials_failed=2)
     made = analysis(lucky, arm("DPO", None, effects[1]))
-    made.runs["runs"].append({"failure": "diverged", "stage": "tune"})
+    made.runs["runs"].append({"key": "k", "failure": "diverged", "stage": "tune"})
     made.runs["arms"] = [{"name": name, "arm": name} for name in ("A", "DPO")]
     inside = {"learning_rate": [1e-6, 1e-5, 1e-4]}  # the baseline's own grid, in the middle of which its rate lies
     arms = {"A": {"tuning": None}, "DPO": {"tuning": inside}}

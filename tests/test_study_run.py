@@ -7,6 +7,7 @@ import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
+from threading import Event, Timer
 from typing import Any
 
 import numpy as np
@@ -25,8 +26,9 @@ from mixdpo.study.cells import tuning_cells, variants
 from mixdpo.study.load import load_study
 from mixdpo.study.measures import VALUES_SCHEMA
 from mixdpo.study.results import Results, gather, load_results, save_results, take_over
-from mixdpo.study.run import Outcome, StudyRuns, choose, run_study
-from mixdpo.study.settings import StudySettings
+from mixdpo.study.run import Outcome, Slot, Stopped, StudyRuns, choose, run_study
+from mixdpo.study.settings import ContrastSettings, StudySettings
+from mixdpo.study.wording import verdict
 from mixdpo.study.write import write_report
 from synthetic import chat_rows
 from tiny import tiny_llama
@@ -34,7 +36,7 @@ from tiny import tiny_llama
 JUDGE = "import json, sys\nfor line in sys.stdin: print(len(json.loads(line)['answer'].split()))"
 
 
-def in_this_process(folder: Path, seconds: float, slot: int, processes: int) -> None:
+def in_this_process(folder: Path, seconds: float, slot: Slot) -> None:
     run_cell(folder)
 
 
@@ -133,14 +135,14 @@ def test_a_killed_study_continues_to_the_same_table(study_file: Path, tmp_path: 
 def test_the_verb_runs_each_cell_in_a_process_and_reports(study_file: Path, tmp_path: Path, capsys) -> None:
     content = yaml.safe_load(study_file.read_text())
     content["arms"].pop("hard half")
-    # Log-probabilities of this arm are not finite: its trial fails, and the study goes on.
-    content["arms"]["broken"] = {"plan": {"name": "dpo"}, "train": {"loss_type": "kto"}}
-    content["train"]["per_device_train_batch_size"] = 1
+    # The threshold is above every margin, which only the pairs tell: its trial fails, and the study goes on.
+    content["arms"]["broken"] = {"plan": {"name": "mixdpo", "threshold": 1e6}}
     study_file.write_text(yaml.safe_dump(content, sort_keys=False))
     assert main(["study", str(study_file), "--output", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr().out
     assert "broken, trial, seed 1000, rate 0.001, beta 0.1: failed:" in printed
-    assert "compares the pairs of a micro-batch" in printed
+    assert "the threshold 1e+06 is above every margin" in printed
+    assert "1 runs failed; start the study again" in printed
     runs = json.loads((tmp_path / "out" / "tiny" / "runs.json").read_text())
     assert [run["arm"] for run in runs["runs"] if run["failure"]] == ["broken"]
     results = load_results(tmp_path / "out" / "tiny")
@@ -183,7 +185,7 @@ SIMULATED = {
     "baseline": "dpo",
     "tuning": {"learning_rate": [1.0e-5, 3.0e-5], "beta": [0.1]},
     "seeds": [1, 2, 3, 4, 5],
-    "model": {"name_or_path": "simulated"},
+    "model": {"name_or_path": "simulated/model"},
 }
 
 
@@ -260,9 +262,80 @@ def test_an_arm_whose_trials_fail_is_listed_and_the_others_go_on(simulated_study
     assert [cell["variant"] for cell in ran] == ["mixdpo"] * 7
 
 
-def test_a_run_that_takes_too_long_is_stopped(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(study_run.sys, "executable", "/bin/sleep")
-    folder = tmp_path / "60"
-    folder.mkdir()
-    with pytest.raises(RunError):
-        study_run.in_subprocess(folder, 0.5, 0, 1)
+@pytest.fixture
+def sleeping(monkeypatch) -> list[Any]:
+    """Processes that sleep a minute, in place of those of runs."""
+    started: list[Any] = []
+    real = study_run.subprocess.Popen
+
+    def start(command: list[str], **options: Any) -> Any:
+        started.append(real(["sleep", "60"], **options))
+        return started[-1]
+
+    monkeypatch.setattr(study_run.subprocess, "Popen", start)
+    return started
+
+
+def test_a_run_that_takes_too_long_is_stopped(sleeping, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="minutes_per_run"):
+        study_run.in_subprocess(tmp_path, 0.5, Slot(0, 1, Event()))
+    assert sleeping[0].poll() is not None
+
+
+def test_a_run_ends_with_the_study_and_did_not_fail(sleeping, tmp_path: Path) -> None:
+    stop = Event()
+    Timer(0.2, stop.set).start()
+    with pytest.raises(Stopped):
+        study_run.in_subprocess(tmp_path, 60, Slot(0, 1, stop))
+    assert sleeping[0].poll() is not None
+
+
+def test_the_test_split_is_not_read_again_with_other_settings(simulated_study, tmp_path: Path) -> None:
+    study, out = replace(simulated_study, seeds=(1, 2)), tmp_path / "out"
+
+    def failing_at_the_best_rate(folder: Path, *arguments: Any) -> None:
+        cell = json.loads((folder / "cell.json").read_text())
+        if (cell["stage"], cell["variant"], cell["learning_rate"]) == ("tune", "mixdpo", 3e-5):
+            raise RunError("out of memory")
+        simulated(study, {})(folder)
+
+    first = run_study(study, out, runner=failing_at_the_best_rate)
+    assert [choice.learning_rate for choice in first.choices] == [3e-5, 1e-5, 3e-5]
+    # The cause is gone, but two models of 1e-5 were measured on the test split.
+    again: list[Any] = []
+    second = run_study(replace(study, seeds=(1, 2, 3)), out, runner=simulated(study, {}, ran=again))
+    assert [choice.learning_rate for choice in second.choices] == [3e-5, 1e-5, 3e-5]
+    assert [(cell["stage"], cell["seed"]) for cell in again] == [("final", 3)] * 3
+    said = " ".join(verdict(analyse(gather(study, second, out))))
+    assert "Tuned by fewer trials than the others: **mixdpo**." in said
+
+
+def test_runs_of_another_device_are_not_mixed_with_those_of_this(simulated_study, tmp_path: Path, refused) -> None:
+    out = tmp_path / "out"
+    runs = run_study(simulated_study, out, runner=simulated(simulated_study, {}))
+    for path in (out / "runs").glob("*/result.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"device": "another accelerator"}))
+    run_study(simulated_study, out, runner=simulated(simulated_study, {}))  # nothing is left to run
+    shutil.rmtree(out / "runs" / runs.finals[0].cell.key)
+    refused(
+        lambda: run_study(simulated_study, out, runner=simulated(simulated_study, {})),
+        str(out), "it holds runs of another accelerator", "--output",
+    )  # fmt: skip
+
+
+def test_a_baseline_or_an_arm_that_could_not_be_tuned_is_said(simulated_study, tmp_path: Path) -> None:
+    contrast = ContrastSettings(arms=["mixdpo"], against=["dpo"])
+    study = replace(simulated_study, contrasts={"mixed or not": contrast}, seeds=(1,))
+    runs = run_study(study, tmp_path, runner=simulated(study, {"dpo": None}))
+    said = " ".join(verdict(analyse(gather(study, runs, tmp_path))))
+    for words in (
+        "2 runs failed, 2 of them trials",
+        "Not run, since all their trials failed: **dpo**.",
+        "Without a finished run nothing is compared with the baseline: **dpo**.",
+        "Contrasts that lack an arm: **mixed or not**.",
+        "Of one seed, all 2 arms",
+    ):
+        assert words in said
+    nothing = run_study(study, tmp_path / "none", runner=simulated(study, dict.fromkeys(["start", *study.arms])))
+    with pytest.raises(RunError, match="no run of the study was finished"):
+        gather(study, nothing, tmp_path / "none")

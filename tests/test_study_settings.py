@@ -90,6 +90,12 @@ def test_every_arm_has_as_many_trials_with_the_same_everything_else(write) -> No
         assert [(cell.seed, cell.split) for cell in finals] == [(1, "test"), (2, "test")]
 
 
+def test_beta_is_read_where_a_shared_loss_of_the_hard_route_reads_it(write) -> None:
+    study = load_study(write(changed("train/hard_loss_type", "simpo")))
+    (sft,) = (variant for variant in variants(study) if variant.name == "sft")
+    assert len({trial.key for trial in tuning_cells(study, sft, "model")}) == 4
+
+
 def test_keys_know_settings_and_not_names(write) -> None:
     def keys(content: dict[str, Any]) -> list[str]:
         study = load_study(write(content))
@@ -129,6 +135,18 @@ def test_keys_know_settings_and_not_names(write) -> None:
         ("bench/pairs", 100_000, ["bench.pairs is 100000"]),
         ("bench/rater", {"noise": -1.0}, ["noise is -1"]),
         ("limits", {"keep_model": True}, ["limits.keep_model", "keep_models?"]),
+        ("limits", {"processes": -1}, ["limits.processes is -1"]),
+        ("limits", {"minutes_per_run": 0}, ["limits.minutes_per_run is 0"]),
+        ("primary", "demands_mett", ["primary is 'demands_mett'", "demands_met, finished, tokens"]),
+        ("primary", "preference_accuracy", ["primary is 'preference_accuracy'", "validation split"]),
+        ("arms/drop/plan/threshold", {"easiest": 0.25}, ["threshold is {'easiest': 0.25}"]),
+        ("arms/drop/plan/threshold", {"hardest": 1.5}, ["threshold is {'hardest': 1.5}"]),
+        ("arms/dpo/plan", {"name": "dpo", "first": "hard"}, ["first: hard needs two routes"]),
+        ("arms/drop/plan/easy_route", "drop", ["arms.drop drops every pair"]),
+        ("arms/dpo/train", {"loss_type": "simpoo"}, ["arms.dpo: no loss is named 'simpoo'", "simpo?"]),
+        ("train/per_device_train_batch_size", 0, ["per_device_train_batch_size is 0"]),
+        ("train/num_train_epochs", -1, ["num_train_epochs is -1"]),
+        ("model", {"name_or_path": "some/model", "adapter": "some/adapter"}, ["model.adapter", "merge"]),
         ("level", 95, ["level is 95"]),
         ("name", "a/b", ["name is 'a/b'"]),
         ("arms/start", {}, ["cannot be named start"]),
@@ -144,12 +162,20 @@ def test_what_would_be_wrong_or_unfair_is_refused_in_one_line(path, value, words
     refused(lambda: load_study(file), str(file), *words)
 
 
+def test_a_model_that_is_not_there_is_refused(write, refused) -> None:
+    file = write(changed("model", {"name_or_path": "/nonexistent/model"}))
+    refused(lambda: load_study(file), "/nonexistent/model", "no such model folder")
+
+
 def test_dry_run_lists_runs_and_runs_nothing(write, tmp_path, capsys) -> None:
-    content = {**CONTENT, "limits": {"seconds_per_pair": 0.5}}
+    content = {**CONTENT, "limits": {"seconds_per_pair": 10.0}}
     assert main(["study", str(write(content)), "--output", str(tmp_path / "out"), "--dry-run"]) == 0
     out = capsys.readouterr().out
     assert "sft on hard" in out
-    assert "31 runs; expected time:" in out  # 5 arms of 4 trials and 2 seeds, and the start
+    # 4 arms of 4 trials and SFT of 2 different ones, each with 2 seeds, and the start. 10 seconds a pair, 64 pairs a
+    # run, but for the arm that drops a quarter of them at equal epochs.
+    assert "29 runs left; expected time: " in out
+    assert "4.7 hours, one after another, without measuring" in " ".join(out.split())
     assert not (tmp_path / "out").exists()
     assert main(["study", str(tmp_path / "none.yaml"), "--dry-run"]) == 2
     assert "no such file" in capsys.readouterr().err
@@ -200,6 +226,13 @@ def test_a_model_folder_is_known_by_its_files(tmp_path: Path) -> None:
     one, two, three = (content_name(str(tmp_path / name / "model")) for name in ("one", "two", "three"))
     assert one == two != three
     assert one.startswith("model-")
+    template = tmp_path / "template.jinja"
+    names = []
+    for text in ("one", "two"):
+        template.write_text(text)
+        content_name.cache_clear()
+        names.append(content_name(str(template)))
+    assert names[0] != names[1]
     assert content_name("HuggingFaceTB/SmolLM2-135M-Instruct") == "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 

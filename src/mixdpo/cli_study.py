@@ -35,7 +35,7 @@ def study(file: Path, output: Path, reuse: tuple[Path, ...], dry_run: bool) -> N
     import datasets
     import transformers
 
-    from mixdpo.study.estimate import plan_of_runs
+    from mixdpo.study.estimate import expected_time, pace, plan_of_runs
     from mixdpo.study.load import load_study
     from mixdpo.study.progress import StudyProgress, dry_run_table
     from mixdpo.study.results import gather, load_results, save_results, take_over
@@ -51,12 +51,7 @@ def study(file: Path, output: Path, reuse: tuple[Path, ...], dry_run: bool) -> N
     console = Console()
     if dry_run:
         console.print(dry_run_table(planned, settings.name))
-        seconds = [one.seconds for one in planned]
-        known = [value for value in seconds if value is not None]
-        expected = "unknown until a run was measured (or limits.seconds_per_pair says it)"
-        if len(known) == len(seconds):
-            expected = f"{sum(known) / 3600:.1f} hours, one run after another"
-        click.echo(f"{sum(one.tuning + one.finals for one in planned)} runs; expected time: {expected}")
+        click.echo(expected_time(settings, planned, pace(settings, output)))
         return
     progress = StudyProgress(settings, planned, console)
     with progress.shown():
@@ -65,7 +60,7 @@ def study(file: Path, output: Path, reuse: tuple[Path, ...], dry_run: bool) -> N
     results = gather(settings, runs, output)
     save_results(results, folder)
     write_report(results, folder)
-    failed = sum(outcome.record is None for outcome in runs.finals)
+    failed = {run["key"] for run in results.runs["runs"] if run["failure"] is not None}
     if failed:
-        click.echo(f"{failed} final runs failed; start the study again to repeat them")
+        click.echo(f"{len(failed)} runs failed; start the study again to repeat them")
     click.echo(f"study: {folder} (results.parquet, runs.json, tables.md, tables.tex, study.png)")

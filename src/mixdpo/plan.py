@@ -257,12 +257,11 @@ def make_plan(
         if (name or "mixdpo") not in PLANS:
             raise unknown_name("plan", str(name), PLANS)
         settings = PLANS[name or "mixdpo"]
-    unknown = set(changes) - {f.name for f in fields(PlanSettings)}
-    if unknown:
-        known = ", ".join(f.name for f in fields(PlanSettings))
-        raise InputError(f"plans have no setting {sorted(unknown)[0]!r}; settings are {known}")
+    known = [f.name for f in fields(PlanSettings)]
+    if unknown := set(changes) - set(known):
+        raise InputError(f"plans have no setting {sorted(unknown)[0]!r}; settings are {', '.join(known)}")
     settings = replace(settings, **changes)
-    _check_settings(settings)
+    check_settings(settings)
 
     n = len(dataset)
     if n == 0:
@@ -307,7 +306,8 @@ def make_plan(
     )
 
 
-def _check_settings(settings: PlanSettings) -> None:
+def check_settings(settings: PlanSettings) -> None:
+    """Raise `InputError` for a value that no plan can have."""
     for name in ("easy_route", "hard_route"):
         if getattr(settings, name) not in ROUTES:
             raise InputError(f"{name} is {getattr(settings, name)!r}; routes are {', '.join(ROUTES)}")
@@ -318,11 +318,11 @@ def _check_settings(settings: PlanSettings) -> None:
         raise InputError(f"epochs is {settings.epochs!r}; it is per_epoch or staged")
     if settings.first not in (None, "easy", "hard"):
         raise InputError(f"first is {settings.first!r}; it is easy, hard or null")
-    if settings.first is not None and settings.easy_route == settings.hard_route:
-        raise InputError(f"first: {settings.first} needs two routes, and both are {settings.easy_route}; set order")
+    if settings.first is not None and (settings.threshold is None or settings.easy_route == settings.hard_route):
+        raise InputError(f"first: {settings.first} needs two routes, and all are {settings.easy_route}; set order")
     threshold = settings.threshold
     if isinstance(threshold, Mapping):
-        if set(threshold) != {"hardest"} or not 0 < threshold["hardest"] < 1:
+        if set(threshold) != {"hardest"} or not isinstance(f := threshold["hardest"], float) or not 0 < f < 1:
             raise InputError(f"threshold is {dict(threshold)}; a fraction is written {{hardest: f}} with 0 < f < 1")
     elif threshold not in (None, "auto") and not (isinstance(threshold, int | float) and np.isfinite(threshold)):
         raise InputError(f"threshold is {threshold!r}; it is a margin, {{hardest: f}}, auto or null")

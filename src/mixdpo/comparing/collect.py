@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 from mixdpo.comparing.items import Said
-from mixdpo.comparing.metrics import headline, label, shown_metrics
+from mixdpo.comparing.metrics import ascending, headline, label, shown_metrics
 from mixdpo.comparing.results import Entry, read_source
 from mixdpo.comparing.settings import CompareSettings
 from mixdpo.errors import InputError
@@ -85,7 +85,7 @@ def _benchmark(name: str, named: Mapping[str, Entry], settings: CompareSettings)
         first = headline(found)
     except ValueError as error:
         raise InputError(f"{name}: {error}", file=next(iter(named.values())).source) from error
-    ranked = sorted(named, key=lambda model: -named[model].metrics.values[first])
+    ranked = sorted(named, key=lambda model: ascending(first, named[model].metrics.values[first]))
     # Ids of prompts are a benchmark's own: another's texts would be of other questions.
     prompts = read_prompt_texts(settings.prompts[name]) if name in settings.prompts else {}
     with_texts = {

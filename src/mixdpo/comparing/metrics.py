@@ -41,6 +41,7 @@ _LABELS: Final = {
     "rewards/accuracies": "training accuracy",
 }
 _EVEN: Final = {"win_rate": 50.0}
+_LOWER_IS_BETTER: Final = ("loss", "eval_loss")
 _NO_INTERVAL_NAMES: Final = ("interval", "prompt_interval")
 
 
@@ -105,6 +106,11 @@ def label(metric: str) -> str:
 def even(metric: str) -> float | None:
     """Return the value of a metric at which a model does as well as its baseline, None where there is none."""
     return _EVEN.get(metric)
+
+
+def ascending(metric: str, value: float) -> float:
+    """Return a value to sort by, the best model first."""
+    return value if metric in _LOWER_IS_BETTER else -value
 
 
 def _levels(record: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -205,12 +205,18 @@ def _pair_columns(table: Table, prefix: str) -> np.ndarray:
     return np.stack([table.numbers(f"{prefix}{side}") for side in _SIDES], axis=1)
 
 
+_BOOKKEEPING: Final = ("step", "epoch", "learning_rate", "grad_norm")
+"""What a line of metrics says of the run and not of the model."""
+
+
 def _logged(folder: Path) -> Iterator[Entry]:
     """Yield the last numbers that training and its evaluation logged."""
     records = read_logged(folder)
     last: dict[str, Any] = {}
     for kind in ("loss", "eval_loss"):
         last |= next((record for record in reversed(records) if kind in record), {})
+    for name in _BOOKKEEPING:
+        last.pop(name, None)
     if last:
         run = _read_json(folder / RUN_FILE) if (folder / RUN_FILE).is_file() else {}
         yield Entry(

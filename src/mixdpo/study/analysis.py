@@ -23,11 +23,12 @@ class ArmResult:
     Attributes:
         name: of the arm as it was run; the start has one too.
         learning_rate: as tuned, None for the start and for an arm whose trials all failed.
-        beta: likewise.
+        beta: likewise, and None for an arm that reads none.
         note: what it is.
         seeds: finished final runs.
         failed: final runs that failed.
         trials_failed: trials that failed.
+        settings: different settings that were tried.
         updates: optimizer steps of its runs, ascending and distinct; more than one would be unfair.
         routes: pairs of each route, in the mean over its runs.
         means: of each measure, over seeds and items.
@@ -43,6 +44,7 @@ class ArmResult:
     seeds: int
     failed: int
     trials_failed: int
+    settings: int
     updates: tuple[int, ...]
     routes: Mapping[str, float]
     means: dict[str, float]
@@ -116,19 +118,19 @@ def analyse(results: Results) -> Analysis:
     described = [{"name": START, "learning_rate": None, "beta": None, "note": ""}, *runs["arms"]]
     for one in described:
         name = one["name"]
-        finals = [run for run in runs["runs"] if run["arm"] == name and run["stage"] in ("final", "start")]
+        own = [run for run in runs["runs"] if run["arm"] == name]
+        trials = [run for run in own if run["stage"] == "tune"]
+        finals = [run for run in own if run["stage"] != "tune"]
         arms.append(
             ArmResult(
                 name=name,
                 learning_rate=one["learning_rate"],
-                beta=one["beta"],
+                beta=one["beta"] if _reads_beta(trials) else None,
                 note=one["note"],
                 seeds=sum(run["failure"] is None for run in finals),
                 failed=sum(run["failure"] is not None for run in finals),
-                trials_failed=sum(
-                    run["arm"] == name and run["stage"] == "tune" and run["failure"] is not None
-                    for run in runs["runs"]
-                ),
+                trials_failed=sum(run["failure"] is not None for run in trials),
+                settings=len({run["key"] for run in trials if run["seed"] == trials[0]["seed"]}),
                 updates=tuple(sorted({run["updates"] for run in finals if "updates" in run})),
                 routes=_routes(finals),
                 means=means.get(name, {}),
@@ -163,6 +165,14 @@ def _contrasts(
 def _pooled(by_arm: Mapping[str, Mapping[int, np.ndarray]], arms: Sequence[str], seed: int) -> np.ndarray:
     pooled: np.ndarray = np.mean([by_arm[arm][seed] for arm in arms], axis=0)
     return pooled
+
+
+def _reads_beta(trials: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether trials of different betas are different runs; True where one beta was tried."""
+    key_of_beta: dict[tuple[float, int], dict[float, str]] = {}
+    for run in trials:
+        key_of_beta.setdefault((run["learning_rate"], run["seed"]), {})[run["beta"]] = run["key"]
+    return all(len(set(keys.values())) == len(keys) for keys in key_of_beta.values())
 
 
 def _routes(finals: Sequence[Mapping[str, Any]]) -> dict[str, float]:

@@ -13,6 +13,10 @@ from mixdpo.evaluation.generate import Answer
 from mixdpo.plan import BUCKETS
 
 Split = Literal["validation", "test"]
+ANSWER_MEASURES: Final = ("finished", "tokens")
+"""What is measured of answers beside their grades."""
+PAIR_MEASURES: Final = ("displacement_chosen", "displacement_rejected", "preference_accuracy")
+"""What is measured of held-out pairs."""
 HELD_OUT_BUCKETS: Final = (*BUCKETS, "tie")
 """Thirds of the held-out pairs by true margin, equal margins together; ties, of which neither is better, apart."""
 
@@ -44,6 +48,10 @@ class Bench(Protocol):
     @property
     def pairs(self) -> int:
         """Number of training pairs of every seed."""
+
+    @property
+    def validation_measures(self) -> Sequence[str]:
+        """What is measured on the validation split."""
 
     def fingerprint(self) -> str:
         """Return a digest of everything of the bench that decides numbers."""

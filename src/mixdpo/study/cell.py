@@ -31,6 +31,7 @@ from datasets import Dataset
 from filelock import FileLock
 
 from mixdpo.data import load_pairs
+from mixdpo.engine import hardware_has_bf16
 from mixdpo.errors import MixdpoError
 from mixdpo.evaluation.generate import GenerationSettings
 from mixdpo.io import atomic_path, write_json
@@ -96,8 +97,10 @@ def run_cell(folder: Path) -> None:
 
 
 def device_name() -> str:
-    """Return what a run's record calls this machine's device."""
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    """Return what a run's record calls this machine's device, with the number format that it trains in."""
+    other = torch.accelerator.current_accelerator()
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else other.type if other else "CPU"
+    return f"{device}, {'bfloat16' if hardware_has_bf16() else 'float32'}"
 
 
 def choose_subset(pairs: Dataset, subset: SubsetSettings, seed: int, metric: str = "rating") -> Dataset:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from mixdpo.io import digest
 from mixdpo.model import ModelSettings
@@ -158,18 +158,26 @@ def _cell(
     )  # fmt: skip
 
 
+_MODEL_FILES: Final = (".safetensors", ".bin", ".json", ".jinja", ".model", ".txt")
+
+
 @cache
 def content_name(model: str) -> str:
-    """Return a folder's own name with a digest of its files, so that one trained anew is another; a hub id as is."""
-    folder = Path(model)
-    if not folder.is_dir():
+    """Return the own name of a folder or file with a digest of its content, so that one made anew is another.
+
+    A hub id is returned as it is.
+    """
+    path = Path(model).expanduser()
+    if path.is_file():
+        return f"{path.name}-{digest([path.read_bytes()], size=6)}"
+    if not path.is_dir():
         return model
-    return f"{folder.resolve().name}-{digest(_contents(folder), size=6)}"
+    return f"{path.resolve().name}-{digest(_contents(path), size=6)}"
 
 
 def _contents(folder: Path) -> Iterator[bytes | str]:
     """Yield names and contents of a model's files, some megabytes at a time."""
-    for path in sorted(one for one in folder.iterdir() if one.suffix in (".safetensors", ".json", ".jinja", ".model")):
+    for path in sorted(one for one in folder.iterdir() if one.suffix in _MODEL_FILES):
         yield path.name
         with path.open("rb") as file:
             while block := file.read(1 << 24):
@@ -178,7 +186,7 @@ def _contents(folder: Path) -> Iterator[bytes | str]:
 
 def reads_beta(study: StudySettings, arm: str) -> bool:
     """Whether an arm trains any pair with a preference loss."""
-    plan, train = study.plan_of(arm), study.arms[arm].train
+    plan, train = study.plan_of(arm), {**study.train, **study.arms[arm].train}
     routes = {plan.easy_route} | ({plan.hard_route} if plan.threshold is not None else set())
     hard = train.get("hard_loss_type", "sft")
     return bool(routes & {"preference", "both"}) or ("sft" in routes and hard != "sft")
@@ -191,7 +199,7 @@ def _work(study: StudySettings, model: str, split: Split, training: Mapping[str,
         "model": {
             **asdict(settings),
             "name_or_path": model,
-            "adapter": content_name(settings.adapter) if settings.adapter else None,
+            **{key: content_name(path) for key in ("tokenizer", "chat_template") if (path := getattr(settings, key))},
         },
         "peft": study.peft,
         "limits": {key: _shared(study, key) for key in ("max_length", "max_prompt_length")},

@@ -27,7 +27,7 @@ from mixdpo.demo.demands import (
 from mixdpo.errors import InputError
 from mixdpo.evaluation.generate import Answer
 from mixdpo.io import atomic_path, digest
-from mixdpo.study.bench import HeldOut, Split
+from mixdpo.study.bench import ANSWER_MEASURES, HeldOut, Split
 from mixdpo.study.rater import RaterSettings, rate
 
 DATA: Final = files("mixdpo.demo") / "data"
@@ -37,8 +37,8 @@ DATA: Final = files("mixdpo.demo") / "data"
 class DemandBench:
     """On-policy pairs of SmolLM2-135M-Instruct; an answer's true grade is the number of demands it meets, 0 to 3.
 
-    A seed draws the training pairs and, with a rater, its errors, so that seeds differ in what a repetition of the
-    whole experiment would differ in.
+    A seed draws the training pairs and, with a rater, its errors. All seeds draw from one pool, so of n of its N pairs
+    two seeds have n / N of theirs in common: seeds differ by that much less than experiments with pairs of their own.
 
     Raises:
         InputError: a value is out of its range.
@@ -72,6 +72,11 @@ class DemandBench:
                     mend=f"with these settings {available} pairs can be trained",
                 )
 
+    @property
+    def validation_measures(self) -> Sequence[str]:
+        """What is measured on the validation split: arms are tuned by their answers alone."""
+        return ("demands_met", *ANSWER_MEASURES)
+
     def fingerprint(self) -> str:
         """Return a digest of the settings and of the files."""
         content = [(DATA / f"{split}.parquet").read_bytes() for split in ("train", "validation", "test")]
@@ -88,7 +93,7 @@ class DemandBench:
         demands = self._demands(split)
         prompts = [[{"role": "user", "content": prompt_text(task, asked)}] for task, asked in demands]
         groups = [task for task, _ in demands]
-        if split == "validation":  # arms are tuned by their answers alone
+        if split == "validation":
             return HeldOut(prompts=prompts, prompt_groups=groups, pairs=None, pair_groups=[])
         path = folder / "test-pairs.parquet"
         _write(self._pools[1], path)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
 from mixdpo.study.cell import RESULT_FILE
-from mixdpo.study.cells import Cell, Variant, final_cells, kept_share, start_cell, tuning_cells, updates_of, variants
-from mixdpo.study.run import CELLS, Choice, choose, model_name, outcome_of
+from mixdpo.study.cells import Variant, kept_share, start_cell, tuning_cells, updates_of, variants
+from mixdpo.study.run import CELLS, choose, finals_of, model_name, outcome_of, processes_of
 from mixdpo.study.settings import StudySettings
 
 
@@ -30,13 +31,18 @@ class Pace:
 
 @dataclass(frozen=True)
 class Planned:
-    """What is left to do of an arm as it is run; `variant` None is the start."""
+    """What is left to do of an arm as it is run; `variant` None is the start.
+
+    `left` counts runs that are not done, those once that are asked for twice or by an earlier arm too; `seconds` is
+    what they take one after another, None where nothing is known of it.
+    """
 
     variant: Variant | None
     tuning_done: int
     tuning: int
     finals_done: int
     finals: int
+    left: int
     seconds: float | None
 
 
@@ -56,28 +62,34 @@ def pace(study: StudySettings, output: Path) -> Pace:
 def plan_of_runs(study: StudySettings, output: Path) -> list[Planned]:
     """Return what a study consists of, what is done of it, and how long the rest takes."""
     name, speed = model_name(study), pace(study, output)
-    start = outcome_of(start_cell(study, name), output)
-    planned = [Planned(None, 0, 0, int(start.record is not None), 1, 0.0 if start.record else speed.measuring_seconds)]
+    measured = outcome_of(start_cell(study, name), output).record is not None
+    planned = [Planned(None, 0, 0, int(measured), 1, int(not measured), 0.0 if measured else speed.seconds(0))]
     asked: set[str] = set()
     for variant in variants(study):
-        trials = tuning_cells(study, variant, name)
-        choice = choose(study, variant, [outcome_of(cell, output) for cell in trials])
-        tuned = sum(trial.record is not None for trial in choice.trials)
-        done = _finals_done(study, choice, output, name) if tuned == len(trials) else 0
-        new = [cell for cell in trials if outcome_of(cell, output).record is None and cell.key not in asked]
-        asked.update(cell.key for cell in new)
-        left = len({cell.key for cell in new}) + len(study.seeds) - done
-        each = speed.seconds(_pairs_trained(study, variant)) if left else 0.0
-        seconds = None if each is None else left * each
-        planned.append(Planned(variant, tuned, len(trials), done, len(study.seeds), seconds))
+        trials = [outcome_of(cell, output) for cell in tuning_cells(study, variant, name)]
+        tuned = sum(trial.record is not None for trial in trials)
+        finals = finals_of(study, choose(study, variant, trials), name) if tuned == len(trials) else []
+        done = sum(outcome_of(cell, output).record is not None for cell in finals)
+        new = {trial.cell.key for trial in trials if trial.record is None} - asked
+        asked |= new
+        left = len(new) + len(study.seeds) - done
+        each = speed.seconds(_pairs_trained(study, variant))
+        seconds = 0.0 if not left else None if each is None else left * each
+        planned.append(Planned(variant, tuned, len(trials), done, len(study.seeds), left, seconds))
     return planned
 
 
-def _finals_done(study: StudySettings, choice: Choice, output: Path, name: str) -> int:
-    if choice.learning_rate is None or choice.beta is None:
-        return 0
-    cells: list[Cell] = list(final_cells(study, choice.variant, name, choice.learning_rate, choice.beta))
-    return sum(outcome_of(cell, output).record is not None for cell in cells)
+def expected_time(study: StudySettings, planned: Sequence[Planned], speed: Pace) -> str:
+    """Say in a line how many runs are left and how long they take."""
+    left = f"{sum(one.left for one in planned)} runs left"
+    seconds = [one.seconds for one in planned if one.seconds is not None]
+    if len(seconds) < len(planned):
+        return f"{left}; expected time: unknown until a run is done (or limits.seconds_per_pair says what one takes)"
+    at_once = processes_of(study)
+    how = "one after another" if at_once == 1 else f"{at_once} at once"
+    if speed.measuring_seconds is None:
+        how += ", without measuring, of which nothing is known yet"
+    return f"{left}; expected time: {sum(seconds) / at_once / 3600:.1f} hours, {how}"
 
 
 def _pairs_trained(study: StudySettings, variant: Variant) -> int:

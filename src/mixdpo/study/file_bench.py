@@ -17,7 +17,7 @@ from mixdpo.errors import InputError, RunError
 from mixdpo.evaluation.generate import Answer
 from mixdpo.io import atomic_path, digest
 from mixdpo.judging.program import run_program
-from mixdpo.study.bench import HeldOut, Split, conversation_key
+from mixdpo.study.bench import ANSWER_MEASURES, PAIR_MEASURES, HeldOut, Split, conversation_key
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +63,13 @@ class FileBench:
                 raise InputError(
                     f"{one} and {other} share {shared:,} prompts", file=self.test, mend="hold out whole prompts"
                 )
+        given = {"train": self.train, "validation": self.validation or self.train, "test": self.test}
+        for name, pairs in self._splits.items():
+            if not {"score_chosen", "margin"} & set(pairs.column_names):
+                raise InputError(
+                    "the pairs have neither two scores nor a margin", file=given[name],
+                    mend="name the columns with bench.columns, such as {margin: gap}",
+                )  # fmt: skip
         if len(self._splits["train"]) < self.pairs:
             raise InputError(
                 f"bench.pairs is {self.pairs}, and {len(self._splits['train']):,} pairs can be trained",
@@ -74,6 +81,12 @@ class FileBench:
         """Metrics whose margins come with the pairs to train on."""
         columns = self._splits["train"].column_names
         return [name.removeprefix("margin/") for name in columns if name.startswith("margin/")]
+
+    @property
+    def validation_measures(self) -> Sequence[str]:
+        """What is measured on the validation split."""
+        grades = ("judge",) if self.judge_command else ()
+        return (*grades, *(ANSWER_MEASURES if self.prompts else ()), *PAIR_MEASURES)
 
     def fingerprint(self) -> str:
         """Return a digest of the pairs of every split and of what is done with them."""

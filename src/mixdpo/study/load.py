@@ -12,7 +12,8 @@ from peft import LoraConfig
 from mixdpo.errors import InputError
 from mixdpo.evaluation.generate import GenerationSettings
 from mixdpo.losses import LossSettings
-from mixdpo.model import ModelSettings
+from mixdpo.model import ModelSettings, check_is_model
+from mixdpo.plan import check_settings
 from mixdpo.recipe import PlanSection, plan_settings, setting_lines
 from mixdpo.scoring import find_metric
 from mixdpo.settings import build, check_values, read_yaml, unknown_key
@@ -117,9 +118,14 @@ def _study(content: dict[str, Any], file: str) -> StudySettings:
     if not isinstance(level, float) or not 0 < level < 1:
         raise InputError(f"level is {level!r}; it must be between 0 and 1, such as 0.95")
     bench = make_bench(content["bench"], file)
+    primary = str(content.get("primary") or bench.primary)
+    if primary not in bench.validation_measures:
+        known = ", ".join(bench.validation_measures)
+        raise InputError(f"primary is {primary!r}, and on the validation split this bench measures {known}")
     own = bench.margins if isinstance(bench, FileBench) else ()
     for name, arm in built.items():
         _check_arm(name, arm, tuning, own, file)
+        _check_training(name, shared, arm)
     sections: dict[str, Any] = {
         key: build(cls, content[key] or {}, key, file)
         for key, cls in (("model", ModelSettings), ("generation", GenerationSettings), ("limits", LimitSettings))
@@ -127,6 +133,13 @@ def _study(content: dict[str, Any], file: str) -> StudySettings:
     }
     if "model" not in sections and not isinstance(bench, DemandBench):
         raise InputError("no model is given", mend="add a section model: with name_or_path")
+    if "model" in sections:
+        check_is_model(sections["model"].name_or_path)
+        if sections["model"].adapter is not None:
+            raise InputError(
+                "model.adapter: a study starts from a whole model",
+                mend="merge the adapter into it (`merge_and_unload` of PEFT) and name the merged folder",
+            )
     return StudySettings(
         name=name_of_study,
         bench=bench,
@@ -136,11 +149,11 @@ def _study(content: dict[str, Any], file: str) -> StudySettings:
         tuning=tuning,
         seeds=tuple(seeds),
         contrasts=_contrasts(content.get("contrasts") or {}, built, file),
-        title=str(content.get("title", "")),
-        question=str(content.get("question", "")),
+        title=str(content.get("title") or ""),
+        question=str(content.get("question") or ""),
         peft=_adapters(content.get("peft"), file),
         train=shared,
-        primary=str(content.get("primary") or bench.primary),
+        primary=primary,
         level=level,
         **sections,
     )
@@ -189,7 +202,11 @@ def _check_arm(name: str, arm: ArmSettings, tuning: TuningSettings, own_metrics:
     for key in ("seed", "path"):
         if key in arm.plan:
             raise InputError(f"arms.{name}.plan.{key} is the study's own", mend="leave it out")
-    for metric in (*arm.score, plan_settings(arm.plan, file)[0].metric):
+    plan, _ = plan_settings(arm.plan, file)
+    check_settings(plan)
+    if {plan.easy_route, plan.hard_route if plan.threshold is not None else plan.easy_route} == {"drop"}:
+        raise InputError(f"arms.{name} drops every pair")
+    for metric in (*arm.score, plan.metric):
         if metric not in own_metrics:
             find_metric(metric, file)
     if arm.subset is not None and not 0 < arm.subset.share < 1:
@@ -203,6 +220,15 @@ def _check_arm(name: str, arm: ArmSettings, tuning: TuningSettings, own_metrics:
         raise InputError(
             f"arms.{name}.tuning has {here} trials, the other arms {common}", mend="give all arms as many"
         )
+
+
+def _check_training(name: str, shared: Mapping[str, Any], arm: ArmSettings) -> None:
+    """Raise `InputError` where training would refuse an arm's settings."""
+    try:
+        # On the CPU, because a study itself takes hold of no device.
+        MixDPOConfig(**{**shared, **arm.train, "use_cpu": True, "bf16": False})
+    except InputError as error:
+        raise InputError(f"arms.{name}: {error}") from error
 
 
 def make_bench(values: Any, file: str | Path) -> Bench:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from mixdpo.errors import InputError
+from mixdpo.errors import InputError, RunError
 from mixdpo.io import atomic_path, write_json
 from mixdpo.study.cell import RESULT_FILE, VALUES_FILE, device_name
 from mixdpo.study.run import CELLS, Outcome, StudyRuns, model_name
@@ -75,7 +75,11 @@ class Results:
 
 
 def gather(study: StudySettings, runs: StudyRuns, output: Path) -> Results:
-    """Put the values and records of a study's runs together."""
+    """Put the values and records of a study's runs together.
+
+    Raises:
+        RunError: no run was finished.
+    """
     tables = []
     for outcome in (runs.start, *runs.finals):
         if outcome.record is None:
@@ -84,9 +88,7 @@ def gather(study: StudySettings, runs: StudyRuns, output: Path) -> Results:
         table = table.add_column(0, "arm", pa.array([outcome.cell.variant] * len(table), pa.string()))
         tables.append(table.add_column(1, "seed", pa.array([outcome.cell.seed] * len(table), pa.int64())))
     if not tables:
-        raise InputError(
-            "no run of the study was finished", file=output, mend="see failed.json in the folders of runs"
-        )
+        raise RunError(f"no run of the study was finished; see failed.json and log.txt in {output / CELLS}")
     return Results(pa.concat_tables(tables), _records(study, runs))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -14,23 +13,38 @@ from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from queue import SimpleQueue
+from threading import Event
 from typing import Any
 
 import torch
 
 from mixdpo.demo.model import FOLDER_NAME, smollm2_folder
-from mixdpo.errors import MixdpoError, RunError
+from mixdpo.errors import InputError, MixdpoError, RunError
 from mixdpo.io import write_json
 from mixdpo.model import ModelSettings
-from mixdpo.study.cell import CELL_FILE, RESULT_FILE, RUN_FOLDER
+from mixdpo.study.cell import CELL_FILE, RESULT_FILE, device_name
 from mixdpo.study.cells import Cell, Variant, content_name, final_cells, start_cell, tuning_cells, variants
 from mixdpo.study.settings import StudySettings
 
 CELLS = "runs"
 FAILURE_FILE = "failed.json"
 
-Runner = Callable[[Path, float, int, int], None]
-"""Runs the cell of a folder within so many seconds, as number i of n at once; raises `MixdpoError` if it fails."""
+
+@dataclass(frozen=True)
+class Slot:
+    """Where a run takes place: as number `number` of `count` at once, and ending when `stop` is set."""
+
+    number: int
+    count: int
+    stop: Event
+
+
+Runner = Callable[[Path, float, Slot], None]
+"""Runs the cell of a folder within so many seconds; raises `MixdpoError` if it fails, `Stopped` if it was to end."""
+
+
+class Stopped(Exception):
+    """The study was stopped while a run went on; the run is not done, and did not fail."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +80,11 @@ def model_name(study: StudySettings) -> str:
     return FOLDER_NAME if study.model is None else content_name(study.model.name_or_path)
 
 
+def processes_of(study: StudySettings) -> int:
+    """Return how many runs take place at once."""
+    return study.limits.processes or max(torch.cuda.device_count(), 1)
+
+
 def run_study(
     study: StudySettings,
     output: Path,
@@ -77,7 +96,8 @@ def run_study(
     """Run what is not done yet of a study.
 
     A cell whose folder in `output/runs` holds its record is never run again, whichever study of that folder asked for
-    it. A run that fails does not stop the others; it is tried again when the study is started again.
+    it. A run that fails does not stop the others; it is tried again when the study is started again, but for trials of
+    an arm whose final runs have read the test split already: its settings stay as they were chosen.
 
     Args:
         study: from `load_study`.
@@ -85,6 +105,10 @@ def run_study(
         runner: how a cell is run; default in a process of its own.
         notify: called with every cell's outcome, also of those done before.
         started: called when a cell starts.
+
+    Raises:
+        InputError: runs are left, and those that are done are of another device.
+        RunError: trials were not measured by the primary measure.
     """
     output.mkdir(parents=True, exist_ok=True)
     name = model_name(study)
@@ -95,22 +119,38 @@ def run_study(
         runner=runner or in_subprocess,
         notify=notify,
         started=started,
-        processes=study.limits.processes or max(torch.cuda.device_count(), 1),
+        processes=processes_of(study),
     )
     arms = variants(study)
-    trials = [tuning_cells(study, variant, name) for variant in arms]
-    tried = iter(_run_cells([cell for cells in trials for cell in cells], job))
-    choices = [
-        choose(study, variant, list(islice(tried, len(cells)))) for variant, cells in zip(arms, trials, strict=True)
-    ]
-    finals = [
-        cell
-        for choice in choices
-        if choice.learning_rate is not None and choice.beta is not None
-        for cell in final_cells(study, choice.variant, name, choice.learning_rate, choice.beta)
-    ]
-    start, *outcomes = _run_cells([start_cell(study, name), *finals], job)
+    settled = {variant: choice for variant in arms if (choice := settled_choice(study, variant, output, name))}
+    trials = {variant: tuning_cells(study, variant, name) for variant in arms if variant not in settled}
+    tried = iter(_run_cells([cell for cells in trials.values() for cell in cells], job))
+    chosen = {variant: choose(study, variant, list(islice(tried, len(cells)))) for variant, cells in trials.items()}
+    choices = [{**settled, **chosen}[variant] for variant in arms]
+    start, *outcomes = _run_cells(
+        [start_cell(study, name), *(cell for choice in choices for cell in finals_of(study, choice, name))], job
+    )
     return StudyRuns(choices, start, outcomes)
+
+
+def settled_choice(study: StudySettings, variant: Variant, output: Path, name: str) -> Choice | None:
+    """Return an arm's choice by the trials on disk if a final run has read the test split with it, else None.
+
+    Trials that failed are then not tried again: they could change the choice, and the test split would be read twice.
+    """
+    trials = [outcome_of(cell, output) for cell in tuning_cells(study, variant, name)]
+    if any(trial.record is None and trial.failure is None for trial in trials):
+        return None
+    choice = choose(study, variant, trials)
+    read = any(outcome_of(cell, output).record is not None for cell in finals_of(study, choice, name))
+    return choice if read else None
+
+
+def finals_of(study: StudySettings, choice: Choice, name: str) -> list[Cell]:
+    """Return the final runs of an arm as it was tuned; none where all its trials failed."""
+    if choice.learning_rate is None or choice.beta is None:
+        return []
+    return list(final_cells(study, choice.variant, name, choice.learning_rate, choice.beta))
 
 
 def choose(study: StudySettings, variant: Variant, trials: Sequence[Outcome]) -> Choice:
@@ -168,9 +208,11 @@ class _Job:
 
 def _run_cells(cells: Sequence[Cell], job: _Job) -> list[Outcome]:
     """Return the outcome of every cell, in their order; cells of the same key are run once."""
-    slots: SimpleQueue[int] = SimpleQueue()
-    for slot in range(job.processes):
-        slots.put(slot)
+    _check_device(cells, job.output)
+    stop = Event()
+    slots: SimpleQueue[Slot] = SimpleQueue()
+    for number in range(job.processes):
+        slots.put(Slot(number, job.processes, stop))
 
     def work(cell: Cell) -> Outcome:
         slot = slots.get()
@@ -191,12 +233,24 @@ def _run_cells(cells: Sequence[Cell], job: _Job) -> list[Outcome]:
                 outcomes.append(outcome)
                 job.notify(outcome)
         except BaseException:
+            stop.set()
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return outcomes
 
 
-def _run_one(cell: Cell, job: _Job, slot: int) -> Outcome:
+def _check_device(cells: Sequence[Cell], output: Path) -> None:
+    """Raise `InputError` if some cells are left and others were run elsewhere, in another number format perhaps."""
+    records = [outcome_of(cell, output).record for cell in cells]
+    others = {record["device"] for record in records if record is not None} - {device_name()}
+    if others and None in records:
+        raise InputError(
+            f"it holds runs of {' and '.join(sorted(others))}, and those left would be of {device_name()}",
+            file=output, mend="give another folder with --output: all arms have to run on one kind of device",
+        )  # fmt: skip
+
+
+def _run_one(cell: Cell, job: _Job, slot: Slot) -> Outcome:
     known = outcome_of(cell, job.output)
     if known.record is not None:
         return known
@@ -221,32 +275,33 @@ def _run_one(cell: Cell, job: _Job, slot: int) -> Outcome:
     job.started(cell)
     began = time.perf_counter()
     try:
-        job.runner(folder, 60 * job.study.limits.minutes_per_run, slot, job.processes)
+        job.runner(folder, 60 * job.study.limits.minutes_per_run, slot)
     except MixdpoError as error:
         seconds = round(time.perf_counter() - began, 1)
         write_json(folder / FAILURE_FILE, {"reason": str(error), "seconds": seconds})
-        shutil.rmtree(folder / RUN_FOLDER, ignore_errors=True)
     return outcome_of(cell, job.output)
 
 
-def in_subprocess(folder: Path, seconds: float, slot: int, processes: int) -> None:
+def in_subprocess(folder: Path, seconds: float, slot: Slot) -> None:
     """Run a cell in a process of its own, its output in `log.txt`; raise `RunError` if it fails or takes too long."""
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     gpus = torch.cuda.device_count()
     if gpus > 1:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(gpus)))).split(",")
-        environment["CUDA_VISIBLE_DEVICES"] = visible[slot % len(visible)]
-    elif gpus == 0 and processes > 1:
-        environment["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // processes))
+        environment["CUDA_VISIBLE_DEVICES"] = visible[slot.number % len(visible)]
+    elif gpus == 0 and slot.count > 1:
+        environment["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // slot.count))
     log, shown = folder / "log.txt", f"see {CELLS}/{folder.name}/log.txt"
     with log.open("wb") as stream:
         command = [sys.executable, "-m", "mixdpo.study.cell", str(folder)]
-        # The child ends when this pipe closes, so it does not outlive a study that is killed.
+        # The child ends when its standard input closes, so it does not outlive a study that is killed; in a session
+        # of its own it does not get the terminal's Ctrl-C, which would look like a failure.
         child = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=stream, stderr=subprocess.STDOUT, env=environment
-        )
+            command, stdin=subprocess.PIPE, stdout=stream, stderr=subprocess.STDOUT, env=environment,
+            start_new_session=True,
+        )  # fmt: skip
         try:
-            status = child.wait(timeout=seconds)
+            status = _wait(child, seconds, slot.stop)
         except subprocess.TimeoutExpired:
             raise RunError(f"stopped after {seconds / 60:.0f} minutes (limits.minutes_per_run); {shown}") from None
         finally:
@@ -258,3 +313,15 @@ def in_subprocess(folder: Path, seconds: float, slot: int, processes: int) -> No
         said = lines[-1].removeprefix("mixdpo: ") if lines else f"no word, status {status}"
         killed = f"ended by signal {-status}, which for 9 mostly means too little memory; " if status < 0 else ""
         raise RunError(f"{killed}{said} ({shown})")
+
+
+def _wait(child: subprocess.Popen[bytes], seconds: float, stop: Event) -> int:
+    """Return a process's status; raise `Stopped` if the study is stopped before, `TimeoutExpired` if too slow."""
+    end = time.monotonic() + seconds
+    while not stop.is_set():
+        try:
+            return child.wait(timeout=min(0.5, max(end - time.monotonic(), 0)))
+        except subprocess.TimeoutExpired:
+            if time.monotonic() >= end:
+                raise
+    raise Stopped

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from mixdpo.errors import InputError
 from mixdpo.evaluation.generate import GenerationSettings
 from mixdpo.model import ModelSettings
 from mixdpo.plan import PlanSettings
@@ -73,7 +74,11 @@ class ContrastSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class LimitSettings:
-    """What runs may take of the machine."""
+    """What runs may take of the machine.
+
+    Raises:
+        InputError: a limit that no run could keep.
+    """
 
     processes: int | None = field(default=None, metadata={"help": "runs at once; null: one per GPU, or one"})
     minutes_per_run: float = field(
@@ -83,6 +88,12 @@ class LimitSettings:
     seconds_per_pair: float | None = field(
         default=None, metadata={"help": "expected training time, for the estimate before any run was measured"}
     )
+
+    def __post_init__(self) -> None:
+        for name in ("processes", "minutes_per_run", "seconds_per_pair"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise InputError(f"limits.{name} is {value}; it must be above 0")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,16 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mixdpo.study.analysis import Analysis, ArmResult, Displacement
+from mixdpo.study.analysis import Analysis, ArmResult, Contrast, Displacement
 from mixdpo.study.tables import MEASURES, interval, p_value, signed
 
 
 def verdict(analysis: Analysis) -> list[str]:
     """Return the findings, one sentence each: contrasts, effects, and what became of likelihoods."""
     return [
-        *_contrasts(analysis), *_against_baseline(analysis), *_against_start(analysis), *_tuning(analysis),
-        *_edges(analysis), *_displacement(analysis), *_failures(analysis),
+        *_one_seed(analysis), *_contrasts(analysis), *_against_baseline(analysis), *_against_start(analysis),
+        *_tuning(analysis), *_edges(analysis), *_displacement(analysis), *_failures(analysis),
     ]  # fmt: skip
+
+
+def _one_seed(analysis: Analysis) -> list[str]:
+    """Say of which arms one model only was compared: nothing is known of how models of other seeds differ."""
+    compared = [arm for arm in analysis.arms if arm.against_start is not None or arm.against_baseline is not None]
+    single = [
+        arm
+        for arm in compared
+        if any(one is not None and one.seeds == 1 for one in (arm.against_start, arm.against_baseline))
+    ]
+    if not single:
+        return []
+    return [
+        f"Of one seed, {_arms(single, len(compared))}: intervals and p-values speak of these trained models, not of "
+        "the methods, which differ from seed to seed."
+    ]
 
 
 def _contrasts(analysis: Analysis) -> list[str]:
@@ -26,9 +42,20 @@ def _contrasts(analysis: Analysis) -> list[str]:
     for one in analysis.contrasts:
         clear = "clear" if one.effect.p_adjusted < alpha else "not clear"
         found.append(
-            f"**{one.name}**: {interval(one.effect)} {what}, p {_equals(p_value(one.effect.p_adjusted))}, {clear}."
+            f"**{one.name}**: {interval(one.effect)} {what}, p {_equals(p_value(one.effect.p_adjusted))}, {clear}"
+            f"{_other_rates(analysis, one)}."
         )
     return found
+
+
+def _other_rates(analysis: Analysis, contrast: Contrast) -> str:
+    """Say to which learning rates the sides of a contrast were tuned, where these differ."""
+    rates = {arm.name: arm.learning_rate for arm in analysis.arms}
+    sides = [sorted({rates[name] or 0 for name in side}) for side in (contrast.arms, contrast.against)]
+    if sides[0] == sides[1]:
+        return ""
+    tuned = " against ".join(_joined([f"{rate:g}" for rate in side]) for side in sides)
+    return f" (tuned to learning rates {tuned}, which is part of it)"
 
 
 def _against_baseline(analysis: Analysis) -> list[str]:
@@ -126,16 +153,34 @@ def _displacement(analysis: Analysis) -> list[str]:
 
 
 def _failures(analysis: Analysis) -> list[str]:
-    failed = [run for run in analysis.runs["runs"] if run["failure"] is not None]
+    """Say what failed, and what of the study is missing for it."""
+    failed = {run["key"]: run for run in analysis.runs["runs"] if run["failure"] is not None}
     if not failed:
         return []
-    trials = sum(run["stage"] == "tune" for run in failed)
+    trials = sum(run["stage"] == "tune" for run in failed.values())
     said = [f"{len(failed)} runs failed, {trials} of them trials; they are in the list of runs."]
-    if lacking := [arm for arm in analysis.arms if arm.trials_failed]:
-        said.append(f"Tuned by fewer trials than the others: {_listed([arm.name for arm in lacking])}.")
-    if lacking := [arm for arm in analysis.arms if arm.failed]:
-        names = _listed([arm.name for arm in lacking])
-        said.append(f"Compared on the seeds that finished, which may favour them: {names}.")
+    untuned = [arm for arm in analysis.arms if arm.trials_failed and arm.learning_rate is None]
+    missing = [
+        name
+        for name in analysis.runs["study"].get("contrasts", {})
+        if name not in {c.name for c in analysis.contrasts}
+    ]
+    unequal = [arm for arm in analysis.arms if arm.trials_failed and arm.learning_rate is not None]
+    for words, names in (
+        ("Not run, since all their trials failed", [arm.name for arm in untuned]),
+        (
+            "Without a finished run nothing is compared with the baseline",
+            [a.name for a in analysis.arms if a.name == analysis.baseline and not a.seeds],
+        ),
+        ("Contrasts that lack an arm", missing),
+        ("Tuned by fewer trials than the others", [arm.name for arm in unequal]),
+        (
+            "Compared on the seeds that finished, which may favour them",
+            [arm.name for arm in analysis.arms if arm.failed],
+        ),
+    ):
+        if names:
+            said.append(f"{words}: {_listed(names)}.")
     return said
 
 

@@ -33,6 +33,22 @@ _UNSUPPORTED = {
     ),
 }
 
+# The lowest value of numbers that would otherwise fail late, or train nothing.
+_LEAST = {
+    "per_device_train_batch_size": 1,
+    "per_device_eval_batch_size": 1,
+    "gradient_accumulation_steps": 1,
+    "max_length": 2,
+    "max_prompt_length": 1,
+    "max_tokens_per_batch": 1,
+    "length_window": 1,
+    "ref_model_sync_steps": 1,
+    "sft_weight": 0,
+    "learning_rate": 0,
+    "weight_decay": 0,
+    "max_grad_norm": 0,
+}
+
 
 @dataclass
 class MixDPOConfig(LossSettings, TrainingArguments):
@@ -195,12 +211,12 @@ class MixDPOConfig(LossSettings, TrainingArguments):
                 f"{' + '.join(self._all_losses)} compares the pairs of a micro-batch with each other",
                 mend="set per_device_train_batch_size to 2 or more, and no max_tokens_per_batch",
             )
-        for name in ("max_tokens_per_batch", "length_window", "ref_model_sync_steps"):
+        for name, least in _LEAST.items():
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"{name} is {value}; it must be 1 or more")
-        if self.sft_weight < 0:
-            raise InputError(f"sft_weight is {self.sft_weight}; it must be 0 or more")
+            if value is not None and not least <= value < np.inf:
+                raise InputError(f"{name} is {value}; it must be {least} or more")
+        if not self.num_train_epochs > 0 and self.max_steps <= 0:
+            raise InputError(f"num_train_epochs is {self.num_train_epochs}; it must be above 0, or max_steps be given")
         for name, choices in (
             ("sft_target", get_args(SftTarget)),
             ("phase_schedule", get_args(PhaseSchedule)),
