@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from itertools import product
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -198,19 +200,27 @@ def test_flex_blocks_read_off_the_layout_are_those_of_the_mask(window, shapes) -
 
 @pytest.mark.parametrize("autocast", [False, True])
 @pytest.mark.parametrize("name", ["llama", "mistral-window", "gemma3"])
-def test_flex_attention_gives_the_same_values(name, autocast) -> None:
+def test_flex_attention_gives_the_same_values(name, autocast, monkeypatch) -> None:
     """The kernel of GPUs, computed by PyTorch without compiling it; a CPU has no backward pass of it."""
     family, changes = PACKED[name]
     plain = tiny(family, head_dim=16, **changes)
     model = copy.deepcopy(plain)
     assert prepare_packing(model, on_gpu=False) is None
+    groups = [*MIXED, *groups_of((40, [20, 30]), seed=1)]  # more than one block
+    asked = Mock(wraps=attention_module._flex_segments)
+    monkeypatch.setattr(attention_module, "_flex_segments", asked)
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
-        padded = completion_logprobs(plain, pad_rows(MIXED, 0))
+        padded = completion_logprobs(plain, pad_rows(groups, 0))
         model.set_attn_implementation(FLEX_ATTENTION)
         with torch.compiler.set_stance("force_eager"):
-            flex = completion_logprobs(model, pack_rows(MIXED))
+            flex = completion_logprobs(model, pack_rows(groups))
+            assert asked.called
+            asked.reset_mock()
+            short = completion_logprobs(model, pack_rows(MIXED))
+            assert not asked.called, "rows of one block have another kernel on a GPU"
+    torch.testing.assert_close(short, flex[: len(short)], atol=0.1 if autocast else 1e-4, rtol=1e-5)
     with torch.no_grad():
-        expected = expected_logprobs(plain, MIXED)
+        expected = expected_logprobs(plain, groups)
     if not autocast:
         torch.testing.assert_close(flex, expected, atol=1e-4, rtol=1e-5)
     else:
@@ -228,29 +238,32 @@ class Counting:
         return torch._dynamo.lookup_backend("aot_eager")(graph, inputs)
 
 
-@pytest.mark.parametrize("window", [None, 50])
-def test_flex_attention_is_compiled_once_and_has_the_gradients(window, monkeypatch) -> None:
+def test_flex_attention_is_compiled_once_a_kind_and_has_the_gradients(monkeypatch) -> None:
     """What a GPU compiles, computed by PyTorch's own operations; of the backward pass a CPU has no kernel."""
     monkeypatch.setattr("torch.nn.attention.flex_attention._validate_device", lambda *_: None)
     counting = Counting("flex_attention")
     compiled = torch.compile(flex_attention, dynamic=True, backend=counting)
     monkeypatch.setattr(attention_module, "_compiled_flex", lambda: compiled)
     generator = torch.Generator().manual_seed(0)
-    for shapes in [(30, [70, 80]), (60, [20, 150])], [(200, [1, 130])], [(100, [90, 40])]:
+    rows = [(30, [70, 80]), (60, [20, 150])], [(200, [1, 130])], [(100, [90, 40])], [(300, [300, 290])]
+    for shapes, window, learns in product(rows, (None, 50), (True, False)):
         layout = pack_rows(groups_of(*shapes))["layout"]
         tokens = sum(prompt + sum(lengths) for prompt, lengths in shapes)
         inputs = [torch.randn(1, heads, tokens, 16, generator=generator).requires_grad_() for heads in (6, 2, 2)]
-        flex, plain = (
-            packed_attention(
-                nn.Module(), *inputs, None, packed_layout=layout, sliding_window=window, flex=flex
-            )[0]
-            for flex in (True, False)
-        )  # fmt: skip
+        with torch.set_grad_enabled(learns):
+            flex, plain = (
+                packed_attention(
+                    nn.Module(), *inputs, None, packed_layout=layout, sliding_window=window, flex=flex
+                )[0]
+                for flex in (True, False)
+            )  # fmt: skip
         torch.testing.assert_close(flex, plain)
-        weights = torch.randn(flex.shape, generator=generator)
-        for ours, theirs in zip(*(torch.autograd.grad(out, inputs, weights) for out in (flex, plain)), strict=True):
-            torch.testing.assert_close(ours, theirs)
-    assert counting.graphs == 1
+        if learns:
+            weights = torch.randn(flex.shape, generator=generator)
+            of_flex, of_plain = (torch.autograd.grad(out, inputs, weights) for out in (flex, plain))
+            for ours, theirs in zip(of_flex, of_plain, strict=True):
+                torch.testing.assert_close(ours, theirs)
+    assert counting.graphs == 2, "with gradients and without, windows or not"
     torch._dynamo.reset()
 
 

@@ -31,9 +31,12 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore"),
 ]
 
-# Rows of one block, of some, and of many; lengths that are whole blocks and that are not.
+# Rows of less than one block, of one, of some, and of many; lengths that are whole blocks and that are not.
 ROWS = [
     groups_of((5, [7, 3]), (1, [1]), (9, [2, 12])),
+    groups_of((60, [20, 21])),
+    groups_of((64, [32, 32])),
+    groups_of((65, [32, 32])),
     groups_of((60, [68, 128]), (30, [70, 180])),
     groups_of((200, [300, 90]), (0, [40]), (17, [260, 5]), (128, [128, 128])),
 ]
@@ -69,13 +72,18 @@ def packed(model: nn.Module, groups: list[PromptGroup]) -> torch.Tensor:
     return completion_logprobs(model, to_device(pack_rows(groups), GPU))
 
 
-@pytest.mark.parametrize("family", ["Llama", "Mistral"])
-def test_packed_rows_equal_the_plain_forward_in_float32(family) -> None:
-    """Mistral's window is narrower than its rows, and its six query heads share two key heads."""
-    heads = {"num_attention_heads": 6, "sliding_window": 50} if family == "Mistral" else {}
-    plain = tiny(family, head_dim=64, max_position_embeddings=1024, **heads)
+@pytest.mark.parametrize(
+    ("family", "changes"),
+    [
+        ("Llama", {}),
+        ("Llama", {"num_attention_heads": 8, "num_key_value_heads": 2}),
+        ("Mistral", {"num_attention_heads": 6, "sliding_window": 50}),  # narrower than its rows, three heads a key
+    ],
+)
+def test_packed_rows_equal_the_plain_forward_in_float32(family, changes) -> None:
+    plain = tiny(family, head_dim=64, max_position_embeddings=1024, **changes)
     model = on_gpu(plain)
-    for groups in ROWS if family == "Llama" else ROWS[1:]:
+    for groups in ROWS:
         values, expected = packed(model, groups), expected_logprobs(plain, groups)
         torch.testing.assert_close(values.cpu(), expected, atol=1e-4, rtol=1e-5)
         ours, theirs = gradients(model, values), gradients(plain, expected)
@@ -102,8 +110,8 @@ def test_packed_rows_err_like_the_plain_forward_in_bfloat16(weights) -> None:
 
 def test_narrow_heads_go_without_flex_attention() -> None:
     plain = tiny("Llama", head_dim=8, max_position_embeddings=1024)
-    values = packed(on_gpu(plain), ROWS[1])
-    torch.testing.assert_close(values.cpu(), expected_logprobs(plain, ROWS[1]), atol=1e-4, rtol=1e-5)
+    values = packed(on_gpu(plain), ROWS[-1])
+    torch.testing.assert_close(values.cpu(), expected_logprobs(plain, ROWS[-1]), atol=1e-4, rtol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -161,7 +169,7 @@ def test_norms_equal_their_definition(dtype) -> None:
 
 def test_rows_of_other_lengths_compile_nothing_and_wait_for_nothing() -> None:
     model = on_gpu(tiny("Llama", head_dim=64, max_position_embeddings=1024), torch.bfloat16)
-    for groups in ROWS[1:]:
+    for groups in ROWS[3:]:
         packed(model, groups).sum().backward()
     compiled = torch._dynamo.utils.counters["stats"]["unique_graphs"]
     for length in (150, 233, 310, 421):
@@ -220,5 +228,5 @@ def test_plain_attention_serves_where_flex_attention_was_not_asked_for() -> None
     plain = tiny("Llama", head_dim=64, max_position_embeddings=1024)
     model = copy.deepcopy(plain).to(GPU)
     assert prepare_packing(model, on_gpu=False) is None
-    values = packed(model, ROWS[2])
-    torch.testing.assert_close(values.cpu(), expected_logprobs(plain, ROWS[2]), atol=1e-4, rtol=1e-5)
+    values = packed(model, ROWS[-1])
+    torch.testing.assert_close(values.cpu(), expected_logprobs(plain, ROWS[-1]), atol=1e-4, rtol=1e-5)

@@ -7,7 +7,7 @@ Registered with transformers' `AttentionInterface` under two names, so that a mo
   faster there than flash attention; others go through `scaled_dot_product_attention`, whose memory does not grow
   with the square of the length.
 - `mixdpo_flex`, for a GPU: FlexAttention, one kernel over the whole row that skips blocks without any allowed
-  position, compiled once for rows of every length.
+  position, compiled once for rows of every length. Rows of one block go the first way.
 
 Legend: H query heads, K key-value heads, G = H / K query heads that share one, S tokens of the row, D width of a
 query or key, m queries of a segment, n keys they see.
@@ -36,8 +36,12 @@ FLEX_ATTENTION = "mixdpo_flex"
 DENSE_LENGTH = 1024
 """Longest prompt with completion whose attention scores are held whole, in tokens."""
 
-_BLOCK = 128  # queries and keys of a block of FlexAttention's mask
+# Queries and keys of a block of FlexAttention's mask. For fewer queries PyTorch takes another kernel, which is for
+# decoding and has no form for many of them with shared keys (`NoValidChoicesError`).
+_BLOCK = 128
 _LEAST_FLEX_WIDTH = 16  # narrower heads have no FlexAttention kernel on a GPU
+_FLEX_COMPILATIONS = 64
+_NO_WINDOW = 2**30
 
 # Arguments of attention functions that change its result and that this one does not compute.
 _NOT_COMPUTED = ("softcap", "s_aux", "position_bias")
@@ -83,7 +87,7 @@ def packed_attention(
     if torch.is_autocast_enabled(v.device.type):
         dtype = torch.get_autocast_dtype(v.device.type)
         q, k, v = q.to(dtype), k.to(dtype), v.to(dtype)
-    if flex and min(q.shape[-1], v.shape[-1]) >= _LEAST_FLEX_WIDTH:
+    if flex and q.shape[2] > _BLOCK and min(q.shape[-1], v.shape[-1]) >= _LEAST_FLEX_WIDTH:
         return _flex_segments(q, k, v, scale, packed_layout, sliding_window), None
     q, k, v = q[0], k[0], v[0]
     if packed_layout.longest <= DENSE_LENGTH and v.device.type == "cpu":
@@ -222,17 +226,17 @@ def _flash_segments(q: Tensor, k: Tensor, v: Tensor, scale: float, layout: Packe
 def _compiled_flex() -> Callable[..., Tensor]:
     """FlexAttention for rows of any length.
 
-    Without `dynamic` the first lengths would each be compiled anew. After eight compilations PyTorch stops compiling
-    and computes the scores of the whole row at once, which no GPU has the memory for.
+    Without `dynamic` the first lengths would each be compiled anew. It is still compiled once with and once without
+    gradients, for each set of inputs that have one (adapters), and where sizes happen to be equal. After eight
+    compilations PyTorch would compile no more, and compute the scores of the whole row at once, which no GPU has the
+    memory for.
     """
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _FLEX_COMPILATIONS)
     return torch.compile(flex_attention, dynamic=True)
 
 
 def _flex_segments(q: Tensor, k: Tensor, v: Tensor, scale: float, layout: PackedLayout, window: int | None) -> Tensor:
     """The same by FlexAttention, of query (1, H, S, D), key and value (1, K, S, D), as (1, S, H, D)."""
-    shared = q.shape[1] // k.shape[1]
-    if shared & (shared - 1):  # its kernel for short rows takes powers of two
-        k, v = (x.repeat_interleave(shared, dim=1) for x in (k, v))
     usual = q.shape[-1] ** -0.5
     if not math.isclose(scale, usual):  # given as a number it would be compiled as one that varies
         q = q * (scale / usual)
@@ -254,19 +258,15 @@ def visible(layout: PackedLayout, window: int | None, device: torch.device) -> A
     positions += torch.arange(len(positions)) - (lengths.cumsum(0) - lengths).repeat_interleave(lengths)
     group_of, completion_of, position_of = to_device([x.int() for x in (groups, completions, positions)], device)
 
+    # One function with and without a window, because each would be compiled for itself.
+    before_window_of = position_of - (window or _NO_WINDOW)
+
     def allowed(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         same_group = group_of[query] == group_of[key]
         seen = (completion_of[key] == -1) | (completion_of[key] == completion_of[query])
-        return (query >= key) & same_group & seen
+        return (query >= key) & same_group & seen & (position_of[key] > before_window_of[query])
 
-    if window is None:
-        return allowed
-    before_window_of = position_of - window
-
-    def allowed_in_window(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        return allowed(batch, head, query, key) & (position_of[key] > before_window_of[query])
-
-    return allowed_in_window
+    return allowed
 
 
 @lru_cache(maxsize=4)  # all layers of a forward pass ask for the same one, or for two
