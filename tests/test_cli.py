@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from datasets import Dataset
@@ -380,6 +381,23 @@ def test_run_that_failed_before_its_first_checkpoint_starts_anew(capsys, monkeyp
     capsys.readouterr()
     assert "start the run anew, without --resume" in refused(capsys, "train", "--config", str(recipe), "--resume")
     assert main(["train", "--config", str(recipe)]) == 0
+
+
+def test_a_batch_that_does_not_fit_names_what_to_lower(capsys, monkeypatch, recipe) -> None:
+    def fail(*_, **__) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore words.")
+
+    monkeypatch.setattr(MixDPOTrainer, "training_step", fail)
+    assert main(["train", "--config", str(recipe)]) == 1
+    line = one_line(capsys)
+    assert "Tried to allocate 2.00 GiB" in line
+    assert "train.max_tokens_per_batch" in line
+
+
+def test_a_place_that_may_not_be_written_to(capsys, monkeypatch, tmp_path, recipe) -> None:
+    monkeypatch.setattr("mixdpo.training.run_folder.os.access", lambda path, _: path != tmp_path)
+    line = refused(capsys, "train", "--config", str(recipe))
+    assert f"{tmp_path}: no permission to write there; choose another output folder" in line
 
 
 def test_evaluation_needs_pairs(capsys, recipe) -> None:

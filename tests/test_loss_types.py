@@ -254,6 +254,11 @@ def test_synced_reference_follows_the_policy(model, tokenizer, tmp_path) -> None
         ({"ref_model_mixup_alpha": 1.1}, ("ref_model_mixup_alpha is 1.1",)),
         ({"ld_alpha": 1.5}, ("ld_alpha is 1.5",)),
         ({"beta": 0.0}, ("beta is 0.0",)),
+        ({"f_divergence_type": "js"}, ("f_divergence_type is 'js'", "js_divergence")),
+        ({"odpo_offset": "linaer"}, ("odpo_offset is 'linaer'", "linear")),
+        ({"loss_type": "rpo", "f_divergence_type": "js_divergence"}, ("rpo has no divergence but", "leave")),
+        ({"loss_type": "kto", "ld_alpha": 0.5}, ("ld_alpha", "kto", "leave ld_alpha out")),
+        ({"auto_find_batch_size": True}, ("auto_find_batch_size is True", "max_tokens_per_batch")),
     ],
 )
 def test_settings_that_cannot_be(refused, changes: dict, words: tuple[str, ...]) -> None:

@@ -145,6 +145,19 @@ def test_a_loss_of_ones_own_keeps_the_defaults_of_keywords_that_are_no_settings(
     torch.testing.assert_close(loss, 2 * (0.5 * (pairs.chosen - pairs.rejected)) ** 3)
 
 
+def test_a_loss_of_ones_own_that_could_not_be_called_is_refused_where_it_is_made() -> None:
+    def unknown(pairs: PairLogprobs, *, beta: float, gama: float) -> torch.Tensor:
+        return beta * gama * pairs.chosen
+
+    def positional(pairs: PairLogprobs, beta: float = 0.1) -> torch.Tensor:
+        return beta * pairs.chosen
+
+    with pytest.raises(TypeError, match="no setting of losses is named gama"):
+        Loss(unknown)
+    with pytest.raises(TypeError, match="beta would never be given"):
+        Loss(positional)
+
+
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("name", sorted(LOSSES))
 def test_values_against_numpy(name: str, seed: int) -> None:

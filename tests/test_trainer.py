@@ -433,6 +433,8 @@ def test_a_run_continues_with_steps_cut_in_another_way(model, tokenizer, tmp_pat
     resume(**halves, gradient_accumulation_steps=4)
     with pytest.raises(InputError, match="steps of 1 x 2 x 4 pairs, not 2 x 2 x 2"):
         check_same_run(tmp_path / "run", {**run, "processes": 2}, compares_pairs=True)
+    (tmp_path / "run" / "run.json").unlink()  # a checkpoint copied from elsewhere without its run
+    refused(lambda: resume(**halves), "run.json", "copy the whole folder of the run")
 
 
 # ---- reference and adapters ----

@@ -255,6 +255,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, click.Abort):
         print(f"mixdpo: interrupted; {_continued(words)}", file=sys.stderr)
         return 130
+    except PermissionError as error:
+        print(f"mixdpo: {error.filename}: {error.strerror}; choose another place", file=sys.stderr)
+        return 2
     except OSError as error:
         if error.errno != errno.ENOSPC:
             traceback.print_exc()

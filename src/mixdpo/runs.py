@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from accelerate import PartialState
 from datasets import Dataset
 from transformers import IntervalStrategy
@@ -116,12 +118,14 @@ def train_from_recipe(recipe: Recipe, output: str | None = None, resume: bool = 
 
     Raises:
         InputError: anything wrong with the recipe, the data or the folders, before anything is written.
+        RunError: training diverged, or the device's memory is too small.
     """
     args = recipe.training_config(output)
     folder = Path(args.output_dir or ".")
     (checkpoint_to_continue if resume else check_is_free)(folder)  # before any model or data is loaded
     trainer = _trainer(recipe, args)
-    trainer.train(resume_from_checkpoint=resume)
+    with _memory_explained():
+        trainer.train(resume_from_checkpoint=resume)
     _save_model(trainer, folder / MODEL_FOLDER)
     return TrainedRun(folder=folder, metrics=read_metrics(folder))
 
@@ -147,14 +151,27 @@ def reference_from_recipe(recipe: Recipe) -> dict[str, CacheUse]:
                 mend="start it without them, or leave the reference to mixdpo train",
             )
         named = {"train": trainer.train_dataset, "eval": trainer.eval_dataset}
-        uses = {
-            name: trainer.precompute_reference(pairs, name)
-            for name, pairs in named.items()
-            if isinstance(pairs, PlannedPairs)
-        }
+        with _memory_explained():
+            uses = {
+                name: trainer.precompute_reference(pairs, name)
+                for name, pairs in named.items()
+                if isinstance(pairs, PlannedPairs)
+            }
         if trainer.is_world_process_zero() and any(use.file is None for use in uses.values()):
             raise RunError("the reference was computed and could not be kept; the line before this one says why")
         return uses
+
+
+@contextmanager
+def _memory_explained() -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise RunError(
+            f"a batch does not fit in the device's memory ({str(error).splitlines()[0]}); lower "
+            "train.per_device_train_batch_size and raise gradient_accumulation_steps by as much, or set "
+            "train.max_tokens_per_batch or train.activation_checkpointing"
+        ) from error
 
 
 def _check_reads_cache(args: MixDPOConfig) -> None:

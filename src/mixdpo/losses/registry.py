@@ -28,6 +28,9 @@ class Loss:
         mismatched: whether it reads answers to other prompts.
         statistic: `(pairs, **parameters) -> Tensor` (B,) whose moving mean and deviation it reads.
         whole_batch: whether a pair's loss depends on the other pairs of its micro-batch.
+
+    Raises:
+        TypeError: the function has a parameter that could not be given.
     """
 
     function: Callable[..., Tensor]
@@ -36,6 +39,15 @@ class Loss:
     mismatched: bool = False
     statistic: Callable[..., Tensor] | None = None
     whole_batch: bool = False
+
+    def __post_init__(self) -> None:
+        known = {field.name for field in fields(LossSettings)} | {"running"}
+        _, *parameters = inspect.signature(self.function).parameters.values()
+        for parameter in parameters:
+            if parameter.kind is not parameter.KEYWORD_ONLY:
+                raise TypeError(f"{parameter.name} would never be given: write the parameters of a loss after a *")
+            if parameter.name not in known and parameter.default is parameter.empty:
+                raise TypeError(f"no setting of losses is named {parameter.name}, and it has no default")
 
 
 LOSSES: Final[dict[str, Loss]] = {
@@ -131,3 +143,8 @@ def _keywords(function: Callable[..., Tensor]) -> tuple[str, ...]:
 def needs(names: Sequence[str], what: str) -> bool:
     """Whether any of the named losses has the attribute `what` of `Loss`: reference, margin, mismatched, ..."""
     return any(getattr(LOSSES[name], what) for name in names)
+
+
+def reads_divergence(name: str) -> bool:
+    """Whether a loss can be taken with another divergence from the reference than the reverse KL."""
+    return "f_divergence_type" in _keywords(LOSSES[name].function)

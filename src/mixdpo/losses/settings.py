@@ -7,6 +7,8 @@ from typing import Literal
 
 from mixdpo.losses.scores import FDivergence
 
+OdpoOffset = Literal["log", "linear"]
+
 
 @dataclass
 class LossSettings:
@@ -40,9 +42,7 @@ class LossSettings:
         default=1.0, metadata={"help": "cal_dpo: weight of the calibration; 0.5 in the paper"}
     )
     odpo_alpha: float = field(default=1.0, metadata={"help": "odpo: size of the offset"})
-    odpo_offset: Literal["log", "linear"] = field(
-        default="log", metadata={"help": "odpo: offset as a function of the margin"}
-    )
+    odpo_offset: OdpoOffset = field(default="log", metadata={"help": "odpo: offset as a function of the margin"})
     soft_threshold: float | None = field(
         default=None,
         metadata={"help": "margin_weighted, soft_routed: margin of half trust; null: the plan's threshold"},

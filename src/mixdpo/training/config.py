@@ -11,7 +11,7 @@ from transformers import TrainingArguments
 
 from mixdpo.engine import hardware_has_bf16
 from mixdpo.errors import InputError
-from mixdpo.losses import LOSSES, LossSettings, needs
+from mixdpo.losses import LOSSES, FDivergence, LossSettings, OdpoOffset, needs, reads_divergence
 from mixdpo.plan import Plan
 from mixdpo.settings import unknown_name
 from mixdpo.training.step import StepSettings
@@ -25,6 +25,7 @@ _UNSUPPORTED = {
     "train_sampling_strategy": ("random", "the plan decides the order"),
     "dataloader_drop_last": (False, "every pair of the plan is trained"),
     "remove_unused_columns": (False, "the columns of a pair are not the model's arguments"),
+    "auto_find_batch_size": (False, "steps are cut by per_device_train_batch_size; set max_tokens_per_batch"),
     "label_smoothing_factor": (0.0, "use label_smoothing, the share of flipped labels"),
     "average_tokens_across_devices": (True, "a step's loss is the mean over the pairs of all processes"),
     "push_to_hub": (
@@ -198,6 +199,15 @@ class MixDPOConfig(LossSettings, TrainingArguments):
             raise InputError(f"label_smoothing is {self.label_smoothing}; it must be in [0, 0.5)")
         if self.ld_alpha is not None and not 0 <= self.ld_alpha <= 1:
             raise InputError(f"ld_alpha is {self.ld_alpha}; it must be in [0, 1]")
+        if self.ld_alpha is not None and needs(self._all_losses, "mismatched"):
+            raise InputError(
+                "ld_alpha discounts the tails of a pair's answers, and kto reads answers to other prompts too",
+                mend="leave ld_alpha out",
+            )
+        if self.f_divergence_type != "reverse_kl" and not any(map(reads_divergence, self.loss_names)):
+            raise InputError(
+                f"{' + '.join(self.loss_names)} has no divergence but reverse_kl", mend="leave f_divergence_type out"
+            )
         if self.sync_ref_model and (self.precompute_ref_log_probs or not self.reads_reference):
             raise InputError(
                 "sync_ref_model moves a live reference, and this run has none",
@@ -221,6 +231,8 @@ class MixDPOConfig(LossSettings, TrainingArguments):
             ("sft_target", get_args(SftTarget)),
             ("phase_schedule", get_args(PhaseSchedule)),
             ("engine", get_args(Engine)),
+            ("f_divergence_type", get_args(FDivergence)),
+            ("odpo_offset", get_args(OdpoOffset)),
         ):
             if getattr(self, name) not in choices:
                 raise InputError(f"{name} is {getattr(self, name)!r}; it is one of {', '.join(choices)}")

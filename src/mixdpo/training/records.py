@@ -63,25 +63,28 @@ class EvaluationRecords:
 
     def __init__(self) -> None:
         self._rows: list[Tensor] = []
+        self._values: list[Tensor] = []
 
     def clear(self) -> None:
         """Forget everything collected so far."""
-        self._rows = []
+        self._rows, self._values = [], []
 
     def add(self, batch: PairBatch, pairs: PairLogprobs) -> None:
-        """Keep the values of one micro-batch, shape (B, 8) in float64: row, weight and `_COLUMNS`."""
-        columns = [batch["row"], batch["weight"], *(getattr(pairs, name).detach() for name in _COLUMNS)]
-        self._rows.append(torch.stack([column.double() for column in columns], dim=1))
+        """Keep the rows (B,) of one micro-batch, and in float32 its weights and `_COLUMNS`, shape (B, 7)."""
+        # Not together: a row needs float64, which Apple's GPUs lack.
+        columns = [batch["weight"], *(getattr(pairs, name).detach() for name in _COLUMNS)]
+        self._rows.append(batch["row"])
+        self._values.append(torch.stack([column.float() for column in columns], dim=1))
 
     def gather(self, accelerator: Accelerator, pairs: PlannedPairs) -> pa.Table:
         """Return one row per pair over all processes, in the order of the data set."""
-        values = accelerator.gather(torch.cat(self._rows)).cpu().numpy()
-        values = values[values[:, 1] > 0]
-        values = values[np.argsort(values[:, 0], kind="stable")]
-        rows = values[:, 0].astype(np.int64)
+        rows, values = (accelerator.gather(torch.cat(x)).cpu().numpy() for x in (self._rows, self._values))
+        real = values[:, 0] > 0
+        order = np.argsort(rows[real], kind="stable")
+        rows, values = rows[real][order], values[real][order]
         bucket_names = {-1: None, **dict(enumerate(BUCKETS))}
         tokens = pairs.tokens.select(pairs.index_of_row[rows])
-        columns = {name: pa.array(values[:, 2 + i].astype(np.float32)) for i, name in enumerate(_COLUMNS)}
+        columns = {name: pa.array(values[:, 1 + i]) for i, name in enumerate(_COLUMNS)}
         return pa.table(
             {
                 "pair_id": tokens["pair_id"][:],

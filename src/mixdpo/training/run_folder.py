@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import platform
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -115,7 +116,14 @@ def check_same_run(folder: Path, record: dict[str, Any], compares_pairs: bool) -
     A step may be cut in another way, for example for another number of processes, as long as it keeps its pairs and
     no loss compares (`compares_pairs`) those that are computed together.
     """
-    before = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
+    try:
+        before = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"the run of the checkpoint cannot be read ({error})",
+            file=folder / RUN_FILE,
+            mend="copy the whole folder of the run, not its checkpoint alone",
+        ) from error
     for part in ("model", "data", "plan"):
         if before.get(part) != record.get(part):
             raise InputError(
@@ -177,12 +185,15 @@ def checkpoint_to_continue(folder: Path) -> Path:
 
 
 def check_is_free(folder: Path) -> None:
-    """Raise `InputError` if the folder holds a checkpoint or a model already, or is not a folder.
+    """Raise `InputError` if the folder holds a checkpoint or a model already, is not one, or cannot be written to.
 
     What is left of a run that ended before its first checkpoint cannot be continued, and may be written over.
     """
     if folder.exists() and not folder.is_dir():
         raise InputError("a file, not a folder", file=folder, mend="choose another output folder")
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise InputError("no permission to write there", file=there, mend="choose another output folder")
     if last_complete_checkpoint(folder) is not None or (folder / MODEL_FOLDER).exists():
         raise InputError(
             "the folder holds another run",

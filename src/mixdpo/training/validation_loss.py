@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import shutil
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -15,6 +16,7 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from datasets import Dataset
+from filelock import FileLock
 from peft import LoraConfig
 
 from mixdpo.data import data_fingerprint
@@ -110,10 +112,11 @@ def validation_loss(dataset: Dataset, settings: ValidationLossSettings) -> np.nd
             trained, scored = (np.flatnonzero(half == side) for side in (number, 1 - number))
             trained = np.sort(rng.permutation(trained)[:pairs_per_run])
             file = folder / f"repetition-{repetition}-half-{number}.parquet"
-            known = [pq.read_table(file)["loss"].to_numpy() if _on_main() and file.exists() else None]
-            (loss,) = broadcast_object_list(known)
-            if loss is None:
-                loss = _run(dataset.select(trained), dataset.select(scored), model, settings, file, repetition)
+            with _held(file):  # a second process that wants the same waits, and finds it done
+                known = [pq.read_table(file)["loss"].to_numpy() if _on_main() and file.exists() else None]
+                (loss,) = broadcast_object_list(known)
+                if loss is None:
+                    loss = _run(dataset.select(trained), dataset.select(scored), model, settings, file, repetition)
             losses[repetition, scored] = loss
     return -losses.mean(axis=0)
 
@@ -126,6 +129,14 @@ def halves(ids: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     unique, inverse = np.unique(ids, return_inverse=True)
     half: np.ndarray = (rng.permutation(len(unique)) % 2)[inverse]
     return half
+
+
+def _held(file: Path) -> AbstractContextManager[Any]:
+    """Hold a file's lock, on the main process."""
+    if not _on_main():
+        return nullcontext()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(file.with_suffix(".lock"))
 
 
 def _folder(dataset: Dataset, model: ModelSettings, settings: ValidationLossSettings) -> Path:
