@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import polars as pl
 import pytest
 from datasets import Dataset
 
-from mixdpo import AuditSettings, audit, load_pairs
+from mixdpo import AuditSettings, audit, load_pairs, score
 from mixdpo.auditing import clean, save_cleaned
 from mixdpo.cli import main
 from preferences import clean_rows, loaded, one_word_changed, sentence
@@ -164,6 +165,75 @@ def test_clean_applies_what_is_asked_and_logs_every_row(tmp_path, planted) -> No
     assert not {"duplicates", "opposite", "contradicted"} & {finding.name for finding in audit(again).findings}
 
 
+def chat(system: str, user: str, chosen: dict, rejected: dict) -> dict:
+    prompt = [{"role": "system", "content": system}, {"role": "user", "content": user}]
+    return {
+        "prompt": prompt, "chosen": [{"role": "assistant", **chosen}], "rejected": [{"role": "assistant", **rejected}],
+    }  # fmt: skip
+
+
+def called(place: str) -> dict:
+    return {"content": "", "tool_calls": [{"type": "function", "function": {"name": "weather", "arguments": place}}]}
+
+
+def test_tool_calls_are_part_of_an_answer(tmp_path) -> None:
+    """All prompts are alike, which polars could not read from JSON columns."""
+    rows = [chat("Be brief.", "Rain?", called("Paris"), called("Rome")) for _ in range(4)]
+    rows += [chat("Be brief.", "Rain?", called("Paris"), called("Paris ")) for _ in range(1)]
+    path = tmp_path / "tools.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    pairs = load_pairs(str(path))
+    report = audit(pairs, settings=AuditSettings(near_duplicates=False))
+    assert report.figures["duplicates"]["same_answers"] == 0
+    assert report.figures["duplicates"]["duplicates"] == {"pairs": 4, "beyond_first": 3}
+    assert score(pairs, "length_gap")["margin/length_gap"][4] > 0
+
+
+def test_the_same_pair_under_other_system_messages_or_tools_is_no_contradiction(tmp_path) -> None:
+    pirate, sober = {"content": "Arr, it rains."}, {"content": "It rains."}
+    rows = [
+        chat("Answer as a pirate.", "Rain?", pirate, sober),
+        chat("Answer soberly.", "Rain?", sober, pirate),
+        chat("Answer soberly.", "Rain?", sober, pirate),
+    ]
+    path = tmp_path / "roles.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    report = audit(load_pairs(str(path)), settings=AuditSettings(near_duplicates=False))
+    assert report.figures["duplicates"]["opposite"]["pairs"] == 0
+    assert rows_of(report, "duplicates") == {1, 2}
+
+
+def test_metrics_whose_sign_is_no_opinion_mislabel_nothing(tmp_path) -> None:
+    rng = np.random.default_rng(0)
+    pairs = loaded(tmp_path, clean_rows(60))
+    for name, values in (
+        ("validation_loss", -rng.random(60)), ("embedding", rng.random(60)), ("ches", rng.normal(size=60)),
+        ("nll_gap", rng.normal(size=60)), ("judge", np.full(60, np.nan)),
+    ):  # fmt: skip
+        pairs = pairs.add_column(f"margin/{name}", values)
+    report = audit(pairs, settings=AuditSettings(near_duplicates=False))
+    assert set(report.figures["noise"]["disagreement"]) == {"rating", "nll_gap"}
+    assert rows_of(report, "mislabelled") == set()
+    assert report.figures["margins"]["metrics"]["validation_loss"]["contradicted"] is None
+    report.save(tmp_path / "report")
+
+
+def test_advice_names_the_data_as_they_were_read(tmp_path, capsys) -> None:
+    rows = clean_rows(300)
+    rows[3]["rejected"] = rows[3]["chosen"]
+    rows[4]["rejected"] = rows[4]["chosen"].upper()
+    Dataset.from_list(rows).rename_column("prompt", "question").to_parquet(tmp_path / "own.parquet")
+    words = [str(tmp_path / "own.parquet"), "--data.columns", "{prompt: question}"]
+    assert main(["audit", *words, "--output", str(tmp_path / "report"), "--audit.near_duplicates", "false"]) == 0
+    capsys.readouterr()
+    figures = json.loads((tmp_path / "report" / "report.json").read_text())
+    (line,) = {f["fix"] for f in figures["findings"] if f["name"] == "same_answers"}
+    assert main([*shlex.split(line)[1:], "--output", str(tmp_path / "cleaned.parquet")]) == 0
+    said = capsys.readouterr().out
+    assert "1 dropped" in said or "identical_completions" in said, "what loading dropped is said here too"
+    assert "dropped 1 pairs: same_answers" in said
+
+
 def test_the_two_verbs(tmp_path, capsys, planted) -> None:
     pairs, _, evaluation = planted
     data, report = str(tmp_path / "pairs.parquet"), str(tmp_path / "report")
@@ -189,6 +259,8 @@ def test_the_two_verbs(tmp_path, capsys, planted) -> None:
         (["audit", "DATA", "--against", "DATA_SCORES"], "no column holds prompts"),
         (["audit", "DATA", "--audit.metric", "judge"], "no margins of the metric 'judge' (there are rating)"),
         (["audit", "DATA", "--audit.examples", "0"], "examples must be at least 1"),
+        (["audit", "DATA", "--audit.seed", "-1"], "seed is -1"),
+        (["audit", "DATA", "--scores", "DATA_TEXT"], "not a readable parquet file of scores"),
         (["audit", "DATA", "--audit.exampels", "1"], "did you mean audit.examples?"),
         (["clean", "DATA", "--apply", "opposite", "--report", "nowhere"], "holds no report"),
         (["clean", "DATA", "--apply", "style"], "no finding 'style' can be applied"),
@@ -197,7 +269,9 @@ def test_the_two_verbs(tmp_path, capsys, planted) -> None:
 def test_bad_input_is_one_line(tmp_path, capsys, arguments, message) -> None:
     loaded(tmp_path, clean_rows(20))
     Dataset.from_dict({"score": [1.0]}).to_parquet(tmp_path / "scores.parquet")
-    places = {"DATA": str(tmp_path / "pairs.parquet"), "DATA_SCORES": str(tmp_path / "scores.parquet")}
+    Dataset.from_dict({"pair_id": ["a"], "margin/x": ["high"]}).to_parquet(tmp_path / "text.parquet")
+    places = {"DATA": "pairs.parquet", "DATA_SCORES": "scores.parquet", "DATA_TEXT": "text.parquet"}
+    places = {word: str(tmp_path / name) for word, name in places.items()}
     before = sorted(tmp_path.iterdir())
     where = ["--output", str(tmp_path / "out.parquet")]
     assert main([*(places.get(word, word) for word in arguments), *where]) == 2

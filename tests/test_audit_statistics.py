@@ -198,7 +198,7 @@ def test_texts_of_few_words_or_none() -> None:
 def test_cycles_are_networkx_components() -> None:
     rng = np.random.default_rng(7)
     prompt, chosen, rejected = rng.integers(0, 40, 600), rng.integers(0, 8, 600), rng.integers(0, 8, 600)
-    columns = {"prompt/hash": prompt, "chosen/hash": chosen, "rejected/hash": rejected}
+    columns = {"question/hash": prompt, "chosen/hash": chosen, "rejected/hash": rejected}
     features = pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.UInt64))
     _, groups = duplicate_figures(features)
     graph = networkx.DiGraph([((p, c), (p, r)) for p, c, r in zip(prompt, chosen, rejected, strict=True) if c != r])

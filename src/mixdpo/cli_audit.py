@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import click
@@ -51,6 +52,7 @@ def audit(
         load_report=load_report,
         settings=recipe.audit,
         name=settings.path if isinstance(settings.path, str) else "DATA",
+        on_command_line=_data_words(overrides, data, config),
         report=str(output),
     )
     page = report.save(output)
@@ -65,6 +67,18 @@ def audit(
     if report.small_repairs:
         click.echo(f"small repairs: {report.small_repairs}")
     click.echo(f"report: {page}")
+
+
+def _data_words(overrides: dict[str, Any], data: str | None, config: Path | None) -> str:
+    """Return the words of this command line that say which pairs are read, and how."""
+    from mixdpo.recipe import yaml_text
+
+    words = [data] if data is not None else []
+    if config is not None:
+        words += ["--config", str(config)]
+    for key, value in overrides.get("data", {}).items():
+        words += [f"--data.{key}", yaml_text(value)]
+    return " ".join(map(quote, words))
 
 
 @click.command(cls=CommandWithSettings)
@@ -87,7 +101,9 @@ def clean(
     from mixdpo.auditing import clean as clean_pairs
     from mixdpo.auditing import load_for_audit, save_cleaned
 
-    pairs, _ = load_for_audit(recipe_of(overrides, config, data).required("data"))
+    pairs, load_report = load_for_audit(recipe_of(overrides, config, data).required("data"))
+    for line in load_report.lines():
+        click.echo(line)
     left, log = clean_pairs(pairs, report, [name.strip() for name in findings.split(",") if name.strip()])
     log_file = save_cleaned(left, log, output)
     for action, finding, number in log.group_by("action", "finding", maintain_order=True).len().iter_rows():

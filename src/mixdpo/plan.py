@@ -24,7 +24,7 @@ from mixdpo.difficulty.threshold import AutoSettings, auto_threshold, check_auto
 from mixdpo.difficulty.trust_curve import TrustCurve
 from mixdpo.errors import InputError
 from mixdpo.io import atomic_path
-from mixdpo.settings import unknown_name
+from mixdpo.settings import check_seed, unknown_name
 from mixdpo.stats import mean_ranks
 
 Order = Literal["easy_to_hard", "hard_to_easy", "shuffled", "as_is"]
@@ -308,16 +308,16 @@ def make_plan(
 
 def check_settings(settings: PlanSettings) -> None:
     """Raise `InputError` for a value that no plan can have."""
-    for name in ("easy_route", "hard_route"):
-        if getattr(settings, name) not in ROUTES:
-            raise InputError(f"{name} is {getattr(settings, name)!r}; routes are {', '.join(ROUTES)}")
-    orders = ("easy_to_hard", "hard_to_easy", "shuffled", "as_is")
-    if settings.order not in orders:
-        raise InputError(f"order is {settings.order!r}; orders are {', '.join(orders)}")
-    if settings.epochs not in ("per_epoch", "staged"):
-        raise InputError(f"epochs is {settings.epochs!r}; it is per_epoch or staged")
-    if settings.first not in (None, "easy", "hard"):
-        raise InputError(f"first is {settings.first!r}; it is easy, hard or null")
+    for name, allowed in (
+        ("easy_route", ROUTES),
+        ("hard_route", ROUTES),
+        ("order", ("easy_to_hard", "hard_to_easy", "shuffled", "as_is")),
+        ("epochs", ("per_epoch", "staged")),
+        ("first", ("easy", "hard", None)),
+    ):
+        if getattr(settings, name) not in allowed:
+            raise InputError(f"{name} is {getattr(settings, name)!r}; it is one of {', '.join(map(str, allowed))}")
+    check_seed(settings.seed)
     if settings.first is not None and (settings.threshold is None or settings.easy_route == settings.hard_route):
         raise InputError(f"first: {settings.first} needs two routes, and all are {settings.easy_route}; set order")
     threshold = settings.threshold

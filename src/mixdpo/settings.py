@@ -188,3 +188,9 @@ def _parts(hint: Any) -> Iterator[Any]:
 def _adapter_config(hint: Any) -> ConfigDict | None:
     # Dataclasses bring their own configuration, and pydantic refuses a second one.
     return None if dataclasses.is_dataclass(hint) else ConfigDict(arbitrary_types_allowed=True)
+
+
+def check_seed(seed: int) -> None:
+    """Raise `InputError` for a seed that no generator takes."""
+    if seed < 0:
+        raise InputError(f"seed is {seed}; it must be 0 or more")

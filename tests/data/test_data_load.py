@@ -86,6 +86,25 @@ def test_a_prompt_goes_on_in_the_column_input(jsonl: Any, refused: Any) -> None:
     refused(lambda: load_pairs(without, columns={"input": "input"}), "row 1", "'input'", "only texts")
 
 
+def test_text_answers_beside_a_conversation_and_messages_that_nobody_reads(jsonl: Any, refused: Any) -> None:
+    said = [{"role": "user", "content": "What is 2+2?"}]
+    answers = {"chosen": "The answer is 4.", "rejected": "The answer is 5."}
+    pair = load_pairs(jsonl([{"messages": said, **answers}]))[0]
+    assert pair["prompt"] == said
+    assert pair["chosen"] == [{"role": "assistant", "content": "The answer is 4."}]
+    unread = jsonl([{"trajectory": said, **answers}])
+    refused(lambda: load_pairs(unread), unread, "a column 'trajectory'", "{prompt: trajectory}")
+
+
+def test_tools_that_are_names_alone_are_refused(chat_rows: list[dict[str, Any]], jsonl: Any, refused: Any) -> None:
+    path = jsonl([{**chat_rows[0], "tools": ["search"]}])
+    refused(lambda: load_pairs(path), path, "row 1", "'tools'", "'search', which is not JSON", "a list of tools")
+
+
+def test_seeds_below_zero_are_refused(jsonl: Any, refused: Any) -> None:
+    refused(lambda: load_pairs(jsonl([{"prompt": "p", "chosen": "a", "rejected": "b"}]), seed=-1), "seed is -1")
+
+
 def test_columns_that_are_not_read_are_named(jsonl: Any) -> None:
     pair = {"prompt": "p", "chosen": "a", "rejected": "b", "all": [1, 2], "margin/own": 1.0}
     path = jsonl([{"pair_id": "x", **pair, "system": "Be brief.", "note": ""}])

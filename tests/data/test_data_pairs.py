@@ -250,6 +250,11 @@ def test_contradictions(how: Any, kept: int, text_rows: list[dict[str, Any]], js
 def test_flipping_negates_margins() -> None:
     pair = {"chosen": "a", "rejected": "b", "margin": -1.0, "margin/rm": -2.0}
     assert flipped(pair) == {"chosen": "b", "rejected": "a", "margin": 1.0, "margin/rm": 2.0}
+    # How unlike the answers are stays; what exchanging them does not negate has to be computed anew.
+    others = {"margin/embedding": 0.4, "margin/combine": 0.9, "margin/validation_loss": -0.3, "margin/length_gap": 0.1}
+    exchanged = flipped({**pair, **others})
+    assert exchanged["margin/embedding"] == 0.4
+    assert all(math.isnan(exchanged[name]) for name in list(others)[1:])
 
 
 def test_margin_columns(text_rows: list[dict[str, Any]], jsonl: Any) -> None:

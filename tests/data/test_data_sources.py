@@ -74,6 +74,15 @@ def test_csv_keeps_text_that_looks_like_something_else(tmp_path: Path) -> None:
     assert (pairs["chosen"][:], pairs["rejected"][:]) == (["42", "NA"], ["None", "007"])
 
 
+def test_csv_with_long_cells_and_words_after_quotes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(f'prompt,chosen,rejected\n"Say" it,{"a" * 140_000},b\np,c,\n')
+    with caplog.at_level("WARNING", "mixdpo"):
+        pairs = load_pairs(str(path))
+    assert [len(text) for text in pairs["chosen"]] == [140_000]
+    assert "row 3" in caplog.text
+
+
 @pytest.mark.parametrize("kind", [".jsonl", ".jsonl.gz", ".csv", ".parquet"])
 def test_a_changed_file_never_gives_stale_rows(kind: str, text_rows: list[dict[str, Any]], tmp_path: Path) -> None:
     path = write_format(kind, text_rows, tmp_path)

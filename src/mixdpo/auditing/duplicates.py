@@ -13,12 +13,14 @@ from scipy.sparse.csgraph import connected_components
 def duplicate_figures(features: pl.DataFrame) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Find pairs that repeat or contradict one another, whatever their case and white space.
 
+    Prompts are the same if their system messages and tools are, too.
+
     Returns:
         figures, and by finding the group of each pair (int64 of shape (N,), -1 for none): `same_answers` (chosen is
         rejected), `duplicates` (pairs of the same three texts), `opposite` (the same answers to the same prompt with
         both labels), `cycles` (answers of one prompt preferred in a circle of three or more).
     """
-    prompt, chosen, rejected = (features[f"{side}/hash"].to_numpy() for side in ("prompt", "chosen", "rejected"))
+    prompt, chosen, rejected = (features[f"{side}/hash"].to_numpy() for side in ("question", "chosen", "rejected"))
     same = chosen == rejected
     low, high = np.minimum(chosen, rejected), np.maximum(chosen, rejected)
     keys = pl.DataFrame({"prompt": prompt, "low": low, "high": high, "up": chosen > rejected})

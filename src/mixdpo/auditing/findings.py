@@ -113,7 +113,7 @@ def _fix(name: str, command: str | None, figures: Mapping[str, Any], max_length:
         line = f"train.max_length: {_next_length(figures, max_length)}"
     elif name == "ties":
         least = figures["margins"]["least_positive"]
-        line = "collect ratings that differ" if least is None else f"plan.threshold: {least:.4g}  (ties go to SFT)"
+        line = "collect ratings that differ" if least is None else f"plan.threshold: {least}  (ties go to SFT)"
     elif line is None and command is None:
         line = "mend the source: all pairs are affected, and without them nothing would be left"
     return "  or  ".join(part for part in (line, command) if part)

@@ -28,19 +28,18 @@ def with_scores(dataset: Dataset, path: str | Path) -> Dataset:
     """
     try:
         table = pl.read_parquet(path)
+        metrics = [column for column in table.columns if column.startswith("margin/")]
+        table = table.with_columns(pl.col(metrics).cast(pl.Float64), pl.col("^pair_id$").cast(pl.String))
     except FileNotFoundError:
         raise InputError("no such file", file=path) from None
     except (OSError, pl.exceptions.PolarsError) as error:
-        raise InputError(f"not a readable parquet file ({error})", file=path) from error
-    metrics = [column for column in table.columns if column.startswith("margin/")]
+        raise InputError(f"not a readable parquet file of scores ({error})", file=path) from error
     if "pair_id" not in table.columns or not metrics:
         raise InputError(
             f"scores need the columns pair_id and margin/NAME (there are {', '.join(table.columns)})", file=path
         )
     ids = pl.DataFrame(stored_column(dataset, "pair_id"))
-    known = table.select("pair_id", pl.col(metrics).cast(pl.Float64)).unique(
-        "pair_id", keep="first", maintain_order=True
-    )
+    known = table.select("pair_id", *metrics).unique("pair_id", keep="first", maintain_order=True)
     if ids["pair_id"].is_in(known["pair_id"].implode()).sum() == 0:
         raise InputError("the file has scores of none of the pairs", file=path, mend="score the same data")
     joined = ids.join(known, on="pair_id", how="left", maintain_order="left")

@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 
 from mixdpo.auditing.estimates import histogram, mean, rank_correlation, share, summary
+from mixdpo.data.pairs import NOT_NEGATED
 
 GRID: Final = 10
 """Cells along each side of the heat map, at most."""
@@ -36,7 +37,7 @@ def margin_figures(
     return {
         "metric": metric,
         "least_positive": None if metric is None else _least_positive(margins[metric]),
-        "metrics": {name: _one(values) for name, values in margins.items()},
+        "metrics": {name: _one(values, name not in NOT_NEGATED) for name, values in margins.items()},
         "correlations": _correlations(margins),
         "scatters": _scatters(margins, rng),
         "ratings": None if scores is None else heat_map(*scores),
@@ -63,7 +64,8 @@ def heat_map(chosen: np.ndarray, rejected: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _one(values: np.ndarray) -> dict[str, Any]:
+def _one(values: np.ndarray, judges: bool) -> dict[str, Any]:
+    """Describe margins; `judges`: whether a negative one contradicts the label."""
     known = values[np.isfinite(values)]
     if len(known) == 0:
         return {"n": 0, "missing": len(values)}
@@ -73,7 +75,7 @@ def _one(values: np.ndarray) -> dict[str, Any]:
         "summary": summary(known),
         "histogram": histogram(known),
         "ties": share(int((known == 0).sum()), len(known)),
-        "contradicted": share(int((known < 0).sum()), len(known)),
+        "contradicted": share(int((known < 0).sum()), len(known)) if judges else None,
     }
 
 

@@ -32,6 +32,7 @@ from mixdpo.auditing.texts import SIDES, stored_column
 from mixdpo.auditing.tokens import token_figures
 from mixdpo.data import LoadReport, data_fingerprint, float_column
 from mixdpo.difficulty.rating import RatingSettings, rating
+from mixdpo.difficulty.threshold import judges_labels
 from mixdpo.errors import InputError
 
 
@@ -43,6 +44,7 @@ def audit(
     load_report: LoadReport | None = None,
     settings: AuditSettings | None = None,
     name: str = "DATA",
+    on_command_line: str | None = None,
     report: str = "report",
 ) -> AuditReport:
     """Look at preference pairs before training on them.
@@ -53,7 +55,8 @@ def audit(
         against: evaluation sets (files, folders or hub ids) whose prompts must not be in the data.
         load_report: what was dropped in loading, from `load_pairs_with_report`.
         settings: default `AuditSettings()`.
-        name: what the command line calls the data.
+        name: what the data are called.
+        on_command_line: words that name them there, with the options that say how they are read; default: the name.
         report: folder that the report will be saved in, for the commands that it names.
 
     Raises:
@@ -86,7 +89,8 @@ def audit(
         notes = {
             int(row): f"in the evaluation set: {leaked_texts[leaked[row]]}" for row in np.flatnonzero(leaked >= 0)
         }
-    noise, doubt, is_suspect = noise_figures(margins, scores, rng(1))
+    opinions = {name: values for name, values in margins.items() if name == "rating" or judges_labels(name, values)}
+    noise, doubt, is_suspect = noise_figures(opinions, scores, rng(1))
     tokens, lengths = None, words
     if tokenizer is not None:
         tokens, counted = token_figures(dataset, tokenizer, settings.max_lengths, settings.token_pairs, rng(2))
@@ -96,8 +100,8 @@ def audit(
     if "rating" in margins:
         flags |= {"contradicted": _rows(margins["rating"] < 0), "ties": _rows(margins["rating"] == 0)}
         flags["ratings_of_ten"] = _rows(is_suspect)
-    if len(margins) > 1:
-        flags["mislabelled"] = _most_contradict(margins, doubt)
+    if len(opinions) > 1:
+        flags["mislabelled"] = _most_contradict(opinions, doubt)
     flags["special"] = _rows(
         features.select(pl.sum_horizontal(f"{s}/special" for s in SIDES) > 0).to_series().to_numpy()
     )
@@ -123,7 +127,7 @@ def audit(
     numbers = {f"margin/{key}": values for key, values in margins.items()}
     if scores is not None:
         numbers |= {"score_chosen": scores[0], "score_rejected": scores[1]}
-    command = _clean_command(name, report)
+    command = _clean_command(quote(name) if on_command_line is None else on_command_line, report)
     findings = find(figures, flags, settings.max_length, command)
     return AuditReport(
         name=name,
@@ -138,8 +142,8 @@ def audit(
     )
 
 
-def _clean_command(name: str, report: str) -> str:
-    return f"mixdpo clean {quote(name)}" + (f" --report {quote(report)}" if report != "report" else "")
+def _clean_command(words: str, report: str) -> str:
+    return f"mixdpo clean {words}" + (f" --report {quote(report)}" if report != "report" else "")
 
 
 def _scores(dataset: Dataset) -> tuple[np.ndarray, np.ndarray] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from mixdpo.errors import InputError
+from mixdpo.settings import check_seed
 
 
 @dataclass(kw_only=True, frozen=True)
@@ -46,3 +47,4 @@ class AuditSettings:
         for name in ("near_similarity", "leak_share"):
             if not 0 < getattr(self, name) <= 1:
                 raise InputError(f"{name} must be above 0 and at most 1, got {getattr(self, name)}")
+        check_seed(self.seed)

@@ -51,7 +51,7 @@ def surface_features(dataset: Dataset, special_tokens: Sequence[str] = ()) -> pl
         one row per pair, in order: `row`, `turns`, `bad_turns`, `prompt/script`, and per side S (prompt, chosen,
         rejected) `S/chars`, `S/words` (between white space), `S/broken` (U+FFFD characters), `S/special` (special
         tokens), `S/hash` (uint64, of the text without case and runs of white space); for both answers also `S/<cue>`
-        of `CUES`.
+        of `CUES`; and `question/hash`, of the prompt with its system messages and tools.
     """
     special = "|".join([SPECIAL, *(re.escape(token) for token in special_tokens if token.strip())])
     return pl.concat([_features(batch, special) for batch in text_batches(dataset, "surface")])
@@ -70,6 +70,8 @@ def _features(batch: pl.DataFrame, special: str) -> pl.DataFrame:
         }
         expressions += [count.cast(pl.UInt32).alias(f"{side}/{name}") for name, count in counted.items()]
         expressions.append(plain.hash(seed=0).alias(f"{side}/hash"))
+    question = pl.concat_str(pl.col("context").fill_null(""), pl.col("prompt/plain"), separator="\0")
+    expressions.append(question.hash(seed=0).alias("question/hash"))
     with_lower = batch.lazy().with_columns(pl.col(side).str.to_lowercase().alias(f"{side}/lower") for side in SIDES)
     both = with_lower.with_columns(_single_spaced(pl.col(f"{side}/lower")).alias(f"{side}/plain") for side in SIDES)
     return both.select(expressions).collect()

@@ -9,12 +9,13 @@ from typing import Any, Final
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 from datasets import Dataset
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TimeRemainingColumn
 from rich.text import Text
 
-from mixdpo.data.messages import is_blank
+from mixdpo.data.messages import is_blank, message_text
 
 BATCH: Final = 5_000
 """Pairs whose texts are in memory together."""
@@ -28,19 +29,22 @@ def text_batches(
 ) -> Iterator[pl.DataFrame]:
     """Yield the pairs (of `rows`, default all) as tables with `row` (int64) and text in prompt, chosen, rejected.
 
-    The text of messages is their contents joined by blank lines. System messages are left out, or every prompt under
-    a common one would look alike. `turns` (uint32) is the number of the prompt's other messages, 1 for texts, and
-    `bad_turns` how many of them are blank, repeat the role before, or are the assistant's at the end.
+    The text of messages is their contents and tool calls, joined by blank lines. System messages are left out, or
+    every prompt under a common one would look alike; they are in `context`, with the tools. `turns` (uint32) is the
+    number of the prompt's other messages, 1 for texts, and `bad_turns` how many of them are blank, repeat the role
+    before, or are the assistant's at the end.
     """
     part = dataset if rows is None else dataset.select(rows)
     numbers = pl.int_range(len(dataset), eager=True) if rows is None else pl.Series(list(rows), dtype=pl.Int64)
-    columns = part.select_columns(list(SIDES)).with_format("arrow")
+    names = [name for name in (*SIDES, "tools") if name in part.column_names]
+    columns = part.select_columns(names).with_format("arrow")
     with _bar() as bar:
         task = bar.add_task(description, total=len(part))
         start = 0
         for batch in columns.iter(batch_size=BATCH):
-            table = pl.DataFrame(batch)
+            table = pl.DataFrame({name: _stored(batch[name]) for name in names})
             texts = {side: message_texts(table[side]) for side in SIDES}
+            texts["context"] = _context(table)
             turns, bad_turns = _turns(table["prompt"])
             yield pl.DataFrame(
                 {"row": numbers[start : start + len(table)], "turns": turns, "bad_turns": bad_turns, **texts}
@@ -51,18 +55,33 @@ def text_batches(
 
 def stored_column(dataset: Dataset, name: str) -> pl.Series:
     """Return a column as it is stored."""
-    return pl.Series(name, dataset.select_columns([name]).with_format("arrow")[:][name])
+    return pl.Series(name, _stored(dataset.select_columns([name]).with_format("arrow")[:][name]))
 
 
-def message_texts(side: pl.Series) -> pl.Series:
-    """Return one text per pair of a column of texts or of message lists."""
+def message_texts(side: pl.Series, instructions: bool = False) -> pl.Series:
+    """Return one text per pair of a column of texts or of message lists; with `instructions` of those alone."""
     if side.dtype == pl.String:
-        return side
+        return pl.repeat("", len(side), eager=True).rename(side.name) if instructions else side
     if not isinstance(side.dtype, pl.List) or not isinstance(side.dtype.inner, pl.Struct):
-        return pl.Series(side.name, [_json_text(messages) for messages in side.to_list()], dtype=pl.String)
+        texts = [_json_text(messages, instructions) for messages in side.to_list()]
+        return pl.Series(side.name, texts, dtype=pl.String)
     message = pl.element().struct
-    said = pl.element().filter(~message.field("role").is_in(_INSTRUCTIONS))
+    said = pl.element().filter(message.field("role").is_in(_INSTRUCTIONS) == instructions)
     return side.list.eval(said).list.eval(message.field("content")).list.join("\n\n", ignore_nulls=True)
+
+
+def _stored(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return messages kept as JSON (an extension type that polars does not know) as text."""
+    kind = column.type
+    if pa.types.is_list(kind) and isinstance(kind.value_type, pa.BaseExtensionType):
+        return column.cast(pa.list_(kind.value_type.storage_type))
+    return column
+
+
+def _context(table: pl.DataFrame) -> pl.Series:
+    """Return what stands over each prompt: its system messages and its tools."""
+    context = message_texts(table["prompt"], instructions=True)
+    return context if "tools" not in table.columns else context + table["tools"].fill_null("")
 
 
 def _bar() -> Progress:
@@ -99,9 +118,9 @@ def _is_bad(before: dict[str, Any] | None, turn: dict[str, Any], after: dict[str
     return is_blank(turn) or repeated or (after is None and turn["role"] == "assistant")
 
 
-def _json_text(messages: Any) -> str:
-    said = [message for message in map(_message, messages) if message.get("role") not in _INSTRUCTIONS]
-    return "\n\n".join(message["content"] for message in said if message.get("content"))
+def _json_text(messages: Any, instructions: bool) -> str:
+    said = [m for m in map(_message, messages) if (m.get("role") in _INSTRUCTIONS) == instructions]
+    return "\n\n".join(filter(None, map(message_text, said)))
 
 
 def _message(value: Any) -> dict[str, Any]:

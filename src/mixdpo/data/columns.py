@@ -6,10 +6,11 @@ import difflib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Final
+from typing import Any, Final
 
-from datasets import Features
+from datasets import Features, LargeList, List
 
+from mixdpo.data.messages import is_text
 from mixdpo.errors import InputError
 
 SCORE_NAMES: Final[tuple[tuple[str, str], ...]] = (
@@ -105,10 +106,11 @@ def find_columns(source: Features, mapping: Mapping[str, str] | None, file: str 
             raise _missing(key, key, available, file)
     scores = _scores(available, mapping, file)
     chosen = named("chosen") or "chosen"
-    # One message as the answer stands beside a conversation (LLaMA-Factory, Axolotl).
-    conversation = next((name for name in CONVERSATION_NAMES if name in available), None)
+    # An answer of one message (LLaMA-Factory, Axolotl) or of text stands beside a conversation.
+    conversation = next((name for name in CONVERSATION_NAMES if name in available and _is_list(source[name])), None)
+    alone = isinstance(source[chosen], dict) or is_text(source[chosen])
     return PairColumns(
-        prompt=named("prompt") or (conversation if isinstance(source[chosen], dict) else None),
+        prompt=named("prompt") or (conversation if alone else None),
         chosen=chosen,
         rejected=named("rejected") or "rejected",
         tools=named("tools"),
@@ -130,17 +132,23 @@ def unread_columns(available: Sequence[str], columns: PairColumns) -> list[str]:
     return [name for name in available if name not in used | lists]
 
 
-def check_prompt_is_read(available: Sequence[str], columns: PairColumns, file: str | None = None) -> None:
+def check_prompt_is_read(source: Features, columns: PairColumns, file: str | None = None) -> None:
     """Raise `InputError` for texts without a column of prompts beside a column that looks like one.
 
     Such pairs would be trained on the words their answers happen to begin with.
     """
-    unread = unread_columns(available, columns) if columns.prompt is None else []
-    found = next((name for wanted in PROMPT_NAMES for name in unread if name.lower() == wanted), None)
+    unread = unread_columns(list(source), columns) if columns.prompt is None else []
+    looks_like_one = [name for wanted in PROMPT_NAMES for name in unread if name.lower() == wanted]
+    messages = [name for name in unread if _is_list(source[name]) and isinstance(source[name].feature, dict)]
+    found = next(iter([*looks_like_one, *messages]), None)
     if found is not None:
         raise InputError(
             f"there is no column 'prompt', and there is a column {found!r}", file=file, mend=_map("prompt", found)
         )
+
+
+def _is_list(feature: Any) -> bool:
+    return isinstance(feature, (List, LargeList))
 
 
 def _map(key: str, name: str) -> str:

@@ -24,6 +24,7 @@ from datasets import Dataset
 from mixdpo.data.messages import kind_of
 from mixdpo.errors import InputError
 
+_LONGEST_CELL = 2**31 - 1  # characters; the module's own limit is 128 Ki
 _DAMAGED_GZIP = (EOFError, gzip.BadGzipFile, zlib.error)
 
 
@@ -68,6 +69,8 @@ def editor_rows(files: Sequence[Path], indices: Iterable[int]) -> list[tuple[str
     count as they do in an editor.
     """
     wanted = list(indices)
+    if not wanted:
+        return []
     pending = iter(sorted(set(wanted)))
     places: dict[int, tuple[str, int]] = {}
     target = next(pending, None)
@@ -103,7 +106,8 @@ def _text_open(file: Path) -> IO[str]:
 def _row_numbers(file: Path) -> Iterator[int]:
     kind = _kind(file)
     if kind == "csv":
-        yield from (number for number, _ in list(_csv_records(file))[1:])
+        # As lenient as the reader of the library, which took these records.
+        yield from (number for number, _ in list(_csv_records(file, strict=False))[1:])
     elif kind == "parquet":
         yield from range(1, pq.ParquetFile(file).metadata.num_rows + 1)
     elif kind == "arrow":
@@ -129,9 +133,10 @@ def _json_rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         yield from ((number, json.loads(line)) for number, line in _lines(file))
 
 
-def _csv_records(file: Path) -> Iterator[tuple[int, list[str]]]:
+def _csv_records(file: Path, strict: bool = True) -> Iterator[tuple[int, list[str]]]:
+    csv.field_size_limit(_LONGEST_CELL)
     with _text_open(file) as stream:
-        reader = csv.reader(stream, strict=True, delimiter=delimiter(file))
+        reader = csv.reader(stream, strict=strict, delimiter=delimiter(file))
         start = 1
         for record in reader:
             if record:

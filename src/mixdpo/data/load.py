@@ -143,7 +143,7 @@ def _interpreted(settings: SourceSettings, raw: RawSource) -> _Source:
     columns = find_columns(raw.dataset.features, settings.columns, settings.path)
     conversational = is_conversational(raw.dataset, columns)
     if not conversational:
-        check_prompt_is_read(raw.dataset.column_names, columns, settings.path)
+        check_prompt_is_read(raw.dataset.features, columns, settings.path)
     return _Source(settings=settings, raw=raw, columns=columns, conversational=conversational)
 
 

@@ -61,7 +61,7 @@ def read_tools(value: Any) -> str | None:
         return None
     if not isinstance(value, list):
         raise WrongType(f"is {kind_of(value)}, not a list of tools")
-    tools = [json.loads(item) if isinstance(item, str) else item for item in value]
+    tools = [_read_tool(item) for item in value]
     return json.dumps(without_nulls(tools), ensure_ascii=False)
 
 
@@ -75,6 +75,13 @@ def canonical(value: Any) -> str:
 def is_blank(message: Message) -> bool:
     """Whether a message says nothing: only white space, and no tool call."""
     return not message.get("content", "").strip() and not message.get("tool_calls")
+
+
+def message_text(message: Mapping[str, Any]) -> str:
+    """Return what a message says: its content, and below it its tool calls as JSON text."""
+    calls = message.get("tool_calls")
+    parts = (message.get("content"), canonical(calls) if calls else None)
+    return "\n\n".join(part for part in parts if part)
 
 
 def message_feature(columns: Sequence[Any]) -> Any:
@@ -104,6 +111,15 @@ def kind_of(value: Any) -> str:
         return "null"
     names = {str: "text", bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object"}
     return names.get(type(value), f"a {type(value).__name__}")
+
+
+def _read_tool(item: Any) -> Any:
+    if not isinstance(item, str):
+        return item
+    try:
+        return json.loads(item)
+    except json.JSONDecodeError as error:
+        raise WrongType(f"holds the tool {item!r:.40}, which is not JSON ({error.msg})") from error
 
 
 def _read_message(item: Any, number: int) -> Message:

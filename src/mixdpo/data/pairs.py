@@ -34,6 +34,9 @@ Contradictions = Literal["keep", "flip", "drop"]
 INVALID_SCORES: Final[tuple[str, ...]] = get_args(InvalidScores)
 CONTRADICTIONS: Final[tuple[str, ...]] = get_args(Contradictions)
 
+NOT_NEGATED: Final = frozenset({"ches", "ches_length_normalised", "combine", "embedding", "validation_loss"})
+"""Metrics whose margin exchanging chosen and rejected does not negate, so its sign says nothing about the label."""
+
 PAIR_ID_SIZE: Final = 10
 """Bytes of an id; it is written in twice as many hexadecimal digits."""
 
@@ -262,15 +265,25 @@ def _in_words(value: Any, score: float) -> str:
 
 
 def flipped(pair: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a pair with chosen and rejected exchanged, their scores and ratings too, and its margins negated."""
+    """Return a pair with chosen and rejected exchanged, their scores, ratings and margins too.
+
+    A margin that says which answer is better is negated; one that has to be computed anew becomes NaN.
+    """
     result = dict(pair)
     for first, second in (("chosen", "rejected"), ("score_chosen", "score_rejected"), _RATINGS):
         if first in pair:
             result[first], result[second] = pair[second], pair[first]
     for name, value in pair.items():
         if name == "margin" or name.startswith("margin/"):
-            result[name] = -value
+            result[name] = _exchanged_margin(name.removeprefix("margin/"), value)
     return result
+
+
+def _exchanged_margin(metric: str, value: float) -> float:
+    if metric == "embedding":  # how unlike the answers are
+        return value
+    # Of length_gap nobody knows here whether it was computed with a sign.
+    return math.nan if metric in NOT_NEGATED or metric == "length_gap" else -value
 
 
 def pair_id(prompt: Any, chosen: Any, rejected: Any, tools: str | None) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from mixdpo.data.pairs import CONTRADICTIONS, INVALID_SCORES, Contradictions, InvalidScores
 from mixdpo.errors import InputError
+from mixdpo.settings import check_seed
 
 
 @dataclass(kw_only=True, frozen=True)
@@ -77,6 +78,7 @@ class DataSettings:
             if getattr(self, name) not in allowed:
                 raise InputError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
         check_cap(self.max_pairs)
+        check_seed(self.seed)
 
     def sources(self) -> list[SourceSettings]:
         """Return the sources with nothing left to inherit.

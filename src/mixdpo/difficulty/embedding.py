@@ -24,7 +24,11 @@ _SIDES: Final = ("chosen", "rejected")
 
 @dataclass(frozen=True, kw_only=True)
 class EmbeddingSettings:
-    """Settings of the metric `embedding`."""
+    """Settings of the metric `embedding`.
+
+    Raises:
+        InputError: batches of no text.
+    """
 
     model: str = field(
         default="BAAI/bge-large-en-v1.5", metadata={"help": "folder or hub id of a sentence-transformers model"}
@@ -36,6 +40,10 @@ class EmbeddingSettings:
         },
     )
     batch_size: int = field(default=64, metadata={"help": "texts per forward pass"})
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise InputError(f"batch_size is {self.batch_size}; it must be 1 or more")
 
 
 def embedding_margin(dataset: Dataset, settings: EmbeddingSettings) -> np.ndarray:

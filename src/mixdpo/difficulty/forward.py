@@ -116,7 +116,16 @@ def check_same_tokens(model: ModelSettings, reference: ModelSettings, name: str)
 
 
 def load_frozen(settings: ModelSettings) -> nn.Module:
-    """Load a model to run as it is: on its device, without dropout, a trained adapter merged into its weights."""
+    """Load a model to run as it is: on its device, without dropout, a trained adapter merged into its weights.
+
+    Raises:
+        InputError: no such model, or an adapter to merge into 4-bit weights.
+    """
+    if settings.adapter is not None and settings.load_in_4bit:
+        raise InputError(
+            "an adapter merged into 4-bit weights would be rounded away",
+            mend="leave load_in_4bit out where a metric runs the adapter",
+        )
     if settings.adapter is not None and settings.dtype == "auto":
         settings = replace(settings, dtype="float32")  # merging would round the adapter's small changes away
     model: Any = load_policy(settings)

@@ -7,6 +7,8 @@ from typing import Any
 
 from datasets import Dataset
 
+from mixdpo.data.messages import message_text
+
 _ROWS_AT_ONCE = 10_000
 
 
@@ -14,7 +16,7 @@ def answer_text(completion: Any) -> str:
     """Return a text completion as it is, and of messages what the assistant says, an empty line between its turns."""
     if isinstance(completion, str):
         return completion
-    return "\n\n".join(message.get("content") or "" for message in completion if message["role"] == "assistant")
+    return "\n\n".join(message_text(message) for message in completion if message["role"] == "assistant")
 
 
 def answer_texts(dataset: Dataset) -> Iterator[tuple[str, str]]:

@@ -25,6 +25,7 @@ import numpy as np
 from datasets import Dataset
 
 from mixdpo.data import float_column
+from mixdpo.data.pairs import NOT_NEGATED
 from mixdpo.difficulty.trust_curve import (
     LEAST_PAIRS,
     MarginBin,
@@ -41,8 +42,6 @@ from mixdpo.errors import InputError
 ONE_SIDED: Final = 0.01
 """A metric that prefers the same side in all but this share of the pairs says nothing of a single pair's label: it is
 a distance, or it is what made the label."""
-NOT_NEGATED: Final = frozenset({"ches", "ches_length_normalised"})
-"""Metrics of both signs that exchanging the answers does not negate; no signals unless they are named."""
 
 
 @dataclass(kw_only=True, frozen=True)
@@ -82,6 +81,11 @@ def takes_sides(values: np.ndarray) -> bool:
     return bool(min(np.mean(values < 0), np.mean(values > 0)) > ONE_SIDED)
 
 
+def judges_labels(metric: str, values: np.ndarray) -> bool:
+    """Whether the sign of a metric's margins is an opinion on the labels; `values` has shape (N,)."""
+    return metric not in NOT_NEGATED and takes_sides(values)
+
+
 def find_signals(dataset: Dataset, metric: str, names: Sequence[str] | None) -> dict[str, np.ndarray]:
     """Return the margins of the second metrics, float64 of shape (N,), NaN where one is missing.
 
@@ -96,8 +100,8 @@ def find_signals(dataset: Dataset, metric: str, names: Sequence[str] | None) -> 
     present = [name.removeprefix("margin/") for name in dataset.column_names if name.startswith("margin/")]
     others = [name for name in present if name != metric]
     if names is None:
-        found = {name: float_column(dataset, f"margin/{name}") for name in others if name not in NOT_NEGATED}
-        return {name: values for name, values in found.items() if takes_sides(values)}
+        found = {name: float_column(dataset, f"margin/{name}") for name in others}
+        return {name: values for name, values in found.items() if judges_labels(name, values)}
     signals = {}
     for name in names:
         if name == metric:

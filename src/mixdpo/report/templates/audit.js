@@ -32,7 +32,8 @@
       const tau = plan.threshold[i];
       const text = String(Number(tau.toPrecision(4)));
       find("tau-text").textContent = "τ = " + text;
-      const recipe = "plan.threshold: " + text;
+      // Unrounded: rounded up it would route the pairs at the margin itself too.
+      const recipe = "plan.threshold: " + tau;
       find("tau-line").textContent = recipe;
       find("tau-copy").dataset.text = recipe;
       const sft = plan.sft_pairs[i] / plan.pairs;
