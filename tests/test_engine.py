@@ -288,7 +288,7 @@ PACKED = {
     "granite": ("Granite", {}),
 }
 REFUSED = {
-    "gemma2": ("Gemma2", {}, "eager"),
+    "gemma2": ("Gemma2", {}, "its attention"),
     "bloom": ("Bloom", {"n_layer": 2, "n_head": 4}, "eager"),
     "mamba": ("Mamba", {"state_size": 4}, "linear_attention"),
     "qwen3-next": ("Qwen3Next", {"layer_types": ["linear_attention", "full_attention"]}, "linear_attention"),

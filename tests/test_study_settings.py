@@ -248,7 +248,7 @@ def test_the_example_of_the_page_loads_on_ones_own_files(write, tmp_path: Path, 
         Dataset.from_list(part).to_parquet(tmp_path / f"{name}.parquet")
     monkeypatch.chdir(tmp_path)
     study = load_study(write(content))
-    assert [variant.name for variant in variants(study)] == ["DPO", "MixDPO", "hardest 20 % to SimPO"]
+    assert [variant.name for variant in variants(study)] == ["DPO", "MixDPO", "hardest 20 % to IPO", "SimPO"]
     assert len(tuning_cells(study, variants(study)[0], "model")) == 8
 
 

@@ -172,7 +172,7 @@ def reference(overrides: dict[str, Any], data: str | None, config: Path | None) 
 )  # fmt: skip
 @click.option("--short", is_flag=True, help="A few steps and prompts: shows that everything works, measures nothing.")
 def demo(model: str | None, output: Path, short: bool) -> None:
-    """Plan, train and measure a real model on checkable demands, in about five minutes on two CPU cores."""
+    """Plan, train and measure a real model on checkable demands, in 5 to 7 minutes on two CPU cores."""
     from mixdpo.demo.run import run_demo
 
     quiet_libraries()

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import DynamicCache, GenerationConfig, PreTrainedModel, StoppingCriteria, StoppingCriteriaList
+from transformers.generation import GenerateDecoderOnlyOutput
+
+# What `generate` calls its cache; the second before transformers 5.24, which needs Python 3.11.
+_CACHE: Final = "cache" if hasattr(GenerateDecoderOnlyOutput, "cache") else "past_key_values"
 
 
 def write_batch(
@@ -42,9 +46,9 @@ def write_batch(
         written = generate(
             input_ids=ids_BS,
             attention_mask=mask_BS,
-            cache=cache,
             generation_config=config,
             stopping_criteria=StoppingCriteriaList([enough]),
+            **{_CACHE: cache},
         )
         for index, row in zip(left, written.sequences[:, prompt_length:].tolist(), strict=True):
             rows[index] = row
@@ -56,7 +60,7 @@ def write_batch(
         left = [left[k] for k in keep.tolist()]
         ids_BS = written.sequences[keep]
         mask_BS = F.pad(mask_BS, (0, ids_BS.shape[1] - mask_BS.shape[1]), value=1)[keep]
-        cache = _rows_of(written.cache, keep)
+        cache = _rows_of(getattr(written, _CACHE), keep)
     return rows, logits
 
 

@@ -117,9 +117,7 @@ class StudySettings:
     model: ModelSettings | None = None
     peft: Mapping[str, Any] | None = None
     train: Mapping[str, Any] = field(default_factory=dict)
-    generation: GenerationSettings = field(
-        default_factory=lambda: GenerationSettings(max_new_tokens=120, batch_size=40)
-    )
+    generation: GenerationSettings = field(default_factory=GenerationSettings)
     primary: str = ""
     limits: LimitSettings = field(default_factory=LimitSettings)
     level: float = 0.95
