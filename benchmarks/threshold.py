@@ -5,7 +5,7 @@
 
 PAIRS has prompt_id, chosen_model and rejected_model, score_chosen and score_rejected. SCORED holds some of these pairs
 as `mixdpo score` wrote them: how often its margins agree with the label is printed too, but they are no signals, since
-most pairs lack them. Prints tables and writes results/threshold.json or threshold-real.json.
+most pairs lack them. Prints tables and writes results/threshold.json or threshold-real.json and its figure.
 """
 
 from __future__ import annotations
@@ -29,8 +29,10 @@ from mixdpo.difficulty.threshold import AutoSettings, auto_threshold, find_signa
 from mixdpo.difficulty.trust_curve import TrustCurve, easiest_third
 from mixdpo.errors import InputError
 from mixdpo.io import write_json
+from mixdpo.report.trust_figure import save_trust_figure
 from mixdpo.stats import share_bounds
 
+FIGURE = RESULTS.parents[1] / "docs" / "images" / "threshold.png"
 SIDES = ("chosen", "rejected")
 LABELS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "step": lambda margin: np.where(margin < 1, 0.5, 1.0),
@@ -127,6 +129,7 @@ def on_real_pairs(path: str, embedding: str | None, scored: str | None) -> dict[
     agrees = {name: (np.sign(values) + 1) / 2 for name, values in signals.items()}
     curve = found(margin, signals)
     assert curve is not None
+    save_trust_figure(asdict(curve), FIGURE)
     rank = np.argsort(np.argsort(margin, kind="stable"))
     easiest = sum(item.pairs for item in _easiest(curve))
     parts = {
