@@ -19,11 +19,15 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 
 from loopback import Endpoint, running
 from mixdpo.answering.answers import AnswerSettings, planned_requests
+from mixdpo.answering.local import TransformersAsker
 from mixdpo.answering.prompts import Prompt, read_prompts
 from mixdpo.cli import main
 from mixdpo.demo.run import read_held_out
+from mixdpo.errors import InputError
 from mixdpo.evaluation.answers import read_answers
+from mixdpo.evaluation.endpoint import Request
 from mixdpo.evaluation.generate import answer_rendered
+from mixdpo.model import ModelSettings
 from mixdpo.report.page import embedded
 from test_eval_published import published
 from tiny import tiny_llama
@@ -255,6 +259,32 @@ def test_an_adapter_is_part_of_the_model(model: Path, questions: str, tmp_path: 
     assert rows_of(adapted)[0]["generator"] == "adapter"
 
 
+def test_a_local_model_has_no_temperature_of_its_own(model: Path) -> None:
+    asker = TransformersAsker(ModelSettings(name_or_path=str(model)))
+    with pytest.raises(InputError, match="give a number"):
+        asker.ask([Request(messages=(("user", "How?"),), max_tokens=1, temperature=None)])
+
+
+@pytest.mark.slow
+def test_an_adapter_has_one_digest_in_every_process(model: Path, tmp_path: Path) -> None:
+    """Sets of texts, as the adapter's modules are, have another order in every process."""
+    config = LoraConfig(target_modules=["q_proj", "k_proj", "v_proj", "o_proj"], init_lora_weights=False)
+    get_peft_model(AutoModelForCausalLM.from_pretrained(model), config).save_pretrained(tmp_path / "adapter")
+    asker = f"TransformersAsker(ModelSettings(name_or_path={str(model)!r}, adapter={str(tmp_path / 'adapter')!r}))"
+    program = (
+        "from mixdpo.answering.local import TransformersAsker\nfrom mixdpo.model import ModelSettings\n"
+        f"print({asker}.record()['weights'])"
+    )
+    digests = {
+        subprocess.run(
+            [sys.executable, "-c", program], env={**os.environ, "PYTHONHASHSEED": seed}, check=True, text=True,
+            stdout=subprocess.PIPE,
+        ).stdout
+        for seed in ("1", "2")
+    }  # fmt: skip
+    assert len(digests) == 1
+
+
 def test_a_prompt_that_does_not_fit_is_counted(
     model: Path, jsonl: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -364,11 +394,36 @@ def test_a_call_that_fails_is_counted_and_tried_again(
     assert len(served.bodies) == len(QUESTIONS) + 1
 
 
+def test_a_model_that_was_trained_further_is_asked_again(
+    served: Endpoint, questions: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is served under the same name, and the requests are the same."""
+    output, other = tmp_path / "out.jsonl", tmp_path / "other.jsonl"
+    common = (questions, "--model", "far", "--endpoint", served.url, "--output")
+    run(*common, output)
+    served.answer = lambda body: "trained"
+    run(*common, output)
+    assert {row["output"] for row in rows_of(output)} == {"trained"}
+    assert not output.with_name("out.jsonl.unfinished").exists()
+    served.faults = [400]
+    run(*common, output)
+    assert len(list(output.with_name("out.jsonl.unfinished").iterdir())) >= 1
+    served.answer = lambda body: "trained more"
+    run(*common, other)
+    assert {row["output"] for row in rows_of(other)} == {"trained more"}
+    capsys.readouterr()
+    run(*common, output, "--dry-run")
+    said = capsys.readouterr().out
+    assert "1 calls (4 more are cached)" in said
+    assert "remove it if far has become another model" in " ".join(said.split())
+
+
 def test_the_key_is_in_no_file(
     served: Endpoint, questions: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "secret-key")
     monkeypatch.setenv("MIXDPO_CACHE", str(tmp_path / "cache"))
+    served.faults = [400]  # so that finished answers are kept
     run(questions, "--model", "far", "--endpoint", served.url, "--output", tmp_path / "out.jsonl")
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert len(files) > 3
@@ -429,7 +484,7 @@ def test_bad_prompts(jsonl: Write, tmp_path: Path, model: Path, capsys: pytest.C
 
 
 def test_bad_models_and_settings(
-    questions: str, tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
+    questions: str, tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     end = ("--output", tmp_path / "out.jsonl")
     assert "no such model folder" in refused(capsys, questions, "--model", tmp_path / "none", *end)
@@ -442,6 +497,12 @@ def test_bad_models_and_settings(
     assert "base_url" in refused(capsys, questions, "--model", "far", "--endpoint", "localhost:8000", *end)
     told = refused(capsys, questions, "--model", "far", "--endpoint", "http://me:hidden@127.0.0.1:9/v1", *end)
     assert "user name, password or query" in told
+    for secret, named in (("sk-proj-1", "OTHER"), ("gsk_1", "GROQ_KEY")):
+        monkeypatch.setenv(named, secret)
+        told = refused(capsys, questions, *far, "--key-variable", secret, *end)
+        assert "give the name without $" in told
+        assert secret not in told
+    assert "base_url" in refused(capsys, questions, "--model", "far", "--endpoint", "http://localhost:80a0/v1", *end)
     assert "hidden" not in told
     tokenizer = AutoTokenizer.from_pretrained(model)
     tokenizer.chat_template = None

@@ -383,6 +383,13 @@ def test_run_that_failed_before_its_first_checkpoint_starts_anew(capsys, monkeyp
     assert main(["train", "--config", str(recipe)]) == 0
 
 
+@pytest.mark.parametrize(("name", "word"), [("scored.jsonl", "end --output with .parquet"), ("a.parquet", "a folder")])
+def test_where_scores_cannot_be_written(capsys, tmp_path, recipe, name, word) -> None:
+    (tmp_path / "a.parquet").mkdir()
+    line = refused(capsys, "score", "--config", recipe, "--metric", "rating", "-o", tmp_path / name)
+    assert word in line
+
+
 def test_a_batch_that_does_not_fit_names_what_to_lower(capsys, monkeypatch, recipe) -> None:
     def fail(*_, **__) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore words.")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import csv
 import gzip
 import json
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +16,7 @@ import pytest
 from loopback import FIRST_TOKENS, Endpoint, running
 from mixdpo.errors import InputError, RunError
 from mixdpo.evaluation.endpoint import EndpointSettings, Request, ask_all, estimate
+from mixdpo.evaluation.tables import read_table
 from mixdpo.evaluation.templates import JudgePrompt, fill
 from mixdpo.judging.alpaca import first_token_score, is_swapped, preference, ranking_score
 from test_eval_published import published
@@ -106,3 +110,22 @@ def test_the_key_is_in_no_message(server: Endpoint, monkeypatch: pytest.MonkeyPa
     with pytest.raises(RunError) as failed:
         ask_all(requests(1), settings(server, max_retries=0))
     assert "secret-key" not in str(failed.value)
+
+
+def test_a_notebook_whose_loop_is_running_can_ask(server: Endpoint) -> None:
+    async def cell() -> list[Any]:
+        return ask_all(requests(2), settings(server))
+
+    assert [reply.text for reply in asyncio.run(cell())] == ["m", "m"]
+
+
+def test_tables_with_line_breaks_and_cut_files(tmp_path: Path) -> None:
+    rows = [("one\n" * 50, "x" * 500)] * 3000  # more than a block of Arrow's reader
+    with (tmp_path / "long.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("prompt", "answer"), *rows])
+    assert read_table(tmp_path / "long.csv").columns["prompt"] == [row[0] for row in rows]
+    whole = gzip.compress(b'{"a": 1}\n' * 1000)
+    for name, content in (("cut.jsonl.gz", whole[:-20]), ("spoilt.jsonl.gz", whole[:12] + b"\xff" * 9 + whole[21:])):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(InputError, match="cannot be read"):
+            read_table(tmp_path / name)

@@ -222,6 +222,47 @@ def test_one_refused_call_does_not_end_a_weighted_run(tmp_path: Path) -> None:
     assert (result["models"]["own"]["n_total"], result["models"]["own"]["n_unread"]) == (3, 1)
 
 
+def test_a_prompt_that_is_refused_with_403_does_not_end_the_run(tmp_path: Path, capsys) -> None:
+    (own,) = answer_files(tmp_path, "own")
+    prompt = tmp_path / "single.txt"
+    prompt.write_text("{question}: {answer}")
+    with running(lambda body: 403 if QUESTIONS[0] in body["messages"][0]["content"] else "[[5]]") as endpoint:
+        result = judged("grade", endpoint, tmp_path, own, prompt)
+        assert [reason[:21] for reason in result["judge"]["failed_calls"]] == ["PermissionDeniedError"]
+        assert result["models"]["own"]["n_prompts"] == 3
+        endpoint.answer = lambda body: 403
+        common = ["--model", str(own), "--judge-prompt", str(prompt), "--judge", "other", "--endpoint", endpoint.url]
+        assert main(["eval", "grade", *common, "--output", str(tmp_path / "other.json")]) == 2
+    assert "refuses the key" in capsys.readouterr().err
+
+
+def test_the_judges_temperature_is_sent_or_left_out_and_told(tmp_path: Path) -> None:
+    prompt, _, _ = arena_prompt(tmp_path, "v01_original", "arena-hard-v0.1")
+    base, own = answer_files(tmp_path, "base", "own")
+    words = ("--baseline", base, "--version", "v0.1")
+    sent: dict[Any, set[Any]] = {}
+    with running(arena_judge) as endpoint:
+        for told in (0, 0.5, "default"):
+            given = ("--judge-temperature", told) if told else ()
+            endpoint.bodies.clear()
+            result = judged("arena-hard", endpoint, tmp_path, own, prompt, *words, *given)
+            sent[told] = {body.get("temperature", "none") for body in endpoint.bodies}
+            assert result["settings"]["temperature"] == told
+            reasons = [one for one in result["comparable"]["because"] if "temperature" in one]
+            assert reasons == ([f"the judge's temperature is {told}, not 0.0"] if given else [])
+    assert sent == {0: {0}, 0.5: {0.5}, "default": {"none"}}
+
+
+def test_half_a_character_of_a_reply_is_written(tmp_path: Path) -> None:
+    (own,) = answer_files(tmp_path, "own")
+    prompt = tmp_path / "single.txt"
+    prompt.write_text("{question}: {answer}")
+    with running(lambda body: "Good \ud83d [[5]]") as endpoint:
+        judged("grade", endpoint, tmp_path, own, prompt)
+    rows = [json.loads(line) for line in (tmp_path / "grade.verdicts.jsonl").open(encoding="utf-8")]
+    assert {row["judgment"] for row in rows} == {"Good \ufffd [[5]]"}
+
+
 def test_own_prompts_are_compared_and_graded(tmp_path: Path) -> None:
     base, own = answer_files(tmp_path, "base", "own")
     pair, single = tmp_path / "pair.txt", tmp_path / "single.txt"

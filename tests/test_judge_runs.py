@@ -7,9 +7,11 @@ import json
 import shlex
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -19,17 +21,22 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from loopback import Endpoint
 from mixdpo.cli import main
+from mixdpo.errors import InputError
+from mixdpo.evaluation.alpaca_eval import LengthControl, Verdicts
 from mixdpo.evaluation.answers import read_answers
 from mixdpo.evaluation.arena_hard import read_battles
 from mixdpo.evaluation.endpoint import EndpointSettings, Reply, Request
+from mixdpo.evaluation.length_control import GamedRows
 from mixdpo.evaluation.mt_bench import read_judge_prompts
 from mixdpo.evaluation.reply_cache import reply_cache, request_key
+from mixdpo.evaluation.style import style_differences
 from mixdpo.evaluation.templates import JudgePrompt, prompts_fingerprint, read_judge_prompt
 from mixdpo.judging.alpaca import PROMPT as ALPACA_PROMPT
 from mixdpo.judging.alpaca import alpaca_cases, is_swapped
 from mixdpo.judging.arena import PROTOCOLS, arena_reader, finish_request, read_own_verdict, same_places
 from mixdpo.judging.grades import GRADING_PROMPTS, MT_BENCH_PROMPTS, read_own_grade
 from mixdpo.judging.pairs import pair_up
+from mixdpo.judging.plans import Sources, alpaca_plan, arena_plan
 from test_difficulty_models import tiny_reward_model
 from test_eval_judges import server  # noqa: F401
 from test_eval_published import published
@@ -311,6 +318,21 @@ def test_answers_are_joined_by_id_or_by_prompt(tmp_path: Path) -> None:
     found = pair_up(file("b.jsonl", arena), file("a.jsonl", arena[::-1]), {"u0": "p0", "u1": "p1"}, {"u1": "c"}, "c")
     assert [(pair.id, pair.prompt, pair.model) for pair in found] == [("u1", "p1", "1")]
 
+    def answers(name: str, ids: str, prompts: Sequence[str]) -> Any:
+        rows = [{ids: row, "instruction": text, "output": name + text} for row, text in enumerate(prompts)]
+        return file(name, rows)
+
+    # `mixdpo generate` numbers the rows of a set without ids, and numbers of two sets mean different prompts.
+    found = pair_up(answers("a.jsonl", "index", "xyz"), answers("b.jsonl", "index", "wzx"))
+    assert [(pair.prompt, pair.model) for pair in found] == [("z", "a.jsonlz"), ("x", "a.jsonlx")]
+    bare = [{"index": 0, "output": "a"}]
+    with pytest.raises(InputError, match="with their texts or under the same uid"):
+        pair_up(file("a.jsonl", bare), file("b.jsonl", bare))
+    assert len(pair_up(file("a.jsonl", bare), file("b.jsonl", bare), {"0": "p0"})) == 1
+    with pytest.raises(InputError, match=r"a.jsonl, row 2: under the id '1' is another prompt .*b.jsonl, row 2"):
+        pair_up(answers("a.jsonl", "id", "xyz"), answers("b.jsonl", "id", "xw"))
+    assert len(pair_up(answers("a.jsonl", "id", ["x", "y\r\n"]), answers("b.jsonl", "id", ["x ", "y"]))) == 2
+
 
 @pytest.mark.parametrize(
     ("words", "said"),
@@ -334,6 +356,20 @@ def test_answers_are_joined_by_id_or_by_prompt(tmp_path: Path) -> None:
         (["arena-hard", "--model", "{long}", "--baseline", "{base}", "{by}", "--version", "v2"], "--category"),
         (["alpaca-eval", "--model", "{long}", "{by}", "--no-length-control"], "give a copy with --baseline FILE"),
         (["mt-bench", "--model", "{long}", "{by}"], "give a copy with --questions FILE"),
+        (["pairwise", "--verdicts", "{long}", "--limit", "3", "--endpoint", "http://x/v1", "--baseline", "{base}"],
+         "without --endpoint and --limit and --baseline"),
+        (["alpaca-eval", "--verdicts", "{long}", "--dry-run"], "without --dry-run"),
+        (["grade", "--verdicts", "{long}", "--questions", "{long}"], "without --questions"),
+        (["grade", "--model", "{long}", "{by}", "--key-variable", "K"], "--key-variable: no effect without"),
+        (["grade", "--model", "{long}", "{by}", "--judge-temperature", "1"], "leave out --judge-temperature"),
+        (["grade", "--model", "{long}", "--judge", "x", "--endpoint", "http://x/v1", "--batch-size", "2"],
+         "no effect with --endpoint"),
+        (["grade", "--model", "{long}", "{by}", "--judge-temperature", "hot"], "'hot' is neither a number from 0 nor"),
+        (["alpaca-eval", "--model", "{long}", "{by}", "--no-length-control", "--C", "1"], "--C: no effect with"),
+        (["alpaca-eval", "--model", "{long}", "{by}", "--max-tokens", "9"], "reads one token"),
+        (["arena-hard", "--verdicts", "{long}", "--baseline-name", "x"], "--baseline-name: no effect without --style"),
+        (["arena-hard", "--verdicts", "{long}", "--category", "own", "--version", "v2", "--style", "{long}"],
+         "the category 'own' has no published baseline; name the one in --style: --baseline-name"),
     ],
 )  # fmt: skip
 def test_bad_input_is_one_line(files, capsys, words: list[str], said: str) -> None:
@@ -348,6 +384,38 @@ def test_bad_input_is_one_line(files, capsys, words: list[str], said: str) -> No
     assert said.format() in error
     assert len(error.strip().splitlines()) == 1
     assert not list(folder.glob("out*"))
+
+
+def test_a_place_that_cannot_be_written_is_found_before_the_judge_is_paid(files, server: Endpoint, capsys) -> None:  # noqa: F811
+    folder = Path(files["folder"])
+    words = ["--model", files["long"], *endpoint(server), "--judge-prompt", str(folder / "grade.txt"), "--output"]
+    for output, said in ((folder, "a folder, not a file"), (folder / "grade.txt" / "o.json", "a file of that name")):
+        assert main(["eval", "grade", *words, str(output)]) == 2
+        assert said in capsys.readouterr().err
+    assert server.bodies == []
+    for verb in (["demands", files["long"]], ["preferences", files["long"], "--model", "none"]):
+        assert main(["eval", *verb, "--output", str(folder)]) == 2
+        assert "a folder, not a file" in capsys.readouterr().err
+
+
+def test_values_of_which_there_are_a_few_are_checked(files, tmp_path: Path) -> None:
+    prompt = read_judge_prompt(tmp_path / "weighted.txt")
+    sources = Sources(models=[(None, Path(files["long"]))], baseline=Path(files["base"]))
+    zeros = np.zeros(1)
+    control = LengthControl(zeros, GamedRows(zeros, zeros, zeros))
+    verdicts = Verdicts("own", zeros + 1.2, np.zeros(1, dtype=np.int64), zeros, zeros)
+    wrong: Any = "v2.0"
+    for call, said in (
+        (lambda: arena_plan(sources, wrong, None), "version is 'v2.0'; it is one of v0.1, v2"),
+        (lambda: arena_reader(wrong), "version is"),
+        (lambda: read_battles(files["long"], wrong), "version is"),
+        (lambda: alpaca_plan(sources, wrong), "annotator is 'v2.0'; it is one of weighted, ranking"),
+        (lambda: alpaca_cases([], prompt, wrong), "annotator is"),
+        (lambda: control.apply(verdicts, C=1.0, align=wrong), "align is 'v2.0'; it is one of instruction, row"),
+        (lambda: style_differences(np.ones((2, 4)), np.ones((2, 4)), wrong), "version is"),
+    ):
+        with pytest.raises(InputError, match=said):
+            call()
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -15,7 +16,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mixdpo.cli import main
 from mixdpo.demo.run import DATA
-from mixdpo.evaluation.open_llm import OPEN_LLM_V1, TaskScore, summarise
+from mixdpo.evaluation.open_llm import OPEN_LLM_V1, Kept, Tasks, TaskScore, find_tasks, run_tasks, summarise
+from mixdpo.evaluation.reply_cache import reply_cache
 from tiny import plain_logprob, tiny_llama
 
 pytest.importorskip("lm_eval", reason="lm-evaluation-harness is not installed")
@@ -55,6 +57,20 @@ filter_list:
     filter: [{{function: regex, regex_pattern: "#### ([0-9]+)"}}, {{function: take_first}}]
   - name: flexible-extract
     filter: [{{function: regex, regex_pattern: "([0-9]+)"}}, {{function: take_first}}]
+metadata: {{version: 1.0}}
+"""
+
+ROLLING = """
+task: surprise
+dataset_path: json
+dataset_kwargs:
+  data_files: {{test: {test}}}
+output_type: loglikelihood_rolling
+test_split: test
+doc_to_text: ""
+doc_to_target: "{{{{question}}}}"
+metric_list:
+  - {{metric: word_perplexity}}
 metadata: {{version: 1.0}}
 """
 
@@ -145,19 +161,69 @@ def test_local_tasks_through_the_harness(tmp_path, tokenizer, tasks, model, ques
     assert limited["settings"]["chat_template"] is True
 
 
-def test_what_cannot_be_had_is_one_line(tmp_path, model, capsys) -> None:
+def test_what_cannot_be_had_is_one_line(tmp_path, tasks, model, capsys) -> None:
     out = tmp_path / "out.json"
     arguments = ["eval", "open-llm-v1", "--model", model, "--output", str(out), "--limit", "2"]
+    (tasks / "surprise.yaml").write_text(ROLLING.format(test=tasks / "test.jsonl"))
     for extra, words in (
         (["--tasks", "winogrande"], ("task winogrande", "hub", "--include-path")),
         (["--tasks", "winogrand"], ("no task 'winogrand'",)),
         (["--include-path", str(tmp_path / "none")], ("no such folder",)),
+        (["--tasks", ","], ("no task is named",)),
+        (["--include-path", str(tasks), "--tasks", "surprise"], ("measured by word_perplexity", "not a mean")),
+        (["--output", str(tmp_path)], ("a folder, not a file",)),
     ):
         assert main([*arguments, *extra]) == 2
         last = capsys.readouterr().err.strip().splitlines()[-1]
         assert last.startswith("mixdpo: ")
         assert all(word in last for word in words), last
     assert not out.exists()
+
+
+def test_a_run_that_was_stopped_goes_on_with_the_next_task(tmp_path, tasks, model, monkeypatch) -> None:
+    import lm_eval
+
+    asked, evaluate = [], lm_eval.simple_evaluate
+    out, names = tmp_path / "out.json", ["which_meets_more", "winogrande"]
+
+    def counted(**given: Any) -> Any:
+        asked.append(given["tasks"][0].task_name)
+        if asked == names:
+            raise torch.OutOfMemoryError("full")
+        return evaluate(**given)
+
+    monkeypatch.setattr(lm_eval, "simple_evaluate", counted)
+    arguments = ["eval", "open-llm-v1", "--model", model, "--include-path", str(tasks), "--limit", "6"]
+    arguments += ["--tasks", ",".join(names), "--output", str(out)]
+    assert main(arguments) == 1
+    assert not out.exists()
+    assert main([*arguments, "--batch-size", "4"]) == 0
+    assert asked == [*names, "winogrande"]
+    assert not out.with_name("out.json.unfinished").exists()
+
+    # What is kept is of the model, the settings and the questions.
+    network, words = AutoModelForCausalLM.from_pretrained(model), AutoTokenizer.from_pretrained(model)
+    found = find_tasks(names[:1], tasks)
+
+    def ran(found: Tasks, digest: str = "a", limit: int = 6) -> tuple[TaskScore, bool]:
+        asked.clear()
+        with reply_cache(tmp_path / "kept") as cache:
+            ((_, score),) = run_tasks(network, words, found, limit=limit, kept=Kept(cache, digest))
+        return score, bool(asked)
+
+    first, computed = ran(found)
+    again, computed_again = ran(found)
+    assert (computed, computed_again) == (True, False)
+    assert again.items["which_meets_more"].tolist() == first.items["which_meets_more"].tolist()
+    assert (again.shots, again.metric, again.versions) == (first.shots, first.metric, first.versions)
+    assert np.mean(first.items["which_meets_more"]) * 100 == pytest.approx(
+        json.loads(out.read_text())["models"]["tiny"]["which_meets_more"]
+    )
+    assert ran(found, digest="b")[1]
+    assert ran(found, limit=5)[1]
+    rows = (tasks / "test.jsonl").read_text().splitlines(keepends=True)
+    (tasks / "test.jsonl").write_text("".join(rows[1:]))
+    assert ran(find_tasks(names[:1], tasks))[1]
 
 
 def test_every_task_of_the_leaderboard_is_one_of_the_harness() -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from mixdpo.cli_judging import JudgeOptions, echo_notes, judge_options
+from mixdpo.cli_judging import JudgeOptions, echo_notes, judge_options, refuse_options
 from mixdpo.cli_shared import finish, interval_text, value_text
 from mixdpo.report.terminal import results_table
 
@@ -48,6 +49,10 @@ def alpaca_eval(
     from mixdpo.judging.run import verdicts_file, with_run
 
     stored = judging.one_stored()
+    if not length_control:
+        refuse_options("no effect with --no-length-control", "difficulty", "gamed", "C", "align")
+    if annotator == "weighted":
+        refuse_options("the weighted annotator reads one token", "max_tokens")
     judged = read_verdicts(stored) if stored else []
     # Before a judge is paid, so that nothing is missing afterwards.
     control = read_length_control(gamed, difficulty) if length_control and not judging.dry_run else None
@@ -102,7 +107,7 @@ def arena_hard(
 
     Several --verdicts are several judges: their battles are pooled, and their agreement is measured.
     """
-    from mixdpo.evaluation.arena_hard import SEEDS, Bootstrap
+    from mixdpo.evaluation.arena_hard import BASELINES, SEEDS, Bootstrap
     from mixdpo.evaluation.results import arena_result
     from mixdpo.io import write_json
     from mixdpo.judging.plans import arena_plan
@@ -110,6 +115,9 @@ def arena_hard(
     from mixdpo.judging.styles import write_styles
 
     stored = judging.stored()
+    if style is None:
+        # Styles of the answers that a judge compared are counted, the baseline's too.
+        refuse_options("no effect without --style", "baseline_name", *(["control"] if stored else []))
     run: dict[str, Any] = {"verdicts": [str(file) for file in stored], "settings": {}}
     if not stored:
         judge = judging.find_judge()
@@ -122,6 +130,8 @@ def arena_hard(
         if style is None:
             baseline_name = run["settings"]["baseline"]
             style = write_styles(stored[0], baseline_name, version)
+        elif baseline_name is None and version == "v2" and category is not None:
+            baseline_name = BASELINES.get(category, run["settings"]["baseline"])
     result = arena_result(
         stored, version, Bootstrap(rounds=rounds, seed=SEEDS[version] if seed is None else seed, level=level),
         category=category, style=style, control=control, baseline=baseline_name,
@@ -151,7 +161,8 @@ def mt_bench(judging: JudgeOptions, references: Path | None, seed: int) -> None:
     questions = judging.questions if judging.verdicts else None  # verdicts of a run have the categories
     result = _run_or_stored(
         judging, mt_bench_plan, lambda file, seed: mt_bench_result(file, questions, seed), seed,
-        "judge_prompts.jsonl of github.com/lm-sys/FastChat (fastchat/llm_judge/data)", references=references,
+        "judge_prompts.jsonl of github.com/lm-sys/FastChat (fastchat/llm_judge/data)", ("questions",),
+        references=references,
     )  # fmt: skip
     if result is None:
         return
@@ -211,13 +222,14 @@ def grade(judging: JudgeOptions, references: Path | None, seed: int) -> None:
 
 
 def _run_or_stored(
-    judging: JudgeOptions, plan: Any, score: Any, seed: int, where: str, **others: Path | None
-) -> dict[str, Any] | None:
+    judging: JudgeOptions, plan: Any, score: Any, seed: int, where: str, read: Sequence[str] = (),
+    **others: Path | None,
+) -> dict[str, Any] | None:  # fmt: skip
     """Run the judge or take stored verdicts, score them, and write the result; None after a dry run."""
     from mixdpo.io import write_json
     from mixdpo.judging.run import verdicts_file, with_run
 
-    stored = judging.one_stored()
+    stored = judging.one_stored(*read)
     run: dict[str, Any] = {"verdicts": str(stored), "settings": {}}
     if stored is None:
         judge = judging.find_judge()

@@ -46,37 +46,44 @@ def generate(
 ) -> None:  # fmt: skip
     """Let a model answer PROMPTS (file, folder or hub id) in its chat template.
 
-    A run that was stopped goes on where it was when it is started again.
+    A run that was stopped goes on where it was when it is started again. Of an endpoint, finished answers are kept
+    beside OUTPUT until all are there.
     """
     from mixdpo.answering.answers import AnswerSettings, draw_answers, planned_requests
     from mixdpo.answering.files import answer_report, check_writable, report_file, write_answers
     from mixdpo.answering.prompts import read_prompts
     from mixdpo.errors import RunError
+    from mixdpo.evaluation.output import forget_unfinished, unfinished
     from mixdpo.io import write_json
     from mixdpo.passes import pairs_bar
 
     quiet_libraries()
+    check_writable(output)
     settings = AnswerSettings(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed)
-    asker = _asker(model, adapter, endpoint, key_variable, token_limit, (dollars_in, dollars_out), batch_size)
+    kept = unfinished(output)
+    asker = _asker(model, adapter, endpoint, key_variable, token_limit, (dollars_in, dollars_out), batch_size, kept)
     wanted = read_prompts(prompts, split, limit)
     if dry_run or endpoint is not None:
         click.echo(f"to do: {asker.estimate(planned_requests(wanted, settings))}")
+    if endpoint is not None and kept.is_dir():
+        click.echo(f"answers of an earlier run are in {kept}; remove it if {model} has become another model since")
     if dry_run:
         return
-    check_writable(output)
     drawn = draw_answers(wanted, asker, settings, lambda name: pairs_bar(name, "answers"))
     report = answer_report(drawn, asker, settings)
     if not report["answered"]:
         raise RunError(f"no prompt was answered; the first failure: {next(iter(report['failures']))}")
     write_answers(output, drawn, asker.name)
     write_json(report_file(output), report)
+    if report["answered"] == report["prompts"]:
+        forget_unfinished(output)
     _show(report)
     click.echo(f"answers: {output}; report: {report_file(output)}")
 
 
 def _asker(
     model: str, adapter: str | None, endpoint: str | None, key_variable: str, token_limit: str,
-    prices: tuple[float | None, float | None], batch_size: int | None,
+    prices: tuple[float | None, float | None], batch_size: int | None, kept: Path,
 ) -> Asker:  # fmt: skip
     from mixdpo.errors import InputError
 
@@ -103,7 +110,8 @@ def _asker(
         EndpointSettings(
             model=model, base_url=endpoint, api_key_env=key_variable, token_limit=token_limit, dollars_in=prices[0],
             dollars_out=prices[1], **at_once,
-        )
+        ),
+        kept,
     )  # fmt: skip
 
 

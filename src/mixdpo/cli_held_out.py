@@ -34,17 +34,27 @@ def open_llm_v1(
     model: str, adapter: str | None, tasks: str | None, limit: int | None, chat_template: bool,
     include_path: Path | None, batch_size: int, output: Path,
 ) -> None:  # fmt: skip
-    """Downstream tasks by lm-evaluation-harness: MMLU, TruthfulQA, HellaSwag, ARC-C, WinoGrande, GSM8K."""
-    from mixdpo.evaluation.open_llm import OPEN_LLM_V1, describe, items_of, run_tasks, summarise
-    from mixdpo.io import write_json
+    """Downstream tasks by lm-evaluation-harness: MMLU, TruthfulQA, HellaSwag, ARC-C, WinoGrande, GSM8K.
+
+    A run that was stopped goes on with the first task that was not finished when it is started again.
+    """
+    from mixdpo.answering.local import content_digest
+    from mixdpo.evaluation.open_llm import OPEN_LLM_V1, Kept, describe, find_tasks, items_of, run_tasks, summarise
+    from mixdpo.evaluation.output import forget_unfinished, unfinished
+    from mixdpo.evaluation.reply_cache import reply_cache
+    from mixdpo.io import check_output, write_json
     from mixdpo.model import ModelSettings, load_for_inference, load_tokenizer, model_name
 
     quiet_libraries()
+    check_output(output)
     names = [name.strip() for name in tasks.split(",") if name.strip()] if tasks else list(OPEN_LLM_V1)
     settings = ModelSettings(name_or_path=model, adapter=adapter)
-    how: dict[str, Any] = {"include": include_path, "limit": limit, "chat_template": chat_template}
+    found = find_tasks(names, include_path)
     loaded = load_for_inference(settings)
-    scores = dict(run_tasks(loaded, load_tokenizer(settings), names, batch_size=batch_size, **how))
+    how: dict[str, Any] = {"limit": limit, "chat_template": chat_template, "batch_size": batch_size}
+    with reply_cache(unfinished(output)) as cache:
+        kept = Kept(cache, content_digest(loaded))
+        scores = dict(run_tasks(loaded, load_tokenizer(settings), found, **how, kept=kept))
     name, result = model_name(adapter or model), summarise(scores)
     dtype = str(loaded.dtype).removeprefix("torch.")
     published = set(names) <= set(OPEN_LLM_V1) and limit is None and not chat_template and include_path is None
@@ -60,6 +70,7 @@ def open_llm_v1(
             "items": items,
         },
     )  # fmt: skip
+    forget_unfinished(output)
     table = results_table(f"Open LLM Leaderboard v1, {name}", "task", "score", "std. error", "95 % interval",
                           "metric", "shots", "n")  # fmt: skip
     for task, score in scores.items():
@@ -96,9 +107,10 @@ def preferences(
     from mixdpo.data import data_fingerprint, load_pairs_with_report
     from mixdpo.difficulty.forward import ForwardSettings
     from mixdpo.held_out import measure_preferences
-    from mixdpo.io import write_json
+    from mixdpo.io import check_output, write_json
     from mixdpo.model import model_name
 
+    check_output(output)
     given = {"adapter": adapter} if adapter else {}
     recipe = recipe_of(merge(overrides, {"model": given} if given else {}), config, data)
     policy = recipe.required("model")
@@ -154,10 +166,11 @@ def demands(sources: tuple[str, ...], split: str, column: str | None, limit: int
     from mixdpo.demo.counting import answers_of, items_of, summarise_demands
     from mixdpo.demo.run import count_demands, read_held_out
     from mixdpo.evaluation.comparison import compare_all
-    from mixdpo.io import write_json
+    from mixdpo.io import check_output, write_json
     from mixdpo.stats import cluster_means
 
     quiet_libraries()
+    check_output(output)
     held_out = read_held_out(split, limit)
     named = _named(sources)
     answers = {name: answers_of(source, held_out, column) for name, source in named.items()}

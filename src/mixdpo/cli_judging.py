@@ -9,13 +9,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from mixdpo.cli_shared import quiet_libraries
 
 if TYPE_CHECKING:
     from mixdpo.judging.judges import Judge
     from mixdpo.judging.plans import Sources
-    from mixdpo.judging.run import Plan
+    from mixdpo.judging.run import Plan, Temperature
+
+
+class _Temperature(click.ParamType):
+    name = "NUMBER|default"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Temperature:
+        if value == "default":
+            return "default"
+        try:
+            number = float(value)
+        except ValueError:
+            number = -1.0
+        if not 0 <= number < 100:
+            self.fail(f"{value!r} is neither a number from 0 nor default.", param, ctx)
+        return number
+
 
 _OPTIONS = (
     click.option("--verdicts", type=click.Path(path_type=Path), multiple=True,
@@ -40,6 +57,8 @@ _OPTIONS = (
     click.option("--dollars-in", type=click.FloatRange(min=0), help="Price of a million tokens read."),
     click.option("--dollars-out", type=click.FloatRange(min=0), help="Price of a million tokens written."),
     click.option("--max-tokens", type=click.IntRange(min=1), help="Longest judgement; default: the benchmark's."),
+    click.option("--judge-temperature", type=_Temperature(),
+                 help="Left out: the benchmark's, mostly 0; default: none is sent, for models with a fixed one."),
     click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True,
                  help="Cases at once, of a judge on this machine."),
     click.option("--limit", type=click.IntRange(min=1), help="Judge the first prompts only: a trial, no result."),
@@ -47,6 +66,12 @@ _OPTIONS = (
     click.option("--output", "-o", type=click.Path(path_type=Path), required=True,
                  help="JSON file of the results; a judge's verdicts are stored beside it."),
 )  # fmt: skip
+_OF_ENDPOINTS = (
+    "key_variable", "concurrency", "timeout", "max_retries", "token_limit", "dollars_in", "dollars_out"
+)  # fmt: skip
+_OF_STORED = {"verdicts", "output"}
+_OF_VERBS = ("baseline", "annotator", "references")
+"""Options of some verbs that only a run of a judge reads, as all shared ones do but those of `_OF_STORED`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,26 +93,32 @@ class JudgeOptions:
     dollars_in: float | None
     dollars_out: float | None
     max_tokens: int | None
+    judge_temperature: Temperature | None
     batch_size: int
     limit: int | None
     dry_run: bool
     output: Path
 
-    def stored(self) -> tuple[Path, ...]:
+    def stored(self, *read: str) -> tuple[Path, ...]:
         """Return the stored verdicts, nothing where a judge is to run.
+
+        Args:
+            *read: options that the verb reads with stored verdicts too.
 
         Raises:
             click.UsageError: both or neither is given.
         """
-        if self.verdicts and (self.judge or self.models):
-            raise click.UsageError("--verdicts are scored as they are, without --model and --judge.")
+        of_a_run = {one.name for one in fields(self)} - _OF_STORED - set(read)
+        unread = given_options(*of_a_run, *_OF_VERBS)
+        if self.verdicts and unread:
+            raise click.UsageError(f"--verdicts are scored as they are, without {' and '.join(unread)}.")
         if not self.verdicts and not (self.judge and self.models):
             raise click.UsageError("Give --verdicts FILE, or --model FILE and --judge NAME to run a judge.")
         return self.verdicts
 
-    def one_stored(self) -> Path | None:
-        """Return the one file of stored verdicts, None where a judge is to run."""
-        stored = self.stored()
+    def one_stored(self, *read: str) -> Path | None:
+        """Return the one file of stored verdicts, None where a judge is to run; see `stored`."""
+        stored = self.stored(*read)
         if len(stored) > 1:
             raise click.UsageError("Give --verdicts once; mixdpo compare puts several results side by side.")
         return stored[0] if stored else None
@@ -99,7 +130,10 @@ class JudgeOptions:
 
         quiet_libraries()
         endpoint = None
-        if self.endpoint is not None:
+        if self.endpoint is None:
+            refuse_options("no effect without --endpoint", *_OF_ENDPOINTS)
+        else:
+            refuse_options("no effect with --endpoint, which has --concurrency", "batch_size")
             endpoint = EndpointSettings(
                 model=self.judge or "",
                 base_url=self.endpoint,
@@ -130,8 +164,10 @@ class JudgeOptions:
         in_words = isinstance(judge, LanguageJudge)
         if in_words and self.judge_prompt is None:
             raise InputError("a language model needs a judge prompt", mend=f"give --judge-prompt FILE: {where}")
-        if not in_words and self.judge_prompt is not None:
-            raise InputError(f"the judge {judge.name} is asked nothing in words", mend="leave out --judge-prompt")
+        if not in_words and (unread := given_options("judge_prompt", "judge_temperature", "max_tokens")):
+            raise InputError(
+                f"the judge {judge.name} is asked nothing in words", mend=f"leave out {' and '.join(unread)}"
+            )
         return Sources(
             models=[_named(given) for given in self.models],
             judge_prompt=self.judge_prompt,
@@ -147,8 +183,12 @@ class JudgeOptions:
         Returns:
             What `run_plan` returns, None after a dry run.
         """
-        from mixdpo.judging.run import run_plan, verdicts_file
+        from mixdpo.judging.judges import LanguageJudge
+        from mixdpo.judging.run import at_temperature, run_plan, verdicts_file
         from mixdpo.passes import pairs_bar
+
+        if isinstance(judge, LanguageJudge):
+            plan = at_temperature(plan, self.judge_temperature)
 
         prompts = ", ".join(f"{count:,} prompts of {model}" for model, count in plan.prompts.items())
         click.echo(f"{prompts}; {judge.plan(plan.cases)}")
@@ -170,12 +210,31 @@ def judge_options(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def bundled(**given: Any) -> None:
+        from mixdpo.io import check_output
+
+        check_output(given["output"])
         shared = {one.name: given.pop(one.name) for one in fields(JudgeOptions)}
         command(judging=JudgeOptions(**shared), **given)
 
     for option in reversed(_OPTIONS):
         bundled = option(bundled)
     return bundled
+
+
+def given_options(*names: str) -> list[str]:
+    """Return those of these options that the command line gives, as they are written, in the order of the help."""
+    context = click.get_current_context()
+    return [
+        one.opts[0]
+        for one in context.command.params
+        if one.name in names and context.get_parameter_source(one.name) is ParameterSource.COMMANDLINE
+    ]
+
+
+def refuse_options(reason: str, *names: str) -> None:
+    """Raise `click.UsageError` for those of these options that are given, with the reason."""
+    if given := given_options(*names):
+        raise click.UsageError(f"{' and '.join(given)}: {reason}.")
 
 
 def echo_notes(result: dict[str, Any]) -> None:

@@ -41,6 +41,19 @@ def data_cache() -> Path:
     return folder
 
 
+def check_output(path: Path) -> None:
+    """Raise `InputError` where a file could not be written, before hours are spent on it. Nothing is made."""
+    if path.is_dir():
+        raise InputError("a folder, not a file", file=path)
+    folder = path.absolute().parent
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir():
+        raise InputError("the folder cannot be made: there is a file of that name", file=folder)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError("the folder cannot be written", file=folder)
+
+
 @contextmanager
 def atomic_path(target: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `target` that is moved onto it when the block ends without an error.

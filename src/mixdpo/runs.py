@@ -17,7 +17,7 @@ from transformers import IntervalStrategy
 
 from mixdpo.data import DataSettings, LoadReport, load_pairs_with_report
 from mixdpo.errors import InputError, RunError
-from mixdpo.io import atomic_path
+from mixdpo.io import atomic_path, check_output
 from mixdpo.model import load_policy, load_tokenizer
 from mixdpo.passes import CacheUse
 from mixdpo.plan import Plan, PlanSettings, make_plan
@@ -90,10 +90,16 @@ def score_from_recipe(recipe: Recipe, metrics: Sequence[str], output: Path) -> t
         recipe: `data` is read, and what the metrics' settings take from `model`, `train` and `score`.
         metrics: names; those of the section score if there are none, else the plan's.
         output: the file.
+
+    Raises:
+        InputError: anything wrong with the recipe, the data, a metric or the place of the file.
     """
     names = list(metrics or recipe.score or [recipe.plan.metric])
     for name in names:
         find_metric(name, recipe.file)
+    if output.suffix != ".parquet":
+        raise InputError("scored pairs are written as parquet", file=output, mend="end --output with .parquet")
+    check_output(output)
     state = PartialState(cpu=bool(recipe.train.get("use_cpu")))
     with state.main_process_first():
         pairs, report = load_pairs_with_report(recipe.required("data"))

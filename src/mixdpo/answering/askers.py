@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from mixdpo.evaluation.endpoint import EndpointSettings, Reply, Request, ask_all, estimate
@@ -31,9 +32,16 @@ class Asker(Protocol):
 
 @dataclass(frozen=True)
 class EndpointAsker:
-    """A model behind an OpenAI-compatible endpoint, which applies the chat template and the stop tokens itself."""
+    """A model behind an OpenAI-compatible endpoint, which applies the chat template and the stop tokens itself.
+
+    Attributes:
+        settings: which model, and how it is called.
+        replies: folder of finished replies; None for the one of all runs. A model that is trained further is served
+            under one name again and again: its replies belong in a folder of their own.
+    """
 
     settings: EndpointSettings
+    replies: Path | None = None
 
     @property
     def name(self) -> str:
@@ -42,11 +50,11 @@ class EndpointAsker:
 
     def estimate(self, requests: Sequence[Request]) -> str:
         """Count the calls that are not cached, their tokens by a rule of thumb, and the cost if prices are known."""
-        return str(estimate(requests, self.settings))
+        return str(estimate(requests, self.settings, self.replies))
 
     def ask(self, requests: Sequence[Request], progress: Progress | None = None) -> list[Reply]:
         """Call the endpoint; see `ask_all`."""
-        return ask_all(requests, self.settings, progress)
+        return ask_all(requests, self.settings, progress, self.replies)
 
     def record(self) -> dict[str, Any]:
         """Return the endpoint's settings; of the key only the variable's name."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -18,7 +17,7 @@ from mixdpo.errors import InputError
 from mixdpo.evaluation.degenerate import find_degenerate
 from mixdpo.evaluation.mt_bench import TEMPERATURES
 from mixdpo.evaluation.tables import write_json_lines
-from mixdpo.io import write_json
+from mixdpo.io import check_output, write_json
 
 _ENDINGS: Final = (".jsonl", ".json")
 
@@ -27,14 +26,7 @@ def check_writable(path: Path) -> None:
     """Raise `InputError` where answers could not be written, before they are drawn."""
     if path.suffix not in _ENDINGS:
         raise InputError("the ending is not known", file=path, mend=f"it is one of {', '.join(_ENDINGS)}")
-    if path.is_dir():
-        raise InputError("a folder, not a file", file=path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"the folder cannot be made ({error.strerror})", file=path.parent) from error
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise InputError("the folder cannot be written", file=path.parent)
+    check_output(path)
 
 
 def write_answers(path: Path, drawn: Sequence[Drawn], generator: str) -> None:

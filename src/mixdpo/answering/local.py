@@ -16,7 +16,7 @@ from safetensors.torch import save
 from transformers import PreTrainedTokenizerBase
 
 from mixdpo.answering.askers import Progress
-from mixdpo.errors import RunError
+from mixdpo.errors import InputError, RunError
 from mixdpo.evaluation.endpoint import Reply, Request
 from mixdpo.evaluation.generate import (
     Answer,
@@ -60,7 +60,7 @@ class TransformersAsker:
 
     @cached_property
     def _weights(self) -> str:
-        return _content(self._loaded)
+        return content_digest(self._loaded)
 
     @property
     def _stops(self) -> list[int]:
@@ -77,7 +77,12 @@ class TransformersAsker:
 
         Batches are formed before the cache is read, and the seed of each is made from its content: a run that was
         killed and is continued writes what an uninterrupted one writes.
+
+        Raises:
+            InputError: a request leaves the temperature to the model, which has none of its own here.
         """
+        if any(request.temperature is None for request in requests):
+            raise InputError("a model on this machine has no temperature of its own", mend="give a number")
         rendered = self._render(requests)
         replies = self._too_long(rendered)
         with reply_cache(cache_folder() / "answers") as cache:
@@ -134,7 +139,7 @@ class TransformersAsker:
     def _generate(self, rendered: Sequence[Ids], request: Request, seed: int) -> list[Answer]:
         settings = GenerationSettings(
             max_new_tokens=request.max_tokens,
-            temperature=request.temperature,
+            temperature=request.temperature or 0.0,
             top_p=1.0 if request.top_p is None else request.top_p,
             batch_size=len(rendered),
             seed=seed,
@@ -155,13 +160,19 @@ def _reply(stored: dict[str, Any]) -> Reply:
     return Reply(**{**stored, "first_token": likeliest})
 
 
-def _content(model: Any) -> str:
+def content_digest(model: Any) -> str:
     """Return a digest of all that decides what a model writes."""
     # Of weights that cannot be hashed, nothing that was kept is found again.
     parts: list[str | bytes] = [weights_digest(model) or os.urandom(16)]
     if isinstance(model, PeftModel):
-        parts += [repr(model.peft_config), save(get_peft_model_state_dict(model))]
+        settings = {name: config.to_dict() for name, config in model.peft_config.items()}
+        parts += [json.dumps(settings, sort_keys=True, default=_plain), save(get_peft_model_state_dict(model))]
     return digest(parts)
+
+
+def _plain(value: Any) -> Any:
+    """Return what JSON has no form for, the same in every process: the order of a set of texts is not."""
+    return sorted(map(str, value)) if isinstance(value, (set, frozenset)) else str(value)
 
 
 def _batches(rendered: Mapping[Request, Ids], size: int) -> list[dict[Request, Ids]]:
@@ -182,6 +193,6 @@ def _keys(batch: Mapping[Request, Ids], model: Sequence[str]) -> dict[Request, s
         request: json.dumps([ids, asdict(replace(request, messages=()))], sort_keys=True)
         for request, ids in batch.items()
     }
-    sampled = next(iter(batch)).temperature > 0
+    sampled = (next(iter(batch)).temperature or 0.0) > 0
     together = list(contents.values()) if sampled else []
     return {request: digest([*model, content, *together]) for request, content in contents.items()}

@@ -10,12 +10,9 @@ from typing import Any, Final
 from mixdpo.data.messages import WrongType, read_messages
 from mixdpo.data.sources import open_source
 from mixdpo.errors import InputError
-from mixdpo.evaluation.answers import plain_text
+from mixdpo.evaluation.answers import ID_COLUMNS, JOINED_BY_ID, plain_text
 from mixdpo.evaluation.tables import read_table
 
-_JOINED_BY_ID: Final = ("uid", "question_id", "id")
-"""Ids by which judges put two models' answers side by side; of other sets they compare the texts of the prompts."""
-_IDS: Final = (*_JOINED_BY_ID, "prompt_id", "instruction_index", "index")
 _TEXTS: Final = ("instruction", "prompt", "question", "messages", "conversations", "turns")
 
 
@@ -64,7 +61,7 @@ def read_prompts(source: str | Path, split: str = "train", limit: int | None = N
     prompts = [_prompt(row, str(source), number) for number, row in enumerate(rows[:limit], start=1)]
     seen: dict[str, int] = {}
     for number, prompt in enumerate(prompts, start=1):
-        by_id = prompt.id_column in _JOINED_BY_ID
+        by_id = prompt.id_column in JOINED_BY_ID
         first = seen.setdefault(str(prompt.id) if by_id else prompt.text, number)
         if first != number:
             raise InputError(
@@ -96,7 +93,7 @@ def _prompt(row: Mapping[str, Any], file: str, number: int) -> Prompt:
         raise InputError(f"not a prompt: {value!r:.80}", file=file, row=number, column=column)
     if not all(turn.strip() for turn in turns):
         raise InputError("the prompt is empty", file=file, row=number, column=column)
-    id_column = next((name for name in _IDS if isinstance(row.get(name), (str, int))), None)
+    id_column = next((name for name in ID_COLUMNS if isinstance(row.get(name), (str, int))), None)
     category = row.get("category")
     return Prompt(
         id=row[id_column] if id_column else number - 1,

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from mixdpo.errors import InputError
+from mixdpo.evaluation.choices import check_choice
 from mixdpo.evaluation.degenerate import find_constant_length, find_degenerate
 from mixdpo.evaluation.hub_files import DIFFICULTY, GAMED, fetch
 from mixdpo.evaluation.length_control import (
@@ -147,6 +148,7 @@ class LengthControl:
     def apply(self, verdicts: Verdicts, *, C: float | None, align: Align) -> LengthControlled:
         """Fit and predict one model; `align="row"` takes the difficulty of the row's position instead of its
         instruction's, as the original does, which is another one after a missing row."""
+        check_choice("align", align, Align)
         index = np.arange(len(verdicts.preference)) if align == "row" else verdicts.instruction
         if len(index) and (index.min() < 0 or index.max() >= len(self.difficulty)):
             raise InputError(

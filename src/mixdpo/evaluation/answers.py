@@ -10,7 +10,10 @@ from typing import Any, Final, TypeVar
 from mixdpo.errors import InputError
 from mixdpo.evaluation.tables import Table, read_table
 
-_IDS: Final = ("id", "prompt_id", "question_id", "uid", "instruction_index", "index")
+JOINED_BY_ID: Final = ("uid", "question_id", "id")
+"""Ids by which judges put two models' answers side by side; the others may be mere row numbers, and there they compare
+the texts of the prompts."""
+ID_COLUMNS: Final = (*JOINED_BY_ID, "prompt_id", "instruction_index", "index")
 _PROMPTS: Final = ("prompt", "instruction", "question", "turns")
 _ANSWERS: Final = ("answer", "output", "response", "completion", "text", "choices", "messages")
 _NAMES: Final = ("generator", "model", "model_id")
@@ -119,7 +122,7 @@ def read_prompt_texts(path: str | Path) -> dict[str, str]:
 
 
 def _id_column(table: Table) -> str | None:
-    return next((name for name in _IDS if name in table), None)
+    return next((name for name in ID_COLUMNS if name in table), None)
 
 
 def _name(table: Table) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 
 from mixdpo.errors import InputError
 from mixdpo.evaluation.bradley_terry import bootstrap_by_model, elo_of, pooled_bootstrap, win_rate_of
+from mixdpo.evaluation.choices import check_choice
 from mixdpo.evaluation.style import (
     CONTROLS,
     FEATURES,
@@ -97,6 +98,7 @@ def read_battles(path: str | Path, version: Version, category: str | None = None
     Raises:
         InputError: a column is missing or holds something else, or there are several categories and none is named.
     """
+    check_choice("version", version, Version)
     table = read_table(path)
     chosen = _rows_of_category(table, category)
     names, prompts = np.array(table.texts("model")), np.array(table.ids("question_id", "uid"))
@@ -202,6 +204,7 @@ def score_battles(battles: Battles, version: Version, bootstrap: Bootstrap) -> d
     `interval` is drawn as the published one was: over battles, as if they were independent. `prompt_interval` draws
     prompts, whose battles are not; it is the honest one.
     """
+    check_choice("version", version, Version)
     count = len(battles.models)
     draws = pooled_bootstrap if version == "v0.1" else bootstrap_by_model
     rates = draws(battles.model, battles.outcome, count, bootstrap.rounds, bootstrap.seed)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import DynamicCache, GenerationConfig, PreTrainedModel, StoppingCriteria, StoppingCriteriaList
-from transformers.generation import GenerateDecoderOnlyOutput
+from transformers.generation.utils import GenerateDecoderOnlyOutput
 
 # What `generate` calls its cache; the second before transformers 5.24, which needs Python 3.11.
 _CACHE: Final = "cache" if hasattr(GenerateDecoderOnlyOutput, "cache") else "past_key_values"

@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+from urllib.parse import urlsplit
 
 from mixdpo.errors import InputError, RunError, install_extra
 from mixdpo.evaluation.reply_cache import ReplyCache, reply_cache, request_key
+from mixdpo.evaluation.tables import well_formed
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -21,6 +26,10 @@ if TYPE_CHECKING:
 CHARACTERS_PER_TOKEN = 4
 """Rule of thumb for English text, for estimates only."""
 _TRIES_OF_MALFORMED = 3
+_REFUSED: Final = "PermissionDeniedError"
+"""What the failure of a call that ended in 403 begins with."""
+_VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_Done = TypeVar("_Done")
 
 
 @dataclass(kw_only=True, frozen=True)
@@ -47,6 +56,11 @@ class EndpointSettings:
     )
 
     def __post_init__(self) -> None:
+        if not _names_a_variable(self.api_key_env):  # what it is instead may be the key
+            raise InputError(
+                "what is given as the name of the key's environment variable is none (letters, digits and _)",
+                mend="give the name without $, as in --key-variable OPENAI_API_KEY",
+            )
         if "@" in self.base_url or "?" in self.base_url:  # not repeated here either
             raise InputError(
                 "the endpoint's URL holds a user name, password or query, which would be recorded with the results",
@@ -57,10 +71,25 @@ class EndpointSettings:
             ("timeout", self.timeout <= 0),
             ("max_retries", self.max_retries < 0),
             ("token_limit", self.token_limit not in ("max_tokens", "max_completion_tokens")),
-            ("base_url", not self.base_url.startswith(("http://", "https://"))),
+            ("base_url", not _is_url(self.base_url)),
         ):
             if wrong:
                 raise InputError(f"endpoint setting {name} is {getattr(self, name)!r}")
+
+
+def _names_a_variable(name: str) -> bool:
+    # Some keys look like names; then a variable holds what was meant to be its name.
+    expanded = name not in os.environ and not name.isupper() and name in os.environ.values()
+    return _VARIABLE.fullmatch(name) is not None and not expanded
+
+
+def _is_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        known = parts.scheme in ("http", "https") and parts.hostname is not None and parts.port != 0
+    except ValueError:  # a port that is no number, or half an IPv6 address
+        return False
+    return known and text.isprintable() and " " not in text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +99,8 @@ class Request:
     messages: tuple[tuple[str, str], ...]
     """(role, content) of each message."""
     max_tokens: int
-    temperature: float
+    temperature: float | None
+    """None sends none: some models take only their own."""
     top_p: float | None = None
     seed: int | None = None
     top_logprobs: int | None = None
@@ -82,11 +112,11 @@ class Request:
             "model": settings.model,
             "messages": [{"role": role, "content": content} for role, content in self.messages],
             settings.token_limit: self.max_tokens,
-            "temperature": self.temperature,
         }
+        optional = (("temperature", self.temperature), ("top_p", self.top_p), ("seed", self.seed))
+        body |= {name: value for name, value in optional if value is not None}
         if self.top_logprobs is not None:
             body |= {"logprobs": True, "top_logprobs": self.top_logprobs}
-        body |= {name: value for name, value in (("top_p", self.top_p), ("seed", self.seed)) if value is not None}
         return body
 
 
@@ -124,11 +154,13 @@ class Estimate:
         )
 
 
-def estimate(requests: Sequence[Request], settings: EndpointSettings) -> Estimate:
+def estimate(requests: Sequence[Request], settings: EndpointSettings, folder: Path | None = None) -> Estimate:
     """Count the calls that `ask_all` would make, and estimate their tokens and cost."""
     bodies = {request_key(settings.base_url, request.body(settings)): request for request in requests}
-    with reply_cache() as cache:
-        new = [request for key, request in bodies.items() if cache.get(key) is None]
+    new = list(bodies.values())
+    if folder is None or folder.is_dir():  # an estimate makes none
+        with reply_cache(folder) as cache:
+            new = [request for key, request in bodies.items() if cache.get(key) is None]
     read = sum(len(content) for request in new for _, content in request.messages) // CHARACTERS_PER_TOKEN
     written = sum(request.max_tokens for request in new)
     dollars = None
@@ -141,6 +173,7 @@ def ask_all(
     requests: Sequence[Request],
     settings: EndpointSettings,
     progress: Callable[[int, int], None] | None = None,
+    folder: Path | None = None,
 ) -> list[Reply]:
     """Send all requests and return the replies in their order. Equal requests are sent once.
 
@@ -150,6 +183,8 @@ def ask_all(
         requests: what to ask.
         settings: whom to ask.
         progress: called with (replies done, replies in all) after every reply.
+        folder: of finished replies; None for the user's. They are found again by URL and request, which do not tell
+            that another model is served under the same name.
 
     Raises:
         InputError: the `openai` package is missing, or the endpoint refuses the key or does not know the model.
@@ -162,6 +197,7 @@ def ask_all(
     except ImportError as error:
         raise InputError("calls to an endpoint need the openai package", mend=install_extra("eval")) from error
     key = os.environ.get(settings.api_key_env) or "none"  # local servers take any
+    distinct = list(dict.fromkeys(requests))
 
     async def run(cache: ReplyCache) -> dict[Request, Reply]:
         client = openai.AsyncOpenAI(
@@ -186,13 +222,33 @@ def ask_all(
             await client.close()
         return replies
 
-    distinct = list(dict.fromkeys(requests))
-    with reply_cache() as cache:
-        replies = asyncio.run(run(cache))
+    def work() -> dict[Request, Reply]:
+        with reply_cache(folder) as cache:
+            return asyncio.run(run(cache))
+
+    replies = _beside_any_loop(work)
     failures = [reply.failure for reply in replies.values() if reply.failure]
     if len(failures) == len(distinct):
+        if all(failure.startswith(_REFUSED) for failure in failures):
+            raise _key_refused(settings, failures[0])
         raise RunError(f"{settings.base_url}: none of {len(distinct)} calls was answered; the first: {failures[0]}")
     return [replies[request] for request in requests]
+
+
+def _beside_any_loop(work: Callable[[], _Done]) -> _Done:
+    """Do work that runs an event loop, in a thread where one is running already, as in a notebook."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return work()
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        return pool.submit(work).result()
+
+
+def _key_refused(settings: EndpointSettings, said: str) -> InputError:
+    return InputError(
+        f"{settings.base_url} refuses the key ({said})", mend=f"set the environment variable {settings.api_key_env}"
+    )
 
 
 async def _ask(
@@ -203,23 +259,20 @@ async def _ask(
     body = request.body(settings)
     cache_key = request_key(settings.base_url, body)
     if (known := cache.get(cache_key)) is not None:
-        return Reply(**{**known, "first_token": tuple(map(tuple, known["first_token"]))})
+        return _well_formed(Reply(**{**known, "first_token": tuple(map(tuple, known["first_token"]))}))
     failure = ""
     for _ in range(_TRIES_OF_MALFORMED):
         try:
-            reply = _read(await client.chat.completions.create(**body))
-        except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
-            raise InputError(
-                f"{settings.base_url} refuses the key ({_scrubbed(error, key)})",
-                mend=f"set the environment variable {settings.api_key_env}",
-            ) from None
+            reply = _well_formed(_read(await client.chat.completions.create(**body)))
+        except openai.AuthenticationError as error:
+            raise _key_refused(settings, _scrubbed(error, key)) from None
         except openai.NotFoundError as error:
             raise InputError(
                 f"{settings.base_url} does not know the model {settings.model!r} ({_scrubbed(error, key)})"
             ) from None
         except openai.APIResponseValidationError as error:
             failure = f"malformed reply: {_scrubbed(error, key)}"
-        except openai.OpenAIError as error:
+        except openai.OpenAIError as error:  # with 403 a provider may refuse a prompt and not the key
             return Reply(failure=f"{type(error).__name__}: {_scrubbed(error, key)}")
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
             failure = f"malformed reply: {_scrubbed(error, key)}"
@@ -242,6 +295,11 @@ def _read(completion: Any) -> Reply:
         tokens_in=usage.prompt_tokens if usage else 0,
         tokens_out=usage.completion_tokens if usage else 0,
     )
+
+
+def _well_formed(reply: Reply) -> Reply:
+    first_token = tuple((well_formed(token), chance) for token, chance in reply.first_token)
+    return replace(reply, text=well_formed(reply.text), first_token=first_token)
 
 
 def _scrubbed(error: Exception, key: str) -> str:

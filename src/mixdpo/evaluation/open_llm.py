@@ -7,6 +7,7 @@ version of the harness, so its published numbers differ a little from what a cur
 from __future__ import annotations
 
 import importlib.util
+import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,14 +17,21 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import torch
 from datasets.exceptions import DatasetsError
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from mixdpo.errors import InputError, install_extra
+from mixdpo.errors import InputError, RunError, install_extra
+from mixdpo.evaluation.reply_cache import ReplyCache
+from mixdpo.io import digest
 from mixdpo.stats import mean_of_means, proportion
 
+_FORMAT: Final = "1"
 _PREFERRED_METRICS: Final = ("acc_norm", "acc", "exact_match")
+_MEANS: Final = ("mean", "nanmean")
+"""Of the harness's ways to put questions together, those that an interval over questions is right for."""
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -69,36 +77,89 @@ class TaskScore:
     versions: Mapping[str, Any]
 
 
+@dataclass(frozen=True)
+class Tasks:
+    """Tasks of the harness with their data sets.
+
+    Attributes:
+        manager: the harness's own.
+        loaded: what it loaded, by name; of a group with the tasks under it.
+        contents: digest of the settings and the data of each, before the harness changes them for a run.
+    """
+
+    manager: Any
+    loaded: Mapping[str, Mapping[str, Any]]
+    contents: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Scores of tasks that an unfinished run has finished.
+
+    Attributes:
+        scores: where they are.
+        model: digest of all that decides what the model answers.
+    """
+
+    scores: ReplyCache
+    model: str
+
+
+def find_tasks(names: Sequence[str] = tuple(OPEN_LLM_V1), include: Path | None = None) -> Tasks:
+    """Load tasks and their data sets, before hours are spent on any of them.
+
+    Args:
+        names: of the harness.
+        include: folder of further task files; one with the name of a known task replaces it.
+
+    Raises:
+        InputError: the harness is not installed, there is no such task, its data set cannot be had, or what it
+            measures is no mean over questions.
+    """
+    if not names:
+        raise InputError("no task is named", mend=f"the leaderboard's are {', '.join(OPEN_LLM_V1)}")
+    manager = _task_manager(include, names)
+    loaded = {}
+    for name in names:
+        try:
+            loaded[name] = manager.load([name])
+        except (OSError, ValueError, DatasetsError) as error:  # ValueError: offline, with a part of the data set
+            raise _cannot_be_had(name, error) from error
+        for task in loaded[name]["tasks"].values():
+            _check_is_mean(name, task.aggregation())
+    return Tasks(manager, loaded, {name: _content(one["tasks"]) for name, one in loaded.items()})
+
+
 def run_tasks(
     model: PreTrainedModel | PeftModel,
     tokenizer: PreTrainedTokenizerBase,
-    tasks: Sequence[str] = tuple(OPEN_LLM_V1),
+    tasks: Tasks,
     *,
-    include: Path | None = None,
     limit: int | None = None,
     chat_template: bool = False,
     batch_size: int = 8,
     seed: int = 1234,
+    kept: Kept | None = None,
 ) -> Iterator[tuple[str, TaskScore]]:
     """Run the harness, task by task.
 
     Args:
         model: a causal language model on its device.
         tokenizer: its own.
-        tasks: names of the harness.
-        include: folder of further task files; one with the name of a known task replaces it.
+        tasks: from `find_tasks`.
         limit: questions of each subtask at most, for a trial.
         chat_template: ask in the tokenizer's chat template, each example a turn of its own. The leaderboard did not.
         batch_size: requests at once.
         seed: of the choice of examples; the harness's default.
+        kept: of a run before; what is finished now is added. The number of requests at once makes no difference.
 
     Yields:
         Each task's name and score.
 
     Raises:
-        InputError: the harness is not installed, there is no such task, or its data set cannot be had.
+        InputError: there is no chat template, or a task's metric is not one number for each question.
+        RunError: the requests do not fit in memory.
     """
-    manager = _task_manager(include, tasks)
     from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM
 
@@ -106,29 +167,40 @@ def run_tasks(
         raise InputError("the tokenizer has no chat template", mend="run without --chat-template")
     with _without_warnings("lm_eval.models.huggingface"):  # of a model that is loaded already, as it should be
         adapter = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
-    for name in tasks:
+    for name, loaded in tasks.loaded.items():
         benchmark = OPEN_LLM_V1.get(name, Benchmark())
+        template = tokenizer.chat_template if chat_template else None
+        how = repr((name, benchmark, limit, template, seed))
+        key = digest([_FORMAT, kept.model if kept else "", tasks.contents[name], how, metadata.version("lm_eval")])
+        if kept is not None and (score := kept.scores.get(key)) is not None:
+            _log.info("%s: taken from the run before, which was not finished", name)
+            yield name, _read_score(score)
+            continue
+        groups, single = loaded["groups"], list(loaded["tasks"].values())
         try:
             with _without_warnings("lm_eval.evaluator"):  # of shots that are not the task's own
                 found = simple_evaluate(
                     model=adapter,
-                    tasks=[name],
+                    tasks=[groups[name]] if name in groups else single,
                     num_fewshot=benchmark.shots,
                     limit=limit,
-                    task_manager=manager,
+                    task_manager=tasks.manager,
                     apply_chat_template=chat_template,
                     fewshot_as_multiturn=chat_template,
                     bootstrap_iters=0,  # standard errors are ours, from the questions themselves
                     fewshot_random_seed=seed,
                 )
         except (OSError, DatasetsError) as error:
-            first_line = str(error).strip().split("\n")[0] or type(error).__name__
-            raise InputError(
-                f"task {name} cannot be run: {first_line}",
-                mend="its data set comes from the hub: load it once while online, or replace the task by one with a "
-                "local file (--include-path)",
+            raise _cannot_be_had(name, error) from error
+        except torch.OutOfMemoryError as error:
+            raise RunError(
+                f"task {name}: {batch_size} requests at once do not fit in the memory of {model.device}; continue "
+                f"with a smaller --batch-size"
             ) from error
-        yield name, _score(name, benchmark, found)
+        result = _score(name, benchmark, found)
+        if kept is not None:
+            kept.scores.put(key, _written_score(result))
+        yield name, result
 
 
 def summarise(scores: Mapping[str, TaskScore]) -> dict[str, Any]:
@@ -200,6 +272,56 @@ def _task_manager(include: Path | None, tasks: Sequence[str]) -> Any:
     return manager
 
 
+def _cannot_be_had(name: str, error: Exception) -> InputError:
+    first_line = str(error).strip().split("\n")[0] or type(error).__name__
+    return InputError(
+        f"task {name} cannot be run: {first_line}",
+        mend="its data set comes from the hub: load it once while online, or replace the task by one with a local "
+        "file (--include-path)",
+    )
+
+
+def _check_is_mean(name: str, aggregation: Mapping[str, Any]) -> None:
+    """Refuse a task whose metric the harness computes from all questions together, such as a perplexity."""
+    if not aggregation:  # a task in Python that says it with its first result
+        return
+    metric = _metric(OPEN_LLM_V1.get(name, Benchmark()), list(aggregation))
+    how = aggregation.get(metric)
+    place, way = getattr(how, "__module__", None), getattr(how, "__name__", None)
+    if place == "lm_eval.api.metrics" and way not in _MEANS:
+        raise _no_number(name, metric)
+
+
+def _no_number(name: str, metric: str) -> InputError:
+    return InputError(
+        f"task {name} is measured by {metric}, which is not a mean of one number for each question",
+        mend="take tasks measured by acc, exact_match or the like",
+    )
+
+
+def _metric(benchmark: Benchmark, known: Sequence[str]) -> str:
+    return benchmark.metric or next((one for one in _PREFERRED_METRICS if one in known), known[0])
+
+
+def _content(tasks: Mapping[str, Any]) -> str:
+    parts = []
+    for name, task in sorted(tasks.items()):
+        # A fingerprint of `datasets` follows from the files and from what was done to their rows.
+        data = {split: getattr(rows, "_fingerprint", None) for split, rows in (task.dataset or {}).items()}
+        parts += [name, json.dumps([task.dump_config(), data], sort_keys=True, default=str)]
+    return digest(parts)
+
+
+def _written_score(score: TaskScore) -> dict[str, Any]:
+    items = {name: values.tolist() for name, values in score.items.items()}
+    return {"items": items, "shots": score.shots, "metric": score.metric, "versions": dict(score.versions)}
+
+
+def _read_score(kept: Mapping[str, Any]) -> TaskScore:
+    items = {name: np.array(values, dtype=np.float64) for name, values in kept["items"].items()}
+    return TaskScore(items, kept["shots"], kept["metric"], kept["versions"])
+
+
 @contextmanager
 def _without_warnings(logger: str) -> Iterator[None]:
     chosen = logging.getLogger(logger)
@@ -214,7 +336,7 @@ def _without_warnings(logger: str) -> Iterator[None]:
 def _score(name: str, benchmark: Benchmark, found: Mapping[str, Any]) -> TaskScore:
     samples: Mapping[str, list[Mapping[str, Any]]] = found["samples"]
     known = next(iter(samples.values()))[0]["metrics"]
-    metric = benchmark.metric or next((m for m in _PREFERRED_METRICS if m in known), known[0])
+    metric = _metric(benchmark, known)
     items = {}
     for task, rows in samples.items():
         # A task file of one's own may lack the leaderboard's filter, and then has one that is called none.
@@ -223,6 +345,9 @@ def _score(name: str, benchmark: Benchmark, found: Mapping[str, Any]) -> TaskSco
         kept = sorted((row for row in rows if row["filter"] == wanted), key=lambda row: row["doc_id"])
         if metric not in kept[0]:
             raise InputError(f"task {task} has no metric {metric}", mend=f"it has {', '.join(known)}")
-        items[task] = np.array([row[metric] for row in kept], dtype=np.float64)
+        try:
+            items[task] = np.array([float(row[metric]) for row in kept], dtype=np.float64)
+        except (TypeError, ValueError):
+            raise _no_number(name, metric) from None
     shots = {found["n-shot"][task] for task in samples}
     return TaskScore(items, max(shots), metric, {task: found["versions"].get(task) for task in samples})

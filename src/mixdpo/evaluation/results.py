@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from mixdpo.errors import InputError
 from mixdpo.evaluation.alpaca_eval import Align, LengthControl, Verdicts, score_verdicts
 from mixdpo.evaluation.arena_hard import (
     BASELINES,
@@ -70,7 +71,15 @@ def arena_result(
         style: see `read_style`; None for no style control.
         control: what is held equal.
         baseline: its name in `style`; None for the published one.
+
+    Raises:
+        InputError: there is no published baseline, or see `read_battles` and `score_at_equal_style`.
     """
+    name = baseline or BASELINES.get("arena-hard-v0.1" if version == "v0.1" else category or "hard_prompt")
+    if style is not None and name is None:
+        raise InputError(
+            f"the category {category!r} has no published baseline", mend="name the one in --style: --baseline-name"
+        )
     judges = [read_battles(file, version, category) for file in verdicts]
     battles = pool(judges)
     models = score_battles(battles, version, bootstrap)
@@ -84,8 +93,7 @@ def arena_result(
         _add_habits(models, scores, file, category)
     if style is not None and np.ptp(battles.outcome) == 0:
         record["style_control"] = "none: every battle ended the same way, so there is no effect of style to fit"
-    elif style is not None:
-        name = baseline or BASELINES["arena-hard-v0.1" if version == "v0.1" else category or "hard_prompt"]
+    elif style is not None and name is not None:
         controlled, effects = score_at_equal_style(battles, read_style(style), name, version, control, bootstrap)
         for model, result in controlled.items():
             models[model]["style_control"] = result

@@ -13,6 +13,7 @@ import numpy as np
 from scipy.special import expit
 
 from mixdpo.evaluation.bradley_terry import fit_logistic, fit_penalised
+from mixdpo.evaluation.choices import check_choice
 
 Version = Literal["v0.1", "v2"]
 Control = Literal["style", "length", "markdown"]
@@ -58,6 +59,7 @@ def style_differences(model_NS: np.ndarray, baseline_NS: np.ndarray, version: Ve
     v0.1: (m - b) / (m + b + 1) of every feature. v2: (m - b) / (m + b) of the length, and of the other counts'
     density d = count / (length + 1), (d_m - d_b) / (d_m + d_b + 1).
     """
+    check_choice("version", version, Version)
     model_NS, baseline_NS = np.asarray(model_NS, dtype=np.float64), np.asarray(baseline_NS, dtype=np.float64)
     if version == "v2":
         model_NS, baseline_NS = (
@@ -85,6 +87,8 @@ def fit_style(
     v0.1 has log odds to base 10 and, by its logistic regression's default, an L2 penalty of strength 1 on all
     coefficients, the baseline's too, against battles that each count twice. v2 has natural log odds and no penalty.
     """
+    check_choice("version", version, Version)
+    check_choice("control", control, Control)
     weight_N = np.ones(len(model_N)) if weight_N is None else weight_N
     own_NM = np.zeros((len(model_N), models))
     own_NM[np.arange(len(model_N)), model_N] = 1

@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 import gzip
 import json
+import re
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +20,7 @@ import pyarrow.parquet as pq
 from mixdpo.errors import InputError
 from mixdpo.io import atomic_path
 
+_LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 ENDINGS: Final = (".parquet", ".csv", ".csv.gz", ".json", ".json.gz", ".jsonl", ".jsonl.gz")
 
 
@@ -100,10 +103,12 @@ def read_table(path: str | Path) -> Table:
         if name.endswith(".parquet"):
             columns = pq.read_table(path).to_pydict()
         elif name.endswith(".csv"):
-            columns = pa_csv.read_csv(path).to_pydict()
+            # Without the option a file of more than a block is refused where an answer has several lines.
+            options = pa_csv.ParseOptions(newlines_in_values=True)
+            columns = pa_csv.read_csv(path, parse_options=options).to_pydict()
         else:
             columns = _by_column(read_json_rows(path))
-    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+    except (OSError, EOFError, zlib.error, pa.ArrowException, UnicodeDecodeError) as error:
         raise InputError(f"cannot be read ({error})", file=path) from error
     table = Table(columns, str(path))
     if not len(table):
@@ -137,11 +142,16 @@ def read_json_rows(path: str | Path) -> list[dict[str, Any]]:
     return rows
 
 
+def well_formed(text: str) -> str:
+    """Return text that can be written as UTF-8: half a character, as cut replies have, becomes U+FFFD."""
+    return _LONE_SURROGATE.sub("\ufffd", text)
+
+
 def write_json_lines(path: str | Path, rows: Iterable[dict[str, Any]]) -> None:
     """Write one JSON object a line, atomically."""
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
         for row in rows:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            file.write(well_formed(json.dumps(row, ensure_ascii=False)) + "\n")
 
 
 def _by_column(rows: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:

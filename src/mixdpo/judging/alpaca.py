@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Literal
 
+from mixdpo.evaluation.choices import check_choice
 from mixdpo.evaluation.endpoint import Reply, Request
 from mixdpo.evaluation.templates import JudgePrompt
 from mixdpo.judging.cases import NOT_ASKED, Case, Verdict
@@ -40,6 +41,7 @@ def alpaca_cases(
     Raises:
         InputError: the judge prompt has no place for an answer.
     """
+    check_choice("annotator", annotator, Annotator)
     cases = []
     for pair in pairs:
         if pair.baseline == pair.model:
@@ -58,6 +60,7 @@ def alpaca_cases(
 
 def alpaca_reader(annotator: Annotator) -> Callable[[Reply], Verdict]:
     """Return how a language model's reply is read."""
+    check_choice("annotator", annotator, Annotator)
 
     def read(reply: Reply) -> Verdict:
         found = first_token_score(reply.first_token) if annotator == "weighted" else ranking_score(reply.text)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from mixdpo.evaluation.arena_hard import STRICT_LABEL, parse_label, score_of_a
+from mixdpo.evaluation.choices import check_choice
 from mixdpo.evaluation.endpoint import Reply, Request
 from mixdpo.evaluation.style import Version
 from mixdpo.evaluation.templates import JudgePrompt, places
@@ -82,6 +83,7 @@ def same_places(prompt: JudgePrompt) -> JudgePrompt:
 
 def arena_reader(version: Version) -> Callable[[Reply], Verdict]:
     """Return how a judgement is read, by the rules of the version."""
+    check_choice("version", version, Version)
     return lambda reply: _with_label(reply, parse_label(reply.text, version))
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mixdpo.errors import InputError
-from mixdpo.evaluation.answers import AnswerFile
+from mixdpo.evaluation.answers import JOINED_BY_ID, AnswerFile
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ def pair_up(
     categories: Mapping[str, str] | None = None,
     category: str | None = None,
 ) -> list[Pair]:
-    """Put the answers to the baseline's prompts side by side: by id where both files have ids, else by prompt.
+    """Put the answers to the baseline's prompts side by side: by id where both files have real ones, else by prompt.
 
     Args:
         model: answers of the model.
@@ -39,10 +39,12 @@ def pair_up(
         category: only prompts of this category.
 
     Raises:
-        InputError: the model answered no prompt of the baseline, or what a prompt says is not known.
+        InputError: the model answered no prompt of the baseline, one id stands for two prompts, or what a prompt says
+            is not known.
     """
-    own, ids = _rows(model, baseline), baseline.keys()
-    known = baseline.prompts or [(prompts or {}).get(id, "") for id in ids]
+    ids, known = baseline.keys(), _texts(baseline, prompts)
+    own_texts = _texts(model, prompts)
+    own = _rows(model, baseline, own_texts, known)
     pairs = []
     for index, (id, text) in enumerate(zip(ids, known, strict=True)):
         row = own.get(index)
@@ -51,7 +53,7 @@ def pair_up(
         kind = (categories or {}).get(id) or _category(baseline, index) or _category(model, row)
         if category is not None and kind != category:
             continue
-        prompt = text or (model.prompts[row] if model.prompts else "") or (prompts or {}).get(id, "")
+        prompt = text or own_texts[row]
         if not prompt:
             raise InputError(
                 f"nothing says what the prompt {id!r:.60} is", file=baseline.file, mend="give the prompts: --questions"
@@ -62,33 +64,63 @@ def pair_up(
         raise InputError(
             f"no prompt{of} that the baseline ({baseline.file}) answers is answered here",
             file=model.file,
-            mend="let both answer the same prompts, under the same ids",
+            mend=f"let both answer the same prompts, with their texts or under the same {', '.join(JOINED_BY_ID)}",
         )
     return pairs
 
 
-def _rows(model: AnswerFile, baseline: AnswerFile) -> dict[int, int]:
-    """Return, by row of the baseline's file, the row of the model's that answers the same prompt."""
+def _texts(file: AnswerFile, prompts: Mapping[str, str] | None) -> list[str]:
+    """Return the prompt of each row, by the file or by its id; nothing where neither says it."""
+    ids, known = file.keys(), prompts or {}
+    return file.prompts or [known.get(id, "") for id in ids]
+
+
+def _rows(
+    model: AnswerFile, baseline: AnswerFile, of_model: Sequence[str], of_baseline: Sequence[str]
+) -> dict[int, int]:
+    """Return, by row of the baseline's file, the row of the model's that answers the same prompt.
+
+    Args:
+        model: answers of the model.
+        baseline: answers of the baseline.
+        of_model: prompts of the model's rows, see `_texts`.
+        of_baseline: of the baseline's.
+    """
     if model.prompts is not None and model.prompts == baseline.prompts:
         return {row: row for row in range(len(model.prompts))}
-    for of_model, of_baseline in ((model.ids, baseline.ids), (model.prompts, baseline.prompts)):
-        if of_model is None or of_baseline is None:
-            continue
-        own = _unique(of_model, model.file)
-        found = {row: own[key] for row, key in enumerate(of_baseline) if key in own}
-        if found:
-            return found
-    return {}
+    found: dict[int, int] = {}
+    if model.ids and baseline.ids and {model.id_column, baseline.id_column} <= set(JOINED_BY_ID):
+        found = _joined(model.ids, baseline.ids, model.file)
+        _check_prompts(found, model, baseline, of_model, of_baseline)
+    return found or _joined(of_model, of_baseline, model.file)
 
 
-def _unique(keys: list[str], file: str) -> dict[str, int]:
-    rows: dict[str, int] = {}
-    for row, key in enumerate(keys):
-        if rows.setdefault(key, row) != row:
+def _joined(of_model: Sequence[str], of_baseline: Sequence[str], file: str) -> dict[int, int]:
+    own: dict[str, int] = {}
+    for row, key in enumerate(of_model):
+        if key and own.setdefault(key, row) != row:
             raise InputError(
                 f"a second answer to the prompt {key!r:.60}", file=file, row=row + 1, mend="leave one answer to each"
             )
-    return rows
+    return {row: own[key] for row, key in enumerate(of_baseline) if key in own}
+
+
+def _check_prompts(
+    found: Mapping[int, int], model: AnswerFile, baseline: AnswerFile, of_model: Sequence[str],
+    of_baseline: Sequence[str],
+) -> None:  # fmt: skip
+    """Refuse an id under which the two files answer different prompts; white space makes no difference."""
+    for theirs, ours in found.items():
+        texts = (of_model[ours].split(), of_baseline[theirs].split())
+        if all(texts) and texts[0] != texts[1]:
+            raise InputError(
+                f"under the {model.id_column} {model.keys()[ours]!r:.60} is another prompt than in {baseline.file}, "
+                f"row {theirs + 1}",
+                file=model.file,
+                row=ours + 1,
+                mend="give a prompt one id in both files, or leave the ids out: prompts are then compared by their "
+                "texts",
+            )
 
 
 def _category(file: AnswerFile, row: int) -> str | None:

@@ -10,6 +10,7 @@ from typing import Any, Final
 from mixdpo.errors import InputError
 from mixdpo.evaluation.answers import AnswerFile, read_answers, read_prompt_texts
 from mixdpo.evaluation.arena_hard import BASELINES
+from mixdpo.evaluation.choices import check_choice
 from mixdpo.evaluation.hub_files import (
     ALPACA_BASELINE,
     MT_BENCH_QUESTIONS,
@@ -122,6 +123,7 @@ def arena_plan(sources: Sources, version: Version, category: str | None) -> Plan
     Raises:
         InputError: v2 without a category, whose baselines differ; or see `pair_up`.
     """
+    check_choice("version", version, Version)
     if version == "v2" and category is None:
         raise InputError(
             "v2 has two categories with different baselines and judge prompts",

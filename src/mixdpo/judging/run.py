@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version as installed
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from mixdpo.errors import InputError
 from mixdpo.evaluation.tables import write_json_lines
@@ -27,6 +27,10 @@ class Published:
     judge: tuple[str, ...]
     prompts: int
     others: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
+
+
+Temperature = float | Literal["default"]
+"""At which a judge writes; `default` sends none, for models that take only their own."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,24 @@ class Plan:
     settings: Mapping[str, Any]
     published: Published | None = None
     again: Again | None = None
+
+
+def at_temperature(plan: Plan, wanted: Temperature | None) -> Plan:
+    """Return the plan of a judge that is asked in words at this temperature, None for the benchmark's own.
+
+    The settings name it, and of a benchmark also that published numbers were made with another.
+    """
+    own = {case.request.temperature for case in plan.cases}
+    settings = {**plan.settings, "temperature": next(iter(own)) if wanted is None and own else wanted}
+    if wanted is None:
+        return replace(plan, settings=settings)
+    sent = None if wanted == "default" else wanted
+    cases = [replace(case, request=replace(case.request, temperature=sent)) for case in plan.cases]
+    published = plan.published
+    if published is not None and own:
+        others = {**published.others, "judge's temperature": (wanted, next(iter(own)))}
+        published = replace(published, others=others)
+    return replace(plan, cases=cases, settings=settings, published=published)
 
 
 def verdicts_file(output: Path) -> Path:
