@@ -255,5 +255,12 @@ def test_the_example_of_the_page_loads_on_ones_own_files(write, tmp_path: Path, 
 def test_help_lists_the_keys_of_a_study_file(capsys) -> None:
     assert main(["study", "--help"]) == 0
     shown = capsys.readouterr().out
-    for words in ("bench (kind: files):", "judge_command", "keep_models", "seeds of the trials", "(default 240.0)"):
+    for words in (
+        "bench (kind: files):",
+        "judge_command",
+        "keep_models",
+        "seeds of the trials",
+        "(default 240.0)",
+        "tie_share",
+    ):
         assert words in shown

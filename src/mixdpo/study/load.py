@@ -20,7 +20,15 @@ from mixdpo.settings import build, check_values, read_yaml, unknown_key
 from mixdpo.study.bench import Bench
 from mixdpo.study.demand_bench import DemandBench
 from mixdpo.study.file_bench import FileBench
-from mixdpo.study.settings import ArmSettings, ContrastSettings, LimitSettings, StudySettings, TuningSettings
+from mixdpo.study.rater import RaterSettings
+from mixdpo.study.settings import (
+    ArmSettings,
+    ContrastSettings,
+    LimitSettings,
+    StudySettings,
+    SubsetSettings,
+    TuningSettings,
+)
 from mixdpo.training.config import MixDPOConfig
 
 BENCHES: Final[Mapping[str, type[Any]]] = {"demands": DemandBench, "files": FileBench}
@@ -73,7 +81,9 @@ def keys_help() -> str:
     """Return the keys of a study file with what they mean, one per line, for `--help`."""
     sections: list[tuple[str, type[Any]]] = [
         *((f"bench (kind: {kind})", cls) for kind, cls in BENCHES.items()),
+        ("bench.rater (kind: demands)", RaterSettings),
         ("arms.NAME", ArmSettings),
+        ("arms.NAME.subset", SubsetSettings),
         ("tuning", TuningSettings),
         ("contrasts.NAME", ContrastSettings),
         ("generation", GenerationSettings),
