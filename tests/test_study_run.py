@@ -211,7 +211,7 @@ def test_a_planted_effect_is_found_and_the_test_split_is_read_after_tuning(simul
     arms = {arm.name: arm for arm in analysis.arms}
     effect = arms["mixdpo"].against_baseline
     assert effect.low < 0.45 < effect.high, "0.15 of three demands"
-    assert effect.p_adjusted < 0.01
+    assert effect.p_adjusted < 0.05
     assert arms["dpo_sorted"].against_baseline.p_adjusted > 0.05
     gain = arms["dpo"].means["demands_met"] - arms["start"].means["demands_met"]
     assert arms["dpo"].against_start.estimate == pytest.approx(gain)
