@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -288,6 +290,33 @@ def test_a_run_ends_with_the_study_and_did_not_fail(sleeping, tmp_path: Path) ->
     with pytest.raises(Stopped):
         study_run.in_subprocess(tmp_path, 60, Slot(0, 1, stop))
     assert sleeping[0].poll() is not None
+
+
+INTERRUPTED = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever the tests themselves were started with
+from pathlib import Path
+from mixdpo.study import run
+from mixdpo.study.load import load_study
+real = run.subprocess.Popen
+run.subprocess.Popen = lambda command, **options: real(["sleep", "60"], **options)
+run.run_study(load_study(sys.argv[1]), Path(sys.argv[2]), started=lambda cell: print("started", flush=True))
+"""
+
+
+def test_an_interrupted_study_ends_at_once_and_nothing_has_failed(tmp_path: Path) -> None:
+    file, out = tmp_path / "simulated.yaml", tmp_path / "out"
+    file.write_text(yaml.safe_dump(SIMULATED, sort_keys=False))
+    with subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED, str(file), str(out)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True,
+    ) as study:  # fmt: skip
+        assert study.stdout is not None
+        assert study.stdout.readline() == "started\n"
+        study.send_signal(signal.SIGINT)
+        _, error = study.communicate(timeout=30)
+    assert error.rstrip().endswith("KeyboardInterrupt")
+    assert not list(out.glob("runs/*/failed.json"))
 
 
 def test_the_test_split_is_not_read_again_with_other_settings(simulated_study, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -229,7 +229,7 @@ def _run_cells(cells: Sequence[Cell], job: _Job) -> list[Outcome]:
                 futures[cell.key] = pool.submit(work, cell)
         try:
             for cell in cells:
-                outcome = replace(futures[cell.key].result(), cell=cell)
+                outcome = replace(_result(futures[cell.key]), cell=cell)
                 outcomes.append(outcome)
                 job.notify(outcome)
         except BaseException:
@@ -237,6 +237,13 @@ def _run_cells(cells: Sequence[Cell], job: _Job) -> list[Outcome]:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return outcomes
+
+
+def _result(future: Future[Outcome]) -> Outcome:
+    """Wait for an outcome, a moment at a time: polars handles interrupts so that an endless wait would not end."""
+    while not future.done():
+        wait([future], timeout=0.5)
+    return future.result()
 
 
 def _check_device(cells: Sequence[Cell], output: Path) -> None:
