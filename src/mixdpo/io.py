@@ -45,13 +45,23 @@ def check_output(path: Path) -> None:
     """Raise `InputError` where a file could not be written, before hours are spent on it. Nothing is made."""
     if path.is_dir():
         raise InputError("a folder, not a file", file=path)
-    folder = path.absolute().parent
-    while not folder.exists():
-        folder = folder.parent
+    folder = nearest_existing(path.parent)
     if not folder.is_dir():
         raise InputError("the folder cannot be made: there is a file of that name", file=folder)
     if not os.access(folder, os.W_OK | os.X_OK):
         raise InputError("the folder cannot be written", file=folder)
+
+
+def check_parquet_output(path: Path) -> None:
+    """Raise `InputError` where pairs could not be written, or under a name that would not be read back as parquet."""
+    if path.suffix != ".parquet":
+        raise InputError("pairs are written as parquet", file=path, mend="end --output with .parquet")
+    check_output(path)
+
+
+def nearest_existing(path: Path) -> Path:
+    """Return the path, or the nearest above it that is there."""
+    return next(one for one in (path.absolute(), *path.absolute().parents) if one.exists())
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from transformers import IntervalStrategy
 
 from mixdpo.data import DataSettings, LoadReport, load_pairs_with_report
 from mixdpo.errors import InputError, RunError
-from mixdpo.io import atomic_path, check_output
+from mixdpo.io import atomic_path, check_parquet_output
 from mixdpo.model import load_policy, load_tokenizer
 from mixdpo.passes import CacheUse
 from mixdpo.plan import Plan, PlanSettings, make_plan
@@ -97,9 +97,7 @@ def score_from_recipe(recipe: Recipe, metrics: Sequence[str], output: Path) -> t
     names = list(metrics or recipe.score or [recipe.plan.metric])
     for name in names:
         find_metric(name, recipe.file)
-    if output.suffix != ".parquet":
-        raise InputError("scored pairs are written as parquet", file=output, mend="end --output with .parquet")
-    check_output(output)
+    check_parquet_output(output)
     state = PartialState(cpu=bool(recipe.train.get("use_cpu")))
     with state.main_process_first():
         pairs, report = load_pairs_with_report(recipe.required("data"))

@@ -17,7 +17,7 @@ from mixdpo.data import data_fingerprint
 from mixdpo.data.pairs import flipped, pair_id
 from mixdpo.data.sources import quiet_datasets
 from mixdpo.errors import InputError
-from mixdpo.io import atomic_path
+from mixdpo.io import atomic_path, check_parquet_output
 
 CLEANABLE = tuple(name for name, kind in ROW_FINDINGS.items() if kind.action is not None)
 
@@ -81,8 +81,7 @@ def clean(dataset: Dataset, report: str | Path, apply: Sequence[str]) -> tuple[D
 def save_cleaned(pairs: Dataset, log: pl.DataFrame, output: str | Path) -> Path:
     """Write pairs and log as `<output>` and `<output stem>.log.parquet`; return the log's path."""
     output = Path(output)
-    if output.suffix != ".parquet":
-        raise InputError("cleaned pairs are written as parquet", file=output, mend="end --output with .parquet")
+    check_parquet_output(output)
     log_path = output.with_suffix(".log.parquet")
     with atomic_path(output) as temporary, atomic_path(log_path) as temporary_log, quiet_datasets():
         pairs.to_parquet(str(temporary))

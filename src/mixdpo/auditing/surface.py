@@ -54,7 +54,7 @@ def surface_features(dataset: Dataset, special_tokens: Sequence[str] = ()) -> pl
         of `CUES`; and `question/hash`, of the prompt with its system messages and tools.
     """
     special = "|".join([SPECIAL, *(re.escape(token) for token in special_tokens if token.strip())])
-    return pl.concat([_features(batch, special) for batch in text_batches(dataset, "surface")])
+    return pl.concat([_features(batch, special) for batch in text_batches(dataset, "surface", context=True)])
 
 
 def _features(batch: pl.DataFrame, special: str) -> pl.DataFrame:

@@ -25,18 +25,19 @@ _INSTRUCTIONS: Final = ("system", "developer")
 
 
 def text_batches(
-    dataset: Dataset, description: str, rows: Sequence[int] | np.ndarray | None = None
+    dataset: Dataset, description: str, rows: Sequence[int] | np.ndarray | None = None, context: bool = False
 ) -> Iterator[pl.DataFrame]:
     """Yield the pairs (of `rows`, default all) as tables with `row` (int64) and text in prompt, chosen, rejected.
 
     The text of messages is their contents and tool calls, joined by blank lines. System messages are left out, or
-    every prompt under a common one would look alike; they are in `context`, with the tools. `turns` (uint32) is the
-    number of the prompt's other messages, 1 for texts, and `bad_turns` how many of them are blank, repeat the role
-    before, or are the assistant's at the end.
+    every prompt under a common one would look alike; with `context` they are in a column of that name, with the
+    tools. `turns` (uint32) is the number of the prompt's other messages, 1 for texts, and `bad_turns` how many of them
+    are blank, repeat the role before, or are the assistant's at the end.
     """
     part = dataset if rows is None else dataset.select(rows)
     numbers = pl.int_range(len(dataset), eager=True) if rows is None else pl.Series(list(rows), dtype=pl.Int64)
-    names = [name for name in (*SIDES, "tools") if name in part.column_names]
+    wanted = (*SIDES, "tools") if context else SIDES
+    names = [name for name in wanted if name in part.column_names]
     columns = part.select_columns(names).with_format("arrow")
     with _bar() as bar:
         task = bar.add_task(description, total=len(part))
@@ -44,7 +45,8 @@ def text_batches(
         for batch in columns.iter(batch_size=BATCH):
             table = pl.DataFrame({name: _stored(batch[name]) for name in names})
             texts = {side: message_texts(table[side]) for side in SIDES}
-            texts["context"] = _context(table)
+            if context:
+                texts["context"] = _context(table)
             turns, bad_turns = _turns(table["prompt"])
             yield pl.DataFrame(
                 {"row": numbers[start : start + len(table)], "turns": turns, "bad_turns": bad_turns, **texts}

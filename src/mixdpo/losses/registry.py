@@ -15,6 +15,8 @@ from mixdpo.losses import sft as likelihood
 from mixdpo.losses.settings import LossSettings
 from mixdpo.losses.types import PairLogprobs, Running
 
+_SETTINGS: Final = frozenset(field.name for field in fields(LossSettings))
+
 
 @dataclass(frozen=True)
 class Loss:
@@ -41,12 +43,11 @@ class Loss:
     whole_batch: bool = False
 
     def __post_init__(self) -> None:
-        known = {field.name for field in fields(LossSettings)} | {"running"}
         _, *parameters = inspect.signature(self.function).parameters.values()
         for parameter in parameters:
             if parameter.kind is not parameter.KEYWORD_ONLY:
                 raise TypeError(f"{parameter.name} would never be given: write the parameters of a loss after a *")
-            if parameter.name not in known and parameter.default is parameter.empty:
+            if parameter.name not in {*_SETTINGS, "running"} and parameter.default is parameter.empty:
                 raise TypeError(f"no setting of losses is named {parameter.name}, and it has no default")
 
 
@@ -136,8 +137,7 @@ def _parameters(function: Callable[..., Tensor], settings: LossSettings) -> dict
 @cache
 def _keywords(function: Callable[..., Tensor]) -> tuple[str, ...]:
     named = inspect.signature(function).parameters.values()
-    known = {field.name for field in fields(LossSettings)}
-    return tuple(p.name for p in named if p.kind is p.KEYWORD_ONLY and p.name in known)
+    return tuple(p.name for p in named if p.kind is p.KEYWORD_ONLY and p.name in _SETTINGS)
 
 
 def needs(names: Sequence[str], what: str) -> bool:

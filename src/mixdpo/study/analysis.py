@@ -9,11 +9,9 @@ from typing import Any
 import numpy as np
 
 from mixdpo.evaluation.comparison import holm
-from mixdpo.study.bench import HELD_OUT_BUCKETS
+from mixdpo.study.bench import DISPLACEMENTS, HELD_OUT_BUCKETS
 from mixdpo.study.results import START, Results
 from mixdpo.study.statistics import Effect, compare_arms, detectable
-
-DISPLACEMENTS = ("displacement_chosen", "displacement_rejected")
 
 
 @dataclass(frozen=True, kw_only=True)

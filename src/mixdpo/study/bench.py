@@ -15,7 +15,8 @@ from mixdpo.plan import BUCKETS
 Split = Literal["validation", "test"]
 ANSWER_MEASURES: Final = ("finished", "tokens")
 """What is measured of answers beside their grades."""
-PAIR_MEASURES: Final = ("displacement_chosen", "displacement_rejected", "preference_accuracy")
+DISPLACEMENTS: Final = ("displacement_chosen", "displacement_rejected")
+PAIR_MEASURES: Final = (*DISPLACEMENTS, "preference_accuracy")
 """What is measured of held-out pairs."""
 HELD_OUT_BUCKETS: Final = (*BUCKETS, "tie")
 """Thirds of the held-out pairs by true margin, equal margins together; ties, of which neither is better, apart."""

@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 from mixdpo.io import digest
 from mixdpo.model import ModelSettings
 from mixdpo.study.bench import Split
-from mixdpo.study.settings import StudySettings
+from mixdpo.study.settings import StudySettings, routes_of
 from mixdpo.training.config import MixDPOConfig
 
 Stage = Literal["start", "tune", "final"]
@@ -187,7 +187,7 @@ def _contents(folder: Path) -> Iterator[bytes | str]:
 def reads_beta(study: StudySettings, arm: str) -> bool:
     """Whether an arm trains any pair with a preference loss."""
     plan, train = study.plan_of(arm), {**study.train, **study.arms[arm].train}
-    routes = {plan.easy_route} | ({plan.hard_route} if plan.threshold is not None else set())
+    routes = routes_of(plan)
     hard = train.get("hard_loss_type", "sft")
     return bool(routes & {"preference", "both"}) or ("sft" in routes and hard != "sft")
 

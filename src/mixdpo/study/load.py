@@ -28,6 +28,7 @@ from mixdpo.study.settings import (
     StudySettings,
     SubsetSettings,
     TuningSettings,
+    routes_of,
 )
 from mixdpo.training.config import MixDPOConfig
 
@@ -214,7 +215,7 @@ def _check_arm(name: str, arm: ArmSettings, tuning: TuningSettings, own_metrics:
             raise InputError(f"arms.{name}.plan.{key} is the study's own", mend="leave it out")
     plan, _ = plan_settings(arm.plan, file)
     check_settings(plan)
-    if {plan.easy_route, plan.hard_route if plan.threshold is not None else plan.easy_route} == {"drop"}:
+    if routes_of(plan) == {"drop"}:
         raise InputError(f"arms.{name} drops every pair")
     for metric in (*arm.score, plan.metric):
         if metric not in own_metrics:

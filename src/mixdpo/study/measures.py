@@ -17,7 +17,7 @@ from mixdpo.io import digest
 from mixdpo.model import ModelSettings, load_for_inference, load_tokenizer
 from mixdpo.plan import BUCKETS, make_plan
 from mixdpo.scoring import score
-from mixdpo.study.bench import Bench, HeldOut, Split
+from mixdpo.study.bench import DISPLACEMENTS, Bench, HeldOut, Split
 
 VALUES_SCHEMA = pa.schema(
     [
@@ -112,7 +112,7 @@ def _pair_rows(
     ids, groups = list(pairs["pair_id"]), held_out.pair_groups
     right = (np.sign(moved[:, 0] - moved[:, 1]) + 1) / 2
     rows: list[dict[str, Any]] = []
-    for name, values in (("displacement_chosen", moved[:, 0]), ("displacement_rejected", moved[:, 1])):
+    for name, values in zip(DISPLACEMENTS, moved.T, strict=True):
         rows += _rows(name, ids, groups, values.tolist(), buckets)
     graded = np.flatnonzero(~tied).tolist()
     columns = ([each[i] for i in graded] for each in (ids, groups, right.tolist(), buckets))

@@ -9,11 +9,16 @@ from typing import Any, Literal
 from mixdpo.errors import InputError
 from mixdpo.evaluation.generate import GenerationSettings
 from mixdpo.model import ModelSettings
-from mixdpo.plan import PlanSettings
+from mixdpo.plan import PlanSettings, Route
 from mixdpo.recipe import plan_settings
 from mixdpo.study.bench import Bench
 
 Part = Literal["easy", "middle", "hard", "random"]
+
+
+def routes_of(plan: PlanSettings) -> set[Route]:
+    """Return the routes that pairs of a plan can take."""
+    return {plan.easy_route} if plan.threshold is None else {plan.easy_route, plan.hard_route}
 
 
 @dataclass(frozen=True, kw_only=True)

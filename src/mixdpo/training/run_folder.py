@@ -18,7 +18,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from mixdpo.data import TokenReport
 from mixdpo.errors import InputError
-from mixdpo.io import write_json
+from mixdpo.io import nearest_existing, write_json
 from mixdpo.plan import Plan
 from mixdpo.report.training_figure import save_training_figure
 from mixdpo.training.config import MixDPOConfig
@@ -191,7 +191,7 @@ def check_is_free(folder: Path) -> None:
     """
     if folder.exists() and not folder.is_dir():
         raise InputError("a file, not a folder", file=folder, mend="choose another output folder")
-    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    there = nearest_existing(folder)
     if not os.access(there, os.W_OK | os.X_OK):
         raise InputError("no permission to write there", file=there, mend="choose another output folder")
     if last_complete_checkpoint(folder) is not None or (folder / MODEL_FOLDER).exists():
