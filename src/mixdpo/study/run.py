@@ -223,11 +223,11 @@ def _run_cells(cells: Sequence[Cell], job: _Job) -> list[Outcome]:
 
     outcomes = []
     with ThreadPoolExecutor(job.processes) as pool:
-        futures: dict[str, Future[Outcome]] = {}
-        for cell in cells:
-            if cell.key not in futures:
-                futures[cell.key] = pool.submit(work, cell)
         try:
+            futures: dict[str, Future[Outcome]] = {}
+            for cell in cells:
+                if cell.key not in futures:
+                    futures[cell.key] = pool.submit(work, cell)
             for cell in cells:
                 outcome = replace(_result(futures[cell.key]), cell=cell)
                 outcomes.append(outcome)
