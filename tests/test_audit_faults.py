@@ -205,7 +205,7 @@ def test_the_same_pair_under_other_system_messages_or_tools_is_no_contradiction(
 
 def test_metrics_whose_sign_is_no_opinion_mislabel_nothing(tmp_path) -> None:
     rng = np.random.default_rng(0)
-    pairs = loaded(tmp_path, clean_rows(60))
+    pairs = loaded(tmp_path, clean_rows(60)).add_column("source", ["web", "forum"] * 30)
     for name, values in (
         ("validation_loss", -rng.random(60)), ("embedding", rng.random(60)), ("ches", rng.normal(size=60)),
         ("nll_gap", rng.normal(size=60)), ("judge", np.full(60, np.nan)),
@@ -215,7 +215,11 @@ def test_metrics_whose_sign_is_no_opinion_mislabel_nothing(tmp_path) -> None:
     assert set(report.figures["noise"]["disagreement"]) == {"rating", "nll_gap"}
     assert rows_of(report, "mislabelled") == set()
     assert report.figures["margins"]["metrics"]["validation_loss"]["contradicted"] is None
-    report.save(tmp_path / "report")
+    by_loss = audit(pairs, settings=AuditSettings(near_duplicates=False, metric="validation_loss"))
+    assert [source["contradicted"] for source in by_loss.figures["margins"]["sources"]] == [None] * 2
+    by_loss.save(tmp_path / "report")
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert page.split("By source")[1].split("</table>")[0].count("says nothing") == 2
 
 
 def test_advice_names_the_data_as_they_were_read(tmp_path, capsys) -> None:

@@ -37,11 +37,11 @@ def margin_figures(
     return {
         "metric": metric,
         "least_positive": None if metric is None else _least_positive(margins[metric]),
-        "metrics": {name: _one(values, name not in NOT_NEGATED) for name, values in margins.items()},
+        "metrics": {name: _one(values, name) for name, values in margins.items()},
         "correlations": _correlations(margins),
         "scatters": _scatters(margins, rng),
         "ratings": None if scores is None else heat_map(*scores),
-        "sources": [] if sources is None or metric is None else _by_source(margins[metric], sources),
+        "sources": [] if sources is None or metric is None else _by_source(margins[metric], sources, metric),
     }
 
 
@@ -64,8 +64,7 @@ def heat_map(chosen: np.ndarray, rejected: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _one(values: np.ndarray, judges: bool) -> dict[str, Any]:
-    """Describe margins; `judges`: whether a negative one contradicts the label."""
+def _one(values: np.ndarray, metric: str) -> dict[str, Any]:
     known = values[np.isfinite(values)]
     if len(known) == 0:
         return {"n": 0, "missing": len(values)}
@@ -74,8 +73,15 @@ def _one(values: np.ndarray, judges: bool) -> dict[str, Any]:
         "missing": len(values) - len(known),
         "summary": summary(known),
         "histogram": histogram(known),
+        **_beside_the_label(known, metric),
+    }
+
+
+def _beside_the_label(known: np.ndarray, metric: str) -> dict[str, Any]:
+    """Return the shares of margins that tie and, of a metric whose negative ones do, that contradict the label."""
+    return {
         "ties": share(int((known == 0).sum()), len(known)),
-        "contradicted": share(int((known < 0).sum()), len(known)) if judges else None,
+        "contradicted": None if metric in NOT_NEGATED else share(int((known < 0).sum()), len(known)),
     }
 
 
@@ -101,15 +107,14 @@ def _scatters(margins: Mapping[str, np.ndarray], rng: np.random.Generator) -> li
     return scatters
 
 
-def _by_source(margin: np.ndarray, sources: pl.Series) -> list[dict[str, Any]]:
+def _by_source(margin: np.ndarray, sources: pl.Series, metric: str) -> list[dict[str, Any]]:
     names = sources.to_numpy()
     known = np.isfinite(margin)
     return [
         {
             "name": str(name),
             "mean": mean(margin[mask]),
-            "ties": share(int((margin[mask] == 0).sum()), int(mask.sum())),
-            "contradicted": share(int((margin[mask] < 0).sum()), int(mask.sum())),
+            **_beside_the_label(margin[mask], metric),
         }
         for name in sources.value_counts(sort=True)["source"][:12]
         if (mask := (names == name) & known).any()
