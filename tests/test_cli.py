@@ -448,6 +448,9 @@ def test_interrupt_and_full_disk_leave_the_last_checkpoint_usable(capsys, monkey
     line = one_line(capsys)
     assert "the disk is full" in line
     assert "--resume" in line
+    monkeypatch.setattr(MixDPOTrainer, "_save_checkpoint", fail(PermissionError("not allowed")))  # of no file
+    assert main(["train", "--config", str(recipe), "--resume"]) == 2
+    assert "mixdpo: not allowed; mend the permissions" in one_line(capsys)
     monkeypatch.setattr(MixDPOTrainer, "_save_checkpoint", fail(KeyboardInterrupt()))
     assert main(["train", "--config", str(recipe), "--resume"]) == 130
     line = one_line(capsys)

@@ -19,6 +19,7 @@ from scipy.stats import binomtest
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, LlamaConfig
 
 from mixdpo import MixDPOTrainer, load_pairs, score
+from mixdpo import model as model_module
 from mixdpo.data import TokenSettings, tokenize_pairs
 from mixdpo.demo.demands import Demand, demands_met
 from mixdpo.demo.run import DATA
@@ -89,7 +90,9 @@ def test_implicit_reward(model, tokenizer, pairs, tmp_path) -> None:
     np.testing.assert_allclose(scored["margin/implicit_reward"], expected, atol=1e-4)
 
 
-def test_implicit_reward_of_an_adapter(model, tokenizer, pairs, tmp_path) -> None:
+@pytest.mark.parametrize("in_4bit", [False, True])
+def test_implicit_reward_of_an_adapter(model, tokenizer, pairs, tmp_path, monkeypatch, in_4bit) -> None:
+    monkeypatch.setattr(model_module, "_four_bit", lambda: None)  # all as in 4 bits, but for the weights themselves
     base = AutoModelForCausalLM.from_pretrained(model).eval()
     reference = plain_pairs(base, tokenizer, pairs)
     torch.manual_seed(0)
@@ -97,7 +100,9 @@ def test_implicit_reward_of_an_adapter(model, tokenizer, pairs, tmp_path) -> Non
     adapted.save_pretrained(tmp_path / "adapter")
     log_ratio = plain_pairs(adapted, tokenizer, pairs) - reference
     assert np.abs(log_ratio).min() > 0.01
-    aligned = {"name_or_path": model, "adapter": str(tmp_path / "adapter")}
+    aligned = {"name_or_path": model, "adapter": str(tmp_path / "adapter"), "load_in_4bit": in_4bit}
+    if in_4bit:
+        aligned["dtype"] = "float32"
     scored = score(pairs, "implicit_reward", model=aligned, ref_model=model, bf16=False)
     np.testing.assert_allclose(scored["margin/implicit_reward"], 0.1 * (log_ratio[:, 0] - log_ratio[:, 1]), atol=1e-4)
 

@@ -265,6 +265,18 @@ def test_settings_that_cannot_be(refused, changes: dict, words: tuple[str, ...])
     refused(lambda: MixDPOConfig(**changes), *words)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"loss_type": "simpo", "hard_loss_type": "sigmoid", "f_divergence_type": "js_divergence"},
+        {"max_grad_norm": float("inf")},  # norms are logged, nothing is clipped
+    ],
+)
+def test_settings_that_can_be(changes: dict) -> None:
+    config = MixDPOConfig(**changes)
+    assert all(getattr(config, name) == value for name, value in changes.items())
+
+
 def test_losses_of_margins_need_margins(model, tokenizer, tmp_path, refused) -> None:
     pairs = chat_pairs(tmp_path, n=8)
     bare = pairs.remove_columns([name for name in pairs.column_names if "margin" in name or "score" in name])

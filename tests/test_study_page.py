@@ -44,7 +44,7 @@ def effect(estimate: float, reach: float, p: float) -> Effect:
 def arm(name: str, against_baseline: Effect | None, against_start: Effect | None, **values: Any) -> ArmResult:
     usual: dict[str, Any] = {
         "learning_rate": 1e-5, "beta": 0.1, "note": "", "seeds": 5, "failed": 0, "trials_failed": 0,
-            "settings": 4, "updates": (30,),
+            "trials": 4, "updates": (30,),
         "routes": {"preference": 64.0}, "means": {"demands_met": 1.0}, "by_seed": (1.0, 1.1),
     }  # fmt: skip
     return ArmResult(name=name, against_baseline=against_baseline, against_start=against_start, **(usual | values))

@@ -7,9 +7,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
-from threading import Event, Timer
+from threading import Event, Thread, Timer
 from typing import Any
 
 import numpy as np
@@ -21,10 +22,12 @@ from datasets import Dataset
 
 from mixdpo.cli import main
 from mixdpo.errors import InputError, RunError
+from mixdpo.study import cell as study_cell
 from mixdpo.study import run as study_run
 from mixdpo.study.analysis import analyse
 from mixdpo.study.cell import device_name, run_cell
 from mixdpo.study.cells import tuning_cells, variants
+from mixdpo.study.estimate import plan_of_runs
 from mixdpo.study.load import load_study
 from mixdpo.study.measures import VALUES_SCHEMA
 from mixdpo.study.results import Results, gather, load_results, save_results, take_over
@@ -292,6 +295,43 @@ def test_a_run_ends_with_the_study_and_did_not_fail(sleeping, tmp_path: Path) ->
     assert sleeping[0].poll() is not None
 
 
+def test_a_checkpoint_that_cannot_be_resumed_is_begun_anew(monkeypatch, tmp_path: Path) -> None:
+    calls: list[bool] = []
+
+    def train(recipe: Any, *, resume: bool = False) -> None:
+        calls.append(resume)
+        if resume:
+            raise InputError("this run was started with model /elsewhere")
+
+    monkeypatch.setattr(study_cell, "train_from_recipe", train)
+    monkeypatch.setattr(study_cell, "last_complete_checkpoint", lambda run: run / "checkpoint-2")
+    (tmp_path / "run" / "checkpoint-2").mkdir(parents=True)
+    study_cell._train_or_resume(Any, tmp_path / "run")
+    assert calls == [True, False]
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_a_run_started_ends_with_it(monkeypatch, tmp_path: Path) -> None:
+    judge = "(trap 'echo ended; exit' TERM; echo ready; sleep 60 & wait) & wait"
+    real = study_run.subprocess.Popen
+    monkeypatch.setattr(study_run.subprocess, "Popen", lambda command, **options: real(["sh", "-c", judge], **options))
+    stop = Event()
+
+    def said(word: str) -> None:
+        while word not in (tmp_path / "log.txt").read_text():
+            time.sleep(0.05)
+        stop.set()
+
+    (tmp_path / "log.txt").touch()
+    Thread(target=said, args=["ready"]).start()
+    with pytest.raises(Stopped):
+        study_run.in_subprocess(tmp_path, 60, Slot(0, 1, stop))
+    waiting = Thread(target=said, args=["ended"], daemon=True)
+    waiting.start()
+    waiting.join(timeout=30)
+    assert not waiting.is_alive()
+
+
 INTERRUPTED = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever the tests themselves were started with
@@ -331,10 +371,22 @@ def test_the_test_split_is_not_read_again_with_other_settings(simulated_study, t
     first = run_study(study, out, runner=failing_at_the_best_rate)
     assert [choice.learning_rate for choice in first.choices] == [3e-5, 1e-5, 3e-5]
     # The cause is gone, but two models of 1e-5 were measured on the test split.
+    results = gather(study, first, out)
+    assert results.left_to_repeat() == 0
+    assert [one.left for one in plan_of_runs(study, out)] == [0] * 4
+    save_results(results, tmp_path / "results")
+    take_over(load_results(tmp_path / "results"), tmp_path / "elsewhere")
     again: list[Any] = []
-    second = run_study(replace(study, seeds=(1, 2, 3)), out, runner=simulated(study, {}, ran=again))
-    assert [choice.learning_rate for choice in second.choices] == [3e-5, 1e-5, 3e-5]
-    assert [(cell["stage"], cell["seed"]) for cell in again] == [("final", 3)] * 3
+    noted: list[Outcome] = []
+    for place in (tmp_path / "elsewhere", out):
+        again.clear()
+        noted.clear()
+        second = run_study(
+            replace(study, seeds=(1, 2, 3)), place, runner=simulated(study, {}, ran=again), notify=noted.append
+        )
+        assert [choice.learning_rate for choice in second.choices] == [3e-5, 1e-5, 3e-5]
+        assert [(cell["stage"], cell["seed"]) for cell in again] == [("final", 3)] * 3
+        assert sum(outcome.cell.stage == "tune" for outcome in noted) == 6, "those of settled arms too"
     said = " ".join(verdict(analyse(gather(study, second, out))))
     assert "Tuned by fewer trials than the others: **mixdpo**." in said
 
@@ -352,6 +404,23 @@ def test_runs_of_another_device_are_not_mixed_with_those_of_this(simulated_study
     )  # fmt: skip
 
 
+def test_settings_tuned_on_another_device_are_not_run_on_this(simulated_study, tmp_path: Path, refused) -> None:
+    def stopped_before_the_finals(folder: Path, *arguments: Any) -> None:
+        if json.loads((folder / "cell.json").read_text())["stage"] != "tune":
+            raise KeyboardInterrupt
+        simulated(simulated_study, {})(folder)
+        record = json.loads((folder / "result.json").read_text())
+        (folder / "result.json").write_text(json.dumps(record | {"device": "another accelerator"}))
+
+    with pytest.raises(KeyboardInterrupt):
+        run_study(simulated_study, tmp_path, runner=stopped_before_the_finals)
+    ran: list[Any] = []
+    more = replace(simulated_study, arms={**simulated_study.arms, "again": simulated_study.arms["dpo_sorted"]})
+    for study in (simulated_study, more):
+        refused(lambda: run_study(study, tmp_path, runner=simulated(study, {}, ran=ran)), "another accelerator")  # noqa: B023
+    assert not ran
+
+
 def test_a_baseline_or_an_arm_that_could_not_be_tuned_is_said(simulated_study, tmp_path: Path) -> None:
     contrast = ContrastSettings(arms=["mixdpo"], against=["dpo"])
     study = replace(simulated_study, contrasts={"mixed or not": contrast}, seeds=(1,))
@@ -359,7 +428,7 @@ def test_a_baseline_or_an_arm_that_could_not_be_tuned_is_said(simulated_study, t
     said = " ".join(verdict(analyse(gather(study, runs, tmp_path))))
     for words in (
         "2 runs failed, 2 of them trials",
-        "Not run, since all their trials failed: **dpo**.",
+        "Not run, since a trial of every setting failed: **dpo**.",
         "Without a finished run nothing is compared with the baseline: **dpo**.",
         "Contrasts that lack an arm: **mixed or not**.",
         "Of one seed, all 2 arms",

@@ -181,6 +181,15 @@ def test_dry_run_lists_runs_and_runs_nothing(write, tmp_path, capsys) -> None:
     assert "no such file" in capsys.readouterr().err
 
 
+def test_numbers_that_yaml_reads_as_text_are_numbers(write) -> None:
+    content = changed("train/weight_decay", "1e-2")
+    content["arms"]["dpo"]["train"] = {"label_smoothing": "1e-1"}
+    study = load_study(write(content))
+    assert study.train["weight_decay"] == 0.01
+    assert study.arms["dpo"].train == {"label_smoothing": 0.1}
+    assert type(study.train["gradient_accumulation_steps"]) is int, "the rest is as it is written"
+
+
 @pytest.mark.parametrize("file", sorted(set(STUDIES.glob("*.yaml")) - {OWN_FILES}), ids=lambda path: path.stem)
 def test_study_files_of_the_project_load(file: Path) -> None:
     study = load_study(file)

@@ -256,7 +256,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"mixdpo: interrupted; {_continued(words)}", file=sys.stderr)
         return 130
     except PermissionError as error:
-        print(f"mixdpo: {error.filename}: {error.strerror}; choose another place", file=sys.stderr)
+        where = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        print(f"mixdpo: {where}; mend the permissions or choose another place", file=sys.stderr)
         return 2
     except OSError as error:
         if error.errno != errno.ENOSPC:

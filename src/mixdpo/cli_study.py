@@ -60,7 +60,6 @@ def study(file: Path, output: Path, reuse: tuple[Path, ...], dry_run: bool) -> N
     results = gather(settings, runs, output)
     save_results(results, folder)
     write_report(results, folder)
-    failed = {run["key"] for run in results.runs["runs"] if run["failure"] is not None}
-    if failed:
-        click.echo(f"{len(failed)} runs failed; start the study again to repeat them")
+    if failed := results.left_to_repeat():
+        click.echo(f"{failed} runs failed; start the study again to repeat them")
     click.echo(f"study: {folder} (results.parquet, runs.json, tables.md, tables.tex, study.png)")

@@ -116,21 +116,19 @@ def check_same_tokens(model: ModelSettings, reference: ModelSettings, name: str)
 
 
 def load_frozen(settings: ModelSettings) -> nn.Module:
-    """Load a model to run as it is: on its device, without dropout, a trained adapter merged into its weights.
+    """Load a model to run as it is: on its device, without dropout, a trained adapter part of it.
 
     Raises:
-        InputError: no such model, or an adapter to merge into 4-bit weights.
+        InputError: no such model or adapter.
     """
-    if settings.adapter is not None and settings.load_in_4bit:
-        raise InputError(
-            "an adapter merged into 4-bit weights would be rounded away",
-            mend="leave load_in_4bit out where a metric runs the adapter",
-        )
-    if settings.adapter is not None and settings.dtype == "auto":
+    merged = settings.adapter is not None and not settings.load_in_4bit
+    if merged and settings.dtype == "auto":
         settings = replace(settings, dtype="float32")  # merging would round the adapter's small changes away
     model: Any = load_policy(settings)
-    if settings.adapter is not None:
+    if merged:
         model = model.merge_and_unload()
+    elif settings.adapter is not None:  # 4-bit weights would round it away, so its layers stay beside them
+        model = model.get_base_model()
     disable_dropout(model)
     model.requires_grad_(False).eval()
     return model if settings.load_in_4bit else model.to(PartialState().device)

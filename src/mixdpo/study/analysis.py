@@ -20,13 +20,13 @@ class ArmResult:
 
     Attributes:
         name: of the arm as it was run; the start has one too.
-        learning_rate: as tuned, None for the start and for an arm whose trials all failed.
+        learning_rate: as tuned, None for the start and where no setting has all its trials.
         beta: likewise, and None for an arm that reads none.
         note: what it is.
         seeds: finished final runs.
         failed: final runs that failed.
         trials_failed: trials that failed.
-        settings: different settings that were tried.
+        trials: those that were different runs.
         updates: optimizer steps of its runs, ascending and distinct; more than one would be unfair.
         routes: pairs of each route, in the mean over its runs.
         means: of each measure, over seeds and items.
@@ -42,7 +42,7 @@ class ArmResult:
     seeds: int
     failed: int
     trials_failed: int
-    settings: int
+    trials: int
     updates: tuple[int, ...]
     routes: Mapping[str, float]
     means: dict[str, float]
@@ -128,7 +128,7 @@ def analyse(results: Results) -> Analysis:
                 seeds=sum(run["failure"] is None for run in finals),
                 failed=sum(run["failure"] is not None for run in finals),
                 trials_failed=sum(run["failure"] is not None for run in trials),
-                settings=len({run["key"] for run in trials if run["seed"] == trials[0]["seed"]}),
+                trials=len({run["key"] for run in trials}),
                 updates=tuple(sorted({run["updates"] for run in finals if "updates" in run})),
                 routes=_routes(finals),
                 means=means.get(name, {}),

@@ -13,6 +13,7 @@ import json
 import os
 import resource
 import shutil
+import signal
 import sys
 import threading
 import time
@@ -32,7 +33,7 @@ from filelock import FileLock
 
 from mixdpo.data import load_pairs
 from mixdpo.engine import hardware_has_bf16
-from mixdpo.errors import MixdpoError
+from mixdpo.errors import InputError, MixdpoError
 from mixdpo.evaluation.generate import GenerationSettings
 from mixdpo.io import atomic_path, write_json
 from mixdpo.model import ModelSettings
@@ -98,7 +99,7 @@ def run_cell(folder: Path) -> None:
 
 def device_name() -> str:
     """Return what a run's record calls this machine's device, with the number format that it trains in."""
-    other = torch.accelerator.current_accelerator()
+    other = torch.accelerator.current_accelerator(check_available=True)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else other.type if other else "CPU"
     return f"{device}, {'bfloat16' if hardware_has_bf16() else 'float32'}"
 
@@ -151,10 +152,7 @@ def _train(
 
     run = folder / RUN_FOLDER
     if not (run / "model").is_dir():
-        resume = last_complete_checkpoint(run) is not None
-        if not resume:
-            shutil.rmtree(run, ignore_errors=True)
-        train_from_recipe(recipe, resume=resume)
+        _train_or_resume(recipe, run)
     metrics = [json.loads(line) for line in (run / METRICS_FILE).read_text(encoding="utf-8").splitlines()]
     updates = max(int(line["step"]) for line in metrics)
     batch = recipe.training_config()
@@ -165,6 +163,17 @@ def _train(
         "pairs_trained": updates * batch.per_device_train_batch_size * batch.gradient_accumulation_steps,
         "routes": json.loads((run / "run.json").read_text(encoding="utf-8"))["plan"]["routes"],
     }
+
+
+def _train_or_resume(recipe: Recipe, run: Path) -> None:
+    if last_complete_checkpoint(run) is not None:
+        try:
+            train_from_recipe(recipe, resume=True)
+            return
+        except InputError as error:  # begun by other versions, or where the model lay elsewhere
+            print(f"begins anew: {error}")
+    shutil.rmtree(run, ignore_errors=True)
+    train_from_recipe(recipe)
 
 
 def _scored(pairs: Dataset, recipe: Recipe, extra: list[str]) -> Dataset:
@@ -205,6 +214,8 @@ def main() -> int:
 def _end_with_parent() -> None:
     """Wait until the study's end of standard input closes, and end."""
     os.read(0, 1)
+    if os.getpgrp() == os.getpid():  # what it started, such as a judge, ends with it
+        os.killpg(0, signal.SIGTERM)
     os._exit(130)
 
 

@@ -11,7 +11,7 @@ from statistics import median
 
 from mixdpo.study.cell import RESULT_FILE
 from mixdpo.study.cells import Variant, kept_share, start_cell, tuning_cells, updates_of, variants
-from mixdpo.study.run import CELLS, choose, finals_of, model_name, outcome_of, processes_of
+from mixdpo.study.run import CELLS, choose, finals_of, model_name, outcome_of, processes_of, settled_choice
 from mixdpo.study.settings import StudySettings
 
 
@@ -68,9 +68,11 @@ def plan_of_runs(study: StudySettings, output: Path) -> list[Planned]:
     for variant in variants(study):
         trials = [outcome_of(cell, output) for cell in tuning_cells(study, variant, name)]
         tuned = sum(trial.record is not None for trial in trials)
-        finals = finals_of(study, choose(study, variant, trials), name) if tuned == len(trials) else []
+        settled = settled_choice(study, variant, output, name)
+        choice = settled or (choose(study, variant, trials) if tuned == len(trials) else None)
+        finals = finals_of(study, choice, name) if choice else []
         done = sum(outcome_of(cell, output).record is not None for cell in finals)
-        new = {trial.cell.key for trial in trials if trial.record is None} - asked
+        new = set() if settled else {trial.cell.key for trial in trials if trial.record is None} - asked
         asked |= new
         left = len(new) + len(study.seeds) - done
         each = speed.seconds(_pairs_trained(study, variant))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -108,10 +108,9 @@ def _study(content: dict[str, Any], file: str) -> StudySettings:
     arms = content["arms"]
     if not isinstance(arms, Mapping) or len(arms) < 1:
         raise InputError("arms must be a mapping of names to what each does")
-    built = {str(name): build(ArmSettings, given or {}, f"arms.{name}", file) for name, given in arms.items()}
+    built = {str(name): _arm(str(name), given or {}, file) for name, given in arms.items()}
     tuning = build(TuningSettings, content["tuning"], "tuning", file)
-    shared = content.get("train") or {}
-    check_values(MixDPOConfig, shared, "train", file)
+    shared = _train_settings(content.get("train") or {}, "train", file)
     for key in sorted(_OWN & set(shared)):
         raise InputError(f"train.{key} is the study's own", mend=_why_own(key))
     name_of_study = str(content.get("name", Path(file).stem))
@@ -170,6 +169,20 @@ def _study(content: dict[str, Any], file: str) -> StudySettings:
     )
 
 
+def _arm(name: str, given: Any, file: str) -> ArmSettings:
+    arm = build(ArmSettings, given, f"arms.{name}", file)
+    return replace(arm, train=_train_settings(arm.train, f"arms.{name}.train", file))
+
+
+def _train_settings(values: Any, section: str, file: str) -> dict[str, Any]:
+    """Check settings of training; what YAML reads as text, such as 1e-2, becomes what it means.
+
+    The rest stays as it is written, because a run is known by it.
+    """
+    checked = check_values(MixDPOConfig, values, section, file)
+    return {key: checked[key] if isinstance(value, str) else value for key, value in values.items()}
+
+
 def _contrasts(values: Any, arms: Mapping[str, ArmSettings], file: str) -> dict[str, ContrastSettings]:
     if not isinstance(values, Mapping):
         raise InputError("contrasts must be a mapping of names to arms and what they are compared with")
@@ -203,7 +216,6 @@ def _check_arm(name: str, arm: ArmSettings, tuning: TuningSettings, own_metrics:
     if name == "start":
         raise InputError("an arm cannot be named start, as the untrained model is", mend="give it another name")
     check_values(PlanSection, arm.plan, f"arms.{name}.plan", file)
-    check_values(MixDPOConfig, arm.train, f"arms.{name}.train", file)
     for key in arm.train:
         if key not in _OBJECTIVE:
             raise InputError(

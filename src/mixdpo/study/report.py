@@ -20,7 +20,7 @@ from mixdpo.report.figure_files import save_figure
 from mixdpo.report.sheets import as_markdown
 from mixdpo.study.analysis import Analysis, analyse
 from mixdpo.study.figures import study_figure
-from mixdpo.study.results import RESULTS_FILE, START, load_results
+from mixdpo.study.results import RESULTS_FILE, load_results
 from mixdpo.study.tables import result_tables
 from mixdpo.study.wording import verdict
 
@@ -73,7 +73,7 @@ def _setting(analysis: Analysis) -> str:
     tested = f"Test: {effects[0].items} items in {effects[0].variances.groups} groups. " if effects else ""
     tuning = study["tuning"]
     trials = f"{len(tuning['learning_rate']) * len(tuning['beta']) * len(tuning['seeds'])} trials per arm"
-    fewer = {arm.settings for arm in analysis.arms if arm.name != START and arm.beta is None and arm.settings}
+    fewer = {arm.trials for arm in analysis.arms if arm.learning_rate is not None and arm.beta is None}
     if fewer:
         trials += f", of them {_plain(sorted(fewer))} different where no beta is read"
     own = [name for name, arm in study["arms"].items() if arm["tuning"] is not None]

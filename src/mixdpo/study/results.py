@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from mixdpo.errors import InputError, RunError
 from mixdpo.io import atomic_path, write_json
 from mixdpo.study.cell import RESULT_FILE, VALUES_FILE, device_name
-from mixdpo.study.run import CELLS, Outcome, StudyRuns, model_name
+from mixdpo.study.run import CELLS, FAILURE_FILE, Outcome, StudyRuns, model_name
 from mixdpo.study.settings import StudySettings
 
 RESULTS_FILE: Final = "results.parquet"
@@ -44,6 +44,13 @@ class Results:
         """Return the measures there are, the primary one first."""
         primary: str = self.runs["study"]["primary"]
         return [primary, *sorted(set(self.values["measure"].to_pylist()) - {primary})]
+
+    def left_to_repeat(self) -> int:
+        """Return how many runs failed that the study tries again: not trials of arms that have read the test split."""
+        runs = self.runs["runs"]
+        read = {run["arm"] for run in runs if run["stage"] == "final" and run["failure"] is None}
+        failed = [run for run in runs if run["failure"] is not None]
+        return len({run["key"] for run in failed if run["stage"] != "tune" or run["arm"] not in read})
 
     def items(self, measure: str, bucket: str | None = None) -> tuple[dict[str, dict[int, np.ndarray]], np.ndarray]:
         """Return the values of a measure by arm and seed, shape (items,) each, and the items' groups.
@@ -142,9 +149,12 @@ def take_over(results: Results, output: Path) -> int:
     new = 0
     for run in results.runs["runs"]:
         folder = output / CELLS / run["key"]
-        if run["failure"] is not None or (folder / RESULT_FILE).exists():
+        if (folder / RESULT_FILE).exists() or (run["failure"] is not None and run["stage"] != "tune"):
             continue
         folder.mkdir(parents=True, exist_ok=True)
+        if run["failure"] is not None:  # a trial that failed before its arm's settings were chosen
+            write_json(folder / FAILURE_FILE, {"reason": run["failure"]})
+            continue
         if run["stage"] != "tune":  # of trials the scores alone are read
             rows = results.values.filter(pa.array((arms == run["arm"]) & (seeds == run["seed"])))
             with atomic_path(folder / VALUES_FILE) as temporary:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -58,7 +59,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Choice:
-    """The settings an arm was tuned to, by its trials on the validation split; None where all trials failed."""
+    """What an arm was tuned to by its trials on the validation split; None where no setting has all its trials."""
 
     variant: Variant
     trials: list[Outcome]
@@ -112,6 +113,8 @@ def run_study(
     """
     output.mkdir(parents=True, exist_ok=True)
     name = model_name(study)
+    arms = variants(study)
+    _check_device(study, arms, output, name)
     job = _Job(
         study=study,
         model=study.model or ModelSettings(name_or_path=str(smollm2_folder())),
@@ -121,8 +124,9 @@ def run_study(
         started=started,
         processes=processes_of(study),
     )
-    arms = variants(study)
     settled = {variant: choice for variant in arms if (choice := settled_choice(study, variant, output, name))}
+    for trial in (trial for choice in settled.values() for trial in choice.trials):
+        notify(trial)
     trials = {variant: tuning_cells(study, variant, name) for variant in arms if variant not in settled}
     tried = iter(_run_cells([cell for cells in trials.values() for cell in cells], job))
     chosen = {variant: choose(study, variant, list(islice(tried, len(cells)))) for variant, cells in trials.items()}
@@ -138,12 +142,19 @@ def settled_choice(study: StudySettings, variant: Variant, output: Path, name: s
 
     Trials that failed are then not tried again: they could change the choice, and the test split would be read twice.
     """
+    choice = _tried_choice(study, variant, output, name)
+    if choice is None:
+        return None
+    read = any(outcome_of(cell, output).record is not None for cell in finals_of(study, choice, name))
+    return choice if read else None
+
+
+def _tried_choice(study: StudySettings, variant: Variant, output: Path, name: str) -> Choice | None:
+    """Return an arm's choice by the trials on disk, None where one has not been run."""
     trials = [outcome_of(cell, output) for cell in tuning_cells(study, variant, name)]
     if any(trial.record is None and trial.failure is None for trial in trials):
         return None
-    choice = choose(study, variant, trials)
-    read = any(outcome_of(cell, output).record is not None for cell in finals_of(study, choice, name))
-    return choice if read else None
+    return choose(study, variant, trials)
 
 
 def finals_of(study: StudySettings, choice: Choice, name: str) -> list[Cell]:
@@ -208,7 +219,6 @@ class _Job:
 
 def _run_cells(cells: Sequence[Cell], job: _Job) -> list[Outcome]:
     """Return the outcome of every cell, in their order; cells of the same key are run once."""
-    _check_device(cells, job.output)
     stop = Event()
     slots: SimpleQueue[Slot] = SimpleQueue()
     for number in range(job.processes):
@@ -246,8 +256,12 @@ def _result(future: Future[Outcome]) -> Outcome:
     return future.result()
 
 
-def _check_device(cells: Sequence[Cell], output: Path) -> None:
+def _check_device(study: StudySettings, arms: Sequence[Variant], output: Path, name: str) -> None:
     """Raise `InputError` if some cells are left and others were run elsewhere, in another number format perhaps."""
+    cells = [start_cell(study, name)]
+    for variant in arms:
+        choice = _tried_choice(study, variant, output, name)
+        cells += tuning_cells(study, variant, name) + (finals_of(study, choice, name) if choice else [])
     records = [outcome_of(cell, output).record for cell in cells]
     others = {record["device"] for record in records if record is not None} - {device_name()}
     if others and None in records:
@@ -313,7 +327,7 @@ def in_subprocess(folder: Path, seconds: float, slot: Slot) -> None:
             raise RunError(f"stopped after {seconds / 60:.0f} minutes (limits.minutes_per_run); {shown}") from None
         finally:
             if child.poll() is None:  # too slow, or the study itself is being stopped
-                child.terminate()
+                os.killpg(child.pid, signal.SIGTERM)  # and what it started, such as a judge
                 child.wait()
     if status != 0:
         lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]

@@ -167,7 +167,7 @@ def _failures(analysis: Analysis) -> list[str]:
     ]
     unequal = [arm for arm in analysis.arms if arm.trials_failed and arm.learning_rate is not None]
     for words, names in (
-        ("Not run, since all their trials failed", [arm.name for arm in untuned]),
+        ("Not run, since a trial of every setting failed", [arm.name for arm in untuned]),
         (
             "Without a finished run nothing is compared with the baseline",
             [a.name for a in analysis.arms if a.name == analysis.baseline and not a.seeds],

@@ -204,9 +204,9 @@ class MixDPOConfig(LossSettings, TrainingArguments):
                 "ld_alpha discounts the tails of a pair's answers, and kto reads answers to other prompts too",
                 mend="leave ld_alpha out",
             )
-        if self.f_divergence_type != "reverse_kl" and not any(map(reads_divergence, self.loss_names)):
+        if self.f_divergence_type != "reverse_kl" and not any(map(reads_divergence, self._all_losses)):
             raise InputError(
-                f"{' + '.join(self.loss_names)} has no divergence but reverse_kl", mend="leave f_divergence_type out"
+                f"{' + '.join(self._all_losses)} has no divergence but reverse_kl", mend="leave f_divergence_type out"
             )
         if self.sync_ref_model and (self.precompute_ref_log_probs or not self.reads_reference):
             raise InputError(
@@ -223,7 +223,8 @@ class MixDPOConfig(LossSettings, TrainingArguments):
             )
         for name, least in _LEAST.items():
             value = getattr(self, name)
-            if value is not None and not least <= value < np.inf:
+            unclipped = name == "max_grad_norm" and value == np.inf  # the norm is logged all the same
+            if value is not None and not least <= value < np.inf and not unclipped:
                 raise InputError(f"{name} is {value}; it must be {least} or more")
         if not self.num_train_epochs > 0 and self.max_steps <= 0:
             raise InputError(f"num_train_epochs is {self.num_train_epochs}; it must be above 0, or max_steps be given")
