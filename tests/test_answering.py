@@ -529,3 +529,5 @@ def test_an_unknown_model_at_an_endpoint(
     served.faults = [404]
     end = ("--endpoint", served.url, "--batch-size", 1, "--output", tmp_path / "out.jsonl")
     assert "does not know the model 'far'" in refused(capsys, questions, "--model", "far", *end)
+    run(questions, "--model", "far", *end, "--dry-run")
+    assert "earlier run" not in capsys.readouterr().out, "it got no answer"

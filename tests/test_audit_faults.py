@@ -13,6 +13,8 @@ from datasets import Dataset
 
 from mixdpo import AuditSettings, audit, load_pairs, score
 from mixdpo.auditing import clean, save_cleaned
+from mixdpo.auditing.leakage import read_prompts
+from mixdpo.auditing.texts import text_batches
 from mixdpo.cli import main
 from preferences import clean_rows, loaded, one_word_changed, sentence
 
@@ -187,6 +189,39 @@ def test_tool_calls_are_part_of_an_answer(tmp_path) -> None:
     assert report.figures["duplicates"]["same_answers"] == 0
     assert report.figures["duplicates"]["duplicates"] == {"pairs": 4, "beyond_first": 3}
     assert score(pairs, "length_gap")["margin/length_gap"][4] > 0
+
+
+def test_tool_calls_that_are_json_text_are_part_of_an_answer(tmp_path) -> None:
+    """Messages are then columns of text, and not JSON objects."""
+
+    def as_text(place: str) -> dict:
+        return {"content": "", "tool_calls": json.dumps(called(place)["tool_calls"])}
+
+    rows = [chat("Be brief.", "Rain?", as_text("Paris"), as_text("Rome"))]
+    asked = {"role": "user", "content": "And now?"}
+    turn = [{"role": "assistant", **as_text("Oslo")}, {"role": "tool", "content": "Wet."}, asked]
+    rows.append({**rows[0], "prompt": [*rows[0]["prompt"], *turn]})
+    for side in ("prompt", "chosen", "rejected"):
+        for row in rows:
+            row[side] = [{"tool_calls": None, **message} for message in row[side]]
+    pairs = loaded(tmp_path, rows)
+    assert pairs.features["chosen"].feature.keys() == {"role", "content", "tool_calls"}
+    report = audit(pairs, settings=AuditSettings(near_duplicates=False))
+    assert report.figures["duplicates"]["same_answers"] == 0
+    assert rows_of(report, "bad_turns") == set()
+    text = next(text_batches(pairs, "texts"))["prompt"][1]
+    assert text == f"Rain?\n\n{as_text('Oslo')['tool_calls']}\n\nWet.\n\nAnd now?"
+
+
+def test_evaluation_chats_with_tool_calls_are_read_as_chats(tmp_path) -> None:
+    question = "Which is the longest river of the continent that has most of them?"
+    calls = [{"role": "assistant", "content": "", "tool_calls": [{"x": value}]} for value in (1, "one")]
+    chats = [{"messages": [{"role": "user", "content": question}, call]} for call in calls]
+    path = tmp_path / "chats.jsonl"
+    path.write_text("\n".join(map(json.dumps, chats)))
+    assert [text.split("\n\n")[0] for text in read_prompts(str(path))] == [question] * 2
+    path.write_text(json.dumps({"turns": ["One?", "Two?"]}))
+    assert read_prompts(str(path)) == ["One?\n\nTwo?"]
 
 
 def test_the_same_pair_under_other_system_messages_or_tools_is_no_contradiction(tmp_path) -> None:

@@ -236,6 +236,15 @@ def test_models_of_one_name_and_other_settings(tmp_path, result) -> None:
     assert len(own.entries) == 6
     assert "first (later/out)" in own.entries
     assert any("setting judge differs" in note and '"a"' in note for note in own.notes)
+    # Older results do not say at which temperature the judge wrote.
+    items = str(tmp_path / record["items"])
+    later = {**record, "settings": {**record["settings"], "temperature": 0.0}, "items": items}
+    write_json(other / "out.json", later)
+    (own,) = collect([result, other / "out.json"])
+    assert not [note for note in own.notes if "temperature" in note]
+    write_json(tmp_path / "warm.json", {**later, "settings": {**later["settings"], "temperature": 1.0}})
+    (own,) = collect([result, other / "out.json", tmp_path / "warm.json"])
+    assert [note for note in own.notes if "setting temperature differs" in note and "null" not in note]
 
 
 def test_a_run_folder(tmp_path, tokenizer) -> None:

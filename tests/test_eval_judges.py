@@ -16,6 +16,7 @@ import pytest
 from loopback import FIRST_TOKENS, Endpoint, running
 from mixdpo.errors import InputError, RunError
 from mixdpo.evaluation.endpoint import EndpointSettings, Request, ask_all, estimate
+from mixdpo.evaluation.reply_cache import reply_cache
 from mixdpo.evaluation.tables import read_table
 from mixdpo.evaluation.templates import JudgePrompt, fill
 from mixdpo.judging.alpaca import first_token_score, is_swapped, preference, ranking_score
@@ -98,6 +99,32 @@ def test_a_call_that_keeps_failing_is_counted_and_tried_again_next_time(server: 
     assert [reply.failure is None for reply in first] == [False, True, True]
     assert all(reply.failure is None for reply in ask_all(requests(3), settings(server)))
     assert len(server.bodies) == 4
+
+
+def test_a_key_that_is_refused_later_ends_a_run_that_goes_on(server: Endpoint) -> None:
+    kept = ask_all(requests(3), settings(server))
+    server.answer = lambda body: 403
+    said: list[tuple[int, int]] = []
+    with pytest.raises(InputError, match="refuses the key"):
+        ask_all(requests(60), settings(server), lambda *done: said.append(done))
+    assert len(server.bodies) < 3 + 30, "it stops after 16 and what was on its way"
+    assert said[0] == (3, 60)
+    assert ask_all(requests(3), settings(server)) == kept
+    # Prompts that a provider refuses, and not the key, are sent alone when such a run is repeated.
+    server.answer = lambda body: 403 if "question 4" in body["messages"][0]["content"] else "m"
+    for _ in range(2):
+        replies = ask_all(requests(6), settings(server))
+        assert [reply.failure is None for reply in replies] == [True] * 4 + [False, True]
+
+
+def test_a_cache_that_cannot_be_opened_says_what_helps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MIXDPO_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "cache").write_text("")
+    (tmp_path / "out.json.unfinished").write_text("")
+    for folder, mend in ((None, "MIXDPO_CACHE"), (tmp_path / "cache" / "answers", "MIXDPO_CACHE"),
+                         (tmp_path / "out.json.unfinished", "choose another --output")):  # fmt: skip
+        with pytest.raises(InputError, match=f"cannot be opened .*{mend}"), reply_cache(folder):
+            pass
 
 
 def test_the_key_is_in_no_message(server: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:

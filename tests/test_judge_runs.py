@@ -23,7 +23,7 @@ from loopback import Endpoint
 from mixdpo.cli import main
 from mixdpo.errors import InputError
 from mixdpo.evaluation.alpaca_eval import LengthControl, Verdicts
-from mixdpo.evaluation.answers import read_answers
+from mixdpo.evaluation.answers import PromptTexts, read_answers, read_prompt_texts
 from mixdpo.evaluation.arena_hard import read_battles
 from mixdpo.evaluation.endpoint import EndpointSettings, Reply, Request
 from mixdpo.evaluation.length_control import GamedRows
@@ -36,7 +36,7 @@ from mixdpo.judging.alpaca import alpaca_cases, is_swapped
 from mixdpo.judging.arena import PROTOCOLS, arena_reader, finish_request, read_own_verdict, same_places
 from mixdpo.judging.grades import GRADING_PROMPTS, MT_BENCH_PROMPTS, read_own_grade
 from mixdpo.judging.pairs import pair_up
-from mixdpo.judging.plans import Sources, alpaca_plan, arena_plan
+from mixdpo.judging.plans import Sources, alpaca_plan, arena_plan, grade_plan
 from test_difficulty_models import tiny_reward_model
 from test_eval_judges import server  # noqa: F401
 from test_eval_published import published
@@ -315,7 +315,8 @@ def test_answers_are_joined_by_id_or_by_prompt(tmp_path: Path) -> None:
         (2, "z", "bz", "mz"),
     ]
     arena = [{"uid": f"u{n}", "messages": [{"role": "assistant", "content": {"answer": str(n)}}]} for n in range(2)]
-    found = pair_up(file("b.jsonl", arena), file("a.jsonl", arena[::-1]), {"u0": "p0", "u1": "p1"}, {"u1": "c"}, "c")
+    texts = PromptTexts("uid", {"u0": "p0", "u1": "p1"})
+    found = pair_up(file("b.jsonl", arena), file("a.jsonl", arena[::-1]), texts, {"u1": "c"}, "c")
     assert [(pair.id, pair.prompt, pair.model) for pair in found] == [("u1", "p1", "1")]
 
     def answers(name: str, ids: str, prompts: Sequence[str]) -> Any:
@@ -328,10 +329,38 @@ def test_answers_are_joined_by_id_or_by_prompt(tmp_path: Path) -> None:
     bare = [{"index": 0, "output": "a"}]
     with pytest.raises(InputError, match="with their texts or under the same uid"):
         pair_up(file("a.jsonl", bare), file("b.jsonl", bare))
-    assert len(pair_up(file("a.jsonl", bare), file("b.jsonl", bare), {"0": "p0"})) == 1
     with pytest.raises(InputError, match=r"a.jsonl, row 2: under the id '1' is another prompt .*b.jsonl, row 2"):
         pair_up(answers("a.jsonl", "id", "xyz"), answers("b.jsonl", "id", "xw"))
     assert len(pair_up(answers("a.jsonl", "id", ["x", "y\r\n"]), answers("b.jsonl", "id", ["x ", "y"]))) == 2
+
+
+def test_texts_of_questions_are_joined_by_real_ids_only(tmp_path: Path) -> None:
+    """Else question 1 would be put over the second answer, which is in row 1 from 0."""
+
+    def file(name: str, rows: list[dict[str, Any]]) -> Path:
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return tmp_path / name
+
+    numbered = [{"question_id": row, "question": f"p{row}"} for row in (1, 2, 3)]
+    questions = read_prompt_texts(file("questions.jsonl", numbered))
+    rows = [{"output": f"a{row}"} for row in range(3)]
+    own = read_answers(file("own.jsonl", rows))
+    base = read_answers(file("base.jsonl", [{**one, "output": "b"} for one in numbered]))
+    with pytest.raises(InputError, match="is answered here"):
+        pair_up(own, base, questions)
+    # Categories go by the same ids as texts.
+    pairs = pair_up(own, own, PromptTexts(None, {"0": "x", "1": "y", "2": "z"}), {"1": "of question 1"})
+    assert [(pair.prompt, pair.model, pair.category) for pair in pairs] == [
+        ("x", "a0", None), ("y", "a1", None), ("z", "a2", None)
+    ]  # fmt: skip
+    with pytest.raises(InputError, match="nothing says what the prompt '0' is; give the prompts with --questions"):
+        grade_plan(Sources(models=[(None, Path(own.file))], questions=tmp_path / "questions.jsonl"))
+    indexed = read_answers(file("indexed.jsonl", [{"index": row, **one} for row, one in enumerate(rows)]))
+    for known in (questions, PromptTexts("index", {"0": "x", "1": "y", "2": "z"}), PromptTexts(None, {"0": "x"})):
+        assert indexed.texts(known) == ["", "", ""]
+    # A row without a prompt of its own takes the known one.
+    half = [{**numbered[0], "output": "a"}, {**numbered[1], "question": None, "output": "b"}]
+    assert read_answers(file("half.jsonl", half)).texts(questions) == ["p1", "p2"]
 
 
 @pytest.mark.parametrize(

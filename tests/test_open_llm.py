@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -16,6 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mixdpo.cli import main
 from mixdpo.demo.run import DATA
+from mixdpo.evaluation import open_llm
 from mixdpo.evaluation.open_llm import OPEN_LLM_V1, Kept, Tasks, TaskScore, find_tasks, run_tasks, summarise
 from mixdpo.evaluation.reply_cache import reply_cache
 from tiny import plain_logprob, tiny_llama
@@ -165,12 +168,16 @@ def test_what_cannot_be_had_is_one_line(tmp_path, tasks, model, capsys) -> None:
     out = tmp_path / "out.json"
     arguments = ["eval", "open-llm-v1", "--model", model, "--output", str(out), "--limit", "2"]
     (tasks / "surprise.yaml").write_text(ROLLING.format(test=tasks / "test.jsonl"))
+    (tasks / "helpers.py").write_text("import no_such_package\n\n\ndef docs(rows):\n    return rows\n")
+    needy = CHOICE.format(task="needy", train=tasks / "train.jsonl", test=tasks / "test.jsonl")
+    (tasks / "needy.yaml").write_text(f"{needy}process_docs: !function helpers.docs\n")
     for extra, words in (
         (["--tasks", "winogrande"], ("task winogrande", "hub", "--include-path")),
         (["--tasks", "winogrand"], ("no task 'winogrand'",)),
         (["--include-path", str(tmp_path / "none")], ("no such folder",)),
         (["--tasks", ","], ("no task is named",)),
         (["--include-path", str(tasks), "--tasks", "surprise"], ("measured by word_perplexity", "not a mean")),
+        (["--include-path", str(tasks), "--tasks", "needy"], ("'no_such_package'", "install the package")),
         (["--output", str(tmp_path)], ("a folder, not a file",)),
     ):
         assert main([*arguments, *extra]) == 2
@@ -178,6 +185,20 @@ def test_what_cannot_be_had_is_one_line(tmp_path, tasks, model, capsys) -> None:
         assert last.startswith("mixdpo: ")
         assert all(word in last for word in words), last
     assert not out.exists()
+
+
+def test_what_loading_a_task_raises_has_a_mend_of_its_kind(monkeypatch, refused) -> None:
+    online, own = "load it once while online", "mend its task file"
+    for error, mend in (
+        (ConnectionError("Couldn't reach the hub"), online),
+        (ValueError("Couldn't find cache for winogrande\nAvailable: none"), online),
+        (ValueError("a wrong value"), own),
+        (RuntimeError("Dataset scripts are no longer supported, but found x.py"), own),
+        (ImportError("No module named 'x'"), "install the package"),
+    ):
+        manager = SimpleNamespace(load=Mock(side_effect=error))
+        monkeypatch.setattr(open_llm, "_task_manager", lambda *_, manager=manager: manager)
+        refused(lambda: find_tasks(["winogrande"]), str(error).split("\n")[0], mend)
 
 
 def test_a_run_that_was_stopped_goes_on_with_the_next_task(tmp_path, tasks, model, monkeypatch) -> None:
@@ -221,6 +242,12 @@ def test_a_run_that_was_stopped_goes_on_with_the_next_task(tmp_path, tasks, mode
     )
     assert ran(found, digest="b")[1]
     assert ran(found, limit=5)[1]
+    words.add_tokens(["\u00b6"])
+    assert ran(found)[1]
+    assert not ran(found)[1]
+    (tasks / "utils.py").write_text("LONGEST = 9\n")
+    assert ran(find_tasks(names[:1], tasks))[1]
+    assert not ran(find_tasks(names[:1], tasks))[1]
     rows = (tasks / "test.jsonl").read_text().splitlines(keepends=True)
     (tasks / "test.jsonl").write_text("".join(rows[1:]))
     assert ran(find_tasks(names[:1], tasks))[1]

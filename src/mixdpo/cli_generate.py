@@ -65,7 +65,7 @@ def generate(
     wanted = read_prompts(prompts, split, limit)
     if dry_run or endpoint is not None:
         click.echo(f"to do: {asker.estimate(planned_requests(wanted, settings))}")
-    if endpoint is not None and kept.is_dir():
+    if endpoint is not None and _holds_replies(kept):
         click.echo(f"answers of an earlier run are in {kept}; remove it if {model} has become another model since")
     if dry_run:
         return
@@ -79,6 +79,15 @@ def generate(
         forget_unfinished(output)
     _show(report)
     click.echo(f"answers: {output}; report: {report_file(output)}")
+
+
+def _holds_replies(folder: Path) -> bool:
+    from mixdpo.evaluation.reply_cache import reply_cache
+
+    if not folder.is_dir():  # a dry run makes none
+        return False
+    with reply_cache(folder) as cache:
+        return cache.count() > 0
 
 
 def _asker(

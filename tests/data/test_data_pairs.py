@@ -60,6 +60,37 @@ def test_other_trainers_formats_are_the_same_pair(jsonl: Any) -> None:
     assert all(pairs.features == loaded[0].features and pairs[0] == loaded[0][0] for pairs in loaded)
 
 
+TALKS = [{"chosen": f"\n\nHuman: Hi\n\nAssistant: {a}", "rejected": f"\n\nHuman: Hi\n\nAssistant: {b}"}
+         for a, b in (("Yes.", "No."), ("I do.", "I don't."))]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "more", [{"annotations": [{"who": "a", "score": 1}]}, {"messages": ["x", "y"]}, {"messages": [{"score": 1}]}]
+)
+def test_lists_that_are_no_messages_leave_a_prompt_in_the_answers(more: dict[str, Any], jsonl: Any) -> None:
+    pairs = load_pairs(jsonl([{**row, **more} for row in TALKS]))
+    assert pairs["prompt"][:] == ["\n\nHuman: Hi\n\nAssistant:"] * 2
+
+
+def test_a_conversation_that_holds_the_answer_is_no_prompt(jsonl: Any, refused: Any) -> None:
+    for number, row in enumerate((TALKS[0], {"chosen": A, "rejected": B})):
+        path = jsonl([{**row, "messages": [U]}, {**row, "messages": [U, A]}], f"{number}.jsonl")
+        words = ("row 2", "'messages'", "ends with the assistant's message", "`columns: {prompt: ...}`")
+        refused(lambda path=path: load_pairs(path), *words)
+    called = m("assistant", tool_calls=[{"function": {"name": "f", "arguments": {"x": 1}}}])
+    again = m("assistant", tool_calls=[{"function": {"name": "f", "arguments": {"x": "one"}}}])
+    open_ended = [{"messages": [U, call, m("tool", "2")], "chosen": "It is 2.", "rejected": "I see."}
+                  for call in (called, again)]  # fmt: skip
+    assert without_nulls(load_pairs(jsonl(open_ended))["prompt"][0]) == open_ended[0]["messages"]
+
+
+def test_an_input_of_its_own_is_taken_where_both_are_text(jsonl: Any) -> None:
+    for instruction, given in (("Add.", ["1", "2"]), ([U], "1")):
+        row = {"instruction": instruction, "input": given, "chosen": [A], "rejected": [B]}
+        prompt = load_pairs(jsonl([row]), columns={"prompt": "instruction"})["prompt"][0]
+        assert prompt == ([m("user", "Add.")] if instruction == "Add." else [U])
+
+
 def test_conversations_that_part_before_the_last_turn() -> None:
     prompt, chosen, rejected = split_messages(None, [U, A, U, A], [U, A, m("user", "R?"), A])
     assert (prompt, chosen, rejected) == ([U], [A, U, A], [A, m("user", "R?"), A])

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 import polars as pl
-from datasets import Dataset
+from datasets import Dataset, Json, List
 
 from mixdpo.auditing.shingles import Shingles, shingles
 from mixdpo.auditing.texts import message_texts, stored_column, text_batches
@@ -35,7 +35,8 @@ def read_prompts(path: str) -> list[str]:
             mend=f"name it one of {', '.join(PROMPT_COLUMNS)}",
         )
     values = stored_column(source.dataset, column)
-    if values.dtype == pl.List(pl.String):
+    # Messages kept as JSON are lists of text too.
+    if values.dtype == pl.List(pl.String) and source.dataset.features[column] != List(Json()):
         return values.list.join("\n\n", ignore_nulls=True).to_list()
     if values.dtype != pl.String and not isinstance(values.dtype, pl.List):
         raise InputError(f"the prompts are {values.dtype}, not text or messages", file=path, column=column)

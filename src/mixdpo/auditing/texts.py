@@ -69,7 +69,7 @@ def message_texts(side: pl.Series, instructions: bool = False) -> pl.Series:
         return pl.Series(side.name, texts, dtype=pl.String)
     message = pl.element().struct
     said = pl.element().filter(message.field("role").is_in(_INSTRUCTIONS) == instructions)
-    return side.list.eval(said).list.eval(message.field("content")).list.join("\n\n", ignore_nulls=True)
+    return side.list.eval(said).list.eval(_struct_text(side.dtype.inner)).list.join("\n\n", ignore_nulls=True)
 
 
 def _stored(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -108,8 +108,8 @@ def _turns(prompt: pl.Series) -> tuple[pl.Series, pl.Series]:
         return pl.Series([len(turns) for turns in said], dtype=pl.UInt32), pl.Series(bad, dtype=pl.UInt32)
     message = pl.element().struct
     turns = prompt.list.eval(pl.element().filter(~message.field("role").is_in(_INSTRUCTIONS)))
-    role, content = message.field("role"), message.field("content")
-    blank = content.fill_null("").str.strip_chars() == ""
+    role = message.field("role")
+    blank = _struct_text(prompt.dtype.inner).fill_null("").str.strip_chars() == ""
     repeated = (role == role.shift(1)).fill_null(False) & (role != "tool")
     answered = role.shift(-1).is_null() & (role == "assistant")
     return turns.list.len(), turns.list.eval((blank | repeated | answered).cast(pl.UInt32)).list.sum().cast(pl.UInt32)
@@ -118,6 +118,15 @@ def _turns(prompt: pl.Series) -> tuple[pl.Series, pl.Series]:
 def _is_bad(before: dict[str, Any] | None, turn: dict[str, Any], after: dict[str, Any] | None) -> bool:
     repeated = before is not None and before["role"] == turn["role"] != "tool"
     return is_blank(turn) or repeated or (after is None and turn["role"] == "assistant")
+
+
+def _struct_text(kind: pl.Struct) -> pl.Expr:
+    """Return what a message says, as `message_text` does; its tool calls are JSON text here, where it has any."""
+    content = pl.element().struct.field("content")
+    if pl.Field("tool_calls", pl.String()) not in kind.fields:
+        return content
+    parts = [part.replace("", None) for part in (content, pl.element().struct.field("tool_calls"))]
+    return pl.concat_str(parts, separator="\n\n", ignore_nulls=True)
 
 
 def _json_text(messages: Any, instructions: bool) -> str:

@@ -87,7 +87,7 @@ def _benchmark(name: str, named: Mapping[str, Entry], settings: CompareSettings)
         raise InputError(f"{name}: {error}", file=next(iter(named.values())).source) from error
     ranked = sorted(named, key=lambda model: ascending(first, named[model].metrics.values[first]))
     # Ids of prompts are a benchmark's own: another's texts would be of other questions.
-    prompts = read_prompt_texts(settings.prompts[name]) if name in settings.prompts else {}
+    prompts = read_prompt_texts(settings.prompts[name]).by_id if name in settings.prompts else {}
     with_texts = {
         model: _with_texts(named[model], settings.answers.get(f"{name}/{model}"), prompts) for model in ranked
     }
@@ -180,6 +180,8 @@ def _notes(entries: Mapping[str, Entry]) -> Iterator[str]:
     for name in names:
         values: dict[str, list[str]] = {}
         for model, entry in entries.items():
+            if name == "temperature" and name not in entry.settings:
+                continue  # a result from before it was recorded: unknown is no difference
             values.setdefault(json.dumps(entry.settings.get(name), sort_keys=True, default=str), []).append(model)
         if len(values) > 1 and name not in ("model", "adapter", "sources"):
             told = "; ".join(f"{value} ({_few(models)})" for value, models in values.items())

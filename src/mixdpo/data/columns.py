@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
-from datasets import Features, LargeList, List
+from datasets import Features, Json, LargeList, List
 
 from mixdpo.data.messages import is_text
 from mixdpo.errors import InputError
@@ -31,7 +31,7 @@ ALPACA_PROMPT: Final = "instruction"
 """The name of a prompt that goes on in the column `input`, where that says anything (Alpaca)."""
 
 CONVERSATION_NAMES: Final = ("conversations", "messages")
-"""Names of the conversation that comes before two answers of one message each."""
+"""Names of the conversation that comes before two answers of one message each; it ends before the answer."""
 
 _OF_LIST: Final = re.compile(r"(max|min)\((.+)\)")
 
@@ -107,7 +107,7 @@ def find_columns(source: Features, mapping: Mapping[str, str] | None, file: str 
     scores = _scores(available, mapping, file)
     chosen = named("chosen") or "chosen"
     # An answer of one message (LLaMA-Factory, Axolotl) or of text stands beside a conversation.
-    conversation = next((name for name in CONVERSATION_NAMES if name in available and _is_list(source[name])), None)
+    conversation = next((name for name in CONVERSATION_NAMES if _may_hold_messages(source.get(name))), None)
     alone = isinstance(source[chosen], dict) or is_text(source[chosen])
     return PairColumns(
         prompt=named("prompt") or (conversation if alone else None),
@@ -119,7 +119,7 @@ def find_columns(source: Features, mapping: Mapping[str, str] | None, file: str 
         margin=named("margin"),
         ratings_chosen=named("ratings_chosen"),
         ratings_rejected=named("ratings_rejected"),
-        input=named("input") if "input" in mapping or named("prompt") == ALPACA_PROMPT else None,
+        input=mapping.get("input", "input" if _is_alpaca(source, named("prompt")) else None),
         margins=tuple(name for name in available if name.startswith("margin/")),
     )
 
@@ -139,7 +139,7 @@ def check_prompt_is_read(source: Features, columns: PairColumns, file: str | Non
     """
     unread = unread_columns(list(source), columns) if columns.prompt is None else []
     looks_like_one = [name for wanted in PROMPT_NAMES for name in unread if name.lower() == wanted]
-    messages = [name for name in unread if _is_list(source[name]) and isinstance(source[name].feature, dict)]
+    messages = [name for name in unread if _holds_messages(source[name])]
     found = next(iter([*looks_like_one, *messages]), None)
     if found is not None:
         raise InputError(
@@ -147,8 +147,18 @@ def check_prompt_is_read(source: Features, columns: PairColumns, file: str | Non
         )
 
 
-def _is_list(feature: Any) -> bool:
-    return isinstance(feature, (List, LargeList))
+def _holds_messages(feature: Any) -> bool:
+    element = feature.feature if isinstance(feature, (List, LargeList)) else None
+    return isinstance(element, dict) and not element.keys().isdisjoint(("role", "from"))
+
+
+def _may_hold_messages(feature: Any) -> bool:
+    # Of JSON objects, such as messages with tool calls, only the rows say what they are.
+    return _holds_messages(feature) or feature == List(Json())
+
+
+def _is_alpaca(source: Features, prompt: str | None) -> bool:
+    return prompt == ALPACA_PROMPT and all(is_text(source.get(name)) for name in (ALPACA_PROMPT, "input"))
 
 
 def _map(key: str, name: str) -> str:

@@ -16,7 +16,7 @@ from typing import Any, Final, Literal, get_args
 
 from datasets import Dataset, Features, LargeList, List, Value
 
-from mixdpo.data.columns import PairColumns, of_list
+from mixdpo.data.columns import CONVERSATION_NAMES, PairColumns, of_list
 from mixdpo.data.messages import (
     WrongType,
     canonical,
@@ -142,6 +142,8 @@ class PairReader:
         prompt, chosen, rejected = (self._side(values, name, row) for name in _SIDES)
         if self.columns.input is not None:
             prompt = self._with_input(prompt, values, row)
+        if self.columns.prompt in CONVERSATION_NAMES and not isinstance(values[self.columns.chosen], list):
+            self._check_is_open(prompt, row)
         if self.conversational:
             prompt, chosen, rejected = split_messages(prompt, chosen or "", rejected or "")
         else:
@@ -179,6 +181,17 @@ class PairReader:
         if not isinstance(prompt, str) or not isinstance(further, str):
             raise RowFault(row, self.columns.input or "input", "only texts can be put together", "unmap `input`")
         return "\n\n".join(part for part in (prompt, further) if part.strip())
+
+    def _check_is_open(self, conversation: Any, row: int) -> None:
+        """Refuse a conversation beside single answers that holds an answer itself."""
+        if isinstance(conversation, list) and conversation and conversation[-1]["role"] == "assistant":
+            raise RowFault(
+                row,
+                str(self.columns.prompt),
+                "the conversation ends with the assistant's message, so it is more than the prompt",
+                "name the prompt's column with `columns: {prompt: ...}`, or delete this one if the answers hold whole "
+                "conversations",
+            )
 
     def _tools(self, value: Any, row: int) -> str | None:
         try:

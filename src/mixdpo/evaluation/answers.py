@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -18,6 +18,19 @@ _PROMPTS: Final = ("prompt", "instruction", "question", "turns")
 _ANSWERS: Final = ("answer", "output", "response", "completion", "text", "choices", "messages")
 _NAMES: Final = ("generator", "model", "model_id")
 _Given = TypeVar("_Given")
+
+
+@dataclass(frozen=True)
+class PromptTexts:
+    """Texts of prompts, for answers that come without.
+
+    Attributes:
+        id_column: what their file calls the ids; None where it has none.
+        by_id: text of each prompt by its id, or by its row from 0 where the file has no ids.
+    """
+
+    id_column: str | None
+    by_id: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -54,6 +67,17 @@ class AnswerFile:
     def keys(self) -> list[str]:
         """Return the ids, or the rows from 0 where the file has none."""
         return self.ids or [str(row) for row in range(len(self.turns))]
+
+    def texts(self, known: PromptTexts | None) -> list[str]:
+        """Return the prompt of each row: its own, else the known one of the same id; nothing where neither says it."""
+        by_id = known.by_id if known is not None and self._numbered_like(known) else {}
+        own = self.prompts or [""] * len(self.turns)
+        return [text or by_id.get(key, "") for text, key in zip(own, self.keys(), strict=True)]
+
+    def _numbered_like(self, known: PromptTexts) -> bool:
+        """Whether equal keys mean the same prompt; those that are mere row numbers only do in whole files."""
+        columns = {self.id_column, known.id_column}
+        return columns <= set(JOINED_BY_ID) or (columns == {None} and len(self.turns) == len(known.by_id))
 
     def by_id(self) -> dict[str, str]:
         """Return the answers by `keys`.
@@ -113,12 +137,12 @@ def _one_text(turns: Sequence[str]) -> str:
     return "\n\n".join(turns)
 
 
-def read_prompt_texts(path: str | Path) -> dict[str, str]:
-    """Read the text of every prompt by its id, or by its row from 0 where the file has no ids."""
+def read_prompt_texts(path: str | Path) -> PromptTexts:
+    """Read the text of every prompt."""
     table = read_table(path)
     id_column = _id_column(table)
     ids = table.ids(id_column) if id_column else [str(row) for row in range(len(table))]
-    return dict(zip(ids, map(plain_text, table.column(*_PROMPTS)), strict=True))
+    return PromptTexts(id_column, dict(zip(ids, map(plain_text, table.column(*_PROMPTS)), strict=True)))
 
 
 def _id_column(table: Table) -> str | None:

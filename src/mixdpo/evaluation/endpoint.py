@@ -28,6 +28,8 @@ CHARACTERS_PER_TOKEN = 4
 _TRIES_OF_MALFORMED = 3
 _REFUSED: Final = "PermissionDeniedError"
 """What the failure of a call that ended in 403 begins with."""
+_REFUSED_IN_A_ROW: Final = 16
+"""Calls that ended in 403, one after the other, after which it is the key that is refused and not single prompts."""
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _Done = TypeVar("_Done")
 
@@ -204,15 +206,22 @@ def ask_all(
             api_key=key, base_url=settings.base_url, max_retries=settings.max_retries, timeout=settings.timeout
         )
         gate = asyncio.Semaphore(settings.concurrency)
-        replies: dict[Request, Reply] = {}
+        replies = {request: reply for request in distinct if (reply := _known(request, settings, cache)) is not None}
+        refused = 0
 
         async def one(request: Request) -> None:
+            nonlocal refused
             async with gate:
-                replies[request] = await _ask(client, request, settings, cache, key)
+                reply = replies[request] = await _ask(client, request, settings, cache, key)
+            refused = refused + 1 if reply.failure and reply.failure.startswith(_REFUSED) else 0
+            if refused == _REFUSED_IN_A_ROW:
+                raise _key_refused(settings, str(reply.failure))
             if progress is not None:
                 progress(len(replies), len(distinct))
 
-        tasks = [asyncio.ensure_future(one(request)) for request in distinct]
+        tasks = [asyncio.ensure_future(one(request)) for request in distinct if request not in replies]
+        if progress is not None and replies:
+            progress(len(replies), len(distinct))
         try:
             await asyncio.gather(*tasks)
         finally:
@@ -251,15 +260,19 @@ def _key_refused(settings: EndpointSettings, said: str) -> InputError:
     )
 
 
+def _known(request: Request, settings: EndpointSettings, cache: ReplyCache) -> Reply | None:
+    known = cache.get(request_key(settings.base_url, request.body(settings)))
+    if known is None:
+        return None
+    return _well_formed(Reply(**{**known, "first_token": tuple(map(tuple, known["first_token"]))}))
+
+
 async def _ask(
     client: AsyncOpenAI, request: Request, settings: EndpointSettings, cache: ReplyCache, key: str
 ) -> Reply:
     import openai
 
     body = request.body(settings)
-    cache_key = request_key(settings.base_url, body)
-    if (known := cache.get(cache_key)) is not None:
-        return _well_formed(Reply(**{**known, "first_token": tuple(map(tuple, known["first_token"]))}))
     failure = ""
     for _ in range(_TRIES_OF_MALFORMED):
         try:
@@ -277,7 +290,7 @@ async def _ask(
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
             failure = f"malformed reply: {_scrubbed(error, key)}"
         else:
-            cache.put(cache_key, asdict(reply))
+            cache.put(request_key(settings.base_url, body), asdict(reply))
             return reply
     return Reply(failure=failure)
 

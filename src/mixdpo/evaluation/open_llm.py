@@ -31,6 +31,8 @@ _FORMAT: Final = "1"
 _PREFERRED_METRICS: Final = ("acc_norm", "acc", "exact_match")
 _MEANS: Final = ("mean", "nanmean")
 """Of the harness's ways to put questions together, those that an interval over questions is right for."""
+_NOT_LOADED: Final = "Couldn't find cache"
+"""What `datasets` says, in a mere ValueError, offline with a part of a data set."""
 _log = logging.getLogger(__name__)
 
 
@@ -84,7 +86,7 @@ class Tasks:
     Attributes:
         manager: the harness's own.
         loaded: what it loaded, by name; of a group with the tasks under it.
-        contents: digest of the settings and the data of each, before the harness changes them for a run.
+        contents: digest of the settings, the code and the data of each, before the harness changes them for a run.
     """
 
     manager: Any
@@ -113,8 +115,8 @@ def find_tasks(names: Sequence[str] = tuple(OPEN_LLM_V1), include: Path | None =
         include: folder of further task files; one with the name of a known task replaces it.
 
     Raises:
-        InputError: the harness is not installed, there is no such task, its data set cannot be had, or what it
-            measures is no mean over questions.
+        InputError: the harness or what a task needs is not installed, there is no such task, its data set cannot be
+            had, or what it measures is no mean over questions.
     """
     if not names:
         raise InputError("no task is named", mend=f"the leaderboard's are {', '.join(OPEN_LLM_V1)}")
@@ -123,11 +125,11 @@ def find_tasks(names: Sequence[str] = tuple(OPEN_LLM_V1), include: Path | None =
     for name in names:
         try:
             loaded[name] = manager.load([name])
-        except (OSError, ValueError, DatasetsError) as error:  # ValueError: offline, with a part of the data set
+        except (ImportError, OSError, RuntimeError, ValueError, DatasetsError) as error:
             raise _cannot_be_had(name, error) from error
         for task in loaded[name]["tasks"].values():
             _check_is_mean(name, task.aggregation())
-    return Tasks(manager, loaded, {name: _content(one["tasks"]) for name, one in loaded.items()})
+    return Tasks(manager, loaded, {name: _content(name, one["tasks"], manager) for name, one in loaded.items()})
 
 
 def run_tasks(
@@ -167,11 +169,12 @@ def run_tasks(
         raise InputError("the tokenizer has no chat template", mend="run without --chat-template")
     with _without_warnings("lm_eval.models.huggingface"):  # of a model that is loaded already, as it should be
         adapter = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
+    asked = [_FORMAT, kept.model if kept else "", _tokenizer_digest(tokenizer), metadata.version("lm_eval")]
     for name, loaded in tasks.loaded.items():
         benchmark = OPEN_LLM_V1.get(name, Benchmark())
         template = tokenizer.chat_template if chat_template else None
         how = repr((name, benchmark, limit, template, seed))
-        key = digest([_FORMAT, kept.model if kept else "", tasks.contents[name], how, metadata.version("lm_eval")])
+        key = digest([*asked, tasks.contents[name], how])
         if kept is not None and (score := kept.scores.get(key)) is not None:
             _log.info("%s: taken from the run before, which was not finished", name)
             yield name, _read_score(score)
@@ -274,11 +277,15 @@ def _task_manager(include: Path | None, tasks: Sequence[str]) -> Any:
 
 def _cannot_be_had(name: str, error: Exception) -> InputError:
     first_line = str(error).strip().split("\n")[0] or type(error).__name__
-    return InputError(
-        f"task {name} cannot be run: {first_line}",
-        mend="its data set comes from the hub: load it once while online, or replace the task by one with a local "
-        "file (--include-path)",
-    )
+    mend = "mend its task file, or replace the task by one of your own (--include-path)"
+    if isinstance(error, ImportError):
+        mend = "install the package, or put a module of your own beside the task file"
+    elif isinstance(error, (OSError, DatasetsError)) or first_line.startswith(_NOT_LOADED):
+        mend = (
+            "its data set comes from the hub: load it once while online, or replace the task by one with a local file "
+            "(--include-path)"
+        )
+    return InputError(f"task {name} cannot be run: {first_line}", mend=mend)
 
 
 def _check_is_mean(name: str, aggregation: Mapping[str, Any]) -> None:
@@ -303,13 +310,25 @@ def _metric(benchmark: Benchmark, known: Sequence[str]) -> str:
     return benchmark.metric or next((one for one in _PREFERRED_METRICS if one in known), known[0])
 
 
-def _content(tasks: Mapping[str, Any]) -> str:
-    parts = []
+def _content(wanted: str, tasks: Mapping[str, Any], manager: Any) -> str:
+    files = [entry.yaml_path for one in (wanted, *tasks) if (entry := manager.task_index.get(one)) and entry.yaml_path]
+    # The settings hold a task's own functions, and not what those call.
+    helpers = sorted({helper for file in files for helper in file.parent.glob("*.py")})
+    parts: list[str | bytes] = [helper.read_bytes() for helper in helpers]
     for name, task in sorted(tasks.items()):
         # A fingerprint of `datasets` follows from the files and from what was done to their rows.
         data = {split: getattr(rows, "_fingerprint", None) for split, rows in (task.dataset or {}).items()}
         parts += [name, json.dumps([task.dump_config(), data], sort_keys=True, default=str)]
     return digest(parts)
+
+
+def _tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return a digest of what makes ids of a text; not of truncation and padding, which every call sets anew."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    own = json.loads(backend.to_str()) if backend is not None else tokenizer.get_vocab()
+    parts = {key: value for key, value in own.items() if key not in ("truncation", "padding")}
+    special = (tokenizer.special_tokens_map, getattr(tokenizer, "add_bos_token", None))
+    return digest([json.dumps(parts, sort_keys=True), repr(special)])
 
 
 def _written_score(score: TaskScore) -> dict[str, Any]:

@@ -32,9 +32,10 @@ def reply_cache(folder: Path | None = None) -> Iterator[ReplyCache]:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, reply TEXT NOT NULL)")
     except (OSError, sqlite3.Error) as error:
-        raise InputError(
-            f"the cache cannot be opened ({error})", file=file, mend="set MIXDPO_CACHE to a folder that can be written"
-        ) from error
+        mend = "set MIXDPO_CACHE to a folder that can be written"
+        if not file.is_relative_to(cache_folder()):  # but beside an output
+            mend = "choose another --output"
+        raise InputError(f"the cache cannot be opened ({error})", file=file, mend=mend) from error
     try:
         yield ReplyCache(connection)
     finally:
@@ -46,6 +47,10 @@ class ReplyCache:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
+
+    def count(self) -> int:
+        """Return how many replies there are."""
+        return int(self._connection.execute("SELECT COUNT(*) FROM replies").fetchone()[0])
 
     def get(self, key: str) -> dict[str, Any] | None:
         """Return the reply to a request, if it was answered before."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mixdpo.errors import InputError
-from mixdpo.evaluation.answers import JOINED_BY_ID, AnswerFile
+from mixdpo.evaluation.answers import JOINED_BY_ID, AnswerFile, PromptTexts
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Pair:
 def pair_up(
     model: AnswerFile,
     baseline: AnswerFile,
-    prompts: Mapping[str, str] | None = None,
+    prompts: PromptTexts | None = None,
     categories: Mapping[str, str] | None = None,
     category: str | None = None,
 ) -> list[Pair]:
@@ -34,30 +34,28 @@ def pair_up(
     Args:
         model: answers of the model.
         baseline: answers of the baseline.
-        prompts: text of each prompt by id, for answers that come without.
-        categories: of each prompt by id; otherwise the files' own.
+        prompts: texts for answers that come without, see `AnswerFile.texts`.
+        categories: of each prompt by an id of `JOINED_BY_ID`; otherwise the files' own.
         category: only prompts of this category.
 
     Raises:
         InputError: the model answered no prompt of the baseline, one id stands for two prompts, or what a prompt says
             is not known.
     """
-    ids, known = baseline.keys(), _texts(baseline, prompts)
-    own_texts = _texts(model, prompts)
+    ids, known, own_texts = baseline.keys(), baseline.texts(prompts), model.texts(prompts)
+    by_id = categories if categories and baseline.id_column in JOINED_BY_ID else {}
     own = _rows(model, baseline, own_texts, known)
     pairs = []
     for index, (id, text) in enumerate(zip(ids, known, strict=True)):
         row = own.get(index)
         if row is None:
             continue
-        kind = (categories or {}).get(id) or _category(baseline, index) or _category(model, row)
+        kind = by_id.get(id) or _category(baseline, index) or _category(model, row)
         if category is not None and kind != category:
             continue
         prompt = text or own_texts[row]
         if not prompt:
-            raise InputError(
-                f"nothing says what the prompt {id!r:.60} is", file=baseline.file, mend="give the prompts: --questions"
-            )
+            raise no_text(id, baseline.file)
         pairs.append(Pair(index, id, prompt, baseline.answers_at(index), model.answers_at(row), kind))
     if not pairs:
         of = f" of the category {category!r}" if category is not None else ""
@@ -69,10 +67,12 @@ def pair_up(
     return pairs
 
 
-def _texts(file: AnswerFile, prompts: Mapping[str, str] | None) -> list[str]:
-    """Return the prompt of each row, by the file or by its id; nothing where neither says it."""
-    ids, known = file.keys(), prompts or {}
-    return file.prompts or [known.get(id, "") for id in ids]
+def no_text(id: str, file: str) -> InputError:
+    """Return the error for a prompt whose text is not known."""
+    return InputError(
+        f"nothing says what the prompt {id!r:.60} is", file=file,
+        mend=f"give the prompts with --questions, in both files under the same {', '.join(JOINED_BY_ID)}",
+    )  # fmt: skip
 
 
 def _rows(
@@ -83,7 +83,7 @@ def _rows(
     Args:
         model: answers of the model.
         baseline: answers of the baseline.
-        of_model: prompts of the model's rows, see `_texts`.
+        of_model: prompts of the model's rows.
         of_baseline: of the baseline's.
     """
     if model.prompts is not None and model.prompts == baseline.prompts:

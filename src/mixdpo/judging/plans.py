@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from mixdpo.errors import InputError
-from mixdpo.evaluation.answers import AnswerFile, read_answers, read_prompt_texts
+from mixdpo.evaluation.answers import AnswerFile, PromptTexts, read_answers, read_prompt_texts
 from mixdpo.evaluation.arena_hard import BASELINES
 from mixdpo.evaluation.choices import check_choice
 from mixdpo.evaluation.hub_files import (
@@ -24,7 +24,7 @@ from mixdpo.evaluation.tables import read_table
 from mixdpo.evaluation.templates import JudgePrompt, prompts_fingerprint, read_judge_prompt
 from mixdpo.judging import alpaca, arena, grades
 from mixdpo.judging.cases import Case, Verdict
-from mixdpo.judging.pairs import Pair, pair_up
+from mixdpo.judging.pairs import Pair, no_text, pair_up
 from mixdpo.judging.run import Plan, Published, distinct_names
 
 LONGEST_VERDICT: Final = 1024
@@ -70,8 +70,8 @@ class Sources:
         """Read the judge prompt, where there is one."""
         return read_judge_prompt(self.judge_prompt) if self.judge_prompt is not None else None
 
-    def texts(self) -> dict[str, str] | None:
-        """Read the prompts by id, where they are given."""
+    def texts(self) -> PromptTexts | None:
+        """Read the prompts, where they are given."""
         return read_prompt_texts(self.questions) if self.questions is not None else None
 
     def categories(self) -> dict[str, str]:
@@ -270,16 +270,12 @@ def _pairs(sources: Sources, baseline: AnswerFile, category: str | None = None) 
     }
 
 
-def _texts(file: AnswerFile, texts: Mapping[str, str] | None) -> list[str]:
-    if file.prompts is not None:
-        return file.prompts
-    ids, known = file.keys(), texts or {}
-    for id in ids:
-        if id not in known:
-            raise InputError(
-                f"nothing says what the prompt {id!r:.60} is", file=file.file, mend="give the prompts: --questions"
-            )
-    return [known[id] for id in ids]
+def _texts(file: AnswerFile, known: PromptTexts | None) -> list[str]:
+    texts = file.texts(known)
+    for id, text in zip(file.keys(), texts, strict=True):
+        if not text:
+            raise no_text(id, file.file)
+    return texts
 
 
 def _rows(cases: Mapping[str, Sequence[Case]], verdicts: Sequence[Verdict], rows_of: Any) -> list[dict[str, Any]]:
