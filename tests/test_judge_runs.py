@@ -23,7 +23,7 @@ from loopback import Endpoint
 from mixdpo.cli import main
 from mixdpo.errors import InputError
 from mixdpo.evaluation.alpaca_eval import LengthControl, Verdicts
-from mixdpo.evaluation.answers import PromptTexts, read_answers, read_prompt_texts
+from mixdpo.evaluation.answers import AnswerFile, PromptTexts, read_answers, read_prompt_texts
 from mixdpo.evaluation.arena_hard import read_battles
 from mixdpo.evaluation.endpoint import EndpointSettings, Reply, Request
 from mixdpo.evaluation.length_control import GamedRows
@@ -34,7 +34,7 @@ from mixdpo.evaluation.templates import JudgePrompt, prompts_fingerprint, read_j
 from mixdpo.judging.alpaca import PROMPT as ALPACA_PROMPT
 from mixdpo.judging.alpaca import alpaca_cases, is_swapped
 from mixdpo.judging.arena import PROTOCOLS, arena_reader, finish_request, read_own_verdict, same_places
-from mixdpo.judging.grades import GRADING_PROMPTS, MT_BENCH_PROMPTS, read_own_grade
+from mixdpo.judging.grades import GRADING_PROMPTS, MT_BENCH_PROMPTS, grade_cases, read_own_grade
 from mixdpo.judging.pairs import pair_up
 from mixdpo.judging.plans import Sources, alpaca_plan, arena_plan, grade_plan
 from test_difficulty_models import tiny_reward_model
@@ -361,6 +361,31 @@ def test_texts_of_questions_are_joined_by_real_ids_only(tmp_path: Path) -> None:
     # A row without a prompt of its own takes the known one.
     half = [{**numbered[0], "output": "a"}, {**numbered[1], "question": None, "output": "b"}]
     assert read_answers(file("half.jsonl", half)).texts(questions) == ["p1", "p2"]
+
+
+def test_references_belong_to_the_same_prompt(tmp_path: Path) -> None:
+    prompt = JudgePrompt((("user", "{question} {answer} {reference}"),))
+
+    def file(rows: list[dict[str, Any]]) -> AnswerFile:
+        (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return read_answers(tmp_path / "rows.jsonl")
+
+    def asked(answers: AnswerFile, references: AnswerFile) -> list[str]:
+        cases = grade_cases(answers, ["p", "q"], prompt, references, 1)
+        return [case.request.messages[0][1] for case in cases]
+
+    own = [{"prompt": "p", "output": "a"}, {"prompt": "q", "output": "b"}]
+    reversed_rows = [{"prompt": "q", "output": "Q"}, {"prompt": "p", "output": "P"}]
+    assert asked(file(own), file(reversed_rows)) == ["p a P", "q b Q"]
+    numbered = [{"index": row, **one} for row, one in enumerate(own)]
+    assert asked(file(numbered), file([{"index": row, **one} for row, one in enumerate(reversed_rows)])) == [
+        "p a P", "q b Q"
+    ]  # fmt: skip
+    by_id = [{"id": id, **one} for id, one in zip("xy", own, strict=True)]
+    assert asked(file(by_id), file([{"id": "y", "output": "Q"}, {"id": "x", "output": "P"}])) == ["p a P", "q b Q"]
+    assert asked(file(own), file([{"output": "P"}, {"output": "Q"}])) == ["p a P", "q b Q"], "row by row"
+    with pytest.raises(InputError, match=r"no reference answer to the prompt '0'; give it .* under the same uid"):
+        asked(file(own), file([{"question_id": row, "output": "P"} for row in (0, 1)]))
 
 
 @pytest.mark.parametrize(

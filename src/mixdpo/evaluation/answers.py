@@ -88,12 +88,12 @@ class AnswerFile:
         return _by_key(self.keys(), self.answers, self.file)
 
     def turns_by_id(self) -> dict[str, tuple[str, ...]]:
-        """Return the turns of each answer by `keys`.
+        """Return the turns of each answer by its id; none where ids may be mere row numbers.
 
         Raises:
             InputError: an id comes twice with different answers.
         """
-        return _by_key(self.keys(), self.turns, self.file)
+        return _by_key(self.keys(), self.turns, self.file) if self.id_column in JOINED_BY_ID else {}
 
     def by_prompt(self) -> dict[str, str]:
         """Return the answers by text of the prompt.

@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from mixdpo.errors import InputError
-from mixdpo.evaluation.answers import AnswerFile
+from mixdpo.evaluation.answers import JOINED_BY_ID, AnswerFile, PromptTexts
 from mixdpo.evaluation.endpoint import Reply, Request
 from mixdpo.evaluation.mt_bench import Question, judge_messages, parse_rating
 from mixdpo.evaluation.templates import JudgePrompt, places
 from mixdpo.io import digest
 from mixdpo.judging.cases import NOT_ASKED, Case, Verdict
+from mixdpo.judging.pairs import same_prompts
 
 MT_BENCH_JUDGE: Final = ("gpt-4", "gpt-4-0314", "gpt-4-0613")
 """The published judge; which of its snapshots rated what is not published."""
@@ -94,7 +95,7 @@ def mt_bench_rows(
 
 
 def grade_cases(
-    answers: AnswerFile, texts: Sequence[str], prompt: JudgePrompt | None, references: Mapping[str, str] | None,
+    answers: AnswerFile, texts: Sequence[str], prompt: JudgePrompt | None, references: AnswerFile | None,
     max_tokens: int,
 ) -> list[Case]:  # fmt: skip
     """Return a case for each answer.
@@ -104,29 +105,36 @@ def grade_cases(
         texts: the prompts, in the order of the answers.
         prompt: with places for the question, the answer and perhaps {reference}; None for judges that are asked
             nothing.
-        references: reference answers by id; None where the prompt has no place for one.
+        references: reference answers; None where the prompt has no place for one.
         max_tokens: longest judgement.
 
     Raises:
         InputError: the prompt lacks a place, or an answer its reference.
     """
     names = places(prompt, _PLACES) if prompt is not None else []
+    expected = _references(answers, texts, references) if references is not None else {}
     cases = []
-    for key, text, answer in zip(answers.keys(), texts, answers.answers, strict=True):
+    for row, (key, text, answer) in enumerate(zip(answers.keys(), texts, answers.answers, strict=True)):
         request = NOT_ASKED
         if prompt is not None:
             values = dict(zip(names, (text, answer), strict=True))
             if references is not None or prompt.holds("reference"):
-                values["reference"] = _reference(key, references)
+                if row not in expected:
+                    raise InputError(
+                        f"no reference answer to the prompt {key!r:.60}",
+                        mend=f"give it in --references FILE, under the same {', '.join(JOINED_BY_ID)} or prompt",
+                    )
+                values["reference"] = expected[row]
             request = Request(messages=prompt.filled(values), max_tokens=max_tokens, temperature=0.0)
         cases.append(Case((("user", text),), (answer,), request))
     return cases
 
 
-def _reference(key: str, references: Mapping[str, str] | None) -> str:
-    if references is None or key not in references:
-        raise InputError(f"no reference answer to the prompt {key!r:.60}", mend="give it in --references FILE")
-    return references[key]
+def _references(answers: AnswerFile, texts: Sequence[str], references: AnswerFile) -> dict[int, str]:
+    """Return the reference to each row, joined as two models' answers are; `texts` are the prompts of the answers."""
+    known = PromptTexts(answers.id_column, dict(zip(answers.keys(), texts, strict=True)))
+    rows = same_prompts(references, answers, references.texts(known), texts)
+    return {row: references.answers_at(theirs) for row, theirs in rows.items()}
 
 
 def read_own_grade(reply: Reply) -> Verdict:

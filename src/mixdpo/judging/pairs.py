@@ -44,7 +44,7 @@ def pair_up(
     """
     ids, known, own_texts = baseline.keys(), baseline.texts(prompts), model.texts(prompts)
     by_id = categories if categories and baseline.id_column in JOINED_BY_ID else {}
-    own = _rows(model, baseline, own_texts, known)
+    own = same_prompts(model, baseline, own_texts, known)
     pairs = []
     for index, (id, text) in enumerate(zip(ids, known, strict=True)):
         row = own.get(index)
@@ -75,10 +75,12 @@ def no_text(id: str, file: str) -> InputError:
     )  # fmt: skip
 
 
-def _rows(
+def same_prompts(
     model: AnswerFile, baseline: AnswerFile, of_model: Sequence[str], of_baseline: Sequence[str]
 ) -> dict[int, int]:
     """Return, by row of the baseline's file, the row of the model's that answers the same prompt.
+
+    By an id of `JOINED_BY_ID` where both files have one, else by the text of the prompt.
 
     Args:
         model: answers of the model.

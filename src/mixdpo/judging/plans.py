@@ -230,9 +230,7 @@ def pairwise_plan(sources: Sources) -> Plan:
 def grade_plan(sources: Sources) -> Plan:
     """Grade answers to one's own prompts one by one."""
     prompt, texts = sources.prompt(), sources.texts()
-    references = None
-    if sources.references is not None:
-        references = read_answers(sources.references).by_id()
+    references = read_answers(sources.references) if sources.references is not None else None
     longest = sources.max_tokens or LONGEST_VERDICT
     files = {file.name: file for file in sources.answers()}
     cases = {
