@@ -213,6 +213,9 @@ def test_tool_calls_that_are_json_text_are_part_of_an_answer(tmp_path) -> None:
     assert text == f"Rain?\n\n{as_text('Oslo')['tool_calls']}\n\nWet.\n\nAnd now?"
 
 
+TURNS = ("One?", "Two?")
+
+
 def test_evaluation_chats_with_tool_calls_are_read_as_chats(tmp_path) -> None:
     question = "Which is the longest river of the continent that has most of them?"
     calls = [{"role": "assistant", "content": "", "tool_calls": [{"x": value}]} for value in (1, "one")]
@@ -220,8 +223,23 @@ def test_evaluation_chats_with_tool_calls_are_read_as_chats(tmp_path) -> None:
     path = tmp_path / "chats.jsonl"
     path.write_text("\n".join(map(json.dumps, chats)))
     assert [text.split("\n\n")[0] for text in read_prompts(str(path))] == [question] * 2
-    path.write_text(json.dumps({"turns": ["One?", "Two?"]}))
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"turns": ["One?", "Two?"]},
+        {"turns": [{"content": "One?"}, {"content": "Two?"}]},
+        {"conversations": [{"from": "system", "value": "Be brief."}] + [{"from": "human", "value": t} for t in TURNS]},
+        {"prompt": [{"role": "user", "content": [{"type": "text", "text": text}]} for text in TURNS]},
+    ],
+)
+def test_prompts_of_an_evaluation_set_are_read_in_every_layout(tmp_path, row, refused) -> None:
+    path = tmp_path / "prompts.jsonl"
+    path.write_text(json.dumps(row))
     assert read_prompts(str(path)) == ["One?\n\nTwo?"]
+    path.write_text(json.dumps({name: [1, 2] for name in row}))
+    refused(lambda: read_prompts(str(path)), "has a number as message 1", "row 1")
 
 
 def test_the_same_pair_under_other_system_messages_or_tools_is_no_contradiction(tmp_path) -> None:

@@ -8,14 +8,15 @@ from typing import Any, Final
 
 import numpy as np
 import polars as pl
-from datasets import Dataset, Json, List
+from datasets import Dataset
 
 from mixdpo.auditing.shingles import Shingles, shingles
-from mixdpo.auditing.texts import message_texts, stored_column, text_batches
+from mixdpo.auditing.texts import chat_text, text_batches
+from mixdpo.data.messages import WrongType, kind_of, read_messages
 from mixdpo.data.sources import open_source
 from mixdpo.errors import InputError
 
-PROMPT_COLUMNS: Final = ("prompt", "instruction", "question", "turns", "messages", "input", "text")
+PROMPT_COLUMNS: Final = ("prompt", "instruction", "question", "turns", "messages", "conversations", "input", "text")
 """Where an evaluation set may have its prompts; the first that is there is used."""
 
 
@@ -34,13 +35,28 @@ def read_prompts(path: str) -> list[str]:
             file=path,
             mend=f"name it one of {', '.join(PROMPT_COLUMNS)}",
         )
-    values = stored_column(source.dataset, column)
-    # Messages kept as JSON are lists of text too.
-    if values.dtype == pl.List(pl.String) and source.dataset.features[column] != List(Json()):
-        return values.list.join("\n\n", ignore_nulls=True).to_list()
-    if values.dtype != pl.String and not isinstance(values.dtype, pl.List):
-        raise InputError(f"the prompts are {values.dtype}, not text or messages", file=path, column=column)
-    return message_texts(values).fill_null("").to_list()
+    prompts = []
+    for row, value in enumerate(source.dataset[column], start=1):
+        try:
+            prompts.append(_text(value))
+        except WrongType as error:
+            raise InputError(f"the value {error}", file=path, row=row, column=column) from error
+    return prompts
+
+
+def _text(value: Any) -> str:
+    """Return a prompt's text: of a chat what is said in it, of MT-Bench's and Arena-Hard's turns all of them."""
+    if value is None or isinstance(value, str):
+        return value or ""
+    if not isinstance(value, list):
+        raise WrongType(f"is {kind_of(value)}, not text or a list of messages")
+    return chat_text(read_messages([_message(turn) for turn in value if turn]))
+
+
+def _message(turn: Any) -> Any:
+    if isinstance(turn, str):
+        return {"role": "user", "content": turn}
+    return {"role": "user", **turn} if isinstance(turn, dict) and turn.keys() == {"content"} else turn
 
 
 def leak_figures(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -65,7 +65,7 @@ def message_texts(side: pl.Series, instructions: bool = False) -> pl.Series:
     if side.dtype == pl.String:
         return pl.repeat("", len(side), eager=True).rename(side.name) if instructions else side
     if not isinstance(side.dtype, pl.List) or not isinstance(side.dtype.inner, pl.Struct):
-        texts = [_json_text(messages, instructions) for messages in side.to_list()]
+        texts = [chat_text(map(_message, messages), instructions) for messages in side.to_list()]
         return pl.Series(side.name, texts, dtype=pl.String)
     message = pl.element().struct
     said = pl.element().filter(message.field("role").is_in(_INSTRUCTIONS) == instructions)
@@ -129,8 +129,9 @@ def _struct_text(kind: pl.Struct) -> pl.Expr:
     return pl.concat_str(parts, separator="\n\n", ignore_nulls=True)
 
 
-def _json_text(messages: Any, instructions: bool) -> str:
-    said = [m for m in map(_message, messages) if (m.get("role") in _INSTRUCTIONS) == instructions]
+def chat_text(messages: Iterable[Mapping[str, Any]], instructions: bool = False) -> str:
+    """Return what is said in messages, joined by blank lines: without system messages, or `instructions` alone."""
+    said = [message for message in messages if (message.get("role") in _INSTRUCTIONS) == instructions]
     return "\n\n".join(filter(None, map(message_text, said)))
 
 
