@@ -36,7 +36,7 @@ def read_prompts(path: str) -> list[str]:
             mend=f"name it one of {', '.join(PROMPT_COLUMNS)}",
         )
     prompts = []
-    for row, value in enumerate(source.dataset[column], start=1):
+    for row, value in enumerate(source.dataset[column][:], start=1):
         try:
             prompts.append(_text(value))
         except WrongType as error:

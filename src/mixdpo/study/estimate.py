@@ -66,9 +66,9 @@ def plan_of_runs(study: StudySettings, output: Path) -> list[Planned]:
     planned = [Planned(None, 0, 0, int(measured), 1, int(not measured), 0.0 if measured else speed.seconds(0))]
     asked: set[str] = set()
     for variant in variants(study):
-        trials = [outcome_of(cell, output) for cell in tuning_cells(study, variant, name)]
-        tuned = sum(trial.record is not None for trial in trials)
         settled = settled_choice(study, variant, output, name)
+        trials = settled.trials if settled else [outcome_of(c, output) for c in tuning_cells(study, variant, name)]
+        tuned = sum(trial.record is not None for trial in trials)
         choice = settled or (choose(study, variant, trials) if tuned == len(trials) else None)
         finals = finals_of(study, choice, name) if choice else []
         done = sum(outcome_of(cell, output).record is not None for cell in finals)

@@ -106,8 +106,9 @@ class FileBench:
     def held_out(self, split: Split, folder: Path) -> HeldOut:
         """Return pairs of a split and the first of their prompts."""
         pairs = self._splits[split]
-        keys = [conversation_key(prompt) for prompt in pairs["prompt"]]
-        prompts = dict(zip(reversed(keys), reversed(pairs["prompt"][:]), strict=True))  # the first of each
+        every = pairs["prompt"][:]
+        keys = [conversation_key(prompt) for prompt in every]
+        prompts = dict(zip(reversed(keys), reversed(every), strict=True))  # the first of each
         first = list(dict.fromkeys(keys))[: self.prompts]
         return HeldOut(
             prompts=[_messages(prompts[key]) for key in first], prompt_groups=first, pairs=pairs, pair_groups=keys

@@ -109,7 +109,7 @@ def _pair_rows(
         "tie" if tie else BUCKETS[code] if code >= 0 else None
         for tie, code in zip(tied.tolist(), plan.bucket.tolist(), strict=True)
     ]
-    ids, groups = list(pairs["pair_id"]), held_out.pair_groups
+    ids, groups = pairs["pair_id"][:], held_out.pair_groups
     right = (np.sign(moved[:, 0] - moved[:, 1]) + 1) / 2
     rows: list[dict[str, Any]] = []
     for name, values in zip(DISPLACEMENTS, moved.T, strict=True):

@@ -149,10 +149,10 @@ def take_over(results: Results, output: Path) -> int:
     new = 0
     for run in results.runs["runs"]:
         folder = output / CELLS / run["key"]
-        if (folder / RESULT_FILE).exists() or (run["failure"] is not None and run["stage"] != "tune"):
+        if (folder / RESULT_FILE).exists():
             continue
         folder.mkdir(parents=True, exist_ok=True)
-        if run["failure"] is not None:  # a trial that failed before its arm's settings were chosen
+        if run["failure"] is not None:  # kept too: an arm's settings may have been chosen after a trial of it failed
             write_json(folder / FAILURE_FILE, {"reason": run["failure"]})
             continue
         if run["stage"] != "tune":  # of trials the scores alone are read

@@ -158,7 +158,7 @@ def _tried_choice(study: StudySettings, variant: Variant, output: Path, name: st
 
 
 def finals_of(study: StudySettings, choice: Choice, name: str) -> list[Cell]:
-    """Return the final runs of an arm as it was tuned; none where all its trials failed."""
+    """Return the final runs of an arm as it was tuned; none where no setting has all its trials."""
     if choice.learning_rate is None or choice.beta is None:
         return []
     return list(final_cells(study, choice.variant, name, choice.learning_rate, choice.beta))
