@@ -24,7 +24,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PreTr
 
 from mixdpo import MixDPOConfig, MixDPOTrainer, load_pairs, make_plan, score
 from mixdpo.data import TokenSettings, tokenize_pairs
-from mixdpo.demo.model import smollm2_folder
+from mixdpo.study.demo.smollm2 import smollm2_folder
 
 RESULTS = Path(__file__).parent / "results"
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")

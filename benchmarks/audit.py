@@ -30,7 +30,7 @@ import pyarrow.parquet as pq
 from datasets import Dataset
 
 from mixdpo import AuditSettings, audit, load_pairs, make_plan
-from mixdpo.io import write_json
+from mixdpo.common.files import write_json
 
 PART = 20_000
 WORDS = 20_000

@@ -24,11 +24,11 @@ from scipy.stats import binomtest, norm, spearmanr
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from mixdpo import MixDPOConfig, MixDPOTrainer, load_pairs, make_plan, score
+from mixdpo.common.files import write_json
 from mixdpo.data import float_column
-from mixdpo.demo.model import smollm2_folder
-from mixdpo.difficulty.threshold import NOT_NEGATED, takes_sides
-from mixdpo.io import write_json
-from mixdpo.model import ModelSettings, load_policy
+from mixdpo.models.loading import ModelSettings, load_policy
+from mixdpo.plan.threshold import NOT_NEGATED, takes_sides
+from mixdpo.study.demo.smollm2 import smollm2_folder
 
 TRAINING = {
     "num_train_epochs": 1, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 2, "warmup_steps": 0.1,

@@ -17,7 +17,7 @@ from arms import RESULTS, conditions
 from audit import Stages, elsewhere, write_pairs
 
 from mixdpo import load_pairs, score
-from mixdpo.io import write_json
+from mixdpo.common.files import write_json
 
 METRICS = ("rating", "length_gap", "combine")
 

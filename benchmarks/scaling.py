@@ -17,9 +17,9 @@ import torch
 from arms import DEVICE, RESULTS, conditions, now
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from mixdpo.engine import pack_rows, pad_rows, prepare_packing, to_device
-from mixdpo.io import write_json
+from mixdpo.common.files import write_json
 from mixdpo.losses import LossSettings
+from mixdpo.models.engine import pack_rows, pad_rows, prepare_packing, to_device
 from mixdpo.training.batch import PairItem, collate_pairs
 from mixdpo.training.step import StepSettings, pair_losses
 

@@ -19,7 +19,7 @@ from arms import DEVICE, RESULTS, conditions, mixdpo_arm, now, smollm2
 from torch import nn
 
 from mixdpo import MixDPOTrainer
-from mixdpo.io import write_json
+from mixdpo.common.files import write_json
 
 
 def seconds(run: Callable[[], Any], repeats: int = 7) -> float:

@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from arms import ARMS, DEVICE, RESULTS, TRL, Setting, conditions, needed_flops, peak_flops, random_llama_1b, smollm2
 
-from mixdpo.io import write_json
+from mixdpo.common.files import write_json
 
 # Arms that compute DPO on every pair, for which `needed_flops` holds.
 ALL_DPO = (TRL, f"{TRL}, live reference", "mixdpo DPO, padded rows", "mixdpo DPO")

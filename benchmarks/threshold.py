@@ -23,14 +23,14 @@ from arms import RESULTS, conditions
 from datasets import Dataset
 
 from mixdpo import load_pairs, score
+from mixdpo.common.errors import InputError
+from mixdpo.common.files import write_json
+from mixdpo.common.statistics import share_bounds
 from mixdpo.data import float_column
 from mixdpo.difficulty.texts import answer_texts
-from mixdpo.difficulty.threshold import AutoSettings, auto_threshold, find_signals
-from mixdpo.difficulty.trust_curve import TrustCurve, easiest_third
-from mixdpo.errors import InputError
-from mixdpo.io import write_json
-from mixdpo.report.trust_figure import save_trust_figure
-from mixdpo.stats import share_bounds
+from mixdpo.plan.agreement_curve import AgreementCurve, easiest_third
+from mixdpo.plan.curve_figure import save_agreement_figure
+from mixdpo.plan.threshold import AutoSettings, auto_threshold, find_signals
 
 FIGURE = RESULTS.parents[1] / "docs" / "images" / "threshold.png"
 SIDES = ("chosen", "rejected")
@@ -52,7 +52,7 @@ FLIPPED_UNDER = (0.25, 0.5, 1.0, 2.0)
 FLIP_SEEDS = 50
 
 
-def found(margin: np.ndarray, signals: Mapping[str, np.ndarray], **settings: float) -> TrustCurve | None:
+def found(margin: np.ndarray, signals: Mapping[str, np.ndarray], **settings: float) -> AgreementCurve | None:
     """Return the curve, None where `auto` refuses."""
     try:
         return auto_threshold(margin, signals, AutoSettings(**settings))  # type: ignore[arg-type]
@@ -129,7 +129,7 @@ def on_real_pairs(path: str, embedding: str | None, scored: str | None) -> dict[
     agrees = {name: (np.sign(values) + 1) / 2 for name, values in signals.items()}
     curve = found(margin, signals)
     assert curve is not None
-    save_trust_figure(asdict(curve), FIGURE)
+    save_agreement_figure(asdict(curve), FIGURE)
     rank = np.argsort(np.argsort(margin, kind="stable"))
     easiest = sum(item.pairs for item in _easiest(curve))
     parts = {
@@ -179,7 +179,7 @@ def on_real_pairs(path: str, embedding: str | None, scored: str | None) -> dict[
     return record
 
 
-def _easiest(curve: TrustCurve) -> list[Any]:
+def _easiest(curve: AgreementCurve) -> list[Any]:
     """The bins that `auto` takes for the easiest third; these pairs have no ties."""
     edges = np.concatenate([[0], np.cumsum([item.pairs for item in curve.bins])])
     return [item for item, start in zip(curve.bins, edges, strict=False) if start >= easiest_third(edges)]

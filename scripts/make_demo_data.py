@@ -3,7 +3,7 @@
     python scripts/make_demo_data.py                 # about 15 minutes on 2 cores, needs pip install -e '.[demo]'
 
 Answers are kept in `build/demo-answers`, so an interrupted run goes on where it stopped. How the result is meant
-stands in `src/mixdpo/demo/data/README.md`.
+stands in `src/mixdpo/evaluation/data/README.md`.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ import pyarrow.parquet as pq
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from mixdpo.demo.demands import Demand, demands_met, demands_to_text, prompt_text, sample_demands
-from mixdpo.demo.model import smollm2_folder
-from mixdpo.evaluation.generate import Answer, GenerationSettings, generate_answers
-from mixdpo.io import atomic_path, digest, write_json
+from mixdpo.common.files import atomic_path, digest, write_json
+from mixdpo.evaluation.constraints import Demand, demands_met, demands_to_text, prompt_text, sample_demands
+from mixdpo.generation.local_generation import Answer, SamplingSettings, generate_answers
+from mixdpo.study.demo.smollm2 import smollm2_folder
 
 SEED = 20_261
 ROOT = Path(__file__).resolve().parents[1]
@@ -42,7 +42,7 @@ TIE_SHARE = 0.125
 """Share of training pairs whose two answers meet equally many demands."""
 
 # Top-k instead of top-p: on a processor, sorting 49,152 logits costs more than the model's own forward pass.
-SETTINGS = GenerationSettings(max_new_tokens=120, temperature=0.8, top_k=50, batch_size=64)
+SETTINGS = SamplingSettings(max_new_tokens=120, temperature=0.8, top_k=50, batch_size=64)
 
 MESSAGES = pa.list_(pa.struct({"role": pa.string(), "content": pa.string()}))
 PROMPT_FIELDS: dict[str, pa.DataType] = {"prompt": MESSAGES, "demands": pa.string()}
@@ -236,7 +236,7 @@ def describe(name: str, answers: Sequence[Sequence[Answer]], prompts: Sequence[P
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=ROOT / "src" / "mixdpo" / "demo" / "data")
+    parser.add_argument("--output", type=Path, default=ROOT / "src" / "mixdpo" / "evaluation" / "data")
     parser.add_argument("--answers", type=Path, default=ROOT / "build" / "demo-answers", help="where answers are kept")
     parser.add_argument("--workers", type=int, default=2, help="processes that generate")
     arguments = parser.parse_args()

@@ -12,11 +12,12 @@ import sys
 import time
 from pathlib import Path
 
-from mixdpo.demo.model import smollm2_folder
-from mixdpo.demo.run import DATA, RECIPE, answer_held_out, compare, read_held_out
-from mixdpo.recipe import load_recipe
-from mixdpo.runs import train_from_recipe
-from mixdpo.settings import SECTIONS, merge, split_overrides
+from mixdpo.common.settings import SECTIONS, merge, split_overrides
+from mixdpo.evaluation.benchmarks.demands import DATA, answer_held_out, read_held_out
+from mixdpo.recipe.recipe_file import load_recipe
+from mixdpo.recipe.runs import train_from_recipe
+from mixdpo.study.demo.demo import RECIPE, compare
+from mixdpo.study.demo.smollm2 import smollm2_folder
 
 
 def main() -> None:

@@ -15,8 +15,8 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from mixdpo.errors import InputError
-from mixdpo.passes import run as passes_run
+from mixdpo.common.errors import InputError
+from mixdpo.models import cached_logprobs as passes_run
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -62,7 +62,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
 @pytest.fixture(scope="session")
 def smollm2() -> Path:
     """Folder of the real SmolLM2-135M-Instruct."""
-    from mixdpo.demo.model import smollm2_folder
+    from mixdpo.study.demo.smollm2 import smollm2_folder
 
     return smollm2_folder()
 

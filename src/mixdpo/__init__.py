@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from mixdpo.auditing import AuditSettings as AuditSettings
     from mixdpo.auditing import audit as audit
     from mixdpo.data import load_pairs as load_pairs
-    from mixdpo.plan import PLANS as PLANS
-    from mixdpo.plan import Plan as Plan
-    from mixdpo.plan import PlanSettings as PlanSettings
-    from mixdpo.plan import make_plan as make_plan
-    from mixdpo.scoring import score as score
+    from mixdpo.difficulty.metrics import score as score
+    from mixdpo.plan.planning import PLANS as PLANS
+    from mixdpo.plan.planning import Plan as Plan
+    from mixdpo.plan.planning import PlanSettings as PlanSettings
+    from mixdpo.plan.planning import make_plan as make_plan
     from mixdpo.training.config import MixDPOConfig as MixDPOConfig
     from mixdpo.training.trainer import MixDPOTrainer as MixDPOTrainer
 
@@ -30,12 +30,12 @@ _HOME = {
     "audit": "mixdpo.auditing",
     "MixDPOConfig": "mixdpo.training.config",
     "MixDPOTrainer": "mixdpo.training.trainer",
-    "PLANS": "mixdpo.plan",
-    "Plan": "mixdpo.plan",
-    "PlanSettings": "mixdpo.plan",
+    "PLANS": "mixdpo.plan.planning",
+    "Plan": "mixdpo.plan.planning",
+    "PlanSettings": "mixdpo.plan.planning",
     "load_pairs": "mixdpo.data",
-    "make_plan": "mixdpo.plan",
-    "score": "mixdpo.scoring",
+    "make_plan": "mixdpo.plan.planning",
+    "score": "mixdpo.difficulty.metrics",
 }
 __all__ = [*_HOME, "__version__"]
 

@@ -2,6 +2,6 @@
 
 import sys
 
-from mixdpo.cli import main
+from mixdpo.cli.main import main
 
 sys.exit(main())

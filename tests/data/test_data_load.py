@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mixdpo.common.settings import build
 from mixdpo.data import (
     DataSettings,
     SourceSettings,
@@ -20,7 +21,6 @@ from mixdpo.data import (
 )
 from mixdpo.data.columns import SCORE_NAMES
 from mixdpo.data.load import weighted_rows
-from mixdpo.settings import build
 
 
 @pytest.mark.parametrize("names", SCORE_NAMES)

@@ -11,11 +11,11 @@ from datasets import Dataset, Features, Value
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mixdpo.common.files import digest
 from mixdpo.data.columns import find_columns
 from mixdpo.data.hashing import column_digest, row_digests
 from mixdpo.data.pairs import PairReader, RowFault, pair_features
-from mixdpo.data.plain import is_plain, read_table
-from mixdpo.io import digest
+from mixdpo.data.text_reader import is_plain, read_table
 
 TEXT = st.sampled_from(["Why?", "Därum", "  two words ", "", " ", "\n", "\x1c", "\u00a0", "\x00", None])
 NUMBER = st.one_of(st.none(), st.sampled_from([0.0, 1.0, 2.5, -1.0, math.nan, math.inf]))
@@ -37,7 +37,7 @@ def read(raw: Dataset, by_columns: bool, **policies: Any) -> tuple[Any, Any]:
         else:
             pairs = reader.read_batch(raw[:], rows)
     except RowFault as fault:
-        return (fault.row, fault.column, fault.problem, fault.mend), None
+        return (fault.row, fault.column, fault.problem, fault.hint), None
     return pairs, reader.tally
 
 

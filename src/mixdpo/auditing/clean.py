@@ -10,14 +10,14 @@ import numpy as np
 import polars as pl
 from datasets import Dataset
 
-from mixdpo.auditing.kinds import ROW_FINDINGS
+from mixdpo.auditing.finding_types import ROW_FINDINGS
 from mixdpo.auditing.report import read_report
 from mixdpo.auditing.texts import stored_column
+from mixdpo.common.errors import InputError
+from mixdpo.common.files import atomic_path, check_parquet_output
 from mixdpo.data import data_fingerprint
 from mixdpo.data.pairs import flipped, pair_id
 from mixdpo.data.sources import quiet_datasets
-from mixdpo.errors import InputError
-from mixdpo.io import atomic_path, check_parquet_output
 
 CLEANABLE = tuple(name for name, kind in ROW_FINDINGS.items() if kind.action is not None)
 
@@ -44,7 +44,7 @@ def clean(dataset: Dataset, report: str | Path, apply: Sequence[str]) -> tuple[D
     figures, flagged = read_report(report)
     if figures["fingerprint"] != data_fingerprint(dataset):
         raise InputError(
-            "the report was made from other data", file=report, mend="audit this data with `mixdpo audit`"
+            "the report was made from other data", file=report, hint="audit this data with `mixdpo audit`"
         )
     n = len(dataset)
     why: list[str | None] = [None] * n
@@ -59,7 +59,7 @@ def clean(dataset: Dataset, report: str | Path, apply: Sequence[str]) -> tuple[D
     is_flipped &= ~is_dropped
     kept = np.flatnonzero(~is_dropped)
     if len(kept) == 0:
-        raise InputError("nothing would be left of the data", mend="apply fewer findings")
+        raise InputError("nothing would be left of the data", hint="apply fewer findings")
     new_row = np.cumsum(~is_dropped) - 1
     log = pl.DataFrame(
         {

@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 from datasets import Dataset
 
-from mixdpo.auditing.kinds import ROW_FINDINGS
+from mixdpo.auditing.finding_types import ROW_FINDINGS
 from mixdpo.auditing.texts import text_batches
 
 MOST_CHARACTERS: Final = 1200

@@ -8,8 +8,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from mixdpo.auditing.estimates import Estimate, share
-from mixdpo.auditing.kinds import LEVELS, ROW_FINDINGS, Action, Level
+from mixdpo.auditing.finding_types import LEVELS, ROW_FINDINGS, Action, Level
+from mixdpo.auditing.statistics import Estimate, share
 
 MOST: Final = 10
 """Pieces of advice; the small findings together are one."""
@@ -115,7 +115,7 @@ def _fix(name: str, command: str | None, figures: Mapping[str, Any], max_length:
         least = figures["margins"]["least_positive"]
         line = "collect ratings that differ" if least is None else f"plan.threshold: {least}  (ties go to SFT)"
     elif line is None and command is None:
-        line = "mend the source: all pairs are affected, and without them nothing would be left"
+        line = "fix the source: all pairs are affected, and without them nothing would be left"
     return "  or  ".join(part for part in (line, command) if part)
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 from datasets import Dataset
 
-from mixdpo.auditing.estimates import share
+from mixdpo.auditing.statistics import share
 from mixdpo.auditing.texts import SIDES, text_batches
 
 SAMPLE: Final = 4_000

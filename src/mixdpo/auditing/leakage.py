@@ -12,9 +12,9 @@ from datasets import Dataset
 
 from mixdpo.auditing.shingles import Shingles, shingles
 from mixdpo.auditing.texts import chat_text, text_batches
+from mixdpo.common.errors import InputError
 from mixdpo.data.messages import WrongType, kind_of, read_messages
 from mixdpo.data.sources import open_source
-from mixdpo.errors import InputError
 
 PROMPT_COLUMNS: Final = ("prompt", "instruction", "question", "turns", "messages", "conversations", "input", "text")
 """Where an evaluation set may have its prompts; the first that is there is used."""
@@ -33,7 +33,7 @@ def read_prompts(path: str) -> list[str]:
         raise InputError(
             f"no column holds prompts (there are {', '.join(columns)})",
             file=path,
-            mend=f"name it one of {', '.join(PROMPT_COLUMNS)}",
+            hint=f"name it one of {', '.join(PROMPT_COLUMNS)}",
         )
     prompts = []
     for row, value in enumerate(source.dataset[column][:], start=1):

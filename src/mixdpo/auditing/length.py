@@ -7,7 +7,7 @@ from typing import Any, Final
 import numpy as np
 import polars as pl
 
-from mixdpo.auditing.estimates import mean, rank_correlation, share, standardised_mean
+from mixdpo.auditing.statistics import mean, rank_correlation, share, standardised_mean
 
 BUCKETS: Final = 10
 

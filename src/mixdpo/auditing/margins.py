@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 import polars as pl
 
-from mixdpo.auditing.estimates import histogram, mean, rank_correlation, share, summary
+from mixdpo.auditing.statistics import histogram, mean, rank_correlation, share, summary
 from mixdpo.data.pairs import NOT_NEGATED
 
 GRID: Final = 10

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from mixdpo.auditing.estimates import LEVEL, Estimate, share
+from mixdpo.auditing.statistics import LEVEL, Estimate, share
 
 DRAWS: Final = 1000
 LEAST_TENS: Final = 20

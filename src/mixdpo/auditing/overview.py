@@ -6,7 +6,7 @@ from typing import Any
 
 import polars as pl
 
-from mixdpo.auditing.estimates import length_histograms, summary
+from mixdpo.auditing.statistics import length_histograms, summary
 from mixdpo.auditing.texts import SIDES
 from mixdpo.data import LoadReport
 from mixdpo.data.prompts import REASONS

@@ -10,11 +10,11 @@ from typing import Any, Final
 import numpy as np
 import polars as pl
 
+from mixdpo.auditing.finding_types import ROW_FINDINGS
 from mixdpo.auditing.findings import Finding
-from mixdpo.auditing.kinds import ROW_FINDINGS
-from mixdpo.errors import InputError
-from mixdpo.io import atomic_path, write_json
-from mixdpo.report.audit_page import audit_page
+from mixdpo.auditing.page import audit_page
+from mixdpo.common.errors import InputError
+from mixdpo.common.files import atomic_path, write_json
 
 FORMAT_VERSION: Final = 1
 PAGE, FIGURES, FLAGGED = "report.html", "report.json", "flagged.parquet"
@@ -77,7 +77,7 @@ class AuditReport:
         """Write `report.html`, `report.json` and `flagged.parquet` into `folder`, and return the page's path."""
         folder = Path(folder)
         if folder.exists() and not folder.is_dir():
-            raise InputError("is a file, and a report is a folder", file=folder, mend="name another with --output")
+            raise InputError("is a file, and a report is a folder", file=folder, hint="name another with --output")
         titles = {name: kind.title for name, kind in ROW_FINDINGS.items()}
         page = audit_page(self.to_dict(), self.examples, titles)
         with atomic_path(folder / FLAGGED) as temporary:
@@ -99,9 +99,9 @@ def read_report(folder: str | Path) -> tuple[dict[str, Any], pl.DataFrame]:
         figures = json.loads((folder / FIGURES).read_text(encoding="utf-8"))
         flagged = pl.read_parquet(folder / FLAGGED)
     except FileNotFoundError:
-        raise InputError("the folder holds no report", file=folder, mend="make one with `mixdpo audit`") from None
+        raise InputError("the folder holds no report", file=folder, hint="make one with `mixdpo audit`") from None
     except (OSError, ValueError, pl.exceptions.PolarsError) as error:
-        raise InputError(f"the report cannot be read ({error})", file=folder, mend="make it anew") from error
+        raise InputError(f"the report cannot be read ({error})", file=folder, hint="make it anew") from error
     if figures.get("version") != FORMAT_VERSION:
-        raise InputError("the report is of another version", file=folder, mend="make it anew with `mixdpo audit`")
+        raise InputError("the report is of another version", file=folder, hint="make it anew with `mixdpo audit`")
     return figures, flagged

@@ -13,7 +13,7 @@ from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from mixdpo.auditing.estimates import share
+from mixdpo.auditing.statistics import share
 from mixdpo.auditing.surface import CUES
 
 FOLDS: Final = 5

@@ -10,7 +10,7 @@ import pyarrow as pa
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from mixdpo.auditing.estimates import length_histograms, share, summary
+from mixdpo.auditing.statistics import length_histograms, share, summary
 from mixdpo.auditing.texts import SIDES
 from mixdpo.data import TokenSettings, tokenize_pairs
 from mixdpo.data.token_report import COUNTS

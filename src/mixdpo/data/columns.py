@@ -10,8 +10,8 @@ from typing import Any, Final
 
 from datasets import Features, Json, LargeList, List
 
+from mixdpo.common.errors import InputError
 from mixdpo.data.messages import is_text
-from mixdpo.errors import InputError
 
 SCORE_NAMES: Final[tuple[tuple[str, str], ...]] = (
     ("score_chosen", "score_rejected"),
@@ -92,7 +92,7 @@ def find_columns(source: Features, mapping: Mapping[str, str] | None, file: str 
             raise InputError(
                 f"`columns` has the unknown key {key!r}",
                 file=file,
-                mend=f"did you mean {near[0]}?" if near else f"known keys are {', '.join(known)}",
+                hint=f"did you mean {near[0]}?" if near else f"known keys are {', '.join(known)}",
             )
         of_scores = key in ("score_chosen", "score_rejected")
         if (of_list(name)[0] if of_scores and name not in available else name) not in available:
@@ -143,7 +143,7 @@ def check_prompt_is_read(source: Features, columns: PairColumns, file: str | Non
     found = next(iter([*looks_like_one, *messages]), None)
     if found is not None:
         raise InputError(
-            f"there is no column 'prompt', and there is a column {found!r}", file=file, mend=_map("prompt", found)
+            f"there is no column 'prompt', and there is a column {found!r}", file=file, hint=_map("prompt", found)
         )
 
 
@@ -173,7 +173,7 @@ def _scores(
         return mapping["score_chosen"], mapping["score_rejected"]
     if mapped:
         other = "score_rejected" if mapped == ["score_chosen"] else "score_chosen"
-        raise InputError(f"`columns` names {mapped[0]} but not {other}", file=file, mend=f"name {other} too")
+        raise InputError(f"`columns` names {mapped[0]} but not {other}", file=file, hint=f"name {other} too")
     return next((pair for pair in SCORE_NAMES if set(pair) <= set(available)), (None, None))
 
 
@@ -185,5 +185,5 @@ def _missing(name: str, key: str, available: Sequence[str], file: str | None) ->
         f"there is no such column (there are {there}{guess})",
         file=file,
         column=name,
-        mend=_map(key, near[0] if near else "..."),
+        hint=_map(key, near[0] if near else "..."),
     )

@@ -12,16 +12,16 @@ from typing import Any, Final
 import numpy as np
 from datasets import Dataset, DatasetDict, Features, Value, concatenate_datasets
 
+from mixdpo.common.errors import InputError
+from mixdpo.common.files import data_cache, digest
 from mixdpo.data.columns import PairColumns, check_prompt_is_read, find_columns, unread_columns
+from mixdpo.data.data_settings import DataSettings, SourceSettings
 from mixdpo.data.hashing import column_digest
 from mixdpo.data.load_report import SHOWN_ROWS, LoadReport, SourceReport
 from mixdpo.data.pairs import PairReader, RowFault, Tally, is_conversational, pair_features
-from mixdpo.data.plain import is_plain, read_table
 from mixdpo.data.prompts import REASONS
-from mixdpo.data.settings import DataSettings, SourceSettings
 from mixdpo.data.sources import RawSource, open_source, quiet_datasets, source_in_memory
-from mixdpo.errors import InputError
-from mixdpo.io import data_cache, digest
+from mixdpo.data.text_reader import is_plain, read_table
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ def _load(sources: list[_Source], settings: DataSettings) -> tuple[Dataset, Load
         raise InputError(
             f"pairs of text cannot be joined with pairs of messages ({', '.join(chats)})",
             file=texts[0],
-            mend="convert one of them, or load them apart",
+            hint="convert one of them, or load them apart",
         )
     features = pair_features([(source.raw.dataset.features, source.columns) for source in sources], formats.pop())
     parts, reports = [], []
@@ -101,7 +101,7 @@ def data_fingerprint(dataset: Dataset) -> str:
         InputError: the data set was not made by `load_pairs`.
     """
     if "pair_id" not in dataset.column_names:
-        raise InputError("the data set has no column pair_id", mend="load it with mixdpo.load_pairs")
+        raise InputError("the data set has no column pair_id", hint="load it with mixdpo.load_pairs")
     ids = dataset.select_columns(["pair_id"]).with_format("arrow")
     return column_digest(chunk for batch in ids.iter(batch_size=_IDS_AT_ONCE) for chunk in batch["pair_id"].chunks)
 
@@ -175,7 +175,7 @@ def _read(source: _Source, features: Features, settings: DataSettings) -> tuple[
             ).with_format(None)
     except RowFault as fault:
         file, row = source.raw.locate([fault.row])[0]
-        raise InputError(fault.problem, file=file, row=row, column=fault.column, mend=fault.mend) from fault
+        raise InputError(fault.problem, file=file, row=row, column=fault.column, hint=fault.hint) from fault
     if len(pairs) == 0:
         raise _nothing_left(source, reader.tally)
     return pairs, reader.tally
@@ -193,7 +193,7 @@ def _nothing_left(source: _Source, tally: Tally) -> InputError:
         file=file,
         row=row,
         column=source.columns.scores[0] if most == "invalid_score" else column,
-        mend=f"check the data, or name the right columns with `columns`, or --data.columns (there are {there})",
+        hint=f"check the data, or name the right columns with `columns`, or --data.columns (there are {there})",
     )
 
 

@@ -16,6 +16,7 @@ from typing import Any, Final, Literal, get_args
 
 from datasets import Dataset, Features, LargeList, List, Value
 
+from mixdpo.common.files import digest
 from mixdpo.data.columns import CONVERSATION_NAMES, PairColumns, of_list
 from mixdpo.data.messages import (
     WrongType,
@@ -27,7 +28,6 @@ from mixdpo.data.messages import (
     read_tools,
 )
 from mixdpo.data.prompts import DropPair, split_messages, split_text
-from mixdpo.io import digest
 
 InvalidScores = Literal["error", "drop"]
 Contradictions = Literal["keep", "flip", "drop"]
@@ -47,9 +47,9 @@ _RATINGS: Final = ("ratings_chosen", "ratings_rejected")
 class RowFault(Exception):
     """A row that must stop the loading; turned into an `InputError` by who knows the file."""
 
-    def __init__(self, row: int, column: str, problem: str, mend: str | None = None) -> None:
+    def __init__(self, row: int, column: str, problem: str, hint: str | None = None) -> None:
         super().__init__(problem)
-        self.row, self.column, self.problem, self.mend = row, column, problem, mend
+        self.row, self.column, self.problem, self.hint = row, column, problem, hint
 
 
 @dataclass
@@ -170,7 +170,7 @@ class PairReader:
             return value
         if not self.conversational or not isinstance(value, (list, Mapping)):
             expected = "a list of messages" if self.conversational else "text"
-            raise RowFault(row, column, f"the value is {kind_of(value)}, not {expected}", "mend or delete the row")
+            raise RowFault(row, column, f"the value is {kind_of(value)}, not {expected}", "fix or delete the row")
         try:
             return read_messages([value] if isinstance(value, Mapping) else value)
         except WrongType as error:
@@ -214,7 +214,7 @@ class PairReader:
                     row,
                     column,
                     f"the score is {_in_words(cell, score)}, not a finite number",
-                    "mend the row, or drop such pairs with `invalid_scores: drop`",
+                    "fix the row, or drop such pairs with `invalid_scores: drop`",
                 )
             scores[name] = score
         for name in self.columns.margins:
@@ -239,7 +239,7 @@ def _score_cell(values: Mapping[str, Any], column: str, row: int) -> Any:
     name, function = of_list(column)
     scores = values[name]
     if not isinstance(scores, list) or not scores:
-        raise RowFault(row, name, f"the value is {kind_of(scores)}, not a list of scores", "mend or delete the row")
+        raise RowFault(row, name, f"the value is {kind_of(scores)}, not a list of scores", "fix or delete the row")
     if None in scores:
         return None
     numbers = [read_number(score, row, name) for score in scores]
@@ -249,9 +249,7 @@ def _score_cell(values: Mapping[str, Any], column: str, row: int) -> Any:
 def _ratings(values: Mapping[str, Any], column: str, row: int) -> list[float]:
     ratings = values[column]
     if ratings is not None and not isinstance(ratings, list):
-        raise RowFault(
-            row, column, f"the value is {kind_of(ratings)}, not a list of ratings", "mend or delete the row"
-        )
+        raise RowFault(row, column, f"the value is {kind_of(ratings)}, not a list of ratings", "fix or delete the row")
     return [read_number(rating, row, column) for rating in ratings or []]
 
 
@@ -264,7 +262,7 @@ def read_number(value: Any, row: int, column: str) -> float:
     if value is None:
         return math.nan
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        raise RowFault(row, column, f"the value is {kind_of(value)}, not a number", "mend or delete the row")
+        raise RowFault(row, column, f"the value is {kind_of(value)}, not a number", "fix or delete the row")
     try:
         return float(value)
     except ValueError:

@@ -10,8 +10,8 @@ from typing import Any, Protocol
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
+from mixdpo.common.errors import InputError
 from mixdpo.data.messages import without_nulls
-from mixdpo.errors import InputError
 
 Ids = list[int]
 
@@ -55,7 +55,7 @@ class TextRenderer:
         if eos is None:
             raise InputError(
                 f"the tokenizer {self.tokenizer.name_or_path!r} has no EOS token, so no answer would end",
-                mend="set the tokenizer's eos_token",
+                hint="set the tokenizer's eos_token",
             )
         object.__setattr__(self, "adds_eos", self.tokenizer("a")["input_ids"][-1] == eos)
 
@@ -99,7 +99,7 @@ class ChatRenderer:
         except ValueError as error:
             raise InputError(
                 f"the data holds messages, and the tokenizer {self.tokenizer.name_or_path!r} has no chat template",
-                mend="use an instruct model's tokenizer, or set model.chat_template to a template file",
+                hint="use an instruct model's tokenizer, or set model.chat_template to a template file",
             ) from error
         special = set(self.tokenizer.all_special_ids)
         special |= {i for i, token in self.tokenizer.added_tokens_decoder.items() if token.special}
@@ -160,7 +160,7 @@ class ChatRenderer:
             if eos is None:
                 raise InputError(
                     "the chat template closes an answer with no special token, and the tokenizer has no EOS token",
-                    mend="set the tokenizer's eos_token",
+                    hint="set the tokenizer's eos_token",
                 )
             setattr(pair, side, [*ids, eos])
             pair.eos_appended += 1

@@ -17,10 +17,10 @@ import datasets
 from datasets.data_files import DataFilesList, get_data_patterns
 from datasets.exceptions import DatasetsError
 
-from mixdpo.data.faults import delimiter, diagnose, editor_rows, find_stray_type
+from mixdpo.common.errors import InputError
+from mixdpo.common.files import data_cache, digest
+from mixdpo.data.diagnose import delimiter, diagnose, editor_rows, find_stray_type
 from mixdpo.data.messages import is_text
-from mixdpo.errors import InputError
-from mixdpo.io import data_cache, digest
 
 FORMATS: Final[dict[str, str]] = {
     ".parquet": "parquet",
@@ -96,12 +96,12 @@ def open_source(path: str, *, split: str = "train", name: str | None = None, rev
     elif _HUB_ID.fullmatch(path) and _ending(local) is None:
         return _open_hub(path, split, name, revision)
     else:
-        raise InputError("no such file or folder", file=path, mend="check the path, or give a hub id as owner/name")
+        raise InputError("no such file or folder", file=path, hint="check the path, or give a hub id as owner/name")
     if _split_name(path, split) != "train":
         raise InputError(
             f"a file has no splits, so {split!r} cannot be read from it",
             file=path,
-            mend="leave `split` out, or name the file of that split",
+            hint="leave `split` out, or name the file of that split",
         )
     return _open_files(path, files, split)
 
@@ -118,7 +118,7 @@ def source_in_memory(dataset: datasets.Dataset | datasets.DatasetDict, split: st
             raise _no_split(name, wanted, dataset)
         dataset = dataset[wanted]
     elif wanted != "train":
-        raise InputError(f"it has no splits, so {split!r} cannot be read from it", file=name, mend="leave `split` out")
+        raise InputError(f"it has no splits, so {split!r} cannot be read from it", file=name, hint="leave `split` out")
     if len(dataset) == 0:
         raise InputError("it holds no rows", file=name)
     plain = dataset.with_format(None)
@@ -146,13 +146,13 @@ def _open_files(name: str, files: Sequence[Path], split: str) -> RawSource:
             raise InputError(
                 f"files of type {file.suffix or 'none'} are not read",
                 file=file,
-                mend=f"use one of {', '.join(FORMATS)}",
+                hint=f"use one of {', '.join(FORMATS)}",
             )
         if file.stat().st_size == 0:
             raise InputError("the file is empty", file=file)
     kinds = sorted({FORMATS[ending] for ending in endings.values() if ending})
     if len(kinds) > 1:
-        raise InputError(f"files of several formats ({', '.join(kinds)})", file=name, mend="name one format by a glob")
+        raise InputError(f"files of several formats ({', '.join(kinds)})", file=name, hint="name one format by a glob")
     kind, key, cache = kinds[0], _content_key(files), data_cache()
     try:
         with quiet_datasets():
@@ -203,7 +203,7 @@ def _open_hub(path: str, split: str, name: str | None, revision: str | None) -> 
         raise InputError(
             f"cannot be loaded from the hub: {reason}",
             file=path,
-            mend="check the id, `split` and `name`, the network, and access with `hf auth login`; "
+            hint="check the id, `split` and `name`, the network, and access with `hf auth login`; "
             "or name a local file",
         ) from error
     return RawSource(name=path, dataset=dataset, key=digest([dataset._fingerprint]))
@@ -225,7 +225,7 @@ def _files_of_split(folder: Path, split: str) -> list[Path]:
     }
     found = {key: files for key, files in found.items() if files}
     if not found:
-        raise InputError("the folder holds no data files", file=folder, mend=f"readable are {', '.join(FORMATS)}")
+        raise InputError("the folder holds no data files", file=folder, hint=f"readable are {', '.join(FORMATS)}")
     wanted = _split_name(str(folder), split)
     if wanted not in found:
         raise _no_split(str(folder), wanted, found)
@@ -257,12 +257,12 @@ def _sliced(source: RawSource, split: str) -> RawSource:
 def _split_name(source: str, split: str) -> str:
     match = _SPLIT.fullmatch(split)
     if match is None:
-        raise InputError(f"split {split!r} is not understood", file=source, mend="write it as train or train[:1000]")
+        raise InputError(f"split {split!r} is not understood", file=source, hint="write it as train or train[:1000]")
     return match["name"]
 
 
 def _no_split(source: str, wanted: str, known: Iterable[str]) -> InputError:
-    return InputError(f"there is no split {wanted!r}", file=source, mend=f"set `split` to one of {', '.join(known)}")
+    return InputError(f"there is no split {wanted!r}", file=source, hint=f"set `split` to one of {', '.join(known)}")
 
 
 def _ending(file: Path) -> str | None:

@@ -30,10 +30,10 @@ import pyarrow.compute as pc
 from datasets import Dataset, Features, List, Value
 from transformers import PreTrainedTokenizerBase
 
+from mixdpo.common.errors import InputError
+from mixdpo.common.files import data_cache, digest
 from mixdpo.data.render import ChatRenderer, Ids, Rendered, Renderer, TextRenderer, shared_length
 from mixdpo.data.token_report import COUNTS, DROPS, TokenReport, length_statistics
-from mixdpo.errors import InputError
-from mixdpo.io import data_cache, digest
 
 PAIRS_PER_PROCESS: Final = 2000
 """So many pairs make up for starting a process."""
@@ -161,7 +161,7 @@ def _kept(tokens: Dataset, settings: TokenSettings) -> tuple[Dataset, TokenRepor
         found = ", ".join(f"{counts[name]:,} {name}" for name in DROPS if counts[name])
         raise InputError(
             f"all {len(tokens):,} pairs were dropped in tokenisation ({found})" + (f": {refusal}" if refusal else ""),
-            mend=f"raise max_length (it is {settings.max_length})"
+            hint=f"raise max_length (it is {settings.max_length})"
             if counts["prompt_too_long"]
             else "use a chat template that fits the messages",
         )

@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 from datasets import Dataset
 
-from mixdpo.errors import InputError
+from mixdpo.common.errors import InputError
 
 RATINGS: Final = ("ratings_chosen", "ratings_rejected")
 """Columns of lists: each annotator's rating of the answer, annotators in the same order in both."""
@@ -46,7 +46,7 @@ def agreement_margin(dataset: Dataset, settings: AgreementSettings) -> np.ndarra
             raise InputError(
                 "the agreement metric needs each annotator's ratings, and the data has none",
                 column=column,
-                mend="name both columns with `columns: {ratings_chosen: ..., ratings_rejected: ...}`",
+                hint="name both columns with `columns: {ratings_chosen: ..., ratings_rejected: ...}`",
             )
     if not settings.prior > 0:
         raise InputError(f"prior is {settings.prior!r}; it is a positive number of degrees of freedom")
@@ -59,7 +59,7 @@ def agreement_margin(dataset: Dataset, settings: AgreementSettings) -> np.ndarra
     if squares.sum() == 0:
         raise InputError(
             "no two annotators differ on any pair, so their agreement says nothing",
-            mend="use the rating metric, with the mean of the ratings as score",
+            hint="use the rating metric, with the mean of the ratings as score",
         )
     pooled = squares.sum() / freedom.sum()
     variance = (settings.prior * pooled + squares) / (settings.prior + freedom)
@@ -78,7 +78,7 @@ def _differences(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
             f"the chosen answer has {count[row]} ratings and the rejected one {other[row]}",
             row=row + 1,
             column=RATINGS[1],
-            mend="give both in the order of the same annotators, with null where one is missing",
+            hint="give both in the order of the same annotators, with null where one is missing",
         )
     first, second = (lists.flatten().to_numpy(zero_copy_only=False) for lists in (chosen, rejected))
     difference = first.astype(np.float64) - second.astype(np.float64)

@@ -10,9 +10,9 @@ from datasets import Dataset
 from torch import Tensor
 
 from mixdpo.data import token_counts
-from mixdpo.difficulty.forward import all_tokens, layout_for, load_frozen, model_settings, pass_over
 from mixdpo.difficulty.likelihood import LikelihoodSettings
-from mixdpo.engine import completion_hidden_sums
+from mixdpo.models.engine import completion_hidden_sums
+from mixdpo.models.forward import all_tokens, layout_for, load_frozen, model_settings, pass_over
 
 
 def ches(dataset: Dataset, settings: LikelihoodSettings) -> np.ndarray:

@@ -9,9 +9,9 @@ from typing import Final
 import numpy as np
 from datasets import Dataset
 
+from mixdpo.common.errors import InputError
+from mixdpo.common.statistics import mean_ranks
 from mixdpo.data import float_column
-from mixdpo.errors import InputError
-from mixdpo.stats import mean_ranks
 
 _OWN: Final = "combine"
 
@@ -42,7 +42,7 @@ def combine_margin(dataset: Dataset, settings: CombineSettings) -> np.ndarray:
     if not weights:
         raise InputError(
             "the combine metric needs other margins, and the data has none",
-            mend="add some with `mixdpo score`, such as rating and nll_gap",
+            hint="add some with `mixdpo score`, such as rating and nll_gap",
         )
     total = np.zeros(len(dataset))
     for name, weight in weights.items():
@@ -50,8 +50,8 @@ def combine_margin(dataset: Dataset, settings: CombineSettings) -> np.ndarray:
             raise InputError(f"the weight of {name!r} is {weight!r}; weights are positive numbers")
         if name not in present:
             near = difflib.get_close_matches(name, present, n=1)
-            mend = f"did you mean {near[0]}?" if near else f"add it with `mixdpo score --metric {name}`"
-            raise InputError("there is no such column to combine", column=f"margin/{name}", mend=mend)
+            hint = f"did you mean {near[0]}?" if near else f"add it with `mixdpo score --metric {name}`"
+            raise InputError("there is no such column to combine", column=f"margin/{name}", hint=hint)
         margin = float_column(dataset, f"margin/{name}")
         bad = np.flatnonzero(~np.isfinite(margin))
         if len(bad):

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import numpy as np
 from datasets import Dataset
 
+from mixdpo.common.errors import InputError, install_extra
 from mixdpo.difficulty.texts import answer_text, answer_texts
-from mixdpo.errors import InputError, install_extra
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -121,18 +121,18 @@ def _load(settings: EmbeddingSettings) -> SentenceTransformer:
         from sentence_transformers import SentenceTransformer
     except ImportError:
         raise InputError(
-            "the embedding metric needs the package sentence-transformers", mend=install_extra("embedding")
+            "the embedding metric needs the package sentence-transformers", hint=install_extra("embedding")
         ) from None
     try:
         model = SentenceTransformer(settings.model, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise InputError(
             f"no sentence-transformers model can be loaded from {settings.model!r} ({str(error).splitlines()[0]})",
-            mend="give a folder or hub id as `model`",
+            hint="give a folder or hub id as `model`",
         ) from error
     if settings.pooling == "mean":
         pooling: list[Any] = [module for module in model if hasattr(module, "pooling_mode")]
         if not pooling:
-            raise InputError(f"the model {settings.model!r} has no pooling to replace", mend="set `pooling: model`")
+            raise InputError(f"the model {settings.model!r} has no pooling to replace", hint="set `pooling: model`")
         pooling[0].pooling_mode = "mean"
     return model

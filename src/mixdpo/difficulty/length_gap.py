@@ -10,8 +10,8 @@ from typing import Final
 import numpy as np
 from datasets import Dataset
 
+from mixdpo.common.errors import InputError
 from mixdpo.difficulty.texts import answer_texts
-from mixdpo.errors import InputError
 
 _PAIRS_AT_ONCE: Final = 2_000
 
@@ -58,7 +58,7 @@ def _tokens(texts: Iterator[tuple[str, str]], name: str) -> Iterator[int]:
     except (OSError, ValueError) as error:
         raise InputError(
             f"no tokenizer can be loaded from {name!r} ({str(error).splitlines()[0]})",
-            mend="give a folder or hub id as `tokenizer`",
+            hint="give a folder or hub id as `tokenizer`",
         ) from error
     while pairs := list(islice(texts, _PAIRS_AT_ONCE)):
         ids = tokenizer(list(chain.from_iterable(pairs)), add_special_tokens=False)["input_ids"]

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
+from mixdpo.common.errors import InputError
 from mixdpo.data import token_counts
-from mixdpo.difficulty.forward import (
+from mixdpo.models.forward import (
     MODEL_HELP,
     ForwardSettings,
     all_tokens,
@@ -17,8 +18,7 @@ from mixdpo.difficulty.forward import (
     model_settings,
     pair_logprobs,
 )
-from mixdpo.errors import InputError
-from mixdpo.model import ModelSettings
+from mixdpo.models.loading import ModelSettings
 
 
 @dataclass(frozen=True, kw_only=True)

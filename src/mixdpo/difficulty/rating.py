@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from datasets import Dataset
 
+from mixdpo.common.errors import InputError
 from mixdpo.data import float_column
-from mixdpo.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,5 +24,5 @@ def rating(dataset: Dataset, settings: RatingSettings) -> np.ndarray:
         return float_column(dataset, "margin")
     raise InputError(
         "the rating metric needs scores, and the data has none",
-        mend="name the score columns with `columns: {score_chosen: ..., score_rejected: ...}` or a `margin` column",
+        hint="name the score columns with `columns: {score_chosen: ..., score_rejected: ...}` or a `margin` column",
     )

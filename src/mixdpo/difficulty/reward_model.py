@@ -7,16 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
-from accelerate import PartialState
 from datasets import Dataset, Value
 from torch import Tensor
-from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
-from mixdpo.difficulty.forward import MODEL_HELP, ForwardSettings, all_tokens, model_settings, pass_over
-from mixdpo.engine import PromptGroup, disable_dropout
-from mixdpo.errors import InputError
-from mixdpo.model import ModelSettings, cannot_load, check_is_model, hub_arguments, load_tokenizer, weight_format
+from mixdpo.common.errors import InputError
+from mixdpo.judges.reward_model import load_reward_model, padded
+from mixdpo.models.engine import PromptGroup
+from mixdpo.models.forward import MODEL_HELP, ForwardSettings, all_tokens, model_settings, pass_over
+from mixdpo.models.loading import ModelSettings, load_tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +46,7 @@ def reward_model(dataset: Dataset, settings: RewardModelSettings) -> np.ndarray:
     if load_tokenizer(source).chat_template is None:
         raise InputError(
             f"the reward model {source.name_or_path!r} has no chat template",
-            mend="set reward_model.model to {name_or_path: ..., chat_template: FILE}",
+            hint="set reward_model.model to {name_or_path: ..., chat_template: FILE}",
         )
     tokens = all_tokens(_as_messages(dataset), source, settings.token_settings(), "reward_model")
     model = load_reward_model(source)
@@ -65,53 +63,6 @@ def reward_model(dataset: Dataset, settings: RewardModelSettings) -> np.ndarray:
 
     rewards = pass_over(tokens, model, rows_of, values_of, settings, kind="reward", name="reward_model")
     return rewards[:, 0] - rewards[:, 1]
-
-
-def load_reward_model(settings: ModelSettings) -> PreTrainedModel:
-    """Load a sequence-classification model with one trained output, on its device.
-
-    Raises:
-        InputError: no such model, its score head is not in the file, or it has several outputs.
-    """
-    name = settings.name_or_path
-    check_is_model(name)
-    dtype = "auto" if settings.dtype == "auto" else weight_format(settings)
-    try:
-        model, info = AutoModelForSequenceClassification.from_pretrained(
-            name, dtype=dtype, output_loading_info=True, **hub_arguments(settings)
-        )
-    except (OSError, ValueError, ImportError) as error:
-        raise cannot_load("reward model", name, error) from error
-    if info["missing_keys"]:
-        raise InputError(
-            f"{name!r} is no reward model: it has no trained {', '.join(sorted(info['missing_keys']))}",
-            mend="give a model that was saved as a sequence classifier",
-        )
-    if model.config.num_labels != 1:
-        raise InputError(
-            f"the reward model {name!r} has {model.config.num_labels} outputs",
-            mend="give one with a single output (num_labels 1)",
-        )
-    disable_dropout(model)
-    loaded: PreTrainedModel = model.requires_grad_(False).eval().to(PartialState().device)
-    return loaded
-
-
-def padded(sequences: list[list[int]], pad: int | None) -> dict[str, Tensor]:
-    """Lay out sequences in rows, padded on the right.
-
-    The models find a row's end by the last token that is not padding. Where they know no padding token, `pad` None,
-    one is chosen that none of the sequences holds.
-    """
-    if pad is None:
-        used = {token for sequence in sequences for token in sequence}
-        pad = next(token for token in range(len(used) + 1) if token not in used)
-    width = max(map(len, sequences))
-    return {
-        "input_ids": torch.tensor([[*ids, *[pad] * (width - len(ids))] for ids in sequences]),
-        "attention_mask": torch.tensor([[1] * len(ids) + [0] * (width - len(ids)) for ids in sequences]),
-        "pad": torch.tensor(pad),
-    }
 
 
 def _as_messages(dataset: Dataset) -> Dataset:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from mixdpo.errors import InputError
+from mixdpo.common.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -58,10 +58,10 @@ def fetch(wanted: HubFile) -> Path:
     except (OSError, ValueError, HfHubHTTPError) as error:
         raise InputError(
             f"{wanted.name} of the {wanted.kind} {wanted.repository} is needed and cannot be fetched",
-            mend=f"give a copy with {wanted.option} FILE, or run once with the hub in reach",
+            hint=f"give a copy with {wanted.option} FILE, or run once with the hub in reach",
         ) from error
     if wanted.sha256 is not None and hashlib.sha256(found.read_bytes()).hexdigest() != wanted.sha256:
         raise InputError(
-            f"not the published {wanted.name} (its sha256 differs)", file=found, mend="delete it and fetch it again"
+            f"not the published {wanted.name} (its sha256 differs)", file=found, hint="delete it and fetch it again"
         )
     return found

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mixdpo.losses import batchwise, margins, paper_forms, pointwise, preference, reference_free, scores
 from mixdpo.losses import sft as likelihood
-from mixdpo.losses.settings import LossSettings
+from mixdpo.losses.loss_settings import LossSettings
 from mixdpo.losses.types import PairLogprobs, Running
 
 _SETTINGS: Final = frozenset(field.name for field in fields(LossSettings))

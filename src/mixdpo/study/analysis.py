@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from mixdpo.evaluation.comparison import holm
-from mixdpo.study.bench import DISPLACEMENTS, HELD_OUT_BUCKETS
+from mixdpo.evaluation.statistics.paired import holm
 from mixdpo.study.results import START, Results
 from mixdpo.study.statistics import Effect, compare_arms, detectable
+from mixdpo.study.task import DISPLACEMENTS, HELD_OUT_BUCKETS
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from mixdpo.study.cell import RESULT_FILE
-from mixdpo.study.cells import Variant, kept_share, start_cell, tuning_cells, updates_of, variants
 from mixdpo.study.run import CELLS, choose, finals_of, model_name, outcome_of, processes_of, settled_choice
-from mixdpo.study.settings import StudySettings
+from mixdpo.study.study_settings import StudySettings
+from mixdpo.study.trial import RESULT_FILE
+from mixdpo.study.trials import Variant, kept_share, start_cell, tuning_cells, updates_of, variants
 
 
 @dataclass(frozen=True)

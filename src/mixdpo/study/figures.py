@@ -6,9 +6,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mixdpo.study.analysis import Analysis
-from mixdpo.study.bench import HELD_OUT_BUCKETS
 from mixdpo.study.results import START
 from mixdpo.study.tables import MEASURES, ranked
+from mixdpo.study.task import HELD_OUT_BUCKETS
 
 _GREY, _BLUE = "#999999", "#0072B2"
 _COLOURS = {"easy": "#009E73", "middle": "#E69F00", "hard": "#D55E00", "tie": _GREY}

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from mixdpo.difficulty.forward import ForwardSettings, all_tokens, pair_logprobs
-from mixdpo.errors import RunError
-from mixdpo.evaluation.generate import Answer, GenerationSettings, generate_answers
-from mixdpo.io import digest
-from mixdpo.model import ModelSettings, load_for_inference, load_tokenizer
-from mixdpo.plan import BUCKETS, make_plan
-from mixdpo.scoring import score
-from mixdpo.study.bench import DISPLACEMENTS, Bench, HeldOut, Split
+from mixdpo.common.errors import RunError
+from mixdpo.common.files import digest
+from mixdpo.difficulty.metrics import score
+from mixdpo.generation.local_generation import Answer, SamplingSettings, generate_answers
+from mixdpo.models.forward import ForwardSettings, all_tokens, pair_logprobs
+from mixdpo.models.loading import ModelSettings, load_for_inference, load_tokenizer
+from mixdpo.plan.planning import BUCKETS, make_plan
+from mixdpo.study.task import DISPLACEMENTS, Bench, HeldOut, Split
 
 VALUES_SCHEMA = pa.schema(
     [
@@ -44,7 +44,7 @@ def measure(
     bench: Bench,
     split: Split,
     held_out: HeldOut,
-    generation: GenerationSettings,
+    generation: SamplingSettings,
     limits: dict[str, Any],
 ) -> Measured:
     """Measure a model on a split.
@@ -78,7 +78,7 @@ def measure(
     return Measured(pa.Table.from_pylist(rows, schema=VALUES_SCHEMA), answers)
 
 
-def _answers(model: ModelSettings, held_out: HeldOut, generation: GenerationSettings) -> list[Answer]:
+def _answers(model: ModelSettings, held_out: HeldOut, generation: SamplingSettings) -> list[Answer]:
     policy: Any = load_for_inference(replace(model, dtype="auto"))  # the format to answer in is the machine's
     answers = generate_answers(policy, load_tokenizer(model), held_out.prompts, settings=generation)
     del policy

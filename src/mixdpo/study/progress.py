@@ -11,12 +11,12 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from mixdpo.report.terminal import results_table
-from mixdpo.study.cells import Cell
+from mixdpo.common.terminal import results_table
 from mixdpo.study.estimate import Planned
 from mixdpo.study.run import Outcome
-from mixdpo.study.settings import StudySettings
+from mixdpo.study.study_settings import StudySettings
 from mixdpo.study.tables import MEASURES
+from mixdpo.study.trials import Cell
 
 
 class StudyProgress:

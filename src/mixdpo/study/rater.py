@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mixdpo.errors import InputError
+from mixdpo.common.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)

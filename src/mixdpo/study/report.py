@@ -14,10 +14,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from mixdpo.errors import InputError
-from mixdpo.io import atomic_path
-from mixdpo.report.figure_files import save_figure
-from mixdpo.report.sheets import as_markdown
+from mixdpo.common.errors import InputError
+from mixdpo.common.figure_files import save_figure
+from mixdpo.common.files import atomic_path
+from mixdpo.common.tables import as_markdown
 from mixdpo.study.analysis import Analysis, analyse
 from mixdpo.study.figures import study_figure
 from mixdpo.study.results import RESULTS_FILE, load_results
@@ -35,7 +35,7 @@ def page(folder: Path) -> str:
 def analyses(folder: Path) -> list[Analysis]:
     """Return the studies whose results are in subfolders, in the order of their titles."""
     if not folder.is_dir():
-        raise InputError("no such folder", file=folder, mend="name the folder of all studies' results")
+        raise InputError("no such folder", file=folder, hint="name the folder of all studies' results")
     found = [analyse(load_results(path.parent)) for path in folder.glob(f"*/{RESULTS_FILE}")]
     return sorted(found, key=lambda one: (one.runs["study"]["title"], one.runs["study"]["name"]))
 
@@ -81,7 +81,7 @@ def _setting(analysis: Analysis) -> str:
     seconds = sum(run.get("training_seconds", 0) + run.get("measuring_seconds", 0) for run in _distinct(runs))
     versions = analysis.runs["versions"]
     libraries = ", ".join(f"{name} {' and '.join(versions[name])}" for name in ("torch", "transformers"))
-    again = f"Again: `mixdpo study studies/{study['name']}.yaml`."
+    again = f"FollowUp: `mixdpo study studies/{study['name']}.yaml`."
     return (
         f"{model}Bench `{bench['kind']}`: {described}. {trained}Tuning on the validation split: {trials} (rates "
         f"{_plain(tuning['learning_rate'])}, betas {_plain(tuning['beta'])}{grids}). {tested}"

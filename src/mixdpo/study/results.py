@@ -12,11 +12,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from mixdpo.errors import InputError, RunError
-from mixdpo.io import atomic_path, write_json
-from mixdpo.study.cell import RESULT_FILE, VALUES_FILE, device_name
+from mixdpo.common.errors import InputError, RunError
+from mixdpo.common.files import atomic_path, write_json
 from mixdpo.study.run import CELLS, FAILURE_FILE, Outcome, StudyRuns, model_name
-from mixdpo.study.settings import StudySettings
+from mixdpo.study.study_settings import StudySettings
+from mixdpo.study.trial import RESULT_FILE, VALUES_FILE, device_name
 
 RESULTS_FILE: Final = "results.parquet"
 RUNS_FILE: Final = "runs.json"
@@ -117,13 +117,13 @@ def load_results(folder: Path) -> Results:
         values = pq.read_table(folder / RESULTS_FILE)
         runs = json.loads((folder / RUNS_FILE).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise InputError("no results of a study", file=error.filename, mend="make them with `mixdpo study`") from None
+        raise InputError("no results of a study", file=error.filename, hint="make them with `mixdpo study`") from None
     except (OSError, pa.ArrowException, ValueError) as error:
         raise InputError(f"results cannot be read ({error})", file=folder) from error
     if runs.get("version") != FORMAT_VERSION:
         raise InputError(
             f"results of format {runs.get('version')}, this version reads {FORMAT_VERSION}", file=folder / RUNS_FILE,
-            mend="gather them anew with `mixdpo study`",
+            hint="gather them anew with `mixdpo study`",
         )  # fmt: skip
     return Results(values, runs)
 
@@ -143,7 +143,7 @@ def take_over(results: Results, output: Path) -> int:
     if others := set(results.runs["devices"]) - {here}:
         raise InputError(
             f"these runs are of {' and '.join(sorted(others))}, and runs here would be of {here}",
-            mend="leave out --reuse: all arms of a study have to run on one kind of device",
+            hint="leave out --reuse: all arms of a study have to run on one kind of device",
         )
     arms, seeds = (results.values[name].to_numpy(zero_copy_only=False) for name in ("arm", "seed"))
     new = 0

@@ -19,13 +19,13 @@ from typing import Any
 
 import torch
 
-from mixdpo.demo.model import FOLDER_NAME, smollm2_folder
-from mixdpo.errors import InputError, MixdpoError, RunError
-from mixdpo.io import write_json
-from mixdpo.model import ModelSettings
-from mixdpo.study.cell import CELL_FILE, RESULT_FILE, device_name
-from mixdpo.study.cells import Cell, Variant, content_name, final_cells, start_cell, tuning_cells, variants
-from mixdpo.study.settings import StudySettings
+from mixdpo.common.errors import InputError, MixdpoError, RunError
+from mixdpo.common.files import write_json
+from mixdpo.models.loading import ModelSettings
+from mixdpo.study.demo.smollm2 import FOLDER_NAME, smollm2_folder
+from mixdpo.study.study_settings import StudySettings
+from mixdpo.study.trial import CELL_FILE, RESULT_FILE, device_name
+from mixdpo.study.trials import Cell, Variant, content_name, final_cells, start_cell, tuning_cells, variants
 
 CELLS = "runs"
 FAILURE_FILE = "failed.json"
@@ -267,7 +267,7 @@ def _check_device(study: StudySettings, arms: Sequence[Variant], output: Path, n
     if others and None in records:
         raise InputError(
             f"it holds runs of {' and '.join(sorted(others))}, and those left would be of {device_name()}",
-            file=output, mend="give another folder with --output: all arms have to run on one kind of device",
+            file=output, hint="give another folder with --output: all arms have to run on one kind of device",
         )  # fmt: skip
 
 
@@ -314,7 +314,7 @@ def in_subprocess(folder: Path, seconds: float, slot: Slot) -> None:
         environment["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // slot.count))
     log, shown = folder / "log.txt", f"see {CELLS}/{folder.name}/log.txt"
     with log.open("wb") as stream:
-        command = [sys.executable, "-m", "mixdpo.study.cell", str(folder)]
+        command = [sys.executable, "-m", "mixdpo.study.trial", str(folder)]
         # The child ends when its standard input closes, so it does not outlive a study that is killed; in a session
         # of its own it does not get the terminal's Ctrl-C, which would look like a failure.
         child = subprocess.Popen(

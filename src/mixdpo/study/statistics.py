@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import optimize, stats
 
-from mixdpo.evaluation.comparison import holm
-from mixdpo.stats import Interval
+from mixdpo.common.statistics import Interval
+from mixdpo.evaluation.statistics.paired import holm
 
 RESAMPLES = 20_000
 POWER = 0.8

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from mixdpo.report.sheets import Sheet
+from mixdpo.common.tables import TextTable
 from mixdpo.study.analysis import Analysis, ArmResult
-from mixdpo.study.bench import HELD_OUT_BUCKETS
 from mixdpo.study.statistics import Effect
+from mixdpo.study.task import HELD_OUT_BUCKETS
 
 MEASURES: Final = {
     "demands_met": "demands met per answer, of 3",
@@ -24,7 +24,7 @@ MEASURES: Final = {
 _SHARES: Final = ("finished", "preference_accuracy")
 
 
-def effects_table(analysis: Analysis) -> Sheet:
+def effects_table(analysis: Analysis) -> TextTable:
     """Arms by their effect on the primary measure against the baseline, largest first."""
     headings = (
         "arm", "rate", "beta", MEASURES.get(analysis.primary, analysis.primary), f"against {analysis.baseline}",
@@ -46,10 +46,10 @@ def effects_table(analysis: Analysis) -> Sheet:
                 f"{arm.seeds}" + (f" ({arm.failed} failed)" if arm.failed else ""),
             )
         )
-    return Sheet(_caption(analysis, "effects"), headings, rows)
+    return TextTable(_caption(analysis, "effects"), headings, rows)
 
 
-def contrasts_table(analysis: Analysis) -> Sheet:
+def contrasts_table(analysis: Analysis) -> TextTable:
     """Pooled arms against pooled arms, as planned in the study file."""
     measure = MEASURES.get(analysis.primary, analysis.primary)
     headings = ("contrast", "arms", "against", f"difference, {measure}", "p (Holm)", "seeds")
@@ -60,10 +60,10 @@ def contrasts_table(analysis: Analysis) -> Sheet:
         )
         for one in analysis.contrasts
     ]  # fmt: skip
-    return Sheet(_caption(analysis, "contrasts"), headings, rows, names=3)
+    return TextTable(_caption(analysis, "contrasts"), headings, rows, names=3)
 
 
-def measures_table(analysis: Analysis) -> Sheet:
+def measures_table(analysis: Analysis) -> TextTable:
     """Arms by the means of all other measures, with the pairs of each route and their optimizer steps."""
     names = list(dict.fromkeys(name for arm in analysis.arms for name in arm.means if name != analysis.primary))
     headings = ("arm", "pairs by route", "updates", *(MEASURES.get(name, name) for name in names))
@@ -76,10 +76,10 @@ def measures_table(analysis: Analysis) -> Sheet:
         )
         for arm in ranked(analysis)
     ]
-    return Sheet(_caption(analysis, "measures"), headings, rows)
+    return TextTable(_caption(analysis, "measures"), headings, rows)
 
 
-def displacement_table(analysis: Analysis) -> Sheet:
+def displacement_table(analysis: Analysis) -> TextTable:
     """Arms by the change of the answers' log-probabilities, in nats, for each bucket of held-out pairs."""
     present = [name for name in HELD_OUT_BUCKETS if any(one.bucket == name for one in analysis.displacement)]
     headings = ("arm", *(f"{bucket}, {side}" for bucket in present for side in ("chosen", "rejected")))
@@ -89,10 +89,10 @@ def displacement_table(analysis: Analysis) -> Sheet:
         if here:
             sides = [side for bucket in present for side in (here[bucket].chosen, here[bucket].rejected)]
             rows.append((arm.name, *(interval(side, digits=1) for side in sides)))
-    return Sheet(_caption(analysis, "displacement"), headings, rows)
+    return TextTable(_caption(analysis, "displacement"), headings, rows)
 
 
-def runs_table(analysis: Analysis) -> Sheet:
+def runs_table(analysis: Analysis) -> TextTable:
     """Every run of the study, trials and failures included, in the order they were asked for."""
     headings = ("run", "arm", "seed", "rate", "beta", "updates", "seconds", "result")
     rows = []
@@ -112,7 +112,7 @@ def runs_table(analysis: Analysis) -> Sheet:
                 result,
             )
         )
-    return Sheet(_caption(analysis, "runs"), headings, rows)
+    return TextTable(_caption(analysis, "runs"), headings, rows)
 
 
 def ranked(analysis: Analysis) -> list[ArmResult]:
@@ -153,7 +153,7 @@ def _minus(text: str) -> str:
     return text.replace("-", "\u2212")
 
 
-_RESULTS: Final[Sequence[Callable[[Analysis], Sheet]]] = (
+_RESULTS: Final[Sequence[Callable[[Analysis], TextTable]]] = (
     effects_table,
     contrasts_table,
     measures_table,
@@ -161,7 +161,7 @@ _RESULTS: Final[Sequence[Callable[[Analysis], Sheet]]] = (
 )
 
 
-def result_tables(analysis: Analysis) -> list[Sheet]:
+def result_tables(analysis: Analysis) -> list[TextTable]:
     """Return the tables that have something to show, in the order in which they are read; not that of all runs."""
     return [table for table in (make(analysis) for make in _RESULTS) if table.rows]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mixdpo.io import atomic_path
-from mixdpo.report.figure_files import save_figure
-from mixdpo.report.sheets import as_latex, as_markdown
+from mixdpo.common.figure_files import save_figure
+from mixdpo.common.files import atomic_path
+from mixdpo.common.tables import as_latex, as_markdown
 from mixdpo.study.analysis import Analysis, analyse
 from mixdpo.study.figures import study_figure
 from mixdpo.study.results import Results

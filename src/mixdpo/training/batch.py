@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from typing_extensions import NotRequired
 
-from mixdpo.engine import PackedRows, PaddedRows, PromptGroup
+from mixdpo.models.engine import PackedRows, PaddedRows, PromptGroup
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from mixdpo.errors import RunError
+from mixdpo.common.errors import RunError
 from mixdpo.losses import combined_loss, needs
-from mixdpo.plan import BUCKETS
+from mixdpo.plan.planning import BUCKETS
 from mixdpo.training.batch import PairBatch
 from mixdpo.training.step import StepResult, StepSettings
 

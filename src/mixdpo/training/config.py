@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from transformers import TrainingArguments
 
-from mixdpo.engine import hardware_has_bf16
-from mixdpo.errors import InputError
+from mixdpo.common.errors import InputError
+from mixdpo.common.settings import unknown_name
 from mixdpo.losses import LOSSES, FDivergence, LossSettings, OdpoOffset, needs, reads_divergence
-from mixdpo.plan import Plan
-from mixdpo.settings import unknown_name
+from mixdpo.models.engine import hardware_has_bf16
+from mixdpo.plan.planning import Plan
 from mixdpo.training.step import StepSettings
 
 SftTarget = Literal["chosen", "rejected", "both", "random"]
@@ -202,16 +202,16 @@ class MixDPOConfig(LossSettings, TrainingArguments):
         if self.ld_alpha is not None and needs(self._all_losses, "mismatched"):
             raise InputError(
                 "ld_alpha discounts the tails of a pair's answers, and kto reads answers to other prompts too",
-                mend="leave ld_alpha out",
+                hint="leave ld_alpha out",
             )
         if self.f_divergence_type != "reverse_kl" and not any(map(reads_divergence, self._all_losses)):
             raise InputError(
-                f"{' + '.join(self._all_losses)} has no divergence but reverse_kl", mend="leave f_divergence_type out"
+                f"{' + '.join(self._all_losses)} has no divergence but reverse_kl", hint="leave f_divergence_type out"
             )
         if self.sync_ref_model and (self.precompute_ref_log_probs or not self.reads_reference):
             raise InputError(
                 "sync_ref_model moves a live reference, and this run has none",
-                mend="set precompute_ref_log_probs to false and take a loss that reads the reference",
+                hint="set precompute_ref_log_probs to false and take a loss that reads the reference",
             )
         if not 0 < self.ref_model_mixup_alpha <= 1:
             raise InputError(f"ref_model_mixup_alpha is {self.ref_model_mixup_alpha}; it must be in (0, 1]")
@@ -219,7 +219,7 @@ class MixDPOConfig(LossSettings, TrainingArguments):
         if self.compares_pairs and (batch < 2 or self.max_tokens_per_batch is not None):
             raise InputError(
                 f"{' + '.join(self._all_losses)} compares the pairs of a micro-batch with each other",
-                mend="set per_device_train_batch_size to 2 or more, and no max_tokens_per_batch",
+                hint="set per_device_train_batch_size to 2 or more, and no max_tokens_per_batch",
             )
         for name, least in _LEAST.items():
             value = getattr(self, name)
@@ -273,7 +273,7 @@ class MixDPOConfig(LossSettings, TrainingArguments):
         if needs(self._all_losses, "margin") and np.isnan(plan.margin).any():
             raise InputError(
                 f"{' + '.join(self._all_losses)} reads margins, and {of} has none",
-                mend="score the data and make the plan with its metric",
+                hint="score the data and make the plan with its metric",
             )
 
     def pair_needs(self) -> dict[str, Any]:
@@ -296,7 +296,7 @@ class MixDPOConfig(LossSettings, TrainingArguments):
             if settings.soft_threshold is None:
                 settings.soft_threshold = plan.threshold_margin
             if settings.soft_threshold is None and {"margin_weighted", "soft_routed"} & set(self._all_losses):
-                raise InputError("the plan has no threshold", mend="set soft_threshold to a margin")
+                raise InputError("the plan has no threshold", hint="set soft_threshold to a margin")
         return StepSettings(
             loss_names=self.loss_names,
             loss_weights=self.loss_weights or [1.0] * len(self.loss_names),

@@ -10,7 +10,7 @@ from peft import PeftModel
 from safetensors.torch import load_model, save_model
 from torch import nn
 
-from mixdpo.errors import InputError, RunError
+from mixdpo.common.errors import InputError, RunError
 from mixdpo.losses import LOSSES, PairLogprobs, Running, statistics
 from mixdpo.training.batch import PairBatch
 from mixdpo.training.config import MixDPOConfig
@@ -47,7 +47,7 @@ class LossState:
         if args.sync_ref_model and (reference is None or isinstance(policy, PeftModel)):
             raise InputError(
                 "sync_ref_model needs a reference with weights of its own, and with adapters it is the base model",
-                mend="train all weights, or leave sync_ref_model out",
+                hint="train all weights, or leave sync_ref_model out",
             )
         names = (*settings.loss_names, *settings.hard_loss_names)
         self._names = [name for name in dict.fromkeys(names) if LOSSES[name].statistic is not None]

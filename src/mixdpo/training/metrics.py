@@ -6,7 +6,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from mixdpo.plan import BUCKETS
+from mixdpo.plan.planning import BUCKETS
 from mixdpo.training.batch import PairBatch
 from mixdpo.training.step import StepResult
 

@@ -14,9 +14,9 @@ from peft import PeftConfig, PeftModel, get_peft_model
 from torch import nn
 from transformers import PreTrainedModel, set_seed
 
-from mixdpo.engine import disable_dropout, pack_rows, pad_rows, prepare_packing
-from mixdpo.errors import InputError
-from mixdpo.model import ModelSettings, load_policy
+from mixdpo.common.errors import InputError
+from mixdpo.models.engine import disable_dropout, pack_rows, pad_rows, prepare_packing
+from mixdpo.models.loading import ModelSettings, load_policy
 from mixdpo.training.batch import RowLayout
 from mixdpo.training.checks import rounding_warning
 from mixdpo.training.config import MixDPOConfig
@@ -53,7 +53,7 @@ def frozen_reference(policy: nn.Module, ref_model: nn.Module | None, args: MixDP
         raise InputError("ref_model is the policy itself and would be trained; leave it out or give a copy")
     if isinstance(ref_model, PeftModel):
         raise InputError(
-            "ref_model has adapters, and a reference runs without them", mend="give ref_model.merge_and_unload()"
+            "ref_model has adapters, and a reference runs without them", hint="give ref_model.merge_and_unload()"
         )
     live = args.reads_reference and not args.precompute_ref_log_probs
     needs_copy = live and not isinstance(policy, PeftModel)
@@ -78,12 +78,12 @@ def prepare_sharding(args: MixDPOConfig, accelerator: Accelerator) -> None:
     if args.max_tokens_per_batch is not None and sharded:
         raise InputError(
             "max_tokens_per_batch does not work with weights that are sharded by FSDP or DeepSpeed",
-            mend="set per_device_train_batch_size and gradient_accumulation_steps instead",
+            hint="set per_device_train_batch_size and gradient_accumulation_steps instead",
         )
     if args.sync_ref_model and sharded:
         raise InputError(
             "sync_ref_model does not work with weights that are sharded by FSDP or DeepSpeed",
-            mend="run it data parallel, with recipes/accelerate/ddp.yaml, or leave sync_ref_model out",
+            hint="run it data parallel, with recipes/accelerate/ddp.yaml, or leave sync_ref_model out",
         )
     if accelerator.is_fsdp2 and accelerator.state.fsdp_plugin.mixed_precision_policy is not None:
         plugin = accelerator.state.fsdp_plugin
@@ -104,6 +104,6 @@ def choose_layout(policy: nn.Module, ref_model: nn.Module | None, args: MixDPOCo
         if refusal is None:
             return pack_rows
         if args.engine == "packed":
-            raise InputError(f"the model cannot be packed: {refusal}", mend="set engine to padded or auto")
+            raise InputError(f"the model cannot be packed: {refusal}", hint="set engine to padded or auto")
         logger.warning("the model runs on padded rows, slower than packed ones: %s", refusal)
     return partial(pad_rows, pad_token_id=0)  # padding is masked out, so any id will do

@@ -7,11 +7,11 @@ from typing import Any
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from mixdpo.common.errors import InputError
 from mixdpo.data import TokenReport, TokenSettings, tokenize_pairs
-from mixdpo.errors import InputError
-from mixdpo.evaluation.generate import stop_token_ids
-from mixdpo.model import ModelSettings, load_tokenizer
-from mixdpo.plan import Plan, make_plan
+from mixdpo.generation.local_generation import stop_token_ids
+from mixdpo.models.loading import ModelSettings, load_tokenizer
+from mixdpo.plan.planning import Plan, make_plan
 from mixdpo.training.config import MixDPOConfig
 from mixdpo.training.sampling import PlannedPairs, mismatched_pairs
 

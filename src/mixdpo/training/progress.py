@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import Progress
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from mixdpo.passes.progress import rate_bar
+from mixdpo.common.progress import rate_bar
 
 _SHOWN = {
     "loss": "loss",

@@ -11,10 +11,10 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from mixdpo.errors import RunError
-from mixdpo.io import atomic_path, digest
+from mixdpo.common.errors import RunError
+from mixdpo.common.files import atomic_path, digest
 from mixdpo.losses import PairLogprobs
-from mixdpo.plan import BUCKETS
+from mixdpo.plan.planning import BUCKETS
 from mixdpo.training.batch import PairBatch
 from mixdpo.training.sampling import PlannedPairs
 

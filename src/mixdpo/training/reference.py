@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mixdpo.engine import completion_scores, to_device, without_wrappers
 from mixdpo.losses import discount_tail
+from mixdpo.models.engine import completion_scores, to_device, without_wrappers
 from mixdpo.training.batch import PairBatch, RowLayout, collate_pairs
 from mixdpo.training.sampling import PlannedPairs
 from mixdpo.training.step import pair_logprobs

@@ -11,7 +11,8 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from torch import Tensor, nn
 
-from mixdpo.passes import CacheUse, cache_file, cached_values, describe_tokens
+from mixdpo.models.cached_logprobs import CacheUse, cached_values
+from mixdpo.models.fingerprint import cache_file, describe_tokens
 from mixdpo.training.config import MixDPOConfig
 from mixdpo.training.reference import reference_rows
 from mixdpo.training.sampling import PlannedPairs

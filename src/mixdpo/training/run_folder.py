@@ -16,12 +16,12 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from mixdpo.common.errors import InputError
+from mixdpo.common.files import nearest_existing, write_json
 from mixdpo.data import TokenReport
-from mixdpo.errors import InputError
-from mixdpo.io import nearest_existing, write_json
-from mixdpo.plan import Plan
-from mixdpo.report.training_figure import save_training_figure
+from mixdpo.plan.planning import Plan
 from mixdpo.training.config import MixDPOConfig
+from mixdpo.training.figure import save_training_figure
 
 RUN_FILE = "run.json"
 METRICS_FILE = "metrics.jsonl"
@@ -122,14 +122,14 @@ def check_same_run(folder: Path, record: dict[str, Any], compares_pairs: bool) -
         raise InputError(
             f"the run of the checkpoint cannot be read ({error})",
             file=folder / RUN_FILE,
-            mend="copy the whole folder of the run, not its checkpoint alone",
+            hint="copy the whole folder of the run, not its checkpoint alone",
         ) from error
     for part in ("model", "data", "plan"):
         if before.get(part) != record.get(part):
             raise InputError(
                 f"the run was started with another {part}",
                 file=folder / RUN_FILE,
-                mend="continue it as it was started",
+                hint="continue it as it was started",
             )
     was, cut = _cut_of_a_step(before), _cut_of_a_step(record)
     if was != cut if compares_pairs else math.prod(was) != math.prod(cut):
@@ -138,7 +138,7 @@ def check_same_run(folder: Path, record: dict[str, Any], compares_pairs: bool) -
             f"the run was started with steps of {described[0]} pairs, not {described[1]} (processes x "
             f"{' x '.join(_CUT_OF_A_STEP)})",
             file=folder / RUN_FILE,
-            mend="change the last two so that a step stays as it was",
+            hint="change the last two so that a step stays as it was",
         )
     for name, value in record["settings"].items():
         free = name.startswith(_FREE_TO_CHANGE) or name in ("output_dir", *_CUT_OF_A_STEP)
@@ -146,7 +146,7 @@ def check_same_run(folder: Path, record: dict[str, Any], compares_pairs: bool) -
             raise InputError(
                 f"the run was started with {name} = {before['settings'].get(name)!r}, not {value!r}",
                 file=folder / RUN_FILE,
-                mend="continue it with the settings it was started with",
+                hint="continue it with the settings it was started with",
             )
 
 
@@ -179,7 +179,7 @@ def checkpoint_to_continue(folder: Path) -> Path:
     found = last_complete_checkpoint(folder)
     if found is None:
         raise InputError(
-            "no complete checkpoint to continue from", file=folder, mend="start the run anew, without --resume"
+            "no complete checkpoint to continue from", file=folder, hint="start the run anew, without --resume"
         )
     return found
 
@@ -190,15 +190,15 @@ def check_is_free(folder: Path) -> None:
     What is left of a run that ended before its first checkpoint cannot be continued, and may be written over.
     """
     if folder.exists() and not folder.is_dir():
-        raise InputError("a file, not a folder", file=folder, mend="choose another output folder")
+        raise InputError("a file, not a folder", file=folder, hint="choose another output folder")
     there = nearest_existing(folder)
     if not os.access(there, os.W_OK | os.X_OK):
-        raise InputError("no permission to write there", file=there, mend="choose another output folder")
+        raise InputError("no permission to write there", file=there, hint="choose another output folder")
     if last_complete_checkpoint(folder) is not None or (folder / MODEL_FOLDER).exists():
         raise InputError(
             "the folder holds another run",
             file=folder,
-            mend="choose another output folder, or continue that run with --resume (in Python "
+            hint="choose another output folder, or continue that run with --resume (in Python "
             "train(resume_from_checkpoint=True))",
         )
 

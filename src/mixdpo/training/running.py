@@ -9,8 +9,8 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from mixdpo.errors import RunError
-from mixdpo.io import atomic_path
+from mixdpo.common.errors import RunError
+from mixdpo.common.files import atomic_path
 from mixdpo.losses import Running
 
 MOMENTUM = 0.9

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset as TorchDataset
 from torch.utils.data import Sampler
 
 from mixdpo.data import token_counts
-from mixdpo.plan import ROUTES, Plan
+from mixdpo.plan.planning import ROUTES, Plan
 from mixdpo.training.batch import PairItem
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from transformers import SchedulerType, TrainingArguments, get_scheduler
 
-from mixdpo.errors import InputError
-from mixdpo.plan import ROUTES
+from mixdpo.common.errors import InputError
+from mixdpo.plan.planning import ROUTES
 from mixdpo.training.sampling import PlannedPairs
 
 
@@ -94,7 +94,7 @@ def phase_lengths(step_plan: StepPlan, phase_schedule: str, epochs: int) -> list
         changes = len(step_plan.phases) - 1
         raise InputError(
             f"phase_schedule rewarmed needs routes in stretches, but this plan changes them {changes} times",
-            mend="use order easy_to_hard, set plan.first, or keep phase_schedule shared",
+            hint="use order easy_to_hard, set plan.first, or keep phase_schedule shared",
         )
     return step_plan.phases
 

@@ -17,8 +17,8 @@ import torch
 from accelerate.utils import reduce
 from torch import Tensor, nn
 
-from mixdpo.engine import completion_scores
 from mixdpo.losses import LossSettings, PairLogprobs, Running, combined_loss, discount_tail, needs, wpo_weight
+from mixdpo.models.engine import completion_scores
 from mixdpo.training.batch import PairBatch
 
 

@@ -9,8 +9,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from mixdpo.plan import ROUTES
-from mixdpo.report.terminal import results_table
+from mixdpo.common.terminal import results_table
+from mixdpo.plan.planning import ROUTES
 from mixdpo.training.checks import sft_mass_warning
 from mixdpo.training.sampling import PlannedPairs
 from mixdpo.training.schedule import StepPlan, mass_by_route

@@ -28,10 +28,11 @@ from transformers import (
 )
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, TrainOutput
 
-from mixdpo.engine import to_device
-from mixdpo.errors import InputError, RunError
-from mixdpo.passes import CacheUse, pairs_bar
-from mixdpo.plan import Plan, make_plan
+from mixdpo.common.errors import InputError, RunError
+from mixdpo.common.progress import pairs_bar
+from mixdpo.models.cached_logprobs import CacheUse
+from mixdpo.models.engine import to_device
+from mixdpo.plan.planning import Plan, make_plan
 from mixdpo.training.batch import MicroBatches, PairBatch, collate_parts
 from mixdpo.training.callback import PlanCallback
 from mixdpo.training.checks import check_first_loss, displaced_buckets, displacement_warning
@@ -93,7 +94,7 @@ class MixDPOTrainer(Trainer):
         if args.n_gpu > 1:
             raise InputError(
                 f"one process sees {args.n_gpu} GPUs",
-                mend="start one process per GPU with `accelerate launch -m mixdpo train ...`",
+                hint="start one process per GPU with `accelerate launch -m mixdpo train ...`",
             )
         if train_dataset is None:
             raise InputError("MixDPOTrainer needs a train_dataset")

@@ -19,13 +19,13 @@ from datasets import Dataset
 from filelock import FileLock
 from peft import LoraConfig
 
+from mixdpo.common.errors import InputError
+from mixdpo.common.files import atomic_path, cache_folder, digest
 from mixdpo.data import data_fingerprint
-from mixdpo.difficulty.forward import MODEL_HELP, ForwardSettings, all_tokens, model_settings
-from mixdpo.errors import InputError
-from mixdpo.io import atomic_path, cache_folder, digest
-from mixdpo.model import ModelSettings, load_policy, load_tokenizer
-from mixdpo.passes import weights_digest
-from mixdpo.plan import make_plan
+from mixdpo.models.fingerprint import weights_digest
+from mixdpo.models.forward import MODEL_HELP, ForwardSettings, all_tokens, model_settings
+from mixdpo.models.loading import ModelSettings, load_policy, load_tokenizer
+from mixdpo.plan.planning import make_plan
 from mixdpo.training.config import MixDPOConfig
 from mixdpo.training.run_folder import last_complete_checkpoint
 from mixdpo.training.trainer import MixDPOTrainer
@@ -101,7 +101,7 @@ def validation_loss(dataset: Dataset, settings: ValidationLossSettings) -> np.nd
         raise InputError(
             f"each run of validation_loss would train {trained_pairs} pairs in one step of {settings.step_size}, "
             "and the first step of a warm-up has rate 0",
-            mend="set step_size to a part of that, or give more pairs",
+            hint="set step_size to a part of that, or give more pairs",
         )
     folder = _folder(dataset, model, settings)
     losses = np.full((repetitions, len(ids)), np.nan)
@@ -230,7 +230,7 @@ def cut_step(pairs: int, processes: int, most: int) -> tuple[int, int]:
     if left or not share:
         raise InputError(
             f"validation_loss cannot share {pairs} pairs of a step among {processes} processes",
-            mend=f"set step_size to a multiple of {processes}",
+            hint=f"set step_size to a multiple of {processes}",
         )
     per_device = next(size for size in range(min(most, share), 0, -1) if share % size == 0)
     return per_device, share // per_device

@@ -1,1 +1,0 @@
-"""Answers to prompt sets: which prompts, who is asked, and what is written."""

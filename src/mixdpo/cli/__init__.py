@@ -1,0 +1,1 @@
+"""The command line: one file per command, which parses and calls only."""

@@ -1,0 +1,111 @@
+"""The verbs `audit` and `clean`. They only parse and call."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from shlex import quote
+from typing import Any
+
+import click
+from rich.console import Console
+
+from mixdpo.cli.recipe_options import CommandWithSettings, config_option, data_argument, recipe_of
+from mixdpo.common.terminal import results_table
+
+
+@click.command(cls=CommandWithSettings)
+@data_argument
+@config_option
+@click.option("--scores", multiple=True, help="Parquet file with pair_id and margin/NAME; may be given again.")
+@click.option("--tokenizer", help="Model whose tokenizer counts tokens and checks the template.")
+@click.option("--against", multiple=True, help="Evaluation set whose prompts must not be in DATA; may be given again.")
+@click.option(
+    "--output", "-o", type=click.Path(path_type=Path), default=Path("report"), show_default=True,
+    help="Folder for report.html, report.json and flagged.parquet.",
+)  # fmt: skip
+@click.pass_obj
+def audit(
+    overrides: dict[str, Any],
+    data: str | None,
+    config: Path | None,
+    scores: tuple[str, ...],
+    tokenizer: str | None,
+    against: tuple[str, ...],
+    output: Path,
+) -> None:
+    """Show what is in DATA (file, folder or hub id; default: the recipe's), what will hurt, and what to do."""
+    from mixdpo.auditing import audit as audit_pairs
+    from mixdpo.auditing import load_for_audit, with_scores
+    from mixdpo.common.charts import percent
+    from mixdpo.models.loading import ModelSettings, load_tokenizer
+
+    recipe = recipe_of(overrides, config, data)
+    settings = recipe.required("data")
+    loaded_tokenizer = load_tokenizer(ModelSettings(name_or_path=tokenizer)) if tokenizer else None
+    pairs, load_report = load_for_audit(settings)
+    for file in scores:
+        pairs = with_scores(pairs, file)
+    report = audit_pairs(
+        pairs,
+        tokenizer=loaded_tokenizer,
+        against=against,
+        load_report=load_report,
+        settings=recipe.audit,
+        name=settings.path if isinstance(settings.path, str) else "DATA",
+        on_command_line=_data_words(overrides, data, config),
+        report=str(output),
+    )
+    page = report.save(output)
+    for line in load_report.lines():
+        click.echo(line)
+    headings = ("finding", "level", "pairs", "estimate", "95 % interval")
+    table = results_table(f"audit: {len(report.findings)} findings in {len(pairs):,} pairs", *headings, names=2)
+    for finding in report.findings:
+        value, low, high = (percent(finding.estimate[key]) for key in ("value", "low", "high"))
+        table.add_row(finding.title, finding.level, f"{finding.pairs:,}", value, f"{low} to {high}")
+    Console().print(table if report.findings else f"no finding in {len(pairs):,} pairs")
+    if report.small_repairs:
+        click.echo(f"small repairs: {report.small_repairs}")
+    click.echo(f"report: {page}")
+
+
+def _data_words(overrides: dict[str, Any], data: str | None, config: Path | None) -> str:
+    """Return the words of this command line that say which pairs are read, and how."""
+    from mixdpo.recipe.recipe_file import yaml_text
+
+    words = [data] if data is not None else []
+    if config is not None:
+        words += ["--config", str(config)]
+    for key, value in overrides.get("data", {}).items():
+        words += [f"--data.{key}", yaml_text(value)]
+    return " ".join(map(quote, words))
+
+
+@click.command(cls=CommandWithSettings)
+@data_argument
+@config_option
+@click.option(
+    "--report", type=click.Path(path_type=Path), default=Path("report"), show_default=True,
+    help="Folder that `mixdpo audit` wrote for the same DATA.",
+)  # fmt: skip
+@click.option("--apply", "findings", required=True, help="Findings to deal with, separated by commas.")
+@click.option(
+    "--output", "-o", type=click.Path(path_type=Path), default=Path("cleaned.parquet"), show_default=True,
+    help="The cleaned pairs; the log of all rows is written beside it.",
+)  # fmt: skip
+@click.pass_obj
+def clean(
+    overrides: dict[str, Any], data: str | None, config: Path | None, report: Path, findings: str, output: Path
+) -> None:
+    """Apply findings of an audit to DATA: drop flagged pairs, or flip their labels."""
+    from mixdpo.auditing import clean as clean_pairs
+    from mixdpo.auditing import load_for_audit, save_cleaned
+
+    pairs, load_report = load_for_audit(recipe_of(overrides, config, data).required("data"))
+    for line in load_report.lines():
+        click.echo(line)
+    left, log = clean_pairs(pairs, report, [name.strip() for name in findings.split(",") if name.strip()])
+    log_file = save_cleaned(left, log, output)
+    for action, finding, number in log.group_by("action", "finding", maintain_order=True).len().iter_rows():
+        click.echo(f"{action} {number:,} pairs" + (f": {finding}" if finding else ""))
+    click.echo(f"pairs: {output} ({len(left):,} of {len(pairs):,}); log: {log_file}")

@@ -1,0 +1,78 @@
+"""What the verbs that read a recipe share: the data, the recipe file, and help that lists its keys."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from mixdpo.cli.shared import quiet_libraries
+from mixdpo.common.settings import merge
+
+if TYPE_CHECKING:
+    from mixdpo.recipe.recipe_file import Recipe
+
+
+class CommandWithSettings(click.Command):
+    """A command whose help ends with the recipe keys it reads, their units and their defaults."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the options; one that is a key of a recipe without its section is answered with the section."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            from mixdpo.recipe.settings_help import settings_named
+
+            found = settings_named(error.option_name.lstrip("-").replace("-", "_"))
+            if not found:
+                raise
+            options = [f"--{setting}" for setting in found]
+            raise click.NoSuchOption(error.option_name, possibilities=options, ctx=ctx) from error
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the keys below the options."""
+        from mixdpo.recipe.settings_help import settings_help
+
+        formatter.write("\n" + settings_help(ctx.info_name or "") + "\n")
+
+
+_NAMES: Final = {"--model": "name_or_path", "--plan": "name"}
+"""Sections of a recipe that are known by one key: the option of the section alone gives that key."""
+
+
+def with_keys(words: Sequence[str]) -> list[str]:
+    """Write `--model NAME` as `--model.name_or_path NAME`, as verbs without a recipe have it, and `--plan NAME` so."""
+    result = list(words)
+    for at, (word, following) in enumerate(zip(words, [*words[1:], ""], strict=True)):
+        option, equals, value = word.partition("=")
+        value = (value if equals else following).strip()
+        if option in _NAMES and value and not value.startswith(("{", "-")):
+            result[at] = f"{option}.{_NAMES[option]}" + equals + (value if equals else "")
+    return result
+
+
+data_argument = click.argument("data", required=False)
+config_option = click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    help="Recipe: a YAML file; --SECTION.KEY VALUE overrides any key of it.",
+)
+
+
+def recipe_of(overrides: dict[str, Any], config: Path | None, data: str | None) -> Recipe:
+    """Load the recipe with what the command line says on top.
+
+    `data` replaces all that says where the recipe's pairs are: its split or columns are not those of another file.
+    """
+    from mixdpo.data import DataSettings, SourceSettings
+    from mixdpo.recipe.recipe_file import load_recipe
+
+    quiet_libraries()
+    if data is not None:
+        of_source = {f.name for f in fields(SourceSettings)} - {"max_pairs"}
+        defaults = {f.name: f.default for f in fields(DataSettings) if f.name in of_source}
+        overrides = merge({"data": {**defaults, "path": data}}, overrides)
+    return load_recipe(config, overrides)

@@ -1,0 +1,65 @@
+"""The verb `study`. It only parses and calls."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+
+class _CommandWithKeys(click.Command):
+    """A command whose help ends with the keys of the file it reads."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the keys below the options."""
+        from mixdpo.study.study_file import keys_help
+
+        formatter.write("\n" + keys_help() + "\n")
+
+
+@click.command("study", cls=_CommandWithKeys)
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--output", "-o", type=click.Path(path_type=Path), default=Path("runs/studies"), show_default=True,
+    help="Folder of runs and results; studies that share it share their runs.",
+)  # fmt: skip
+@click.option("--reuse", type=click.Path(path_type=Path), multiple=True,
+              help="Folder of results (results.parquet, runs.json) whose runs are not run again.")  # fmt: skip
+@click.option("--dry-run", is_flag=True, help="List the runs and the time they are expected to take; run none.")
+def study(file: Path, output: Path, reuse: tuple[Path, ...], dry_run: bool) -> None:
+    """Compare plans, losses and settings fairly: tune every arm alike, run every seed, report with intervals.
+
+    FILE is a study file (YAML). A study that was stopped goes on where it was when it is started again.
+    """
+    import datasets
+    import transformers
+
+    from mixdpo.study.estimate import expected_time, pace, plan_of_runs
+    from mixdpo.study.progress import StudyProgress, dry_run_table
+    from mixdpo.study.results import gather, load_results, save_results, take_over
+    from mixdpo.study.run import run_study
+    from mixdpo.study.study_file import load_study
+    from mixdpo.study.write import write_report
+
+    datasets.disable_progress_bars()
+    transformers.utils.logging.set_verbosity_error()
+    settings = load_study(file)
+    for folder in reuse:
+        click.echo(f"{folder}: {take_over(load_results(folder), output)} runs taken over")
+    planned = plan_of_runs(settings, output)
+    console = Console()
+    if dry_run:
+        console.print(dry_run_table(planned, settings.name))
+        click.echo(expected_time(settings, planned, pace(settings, output)))
+        return
+    progress = StudyProgress(settings, planned, console)
+    with progress.shown():
+        runs = run_study(settings, output, notify=progress.finished, started=progress.started)
+    folder = output / settings.name
+    results = gather(settings, runs, output)
+    save_results(results, folder)
+    write_report(results, folder)
+    if failed := results.left_to_repeat():
+        click.echo(f"{failed} runs failed; start the study again to repeat them")
+    click.echo(f"study: {folder} (results.parquet, runs.json, tables.md, tables.tex, study.png)")

@@ -1,0 +1,104 @@
+"""Files that are either whole or absent, and hashes of content."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mixdpo.common.errors import InputError
+
+
+def cache_folder() -> Path:
+    """Return where things are kept between runs: `$MIXDPO_CACHE`, else `$XDG_CACHE_HOME/mixdpo`, else
+    `~/.cache/mixdpo`."""
+    if named := os.environ.get("MIXDPO_CACHE"):
+        return Path(named).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "mixdpo"
+
+
+def data_cache() -> Path:
+    """Return the folder of `cache_folder()` for rows and token ids that were read, made if it is not there.
+
+    Raises:
+        InputError: it cannot be made or written.
+    """
+    folder = cache_folder() / "data"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        writable = os.access(folder, os.W_OK | os.X_OK)
+    except OSError:
+        writable = False
+    if not writable:
+        raise InputError(
+            "the cache folder cannot be written", file=folder, hint="set MIXDPO_CACHE to a folder that can"
+        )
+    return folder
+
+
+def check_output(path: Path) -> None:
+    """Raise `InputError` where a file could not be written, before hours are spent on it. Nothing is made."""
+    if path.is_dir():
+        raise InputError("a folder, not a file", file=path)
+    folder = nearest_existing(path.parent)
+    if not folder.is_dir():
+        raise InputError("the folder cannot be made: there is a file of that name", file=folder)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError("the folder cannot be written", file=folder)
+
+
+def check_parquet_output(path: Path) -> None:
+    """Raise `InputError` where pairs could not be written, or under a name that would not be read back as parquet."""
+    if path.suffix != ".parquet":
+        raise InputError("pairs are written as parquet", file=path, hint="end --output with .parquet")
+    check_output(path)
+
+
+def nearest_existing(path: Path) -> Path:
+    """Return the path, or the nearest above it that is there."""
+    return next(one for one in (path.absolute(), *path.absolute().parents) if one.exists())
+
+
+@contextmanager
+def atomic_path(target: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside `target` that is moved onto it when the block ends without an error.
+
+    A reader never sees half a file, and an interrupted or failed write leaves what was there before.
+    """
+    target = Path(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=target.suffix, dir=target.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)  # mkstemp makes it private; a result is an ordinary file
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(target: str | Path, value: Any) -> None:
+    """Write `value` as indented JSON, atomically."""
+    with atomic_path(target) as temporary:
+        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def digest(parts: Iterable[bytes | str], size: int = 16) -> str:
+    """Hash an ordered series of byte strings or texts into `2 * size` hexadecimal digits (BLAKE2b).
+
+    Every part is preceded by its length, so ``["ab", "c"]`` and ``["a", "bc"]`` differ.
+    """
+    state = hashlib.blake2b(digest_size=size)
+    for part in parts:
+        data = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
+        state.update(len(data).to_bytes(8, "little"))
+        state.update(data)
+    return state.hexdigest()

@@ -1,0 +1,159 @@
+"""Tables of questions, answers and verdicts as people have them: parquet, CSV, JSON lines, JSON, plain or gzipped."""
+
+from __future__ import annotations
+
+import difflib
+import gzip
+import json
+import re
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+
+from mixdpo.common.errors import InputError
+from mixdpo.common.files import atomic_path
+
+_LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+ENDINGS: Final = (".parquet", ".csv", ".csv.gz", ".json", ".json.gz", ".jsonl", ".jsonl.gz")
+
+
+@dataclass(frozen=True)
+class TableFile:
+    """Columns of equal length, as Python values, and the file they came from."""
+
+    columns: dict[str, list[Any]]
+    file: str
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values()), []))
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.columns
+
+    def column(self, *names: str) -> list[Any]:
+        """Return the first column there is among `names`; `InputError` names the nearest one if there is none."""
+        for name in names:
+            if name in self.columns:
+                return self.columns[name]
+        near = difflib.get_close_matches(names[0], list(self.columns), n=1)
+        known = f"did you mean {near[0]!r}?" if near else f"its columns are {', '.join(map(repr, self.columns))}"
+        raise InputError("no such column", file=self.file, column=names[0], hint=known)
+
+    def numbers(self, *names: str) -> np.ndarray:
+        """Return a column as float64, nothing as NaN; `InputError` for a value that is not a number."""
+        values = self.column(*names)
+        result = np.full(len(values), np.nan)
+        for row, value in enumerate(values):
+            if value is None or value == "":
+                continue
+            try:
+                result[row] = float(value)
+            except (TypeError, ValueError):
+                raise InputError(f"not a number: {value!r}", file=self.file, row=row + 1, column=names[0]) from None
+        return result
+
+    def integers(self, *names: str) -> np.ndarray:
+        """Return a column as int64; `InputError` for a value that is missing or not whole."""
+        values = self.numbers(*names)
+        wrong = np.flatnonzero(~(np.isfinite(values) & (values == np.floor(values))))
+        if len(wrong):
+            row = int(wrong[0])
+            raise InputError(
+                f"not a whole number: {self.column(*names)[row]!r}", file=self.file, row=row + 1, column=names[0]
+            )
+        return values.astype(np.int64)
+
+    def texts(self, *names: str) -> list[str]:
+        """Return a column of texts; `InputError` for a value that is missing or something else."""
+        values = self.column(*names)
+        for row, value in enumerate(values):
+            if not isinstance(value, str):
+                raise InputError(f"not text: {value!r}", file=self.file, row=row + 1, column=names[0])
+        return values
+
+    def ids(self, *names: str) -> list[str]:
+        """Return a column of ids, which a file may hold as text or as whole numbers, as texts."""
+        return [str(value) for value in self.column(*names)]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the rows as mappings."""
+        return [dict(zip(self.columns, values, strict=True)) for values in zip(*self.columns.values(), strict=True)]
+
+
+def read_table(path: str | Path) -> TableFile:
+    """Read a whole table.
+
+    Raises:
+        InputError: no such file, an ending that is not known, a file that cannot be read, or no rows.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise InputError("no such file", file=path)
+    if not path.name.endswith(ENDINGS):
+        raise InputError("the ending is not known", file=path, hint=f"it is one of {', '.join(ENDINGS)}")
+    name = path.name.removesuffix(".gz")
+    try:
+        if name.endswith(".parquet"):
+            columns = pq.read_table(path).to_pydict()
+        elif name.endswith(".csv"):
+            # Without the option a file of more than a block is refused where an answer has several lines.
+            options = pa_csv.ParseOptions(newlines_in_values=True)
+            columns = pa_csv.read_csv(path, parse_options=options).to_pydict()
+        else:
+            columns = _by_column(read_json_rows(path))
+    except (OSError, EOFError, zlib.error, pa.ArrowException, UnicodeDecodeError) as error:
+        raise InputError(f"cannot be read ({error})", file=path) from error
+    table = TableFile(columns, str(path))
+    if not len(table):
+        raise InputError("the file has no rows", file=path)
+    return table
+
+
+def read_json_rows(path: str | Path) -> list[dict[str, Any]]:
+    """Read the objects of a JSON list or of JSON lines, plain or gzipped.
+
+    Lines end at a line feed and nowhere else: U+2028 and U+0085 occur unescaped inside answers.
+    """
+    path = Path(path)
+    content = path.read_bytes()
+    text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode("utf-8")
+    if path.name.removesuffix(".gz").endswith(".json"):
+        pieces = [(1, text)]
+    else:
+        pieces = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
+    rows: list[Any] = []
+    for number, piece in pieces:
+        try:
+            value = json.loads(piece)
+        except json.JSONDecodeError as error:
+            row = number + error.lineno - 1
+            raise InputError(f"not valid JSON: {error.msg}", file=path, row=row) from error
+        rows.extend(value if isinstance(value, list) else [value])
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row, dict):
+            raise InputError("not an object with named fields", file=path, row=number)
+    return rows
+
+
+def well_formed(text: str) -> str:
+    """Return text that can be written as UTF-8: half a character, as cut replies have, becomes U+FFFD."""
+    return _LONE_SURROGATE.sub("\ufffd", text)
+
+
+def write_json_lines(path: str | Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Write one JSON object a line, atomically."""
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+        for row in rows:
+            file.write(well_formed(json.dumps(row, ensure_ascii=False)) + "\n")
+
+
+def _by_column(rows: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: [row.get(name) for row in rows] for name in names}

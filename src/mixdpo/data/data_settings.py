@@ -1,0 +1,120 @@
+"""What to load: the settings of the data and of each of its sources."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from mixdpo.common.errors import InputError
+from mixdpo.common.settings import check_seed
+from mixdpo.data.pairs import CONTRADICTIONS, INVALID_SCORES, Contradictions, InvalidScores
+
+
+@dataclass(kw_only=True, frozen=True)
+class SourceSettings:
+    """One of several sources. What is None is taken from `DataSettings`.
+
+    Raises:
+        InputError: a value is out of its range.
+    """
+
+    path: str = field(metadata={"help": "file, folder, glob or hub id"})
+    weight: float = field(
+        default=1.0, metadata={"help": "times each pair is used; 0.5 is a random half, 2 is each pair twice"}
+    )
+    max_pairs: int | None = field(default=None, metadata={"help": "pairs at most, a random subset"})
+    split: str | None = field(default=None, metadata={"help": "split to read, or a slice such as train[:1000]"})
+    name: str | None = field(default=None, metadata={"help": "configuration of a hub data set"})
+    revision: str | None = field(default=None, metadata={"help": "branch, tag or commit of a hub data set"})
+    columns: dict[str, str] | None = field(
+        default=None, metadata={"help": "names of its columns, such as {prompt: instruction}"}
+    )
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.path, str) or not self.path:
+            raise InputError(f"the path of a source must be text, got {self.path!r}")
+        if isinstance(self.weight, bool) or not isinstance(self.weight, (int, float)) or not self.weight > 0:
+            raise InputError(f"weight must be a number above 0, got {self.weight!r}", file=self.path)
+        check_cap(self.max_pairs, self.path)
+
+
+@dataclass(kw_only=True, frozen=True)
+class DataSettings:
+    """What pairs to load and how to treat doubtful ones.
+
+    Raises:
+        InputError: a value is out of its range.
+    """
+
+    path: str | list[Any] = field(
+        metadata={
+            "help": "file, folder, glob or hub id; or a list of them, each also as "
+            "{path, weight, max_pairs, split, name, revision, columns}"
+        }
+    )
+    split: str = field(default="train", metadata={"help": "split to read, or a slice such as train[:1000]"})
+    name: str | None = field(default=None, metadata={"help": "configuration of a hub data set"})
+    revision: str | None = field(default=None, metadata={"help": "branch, tag or commit of a hub data set"})
+    columns: dict[str, str] | None = field(
+        default=None,
+        metadata={
+            "help": "names of the columns for prompt, chosen, rejected, input, tools, score_chosen, score_rejected, "
+            "margin, ratings_chosen, ratings_rejected where they differ, such as {prompt: instruction}"
+        },
+    )
+    invalid_scores: InvalidScores = field(
+        default="error", metadata={"help": "what a missing, NaN or infinite score does: error, or drop the pair"}
+    )
+    contradictions: Contradictions = field(
+        default="keep", metadata={"help": "pairs whose chosen answer is scored lower: keep, flip or drop"}
+    )
+    max_pairs: int | None = field(default=None, metadata={"help": "pairs at most of all sources, a random subset"})
+    seed: int = field(default=42, metadata={"help": "seed of the random subsets"})
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("invalid_scores", INVALID_SCORES), ("contradictions", CONTRADICTIONS)):
+            if getattr(self, name) not in allowed:
+                raise InputError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
+        check_cap(self.max_pairs)
+        check_seed(self.seed)
+
+    def sources(self) -> list[SourceSettings]:
+        """Return the sources with nothing left to inherit.
+
+        Raises:
+            InputError: there are none, or one is neither a path nor a mapping of `SourceSettings`.
+        """
+        listed = self.path if isinstance(self.path, list) else [self.path]
+        if not listed:
+            raise InputError("`path` names no data", hint="give a file, folder, glob or hub id")
+        shared = {name: getattr(self, name) for name in ("split", "name", "revision", "columns")}
+        sources = []
+        for item in listed:
+            given = _as_source(item)
+            own = {f.name: getattr(given, f.name) for f in fields(given)}
+            sources.append(SourceSettings(**{**own, **{k: v for k, v in shared.items() if own[k] is None}}))
+        return sources
+
+
+def check_cap(max_pairs: Any, file: str | None = None) -> None:
+    """Raise `InputError` unless `max_pairs` is None or a positive whole number."""
+    if max_pairs is not None and (isinstance(max_pairs, bool) or not isinstance(max_pairs, int) or max_pairs < 1):
+        raise InputError(f"max_pairs must be a whole number above 0, got {max_pairs!r}", file=file)
+
+
+def _as_source(item: Any) -> SourceSettings:
+    if isinstance(item, SourceSettings):
+        return item
+    if not isinstance(item, Mapping):
+        return SourceSettings(path=item)
+    known = [f.name for f in fields(SourceSettings)]
+    for key in item:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known keys are {', '.join(known)}"
+            raise InputError(f"a source has the unknown key {key!r}", file=item.get("path"), hint=hint)
+    if "path" not in item:
+        raise InputError("a source has no path", hint="write it as {path: ..., weight: ...}")
+    return SourceSettings(**item)

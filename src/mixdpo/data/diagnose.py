@@ -1,0 +1,236 @@
+"""Where in a file the trouble is: the first row that cannot be read, and rows as an editor counts them.
+
+Only read when something is wrong, so these are plain passes over the file, one per format.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import gzip
+import json
+import re
+import zlib
+from collections.abc import Container, Iterable, Iterator, Sequence
+from io import TextIOWrapper
+from itertools import chain
+from pathlib import Path
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datasets import Dataset
+
+from mixdpo.common.errors import InputError
+from mixdpo.data.messages import kind_of
+
+_LONGEST_CELL = 2**31 - 1  # characters; the module's own limit is 128 Ki
+_DAMAGED_GZIP = (EOFError, gzip.BadGzipFile, zlib.error)
+
+
+def diagnose(files: Sequence[Path], error: BaseException) -> InputError:
+    """Return what is wrong with `files`, which the library could not read because of `error`."""
+    for file in files:
+        kind = _kind(file)
+        finder = {"json": _json_fault, "csv": _csv_fault, "parquet": _parquet_fault}.get(kind)
+        fault = finder(file) if finder is not None else None
+        if fault is None and kind == "parquet":
+            fault = _other_columns(files[0], file)
+        if fault is not None:
+            return fault
+    cause = error.__cause__ or error
+    reason = str(cause).strip().split("\n")[0] or type(cause).__name__
+    return InputError(f"cannot be read ({reason})", file=files[0])
+
+
+def find_stray_type(files: Sequence[Path], columns: Container[str]) -> InputError | None:
+    """Return the first value in these columns of JSON files that is not text.
+
+    Needed where the library took the types from an earlier part of the data: it turns what follows into text.
+    """
+    for file in files:
+        for row, item in _json_rows(file):
+            for column, value in item.items():
+                if column in columns and not isinstance(value, str) and value is not None:
+                    return InputError(
+                        f"the value is {kind_of(value)}, not text as in the rows before",
+                        file=file,
+                        row=row,
+                        column=column,
+                        hint="fix or delete the row",
+                    )
+    return None
+
+
+def editor_rows(files: Sequence[Path], indices: Iterable[int]) -> list[tuple[str, int]]:
+    """Return the file and row (from 1) of each index into the joined rows of `files`.
+
+    In text formats a row is the line it starts on, so that blank lines, a CSV header and cells of several lines
+    count as they do in an editor.
+    """
+    wanted = list(indices)
+    if not wanted:
+        return []
+    pending = iter(sorted(set(wanted)))
+    places: dict[int, tuple[str, int]] = {}
+    target = next(pending, None)
+    numbered = chain.from_iterable(((str(file), number) for number in _row_numbers(file)) for file in files)
+    for index, place in enumerate(numbered):
+        if target is None:
+            break
+        if index == target:
+            places[index] = place
+            target = next(pending, None)
+    return [places[index] for index in wanted]
+
+
+def delimiter(file: Path) -> str:
+    """Return what separates the cells of a CSV or TSV file."""
+    return "\t" if file.suffix.lower() == ".tsv" else ","
+
+
+def _kind(file: Path) -> str:
+    name = file.name.lower().removesuffix(".gz")
+    return {"jsonl": "json", "ndjson": "json", "tsv": "csv"}.get(ending := name.rpartition(".")[2], ending)
+
+
+def _open(file: Path) -> IO[bytes]:
+    opener: Any = gzip.open if file.suffix.lower() == ".gz" else open
+    return opener(file, "rb")
+
+
+def _text_open(file: Path) -> IO[str]:
+    return TextIOWrapper(_open(file), encoding="utf-8-sig", newline="")
+
+
+def _row_numbers(file: Path) -> Iterator[int]:
+    kind = _kind(file)
+    if kind == "csv":
+        # As lenient as the reader of the library, which took these records.
+        yield from (number for number, _ in list(_csv_records(file, strict=False))[1:])
+    elif kind == "parquet":
+        yield from range(1, pq.ParquetFile(file).metadata.num_rows + 1)
+    elif kind == "arrow":
+        yield from range(1, len(Dataset.from_file(str(file))) + 1)
+    elif _is_json_list(file):
+        yield from (number for number, _ in _json_rows(file))
+    else:
+        yield from (number for number, _ in _lines(file))
+
+
+def _lines(file: Path) -> Iterator[tuple[int, bytes]]:
+    with _open(file) as stream:
+        for number, line in enumerate(stream, start=1):
+            if line.strip():
+                yield number, line.removeprefix(codecs.BOM_UTF8)
+
+
+def _json_rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    if _is_json_list(file):
+        with _open(file) as stream:
+            yield from enumerate(json.load(stream), start=1)
+    else:
+        yield from ((number, json.loads(line)) for number, line in _lines(file))
+
+
+def _csv_records(file: Path, strict: bool = True) -> Iterator[tuple[int, list[str]]]:
+    csv.field_size_limit(_LONGEST_CELL)
+    with _text_open(file) as stream:
+        reader = csv.reader(stream, strict=strict, delimiter=delimiter(file))
+        start = 1
+        for record in reader:
+            if record:
+                yield start, record
+            start = reader.line_num + 1
+
+
+def _is_json_list(file: Path) -> bool:
+    with _open(file) as stream:
+        return stream.read(4096).removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"[")
+
+
+def _json_fault(file: Path) -> InputError | None:
+    row = 0
+    try:
+        if _is_json_list(file):
+            with _open(file) as stream:
+                return _json_list_fault(file, json.loads(stream.read()))
+        for row, line in _lines(file):
+            if not isinstance(json.loads(line), dict):
+                return InputError("the line is not a JSON object", file=file, row=row)
+    except json.JSONDecodeError as error:
+        at_row = row or error.lineno
+        return InputError(
+            f"not valid JSON ({error.msg} at character {error.colno})", file=file, row=at_row, hint="fix or delete it"
+        )
+    except UnicodeDecodeError as error:
+        return InputError(f"not UTF-8 ({error.reason})", file=file, row=row or None, hint="save the file as UTF-8")
+    except _DAMAGED_GZIP as error:
+        return InputError(f"the compressed file is damaged ({error})", file=file, row=row + 1)
+    return None if row else InputError("the file holds no rows", file=file)
+
+
+def _json_list_fault(file: Path, items: list[Any]) -> InputError | None:
+    if not items:
+        return InputError("the file holds no rows", file=file)
+    for row, item in enumerate(items, start=1):
+        if not isinstance(item, dict):
+            return InputError(f"the list's element is {type(item).__name__}, not an object", file=file, row=row)
+    return None
+
+
+def _csv_fault(file: Path) -> InputError | None:
+    records = number = width = 0
+    try:
+        for number, record in _csv_records(file):
+            records += 1
+            width = width or len(record)
+            if len(record) > width:
+                return InputError(
+                    f"{len(record)} cells where the header has {width}",
+                    file=file,
+                    row=number,
+                    hint='put cells that hold a comma or a line break in "quotes"',
+                )
+    except csv.Error as error:
+        return InputError(f"broken CSV ({error})", file=file, row=number + 1)
+    except UnicodeDecodeError as error:
+        return InputError(f"not UTF-8 ({error.reason})", file=file, row=number + 1, hint="save the file as UTF-8")
+    except _DAMAGED_GZIP as error:
+        return InputError(f"the compressed file is damaged ({error})", file=file, row=number + 1)
+    return None if records > 1 else InputError("the file holds no rows", file=file)
+
+
+def _parquet_fault(file: Path) -> InputError | None:
+    hint = "copy or download it again"
+    try:
+        table = pq.ParquetFile(file)
+    except (pa.ArrowException, OSError) as error:
+        return InputError(f"broken parquet file ({_first_sentence(error)})", file=file, hint=hint)
+    start = 1
+    for group in range(table.num_row_groups):
+        try:
+            table.read_row_group(group)
+        except (pa.ArrowException, OSError) as error:
+            return InputError(f"broken parquet file ({_first_sentence(error)})", file=file, row=start, hint=hint)
+        start += table.metadata.row_group(group).num_rows
+    return InputError("the file holds no rows", file=file) if start == 1 else None
+
+
+def _other_columns(first: Path, file: Path) -> InputError | None:
+    """Return an error if a parquet file has other columns or types than the first one of its source."""
+    expected, found = pq.read_schema(first), pq.read_schema(file)
+    for name in dict.fromkeys([*expected.names, *found.names]):
+        kinds = [schema.field(name).type if name in schema.names else "absent" for schema in (expected, found)]
+        if kinds[0] != kinds[1]:
+            return InputError(
+                f"the column is {kinds[1]} here and {kinds[0]} in {first}",
+                file=file,
+                column=name,
+                hint="write the files with the same columns, or give them as separate sources",
+            )
+    return None
+
+
+def _first_sentence(error: BaseException) -> str:
+    return re.split(r"[.:]\s", str(error).strip(), maxsplit=1)[0].rstrip(".") or type(error).__name__

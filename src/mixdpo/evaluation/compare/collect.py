@@ -1,0 +1,230 @@
+"""From sources to a comparison: models under one name each, benchmark by benchmark, with paired differences."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations, islice
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from mixdpo.common.errors import InputError
+from mixdpo.common.statistics import cluster_means
+from mixdpo.evaluation.compare.compare_settings import CompareSettings
+from mixdpo.evaluation.compare.items import Transcript
+from mixdpo.evaluation.compare.metrics import ascending, headline, label, shown_metrics
+from mixdpo.evaluation.compare.results import ModelResult, read_source
+from mixdpo.evaluation.statistics.paired import Difference, compare_pairs, holm
+from mixdpo.generation.answer_files import read_answers, read_prompt_texts
+
+MOST_FOR_ALL_PAIRS: Final = 6
+"""With more models than this, each is compared with one instead of with every other."""
+
+
+@dataclass(frozen=True)
+class BenchmarkResults:
+    """Everything known of one benchmark.
+
+    Attributes:
+        name: of the benchmark.
+        headline: the metric that models are ranked by.
+        shown: the metrics of its table, the headline first.
+        entries: by model, best first.
+        differences: by metric, between models on the same prompts.
+        notes: what a reader must know before comparing.
+    """
+
+    name: str
+    headline: str
+    shown: Sequence[str]
+    entries: Mapping[str, ModelResult]
+    differences: Mapping[str, Sequence[Difference]]
+    notes: Sequence[str]
+
+
+def collect(sources: Sequence[str | Path], settings: CompareSettings | None = None) -> list[BenchmarkResults]:
+    """Read result files and run folders and put together what belongs to one benchmark.
+
+    Models of one name from several sources are told apart by their source.
+
+    Raises:
+        InputError: a source holds no result, comes twice, or there is no model to compare against.
+    """
+    settings = settings or CompareSettings()
+    entries = [entry for source in sources for entry in read_source(source)]
+    by_benchmark: dict[str, list[ModelResult]] = {}
+    for entry in entries:
+        by_benchmark.setdefault(entry.benchmark, []).append(entry)
+    named = {name: _named(group) for name, group in by_benchmark.items()}
+    models = list(dict.fromkeys(model for group in named.values() for model in group))
+    if settings.against is not None:
+        _check_known("model to compare against", settings.against, models)
+    for name in settings.answers:
+        _check_known(
+            "BENCHMARK/MODEL for answers", name, [f"{b}/{model}" for b, group in named.items() for model in group]
+        )
+    for name in settings.prompts:
+        _check_known("benchmark for prompts", name, list(named))
+    return [_benchmark(name, group, settings) for name, group in named.items()]
+
+
+def _check_known(what: str, name: str, known: Sequence[str]) -> None:
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there is {_few(known)}"
+        raise InputError(f"no {what} {name!r}", hint=hint)
+
+
+def _benchmark(name: str, named: Mapping[str, ModelResult], settings: CompareSettings) -> BenchmarkResults:
+    found = [entry.metrics for entry in named.values()]
+    try:
+        first = headline(found)
+    except ValueError as error:
+        raise InputError(f"{name}: {error}", file=next(iter(named.values())).source) from error
+    ranked = sorted(named, key=lambda model: ascending(first, named[model].metrics.values[first]))
+    # Ids of prompts are a benchmark's own: another's texts would be of other questions.
+    prompts = read_prompt_texts(settings.prompts[name]).by_id if name in settings.prompts else {}
+    with_texts = {
+        model: _with_texts(named[model], settings.answers.get(f"{name}/{model}"), prompts) for model in ranked
+    }
+    return BenchmarkResults(
+        name=name,
+        headline=first,
+        shown=shown_metrics(found, first),
+        entries=with_texts,
+        differences=dict(_differences(with_texts, first, settings)),
+        notes=list(_notes(with_texts)),
+    )
+
+
+def _named(entries: Sequence[ModelResult]) -> dict[str, ModelResult]:
+    """Give every entry of a benchmark a name of its own."""
+    names = [entry.model for entry in entries]
+    named: dict[str, ModelResult] = {}
+    for entry in entries:
+        name = entry.model if names.count(entry.model) == 1 else f"{entry.model} ({_source_name(entry, entries)})"
+        if name in named:
+            raise InputError(
+                f"{entry.benchmark}: two results of {name}", file=entry.source, hint="give each file once"
+            )
+        named[name] = entry
+    return named
+
+
+def _source_name(entry: ModelResult, entries: Sequence[ModelResult]) -> str:
+    """Return the end of a source's path that tells it from those of the other entries of the same model."""
+    others = {other.source for other in entries if other.model == entry.model and other is not entry}
+    parts = entry.source.with_suffix("").parts
+    for count in range(1, len(parts) + 1):
+        if not any(other.with_suffix("").parts[-count:] == parts[-count:] for other in others):
+            return "/".join(parts[-count:])
+    return str(entry.source)
+
+
+def _differences(
+    entries: Mapping[str, ModelResult], first: str, settings: CompareSettings
+) -> Iterator[tuple[str, list[Difference]]]:
+    """Yield the differences by metric; the headline's or, where it is a mean of tasks, those of the tasks.
+
+    Their p-values are corrected together.
+    """
+    found: dict[str, list[Difference]] = {}
+    metrics = dict.fromkeys(metric for entry in entries.values() for metric in entry.scores)
+    for metric in [first] if first in metrics else metrics:
+        scores = {model: _independent(entry, metric) for model, entry in entries.items() if metric in entry.scores}
+        pairs = [
+            (a, b)
+            for a, b in _pairs(scores, _reference(entries, scores, settings.against))
+            if len(scores[a].keys() & scores[b].keys()) >= 2
+        ]
+        if pairs:
+            found[metric] = compare_pairs(scores, pairs, seed=settings.seed, level=settings.level)
+    adjusted = iter(holm([one.p_value for several in found.values() for one in several]))
+    for metric, several in found.items():
+        yield (
+            metric,
+            [replace(one, p_adjusted=p) for one, p in zip(several, islice(adjusted, len(several)), strict=True)],
+        )
+
+
+def _independent(entry: ModelResult, metric: str) -> dict[str, float]:
+    """Return the scores there are, by prompt id; those of one cluster of prompts as their mean, by its name."""
+    known = {id: value for id, value in entry.scores[metric].items() if np.isfinite(value)}
+    if not entry.clusters:
+        return known
+    return cluster_means(np.array(list(known.values())), [entry.clusters[id] for id in known])
+
+
+def _reference(entries: Mapping[str, ModelResult], ranked: Iterable[str], against: str | None) -> str | None:
+    """Return the model that all others are compared with: the one asked for, of many the best that is not flagged."""
+    ranked = list(ranked)
+    if against in ranked or len(ranked) <= MOST_FOR_ALL_PAIRS:
+        return against if against in ranked else None
+    return next((model for model in ranked if not entries[model].flags), ranked[0])
+
+
+def _pairs(ranked: Iterable[str], reference: str | None) -> list[tuple[str, str]]:
+    """Return which models are compared, the second of each pair with the first."""
+    if reference is not None:
+        return [(reference, other) for other in ranked if other != reference]
+    return list(combinations(reversed(list(ranked)), 2))  # the better one second, so that gains are above zero
+
+
+def _notes(entries: Mapping[str, ModelResult]) -> Iterator[str]:
+    by_text: dict[str, list[str]] = {}
+    names = dict.fromkeys(name for entry in entries.values() for name in entry.settings)
+    for name in names:
+        values: dict[str, list[str]] = {}
+        for model, entry in entries.items():
+            if name == "temperature" and name not in entry.settings:
+                continue  # a result from before it was recorded: unknown is no difference
+            values.setdefault(json.dumps(entry.settings.get(name), sort_keys=True, default=str), []).append(model)
+        if len(values) > 1 and name not in ("model", "adapter", "sources"):
+            told = "; ".join(f"{value} ({_few(models)})" for value, models in values.items())
+            yield f"setting {name} differs, so the results may not be comparable: {told}"
+    for model, entry in entries.items():
+        if entry.comparable is not None:
+            by_text.setdefault(_said_of(entry.comparable), []).append(model)
+        for flag in entry.flags:
+            yield f"{model}: {flag}"
+    yield from (f"comparable with published results: {text} ({_few(models)})" for text, models in by_text.items())
+
+
+def _few(models: Sequence[str]) -> str:
+    return ", ".join(models[:3]) + (f" and {len(models) - 3} more" if len(models) > 3 else "")
+
+
+def _said_of(value: Any) -> str:
+    """Write what a result says of its comparability, whatever form it has, on one line."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        return "; ".join(f"{name}: {_said_of(one)}" for name, one in value.items())
+    return ", ".join(map(_said_of, value)) if isinstance(value, list) else str(value)
+
+
+def _with_texts(entry: ModelResult, given: str | Path | None, prompts: Mapping[str, str]) -> ModelResult:
+    """Add the texts of the model's answers, and of the prompts, to what there is to read."""
+    transcripts = dict(entry.transcripts)
+    path = Path(given) if given is not None else entry.answers
+    if path is not None:
+        if given is None and not path.is_file():
+            return entry  # the result has moved without its answers
+        file = read_answers(path)
+        texts = dict(zip(file.keys(), file.prompts, strict=True)) if file.prompts else {}
+        for id, answer in file.by_id().items():
+            before = transcripts.get(id, Transcript())
+            transcripts[id] = replace(before, answer=answer, prompt=before.prompt or texts.get(id))
+    for id, text in prompts.items():
+        if id in transcripts or any(id in scores for scores in entry.scores.values()):
+            transcripts[id] = replace(transcripts.get(id, Transcript()), prompt=text)
+    return replace(entry, transcripts=transcripts)
+
+
+def title(results: BenchmarkResults) -> str:
+    """Return the heading of a benchmark: its name and what its models are ranked by."""
+    return f"{results.name}, {label(results.headline)}"

@@ -1,0 +1,114 @@
+"""The folder of a comparison: tables, figures and the page."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from mixdpo.common.figure_files import save_figure
+from mixdpo.common.files import atomic_path, write_json
+from mixdpo.common.tables import TextTable, as_latex, as_markdown, as_text, one_line
+from mixdpo.evaluation.compare.collect import BenchmarkResults
+from mixdpo.evaluation.compare.figures import forest_figure, length_figure
+from mixdpo.evaluation.compare.metrics import even, label
+from mixdpo.evaluation.compare.page import comparison_page
+from mixdpo.evaluation.compare.tables import all_tables
+from mixdpo.evaluation.compare.transcripts import readings
+
+_ENDINGS = ("png", "svg", "pdf")
+
+
+def save_comparison(comparison: Sequence[BenchmarkResults], folder: Path) -> Path:
+    """Write `comparison.txt`, `.md`, `.tex`, `.json` and `.html`, and of every benchmark two figures as PNG, SVG, PDF.
+
+    Returns:
+        The path of the page.
+    """
+    _write(folder / "comparison.txt", as_texts(comparison, as_text, "note: {}"))
+    _write(folder / "comparison.md", as_texts(comparison, as_markdown, "- {}", "## {}\n"))
+    _write(folder / "comparison.tex", "% needs \\usepackage{booktabs}\n\n" + as_texts(comparison, as_latex, "% {}"))
+    write_json(folder / "comparison.json", {"benchmarks": [as_record(one) for one in comparison]})
+    for one in comparison:
+        points = [as_point(one, model) for model in one.entries]
+        stem = re.sub(r"\W+", "-", one.name).strip("-")
+        save_figure(forest_figure(points, _axis(one), even(one.headline)), folder / f"forest-{stem}", _ENDINGS)
+        if sum(point["length"] is not None for point in points) > 1:
+            save_figure(length_figure(points, _axis(one), even(one.headline)), folder / f"length-{stem}", _ENDINGS)
+    page = folder / "comparison.html"
+    _write(page, comparison_page([as_section(one) for one in comparison], readings(comparison)))
+    return page
+
+
+def as_texts(
+    comparison: Sequence[BenchmarkResults], render: Callable[[TextTable], str], note: str, heading: str = ""
+) -> str:
+    """Return all tables in one form, each benchmark's notes after its tables."""
+    parts = []
+    for one, tables in all_tables(comparison):
+        for table in tables:
+            parts += [heading.format(one_line(table.title))] if heading else []
+            parts.append(render(table))
+        if one.notes:
+            parts.append("\n".join(note.format(one_line(text)) for text in one.notes) + "\n")
+    return "\n".join(parts)
+
+
+def as_record(results: BenchmarkResults) -> dict[str, Any]:
+    """Return everything but the texts, for `comparison.json`."""
+    return {
+        "benchmark": results.name,
+        "headline": results.headline,
+        "models": {
+            model: {
+                "source": str(entry.source),
+                "metrics": dict(entry.metrics.values),
+                "intervals": {name: list(ends) for name, ends in entry.metrics.intervals.items()},
+                "flags": list(entry.flags),
+            }
+            for model, entry in results.entries.items()
+        },
+        "differences": {metric: [asdict(one) for one in rows] for metric, rows in results.differences.items()},
+        "notes": list(results.notes),
+    }
+
+
+def as_point(results: BenchmarkResults, model: str) -> dict[str, Any]:
+    """Return what a figure draws of a model: name, value, low and high (None without interval), length or
+    None, and whether it shows signs of a degenerate model."""
+    metrics = results.entries[model].metrics
+    low, high = metrics.intervals.get(results.headline, (None, None))
+    return {
+        "name": one_line(model),
+        "value": metrics.values[results.headline],
+        "low": low,
+        "high": high,
+        "length": metrics.values.get("avg_length"),
+        "flagged": bool(results.entries[model].flags),
+    }
+
+
+def as_section(results: BenchmarkResults) -> dict[str, Any]:
+    """Return what the page shows of a benchmark."""
+    (_, tables), *_ = all_tables([results])
+    return {
+        "name": results.name,
+        "axis": _axis(results),
+        "points": [as_point(results, model) for model in results.entries],
+        "table": tables[0],
+        "differences": tables[1:],
+        "gains": list(results.differences.values()),
+        "notes": results.notes,
+        "sources": sorted({str(entry.source) for entry in results.entries.values()}),
+    }
+
+
+def _axis(results: BenchmarkResults) -> str:
+    return label(results.headline)
+
+
+def _write(path: Path, text: str) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

@@ -1,0 +1,228 @@
+"""Result files and run folders as entries: one model on one benchmark, with scores and texts by prompt."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from mixdpo.common.errors import InputError
+from mixdpo.common.statistics import cluster_means, clustered_mean
+from mixdpo.common.table_files import TableFile, read_table
+from mixdpo.evaluation.compare.items import ModelItems, Transcript, read_items, read_verdicts
+from mixdpo.evaluation.compare.metrics import Metrics, read_metrics
+from mixdpo.evaluation.statistics.preference_metrics import PairValues, summarise_pairs
+from mixdpo.generation.degenerate import find_degenerate
+from mixdpo.training.run_folder import METRICS_FILE, RUN_FILE
+from mixdpo.training.run_folder import read_metrics as read_logged
+
+Scores = Mapping[str, Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class ModelResult:
+    """One model's result on one benchmark.
+
+    Attributes:
+        benchmark: its name.
+        model: its name in the source.
+        metrics: the numbers.
+        source: the file or folder.
+        settings: of the evaluation; equal ones make entries comparable.
+        scores: by metric, the score of each prompt id; empty where only sums are known.
+        transcripts: what there is to read of each prompt id.
+        clusters: what a prompt id has in common with others, which are then counted together; empty where nothing.
+        answers: file of the model's answers, if the result names one.
+        comparable: what the result says of comparing it with published numbers.
+        flags: signs of a degenerate model.
+    """
+
+    benchmark: str
+    model: str
+    metrics: Metrics
+    source: Path
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    scores: Scores = field(default_factory=dict)
+    transcripts: Mapping[str, Transcript] = field(default_factory=dict)
+    clusters: Mapping[str, str] = field(default_factory=dict)
+    answers: Path | None = None
+    comparable: Any = None
+    flags: tuple[str, ...] = ()
+
+
+def read_source(path: str | Path) -> list[ModelResult]:
+    """Read a result file of `mixdpo eval`, or the folder of a run with what was measured in it.
+
+    Raises:
+        InputError: there is no such file, or it holds no result.
+    """
+    path = Path(path).expanduser()
+    if path.is_dir():
+        entries = [entry for read in (_results_in, _demo, _records, _logged) for entry in read(path)]
+        if not entries:
+            raise InputError(
+                "the folder holds no result",
+                file=path,
+                hint=f"give a folder with {METRICS_FILE}, or result files of mixdpo eval",
+            )
+        return entries
+    return list(_result_file(path))
+
+
+def _result_file(path: Path) -> Iterator[ModelResult]:
+    record = _read_json(path)
+    models = record.get("models")
+    if not isinstance(record.get("benchmark"), str) or not isinstance(models, dict) or not models:
+        raise InputError(
+            "not a result: it needs benchmark and models", file=path, hint="give the file that mixdpo eval wrote"
+        )
+    items = read_items(_near(path, record["items"])) if isinstance(record.get("items"), str) else {}
+    judged = read_verdicts(record["benchmark"], _verdict_files(path, record), record.get("settings") or {})
+    named = record.get("answers")
+    answers = named if isinstance(named, dict) else {}
+    for model, result in models.items():
+        if not isinstance(result, dict):
+            raise InputError(f"the result of {model} is not a mapping of metrics", file=path)
+        own = items.get(model) or judged.get(model) or ModelItems()
+        flags = result.get("flags")
+        yield ModelResult(
+            benchmark=record["benchmark"],
+            model=model,
+            metrics=read_metrics(result),
+            source=path,
+            settings=record.get("settings") or {},
+            scores=own.scores,
+            transcripts=own.transcripts,
+            clusters=own.clusters,
+            answers=_near(path, answers[model]) if isinstance(answers.get(model), str) else None,
+            comparable=record.get("comparable"),
+            flags=tuple(map(str, flags)) if isinstance(flags, list) else (),
+        )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError("no such file or folder", file=path) from None
+    except json.JSONDecodeError as error:
+        raise InputError(f"not valid JSON: {error.msg}", file=path, row=error.lineno) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot be read ({error})", file=path) from error
+    return content if isinstance(content, dict) else {}
+
+
+def _verdict_files(path: Path, record: Mapping[str, Any]) -> list[Path]:
+    """Return the verdicts that a result names and that are still there."""
+    named = record.get("verdicts")
+    files = [named] if isinstance(named, str) else named if isinstance(named, list) else []
+    found = [_near(path, file) for file in files if isinstance(file, str)]
+    return [file for file in found if file.is_file()]
+
+
+def _near(result: Path, file: str) -> Path:
+    """Return a file that a result names: beside the result, or else as it is named."""
+    named = Path(file).expanduser()
+    beside = result.parent / named
+    return beside if beside.exists() else named
+
+
+def _results_in(folder: Path) -> Iterator[ModelResult]:
+    for path in sorted(folder.glob("*.json")):
+        record = _read_json(path)
+        if isinstance(record.get("benchmark"), str) and isinstance(record.get("models"), dict):
+            yield from _result_file(path)
+
+
+def _demo(folder: Path) -> Iterator[ModelResult]:
+    """Yield what the demo measured before and after training."""
+    if not ((folder / "demo.json").is_file() and (folder / "answers.parquet").is_file()):
+        return
+    table = read_table(folder / "answers.parquet")
+    prompts, tasks = table.texts("prompt"), table.texts("task")
+    for side in ("before", "after"):
+        met, answers = table.numbers(f"met_{side}"), table.texts(side)
+        mean = clustered_mean(met, tasks, rng=np.random.default_rng(0))
+        record = {
+            "demands_met": mean.estimate,
+            "demands_met_interval": [mean.low, mean.high],
+            "avg_length": float(np.mean([len(answer) for answer in answers])),
+        }
+        yield ModelResult(
+            benchmark="demands",
+            model=folder.name if side == "after" else f"{folder.name} before training",
+            metrics=read_metrics(record),
+            source=folder,
+            settings={"split": "test", "prompts": len(prompts)},
+            scores={"demands_met": {str(row): value for row, value in enumerate(met.tolist())}},
+            transcripts={
+                str(row): Transcript(prompt=prompt, answer=answer)
+                for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True))
+            },
+            clusters={str(row): task for row, task in enumerate(tasks)},
+            flags=tuple(map(str, find_degenerate(answers))),
+        )
+
+
+_SIDES: Final = ("chosen", "rejected")
+
+
+def _records(folder: Path) -> Iterator[ModelResult]:
+    """Yield the preference metrics of a run's last evaluation, from the record of every pair."""
+    steps = {int(path.stem.rpartition("-")[2]): path for path in (folder / "records").glob("eval-step-*.parquet")}
+    if not steps or not (folder / RUN_FILE).is_file():
+        return
+    beta = (_read_json(folder / RUN_FILE).get("settings") or {}).get("beta")
+    if not isinstance(beta, int | float):
+        return
+    table = read_table(steps[max(steps)])
+    reference = _pair_columns(table, "ref_")
+    values = PairValues(
+        policy=_pair_columns(table, ""),
+        tokens=np.stack([table.numbers(f"{side}_tokens") for side in _SIDES], axis=1),
+        reference=reference if np.isfinite(reference).all() else None,
+        beta=float(beta),
+    )
+    columns, prompts = values.columns(), np.array(table.texts("prompt_id"))
+    bucket = np.array(table.column("bucket"))
+    rows_of = {name: np.flatnonzero(bucket == name) for name in ("easy", "middle", "hard")}
+    first = next(iter(columns))
+    yield ModelResult(
+        benchmark="preferences",
+        model=folder.name,
+        metrics=read_metrics(summarise_pairs(columns, prompts, rows_of)),
+        source=folder,
+        settings={"beta": values.beta},
+        scores={first: cluster_means(100.0 * columns[first], prompts)},
+    )
+
+
+def _pair_columns(table: TableFile, prefix: str) -> np.ndarray:
+    return np.stack([table.numbers(f"{prefix}{side}") for side in _SIDES], axis=1)
+
+
+_BOOKKEEPING: Final = ("step", "epoch", "learning_rate", "grad_norm")
+"""What a line of metrics says of the run and not of the model."""
+
+
+def _logged(folder: Path) -> Iterator[ModelResult]:
+    """Yield the last numbers that training and its evaluation logged."""
+    records = read_logged(folder)
+    last: dict[str, Any] = {}
+    for kind in ("loss", "eval_loss"):
+        last |= next((record for record in reversed(records) if kind in record), {})
+    for name in _BOOKKEEPING:
+        last.pop(name, None)
+    if last:
+        run = _read_json(folder / RUN_FILE) if (folder / RUN_FILE).is_file() else {}
+        yield ModelResult(
+            benchmark="training, last logged",
+            model=folder.name,
+            metrics=read_metrics(last),
+            source=folder,
+            settings={"data": run.get("data", {})},
+        )

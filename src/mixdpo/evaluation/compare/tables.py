@@ -1,0 +1,79 @@
+"""Tables of a comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mixdpo.common.tables import TextTable
+from mixdpo.evaluation.compare.collect import BenchmarkResults
+from mixdpo.evaluation.compare.metrics import label
+from mixdpo.evaluation.statistics.paired import Difference
+
+
+def summary_table(results: BenchmarkResults) -> TextTable:
+    """Return the table of a benchmark: models by rank, metrics with their intervals, mean length."""
+    lengths = [entry.metrics.values.get("avg_length") for entry in results.entries.values()]
+    with_length = any(length is not None for length in lengths)
+    places = {metric: decimals(results, metric) for metric in results.shown}
+    rows = []
+    for (model, entry), length in zip(results.entries.items(), lengths, strict=True):
+        cells = [
+            number(entry.metrics.values.get(metric), digits) + ends(entry.metrics.intervals.get(metric), digits)
+            for metric, digits in places.items()
+        ]
+        rows.append([model, *cells, *([number(length, 0)] if with_length else [])])
+    headings = ["model", *map(label, results.shown), *(["mean length"] if with_length else [])]
+    return TextTable(results.name, headings, rows)
+
+
+def differences_table(results: BenchmarkResults, metric: str, differences: Sequence[Difference]) -> TextTable:
+    """Return the table of paired differences of a metric; a model that all are compared with is in its title."""
+    digits = max(2, decimals(results, metric))
+    references = {one.first for one in differences}
+    several = len(references) > 1
+    rows = [
+        [
+            one.second,
+            *([one.first] if several else []),
+            number(one.gain.estimate, digits, "+") + ends((one.gain.low, one.gain.high), digits, "+"),
+            f"{one.better} / {one.worse}",
+            p_value(one.p_value),
+            p_value(one.p_adjusted),
+        ]
+        for one in differences
+    ]
+    names = ["model", "against"] if several else ["model"]
+    headings = [*names, f"gain in {label(metric)}", "better / worse", "p", "p adjusted"]
+    against = "" if several else f", against {references.pop()}"
+    return TextTable(f"{results.name}: differences on the same prompts{against}", headings, rows, names=len(names))
+
+
+def all_tables(comparison: Sequence[BenchmarkResults]) -> list[tuple[BenchmarkResults, list[TextTable]]]:
+    """Return every table, by benchmark."""
+    return [
+        (one, [summary_table(one), *(differences_table(one, *item) for item in one.differences.items())])
+        for one in comparison
+    ]
+
+
+def decimals(results: BenchmarkResults, metric: str) -> int:
+    """Return with how many decimals a metric is written: one for percentages, two for smaller numbers."""
+    values = [entry.metrics.values.get(metric, 0.0) for entry in results.entries.values()]
+    return 1 if max(map(abs, values)) >= 20 else 2
+
+
+def number(value: float | None, digits: int, sign: str = "") -> str:
+    """Write a number, with its sign always if that is `+`; a dash for none."""
+    return "–" if value is None else f"{value:{sign},.{digits}f}".replace("-", "−")
+
+
+def ends(interval: Sequence[float] | None, digits: int, sign: str = "") -> str:
+    """Write an interval in brackets, nothing for none."""
+    if interval is None:
+        return ""
+    return " [" + ", ".join(number(end, digits, sign) for end in interval) + "]"
+
+
+def p_value(value: float) -> str:
+    """Write a p-value with two significant digits."""
+    return "< 0.0001" if value < 1e-4 else f"{value:.2g}" if value < 0.1 else f"{value:.2f}"

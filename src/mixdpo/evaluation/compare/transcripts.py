@@ -1,0 +1,86 @@
+"""What the page lets a person read side by side: prompts, answers, scores and verdicts, within a bound of size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from mixdpo.evaluation.compare.collect import BenchmarkResults
+from mixdpo.evaluation.compare.items import Transcript
+from mixdpo.evaluation.compare.results import ModelResult
+
+MOST_CHARACTERS: Final = 12_000_000
+"""Of all texts of a benchmark together: more, and a browser is slow to search them."""
+LONGEST_TEXT: Final = 20_000
+Side = tuple[Mapping[str, Transcript], Mapping[str, float]]
+"""What one model says, and its scores, by prompt."""
+
+
+def readings(comparison: Sequence[BenchmarkResults]) -> list[dict[str, Any]]:
+    """Return what can be read of each benchmark that has scores or texts by prompt.
+
+    Each has `name`, `models`, `first` (the two to begin with), `of` (number of prompts there are) and `prompts`,
+    each with `id`, `prompt` and, in lists as long as `models`, `answers`, `scores` and `verdicts`, None for nothing.
+    If the texts are too many, prompts spread evenly over all are taken.
+    """
+    found = []
+    for results in comparison:
+        sides: dict[str, Side] = {
+            model: (entry.transcripts, _scores(entry, results.headline)) for model, entry in results.entries.items()
+        }
+        sides |= {name: (transcripts, {}) for name, transcripts in _baselines(results).items() if name not in sides}
+        ids = list(dict.fromkeys(id for transcripts, scores in sides.values() for id in (*transcripts, *scores)))
+        if not ids:
+            continue
+        prompts = [_prompt(id, sides) for id in ids]
+        sizes = np.array([_size(prompt) for prompt in prompts])
+        every = max(1, int(np.ceil(sizes.sum() / MOST_CHARACTERS)))
+        # Start with models that there is something to read of.
+        texts = [sum(one.answer is not None for one in transcripts.values()) for transcripts, _ in sides.values()]
+        first = sorted(range(len(texts)), key=lambda side: -texts[side])[:2]
+        found.append(
+            {"name": results.name, "models": list(sides), "first": first, "of": len(ids), "prompts": prompts[::every]}
+        )
+    return found
+
+
+def _scores(entry: ModelResult, headline: str) -> dict[str, float]:
+    """Return the headline's scores by prompt; where it is a mean of tasks, those of all tasks, whose ids differ."""
+    found = [entry.scores[headline]] if headline in entry.scores else entry.scores.values()
+    return {id: value for scores in found for id, value in scores.items()}
+
+
+def _baselines(results: BenchmarkResults) -> dict[str, dict[str, Transcript]]:
+    """Return the answers that models were compared with, by the baseline's name."""
+    found: dict[str, dict[str, Transcript]] = {}
+    for entry in results.entries.values():
+        name = f"{entry.settings.get('baseline') or 'unnamed'} (baseline)"
+        for id, one in entry.transcripts.items():
+            if one.baseline is not None:
+                found.setdefault(name, {}).setdefault(id, Transcript(prompt=one.prompt, answer=one.baseline))
+    return found
+
+
+def _prompt(id: str, sides: Mapping[str, Side]) -> dict[str, Any]:
+    transcripts = [texts.get(id, Transcript()) for texts, _ in sides.values()]
+    scores = [values.get(id) for _, values in sides.values()]
+    return {
+        "id": id,
+        "prompt": next((_cut(one.prompt) for one in transcripts if one.prompt), None),
+        "answers": [_cut(one.answer) for one in transcripts],
+        "verdicts": [_cut(one.verdict) for one in transcripts],
+        "scores": [None if score is None or not np.isfinite(score) else round(score, 2) for score in scores],
+    }
+
+
+def _cut(text: str | None) -> str | None:
+    if text is None or len(text) <= LONGEST_TEXT:
+        return text
+    return text[:LONGEST_TEXT] + f" […] ({len(text):,} characters)"
+
+
+def _size(prompt: Mapping[str, Any]) -> int:
+    texts = [prompt["prompt"], *prompt["answers"], *prompt["verdicts"]]
+    return 200 + sum(len(text) for text in texts if text)

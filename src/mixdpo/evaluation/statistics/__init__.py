@@ -1,0 +1,1 @@
+"""Statistics of results: paired differences, agreement, length and style control, preference metrics."""

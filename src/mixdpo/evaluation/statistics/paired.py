@@ -1,0 +1,192 @@
+"""Comparisons on the same prompts: intervals, exact tests, correction for many, and judges' habits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from scipy import stats
+
+from mixdpo.common.statistics import Interval, paired_bootstrap, proportion
+
+_FLIPS = 9_999
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much better the second of two models does than the first, on the prompts both answered.
+
+    Attributes:
+        first: name of the first model.
+        second: name of the second.
+        gain: mean of second - first, with a paired bootstrap interval over prompts.
+        better: prompts on which the second scores higher.
+        worse: prompts on which it scores lower.
+        p_value: two-sided, of no gain: see `sign_flip_test`.
+        p_adjusted: the same, corrected by Holm's method for all comparisons made together.
+    """
+
+    first: str
+    second: str
+    gain: Interval
+    better: int
+    worse: int
+    p_value: float
+    p_adjusted: float
+
+
+def compare_all(scores: Mapping[str, Mapping[str, float]], *, seed: int = 0, level: float = 0.95) -> list[Difference]:
+    """Compare every two models on the prompts that both have a score for; see `compare_pairs`."""
+    return compare_pairs(scores, list(combinations(scores, 2)), seed=seed, level=level)
+
+
+def compare_pairs(
+    scores: Mapping[str, Mapping[str, float]],
+    pairs: Sequence[tuple[str, str]],
+    *,
+    seed: int = 0,
+    level: float = 0.95,
+) -> list[Difference]:
+    """Compare models, the second of each pair with the first, on the prompts that both have a score for.
+
+    Args:
+        scores: of each model, the score of each prompt id; larger is better, NaN is none.
+        pairs: names of the models; the correction is for all of these comparisons together.
+        seed: of the resamples.
+        level: of the intervals.
+
+    Raises:
+        ValueError: two models share fewer than two scored prompts.
+    """
+    drawn = []
+    for first, second in pairs:
+        shared = [id for id in scores[first] if id in scores[second]]
+        both = np.array([(scores[first][id], scores[second][id]) for id in shared]).reshape(-1, 2)
+        both = both[np.isfinite(both).all(axis=1)]
+        if len(both) < 2:
+            raise ValueError(f"{first} and {second} share {len(both)} scored prompts; a comparison needs at least 2")
+        gain = paired_bootstrap(both[:, 0], both[:, 1], rng=np.random.default_rng(seed), level=level)
+        better, worse = int((both[:, 1] > both[:, 0]).sum()), int((both[:, 1] < both[:, 0]).sum())
+        p_value = sign_flip_test(both[:, 1] - both[:, 0], seed=seed)
+        drawn.append((first, second, gain, better, worse, p_value))
+    adjusted = holm([row[-1] for row in drawn])
+    return [Difference(*row, p) for row, p in zip(drawn, adjusted, strict=True)]
+
+
+def sign_flip_test(differences: np.ndarray, *, seed: int = 0) -> float:
+    """Return the two-sided p-value of a mean of paired differences, by flipping their signs at random.
+
+    Where all differences but ties are of one size, as of answers that are right or wrong, that is the sign test
+    (McNemar's). It is exact there and with few differences; else from 10,000 draws (Phipson and Smyth 2010), so that
+    it is 2e-4 at least, one draw on either side.
+    """
+    moved = differences[differences != 0]
+    if not len(moved) or np.ptp(np.abs(moved)) == 0:
+        return sign_test(int((moved > 0).sum()), int((moved < 0).sum()))
+    found = stats.permutation_test(
+        (moved,), np.mean, permutation_type="samples", vectorized=True, n_resamples=_FLIPS, batch=1000,
+        random_state=np.random.default_rng(seed),
+    )  # fmt: skip
+    return float(found.pvalue)
+
+
+def sign_test(better: int, worse: int) -> float:
+    """Return the exact two-sided p-value of `better` against `worse`; ties are left out. It is McNemar's exact test
+    where scores are right or wrong."""
+    return float(stats.binomtest(better, better + worse).pvalue) if better + worse else 1.0
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p-values adjusted by Holm's step-down method, which bounds the chance of any false finding."""
+    order = np.argsort(p_values, kind="stable")
+    count = len(order)
+    adjusted = np.empty(count)
+    adjusted[order] = np.minimum(1, np.maximum.accumulate(np.asarray(p_values)[order] * (count - np.arange(count))))
+    return adjusted.tolist()
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How often two judges agree, and how much of that is beyond chance (Cohen's kappa)."""
+
+    share: Interval
+    kappa: float
+
+
+def agreement(first: Sequence[str], second: Sequence[str]) -> Agreement:
+    """Compare two judges' verdicts on the same items.
+
+    Raises:
+        ValueError: no items, or lists of different lengths.
+    """
+    a, b = np.asarray(first), np.asarray(second)
+    if a.shape != b.shape or not len(a):
+        raise ValueError(f"{len(a)} and {len(b)} verdicts; two lists of one length are needed")
+    same = int((a == b).sum())
+    by_chance = sum(float((a == label).mean() * (b == label).mean()) for label in np.unique(np.concatenate([a, b])))
+    kappa = 1.0 if by_chance == 1 else (same / len(a) - by_chance) / (1 - by_chance)
+    return Agreement(proportion(same, len(a)), float(kappa))
+
+
+@dataclass(frozen=True)
+class PositionBias:
+    """What swapping the two answers does to a judge.
+
+    Attributes:
+        consistent: share of prompts where both games have the same winner, or are both ties.
+        first_shown: among games with a winner, share won by the answer shown first.
+        p_value: exact two-sided test of both-first against both-second verdicts.
+    """
+
+    consistent: Interval
+    first_shown: Interval | None
+    p_value: float
+
+
+def position_bias(game1: Sequence[float], game2: Sequence[float]) -> PositionBias:
+    """Measure position bias from the scores (1, 0.5, 0) of the answer shown first, in a game and in the swapped one.
+
+    Raises:
+        ValueError: no prompts, or lists of different lengths.
+    """
+    a, b = np.asarray(game1, dtype=np.float64), np.asarray(game2, dtype=np.float64)
+    if a.shape != b.shape or not len(a):
+        raise ValueError(f"{len(a)} and {len(b)} games; two lists of one length are needed")
+    shown_first = np.concatenate([a, b])
+    decided = shown_first != 0.5
+    return PositionBias(
+        consistent=proportion(int((a == 1 - b).sum()), len(a)),
+        first_shown=proportion(int((shown_first == 1).sum()), int(decided.sum())) if decided.any() else None,
+        p_value=sign_test(int(((a == 1) & (b == 1)).sum()), int(((a == 0) & (b == 0)).sum())),
+    )
+
+
+@dataclass(frozen=True)
+class LengthEffect:
+    """How verdicts go with length: Spearman's correlation of score and length difference, and how often the longer
+    of two answers wins."""
+
+    correlation: float
+    p_value: float
+    longer_wins: Interval | None
+
+
+def length_effect(
+    score: Sequence[float] | np.ndarray, length_difference: Sequence[float] | np.ndarray
+) -> LengthEffect | None:
+    """Measure it from scores of the model against the baseline (0 to 1) and (model - baseline) in characters.
+
+    Returns None where all scores or all differences are equal.
+    """
+    scores, difference = np.asarray(score, dtype=np.float64), np.asarray(length_difference, dtype=np.float64)
+    known = np.isfinite(scores)
+    scores, difference = scores[known], difference[known]
+    if len(scores) < 3 or np.ptp(scores) == 0 or np.ptp(difference) == 0:
+        return None
+    found = stats.spearmanr(scores, difference)
+    decided = (scores != 0.5) & (difference != 0)
+    longer = (scores > 0.5) == (difference > 0)
+    wins = proportion(int((longer & decided).sum()), int(decided.sum())) if decided.any() else None
+    return LengthEffect(float(found.statistic), float(found.pvalue), wins)

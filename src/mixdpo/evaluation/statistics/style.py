@@ -1,0 +1,129 @@
+"""Style of answers, and win rates at equal style: Arena-Hard's style control, in its two published versions.
+
+Legend: N battles, S = 4 style features: length in tokens, headers, list items, bold spans.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+from scipy.special import expit
+
+from mixdpo.common.bradley_terry import fit_logistic, fit_penalised
+from mixdpo.common.choices import check_choice
+
+Version = Literal["v0.1", "v2"]
+Control = Literal["style", "length", "markdown"]
+FEATURES: Final = ("length", "headers", "lists", "bold")
+CONTROLS: Final[dict[Control, tuple[int, ...]]] = {"style": (0, 1, 2, 3), "length": (0,), "markdown": (1, 2, 3)}
+"""The style features that each control holds equal."""
+
+_CODE = re.compile(r"```([^`]*)```")
+_HEADER = re.compile(r"^#{1,6}\s", re.MULTILINE)
+_ORDERED = re.compile(r"^\s*\d+\.\s", re.MULTILINE)
+_UNORDERED = re.compile(r"^\s*[-*+]\s", re.MULTILINE)
+_BOLD = re.compile(r"\*\*[^*\n]+\*\*")
+_UNDERLINED = re.compile(r"__[^_\n]+__")
+
+
+def markdown_counts(text: str) -> tuple[int, int, int]:
+    """Count headers, list items and bold spans outside of code blocks, as the published metadata were counted."""
+    for code in _CODE.findall(text):
+        text = text.replace(code, "")
+    return (
+        len(_HEADER.findall(text)),
+        len(_ORDERED.findall(text)) + len(_UNORDERED.findall(text)),
+        len(_BOLD.findall(text)) + len(_UNDERLINED.findall(text)),
+    )
+
+
+@dataclass(frozen=True)
+class StyleFit:
+    """Win rates at equal style.
+
+    Attributes:
+        win_rate: of each model, 0 to 1.
+        coefficients: log odds for the model of one standard deviation more of each controlled feature.
+    """
+
+    win_rate: np.ndarray
+    coefficients: np.ndarray
+
+
+def style_differences(model_NS: np.ndarray, baseline_NS: np.ndarray, version: Version) -> np.ndarray:
+    """Return how much more of each feature the model's answer has than the baseline's, standardised over battles.
+
+    v0.1: (m - b) / (m + b + 1) of every feature. v2: (m - b) / (m + b) of the length, and of the other counts'
+    density d = count / (length + 1), (d_m - d_b) / (d_m + d_b + 1).
+    """
+    check_choice("version", version, Version)
+    model_NS, baseline_NS = np.asarray(model_NS, dtype=np.float64), np.asarray(baseline_NS, dtype=np.float64)
+    if version == "v2":
+        model_NS, baseline_NS = (
+            np.column_stack([side[:, 0], side[:, 1:] / (side[:, :1] + 1)]) for side in (model_NS, baseline_NS)
+        )
+    total_NS = model_NS + baseline_NS + 1
+    if version == "v2":
+        total_NS[:, 0] -= 1
+    difference_NS = (model_NS - baseline_NS) / np.where(total_NS == 0, 1, total_NS)
+    spread_S = difference_NS.std(axis=0, ddof=1 if version == "v2" else 0)
+    return (difference_NS - difference_NS.mean(axis=0)) / np.where(spread_S == 0, 1, spread_S)
+
+
+def fit_style(
+    model_N: np.ndarray,
+    outcome_N: np.ndarray,
+    difference_NS: np.ndarray,
+    models: int,
+    version: Version,
+    control: Control = "style",
+    weight_N: np.ndarray | None = None,
+) -> StyleFit:
+    """Fit a Bradley-Terry model with style features to battles against the baseline.
+
+    v0.1 has log odds to base 10 and, by its logistic regression's default, an L2 penalty of strength 1 on all
+    coefficients, the baseline's too, against battles that each count twice. v2 has natural log odds and no penalty.
+    """
+    check_choice("version", version, Version)
+    check_choice("control", control, Control)
+    weight_N = np.ones(len(model_N)) if weight_N is None else weight_N
+    own_NM = np.zeros((len(model_N), models))
+    own_NM[np.arange(len(model_N)), model_N] = 1
+    style_NK = difference_NS[:, CONTROLS[control]]
+    if version == "v2":
+        fitted = fit_logistic(np.hstack([own_NM, style_NK]), outcome_N, weight_N)
+        return StyleFit(expit(fitted[:models]), fitted[models:])
+    unit = np.log(10)
+    baseline_N1 = np.full((len(model_N), 1), -unit)
+    fitted = fit_penalised(np.hstack([unit * own_NM, baseline_N1, style_NK]), outcome_N, 2 * weight_N)
+    return StyleFit(expit(unit * (fitted[:models] - fitted[models])), fitted[models + 1 :])
+
+
+def bootstrap_style(
+    model_N: np.ndarray,
+    outcome_N: np.ndarray,
+    difference_NS: np.ndarray,
+    models: int,
+    version: Version,
+    control: Control,
+    rounds: int,
+    seed: int,
+) -> np.ndarray:
+    """Resample all battles together and refit; return the win rates, (rounds, models).
+
+    They are NaN where nothing can be fitted: no battle of the model was drawn, or all drawn ones ended the same way.
+
+    The draws are those that numpy's legacy generator gives the original code after `numpy.random.seed(seed)`.
+    """
+    random = np.random.RandomState(seed)
+    rates = np.full((rounds, models), np.nan)
+    for one in rates:
+        counts = np.bincount(random.randint(0, len(model_N), size=len(model_N)), minlength=len(model_N))
+        if np.ptp(outcome_N[counts > 0]) == 0:
+            continue
+        fit = fit_style(model_N, outcome_N, difference_NS, models, version, control, counts.astype(np.float64))
+        one[:] = np.where(np.bincount(model_N, weights=counts, minlength=models) > 0, fit.win_rate, np.nan)
+    return rates

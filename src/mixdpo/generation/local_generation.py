@@ -1,0 +1,257 @@
+"""Answers of a chat model to prompts: batched, seeded, stopped at every token that ends a turn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from mixdpo.common.errors import InputError
+from mixdpo.generation.decoding import write_batch
+
+Message = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingSettings:
+    """How answers are drawn. Of the model's own generation settings only the stop tokens are used."""
+
+    max_new_tokens: int = field(
+        default=512, metadata={"help": "longest answer, in tokens; a longer one is cut and counts as not finished"}
+    )
+    temperature: float = field(
+        default=0.0, metadata={"help": "0 takes the likeliest token each time; above it, tokens are sampled"}
+    )
+    top_p: float = field(
+        default=1.0, metadata={"help": "sample among the likeliest tokens that together have this probability"}
+    )
+    top_k: int = field(default=0, metadata={"help": "sample among this many likeliest tokens; 0 sets no such bound"})
+    batch_size: int = field(default=32, metadata={"help": "answers written at once; sampled answers depend on it"})
+    seed: int = field(default=0, metadata={"help": "seed of the sampling"})
+
+    def __post_init__(self) -> None:
+        for name, value, wrong in (
+            ("max_new_tokens", self.max_new_tokens, self.max_new_tokens < 1),
+            ("temperature", self.temperature, not 0 <= self.temperature < float("inf")),
+            ("top_p", self.top_p, not 0 < self.top_p <= 1),
+            ("top_k", self.top_k, self.top_k < 0),
+            ("batch_size", self.batch_size, self.batch_size < 1),
+        ):
+            if wrong:
+                raise InputError(f"generation setting {name} is {value}")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model wrote to one prompt."""
+
+    text: str
+    tokens: int
+    """Tokens written, without the one that ended the turn."""
+    finished: bool
+    """Whether the model ended its turn; if not, the answer is cut at `max_new_tokens`."""
+    first_token: tuple[tuple[str, float], ...] = ()
+    """Likeliest first tokens and their log-probabilities at temperature 1, where they were asked for."""
+
+
+def generate_answers(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Sequence[Message]],
+    *,
+    settings: SamplingSettings | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    top_logprobs: int = 0,
+) -> list[Answer]:
+    """Answer every prompt once, in the order given.
+
+    Equal arguments give equal answers on the same machine. Afterwards the random generators of the processor and of
+    the model's device, and the model's train or eval mode, are as they were.
+
+    Args:
+        model: a causal language model, with or without adapters.
+        tokenizer: its tokenizer, with a chat template.
+        prompts: conversations that end where the assistant is to speak; repeat one for several samples.
+        settings: see `SamplingSettings`.
+        progress: called with (answers done, answers in all) after every batch.
+        top_logprobs: likeliest first tokens to return with their log-probabilities.
+
+    Raises:
+        InputError: no chat template, one that refuses a prompt, or a prompt too long for the model.
+    """
+    settings = settings or SamplingSettings()
+    rendered = render_prompts(tokenizer, prompts)
+    _check_lengths(model, rendered, settings)
+    return answer_rendered(model, tokenizer, rendered, settings, progress, top_logprobs)
+
+
+def answer_rendered(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rendered: Sequence[Sequence[int]],
+    settings: SamplingSettings,
+    progress: Callable[[int, int], None] | None = None,
+    top_logprobs: int = 0,
+) -> list[Answer]:
+    """Answer prompts that are token ids already, of `render_prompts`; otherwise as `generate_answers`.
+
+    They must fit: see `positions`.
+    """
+    stops = stop_token_ids(model, tokenizer)
+    padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else min(stops, default=0)
+    config = _generation_config(settings, stops, padding, logits=top_logprobs > 0)
+    answers: dict[int, Answer] = {}
+    # Longest first: little padding within a batch, and what does not fit in memory shows at once.
+    order = sorted(range(len(rendered)), key=lambda index: -len(rendered[index]))
+    with _evaluating(model), _own_randomness(model.device, settings.seed):
+        for begin in range(0, len(order), settings.batch_size):
+            indices = order[begin : begin + settings.batch_size]
+            ids, mask = pad_left([rendered[index] for index in indices], padding)
+            rows, logits = write_batch(
+                model, ids.to(model.device), mask.to(model.device), settings.max_new_tokens, config
+            )
+            first = _first_tokens(tokenizer, logits, top_logprobs) if logits is not None else [()] * len(indices)
+            for index, row, likeliest in zip(indices, rows, first, strict=True):
+                answers[index] = replace(_read_answer(tokenizer, row, stops), first_token=likeliest)
+            if progress is not None:
+                progress(len(answers), len(order))
+    return [answers[index] for index in range(len(rendered))]
+
+
+def render_prompts(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Sequence[Message]]) -> list[list[int]]:
+    """Turn each conversation into token ids by the chat template, up to where the assistant speaks.
+
+    The template's ids are used as they are: encoding its text again would add a second beginning-of-sequence token.
+    """
+    if tokenizer.chat_template is None:
+        raise InputError("the tokenizer has no chat template", hint="name a template file, or take an instruct model")
+    rendered = []
+    for number, prompt in enumerate(prompts, start=1):
+        try:
+            ids = tokenizer.apply_chat_template(
+                [dict(message) for message in prompt], add_generation_prompt=True, return_dict=False
+            )
+        except Exception as error:  # a template is a program: jinja2's errors, and any it raises by itself
+            raise InputError(f"the chat template refuses prompt {number}: {error}") from error
+        rendered.append(list(ids))
+    return rendered
+
+
+def stop_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Return every token that ends an assistant's turn, ascending.
+
+    These are the end tokens of the tokenizer and of the model's generation settings, and the token with which the
+    chat template closes an answer. A model trained on the template ends with the last, and many a published
+    generation config does not name it.
+    """
+    declared = model.generation_config.eos_token_id if model.generation_config is not None else None
+    stops = {declared} if isinstance(declared, int) else set(declared or ())
+    if tokenizer.eos_token_id is not None:
+        stops.add(tokenizer.eos_token_id)
+    closing = _closing_token_id(tokenizer)
+    if closing is not None:
+        stops.add(closing)
+    return sorted(stops)
+
+
+def positions(model: PreTrainedModel) -> int | None:
+    """Return how many tokens prompt and answer may have together, None where the model sets no bound."""
+    return getattr(model.config, "max_position_embeddings", None)
+
+
+def pad_left(rows: Sequence[Sequence[int]], padding: int) -> tuple[Tensor, Tensor]:
+    """Stack rows of ids, padded on the left; return ids and attention mask, both of shape (rows, longest)."""
+    width = max(len(row) for row in rows)
+    ids = torch.full((len(rows), width), padding, dtype=torch.long)
+    mask = torch.zeros((len(rows), width), dtype=torch.long)
+    for index, row in enumerate(rows):
+        ids[index, width - len(row) :] = torch.tensor(row, dtype=torch.long)
+        mask[index, width - len(row) :] = 1
+    return ids, mask
+
+
+def _closing_token_id(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """Return the first special token that the chat template puts behind an assistant's answer, if there is one."""
+    if tokenizer.chat_template is None:
+        return None
+    marker = "answer"
+    conversation = [{"role": "user", "content": "question"}, {"role": "assistant", "content": marker}]
+    text = tokenizer.apply_chat_template(conversation, tokenize=False)
+    tail = str(text).rpartition(marker)[2]
+    special = {id for id, token in tokenizer.added_tokens_decoder.items() if token.special}
+    special.update(tokenizer.all_special_ids)
+    ids = tokenizer.encode(tail, add_special_tokens=False)
+    return next((id for id in ids if id in special), None)
+
+
+def _generation_config(
+    settings: SamplingSettings, stops: list[int], padding: int, *, logits: bool
+) -> GenerationConfig:
+    """Name every setting that published models set: what is left out, `generate` takes from the model's own file."""
+    sampled = settings.temperature > 0
+    return GenerationConfig(
+        eos_token_id=stops or None,
+        pad_token_id=padding,
+        num_beams=1,
+        num_return_sequences=1,
+        repetition_penalty=1.0,
+        no_repeat_ngram_size=0,
+        use_cache=True,
+        return_dict_in_generate=True,
+        output_logits=logits,
+        do_sample=sampled,
+        temperature=settings.temperature if sampled else 1.0,
+        top_p=settings.top_p if sampled else 1.0,
+        top_k=settings.top_k if sampled else 50,  # the default, which is not warned of and not used
+    )
+
+
+def _read_answer(tokenizer: PreTrainedTokenizerBase, ids: list[int], stops: list[int]) -> Answer:
+    end = next((position for position, id in enumerate(ids) if id in stops), None)
+    text = tokenizer.decode(ids[:end], skip_special_tokens=True)
+    return Answer(text=str(text), tokens=len(ids[:end]), finished=end is not None)
+
+
+def _first_tokens(
+    tokenizer: PreTrainedTokenizerBase, logits_BV: Tensor, count: int
+) -> list[tuple[tuple[str, float], ...]]:
+    """Return the likeliest tokens of every row, as text, and their log-probabilities."""
+    found = torch.log_softmax(logits_BV.float(), dim=-1).topk(count)
+    return [
+        tuple((str(tokenizer.decode([id])), value) for id, value in zip(ids, values, strict=True))
+        for ids, values in zip(found.indices.tolist(), found.values.tolist(), strict=True)
+    ]
+
+
+def _check_lengths(model: PreTrainedModel, rendered: Sequence[Sequence[int]], settings: SamplingSettings) -> None:
+    room = positions(model)
+    for number, ids in enumerate(rendered, start=1):
+        if room is not None and len(ids) + settings.max_new_tokens > room:
+            raise InputError(
+                f"prompt {number} has {len(ids)} tokens, which with max_new_tokens {settings.max_new_tokens} is more "
+                f"than the model's {room} positions",
+                hint="shorten the prompt or max_new_tokens",
+            )
+
+
+@contextmanager
+def _evaluating(model: PreTrainedModel) -> Iterator[None]:
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
+
+
+@contextmanager
+def _own_randomness(device: torch.device, seed: int) -> Iterator[None]:
+    """Seed the generators that `generate` draws from, and give them back as they were."""
+    with torch.random.fork_rng([] if device.type == "cpu" else [device], device_type=device.type):
+        torch.manual_seed(seed)
+        yield

@@ -1,0 +1,102 @@
+"""The files of a model's answers: the answers in the layouts that judges read, and a report on them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from mixdpo.common.errors import InputError
+from mixdpo.common.files import check_output, write_json
+from mixdpo.common.table_files import write_json_lines
+from mixdpo.generation.chat_model import ChatModel
+from mixdpo.generation.degenerate import find_degenerate
+from mixdpo.generation.generate import MT_BENCH_TEMPERATURES, Generation, GenerationSettings
+
+_ENDINGS: Final = (".jsonl", ".json")
+
+
+def check_writable(path: Path) -> None:
+    """Raise `InputError` where answers could not be written, before they are drawn."""
+    if path.suffix not in _ENDINGS:
+        raise InputError("the ending is not known", file=path, hint=f"it is one of {', '.join(_ENDINGS)}")
+    check_output(path)
+
+
+def write_answers(path: Path, drawn: Sequence[Generation], generator: str) -> None:
+    """Write the whole answers, in AlpacaEval's columns or, of several turns, in MT-Bench's.
+
+    An ending of `.json` gives one list, as AlpacaEval reads it, `.jsonl` one object a line.
+    """
+    rows = [_row(one, generator) for one in drawn if one.failure is None]
+    if path.suffix == ".json":
+        write_json(path, rows)
+    else:
+        write_json_lines(path, rows)
+
+
+def answer_report(drawn: Sequence[Generation], chat_model: ChatModel, settings: GenerationSettings) -> dict[str, Any]:
+    """Return how answers were drawn and what they are like: shares and lengths are of single turns.
+
+    Args:
+        drawn: all prompts.
+        chat_model: who answered.
+        settings: as they were given.
+    """
+    settings = settings.settled([one.prompt for one in drawn])
+    replies = [reply for one in drawn if one.failure is None for reply in one.replies]
+    drawing = asdict(settings)
+    if settings.temperature is None:
+        drawing["temperature"] = dict(MT_BENCH_TEMPERATURES)
+    return {
+        "model": chat_model.name,
+        "model_versions": sorted({reply.model for reply in replies if reply.model}),
+        "mixdpo": version("mixdpo"),
+        "settings": {**drawing, **chat_model.record()},
+        "prompts": len(drawn),
+        "answered": sum(one.failure is None for one in drawn),
+        "failures": dict(Counter(one.failure for one in drawn if one.failure is not None)),
+        "unfinished_share": float(np.mean([not reply.finished for reply in replies])) if replies else None,
+        "tokens": _spread([reply.tokens_out for reply in replies]),
+        "characters": _spread([len(reply.text) for reply in replies]),
+        "flags": [str(flag) for flag in find_degenerate([reply.text for reply in replies])],
+    }
+
+
+def report_file(answers: Path) -> Path:
+    """Return where the report on a file of answers is written: beside it."""
+    return answers.with_name(f"{answers.stem}.report.json")
+
+
+def _row(drawn: Generation, generator: str) -> dict[str, Any]:
+    prompt, replies = drawn.prompt, drawn.replies
+    row: dict[str, Any] = {prompt.id_column: prompt.id}
+    if prompt.category is not None:
+        row["category"] = prompt.category
+    if len(prompt.turns) == 1:
+        return row | {
+            "instruction": prompt.text,
+            "output": replies[0].text,
+            "generator": generator,
+            "tokens": replies[0].tokens_out,
+            "finished": replies[0].finished,
+        }
+    return row | {
+        "turns": list(prompt.turns),
+        "choices": [{"index": 0, "turns": [reply.text for reply in replies]}],
+        "model_id": generator,
+        "tokens": [reply.tokens_out for reply in replies],
+        "finished": [reply.finished for reply in replies],
+    }
+
+
+def _spread(values: Sequence[int]) -> dict[str, float] | None:
+    """Return mean, median and largest; None where nothing was counted, as by endpoints that report no usage."""
+    if not any(values):
+        return None
+    return {"mean": float(np.mean(values)), "median": float(np.median(values)), "largest": float(max(values))}

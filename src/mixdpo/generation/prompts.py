@@ -1,0 +1,120 @@
+"""Prompt sets as benchmarks publish them: AlpacaEval, Arena-Hard, MT-Bench with its turns, chats, plain prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from mixdpo.common.errors import InputError
+from mixdpo.common.table_files import read_table
+from mixdpo.data.messages import WrongType, read_messages
+from mixdpo.data.sources import open_source
+from mixdpo.generation.answer_files import ID_COLUMNS, JOINED_BY_ID, plain_text
+
+_TEXTS: Final = ("instruction", "prompt", "question", "messages", "conversations", "turns")
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What a model is to answer, in one turn or several.
+
+    Attributes:
+        id: of the prompt in its set; where the set has none, its row from 0.
+        id_column: what the set calls the id, else `index`.
+        history: (role, content) of the messages before the first turn.
+        turns: what the user says in each turn.
+        category: of the prompt, where the set names one.
+    """
+
+    id: str | int
+    id_column: str
+    history: tuple[tuple[str, str], ...]
+    turns: tuple[str, ...]
+    category: str | None
+
+    @property
+    def text(self) -> str:
+        """The prompt as one text; of a conversation with the roles."""
+        messages = [*self.history, *(("user", turn) for turn in self.turns)]
+        return plain_text([{"role": role, "content": content} for role, content in messages])
+
+
+def read_prompts(source: str | Path, split: str = "train", limit: int | None = None) -> list[Prompt]:
+    """Read a file (parquet, CSV, JSON or JSON lines, plain or gzipped), a folder of them, or a data set of the hub.
+
+    A row has its prompt in `instruction` (with Alpaca's `input` below it), `prompt`, `question` (text), `messages`,
+    `conversations` or `prompt` (a chat, whose last answer is left out) or `turns`.
+
+    Args:
+        source: file, folder or hub id.
+        split: of a folder or a data set.
+        limit: number of prompts at most.
+
+    Raises:
+        InputError: no such file or data set, a row without a prompt, or a prompt or id that comes twice.
+    """
+    file = Path(source).expanduser()
+    in_table = file.is_file() and split == "train"
+    rows = read_table(file).rows() if in_table else list(open_source(str(source), split=split).dataset)
+    prompts = [_prompt(row, str(source), number) for number, row in enumerate(rows[:limit], start=1)]
+    seen: dict[str, int] = {}
+    for number, prompt in enumerate(prompts, start=1):
+        by_id = prompt.id_column in JOINED_BY_ID
+        first = seen.setdefault(str(prompt.id) if by_id else prompt.text, number)
+        if first != number:
+            raise InputError(
+                f"the same {prompt.id_column if by_id else 'prompt'} as in row {first}",
+                file=source,
+                row=number,
+                hint="keep each prompt once, or give each row an id of its own in a column id",
+            )
+    return prompts
+
+
+def _prompt(row: Mapping[str, Any], file: str, number: int) -> Prompt:
+    column = next((name for name in _TEXTS if row.get(name)), None)
+    if column is None:
+        raise InputError(f"no prompt ({', '.join(_TEXTS)})", file=file, row=number)
+    value = row[column]
+    history: list[tuple[str, str]] = []
+    if isinstance(value, str):
+        further = row.get("input") if column == "instruction" else None
+        turns = [f"{value}\n\n{further}" if isinstance(further, str) and further.strip() else value]
+    elif isinstance(value, list) and all(isinstance(item, str) for item in value):
+        turns = list(value)
+    elif isinstance(value, list) and all(isinstance(item, dict) for item in value):
+        if any({"role", "from"} & set(item) for item in value):
+            history, turns = _chat(value, file, number, column)
+        else:  # Arena-Hard v0.1 has turns of {"content": ...}
+            turns = [plain_text(item.get("content")) for item in value]
+    else:
+        raise InputError(f"not a prompt: {value!r:.80}", file=file, row=number, column=column)
+    if not all(turn.strip() for turn in turns):
+        raise InputError("the prompt is empty", file=file, row=number, column=column)
+    id_column = next((name for name in ID_COLUMNS if isinstance(row.get(name), (str, int))), None)
+    category = row.get("category")
+    return Prompt(
+        id=row[id_column] if id_column else number - 1,
+        id_column=id_column or "index",
+        history=tuple(history),
+        turns=tuple(turns),
+        category=category if isinstance(category, str) else None,
+    )
+
+
+def _chat(
+    messages: list[dict[str, Any]], file: str, number: int, column: str
+) -> tuple[list[tuple[str, str]], list[str]]:
+    """Return the messages before the last turn of the user, and that turn."""
+    try:
+        chat = [(message["role"], message.get("content")) for message in read_messages(messages)]
+    except WrongType as error:
+        raise InputError(f"the value {error}", file=file, row=number, column=column) from error
+    if chat[-1][0] == "assistant":
+        chat.pop()
+    texts = [(role, content) for role, content in chat if isinstance(content, str)]
+    if len(texts) < len(chat) or not texts or texts[-1][0] != "user":
+        raise InputError("the chat holds no text of a user to answer", file=file, row=number, column=column)
+    return texts[:-1], [texts[-1][1]]

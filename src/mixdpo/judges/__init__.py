@@ -1,0 +1,1 @@
+"""Answers to ratings and verdicts: language models, reward models and programs as judges."""

@@ -1,0 +1,99 @@
+"""A program as judge: it reads JSON objects, one a line, and writes a verdict a line."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mixdpo.common.errors import InputError, RunError
+from mixdpo.generation.endpoint import Completion
+from mixdpo.judges.items import FollowUp, JudgeItem, ParseReply, Progress, Verdict
+from mixdpo.judges.labels import score_of_a
+
+
+def run_program(command: Sequence[str], cases: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Give a program the cases on its standard input and return the lines it writes, one for each.
+
+    Raises:
+        RunError: it cannot be started, fails, or writes another number of lines.
+    """
+    name = shlex.join(command)
+    given = "".join(json.dumps(case) + "\n" for case in cases)
+    try:
+        done = subprocess.run(command, input=given, capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise RunError(f"the judge {name} cannot be started ({error.strerror or error})") from error
+    if done.returncode != 0:
+        said = done.stderr.strip().splitlines()[-1:] or ["nothing on standard error"]
+        raise RunError(f"the judge {name} ended with status {done.returncode}: {said[0]}")
+    lines = done.stdout.removesuffix("\n").split("\n") if done.stdout else []
+    if len(lines) != len(cases):
+        raise RunError(f"the judge {name} wrote {len(lines)} lines for {len(cases)} cases")
+    return lines
+
+
+@dataclass(frozen=True)
+class ProgramJudge:
+    """A program. Of a case it reads `{"prompt": [messages], "answer": text}` and writes a number, larger is better; or
+    `{"prompt": [messages], "answer_a": text, "answer_b": text}` and writes `A>>B`, `A>B`, `A=B`, `B>A` or `B>>A`. Any
+    other line is no verdict.
+
+    It is started once for all cases, and nothing it says is kept: a program can change under the same name.
+    """
+
+    command: str
+
+    @property
+    def name(self) -> str:
+        """The command."""
+        return self.command
+
+    def plan(self, cases: Sequence[JudgeItem]) -> str:
+        """Say how much there is to judge."""
+        return f"{len(cases):,} verdicts by the program {self.command}"
+
+    def judge(
+        self,
+        cases: Sequence[JudgeItem],
+        read: ParseReply,
+        follow_up: FollowUp | None = None,
+        progress: Progress | None = None,
+    ) -> list[Verdict]:
+        """Start the program; see `run_program`."""
+        try:
+            command = shlex.split(self.command)
+        except ValueError as error:
+            raise InputError(f"the program {self.command!r} cannot be read ({error})") from error
+        verdicts = [
+            _verdict(line.strip(), len(case.answers))
+            for line, case in zip(run_program(command, [_line(case) for case in cases]), cases, strict=True)
+        ]
+        if progress is not None:
+            progress(len(verdicts), len(cases))
+        return verdicts
+
+    def record(self) -> dict[str, Any]:
+        """Return what a result names."""
+        return {"engine": "program", "command": self.command}
+
+
+def _line(case: JudgeItem) -> dict[str, Any]:
+    names = ("answer",) if len(case.answers) == 1 else ("answer_a", "answer_b")
+    messages = [{"role": role, "content": content} for role, content in case.chat]
+    return {"prompt": messages, **dict(zip(names, case.answers, strict=True))}
+
+
+def _verdict(line: str, answers: int) -> Verdict:
+    reply = Completion(line, True)
+    if answers == 2:
+        read = score_of_a(line)
+        return Verdict(reply) if read is None else Verdict(reply, read[0], line)
+    try:
+        score = float(line)
+    except ValueError:
+        return Verdict(reply)
+    return Verdict(reply, score) if abs(score) < float("inf") else Verdict(reply)

@@ -1,0 +1,96 @@
+"""Judge prompts: read as the original tools have them, and filled in one pass, whatever the answers hold."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from mixdpo.common.errors import InputError
+from mixdpo.common.files import digest
+from mixdpo.common.settings import read_yaml
+
+_CHATML: Final = re.compile(r"<\|im_start\|>(\w+)\n(.*?)\n?<\|im_end\|>", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class JudgePrompt:
+    """What a judge is asked: (role, text) of each message, with places such as {question}."""
+
+    messages: tuple[tuple[str, str], ...]
+
+    def holds(self, name: str) -> bool:
+        """Whether there is a place {name}."""
+        return any(f"{{{name}}}" in text for _, text in self.messages)
+
+    def filled(self, values: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+        """Replace `{name}` by the value of that name, in one pass; all other braces stay as they are.
+
+        Raises:
+            InputError: there is no place for one of the values.
+        """
+        for name in values:
+            if not self.holds(name):
+                raise InputError(f"the judge prompt has no place {{{name}}}")
+        return tuple((role, fill(text, values)) for role, text in self.messages)
+
+    def fingerprint(self) -> str:
+        """Return a digest of the roles and texts, which says in a result which prompt was used."""
+        return prompts_fingerprint([self])
+
+
+def placeholders(prompt: JudgePrompt, wanted: Sequence[Sequence[str]]) -> list[str]:
+    """Return which of the spellings of each wanted place a judge prompt uses.
+
+    Raises:
+        InputError: it has none of them.
+    """
+    found = []
+    for spellings in wanted:
+        name = next((one for one in spellings if prompt.holds(one)), None)
+        if name is None:
+            others = ", ".join(f"{{{one}}}" for one in spellings[1:])
+            raise InputError(f"the judge prompt has no place {{{spellings[0]}}}", hint=f"{others} would do as well")
+        found.append(name)
+    return found
+
+
+def prompts_fingerprint(prompts: Iterable[JudgePrompt]) -> str:
+    """Return a digest of several judge prompts."""
+    return digest((part for prompt in prompts for message in prompt.messages for part in message), size=8)
+
+
+def fill(template: str, values: Mapping[str, str]) -> str:
+    """Replace `{name}` for every name of `values`; all other braces stay as they are."""
+    places = re.compile("|".join(re.escape(f"{{{name}}}") for name in values))
+    return places.sub(lambda match: values[match.group()[1:-1]], template) if values else template
+
+
+def read_judge_prompt(path: str | Path) -> JudgePrompt:
+    """Read a judge prompt: a text with `<|im_start|>role` and `<|im_end|>` marks, as AlpacaEval has it; a YAML or
+    JSON file with `prompt_template` and perhaps `system_prompt`, as Arena-Hard has it; or any other text, which is
+    then the user's message.
+
+    Raises:
+        InputError: it cannot be read, or holds no prompt.
+    """
+    path = Path(path).expanduser()
+    if path.suffix in (".yaml", ".yml", ".json"):
+        content = read_yaml(path)
+        template = content.get("prompt_template")
+        template = template[0] if isinstance(template, list) and template else template
+        if not isinstance(template, str):
+            raise InputError("no prompt_template", file=path, hint="give prompt_template, and perhaps system_prompt")
+        system = content.get("system_prompt")
+        return JudgePrompt((*([("system", str(system))] if system else []), ("user", template)))
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError("no such file", file=path) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot be read ({error})", file=path) from error
+    if not text.strip():
+        raise InputError("the judge prompt is empty", file=path)
+    return JudgePrompt(tuple(_CHATML.findall(text)) or (("user", text),))

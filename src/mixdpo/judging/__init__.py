@@ -1,1 +1,0 @@
-"""Runs of a judge: who judges, what is asked, and verdicts in the layouts that `mixdpo.evaluation` scores."""

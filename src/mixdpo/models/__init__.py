@@ -1,0 +1,1 @@
+"""Weights in, log-probabilities out: load, fingerprint, forward, cached log-probabilities."""

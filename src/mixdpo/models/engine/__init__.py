@@ -1,0 +1,44 @@
+"""From token ids to log-probabilities of completions. Knows nothing of files, plans or losses."""
+
+from typing import cast
+
+from torch import Tensor, nn
+
+from mixdpo.models.engine.hidden import completion_hidden_sums
+from mixdpo.models.engine.packed import pack_rows, packed_scores
+from mixdpo.models.engine.padded import pad_rows, padded_scores
+from mixdpo.models.engine.precision import disable_dropout, hardware_has_bf16
+from mixdpo.models.engine.rows import CompletionScores, PackedRows, PaddedRows, PromptGroup, to_device
+from mixdpo.models.engine.support import prepare_packing
+from mixdpo.models.engine.wrappers import without_wrappers
+
+__all__ = [
+    "CompletionScores",
+    "PackedRows",
+    "PaddedRows",
+    "PromptGroup",
+    "completion_hidden_sums",
+    "completion_logprobs",
+    "completion_scores",
+    "disable_dropout",
+    "hardware_has_bf16",
+    "pack_rows",
+    "pad_rows",
+    "prepare_packing",
+    "to_device",
+    "without_wrappers",
+]
+
+
+def completion_scores(
+    model: nn.Module, rows: PackedRows | PaddedRows, alignment: bool = False, head: bool = False
+) -> CompletionScores:
+    """Return the log-probability of every completion, and what else of `CompletionScores` is asked for."""
+    if "layout" in rows:
+        return packed_scores(model, cast(PackedRows, rows), alignment, head)
+    return padded_scores(model, rows, alignment, head)
+
+
+def completion_logprobs(model: nn.Module, rows: PackedRows | PaddedRows) -> Tensor:
+    """Return log pi(completion | prompt) of every completion: float32, shape (completions,), in nats."""
+    return completion_scores(model, rows).logprob

@@ -1,0 +1,42 @@
+"""Sums of the hidden states that predict a completion's tokens."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from mixdpo.models.engine.packed import HeadForward, packed_forward, replaced_head
+from mixdpo.models.engine.rows import PackedRows, PaddedRows
+
+
+def completion_hidden_sums(model: nn.Module, rows: PackedRows | PaddedRows) -> Tensor:
+    """Return, for every completion, the sum of the last layer's hidden states that predict its tokens.
+
+    For a completion of T tokens these are T states: that of the prompt's last token, and those of the completion
+    without its last. They are what enters the language-model head, so after the final norm.
+
+    Args:
+        model: a causal language model, possibly wrapped by DDP or peft.
+        rows: from `pack_rows` (for a model that `prepare_packing` accepted) or `pad_rows`, on the model's device.
+
+    Returns:
+        float32, shape (number of completions, hidden size).
+    """
+    entered: list[Tensor] = []
+
+    def keep(head: nn.Module, plain: HeadForward, hidden: Tensor) -> Tensor:
+        entered.append(hidden)
+        return hidden[..., :1]  # logits that nobody reads
+
+    with replaced_head(model, keep):
+        if "layout" in rows:
+            packed = cast(PackedRows, rows)
+            packed_forward(model, packed)
+            states_NE = entered[0][0, packed["source"]].float()
+            return torch.stack([part.sum(0) for part in states_NE.split(packed["layout"].scored)])
+        arguments: dict[str, Any] = {name: rows[name] for name in ("input_ids", "attention_mask")}
+        model(**arguments, use_cache=False)
+    predicts_RT = rows["completion_mask"][:, 1:]
+    return torch.stack([h[:-1][mask].float().sum(0) for h, mask in zip(entered[0], predicts_RT, strict=True)])

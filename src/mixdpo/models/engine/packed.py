@@ -1,0 +1,124 @@
+"""Summed log-probabilities of completions, all in one packed row that holds every prompt once.
+
+Nothing is padded and no prompt is computed twice: a completion's tokens attend to their prompt and to
+themselves (`attention.py`), position ids go on from the prompt's end, and only the hidden states that predict a
+completion token reach the language-model head (`head.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mixdpo.common.errors import RunError
+from mixdpo.models.engine.head import target_scores
+from mixdpo.models.engine.rows import (
+    CompletionScores,
+    Group,
+    PackedLayout,
+    PackedRows,
+    PromptGroup,
+    shared_lengths,
+)
+from mixdpo.models.engine.wrappers import without_wrappers
+
+HeadForward = Callable[[Tensor], Tensor]
+
+
+def pack_rows(groups: Sequence[PromptGroup]) -> PackedRows:
+    """Lay out prompt groups one after the other: prompt, first completion, second completion, ..."""
+    ids: list[int] = []
+    positions: list[int] = []
+    sources: list[int] = []
+    targets: list[int] = []
+    placed: list[Group] = []
+    scored: list[int] = []
+    for group in groups:
+        start, prompt = len(ids), len(group.prompt)
+        ids += group.prompt
+        positions += range(prompt)
+        for completion in group.completions:
+            before = [start + prompt - 1] if prompt else []
+            first = len(ids)
+            sources += [*before, *range(first, first + len(completion) - 1)]
+            targets += completion if prompt else completion[1:]
+            scored.append(len(completion) - (not prompt))
+            ids += completion
+            positions += range(prompt, prompt + len(completion))
+        placed.append(Group(start, prompt, tuple(len(completion) for completion in group.completions)))
+    return PackedRows(
+        input_ids=torch.tensor([ids]),
+        position_ids=torch.tensor([positions]),
+        source=torch.tensor(sources, dtype=torch.int64),
+        target=torch.tensor(targets, dtype=torch.int64),
+        layout=PackedLayout(tuple(placed), tuple(scored), tuple(shared_lengths(groups))),
+    )
+
+
+def packed_scores(model: nn.Module, rows: PackedRows, alignment: bool = False, head: bool = False) -> CompletionScores:
+    """Return the scores of every completion. Differentiable unless grad mode is off.
+
+    Args:
+        model: a causal language model that `prepare_packing` accepted, possibly wrapped by DDP, FSDP or peft.
+        rows: from `pack_rows`, on the model's device.
+        alignment: whether to compute `CompletionScores.alignment`, one more exponential per logit.
+        head: whether to compute `CompletionScores.head`.
+
+    Raises:
+        RunError: what wraps the model casts its outputs, which would round the log-probabilities.
+    """
+    layout = rows["layout"]
+
+    def score(model_head: nn.Module, plain: HeadForward, hidden: Tensor) -> Tensor:
+        scores = target_scores(model_head, plain, hidden[0, rows["source"]], rows["target"], alignment)
+        return torch.stack([scores])  # not a view of them, which FSDP2 could not hook safely
+
+    with replaced_head(model, score):
+        scores_N1 = packed_forward(model, rows)[0]
+    if scores_N1.dtype != torch.float32:
+        dtype = str(scores_N1.dtype).removeprefix("torch.")
+        raise RunError(f"the model's wrapper rounds log-probabilities to {dtype}: let it leave outputs as they are")
+    # Summed slice by slice: the order of additions, and so the result, is the same on every run and device.
+    parts = scores_N1[:, 0].split(layout.scored)
+    return CompletionScores(
+        logprob=torch.stack([part.sum() for part in parts]),
+        head=torch.stack([part[:shared].sum() for part, shared in zip(parts, layout.shared, strict=True)])
+        if head
+        else None,
+        alignment=torch.stack([part.mean() for part in scores_N1[:, 1].detach().split(layout.scored)])
+        if alignment
+        else None,
+    )
+
+
+def packed_forward(model: nn.Module, rows: PackedRows) -> Tensor:
+    """Return what the model's head, or what replaces it, makes of a packed row."""
+    logits: Tensor = model(
+        input_ids=rows["input_ids"],
+        position_ids=rows["position_ids"],
+        attention_mask=rows["input_ids"].new_zeros((1, 1, 1, 1)),  # transformers passes it on, and nobody reads it
+        packed_layout=rows["layout"],
+        use_cache=False,
+    ).logits
+    return logits
+
+
+@contextmanager
+def replaced_head(model: nn.Module, answer: Callable[[nn.Module, HeadForward, Tensor], Tensor]) -> Iterator[None]:
+    """Within the context the head answers hidden states with `answer(head, its own forward, hidden states)`.
+
+    The head still runs inside the model's own forward, where wrappers have gathered its weight.
+    """
+    head: Any = without_wrappers(model).get_output_embeddings()
+    plain = head.forward
+    head.forward = lambda hidden: answer(head, plain, hidden)
+    try:
+        yield
+    finally:
+        del head.forward
+        if head.forward != plain:  # somebody else's replacement stood there
+            head.forward = plain

@@ -1,0 +1,84 @@
+"""Summed log-probabilities of completions, by one plain forward pass over padded rows.
+
+For models whose attention cannot be packed, and as what the packed row is measured against.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from mixdpo.models.engine.head import scores_of_logits
+from mixdpo.models.engine.rows import CompletionScores, PaddedRows, PromptGroup, shared_lengths
+from mixdpo.models.engine.wrappers import causal_model
+
+# Shapes: R rows (one completion each), T tokens of the longest row, K logits kept at its end, V vocabulary.
+
+
+def pad_rows(groups: Sequence[PromptGroup], pad_token_id: int) -> PaddedRows:
+    """Lay out every completion in a row of its own, behind its prompt, padded on the right."""
+    rows = [(group.prompt, completion) for group in groups for completion in group.completions]
+    width = max(len(prompt) + len(completion) for prompt, completion in rows)
+    input_ids = torch.full((len(rows), width), pad_token_id, dtype=torch.int64)
+    attention_mask = torch.zeros((len(rows), width), dtype=torch.int64)
+    completion_mask = torch.zeros((len(rows), width), dtype=torch.bool)
+    for r, (prompt, completion) in enumerate(rows):
+        end = len(prompt) + len(completion)
+        input_ids[r, :end] = torch.tensor([*prompt, *completion])
+        attention_mask[r, :end] = 1
+        completion_mask[r, len(prompt) : end] = True
+    return PaddedRows(
+        input_ids=input_ids,
+        attention_mask=attention_mask,
+        completion_mask=completion_mask,
+        prompt_width=min(len(prompt) for prompt, _ in rows),
+        shared=shared_lengths(groups),
+    )
+
+
+def padded_scores(model: nn.Module, rows: PaddedRows, alignment: bool = False, head: bool = False) -> CompletionScores:
+    """Return the scores of every row's completion. Differentiable unless grad mode is off.
+
+    Args:
+        model: a causal language model of transformers, possibly wrapped by DDP, FSDP or peft.
+        rows: from `pad_rows`, on the model's device. Nothing predicts a row's first token, so where the prompt is
+            empty the completion's first token is not scored.
+        alignment: whether to compute `CompletionScores.alignment`.
+        head: whether to compute `CompletionScores.head`.
+    """
+    input_ids = rows["input_ids"]
+    arguments: dict[str, Any] = {
+        "input_ids": input_ids,
+        "attention_mask": rows["attention_mask"],
+        "use_cache": False,
+    }
+    # The logits at position t predict the token at t + 1: the completions need those from prompt_width - 1 on.
+    prompt_width = rows["prompt_width"]
+    if prompt_width > 1 and _can_keep_last_logits(model):
+        arguments["logits_to_keep"] = input_ids.shape[1] - prompt_width + 1
+    logits_RKV = model(**arguments).logits[:, :-1]
+    K = logits_RKV.shape[1]
+    targets_RK = input_ids[:, -K:]
+    mask_RK = rows["completion_mask"][:, -K:]
+
+    # Row by row in float32: one row's log-softmax is alive at a time, and only over completion tokens.
+    parts = [
+        scores_of_logits(logits_KV[mask_K], targets_K[mask_K], alignment)
+        for logits_KV, targets_K, mask_K in zip(logits_RKV, targets_RK, mask_RK, strict=True)
+    ]
+    return CompletionScores(
+        logprob=torch.stack([part[:, 0].sum() for part in parts]),
+        head=torch.stack([part[:shared, 0].sum() for part, shared in zip(parts, rows["shared"], strict=True)])
+        if head
+        else None,
+        alignment=torch.stack([part[:, 1].detach().mean() for part in parts]) if alignment else None,
+    )
+
+
+def _can_keep_last_logits(model: nn.Module) -> bool:
+    # The class is asked, for accelerate wraps the instance's forward.
+    return "logits_to_keep" in inspect.signature(type(causal_model(model)).forward).parameters

@@ -1,0 +1,219 @@
+"""What metrics of a causal language model share: its settings, and one cached forward pass over all pairs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from datasets import Dataset
+from torch import Tensor, nn
+
+from mixdpo.common.errors import InputError
+from mixdpo.common.progress import pairs_bar
+from mixdpo.common.settings import build
+from mixdpo.data import TokenSettings, token_counts, tokenize_pairs
+from mixdpo.data.token_report import DROPS
+from mixdpo.models.cached_logprobs import cached_values
+from mixdpo.models.engine import (
+    PackedRows,
+    PaddedRows,
+    PromptGroup,
+    completion_logprobs,
+    disable_dropout,
+    hardware_has_bf16,
+    pack_rows,
+    pad_rows,
+    prepare_packing,
+    to_device,
+)
+from mixdpo.models.fingerprint import cache_file, describe_tokens
+from mixdpo.models.loading import ModelSettings, load_policy, load_tokenizer
+
+logger = logging.getLogger(__name__)
+
+MODEL_HELP = "folder or hub id, or a mapping of the settings of a recipe's section model"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForwardSettings:
+    """Limits and number format of a forward pass. Where training has the same, training reads this pass's values.
+
+    The metadata `recipe` names the key of a recipe that a field is taken from when it is not given.
+
+    Raises:
+        InputError: a value is out of its range.
+    """
+
+    max_length: int | None = field(
+        default=1024,
+        metadata={
+            "help": "tokens of prompt + completion, cut on the right; null: no limit",
+            "recipe": "train.max_length",
+        },
+    )
+    max_prompt_length: int | None = field(
+        default=None,
+        metadata={
+            "help": "tokens of the prompt, cut on the left; null: no limit",
+            "recipe": "train.max_prompt_length",
+        },
+    )
+    batch_size: int = field(default=8, metadata={"help": "pairs per device in a forward pass"})
+    bf16: bool | None = field(
+        default=None, metadata={"help": "bfloat16 autocast; null: where the hardware has it", "recipe": "train.bf16"}
+    )
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise InputError(f"batch_size is {self.batch_size}; it must be 1 or more")
+        self.token_settings()
+
+    def token_settings(self) -> TokenSettings:
+        """Return the limits of length."""
+        return TokenSettings(max_length=self.max_length, max_prompt_length=self.max_prompt_length)
+
+    @property
+    def autocasts(self) -> bool:
+        """Whether the pass runs under bfloat16 autocast."""
+        return hardware_has_bf16() if self.bf16 is None else self.bf16
+
+    @property
+    def precision(self) -> str:
+        """The pass's number format, as accelerate names it."""
+        return "bf16" if self.autocasts else "no"
+
+
+def model_settings(
+    value: str | dict[str, Any] | ModelSettings | None, name: str, *, is_start: bool = True
+) -> ModelSettings:
+    """Return what a setting `name` says of a model; `is_start`: of the one training starts from.
+
+    Raises:
+        InputError: it says nothing, or something that `ModelSettings` does not know.
+    """
+    if value is None:
+        start = " or --model.name_or_path MODEL" if is_start else ""
+        raise InputError(
+            f"{name} names no model", hint=f"give a folder or hub id; on the command line --score.{name} MODEL{start}"
+        )
+    if isinstance(value, str):
+        return ModelSettings(name_or_path=value)
+    return value if isinstance(value, ModelSettings) else build(ModelSettings, value, name)
+
+
+def check_same_tokens(model: ModelSettings, reference: ModelSettings, name: str) -> None:
+    """Raise `InputError` unless two models read texts as the same tokens; `name` is the setting of the second."""
+    if load_tokenizer(model).get_vocab() != load_tokenizer(reference).get_vocab():
+        raise InputError(
+            f"{model.name_or_path} and {reference.name_or_path} have different tokenizers, so their "
+            "log-probabilities are not of the same tokens",
+            hint=f"give the model that the aligned one was trained from as {name}",
+        )
+
+
+def load_frozen(settings: ModelSettings) -> nn.Module:
+    """Load a model to run as it is: on its device, without dropout, a trained adapter part of it.
+
+    Raises:
+        InputError: no such model or adapter.
+    """
+    merged = settings.adapter is not None and not settings.load_in_4bit
+    if merged and settings.dtype == "auto":
+        settings = replace(settings, dtype="float32")  # merging would round the adapter's small changes away
+    model: Any = load_policy(settings)
+    if merged:
+        model = model.merge_and_unload()
+    elif settings.adapter is not None:  # 4-bit weights would round it away, so its layers stay beside them
+        model = model.get_base_model()
+    disable_dropout(model)
+    model.requires_grad_(False).eval()
+    return model if settings.load_in_4bit else model.to(PartialState().device)
+
+
+def all_tokens(dataset: Dataset, settings: ModelSettings, limits: TokenSettings, metric: str) -> Dataset:
+    """Tokenise pairs, none of which may be lost: a margin of every pair is wanted.
+
+    Raises:
+        InputError: some pairs cannot be tokenised within the limits; says how many, why, and which is the first.
+    """
+    tokens, report = tokenize_pairs(dataset, load_tokenizer(settings), limits)
+    lost = np.setdiff1d(np.arange(len(dataset)), tokens["row"][:])
+    if len(lost):
+        reasons = ", ".join(f"{report.counts[name]:,} {name}" for name in DROPS if report.counts[name])
+        raise InputError(
+            f"{metric} cannot read {len(lost):,} of {len(dataset):,} pairs, first of them number {lost[0] + 1} "
+            f"({reasons})",
+            hint="cut long prompts with max_prompt_length, raise max_length, or take these pairs out of the data",
+        )
+    for line in report.lines() if PartialState().is_main_process else ():
+        logger.info("%s tokens: %s", metric, line)
+    return tokens
+
+
+def pass_over(
+    tokens: Dataset,
+    model: nn.Module,
+    rows_of: Callable[[list[PromptGroup]], Any],
+    values_of: Callable[[Any], Tensor],
+    settings: ForwardSettings,
+    *,
+    kind: str,
+    name: str,
+) -> np.ndarray:
+    """Run a frozen model over pairs, longest first, on all processes; what the cache holds is not computed again.
+
+    Args:
+        tokens: from `all_tokens`.
+        model: on its device.
+        rows_of: lays out pairs (a prompt with two completions each) as input.
+        values_of: the pass itself, from that input to shape (2 * pairs,): chosen, rejected, chosen, ...
+        settings: batch size and number format.
+        kind: what is computed; the cache's folder.
+        name: what log and progress call it.
+
+    Returns:
+        float64, shape (N, 2): chosen, rejected.
+    """
+    state = PartialState()
+
+    def values(index: np.ndarray) -> Tensor:
+        pairs = tokens[index.tolist()]
+        sides = zip(pairs["prompt_ids"], pairs["chosen_ids"], pairs["rejected_ids"], strict=True)
+        rows = to_device(rows_of([PromptGroup(prompt, completions) for prompt, *completions in sides]), state.device)
+        with torch.no_grad(), torch.autocast(state.device.type, torch.bfloat16, enabled=settings.autocasts):
+            return values_of(rows).view(-1, 2)
+
+    result, _ = cached_values(
+        name,
+        token_counts(tokens, ("prompt", "chosen", "rejected")) @ np.array([2, 1, 1]),  # tokens of both sequences
+        values,
+        batch_size=settings.batch_size,
+        describe=lambda: describe_tokens(tokens, np.arange(len(tokens))),
+        file=cache_file(kind, model, settings.precision) if state.is_main_process else None,
+        on_progress=pairs_bar(name),
+    )
+    return result
+
+
+RowsOf = Callable[[list[PromptGroup]], PackedRows | PaddedRows]
+
+
+def layout_for(model: nn.Module) -> RowsOf:
+    """Return how the engine wants a causal model's input, packed where the model's attention allows it."""
+    if prepare_packing(model, on_gpu=PartialState().device.type == "cuda") is None:
+        return pack_rows
+    return partial(pad_rows, pad_token_id=0)  # padding is masked out, so any id will do
+
+
+def pair_logprobs(tokens: Dataset, model: ModelSettings, settings: ForwardSettings, name: str) -> np.ndarray:
+    """Return log pi(y | x) of chosen and rejected, sums over tokens in nats; float64, shape (N, 2)."""
+    loaded = load_frozen(model)
+    return pass_over(
+        tokens, loaded, layout_for(loaded), partial(completion_logprobs, loaded), settings, kind="reference", name=name
+    )

@@ -1,0 +1,187 @@
+"""Loading policies and tokenizers, with errors a person can act on."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils.peft_utils import find_adapter_config_file
+
+from mixdpo.common.errors import InputError, install_extra
+from mixdpo.models.engine import hardware_has_bf16
+
+
+@dataclass(kw_only=True, frozen=True)
+class ModelSettings:
+    """Which model to load and how."""
+
+    name_or_path: str = field(metadata={"help": "folder or hub id of the model"})
+    revision: str | None = field(default=None, metadata={"help": "branch, tag or commit on the hub"})
+    tokenizer: str | None = field(default=None, metadata={"help": "folder or hub id; null: the model's own"})
+    chat_template: str | None = field(
+        default=None, metadata={"help": "file with a Jinja chat template; null: the tokenizer's own"}
+    )
+    adapter: str | None = field(default=None, metadata={"help": "folder or hub id of a trained adapter to continue"})
+    dtype: str = field(
+        default="auto",
+        metadata={
+            "help": "number format of the weights: float32, bfloat16 or float16; auto: float32 for full fine-tuning "
+            "(small learning rates are lost in bfloat16 weights), bfloat16 under adapters"
+        },
+    )
+    attn_implementation: str = field(
+        default="auto",
+        metadata={
+            "help": "auto: mixdpo_flex on a GPU and mixdpo_packed elsewhere, where the model can be packed; "
+            "mixdpo_packed everywhere; or another of transformers, such as eager, on padded rows"
+        },
+    )
+    load_in_4bit: bool = field(default=False, metadata={"help": "QLoRA: 4-bit NF4 base weights (needs the extra gpu)"})
+    trust_remote_code: bool = field(
+        default=False,
+        metadata={"help": "run Python code that comes with the model; only for code you have read"},
+    )
+
+
+def load_policy(settings: ModelSettings, with_adapters: bool = False) -> PreTrainedModel | PeftModel:
+    """Load a causal language model, on the CPU unless quantised, with its trained adapter if one is named.
+
+    Args:
+        settings: see `ModelSettings`.
+        with_adapters: whether adapters will be added; decides what `dtype: auto` means.
+
+    Raises:
+        InputError: no such model, an adapter without its base model, or no causal language model.
+    """
+    adapters = with_adapters or settings.adapter is not None
+    arguments: dict[str, Any] = {"dtype": weight_format(settings, adapters), **hub_arguments(settings)}
+    if settings.attn_implementation != "auto":
+        arguments["attn_implementation"] = settings.attn_implementation
+    if settings.load_in_4bit:
+        arguments["quantization_config"] = _four_bit()
+    check_is_model(settings.name_or_path)
+    _check_is_no_adapter(settings)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(settings.name_or_path, **arguments)
+    except (OSError, ValueError, ImportError) as error:
+        raise cannot_load("model", settings.name_or_path, error) from error
+    if settings.load_in_4bit:
+        from peft import prepare_model_for_kbit_training
+
+        model = prepare_model_for_kbit_training(model)
+    if settings.adapter is not None:
+        try:
+            return PeftModel.from_pretrained(model, settings.adapter, is_trainable=True)
+        except (OSError, ValueError) as error:
+            raise cannot_load("adapter", settings.adapter, error) from error
+    return model
+
+
+def load_for_inference(settings: ModelSettings) -> PreTrainedModel | PeftModel:
+    """Load a model to be asked: on the device there is, and under `dtype: auto` in bfloat16 where it has that.
+
+    Raises:
+        InputError: as `load_policy` does.
+    """
+    if settings.dtype == "auto":
+        settings = replace(settings, dtype="bfloat16" if hardware_has_bf16() else "float32")
+    model: Any = load_policy(settings)
+    if not settings.load_in_4bit:
+        model.to(torch.accelerator.current_accelerator(check_available=True) or "cpu")
+    return model.eval()
+
+
+def load_tokenizer(settings: ModelSettings) -> PreTrainedTokenizerBase:
+    """Load the tokenizer that belongs to the model, or the one that is named."""
+    name = settings.tokenizer or settings.name_or_path
+    check_is_model(name)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, **hub_arguments(settings))
+    except (OSError, ValueError, ImportError) as error:
+        raise cannot_load("tokenizer", name, error) from error
+    if settings.chat_template is not None:
+        try:
+            tokenizer.chat_template = Path(settings.chat_template).read_text(encoding="utf-8")
+        except OSError as error:
+            raise InputError(
+                f"cannot read the chat template ({error.strerror})", file=settings.chat_template
+            ) from error
+    return tokenizer
+
+
+def model_name(name_or_path: str) -> str:
+    """Return what results call a model: the folder's name, of a run's folder `model` the run's; else the hub id."""
+    path = Path(name_or_path).expanduser()
+    if not path.is_dir():
+        return name_or_path
+    resolved = path.resolve()
+    return resolved.parent.name if resolved.name == "model" else resolved.name
+
+
+def check_is_model(name_or_path: str) -> None:
+    """Raise `InputError` if the name is neither a model folder nor of the form of a hub id."""
+    path = Path(name_or_path).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file() and not (path / "tokenizer_config.json").is_file():
+            raise InputError("the folder holds no model: config.json is missing", file=path)
+        return
+    if path.exists():
+        raise InputError("a file, not a model folder", file=path, hint="give the folder that holds config.json")
+    if path.is_absolute() or name_or_path.startswith((".", "~")) or name_or_path.count("/") > 1:
+        raise InputError("no such model folder", file=name_or_path)
+
+
+def _check_is_no_adapter(settings: ModelSettings) -> None:
+    # transformers would load the base model with the adapter frozen, and training would train nothing.
+    name = settings.name_or_path
+    try:
+        found = find_adapter_config_file(name, revision=settings.revision)
+    except (OSError, ValueError):
+        return  # loading the model fails for the same reason, and says it
+    if found is not None:
+        raise InputError(
+            f"{name!r} is an adapter, not a model",
+            hint=f"use --model.name_or_path BASE --model.adapter {name}; of generate and eval they are "
+            f"--model BASE --adapter {name}",
+        )
+
+
+def weight_format(settings: ModelSettings, adapters: bool = False) -> torch.dtype:
+    """Return the number format of the weights; `adapters` decides what `dtype: auto` means."""
+    names = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if settings.dtype == "auto":
+        return torch.bfloat16 if adapters else torch.float32
+    if settings.dtype not in names:
+        raise InputError(f"model.dtype is {settings.dtype!r}; it is auto, {', '.join(names)}")
+    return names[settings.dtype]
+
+
+def hub_arguments(settings: ModelSettings) -> dict[str, Any]:
+    """Return what `from_pretrained` is told about where a model comes from."""
+    return {"revision": settings.revision, "trust_remote_code": settings.trust_remote_code}
+
+
+def _four_bit() -> Any:
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise InputError("4-bit weights need bitsandbytes", hint=install_extra("gpu"))
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
+
+
+def cannot_load(kind: str, name: str, error: Exception) -> InputError:
+    """Return the error for a model that transformers refused, with its reason on one line."""
+    first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return InputError(
+        f"cannot load the {kind} {name!r}: {first_line}", hint="check the name, the folder and the network"
+    )

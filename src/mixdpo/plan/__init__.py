@@ -1,0 +1,1 @@
+"""Margins to order and routes: plans, thresholds, the agreement curve."""

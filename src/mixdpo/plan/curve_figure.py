@@ -1,0 +1,62 @@
+"""The curve that `threshold: auto` was read from: agreement with the label by margin, and where it was cut."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from mixdpo.common.figure_files import save_figure
+
+_COLOURS = {"tie": "#999999", "not trusted": "#D55E00", "undecided": "#E69F00", "trusted": "#009E73"}
+_GREY, _BLUE = "#999999", "#0072B2"
+
+
+def agreement_figure(curve: Mapping[str, Any]) -> Figure:
+    """Draw a curve as `dataclasses.asdict` gives it.
+
+    Pairs run from the hardest to the easiest, so that every bin is as wide as its share of the data.
+    """
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    axis = figure.subplots()
+    bins = curve["bins"]
+    ends = np.cumsum([item["pairs"] for item in bins])
+    ends, starts = ends / ends[-1], np.append(0, ends[:-1]) / ends[-1]
+    middles = (starts + ends) / 2
+    for number, signal in enumerate(curve["signals"]):
+        shares = [item["by_signal"][number] for item in bins]
+        label = signal["metric"] if signal["weight"] else f"{signal['metric']} (left out)"
+        axis.plot(middles, shares, linewidth=0.8, marker=".", linestyle=":", label=label)
+    named = set()
+    for item, start, end in zip(bins, starts, ends, strict=True):
+        if item["agreement"] is None:
+            continue
+        colour, verdict = _COLOURS[item["verdict"]], item["verdict"]
+        axis.fill_between([start, end], item["low"], item["high"], color=colour, alpha=0.25, linewidth=0)
+        label = None if verdict in named else f"all signals: {verdict}"
+        axis.plot([start, end], [item["agreement"]] * 2, color=colour, linewidth=2, label=label)
+        named.add(verdict)
+    axis.axhline(0.5, color=_GREY, linewidth=0.8)
+    if curve["required"] is not None:
+        axis.axhline(curve["required"], color=_BLUE, linewidth=1, linestyle="--", label="required")
+    axis.set_xlim(0, 1)
+    ticks = range(0, len(bins), max(1, len(bins) // 8))
+    axis.set_xticks([starts[i] for i in ticks], [f"{bins[i]['margin_min']:.3g}" for i in ticks])
+    axis.set_xlabel("margin (on a scale of shares of the pairs, hardest first)")
+    axis.set_ylabel("agreement with the label")
+    axis.spines[["top", "right"]].set_visible(False)
+    if curve["threshold"] is not None:
+        share = curve["routed"] / sum(item["pairs"] for item in bins)
+        axis.axvline(
+            share, color="black", linewidth=1, label=f"threshold {curve['threshold']:.3g} ({share:.1%} under it)"
+        )
+    axis.legend(fontsize="small", frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def save_agreement_figure(curve: Mapping[str, Any], path: Path) -> None:
+    """Write the figure to `path` (.png) and beside it as .svg."""
+    save_figure(agreement_figure(curve), path.with_suffix(""))

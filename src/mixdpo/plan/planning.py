@@ -1,0 +1,380 @@
+"""Plans: in which order each pair is trained, and with which objective.
+
+A plan is a table with one row per pair of a data set. MixDPO is the default plan; DPO, curriculum DPO,
+Selective DPO, SFT on the chosen answers and the reversed schedules are other settings of the same function.
+Source of the method: "Small-Margin Preferences Still Matter - If You Train Them Right" (arXiv 2602.00954).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from datasets import Dataset
+
+from mixdpo.common.errors import InputError
+from mixdpo.common.files import atomic_path
+from mixdpo.common.settings import check_seed, unknown_name
+from mixdpo.common.statistics import mean_ranks
+from mixdpo.data import data_fingerprint, float_column
+from mixdpo.plan.agreement_curve import AgreementCurve
+from mixdpo.plan.threshold import AutoSettings, auto_threshold, check_auto, find_signals
+
+Order = Literal["easy_to_hard", "hard_to_easy", "shuffled", "as_is"]
+Route = Literal["preference", "sft", "both", "drop"]
+Epochs = Literal["per_epoch", "staged"]
+Threshold = float | dict[str, float] | Literal["auto"] | None
+
+ROUTES: Final[tuple[Route, ...]] = ("preference", "sft", "both", "drop")
+"""`both` is the preference loss plus `sft_weight` times the SFT loss on the same pair."""
+BUCKETS: Final = ("easy", "middle", "hard")
+FORMAT_VERSION: Final = 1
+
+
+@dataclass(kw_only=True, frozen=True)
+class PlanSettings(AutoSettings):
+    """What a plan is made from, besides the data."""
+
+    metric: str = field(
+        default="rating", metadata={"help": "difficulty metric; the margins are in column margin/<metric>"}
+    )
+    order: Order = field(default="easy_to_hard", metadata={"help": "order of the pairs within an epoch"})
+    threshold: Threshold = field(
+        default_factory=lambda: {"hardest": 0.1},
+        metadata={
+            "help": "pairs routed away from the preference loss: a margin (pairs strictly under it), "
+            "{hardest: f} (the fraction f of smallest margins), auto (found in the data), or null (none)"
+        },
+    )
+    easy_route: Route = field(default="preference", metadata={"help": "objective of the other pairs"})
+    hard_route: Route = field(default="sft", metadata={"help": "objective of the pairs under the threshold"})
+    first: Literal["easy", "hard"] | None = field(
+        default=None,
+        metadata={"help": "train all easy (or all hard) pairs first, each part in `order`; null: order alone"},
+    )
+    epochs: Epochs = field(
+        default="per_epoch",
+        metadata={"help": "per_epoch repeats the order; staged finishes all epochs of the first part first"},
+    )
+    seed: int = field(default=42, metadata={"help": "decides shuffles and the order of equal margins"})
+
+
+# One entry per method that the paper or its reviewers compare; any field can be changed on top.
+PLANS: Final[Mapping[str, PlanSettings]] = {
+    "mixdpo": PlanSettings(),
+    "dpo": PlanSettings(order="shuffled", threshold=None),
+    "dpo_sorted": PlanSettings(threshold=None),
+    "anti_curriculum": PlanSettings(order="hard_to_easy", threshold=None),
+    "selective_dpo": PlanSettings(threshold={"hardest": 0.5}, hard_route="drop"),
+    "mixdpo_unsorted": PlanSettings(order="shuffled"),
+    "sft_first": PlanSettings(first="hard"),
+    "sft_chosen": PlanSettings(order="shuffled", threshold=None, easy_route="sft"),
+    "uniform_mix": PlanSettings(order="shuffled", threshold=None, easy_route="both"),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """One row per pair, in the order of the data set; all arrays have shape (N,).
+
+    Attributes:
+        margin: float64, larger = easier; NaN where the settings need no margin and the data has none.
+        quantile: float64 in [0, 1], rank of the margin: 0 = easiest, 1 = hardest; ties share their mean rank.
+        bucket: int8 index into `BUCKETS`, thirds by quantile; -1 without margins.
+        route: int8 index into `ROUTES`.
+        position: int64, 0 = trained first; dropped pairs come last and are never trained.
+        settings: what the plan was made from.
+        fingerprint: `data_fingerprint` of the data set it belongs to.
+        threshold_margin: the margin at the threshold (the largest one routed as hard), None if none is.
+        curve: what `threshold: auto` was read from, None with any other threshold.
+    """
+
+    margin: np.ndarray
+    quantile: np.ndarray
+    bucket: np.ndarray
+    route: np.ndarray
+    position: np.ndarray
+    settings: PlanSettings
+    fingerprint: str
+    threshold_margin: float | None
+    curve: AgreementCurve | None = None
+
+    def __len__(self) -> int:
+        return len(self.position)
+
+    @property
+    def is_hard(self) -> np.ndarray:
+        """Bool, shape (N,): the pairs that the threshold routed away; none when both routes are the same."""
+        hard, easy = self.settings.hard_route, self.settings.easy_route
+        return (self.route == ROUTES.index(hard)) & (hard != easy)
+
+    def epoch_rows(self, epoch: int, epochs: int, present: np.ndarray | None = None) -> np.ndarray:
+        """Return the rows trained in one epoch, in order; int64, shape (pairs neither dropped nor absent,).
+
+        `per_epoch` repeats the same order, except that a `shuffled` plan is shuffled anew from the second
+        epoch on. `staged` takes the concatenation of `epochs` rounds of the part that comes first and `epochs`
+        rounds of the rest, and cuts it into epochs of equal length. `present` (bool, shape (N,)) leaves out
+        rows that cannot be trained, such as those too long for the model.
+        """
+        rows = np.argsort(self.position, kind="stable")[: int((self.route != ROUTES.index("drop")).sum())]
+        if present is not None:
+            rows = rows[present[rows]]
+        if self.settings.epochs == "staged":
+            first_part = self.is_hard[rows] == self.is_hard[rows[:1]]
+            whole = np.concatenate([np.tile(rows[first_part], epochs), np.tile(rows[~first_part], epochs)])
+            return whole[epoch * len(rows) : (epoch + 1) * len(rows)]
+        if self.settings.order == "shuffled" and epoch > 0:
+            permutation = np.random.default_rng([self.settings.seed, epoch]).permutation(len(rows))
+            rows = rows[permutation]
+            rows = rows[np.argsort(_part_rank(self.is_hard[rows], self.settings.first), kind="stable")]
+        return rows
+
+    def check_belongs_to(self, dataset: Dataset) -> None:
+        """Raise `InputError` unless the plan was made from exactly these pairs in this order."""
+        if len(dataset) != len(self):
+            raise InputError(
+                f"the plan has {len(self):,} pairs and the data {len(dataset):,}: it was made from other data",
+                hint="make the plan anew with `mixdpo plan` from the same data and data settings",
+            )
+        if data_fingerprint(dataset) != self.fingerprint:
+            raise InputError(
+                "the plan was made from other data (same number of pairs, other content or order)",
+                hint="make the plan anew with `mixdpo plan` from the same data and data settings",
+            )
+
+    def to_table(self) -> pa.Table:
+        """Return the columns row, margin, quantile, bucket, route and position, with the settings as metadata."""
+        table = pa.table(
+            {
+                "row": np.arange(len(self), dtype=np.int64),
+                "margin": pa.array(self.margin, from_pandas=True),
+                "quantile": pa.array(self.quantile, from_pandas=True),
+                "bucket": pa.array(BUCKETS).take(pa.array(self.bucket, mask=self.bucket < 0)),
+                "route": pa.array(ROUTES).take(pa.array(self.route)),
+                "position": self.position,
+            }
+        )
+        description = {
+            "version": FORMAT_VERSION,
+            "settings": asdict(self.settings),
+            "fingerprint": self.fingerprint,
+            "threshold_margin": self.threshold_margin,
+            "curve": None if self.curve is None else asdict(self.curve),
+        }
+        return table.replace_schema_metadata({"mixdpo.plan.planning": json.dumps(description)})
+
+    def to_pandas(self) -> Any:
+        """Return the table as a pandas DataFrame."""
+        return self.to_table().to_pandas()
+
+    def save(self, path: str | Path) -> None:
+        """Write the plan as parquet, atomically."""
+        with atomic_path(path) as temporary:
+            pq.write_table(self.to_table(), temporary)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Plan:
+        """Read a plan written by `save`; `InputError` if the file is missing, broken or not a plan."""
+        try:
+            table = pq.read_table(path)
+        except FileNotFoundError:
+            raise InputError("no such file", file=path, hint="make one with `mixdpo plan`") from None
+        except (OSError, pa.ArrowException) as error:
+            raise InputError(f"not a readable parquet file ({error})", file=path) from error
+        metadata = (table.schema.metadata or {}).get(b"mixdpo.plan.planning")
+        if metadata is None:
+            raise InputError("a parquet file, but not a plan", file=path, hint="make one with `mixdpo plan`")
+        description = json.loads(metadata)
+        if description["version"] != FORMAT_VERSION:
+            raise InputError(
+                f"a plan of format {description['version']}, this version reads {FORMAT_VERSION}",
+                file=path,
+                hint="make the plan anew with `mixdpo plan`",
+            )
+        curve = description.get("curve")
+        return cls(
+            margin=table["margin"].to_numpy(zero_copy_only=False).astype(np.float64),
+            quantile=table["quantile"].to_numpy(zero_copy_only=False).astype(np.float64),
+            bucket=pc.index_in(table["bucket"], pa.array(BUCKETS)).fill_null(-1).to_numpy().astype(np.int8),
+            route=pc.index_in(table["route"], pa.array(ROUTES)).to_numpy().astype(np.int8),
+            position=table["position"].to_numpy(),
+            settings=PlanSettings(**description["settings"]),
+            fingerprint=description["fingerprint"],
+            threshold_margin=description["threshold_margin"],
+            curve=None if curve is None else AgreementCurve.from_dict(curve),
+        )
+
+    def summary(self) -> list[dict[str, Any]]:
+        """Return one record per route: pairs, share of all pairs, and smallest, mean and largest margin."""
+        records = []
+        for code, route in enumerate(ROUTES):
+            mask = self.route == code
+            if not mask.any():
+                continue
+            margins = self.margin[mask]
+            known = margins[~np.isnan(margins)]
+            records.append(
+                {
+                    "route": route,
+                    "pairs": int(mask.sum()),
+                    "share": float(mask.mean()),
+                    "margin_min": float(known.min()) if len(known) else None,
+                    "margin_mean": float(known.mean()) if len(known) else None,
+                    "margin_max": float(known.max()) if len(known) else None,
+                }
+            )
+        return records
+
+
+def make_plan(
+    dataset: Dataset, name: str | None = None, *, settings: PlanSettings | None = None, **changes: Any
+) -> Plan:
+    """Make a plan for `dataset`.
+
+    Args:
+        dataset: pairs from `load_pairs`, with the column `margin/<metric>` that `score` adds. Settings that
+            neither sort nor route by margin need none.
+        name: a key of `PLANS` to start from (default `mixdpo`).
+        settings: complete settings instead of a name.
+        **changes: fields of `PlanSettings` changed on top, such as ``order="shuffled"``.
+
+    Raises:
+        InputError: unknown name or field, missing margins, a threshold outside the data, nothing left to train.
+
+    Ties: equal margins are put in an order drawn from the seed, and `{hardest: f}` routes the round(f * N)
+    last pairs of that very order (halves round up); so pairs that share the margin at the boundary are split by
+    the seed, and easy-to-hard order always ends with exactly the pairs routed as hard. A margin threshold is
+    strict: a pair is hard when its margin is under it, as in the paper. `auto` finds one (`difficulty/threshold.py`).
+    """
+    if settings is None:
+        if (name or "mixdpo") not in PLANS:
+            raise unknown_name("plan", str(name), PLANS)
+        settings = PLANS[name or "mixdpo"]
+    known = [f.name for f in fields(PlanSettings)]
+    if unknown := set(changes) - set(known):
+        raise InputError(f"plans have no setting {sorted(unknown)[0]!r}; settings are {', '.join(known)}")
+    settings = replace(settings, **changes)
+    check_settings(settings)
+
+    n = len(dataset)
+    if n == 0:
+        raise InputError("the data set has no pairs")
+    random_rank = np.random.default_rng(settings.seed).permutation(n)
+    margin, easy_rank = _margins(dataset, settings, random_rank)
+    threshold, curve = settings.threshold, None
+    if threshold == "auto":
+        curve = auto_threshold(margin, find_signals(dataset, settings.metric, settings.signals), settings)
+        threshold = curve.threshold
+    is_hard = _under_threshold(margin, easy_rank, threshold)
+    route = np.where(is_hard, ROUTES.index(settings.hard_route), ROUTES.index(settings.easy_route)).astype(np.int8)
+    dropped = route == ROUTES.index("drop")
+    if dropped.all():
+        raise InputError("the plan drops every pair", hint="lower the threshold or change the routes")
+    if settings.epochs == "staged" and len(np.unique(route[~dropped])) < 2:
+        raise InputError("staged epochs need pairs of two routes, and this plan trains only one")
+
+    within = {
+        "easy_to_hard": easy_rank,
+        "hard_to_easy": n - 1 - easy_rank,
+        "shuffled": random_rank,
+        "as_is": np.arange(n),
+    }[settings.order]
+    part = _part_rank(is_hard, settings.first)
+    rows = np.lexsort((within, part, dropped))
+    position = np.empty(n, dtype=np.int64)
+    position[rows] = np.arange(n)
+
+    quantile = _difficulty_quantile(margin)
+    bucket = np.where(np.isnan(quantile), -1, np.minimum((np.nan_to_num(quantile) * 3).astype(int), 2))
+    return Plan(
+        margin=margin,
+        quantile=quantile,
+        bucket=bucket.astype(np.int8),
+        route=route,
+        position=position,
+        settings=settings,
+        fingerprint=data_fingerprint(dataset),
+        threshold_margin=float(margin[is_hard].max()) if is_hard.any() else None,
+        curve=curve,
+    )
+
+
+def check_settings(settings: PlanSettings) -> None:
+    """Raise `InputError` for a value that no plan can have."""
+    for name, allowed in (
+        ("easy_route", ROUTES),
+        ("hard_route", ROUTES),
+        ("order", ("easy_to_hard", "hard_to_easy", "shuffled", "as_is")),
+        ("epochs", ("per_epoch", "staged")),
+        ("first", ("easy", "hard", None)),
+    ):
+        if getattr(settings, name) not in allowed:
+            raise InputError(f"{name} is {getattr(settings, name)!r}; it is one of {', '.join(map(str, allowed))}")
+    check_seed(settings.seed)
+    if settings.first is not None and (settings.threshold is None or settings.easy_route == settings.hard_route):
+        raise InputError(f"first: {settings.first} needs two routes, and all are {settings.easy_route}; set order")
+    threshold = settings.threshold
+    if isinstance(threshold, Mapping):
+        if set(threshold) != {"hardest"} or not isinstance(f := threshold["hardest"], float) or not 0 < f < 1:
+            raise InputError(f"threshold is {dict(threshold)}; a fraction is written {{hardest: f}} with 0 < f < 1")
+    elif threshold not in (None, "auto") and not (isinstance(threshold, int | float) and np.isfinite(threshold)):
+        raise InputError(f"threshold is {threshold!r}; it is a margin, {{hardest: f}}, auto or null")
+    check_auto(settings, threshold)
+
+
+def _margins(dataset: Dataset, settings: PlanSettings, random_rank: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return margins and each pair's place from easiest to hardest, ties ordered by `random_rank`."""
+    column = f"margin/{settings.metric}"
+    if column in dataset.column_names:
+        margin = float_column(dataset, column)
+        bad = np.flatnonzero(~np.isfinite(margin))
+        if len(bad):
+            raise InputError("the margin is not a finite number", row=int(bad[0]) + 1, column=column)
+    elif settings.order in ("shuffled", "as_is") and settings.threshold is None:
+        margin = np.full(len(dataset), np.nan)  # nothing here asks how hard a pair is
+    else:
+        raise InputError(
+            f"this plan needs the column {column!r}, which the data does not have",
+            hint=f"add it with `mixdpo.score(dataset, metric={settings.metric!r})`",
+        )
+    rank = np.empty(len(margin), dtype=np.int64)
+    rank[np.lexsort((random_rank, -margin))] = np.arange(len(margin))
+    return margin, rank
+
+
+def _under_threshold(margin: np.ndarray, easy_rank: np.ndarray, threshold: Threshold) -> np.ndarray:
+    if threshold is None:
+        return np.zeros(len(margin), dtype=bool)
+    if isinstance(threshold, Mapping):
+        # floor(x + 0.5), since Python's round() sends halves to the even number.
+        count = int(np.floor(threshold["hardest"] * len(margin) + 0.5))
+        return easy_rank >= len(margin) - count
+    is_hard = margin < threshold
+    if is_hard.all() or not is_hard.any():
+        where = "above every margin" if is_hard.all() else "not above any margin"
+        raise InputError(
+            f"the threshold {threshold:g} is {where} (they run from {margin.min():g} to {margin.max():g})",
+            hint="choose one in between, {hardest: f}, or null to route nothing",
+        )
+    return is_hard
+
+
+def _part_rank(is_hard: np.ndarray, first: str | None) -> np.ndarray:
+    """Return 0 for pairs of the part trained first and 1 for the others (all 0 when there are no parts)."""
+    if first is None:
+        return np.zeros(len(is_hard), dtype=np.int8)
+    return (is_hard != (first == "hard")).astype(np.int8)
+
+
+def _difficulty_quantile(margin: np.ndarray) -> np.ndarray:
+    """Rank margins from easiest (0) to hardest (1); equal margins share their mean rank; NaN stays NaN."""
+    if len(margin) == 1 or np.isnan(margin).any():
+        return np.where(np.isnan(margin), np.nan, 0.0)
+    return mean_ranks(-margin) / (len(margin) - 1)

@@ -1,0 +1,1 @@
+"""A recipe file to calls of the rooms below."""

@@ -1,0 +1,234 @@
+"""The verbs `score`, `plan`, `reference` and `train`, as functions: from a recipe to files."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from datasets import Dataset
+from transformers import IntervalStrategy
+
+from mixdpo.common.errors import InputError, RunError
+from mixdpo.common.files import atomic_path, check_parquet_output
+from mixdpo.data import DataSettings, LoadReport, load_pairs_with_report
+from mixdpo.difficulty.metrics import METRICS, find_metric, score
+from mixdpo.models.cached_logprobs import CacheUse
+from mixdpo.models.loading import load_policy, load_tokenizer
+from mixdpo.plan.planning import Plan, PlanSettings, make_plan
+from mixdpo.recipe.recipe_file import Recipe
+from mixdpo.training.config import MixDPOConfig
+from mixdpo.training.run_folder import MODEL_FOLDER, check_is_free, checkpoint_to_continue, read_metrics
+from mixdpo.training.sampling import PlannedPairs
+from mixdpo.training.trainer import MixDPOTrainer
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """Where a finished run is and what it logged."""
+
+    folder: Path
+    metrics: list[dict[str, float]]
+
+
+def load_and_score(recipe: Recipe, data: DataSettings, plan: PlanSettings) -> tuple[Dataset, LoadReport]:
+    """Load pairs and add the margins that the plan's metric needs, if it needs any and they are not there.
+
+    Raises:
+        InputError: they are not there and come from a model, whose pass is `mixdpo score`'s to start.
+    """
+    pairs, report = load_pairs_with_report(data)
+    column = f"margin/{plan.metric}"
+    needed = plan.threshold is not None or plan.order in ("easy_to_hard", "hard_to_easy")
+    has_ratings = "score_chosen" in pairs.column_names or "margin" in pairs.column_names
+    # Margins that nothing asks for still give the report its buckets.
+    if column not in pairs.column_names and (needed or (plan.metric == "rating" and has_ratings)):
+        pairs = _with_margins(recipe, pairs, plan.metric, data)
+    return pairs, report
+
+
+def _with_margins(recipe: Recipe, pairs: Dataset, metric: str, data: DataSettings) -> Dataset:
+    """Add the margins of a metric that needs no model, or raise `InputError`."""
+    known = METRICS.get(metric)
+    if known is None or known.runs_model:
+        compute = f"compute it first with mixdpo score --metric {metric}, and take the data that it writes"
+        add = f"add it to the data, or take a metric that mixdpo score computes: {', '.join(METRICS)}"
+        raise InputError(
+            f"the data has no column 'margin/{metric}'",
+            file=data.path if isinstance(data.path, str) else recipe.file,
+            hint=add if known is None else compute,
+        )
+    return score(pairs, metric, **recipe.metric_parameters(metric))
+
+
+def _eval_pairs(recipe: Recipe, metric: str, buckets: bool) -> Dataset | None:
+    """Load the pairs to measure on; `buckets`: with margins, where they can be had."""
+    if recipe.eval_data is None:
+        return None
+    pairs, _ = load_pairs_with_report(recipe.eval_data)
+    if not buckets or f"margin/{metric}" in pairs.column_names:
+        return pairs
+    try:
+        return _with_margins(recipe, pairs, metric, recipe.eval_data)
+    except InputError as error:
+        logger.warning(f"eval_data is measured without buckets by difficulty: {error}")
+        return pairs
+
+
+def score_from_recipe(recipe: Recipe, metrics: Sequence[str], output: Path) -> tuple[Dataset, LoadReport]:
+    """Write a recipe's pairs with the margins of metrics to a parquet file that `load_pairs` reads back.
+
+    Args:
+        recipe: `data` is read, and what the metrics' settings take from `model`, `train` and `score`.
+        metrics: names; those of the section score if there are none, else the plan's.
+        output: the file.
+
+    Raises:
+        InputError: anything wrong with the recipe, the data, a metric or the place of the file.
+    """
+    names = list(metrics or recipe.score or [recipe.plan.metric])
+    for name in names:
+        find_metric(name, recipe.file)
+    check_parquet_output(output)
+    state = PartialState(cpu=bool(recipe.train.get("use_cpu")))
+    with state.main_process_first():
+        pairs, report = load_pairs_with_report(recipe.required("data"))
+    pairs = score(pairs, names, **{name: recipe.metric_parameters(name) for name in names})
+    if state.is_main_process:
+        with atomic_path(output) as temporary:
+            pairs.to_parquet(temporary)
+    return pairs, report
+
+
+def plan_from_recipe(recipe: Recipe, pairs: Dataset) -> Plan:
+    """Make the recipe's plan, or load the one it names and check that it belongs to `pairs`."""
+    if recipe.plan_path is None:
+        return make_plan(pairs, settings=recipe.plan)
+    plan = Plan.load(recipe.plan_path)
+    plan.check_belongs_to(pairs)
+    return plan
+
+
+def train_from_recipe(recipe: Recipe, output: str | None = None, resume: bool = False) -> TrainedRun:
+    """Run a recipe: load, plan, train, save the model to `<output>/model`.
+
+    Raises:
+        InputError: anything wrong with the recipe, the data or the folders, before anything is written.
+        RunError: training diverged, or the device's memory is too small.
+    """
+    args = recipe.training_config(output)
+    folder = Path(args.output_dir or ".")
+    (checkpoint_to_continue if resume else check_is_free)(folder)  # before any model or data is loaded
+    trainer = _trainer(recipe, args)
+    with _memory_explained():
+        trainer.train(resume_from_checkpoint=resume)
+    _save_model(trainer, folder / MODEL_FOLDER)
+    return TrainedRun(folder=folder, metrics=read_metrics(folder))
+
+
+def reference_from_recipe(recipe: Recipe) -> dict[str, CacheUse]:
+    """Compute the reference that a recipe's training will read, where the cache lacks it, and keep it there.
+
+    Returns:
+        What was found and computed for `train` and, if the recipe has such data, for `eval`.
+
+    Raises:
+        InputError: anything wrong with the recipe or the data, or its training would not read the cache.
+        RunError: the cache cannot be written.
+    """
+    # The trainer makes its folder, and the folder of the run to come is not ours to make.
+    with tempfile.TemporaryDirectory() as folder:
+        args = recipe.training_config(folder)
+        _check_reads_cache(args)
+        trainer = _trainer(recipe, args)
+        if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+            raise InputError(
+                "mixdpo reference does not run under FSDP or DeepSpeed",
+                hint="start it without them, or leave the reference to mixdpo train",
+            )
+        named = {"train": trainer.train_dataset, "eval": trainer.eval_dataset}
+        with _memory_explained():
+            uses = {
+                name: trainer.precompute_reference(pairs, name)
+                for name, pairs in named.items()
+                if isinstance(pairs, PlannedPairs)
+            }
+        if trainer.is_world_process_zero() and any(use.file is None for use in uses.values()):
+            raise RunError("the reference was computed and could not be kept; the line before this one says why")
+        return uses
+
+
+@contextmanager
+def _memory_explained() -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise RunError(
+            f"a batch does not fit in the device's memory ({str(error).splitlines()[0]}); lower "
+            "train.per_device_train_batch_size and raise gradient_accumulation_steps by as much, or set "
+            "train.max_tokens_per_batch or train.activation_checkpointing"
+        ) from error
+
+
+def _check_reads_cache(args: MixDPOConfig) -> None:
+    for wrong, problem in (
+        (not args.reads_reference, f"no loss of loss_type {args.loss_type!r} reads a reference"),
+        (not args.precompute_ref_log_probs, "precompute_ref_log_probs is false, so training runs a live reference"),
+        (not args.reference_cache, "reference_cache is false, so training would not read what is computed"),
+    ):
+        if wrong:
+            raise InputError(problem, hint="change that setting of the section train:, or do without mixdpo reference")
+
+
+def _trainer(recipe: Recipe, args: MixDPOConfig) -> MixDPOTrainer:
+    """Load a recipe's pairs, plan and model, and make the trainer."""
+    model_settings, data_settings = recipe.required("model"), recipe.required("data")
+    if args.eval_strategy != "no" and recipe.eval_data is None:
+        raise InputError(
+            f"train.eval_strategy is {IntervalStrategy(args.eval_strategy).value}, without a section eval_data",
+            file=recipe.file,
+            hint="add it, or --eval_data.path PAIRS; or leave eval_strategy out",
+        )
+    metric = Plan.load(recipe.plan_path).settings if recipe.plan_path else recipe.plan
+    with args.main_process_first(desc="load pairs"):
+        pairs, report = load_and_score(recipe, data_settings, metric)
+        for line in report.lines():
+            logger.info(line)
+        plan = plan_from_recipe(recipe, pairs)
+        if plan.curve is not None:
+            logger.info(f"threshold: {plan.curve.reason}")
+        eval_pairs = _eval_pairs(recipe, metric.metric, f"margin/{metric.metric}" in pairs.column_names)
+    tokenizer = load_tokenizer(model_settings)
+    policy = load_policy(model_settings, with_adapters=recipe.peft is not None)
+    try:
+        return MixDPOTrainer(
+            model=policy,
+            args=args,
+            train_dataset=pairs,
+            eval_dataset=eval_pairs,
+            plan=plan,
+            processing_class=tokenizer,
+            peft_config=recipe.peft,
+        )
+    except RuntimeError as error:  # what transformers' callbacks for trackers raise
+        if "to be installed" not in str(error):
+            raise
+        raise InputError(f"train.report_to: {error}", file=recipe.file) from error
+
+
+def _save_model(trainer: MixDPOTrainer, folder: Path) -> None:
+    """Write the model beside its place and move it there, so that a folder `model` is always a whole one."""
+    unfinished = folder.with_name(".model-unfinished")
+    trainer.save_model(str(unfinished))
+    trainer.accelerator.wait_for_everyone()
+    if trainer.is_world_process_zero():
+        shutil.rmtree(folder, ignore_errors=True)
+        unfinished.rename(folder)

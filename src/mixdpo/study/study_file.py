@@ -1,0 +1,267 @@
+"""Read a study file. Strict: what would be unfair is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import Any, Final
+
+from peft import LoraConfig
+
+from mixdpo.common.errors import InputError
+from mixdpo.common.settings import build, check_values, read_yaml, unknown_key
+from mixdpo.difficulty.metrics import find_metric
+from mixdpo.generation.local_generation import SamplingSettings
+from mixdpo.losses import LossSettings
+from mixdpo.models.loading import ModelSettings, check_is_model
+from mixdpo.plan.planning import check_settings
+from mixdpo.recipe.recipe_file import PlanSection, plan_settings, setting_lines
+from mixdpo.study.constraint_task import DemandBench
+from mixdpo.study.file_task import FileBench
+from mixdpo.study.rater import RaterSettings
+from mixdpo.study.study_settings import (
+    ArmSettings,
+    ContrastSettings,
+    LimitSettings,
+    StudySettings,
+    SubsetSettings,
+    TuningSettings,
+    routes_of,
+)
+from mixdpo.study.task import Bench
+from mixdpo.training.config import MixDPOConfig
+
+BENCHES: Final[Mapping[str, type[Any]]] = {"demands": DemandBench, "files": FileBench}
+
+# What an arm may decide: its objective. Everything else is shared or tuned.
+_OBJECTIVE: Final = ({f.name for f in fields(LossSettings)} - {"beta"}) | {
+    "loss_type",
+    "loss_weights",
+    "hard_loss_type",
+    "ld_alpha",
+    "use_weighting",
+    "sft_weight",
+    "sft_target",
+    "phase_schedule",
+    "sync_ref_model",
+    "ref_model_mixup_alpha",
+    "ref_model_sync_steps",
+    "precompute_ref_log_probs",
+}
+# What the study decides for every run.
+_OWN: Final = {"learning_rate", "beta", "seed", "data_seed", "output_dir", "max_steps", "bf16", "fp16"}
+_TOP: Final = (
+    "name", "title", "question", "bench", "model", "peft", "train", "arms", "baseline", "tuning", "seeds",
+    "contrasts", "generation", "primary", "limits", "level",
+)  # fmt: skip
+
+
+def load_study(file: str | Path) -> StudySettings:
+    """Read a study file and check all of it.
+
+    Raises:
+        InputError: the file is missing or broken; a key or value is wrong; arms would not be treated alike.
+    """
+    content = read_yaml(file)
+    for key in content:
+        if key not in _TOP:
+            raise unknown_key(key, _TOP, file)
+    for key in ("bench", "arms", "tuning", "seeds"):
+        if key not in content:
+            raise InputError(f"no {key} is given", file=file, hint=f"add a section {key}:")
+    try:
+        return _study(content, str(file))
+    except InputError as error:
+        if error.file is not None:
+            raise
+        raise InputError(str(error), file=file) from error
+
+
+def keys_help() -> str:
+    """Return the keys of a study file with what they mean, one per line, for `--help`."""
+    sections: list[tuple[str, type[Any]]] = [
+        *((f"bench (kind: {kind})", cls) for kind, cls in BENCHES.items()),
+        ("bench.rater (kind: demands)", RaterSettings),
+        ("arms.NAME", ArmSettings),
+        ("arms.NAME.subset", SubsetSettings),
+        ("tuning", TuningSettings),
+        ("contrasts.NAME", ContrastSettings),
+        ("generation", SamplingSettings),
+        ("limits", LimitSettings),
+    ]
+    lines = ["Keys of a study file:", ""]
+    for name, cls in sections:
+        lines += [f"  {name}:", *(f"    {line.removeprefix('--.')}" for line in setting_lines(cls, "")), ""]
+    return "\n".join(
+        [
+            *lines,
+            "  train: keys of a recipe's section train for all arms; model, peft: as in a recipe",
+            "  seeds: whole numbers, such as [1, 2, 3]; baseline: an arm's name (default: the first)",
+            "  primary: the measure that arms are tuned and compared by (default: the bench's)",
+            "  name, title, question: for the report; level: of the intervals (default 0.95)",
+        ]
+    )
+
+
+def _study(content: dict[str, Any], file: str) -> StudySettings:
+    arms = content["arms"]
+    if not isinstance(arms, Mapping) or len(arms) < 1:
+        raise InputError("arms must be a mapping of names to what each does")
+    built = {str(name): _arm(str(name), given or {}, file) for name, given in arms.items()}
+    tuning = build(TuningSettings, content["tuning"], "tuning", file)
+    shared = _train_settings(content.get("train") or {}, "train", file)
+    for key in sorted(_OWN & set(shared)):
+        raise InputError(f"train.{key} is the study's own", hint=_why_own(key))
+    name_of_study = str(content.get("name", Path(file).stem))
+    if not name_of_study or name_of_study != Path(name_of_study).name:
+        raise InputError(f"name is {name_of_study!r}; it becomes the name of a folder")
+    seeds = content["seeds"]
+    if not isinstance(seeds, list) or not seeds or not all(type(seed) is int and seed >= 0 for seed in seeds):
+        raise InputError(f"seeds must be a list of whole numbers, not {seeds!r}")
+    if not tuning.seeds or len({*seeds, *tuning.seeds}) < len(seeds) + len(tuning.seeds):
+        raise InputError("seeds must differ from each other and from tuning.seeds, of which there is one at least")
+    baseline = str(content.get("baseline", next(iter(built))))
+    if baseline not in built:
+        raise unknown_key(f"baseline {baseline}", [f"baseline {name}" for name in built], file)
+    level = content.get("level", 0.95)
+    if not isinstance(level, float) or not 0 < level < 1:
+        raise InputError(f"level is {level!r}; it must be between 0 and 1, such as 0.95")
+    bench = make_bench(content["bench"], file)
+    primary = str(content.get("primary") or bench.primary)
+    if primary not in bench.validation_measures:
+        known = ", ".join(bench.validation_measures)
+        raise InputError(f"primary is {primary!r}, and on the validation split this bench measures {known}")
+    own = bench.margins if isinstance(bench, FileBench) else ()
+    for name, arm in built.items():
+        _check_arm(name, arm, tuning, own, file)
+        _check_training(name, shared, arm)
+    sections: dict[str, Any] = {
+        key: build(cls, content[key] or {}, key, file)
+        for key, cls in (("model", ModelSettings), ("generation", SamplingSettings), ("limits", LimitSettings))
+        if key in content
+    }
+    if "model" not in sections and not isinstance(bench, DemandBench):
+        raise InputError("no model is given", hint="add a section model: with name_or_path")
+    if "model" in sections:
+        check_is_model(sections["model"].name_or_path)
+        if sections["model"].adapter is not None:
+            raise InputError(
+                "model.adapter: a study starts from a whole model",
+                hint="merge the adapter into it (`merge_and_unload` of PEFT) and name the merged folder",
+            )
+    return StudySettings(
+        name=name_of_study,
+        bench=bench,
+        bench_settings=_init_values(content["bench"]["kind"], bench),
+        arms=built,
+        baseline=baseline,
+        tuning=tuning,
+        seeds=tuple(seeds),
+        contrasts=_contrasts(content.get("contrasts") or {}, built, file),
+        title=str(content.get("title") or ""),
+        question=str(content.get("question") or ""),
+        peft=_adapters(content.get("peft"), file),
+        train=shared,
+        primary=primary,
+        level=level,
+        **sections,
+    )
+
+
+def _arm(name: str, given: Any, file: str) -> ArmSettings:
+    arm = build(ArmSettings, given, f"arms.{name}", file)
+    return replace(arm, train=_train_settings(arm.train, f"arms.{name}.train", file))
+
+
+def _train_settings(values: Any, section: str, file: str) -> dict[str, Any]:
+    """Check settings of training; what YAML reads as text, such as 1e-2, becomes what it means.
+
+    The rest stays as it is written, because a run is known by it.
+    """
+    checked = check_values(MixDPOConfig, values, section, file)
+    return {key: checked[key] if isinstance(value, str) else value for key, value in values.items()}
+
+
+def _contrasts(values: Any, arms: Mapping[str, ArmSettings], file: str) -> dict[str, ContrastSettings]:
+    if not isinstance(values, Mapping):
+        raise InputError("contrasts must be a mapping of names to arms and what they are compared with")
+    built = {str(name): build(ContrastSettings, given, f"contrasts.{name}", file) for name, given in values.items()}
+    for name, contrast in built.items():
+        named = [*contrast.arms, *contrast.against]
+        for arm in named:
+            if arm not in arms:
+                raise unknown_key(arm, arms, file)
+        if not contrast.arms or not contrast.against or len(set(named)) < len(named):
+            raise InputError(f"contrasts.{name} needs different arms in arms and in against, one each at least")
+    return built
+
+
+def _adapters(values: Any, file: str) -> Mapping[str, Any] | None:
+    if values is None:
+        return None
+    build(LoraConfig, values, "peft", file)
+    return dict(values)
+
+
+def _why_own(key: str) -> str:
+    if key in ("learning_rate", "beta"):
+        return "give the values to try in the section tuning, for all arms"
+    if key in ("bf16", "fp16"):
+        return "bfloat16 is used wherever the hardware has it, for all arms"
+    return "leave it out: seeds come from the section seeds, lengths from num_train_epochs, folders from --output"
+
+
+def _check_arm(name: str, arm: ArmSettings, tuning: TuningSettings, own_metrics: Sequence[str], file: str) -> None:
+    if name == "start":
+        raise InputError("an arm cannot be named start, as the untrained model is", hint="give it another name")
+    check_values(PlanSection, arm.plan, f"arms.{name}.plan", file)
+    for key in arm.train:
+        if key not in _OBJECTIVE:
+            raise InputError(
+                f"arms.{name}.train.{key} would treat this arm unlike the others",
+                hint="put it into the section train, or into tuning if it is to be tuned",
+            )
+    for key in ("seed", "path"):
+        if key in arm.plan:
+            raise InputError(f"arms.{name}.plan.{key} is the study's own", hint="leave it out")
+    plan, _ = plan_settings(arm.plan, file)
+    check_settings(plan)
+    if routes_of(plan) == {"drop"}:
+        raise InputError(f"arms.{name} drops every pair")
+    for metric in (*arm.score, plan.metric):
+        if metric not in own_metrics:
+            find_metric(metric, file)
+    if arm.subset is not None and not 0 < arm.subset.share < 1:
+        raise InputError(f"arms.{name}.subset.share is {arm.subset.share}; it must be between 0 and 1")
+    grids = (tuning, arm.tuning or tuning)
+    for grid in grids:
+        if not grid.learning_rate or not grid.beta or min(*grid.learning_rate, *grid.beta) <= 0:
+            raise InputError("a grid needs learning rates and betas, all above 0")
+    here, common = (len(grid.learning_rate) * len(grid.beta) for grid in reversed(grids))
+    if here != common:
+        raise InputError(
+            f"arms.{name}.tuning has {here} trials, the other arms {common}", hint="give all arms as many"
+        )
+
+
+def _check_training(name: str, shared: Mapping[str, Any], arm: ArmSettings) -> None:
+    """Raise `InputError` where training would refuse an arm's settings."""
+    try:
+        # On the CPU, because a study itself takes hold of no device.
+        MixDPOConfig(**{**shared, **arm.train, "use_cpu": True, "bf16": False})
+    except InputError as error:
+        raise InputError(f"arms.{name}: {error}") from error
+
+
+def make_bench(values: Any, file: str | Path) -> Bench:
+    """Make a bench from a section: `kind`, and the settings of that kind."""
+    if not isinstance(values, Mapping) or values.get("kind") not in BENCHES:
+        raise InputError(f"bench.kind must be one of {', '.join(BENCHES)}", file=file)
+    settings = {key: value for key, value in values.items() if key != "kind"}
+    bench: Bench = build(BENCHES[values["kind"]], settings, "bench", file)
+    return bench
+
+
+def _init_values(kind: str, bench: Any) -> dict[str, Any]:
+    return {"kind": kind, **{f.name: asdict(bench)[f.name] for f in fields(bench) if f.init}}

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from mixdpo.common.statistics import Interval, paired_bootstrap
+
+
+def paired(n: int, gain: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    before = rng.integers(0, 3, n).astype(float)
+    return before, before + gain + rng.normal(0, 0.5, n)
+
+
+def test_equals_scipy() -> None:
+    before, after = paired(60, 0.4)
+    found = paired_bootstrap(before, after, rng=np.random.default_rng(1), resamples=2000, level=0.9)
+    expected = stats.bootstrap(
+        (after - before,), np.mean, n_resamples=2000, confidence_level=0.9, random_state=np.random.default_rng(1)
+    ).confidence_interval
+    assert found.estimate == pytest.approx(np.mean(after - before))
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+    assert found.level == 0.9
+
+
+def test_close_to_the_t_interval() -> None:
+    before, after = paired(400, 0.4)
+    found = paired_bootstrap(before, after, rng=np.random.default_rng(1))
+    exact = stats.ttest_rel(after, before).confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((exact.low, exact.high), abs=0.01)
+    assert found.low > 0
+
+
+def test_covers_the_truth_as_often_as_it_says() -> None:
+    covered = 0
+    for seed in range(200):
+        before, after = paired(40, 0.2, seed)
+        interval = paired_bootstrap(before, after, rng=np.random.default_rng(seed), resamples=500)
+        covered += interval.low <= 0.2 <= interval.high
+    assert 0.90 <= covered / 200 <= 0.99
+
+
+def test_pairing_matters() -> None:
+    """A steady gain on very unequal items is clear of zero; unpaired it would drown in their spread."""
+    before = np.arange(50.0) * 10
+    after = before + np.tile([0.4, 0.6], 25)
+    interval = paired_bootstrap(before, after, rng=np.random.default_rng(0))
+    assert 0.4 < interval.low < 0.5 < interval.high < 0.6
+
+
+def test_no_variance() -> None:
+    interval = paired_bootstrap([1, 2, 3], [2, 3, 4], rng=np.random.default_rng(0))
+    assert interval == Interval(estimate=1.0, low=1.0, high=1.0, level=0.95)
+    same = paired_bootstrap([1, 2, 3], [1, 2, 3], rng=np.random.default_rng(0))
+    assert (same.low, same.high) == (0.0, 0.0)
+
+
+def test_same_seed_same_interval() -> None:
+    before, after = paired(30, 0.1)
+    first, second = (paired_bootstrap(before, after, rng=np.random.default_rng(4)) for _ in range(2))
+    assert first == second
+
+
+def test_reversed_pairs_mirror_the_estimate() -> None:
+    before, after = paired(30, 0.1)
+    forward = paired_bootstrap(before, after, rng=np.random.default_rng(4))
+    backward = paired_bootstrap(after, before, rng=np.random.default_rng(4))
+    assert backward.estimate == pytest.approx(-forward.estimate)
+    assert not forward.low > forward.high
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "complaint"),
+    [
+        ([1.0], [2.0], "at least 2"),
+        ([1.0, 2.0], [1.0, 2.0, 3.0], "one length"),
+        ([[1.0, 2.0]], [[1.0, 2.0]], "one length"),
+        ([1.0, float("nan")], [1.0, 2.0], "not finite"),
+    ],
+)
+def test_bad_input(before: list[float], after: list[float], complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        paired_bootstrap(before, after, rng=np.random.default_rng(0))
+
+
+def test_text() -> None:
+    assert str(Interval(estimate=0.55, low=0.333, high=0.75, level=0.95)) == "+0.55 (95% interval +0.33 to +0.75)"

@@ -1,0 +1,498 @@
+"""Metrics that run a model, against transformers' own forward of one sequence at a time."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from datasets import Dataset
+from peft import LoraConfig, get_peft_model
+from scipy.stats import binomtest
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, LlamaConfig
+
+from mixdpo import MixDPOTrainer, load_pairs, score
+from mixdpo.common.errors import InputError
+from mixdpo.data import TokenSettings, tokenize_pairs
+from mixdpo.evaluation.benchmarks.demands import DATA
+from mixdpo.evaluation.constraints import Demand, demands_met
+from mixdpo.judges.reward_model import padded
+from mixdpo.models import cached_logprobs as run
+from mixdpo.models import loading as model_module
+from mixdpo.training import validation_loss as validation_loss_module
+from mixdpo.training.validation_loss import cut_step, dpo_losses, halves
+from synthetic import chat_pairs
+from tiny import plain_logprob, tiny_llama
+
+SIDES = ("chosen", "rejected")
+
+
+@pytest.fixture
+def pairs(tmp_path) -> Dataset:
+    return chat_pairs(tmp_path, n=10)
+
+
+def saved(model, tokenizer, folder: Path) -> str:
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture
+def model(tmp_path, tokenizer) -> str:
+    return saved(tiny_llama(vocab_size=len(tokenizer)), tokenizer, tmp_path / "model")
+
+
+def plain_pairs(model, tokenizer, pairs: Dataset) -> np.ndarray:
+    """log pi of (chosen, rejected) of every pair, from logits of one sequence at a time."""
+    tokens, _ = tokenize_pairs(pairs, tokenizer, TokenSettings())
+    with torch.no_grad():
+        return np.array(
+            [
+                [float(plain_logprob(model, t["prompt_ids"], t[f"{side}_ids"])) for side in ("chosen", "rejected")]
+                for t in tokens
+            ]
+        )
+
+
+def counts(tokenizer, pairs: Dataset) -> np.ndarray:
+    tokens, _ = tokenize_pairs(pairs, tokenizer, TokenSettings())
+    return np.array([[len(t["chosen_ids"]), len(t["rejected_ids"])] for t in tokens])
+
+
+# ---- likelihood ----
+
+
+@pytest.mark.parametrize("attention", ["auto", "eager"])  # packed and padded
+def test_likelihood_metrics(model, tokenizer, pairs, attention) -> None:
+    logps = plain_pairs(AutoModelForCausalLM.from_pretrained(model).eval(), tokenizer, pairs)
+    settings = {"model": {"name_or_path": model, "attn_implementation": attention}, "bf16": False, "batch_size": 3}
+    scored = score(pairs, ["nll_gap", "reference_logp"], nll_gap=settings, reference_logp=settings)
+    nll = -logps / counts(tokenizer, pairs)
+    np.testing.assert_allclose(scored["margin/nll_gap"], nll[:, 1] - nll[:, 0], atol=1e-5)
+    np.testing.assert_allclose(scored["margin/reference_logp"], logps[:, 0] - logps[:, 1], atol=1e-4)
+
+
+def test_implicit_reward(model, tokenizer, pairs, tmp_path) -> None:
+    reference = AutoModelForCausalLM.from_pretrained(model).eval()
+    aligned = tiny_llama(seed=1, vocab_size=len(tokenizer))
+    name = saved(aligned, tokenizer, tmp_path / "aligned")
+    log_ratio = plain_pairs(aligned, tokenizer, pairs) - plain_pairs(reference, tokenizer, pairs)
+    scored = score(pairs, "implicit_reward", model=name, ref_model=model, beta=0.3, bf16=False)
+    expected = 0.3 * (log_ratio[:, 0] - log_ratio[:, 1])
+    np.testing.assert_allclose(scored["margin/implicit_reward"], expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("in_4bit", [False, True])
+def test_implicit_reward_of_an_adapter(model, tokenizer, pairs, tmp_path, monkeypatch, in_4bit) -> None:
+    monkeypatch.setattr(model_module, "_four_bit", lambda: None)  # all as in 4 bits, but for the weights themselves
+    base = AutoModelForCausalLM.from_pretrained(model).eval()
+    reference = plain_pairs(base, tokenizer, pairs)
+    torch.manual_seed(0)
+    adapted = get_peft_model(base, LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False)).eval()
+    adapted.save_pretrained(tmp_path / "adapter")
+    log_ratio = plain_pairs(adapted, tokenizer, pairs) - reference
+    assert np.abs(log_ratio).min() > 0.01
+    aligned = {"name_or_path": model, "adapter": str(tmp_path / "adapter"), "load_in_4bit": in_4bit}
+    if in_4bit:
+        aligned["dtype"] = "float32"
+    scored = score(pairs, "implicit_reward", model=aligned, ref_model=model, bf16=False)
+    np.testing.assert_allclose(scored["margin/implicit_reward"], 0.1 * (log_ratio[:, 0] - log_ratio[:, 1]), atol=1e-4)
+
+    # Training's reference is the model without the adapter; where training starts is the model with it.
+    scored = score(pairs, "reference_logp", model={**aligned, "dtype": "float32"}, bf16=False)
+    np.testing.assert_allclose(scored["margin/reference_logp"], reference[:, 0] - reference[:, 1], atol=1e-4)
+    nll = -(reference + log_ratio) / counts(tokenizer, pairs)
+    scored = score(pairs, "nll_gap", model=aligned, bf16=False)
+    np.testing.assert_allclose(scored["margin/nll_gap"], nll[:, 1] - nll[:, 0], atol=1e-5)
+
+
+def test_implicit_reward_needs_one_tokenizer(model, pairs, tmp_path, refused) -> None:
+    from conftest import byte_level_tokenizer
+
+    other = byte_level_tokenizer(vocab_size=300)
+    name = saved(tiny_llama(vocab_size=len(other)), other, tmp_path / "other")
+    refused(lambda: score(pairs, "implicit_reward", model=name, ref_model=model), "different tokenizers", "ref_model")
+
+
+# ---- CHES ----
+
+
+def plain_ches(model, tokenizer, pairs: Dataset) -> np.ndarray:
+    """CHES and length-normalised CHES by their definition, from the hidden states transformers returns."""
+    tokens, _ = tokenize_pairs(pairs, tokenizer, TokenSettings())
+    result = []
+    for t in tokens:
+        sums, lengths = [], []
+        for side in ("chosen", "rejected"):
+            ids = torch.tensor([t["prompt_ids"] + t[f"{side}_ids"]])
+            with torch.no_grad():
+                states = model(input_ids=ids, output_hidden_states=True).hidden_states[-1][0].double()
+            # h_{x, y_<k} for k = 1 ... |y|: the states after x, after x and y_1, ...
+            sums.append(states[len(t["prompt_ids"]) - 1 : -1].sum(0))
+            lengths.append(len(t[f"{side}_ids"]))
+        (chosen, rejected), (w, l) = sums, lengths  # noqa: E741
+        result.append(
+            [
+                float(chosen @ rejected - chosen @ chosen),
+                float(chosen @ rejected / (w * l) - chosen @ chosen / w**2),
+            ]
+        )
+    return np.array(result)
+
+
+@pytest.mark.parametrize("attention", ["auto", "eager"])
+def test_ches(model, tokenizer, pairs, attention) -> None:
+    expected = plain_ches(AutoModelForCausalLM.from_pretrained(model).eval(), tokenizer, pairs)
+    settings = {"model": {"name_or_path": model, "attn_implementation": attention}, "bf16": False, "batch_size": 3}
+    scored = score(pairs, ["ches", "ches_length_normalised"], ches=settings, ches_length_normalised=settings)
+    np.testing.assert_allclose(scored["margin/ches"], -expected[:, 0], rtol=1e-4, atol=1e-2)
+    np.testing.assert_allclose(scored["margin/ches_length_normalised"], -expected[:, 1], rtol=1e-4, atol=1e-4)
+
+
+# ---- the real model ----
+
+
+@pytest.mark.slow
+def test_metrics_of_smollm2(smollm2, tmp_path) -> None:
+    tokenizer, model = AutoTokenizer.from_pretrained(smollm2), AutoModelForCausalLM.from_pretrained(smollm2).eval()
+    pairs = chat_pairs(tmp_path, n=5)
+    logps, expected = plain_pairs(model, tokenizer, pairs), plain_ches(model, tokenizer, pairs)
+    settings = {"model": str(smollm2), "bf16": False}
+    names = ["nll_gap", "reference_logp", "ches", "ches_length_normalised"]
+    scored = score(pairs, names, **dict.fromkeys(names, settings))
+    nll = -logps / counts(tokenizer, pairs)
+    np.testing.assert_allclose(scored["margin/nll_gap"], nll[:, 1] - nll[:, 0], atol=1e-4)
+    np.testing.assert_allclose(scored["margin/reference_logp"], logps[:, 0] - logps[:, 1], atol=1e-3)
+    np.testing.assert_allclose(scored["margin/ches"], -expected[:, 0], rtol=1e-4)
+    np.testing.assert_allclose(scored["margin/ches_length_normalised"], -expected[:, 1], rtol=1e-4, atol=1e-2)
+
+
+# ---- reward models ----
+
+
+def tiny_reward_model(tokenizer, folder: Path, pad: int | None, labels: int = 1) -> str:
+    torch.manual_seed(3)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        initializer_range=0.2, num_labels=labels, pad_token_id=pad,
+    )  # fmt: skip
+    return saved(AutoModelForSequenceClassification.from_config(config), tokenizer, folder)
+
+
+@pytest.mark.parametrize("pad", [None, 0])
+@pytest.mark.parametrize("kind", ["chat", "text"])
+def test_reward_model(tokenizer, tmp_path, text_rows, jsonl, pad, kind) -> None:
+    name = tiny_reward_model(tokenizer, tmp_path / "reward", pad)
+    pairs = chat_pairs(tmp_path, n=9) if kind == "chat" else load_pairs(jsonl(text_rows))
+    model = AutoModelForSequenceClassification.from_pretrained(name).eval()
+    expected = []
+    for pair in pairs:
+        prompt = pair["prompt"] if kind == "chat" else [{"role": "user", "content": pair["prompt"]}]
+        rewards = []
+        for side in ("chosen", "rejected"):
+            answer = pair[side] if kind == "chat" else [{"role": "assistant", "content": pair[side]}]
+            ids = tokenizer.apply_chat_template(prompt + answer, return_tensors="pt", return_dict=False)
+            with torch.no_grad():
+                rewards.append(float(model(input_ids=ids).logits[0, 0]))
+        expected.append(rewards[0] - rewards[1])
+    assert np.std(expected) > 0.1
+    scored = score(pairs, "reward_model", model=name, batch_size=4)
+    np.testing.assert_allclose(scored["margin/reward_model"], expected, atol=1e-5)
+
+
+def test_trained_reward_model_ranks_held_out_pairs(tokenizer, tmp_path) -> None:
+    """A classifier learns from the demo's real answers which of two does without commas, as was demanded."""
+    demand = Demand("no_commas")
+    answers = load_pairs(str(DATA / "train.parquet"))
+    texts = sorted({row[side][-1]["content"] for row in answers for side in ("chosen", "rejected")})
+    texts = [text for text in texts if 20 < len(text) < 300]
+    rng = np.random.default_rng(0)
+    meeting, failing = (
+        rng.permutation([text for text in texts if demands_met(text, [demand]) == met]).tolist()[:240]
+        for met in (1, 0)
+    )
+    rows = [
+        {
+            "prompt": [{"role": "user", "content": demand.instruction}],
+            "chosen": [{"role": "assistant", "content": good}],
+            "rejected": [{"role": "assistant", "content": bad}],
+        }
+        for good, bad in zip(meeting, failing, strict=True)
+    ]
+    for name, part in (("train", rows[:160]), ("held-out", rows[160:])):
+        Dataset.from_list(part).to_parquet(tmp_path / f"{name}.parquet")
+    name = tiny_reward_model(tokenizer, tmp_path / "reward", 0)
+    held_out = load_pairs(str(tmp_path / "held-out.parquet"))
+    before = np.array(score(held_out, "reward_model", model=name)["margin/reward_model"])
+
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4,
+        num_labels=1, pad_token_id=0,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = AutoModelForSequenceClassification.from_config(config)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    tokens, _ = tokenize_pairs(load_pairs(str(tmp_path / "train.parquet")), tokenizer, TokenSettings())
+    for _ in range(8):
+        for batch in np.array_split(rng.permutation(len(tokens)), 10):
+            sides = [tokens[int(i)]["prompt_ids"] + tokens[int(i)][f"{s}_ids"] for i in batch for s in SIDES]
+            row = padded(sides, 0)
+            logits = model(input_ids=row["input_ids"], attention_mask=row["attention_mask"]).logits[:, 0].view(-1, 2)
+            loss = -torch.nn.functional.logsigmoid(logits[:, 0] - logits[:, 1]).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    name = saved(model, tokenizer, tmp_path / "trained")
+    after = np.array(score(held_out, "reward_model", model=name)["margin/reward_model"])
+    assert binomtest(int((before > 0).sum()), len(before)).pvalue > 1e-3, "untrained, it cannot tell"
+    assert binomtest(int((after > 0).sum()), len(after), alternative="greater").pvalue < 1e-4
+
+
+def test_what_is_no_reward_model(tokenizer, model, pairs, tmp_path, refused) -> None:
+    two = tiny_reward_model(tokenizer, tmp_path / "two", 0, labels=2)
+    refused(lambda: score(pairs, "reward_model", model=two), "has 2 outputs", "num_labels 1")
+    refused(lambda: score(pairs, "reward_model", model=model), "is no reward model", "score.weight")
+    bare = tiny_reward_model(tokenizer, tmp_path / "bare", 0)
+    (tmp_path / "bare" / "chat_template.jinja").unlink()
+    refused(lambda: score(pairs, "reward_model", model=bare), "has no chat template", "chat_template: FILE")
+    broken = AutoModelForSequenceClassification.from_pretrained(tiny_reward_model(tokenizer, tmp_path / "nan", 0))
+    torch.nn.init.constant_(broken.score.weight, float("nan"))
+    name = saved(broken, tokenizer, tmp_path / "nan")
+    refused(lambda: score(pairs, "reward_model", model=name), "row 1", "reward_model gave nan for 10 of 10 pairs")
+
+
+# ---- killed, and on several processes ----
+
+
+@pytest.fixture
+def small_parts(monkeypatch) -> None:
+    monkeypatch.setattr(run, "_LEAST_PAIRS_PER_PART", 4)
+    monkeypatch.setattr(run, "_SECONDS_PER_PART", 0.0)
+
+
+@pytest.mark.parametrize("metric", ["nll_gap", "ches", "reward_model"])
+def test_killed_pass_goes_on(model, tokenizer, pairs, tmp_path, monkeypatch, small_parts, metric) -> None:
+    if metric == "reward_model":
+        model = tiny_reward_model(tokenizer, tmp_path / "reward", 0)
+    original, seen = run.forward_pass, []
+
+    def killed_in_the_third_part(index, *arguments):
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        seen.append(index.tolist())
+        return original(index, *arguments)
+
+    monkeypatch.setattr(run, "forward_pass", killed_in_the_third_part)
+    with pytest.raises(KeyboardInterrupt):
+        score(pairs, metric, model=model, bf16=False, batch_size=2)
+    first = list(seen)
+    assert list(map(len, first)) == [4, 4]
+    monkeypatch.setattr(
+        run, "forward_pass", lambda index, *rest: seen.append(index.tolist()) or original(index, *rest)
+    )
+    margins = score(pairs, metric, model=model, bf16=False, batch_size=2)[f"margin/{metric}"][:]
+    again = [pair for part in seen[2:] for pair in part]
+    assert sorted(again) == sorted(set(range(10)) - {pair for part in first for pair in part})
+    monkeypatch.setenv("MIXDPO_CACHE", str(tmp_path / "another"))
+    assert score(pairs, metric, model=model, bf16=False, batch_size=2)[f"margin/{metric}"][:] == margins
+
+
+@pytest.mark.slow
+def test_a_scoring_process_shot_dead_goes_on(model, tmp_path, monkeypatch) -> None:
+    chat_pairs(tmp_path, n=1500).to_parquet(tmp_path / "pairs.parquet")
+    monkeypatch.setenv("MIXDPO_CACHE", str(tmp_path / "cache"))
+    command = [sys.executable, "-m", "mixdpo", "score", str(tmp_path / "pairs.parquet"), "--metric", "nll_gap"]
+    command += ["--score.nll_gap.model", model, "--score.nll_gap.bf16", "false"]
+    with subprocess.Popen([*command, "-o", str(tmp_path / "never.parquet")]) as process:
+        # Not the file that begins with a dot: it is being written.
+        while process.poll() is None and not list((tmp_path / "cache").glob("reference/[!.]*.parquet")):
+            time.sleep(0.01)
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+    assert not (tmp_path / "never.parquet").exists()
+    (file,) = (tmp_path / "cache").glob("reference/[!.]*.parquet")
+    kept = pq.read_metadata(file).num_rows
+    done = subprocess.run(
+        [*command, "-o", str(tmp_path / "scored.parquet")], capture_output=True, text=True, check=True
+    )
+    assert f"nll_gap: {kept} pairs from the cache, {1500 - kept} to compute" in " ".join(done.stderr.split())
+    assert 0 < kept < 1500
+    monkeypatch.setenv("MIXDPO_CACHE", str(tmp_path / "another"))
+    whole = score(load_pairs(str(tmp_path / "pairs.parquet")), "nll_gap", model=model, bf16=False)
+    found = load_pairs(str(tmp_path / "scored.parquet"))
+    np.testing.assert_allclose(found["margin/nll_gap"], whole["margin/nll_gap"], atol=1e-6)
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one(model, tokenizer, tmp_path, monkeypatch) -> None:
+    pairs = chat_pairs(tmp_path, n=11)
+    pairs.to_parquet(tmp_path / "pairs.parquet")
+    reward = tiny_reward_model(tokenizer, tmp_path / "reward", 0)
+    names = ["nll_gap", "ches", "reward_model"]
+    models = {"nll_gap": model, "ches": model, "reward_model": reward}
+    one = score(pairs, names, **{name: {"model": models[name], "bf16": False} for name in names})
+
+    monkeypatch.setenv("MIXDPO_CACHE", str(tmp_path / "cache"))
+    score(pairs.select(range(3)), "nll_gap", model=model, bf16=False)  # so that a part is found and a part computed
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "-m", "mixdpo"]
+    command += ["score", str(tmp_path / "pairs.parquet"), "-o", str(tmp_path / "two.parquet")]
+    for name in names:
+        command += ["--metric", name, f"--score.{name}.model", models[name], f"--score.{name}.batch_size", "2"]
+        command += [f"--score.{name}.bf16", "false"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert done.stdout.count("scored: ") == 1
+    two = load_pairs(str(tmp_path / "two.parquet"))
+    for name in names:
+        np.testing.assert_allclose(two[f"margin/{name}"], one[f"margin/{name}"], rtol=1e-4, atol=1e-4, err_msg=name)
+        (file,) = (tmp_path / "cache" / {"nll_gap": "reference", "reward_model": "reward"}.get(name, name)).glob(
+            "*.parquet"
+        )
+        assert pq.read_metadata(file).num_rows == 11
+
+
+# ---- validation loss ----
+
+
+def labelled_pairs(tmp_path: Path, n: int = 64, wrong: int = 12) -> tuple[Dataset, np.ndarray]:
+    """Answers of tea are chosen over answers of dogs, except in the pairs that are labelled the wrong way round."""
+    rng = np.random.default_rng(0)
+    words = ("boil", "water", "wait", "today", "lazy", "fox")
+    rows = []
+    for i in range(n):
+        answers = [f"{thing} {' '.join(rng.choice(words, 3))}" for thing in ("tea", "dogs")]
+        answers = answers[::-1] if i < wrong else answers
+        messages = [[{"role": "assistant", "content": answer}] for answer in answers]
+        prompt = [{"role": "user", "content": f"question {i} {rng.choice(words)}"}]
+        rows.append({"prompt": prompt, "chosen": messages[0], "rejected": messages[1]})
+    path = tmp_path / "labelled.parquet"
+    Dataset.from_list(rows).to_parquet(path)
+    return load_pairs(str(path)), np.arange(n) < wrong
+
+
+FAST = {"repetitions": 2, "learning_rate": 1e-2, "step_size": 8, "beta": 0.1, "lora_r": 4, "bf16": False}
+
+
+def test_validation_loss_is_highest_for_wrong_labels(model, tmp_path) -> None:
+    pairs, wrong = labelled_pairs(tmp_path)
+    settings = {"model": {"name_or_path": model, "dtype": "float32"}, **FAST}
+    margin = np.array(score(pairs, "validation_loss", **settings)["margin/validation_loss"])
+    assert (margin < 0).all()
+    assert margin[wrong].max() < margin[~wrong].min()
+    assert margin[wrong].mean() < -np.log(2) < margin[~wrong].mean()
+
+
+def test_untrained_runs_have_the_loss_of_the_reference(model, tmp_path) -> None:
+    pairs, _ = labelled_pairs(tmp_path, n=8, wrong=0)
+    settings = {**FAST, "model": {"name_or_path": model, "dtype": "float32"}, "learning_rate": 0.0, "step_size": 2}
+    margin = score(pairs, "validation_loss", **settings)["margin/validation_loss"]
+    np.testing.assert_allclose(margin, -np.log(2), atol=1e-5)
+
+
+def test_runs_of_one_step_train_nothing(model, tmp_path, refused) -> None:
+    pairs, _ = labelled_pairs(tmp_path, n=16, wrong=0)
+    settings = {"model": {"name_or_path": model, "dtype": "float32"}, **FAST}
+    refused(lambda: score(pairs, "validation_loss", **settings), "8 pairs in one step of 8", "step_size")
+
+
+def test_killed_runs_go_on_and_the_seed_decides(model, tmp_path, monkeypatch) -> None:
+    pairs, _ = labelled_pairs(tmp_path, n=16, wrong=2)
+    settings = {"model": {"name_or_path": model, "dtype": "float32"}, **FAST, "step_size": 2}
+    original, files = validation_loss_module._run, []
+
+    def run_once(trained, scored, model, settings, file, repetition):
+        if len(files) == 2:
+            raise KeyboardInterrupt
+        files.append(file.name)
+        assert not set(trained["pair_id"]) & set(scored["pair_id"])
+        assert len(trained) == len(scored) == 8
+        return original(trained, scored, model, settings, file, repetition)
+
+    monkeypatch.setattr(validation_loss_module, "_run", run_once)
+    with pytest.raises(KeyboardInterrupt):
+        score(pairs, "validation_loss", **settings)
+    first, files = files, []
+    margin = score(pairs, "validation_loss", **settings)["margin/validation_loss"][:]
+    assert (len(first), len(files), len({*first, *files})) == (2, 2, 4)
+    shutil.rmtree(tmp_path_of_cache())
+    files.clear()
+    monkeypatch.setattr(validation_loss_module, "_run", original)
+    assert score(pairs, "validation_loss", **settings)["margin/validation_loss"][:] == margin
+    other = score(pairs, "validation_loss", **{**settings, "seed": 1})["margin/validation_loss"][:]
+    assert other != margin
+
+
+def test_a_run_killed_in_its_middle_goes_on_from_its_checkpoint(model, tmp_path, monkeypatch) -> None:
+    pairs, _ = labelled_pairs(tmp_path, n=32, wrong=4)
+    settings = {"model": {"name_or_path": model, "dtype": "float32"}, **FAST, "repetitions": 1, "step_size": 2}
+    original, steps, killed_before = MixDPOTrainer.training_step, [], [5, 13]
+
+    def counted(trainer, *arguments):
+        if killed_before and len(steps) == killed_before[0]:
+            del killed_before[0]
+            raise KeyboardInterrupt
+        steps.append(trainer.state.global_step)
+        return original(trainer, *arguments)
+
+    monkeypatch.setattr(MixDPOTrainer, "training_step", counted)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            score(pairs, "validation_loss", **settings)
+    margin = score(pairs, "validation_loss", **settings)["margin/validation_loss"][:]
+    # Two runs of eight steps, with a checkpoint after each: no step is done twice.
+    assert steps == [*range(8), *range(8)]
+    left = [path.name for path in tmp_path_of_cache().rglob("*")]
+    assert not [name for name in left if name.startswith("checkpoint")]
+    shutil.rmtree(tmp_path_of_cache())
+    assert score(pairs, "validation_loss", **settings)["margin/validation_loss"][:] == pytest.approx(margin, abs=1e-6)
+
+
+def tmp_path_of_cache() -> Path:
+    from mixdpo.common.files import cache_folder
+
+    return cache_folder() / "validation_loss"
+
+
+def test_halves_keep_copies_together() -> None:
+    ids = np.array(["a", "b", "c", "d", "a", "b"])
+    for seed in range(20):
+        half = halves(ids, np.random.default_rng(seed))
+        assert half[0] == half[4]
+        assert half[1] == half[5]
+        assert half[:4].sum() == 2
+
+
+def test_dpo_losses_by_hand() -> None:
+    import pyarrow as pa
+
+    columns = {"chosen": [-10.0], "ref_chosen": [-12.0], "rejected": [-20.0], "ref_rejected": [-15.0]}
+    losses = dpo_losses(pa.table({name: np.float32(values) for name, values in columns.items()}), beta=0.2)
+    assert losses[0] == pytest.approx(-np.log(1 / (1 + np.exp(-0.2 * 7))))
+
+
+@pytest.mark.slow
+def test_validation_loss_of_smollm2(smollm2, tmp_path) -> None:
+    pairs, wrong = labelled_pairs(tmp_path, n=32, wrong=6)
+    settings = {**FAST, "repetitions": 1, "learning_rate": 1e-3, "step_size": 4, "preset": "cheap"}
+    model = {"name_or_path": str(smollm2), "dtype": "float32"}
+    margin = np.array(score(pairs, "validation_loss", model=model, **settings)["margin/validation_loss"])
+    assert margin[wrong].mean() < margin[~wrong].mean()
+    ranked_right = int((np.argsort(np.argsort(margin))[wrong] < 16).sum())
+    assert binomtest(ranked_right, 6, alternative="greater").pvalue < 0.05
+
+
+def test_a_step_is_cut_exactly() -> None:
+    assert cut_step(64, 1, 16) == (16, 4)
+    assert cut_step(64, 16, 8) == (4, 1)
+    assert cut_step(48, 3, 7) == (4, 4)
+    assert cut_step(7, 1, 4) == (1, 7)
+    with pytest.raises(InputError, match="64 pairs of a step among 3 processes"):
+        cut_step(64, 3, 8)

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from mixdpo.common.statistics import clustered_bootstrap, mean_interval, proportion
+from mixdpo.evaluation.statistics.paired import (
+    agreement,
+    compare_all,
+    holm,
+    length_effect,
+    position_bias,
+    sign_flip_test,
+    sign_test,
+)
+from mixdpo.generation.degenerate import find_constant_length, find_degenerate
+
+
+def test_mean_interval_is_students() -> None:
+    values = np.random.default_rng(0).normal(3, 2, 50)
+    expected = stats.ttest_1samp(values, 0).confidence_interval(0.9)
+    found = mean_interval(values, 0.9)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+
+
+def test_clusters_of_equal_rows_widen_the_interval() -> None:
+    """Three copies of every row say nothing new: the interval over clusters is that of the rows alone."""
+    values = np.random.default_rng(0).random(300)
+    single = clustered_bootstrap(values, np.ones(300), rng=np.random.default_rng(1))
+    tripled = clustered_bootstrap(3 * values, np.full(300, 3), rng=np.random.default_rng(1))
+    ends = (tripled.estimate, tripled.low, tripled.high)
+    assert ends == pytest.approx((single.estimate, single.low, single.high))
+    expected = stats.bootstrap((values,), np.mean, method="percentile", random_state=np.random.default_rng(2))
+    interval = expected.confidence_interval
+    assert (single.low, single.high) == pytest.approx((interval.low, interval.high), abs=0.003)
+
+
+def test_sign_test_and_holm() -> None:
+    assert sign_test(12, 3) == pytest.approx(stats.binomtest(3, 15).pvalue)
+    assert sign_test(0, 0) == 1
+
+
+def test_sign_flips_test_the_mean() -> None:
+    right_or_wrong = np.array([1.0] * 12 + [-1.0] * 3 + [0.0] * 40)
+    assert sign_flip_test(right_or_wrong) == pytest.approx(stats.binomtest(3, 15).pvalue)
+    assert sign_flip_test(np.zeros(5)) == 1
+    few = np.array([0.5, 1.0, 0.25, -0.1])
+    sums = [abs(sum(s * x for s, x in zip(signs, few, strict=True))) for signs in product((1, -1), repeat=4)]
+    assert sign_flip_test(few) == pytest.approx(np.mean([one >= abs(few.sum()) - 1e-9 for one in sums]))
+    # A mean that rises by few large steps against many small ones: the signs alone point the other way.
+    mixed = np.array([-0.1] * 60 + [1.0] * 40)
+    assert sign_flip_test(mixed) == pytest.approx(1e-4, abs=2e-4)
+    assert sign_flip_test(mixed) == sign_flip_test(mixed)
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])  # Holm (1979), by hand
+    assert holm([0.9, 0.8]) == [1, 1]
+
+
+def test_agreement_is_cohens_kappa() -> None:
+    metrics = pytest.importorskip("sklearn.metrics")
+    rng = np.random.default_rng(0)
+    first, second = (rng.choice(["A", "B", "tie"], 200).tolist() for _ in range(2))
+    second[:120] = first[:120]
+    found = agreement(first, second)
+    assert found.kappa == pytest.approx(metrics.cohen_kappa_score(first, second))
+    assert found.share.estimate == pytest.approx(metrics.accuracy_score(first, second))
+
+
+def test_wilson() -> None:
+    found = proportion(8, 10)
+    assert (found.low, found.high) == pytest.approx((0.4901625, 0.9433178), abs=1e-6)  # Wilson (1927)
+
+
+def test_position_bias() -> None:
+    always_first = position_bias([1] * 20, [1] * 20)
+    assert always_first.consistent.estimate == 0
+    assert always_first.first_shown is not None
+    assert always_first.first_shown.estimate == 1
+    assert always_first.p_value < 1e-4
+    fair = position_bias([1, 0, 0.5] * 5, [0, 1, 0.5] * 5)
+    assert (fair.consistent.estimate, fair.p_value) == (1, 1)
+
+
+def test_length_effect() -> None:
+    difference = np.arange(-50, 51)
+    found = length_effect((difference > 0).astype(float), difference)
+    assert found is not None
+    assert found.longer_wins is not None
+    assert found.longer_wins.estimate == 1
+    assert found.correlation > 0.8
+    assert length_effect(np.ones(5), np.arange(5)) is None
+
+
+def test_compare_all_pairs_prompts_and_corrects() -> None:
+    rng = np.random.default_rng(0)
+    base = {str(i): float(rng.random()) for i in range(60)}
+    scores = {"a": base, "b": {i: v + 0.1 for i, v in base.items()}, "c": dict(list(base.items())[:40])}
+    found = {(one.first, one.second): one for one in compare_all(scores)}
+    assert found["a", "b"].gain.estimate == pytest.approx(0.1)
+    assert (found["a", "b"].better, found["a", "b"].worse) == (60, 0)
+    assert found["a", "b"].p_adjusted == pytest.approx(3 * found["a", "b"].p_value)
+    assert found["a", "c"].p_value == 1
+    with pytest.raises(ValueError, match="share 0"):
+        compare_all({"a": base, "d": {"other": 1.0}})
+
+
+def test_degenerate_models_are_flagged() -> None:
+    good = [f"Answer {i}: boil {i} cups of water and add the leaves." for i in range(40)]
+    assert find_degenerate(good) == []
+    signs = {
+        "same answer": [*good[:20], *["I cannot help."] * 20],
+        "empty": [*good[:30], *[" "] * 10],
+        "addresses the judge": [*good[:38], "My verdict: [[A>>B]]", "Assistant A is clearly better."],
+        "repeats itself": [*good[:30], *[f"{i} " + "so on and " * 100 for i in range(10)]],
+    }
+    for sign, answers in signs.items():
+        assert [flag.sign for flag in find_degenerate(answers)] == [sign]
+    assert find_constant_length(np.full(40, 872))
+    assert not find_constant_length(np.arange(40))

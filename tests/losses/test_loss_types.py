@@ -1,0 +1,336 @@
+"""Losses as settings of a run: routes, what is computed for them, and what they carry from step to step."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+
+from mixdpo import MixDPOConfig, MixDPOTrainer, load_pairs, make_plan, score
+from mixdpo.common.errors import RunError
+from mixdpo.losses import LOSSES
+from mixdpo.training import trainer as trainer_module
+from mixdpo.training.running import RunningStatistics
+from synthetic import chat_pairs
+from tiny import plain_logprob, tiny_llama
+
+
+@pytest.fixture
+def model(tokenizer):
+    return tiny_llama(vocab_size=len(tokenizer))
+
+
+def run(model, tokenizer, pairs, folder: Path, plan="dpo", resume=False, evaluate=None, **changes) -> MixDPOTrainer:
+    args = MixDPOConfig(
+        **{
+            "output_dir": str(folder), "per_device_train_batch_size": 4, "learning_rate": 1e-3, "logging_steps": 1,
+            "warmup_steps": 0, "lr_scheduler_type": "constant", "save_strategy": "no", "bf16": False, "use_cpu": True,
+            "disable_tqdm": True, "beta": 0.2, "max_length": 256,
+        }
+        | changes
+    )  # fmt: skip
+    made = make_plan(pairs, plan) if isinstance(plan, str) else plan
+    trainer = MixDPOTrainer(
+        copy.deepcopy(model), args=args, train_dataset=pairs, eval_dataset=evaluate, plan=made,
+        processing_class=tokenizer,
+    )  # fmt: skip
+    trainer.train(resume_from_checkpoint=resume or None)
+    return trainer
+
+
+def losses_of(folder: Path) -> list[float]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [line["loss"] for line in lines if "loss" in line]
+
+
+@pytest.fixture
+def passes(monkeypatch) -> list[int]:
+    """Pairs of every reference pass."""
+    counts: list[int] = []
+    original = trainer_module.fill_reference
+
+    def counting(*args, **kwargs):
+        use = original(*args, **kwargs)
+        counts.append(use.computed)
+        return use
+
+    monkeypatch.setattr(trainer_module, "fill_reference", counting)
+    return counts
+
+
+@pytest.mark.parametrize("name", sorted(LOSSES))
+def test_every_loss_trains(model, tokenizer, tmp_path, passes, name: str) -> None:
+    pairs = chat_pairs(tmp_path, n=8)
+    trainer = run(
+        model, tokenizer, pairs, tmp_path / "run", make_plan(pairs, hard_route="preference"), loss_type=name,
+        label_smoothing=0.05, max_steps=2,
+    )  # fmt: skip
+    assert len(losses_of(tmp_path / "run")) == 2
+    # Twice where answers to other prompts have a reference too.
+    assert passes == ([8] * (1 + LOSSES[name].mismatched) if LOSSES[name].reference else [])
+    before, after = model.state_dict(), trainer.model.state_dict()
+    assert any(not torch.equal(before[key], after[key]) for key in before)
+
+
+def test_reference_free_runs_hold_no_reference(model, tokenizer, tmp_path) -> None:
+    pairs = chat_pairs(tmp_path, n=8)
+    trainer = run(
+        model, tokenizer, pairs, tmp_path / "run", loss_type="simpo", precompute_ref_log_probs=False, max_steps=1
+    )
+    assert trainer._ref_model is None
+
+
+@pytest.mark.parametrize(("easy", "hard", "computed"), [("ipo", "sft", 6), ("simpo", "cpo", 0), ("simpo", "ipo", 2)])
+def test_any_loss_on_either_route(model, tokenizer, tmp_path, passes, easy: str, hard: str, computed: int) -> None:
+    pairs = chat_pairs(tmp_path, n=8)
+    plan = make_plan(pairs, threshold={"hardest": 0.25})
+    trainer = run(model, tokenizer, pairs, tmp_path / "run", plan, loss_type=easy, hard_loss_type=hard)
+    assert sum(passes) == computed
+    logs = [log for log in trainer.state.log_history if "loss" in log]
+    assert "loss/preference" in logs[0]
+    assert "loss/sft" in logs[-1]
+
+
+def test_hard_route_by_hand(model, tokenizer, tmp_path) -> None:
+    """The first loss of a run that starts with hard pairs is the hard loss of the start model's log-probabilities."""
+    pairs = chat_pairs(tmp_path, n=4)
+    plan = make_plan(pairs, order="hard_to_easy", threshold={"hardest": 0.5})
+    trainer = run(
+        model, tokenizer, pairs, tmp_path / "run", plan, loss_type="sigmoid", hard_loss_type="simpo", simpo_gamma=0.3,
+        per_device_train_batch_size=2, max_steps=1, sft_weight=0.5,
+    )  # fmt: skip
+    rows = plan.epoch_rows(0, 1)[:2].tolist()
+    expected = []
+    for row in rows:
+        item = trainer.train_dataset[row]
+        means = [
+            plain_logprob(model, item.prompt_ids, ids).item() / len(ids)
+            for ids in (item.chosen_ids, item.rejected_ids)
+        ]
+        logit = torch.tensor(0.2 * (means[0] - means[1]) - 0.3)
+        expected.append(-torch.nn.functional.logsigmoid(logit).item())
+    assert losses_of(tmp_path / "run")[0] == pytest.approx(0.5 * sum(expected) / 2, rel=1e-5)
+
+
+def test_kto_estimates_its_kl_from_answers_to_other_prompts(model, tokenizer, tmp_path) -> None:
+    pairs = chat_pairs(tmp_path, n=8)
+    precomputed = run(model, tokenizer, pairs, tmp_path / "a", loss_type="kto", max_steps=2)
+    live = run(model, tokenizer, pairs, tmp_path / "b", loss_type="kto", max_steps=2, precompute_ref_log_probs=False)
+    assert losses_of(tmp_path / "a") == pytest.approx(losses_of(tmp_path / "b"), rel=1e-5)
+    other = precomputed.train_dataset.mismatched
+    item, source = other[3], precomputed.train_dataset[2]
+    assert (item.prompt_ids, item.chosen_ids) == (precomputed.train_dataset[3].prompt_ids, source.chosen_ids)
+    expected = plain_logprob(model, item.prompt_ids, item.chosen_ids).item()
+    assert other.reference[3, 0] == pytest.approx(expected, abs=1e-4)
+    assert live._ref_model is not None
+
+
+@pytest.mark.parametrize(("easy", "hard"), [("kto", "simpo"), ("simpo", "kto")])
+def test_the_kl_is_of_the_pairs_whose_loss_reads_it(model, tokenizer, tmp_path, easy: str, hard: str) -> None:
+    """A batch with both routes: the pairs of the loss without a reference have none, and must not spoil the mean."""
+    pairs = chat_pairs(tmp_path, n=4)
+    plan = make_plan(pairs, order="shuffled", threshold={"hardest": 0.5})
+    trainer = run(
+        model, tokenizer, pairs, tmp_path / "run", plan, loss_type=easy, hard_loss_type=hard,
+        per_device_train_batch_size=4, max_steps=2,
+    )  # fmt: skip
+    assert np.isfinite(losses_of(tmp_path / "run")).all()
+    assert all(parameter.isfinite().all() for parameter in trainer.model.parameters())
+
+
+def test_answers_to_other_prompts_are_of_another_prompt_and_within_the_length_limit(
+    model, tokenizer, tmp_path
+) -> None:
+    pairs = chat_pairs(tmp_path, n=6)
+    twice = pairs.select([0, 0, 1, 1, 2, 3])
+    args = {"loss_type": "kto", "max_steps": 1, "max_length": 40}
+    trainer = run(model, tokenizer, twice, tmp_path / "run", make_plan(twice, "dpo"), **args)
+    data, other = trainer.train_dataset, trainer.train_dataset.mismatched
+    for row, source in enumerate([5, 5, 1, 1, 3, 4]):
+        item, given = other[row], data[source]
+        assert data[row].prompt_ids != given.prompt_ids
+        assert item.chosen_ids == given.chosen_ids[: 40 - len(item.prompt_ids)]
+
+
+@pytest.mark.parametrize("name", ["bco", "alpha_dpo", "beta_dpo"])
+def test_moving_statistics_do_not_depend_on_micro_batches(model, tokenizer, tmp_path, name: str) -> None:
+    """Steps of four pairs, cut in one or two micro-batches, move the statistics alike."""
+    pairs = chat_pairs(tmp_path, n=16)
+    found = []
+    for batch, accumulation in ((4, 1), (2, 2)):
+        trainer = run(
+            model, tokenizer, pairs, tmp_path / f"{batch}", loss_type=name, beta_dpo_keep=1.0, beta_dpo_alpha=0.0,
+            per_device_train_batch_size=batch, gradient_accumulation_steps=accumulation,
+        )  # fmt: skip
+        running = trainer.loss_state.running[name]
+        found.append((float(running.mean), float(running.deviation)))
+    assert found[0] == pytest.approx(found[1], rel=1e-3, abs=1e-5)
+    assert found[0][1] > 1e-3
+
+
+def test_moving_statistics_start_with_the_first_pairs_of_a_loss(tmp_path) -> None:
+    """On the easy-to-hard curriculum a hard route's loss first has pairs late in the run."""
+    accelerator, device = Accelerator(cpu=True), torch.device("cpu")
+    statistics = RunningStatistics()
+
+    def step(*values: float) -> list[float]:
+        nonlocal statistics
+        if values:
+            statistics.add("bco", torch.tensor(values))
+        statistics.end_step(["bco"], accelerator)
+        statistics.save(tmp_path)
+        statistics = RunningStatistics()  # as a continued run
+        statistics.load(tmp_path, device)
+        return [float(statistics.current["bco"].mean), float(statistics.current["bco"].deviation)]
+
+    assert step() == [0.0, 1.0]
+    assert step(3.0, 5.0) == [4.0, 1.0]
+    assert step() == [4.0, 1.0]
+    assert step(2.0, 2.0) == pytest.approx([0.9 * 4.0 + 0.1 * 2.0, 0.9])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"loss_type": "alpha_dpo"},
+        {"loss_type": "beta_dpo"},
+        {"sync_ref_model": True, "ref_model_sync_steps": 1, "precompute_ref_log_probs": False},
+        {"loss_type": "kto"},
+    ],
+    ids=str,
+)
+def test_resumed_run_equals_an_uninterrupted_one(model, tokenizer, tmp_path, changes: dict) -> None:
+    pairs = chat_pairs(tmp_path, n=16)
+    whole = run(model, tokenizer, pairs, tmp_path / "whole", save_strategy="steps", save_steps=2, **changes)
+    killed = tmp_path / "killed"
+    shutil.copytree(tmp_path / "whole", killed)
+    for folder in killed.glob("checkpoint-*"):
+        if folder.name != "checkpoint-2":
+            shutil.rmtree(folder)
+    resumed = run(model, tokenizer, pairs, killed, resume=True, save_strategy="steps", save_steps=2, **changes)
+    assert losses_of(killed) == losses_of(tmp_path / "whole")
+    for a, b in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+    if changes.get("loss_type") == "alpha_dpo":
+        (killed / "checkpoint-2" / "loss_statistics.json").write_text("{")
+        for folder in killed.glob("checkpoint-*"):
+            if folder.name != "checkpoint-2":
+                shutil.rmtree(folder)
+        with pytest.raises(RunError, match="moving statistics of the loss cannot be read"):
+            run(model, tokenizer, pairs, killed, resume=True, save_strategy="steps", save_steps=2, **changes)
+
+
+def test_synced_reference_follows_the_policy(model, tokenizer, tmp_path) -> None:
+    pairs = chat_pairs(tmp_path, n=8)
+    trainer = run(
+        model, tokenizer, pairs, tmp_path / "run", precompute_ref_log_probs=False, sync_ref_model=True,
+        ref_model_sync_steps=2, ref_model_mixup_alpha=1.0,
+    )  # fmt: skip
+    assert trainer.state.global_step == 2
+    for a, b in zip(trainer.model.parameters(), trainer._ref_model.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"loss_type": "simp"}, ("no loss is named 'simp'", "did you mean simpo?")),
+        ({"hard_loss_type": "nll"}, ("no loss is named 'nll'",)),
+        ({"loss_type": "aot", "per_device_train_batch_size": 1}, ("aot compares the pairs", "2 or more")),
+        ({"sync_ref_model": True}, ("live reference", "precompute_ref_log_probs to false")),
+        ({"per_device_train_batch_size": 0}, ("per_device_train_batch_size is 0", "1 or more")),
+        ({"gradient_accumulation_steps": 0}, ("gradient_accumulation_steps is 0",)),
+        ({"max_length": 1}, ("max_length is 1", "2 or more")),
+        ({"learning_rate": float("nan")}, ("learning_rate is nan", "0 or more")),
+        ({"learning_rate": -1e-6}, ("learning_rate is -1e-06",)),
+        ({"num_train_epochs": 0}, ("num_train_epochs is 0", "max_steps")),
+        ({"ref_model_mixup_alpha": 0.0}, ("ref_model_mixup_alpha is 0.0", "(0, 1]")),
+        ({"ref_model_mixup_alpha": 1.1}, ("ref_model_mixup_alpha is 1.1",)),
+        ({"ld_alpha": 1.5}, ("ld_alpha is 1.5",)),
+        ({"beta": 0.0}, ("beta is 0.0",)),
+        ({"f_divergence_type": "js"}, ("f_divergence_type is 'js'", "js_divergence")),
+        ({"odpo_offset": "linaer"}, ("odpo_offset is 'linaer'", "linear")),
+        ({"loss_type": "rpo", "f_divergence_type": "js_divergence"}, ("rpo has no divergence but", "leave")),
+        ({"loss_type": "kto", "ld_alpha": 0.5}, ("ld_alpha", "kto", "leave ld_alpha out")),
+        ({"auto_find_batch_size": True}, ("auto_find_batch_size is True", "max_tokens_per_batch")),
+    ],
+)
+def test_settings_that_cannot_be(refused, changes: dict, words: tuple[str, ...]) -> None:
+    refused(lambda: MixDPOConfig(**changes), *words)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"loss_type": "simpo", "hard_loss_type": "sigmoid", "f_divergence_type": "js_divergence"},
+        {"max_grad_norm": float("inf")},  # norms are logged, nothing is clipped
+    ],
+)
+def test_settings_that_can_be(changes: dict) -> None:
+    config = MixDPOConfig(**changes)
+    assert all(getattr(config, name) == value for name, value in changes.items())
+
+
+def test_losses_of_margins_need_margins(model, tokenizer, tmp_path, refused) -> None:
+    pairs = chat_pairs(tmp_path, n=8)
+    bare = pairs.remove_columns([name for name in pairs.column_names if "margin" in name or "score" in name])
+    for name, plan, evaluate, words in (
+        ("odpo", make_plan(bare, "dpo"), None, "the plan has none"),
+        ("odpo", make_plan(pairs, "dpo"), bare, "the evaluation data has none"),
+        ("soft_routed", make_plan(pairs, "dpo", order="as_is", threshold=None), None, "soft_threshold"),
+    ):
+        refused(
+            lambda n=name, p=plan, e=evaluate: run(
+                model, tokenizer, pairs, tmp_path / "run", p, evaluate=e, loss_type=n
+            ),
+            words,
+        )
+    assert not (tmp_path / "run").exists()
+
+
+def test_wpo_and_length_desensitised_sums_against_the_plain_forward(model, tokenizer, tmp_path) -> None:
+    """The engine's alignment and head sums, packed and padded, against transformers' logits."""
+    from mixdpo.models.engine import PromptGroup, completion_scores, pack_rows, pad_rows, prepare_packing
+
+    groups = [PromptGroup([5, 6, 7], [[8, 9, 10, 11], [12, 13]]), PromptGroup([], [[7, 8, 9], [9]])]
+    plain = copy.deepcopy(model)
+    expected_alignment, expected_head = [], []
+    for group in groups:
+        shortest = min(len(c) - (not group.prompt) for c in group.completions)
+        for completion in group.completions:
+            ids = torch.tensor([[*group.prompt, *completion]])
+            logprobs = plain(ids).logits[0, :-1].log_softmax(-1)
+            first = max(len(group.prompt) - 1, 0)
+            scored = logprobs[first:].gather(1, ids[0, first + 1 :, None])[:, 0]
+            square = logprobs[first:].exp().square().sum(-1).log()
+            expected_alignment.append((scored - square).mean())
+            expected_head.append(scored[:shortest].sum())
+    assert prepare_packing(model, on_gpu=False) is None
+    for scores in (
+        completion_scores(model, pack_rows(groups), alignment=True, head=True),
+        completion_scores(plain, pad_rows(groups, 0), alignment=True, head=True),
+    ):
+        known = [0, 1, 2]  # a one-token answer to no prompt scores nothing
+        torch.testing.assert_close(scores.alignment[known], torch.stack(expected_alignment)[known], atol=1e-5, rtol=0)
+        torch.testing.assert_close(scores.head, torch.stack(expected_head), atol=1e-5, rtol=0)
+        assert not scores.alignment.requires_grad
+
+
+@pytest.mark.slow
+def test_smollm2_trains_by_other_losses(smollm2, alpaca_graded, tmp_path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    pairs = score(load_pairs(str(alpaca_graded / "test.parquet"), max_pairs=4))
+    model = AutoModelForCausalLM.from_pretrained(smollm2, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(smollm2)
+    run(
+        model, tokenizer, pairs, tmp_path / "run", plan=make_plan(pairs, threshold={"hardest": 0.5}), max_steps=2,
+        per_device_train_batch_size=2, learning_rate=1e-6, loss_type="simpo", hard_loss_type="ipo", beta=2.0,
+    )  # fmt: skip
+    assert len(losses_of(tmp_path / "run")) == 2

@@ -1,0 +1,98 @@
+"""Sharded weights: a run computes what it computes unsharded. FSDP2 runs in one process, DeepSpeed is a stub."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from accelerate.state import AcceleratorState, PartialState
+from accelerate.utils import DistributedType
+from test_trainer import config, step_logs
+from torch import distributed
+
+from mixdpo import MixDPOConfig, MixDPOTrainer, make_plan
+from mixdpo.common.errors import RunError
+from mixdpo.training import trainer as trainer_module
+from synthetic import chat_pairs
+from tiny import tiny_llama
+
+_FSDP2 = {
+    "ACCELERATE_USE_FSDP": "true",
+    "FSDP_VERSION": "2",
+    "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
+    "FSDP_RESHARD_AFTER_FORWARD": "true",
+    "FSDP_CPU_RAM_EFFICIENT_LOADING": "true",
+    "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT",
+}
+
+
+@pytest.fixture
+def shard(monkeypatch) -> Iterator[Callable[[MixDPOConfig], MixDPOConfig]]:
+    """Have the next trainer of these settings run under FSDP2."""
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+
+    def prepare(args: MixDPOConfig) -> MixDPOConfig:
+        assert args.device.type == "cpu"  # asking makes the state that is changed here
+        # Accelerate shards on accelerators alone, though torch shards on a CPU as well.
+        monkeypatch.setitem(PartialState._shared_state, "distributed_type", DistributedType.MULTI_GPU)
+        for name, value in _FSDP2.items():
+            monkeypatch.setenv(name, value)
+        return args
+
+    yield prepare
+    distributed.destroy_process_group()
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def trainer_of(tokenizer, args: MixDPOConfig, pairs) -> MixDPOTrainer:
+    return MixDPOTrainer(
+        tiny_llama(vocab_size=len(tokenizer)), args=args, train_dataset=pairs, plan=make_plan(pairs, "dpo"),
+        processing_class=tokenizer,
+    )  # fmt: skip
+
+
+def test_log_probabilities_are_not_rounded(tokenizer, tmp_path, shard) -> None:
+    pairs = chat_pairs(tmp_path, n=8)
+    settings = {"bf16": True, "warmup_steps": 0}
+    trainer_of(tokenizer, config(tmp_path / "whole", **settings), pairs).train()
+    sharded = trainer_of(tokenizer, shard(config(tmp_path / "sharded", **settings)), pairs)
+    sharded.train()
+    reference = torch.from_numpy(sharded.train_dataset.reference)
+    assert not torch.equal(reference, reference.bfloat16().float())
+    logs = [step_logs(tmp_path / name) for name in ("whole", "sharded")]
+    for name in ("loss", "logps/chosen", "logps/rejected"):  # the forward passes are bfloat16, so only about the same
+        np.testing.assert_allclose(*[[m[name] for m in log] for log in logs], rtol=0.02, err_msg=name)
+
+
+def test_a_wrapper_that_rounds_is_found_out(tokenizer, tmp_path, shard, monkeypatch) -> None:
+    monkeypatch.setattr(trainer_module, "prepare_sharding", lambda *arguments: None)
+    pairs = chat_pairs(tmp_path, n=8)
+    trainer = trainer_of(tokenizer, shard(config(tmp_path / "run", bf16=True)), pairs)
+    with pytest.raises(RunError, match="rounds log-probabilities to bfloat16"):
+        trainer.train()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"max_tokens_per_batch": 100}, {"sync_ref_model": True, "precompute_ref_log_probs": False}],
+    ids=str,
+)
+def test_what_sharded_weights_cannot_do_is_said_at_the_start(tokenizer, tmp_path, shard, refused, changes) -> None:
+    args = shard(config(tmp_path / "run", **changes))
+    pairs = chat_pairs(tmp_path, n=4)
+    refused(lambda: trainer_of(tokenizer, args, pairs), f"{next(iter(changes))} does not work", "sharded by FSDP")
+
+
+def test_deepspeed_rounds_no_value_of_a_batch(tokenizer, tmp_path, monkeypatch) -> None:
+    trainer = trainer_of(tokenizer, config(tmp_path / "run"), chat_pairs(tmp_path, n=4))
+    trainer.train_dataset.reference[:] = -401.3
+    batch = next(iter(trainer.get_train_dataloader()))
+    trainer.is_deepspeed_enabled = True
+    plugin = SimpleNamespace(hf_ds_config=SimpleNamespace(dtype=lambda: torch.bfloat16))
+    monkeypatch.setattr(AcceleratorState, "deepspeed_plugin", plugin)
+    (part,) = trainer._prepare_inputs(batch)["parts"]
+    assert {name for name, value in part.items() if getattr(value, "dtype", None) == torch.bfloat16} == set()
+    torch.testing.assert_close(part["ref_chosen"], torch.full((4,), -401.3), rtol=0, atol=0)
