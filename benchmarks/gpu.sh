@@ -29,8 +29,8 @@ run() {
 }
 
 nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader | tee "$folder/stages.log"
-run 100 smoke "$python" -m pytest -x -rs --durations=5 tests/test_gpu.py -k packed_rows
-run 110 tests "$python" -m pytest -rs --durations=5 tests/test_gpu.py -k "not packed_rows"
+run 100 smoke "$python" -m pytest -x -rs --durations=5 tests/models/test_gpu.py -k packed_rows
+run 110 tests "$python" -m pytest -rs --durations=5 tests/models/test_gpu.py -k "not packed_rows"
 run 220 speed "$python" benchmarks/speed.py --model llama-1b --pairs 256 --repeats 3
 if "$python" -c 'import liger_kernel' 2>/dev/null; then
   dpo=$("$python" -c 'from importlib.metadata import version; print("TRL", version("trl"), "DPO")')
