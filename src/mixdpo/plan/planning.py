@@ -168,7 +168,7 @@ class Plan:
             "threshold_margin": self.threshold_margin,
             "curve": None if self.curve is None else asdict(self.curve),
         }
-        return table.replace_schema_metadata({"mixdpo.plan.planning": json.dumps(description)})
+        return table.replace_schema_metadata({"mixdpo.plan": json.dumps(description)})
 
     def to_pandas(self) -> Any:
         """Return the table as a pandas DataFrame."""
@@ -188,7 +188,7 @@ class Plan:
             raise InputError("no such file", file=path, hint="make one with `mixdpo plan`") from None
         except (OSError, pa.ArrowException) as error:
             raise InputError(f"not a readable parquet file ({error})", file=path) from error
-        metadata = (table.schema.metadata or {}).get(b"mixdpo.plan.planning")
+        metadata = (table.schema.metadata or {}).get(b"mixdpo.plan")
         if metadata is None:
             raise InputError("a parquet file, but not a plan", file=path, hint="make one with `mixdpo plan`")
         description = json.loads(metadata)
