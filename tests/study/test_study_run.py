@@ -33,8 +33,8 @@ from mixdpo.study.study_file import load_study
 from mixdpo.study.study_settings import ContrastSettings, StudySettings
 from mixdpo.study.trial import device_name, run_cell
 from mixdpo.study.trials import tuning_cells, variants
-from mixdpo.study.wording import verdict
 from mixdpo.study.write import write_report
+from study_summary import summary
 from synthetic import chat_rows
 from tiny import tiny_llama
 
@@ -387,7 +387,7 @@ def test_the_test_split_is_not_read_again_with_other_settings(simulated_study, t
         assert [choice.learning_rate for choice in second.choices] == [3e-5, 1e-5, 3e-5]
         assert [(cell["stage"], cell["seed"]) for cell in again] == [("final", 3)] * 3
         assert sum(outcome.cell.stage == "tune" for outcome in noted) == 6, "those of settled arms too"
-    said = " ".join(verdict(analyse(gather(study, second, out))))
+    said = " ".join(summary(analyse(gather(study, second, out))))
     assert "Tuned by fewer trials than the others: **mixdpo**." in said
 
 
@@ -425,7 +425,7 @@ def test_a_baseline_or_an_arm_that_could_not_be_tuned_is_said(simulated_study, t
     contrast = ContrastSettings(arms=["mixdpo"], against=["dpo"])
     study = replace(simulated_study, contrasts={"mixed or not": contrast}, seeds=(1,))
     runs = run_study(study, tmp_path, runner=simulated(study, {"dpo": None}))
-    said = " ".join(verdict(analyse(gather(study, runs, tmp_path))))
+    said = " ".join(summary(analyse(gather(study, runs, tmp_path))))
     for words in (
         "2 runs failed, 2 of them trials",
         "Not run, since a trial of every setting failed: **dpo**.",

@@ -11,7 +11,7 @@ from mixdpo.study.statistics import Effect
 from mixdpo.study.task import HELD_OUT_BUCKETS
 
 MEASURES: Final = {
-    "demands_met": "demands met per answer, of 3",
+    "demands_met": "constraints met per answer, of 3",
     "judge": "judge's grade",
     "preference_accuracy": "preference accuracy",
     "finished": "answers ended by the model",

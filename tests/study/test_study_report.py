@@ -1,4 +1,4 @@
-"""The page of studies is what its results give, and says no more than its intervals."""
+"""The report of studies is what its results give, and says no more than its intervals."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from mixdpo.common.tables import as_latex, as_markdown
 from mixdpo.evaluation.statistics.paired import holm
 from mixdpo.study.analysis import Analysis, ArmResult, analyse
 from mixdpo.study.measures import VALUES_SCHEMA
-from mixdpo.study.report import main, page
 from mixdpo.study.results import FORMAT_VERSION, Results, load_results, save_results
 from mixdpo.study.statistics import Effect, Variances
 from mixdpo.study.tables import contrasts_table, effects_table, interval
-from mixdpo.study.wording import verdict
+from study_report import analyses, main, report
+from study_summary import summary
 
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_committed_page_is_generated_from_the_committed_results() -> None:
-    made = page(ROOT / "studies" / "results")
-    assert (ROOT / "docs" / "study.md").read_text(encoding="utf-8") == made, (
-        "run: python -m mixdpo.study.report studies/results docs/study.md"
+def test_the_committed_report_is_generated_from_the_committed_results() -> None:
+    made = report(analyses(ROOT / "studies" / "results"))
+    assert (ROOT / "studies" / "REPORT.md").read_text(encoding="utf-8") == made, (
+        "run: python scripts/study_report.py studies/results studies/REPORT.md"
     )
     for line in made.splitlines():
         if line.startswith("!["):
-            assert (ROOT / "docs" / line.rpartition("(")[2].rstrip(")")).is_file()
+            assert (ROOT / "studies" / line.rpartition("(")[2].rstrip(")")).is_file()
 
 
 def effect(estimate: float, reach: float, p: float) -> Effect:
@@ -78,7 +78,7 @@ def analysis(*arms: ArmResult) -> Analysis:
 )
 def test_sentences_follow_from_intervals(effects: list[Effect], expected: list[str]) -> None:
     arms = [arm(name, found, effect(0.5, 0.1, 0.001)) for name, found in zip("AB", effects, strict=False)]
-    said = " ".join(verdict(analysis(*arms, arm("DPO", None, effect(0.5, 0.1, 0.001)))))
+    said = " ".join(summary(analysis(*arms, arm("DPO", None, effect(0.5, 0.1, 0.001)))))
     for words in (*expected, f"Better than the start: all {len(arms) + 1} arms."):
         assert words in said
 
@@ -92,7 +92,7 @@ def test_what_may_favour_an_arm_is_said() -> None:
     inside = {"learning_rate": [1e-6, 1e-5, 1e-4]}  # the baseline's own grid, in the middle of which its rate lies
     arms = {"A": {"tuning": None}, "DPO": {"tuning": inside}}
     made.runs["study"] |= {"tuning": {"learning_rate": [1e-5, 1e-4]}, "arms": arms}
-    said = " ".join(verdict(made))
+    said = " ".join(summary(made))
     for words in (
         "Tuned to another learning rate than DPO (1e-05)",
         "**A** (0.0001)",
@@ -142,25 +142,25 @@ def results(name: str = "own") -> Results:
     return Results(pa.Table.from_pylist(rows, schema=schema), runs)
 
 
-def test_results_are_read_back_and_the_page_shows_them(tmp_path: Path, capsys) -> None:
+def test_results_are_read_back_and_the_report_shows_them(tmp_path: Path, capsys) -> None:
     save_results(results(), tmp_path / "results" / "own")
     loaded = load_results(tmp_path / "results" / "own")
     assert loaded.values.equals(results().values)
     found = analyse(loaded)
     difference = {one.name: one for one in found.arms}["A | B_50 %"].against_baseline
     assert difference.estimate == pytest.approx(1.0)
-    assert main([str(tmp_path / "results"), str(tmp_path / "docs" / "study.md")]) == 0
-    text = (tmp_path / "docs" / "study.md").read_text()
+    assert main([str(tmp_path / "results"), str(tmp_path / "REPORT.md")]) == 0
+    text = (tmp_path / "REPORT.md").read_text()
     assert "## Own\n\nWhich?" in text
     assert "Test: 8 items in 4 groups." in text
     assert "beyond which" not in text, "one learning rate is no grid with edges"
     assert "**A | B_50 %** is better than DPO by +1.00 (+1.00 to +1.00)" in text
     assert "| A \\| B\\_50 % | 1e-05 | 0.1 |" in text
-    images = tmp_path / "docs" / "images"
-    assert (images / "study-own.png").stat().st_size > 0
-    drawn = (images / "study-own.svg").read_bytes()
-    assert main([str(tmp_path / "results"), str(tmp_path / "docs" / "study.md")]) == 0
-    assert (images / "study-own.svg").read_bytes() == drawn, "equal results make equal files"
+    images = tmp_path / "images"
+    assert (images / "own.png").stat().st_size > 0
+    drawn = (images / "own.svg").read_bytes()
+    assert main([str(tmp_path / "results"), str(tmp_path / "REPORT.md")]) == 0
+    assert (images / "own.svg").read_bytes() == drawn, "equal results make equal files"
     assert main([str(tmp_path / "nothing"), str(tmp_path / "page.md")]) == 2
     assert "no such folder" in capsys.readouterr().err
 
@@ -192,7 +192,7 @@ def test_contrasts_pool_arms_and_are_corrected_together() -> None:
     )
     (row, _) = contrasts_table(found).rows
     assert row[:4] == ("pooled", "A | B_50 %, B", "DPO", interval(by_name["pooled"].effect))
-    assert any(sentence.startswith("**pooled**: +0.9") for sentence in verdict(found))
+    assert any(sentence.startswith("**pooled**: +0.9") for sentence in summary(found))
     del whole.runs["study"]["contrasts"]  # as in results from before there were any
     assert analyse(whole).contrasts == []
 

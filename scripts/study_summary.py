@@ -1,4 +1,4 @@
-"""What a study's numbers allow to say, in sentences that follow from its intervals."""
+"""Summary sentences of a study: what its intervals allow to say, and what may have favoured an arm."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from mixdpo.study.analysis import Analysis, ArmResult, Contrast, Displacement
 from mixdpo.study.tables import MEASURES, interval, p_value, signed
 
 
-def verdict(analysis: Analysis) -> list[str]:
+def summary(analysis: Analysis) -> list[str]:
     """Return the findings, one sentence each: contrasts, effects, and what became of likelihoods."""
     return [
         *_one_seed(analysis), *_contrasts(analysis), *_against_baseline(analysis), *_against_start(analysis),
@@ -158,7 +158,7 @@ def _failures(analysis: Analysis) -> list[str]:
     if not failed:
         return []
     trials = sum(run["stage"] == "tune" for run in failed.values())
-    said = [f"{len(failed)} runs failed, {trials} of them trials; they are in the list of runs."]
+    sentences = [f"{len(failed)} runs failed, {trials} of them trials; they are in the list of runs."]
     untuned = [arm for arm in analysis.arms if arm.trials_failed and arm.learning_rate is None]
     missing = [
         name
@@ -180,8 +180,8 @@ def _failures(analysis: Analysis) -> list[str]:
         ),
     ):
         if names:
-            said.append(f"{words}: {_listed(names)}.")
-    return said
+            sentences.append(f"{words}: {_listed(names)}.")
+    return sentences
 
 
 def _arms(arms: Sequence[ArmResult], count: int) -> str:

@@ -1,16 +1,15 @@
-"""The page of all studies, generated from their committed results.
+"""Write the report of all studies from their committed results.
 
-    python -m mixdpo.study.report studies/results docs/study.md
+    python scripts/study_report.py studies/results studies/REPORT.md
 
-The figures go to the folder `images` beside the page. Nothing on the page is written by hand except `page.md`, which
-says what a study is.
+The figures go to the folder `images` beside the report. Nothing in it is written by hand except `study_report.md`, its
+beginning.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +21,14 @@ from mixdpo.study.analysis import Analysis, analyse
 from mixdpo.study.figures import study_figure
 from mixdpo.study.results import RESULTS_FILE, load_results
 from mixdpo.study.tables import result_tables
-from mixdpo.study.wording import verdict
+from study_summary import summary
+
+INTRODUCTION = Path(__file__).with_suffix(".md")
 
 
-def page(folder: Path) -> str:
-    """Return the page as Markdown."""
-    parts = [(files("mixdpo.study") / "page.md").read_text(encoding="utf-8").rstrip("\n")]
-    parts += [section(analysis) for analysis in analyses(folder)]
+def report(studies: list[Analysis]) -> str:
+    """Return the report as Markdown, with links for the folder that holds results and images."""
+    parts = [INTRODUCTION.read_text(encoding="utf-8").rstrip("\n"), *map(section, studies)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -41,14 +41,14 @@ def analyses(folder: Path) -> list[Analysis]:
 
 
 def section(analysis: Analysis) -> str:
-    """Return one study's part of the page."""
+    """Return one study's part of the report."""
     study, name = analysis.runs["study"], analysis.runs["study"]["name"]
     return "\n\n".join(
         [
             f"## {study['title'] or name}",
             study["question"],
-            "\n".join(f"- {sentence}" for sentence in verdict(analysis)),
-            f"![Arms of the study {name}](images/study-{name}.png)",
+            "\n".join(f"- {sentence}" for sentence in summary(analysis)),
+            f"![Arms of the study {name}](images/{name}.png)",
             *(f"{table.title}\n\n{as_markdown(table).rstrip()}" for table in result_tables(analysis)),
             *_notes(analysis),
             _setting(analysis),
@@ -81,13 +81,13 @@ def _setting(analysis: Analysis) -> str:
     seconds = sum(run.get("training_seconds", 0) + run.get("measuring_seconds", 0) for run in _distinct(runs))
     versions = analysis.runs["versions"]
     libraries = ", ".join(f"{name} {' and '.join(versions[name])}" for name in ("torch", "transformers"))
-    again = f"FollowUp: `mixdpo study studies/{study['name']}.yaml`."
+    again = f"Run it again: `mixdpo study studies/{study['name']}.yaml`."
     return (
-        f"{model}Bench `{bench['kind']}`: {described}. {trained}Tuning on the validation split: {trials} (rates "
+        f"{model}Task `{bench['kind']}`: {described}. {trained}Tuning on the validation split: {trials} (rates "
         f"{_plain(tuning['learning_rate'])}, betas {_plain(tuning['beta'])}{grids}). {tested}"
         f"{len(_distinct(runs))} runs, {seconds / 3600:.1f} run-hours on {' and '.join(analysis.runs['devices'])}; "
         f"{libraries}. "
-        f"All runs: [tables.md](../studies/results/{study['name']}/tables.md). {again}"
+        f"All runs: [tables.md](results/{study['name']}/tables.md). {again}"
     )
 
 
@@ -106,16 +106,17 @@ def _plain(value: Any) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Write the page and its figures."""
+    """Write the report and its figures."""
     words = sys.argv[1:] if arguments is None else arguments
     if len(words) != 2:
-        print("usage: python -m mixdpo.study.report RESULTS_FOLDER PAGE", file=sys.stderr)
+        print("usage: python scripts/study_report.py RESULTS_FOLDER REPORT", file=sys.stderr)
         return 2
     folder, target = Path(words[0]), Path(words[1])
     try:
-        text = page(folder)
-        for analysis in analyses(folder):
-            save_figure(study_figure(analysis), target.parent / "images" / f"study-{analysis.runs['study']['name']}")
+        studies = analyses(folder)
+        text = report(studies)
+        for analysis in studies:
+            save_figure(study_figure(analysis), target.parent / "images" / analysis.runs["study"]["name"])
     except InputError as error:
         print(f"mixdpo: {error}", file=sys.stderr)
         return error.exit_status
