@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import operator
 import typing
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
@@ -188,6 +189,31 @@ def _parts(hint: Any) -> Iterator[Any]:
 def _adapter_config(hint: Any) -> ConfigDict | None:
     # Dataclasses bring their own configuration, and pydantic refuses a second one.
     return None if dataclasses.is_dataclass(hint) else ConfigDict(arbitrary_types_allowed=True)
+
+
+_BOUNDS: Final = {
+    "at_least": (operator.ge, "at least"),
+    "above": (operator.gt, "above"),
+    "at_most": (operator.le, "at most"),
+    "below": (operator.lt, "below"),
+}
+
+
+def check_ranges(settings: Any, kind: str = "") -> None:
+    """Raise `InputError` for a number outside the bounds that its field's metadata names.
+
+    Args:
+        settings: a dataclass instance. Bounds are `at_least`, `above`, `at_most` and `below`; None is in any range.
+        kind: what the error calls a setting, such as "endpoint setting ".
+    """
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        bounds = {word: field.metadata[word] for word in _BOUNDS if word in field.metadata}
+        if not isinstance(value, (int, float)):
+            continue
+        if not all(_BOUNDS[word][0](value, bound) for word, bound in bounds.items()):
+            words = " and ".join(f"{_BOUNDS[word][1]} {bound:g}" for word, bound in bounds.items())
+            raise InputError(f"{kind}{field.name} is {value}; it must be {words}")
 
 
 def check_seed(seed: int) -> None:
