@@ -9,49 +9,23 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import datasets
-import pytest
-import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
-
-from mixdpo.common.errors import InputError
-from mixdpo.models import cached_logprobs as passes_run
-
+# Before the imports that read them.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-CHATML = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
-    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
+import datasets
+import pytest
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from loopback import Endpoint, running
+from mixdpo.common.errors import InputError
+from mixdpo.models import cached_logprobs as passes_run
+from published import published
+from tiny import byte_level_tokenizer
+
 _QUIET_CHROMIUM = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
                    "--disable-background-networking", "--disable-component-update"]  # fmt: skip
-_TEXT = [
-    "The quick brown fox jumps over the lazy dog. Sure, here is an answer to your question!",
-    "How do I make tea? Boil water, add the leaves, wait three minutes, and enjoy. 1 2 3 4 5 6 7 8 9 0",
-    "system user assistant tool You are a helpful assistant. Tell me about cats and dogs today.",
-]
-
-
-def byte_level_tokenizer(vocab_size: int = 400, chat_template: str | None = CHATML) -> PreTrainedTokenizerFast:
-    """A real byte-level BPE tokenizer with ChatML's special tokens, trained on a few lines."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    special = ["<|pad|>", "<|im_start|>", "<|im_end|>"]
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        special_tokens=special,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(_TEXT * 4, trainer)
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<|pad|>", bos_token="<|im_start|>", eos_token="<|im_end|>"
-    )
-    fast.chat_template = chat_template
-    return fast
 
 
 @pytest.fixture(scope="session")
@@ -83,11 +57,7 @@ def browser() -> Iterator[Any]:
 @pytest.fixture(scope="session")
 def alpaca_graded() -> Path:
     """Folder of real graded pairs, which are not part of the project."""
-    root = Path(os.environ.get("MIXDPO_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
-    folder = root / "alpaca_graded"
-    if not folder.is_dir():
-        pytest.skip(f"no {folder}: set MIXDPO_SHARED_DATA to the folder that holds alpaca_graded")
-    return folder
+    return published("alpaca_graded")
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -123,6 +93,14 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(passes_run, "forward_pass", counting)
     return counts
+
+
+@pytest.fixture
+def server() -> Iterator[Endpoint]:
+    """An endpoint whose every answer is m."""
+    pytest.importorskip("openai", reason="calls to an endpoint need the extra eval")
+    with running(lambda body: "m") as endpoint:
+        yield endpoint
 
 
 @pytest.fixture

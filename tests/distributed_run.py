@@ -8,11 +8,10 @@ import os
 from pathlib import Path
 
 from datasets import load_from_disk
-from test_trainer import trainer_for
 
-from conftest import byte_level_tokenizer
 from mixdpo import Plan
-from tiny import tiny_llama
+from tiny import byte_level_tokenizer, tiny_llama
+from trainers import trainer_for
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Small conversational data sets with scores, made in memory."""
+"""Small conversational data sets with scores, made in memory, and the margins of a large one."""
 
 from __future__ import annotations
 
@@ -10,6 +10,13 @@ from datasets import Dataset
 from mixdpo import load_pairs, score
 
 _WORDS = ("tea", "cat", "dog", "answer", "question", "boil", "water", "wait", "today", "lazy", "fox", "jump")
+
+
+# Pairs per margin in UltraFeedback's train_prefs, 61,135 pairs in all.
+ULTRAFEEDBACK_MARGINS = {
+    0: 7387, 0.5: 11266, 1: 11999, 1.5: 6989, 2: 5707, 2.5: 2890, 3: 3138, 3.5: 1606, 4: 2414,
+    4.5: 1579, 5: 1913, 5.5: 1361, 6: 1239, 6.5: 809, 7: 521, 7.5: 173, 8: 132, 8.5: 7,
+}  # fmt: skip
 
 
 def chat_rows(n: int, seed: int = 0) -> list[dict]:

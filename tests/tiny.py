@@ -1,13 +1,25 @@
-"""Tiny models and pairs for tests, made in memory."""
+"""Tiny models, tokenizers and pairs for tests, made in memory."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import numpy as np
 import torch
 from datasets import Dataset
-from transformers import LlamaConfig, LlamaForCausalLM
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import AutoModelForSequenceClassification, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 VOCABULARY = 64
+CHATML = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+_TEXT = [
+    "The quick brown fox jumps over the lazy dog. Sure, here is an answer to your question!",
+    "How do I make tea? Boil water, add the leaves, wait three minutes, and enjoy. 1 2 3 4 5 6 7 8 9 0",
+    "system user assistant tool You are a helpful assistant. Tell me about cats and dogs today.",
+]
 
 
 def tiny_llama(
@@ -29,6 +41,43 @@ def tiny_llama(
         pad_token_id=0,
     )
     return LlamaForCausalLM(config).eval()
+
+
+def saved(model, tokenizer, folder: Path) -> str:
+    """Save both and return the folder's name."""
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def tiny_reward_model(tokenizer, folder: Path, pad: int | None, labels: int = 1) -> str:
+    """Save a two-layer reward model with the given padding token and return its folder's name."""
+    torch.manual_seed(3)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        initializer_range=0.2, num_labels=labels, pad_token_id=pad,
+    )  # fmt: skip
+    return saved(AutoModelForSequenceClassification.from_config(config), tokenizer, folder)
+
+
+def byte_level_tokenizer(vocab_size: int = 400, chat_template: str | None = CHATML) -> PreTrainedTokenizerFast:
+    """A real byte-level BPE tokenizer with ChatML's special tokens, trained on a few lines."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    special = ["<|pad|>", "<|im_start|>", "<|im_end|>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(_TEXT * 4, trainer)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<|pad|>", bos_token="<|im_start|>", eos_token="<|im_end|>"
+    )
+    fast.chat_template = chat_template
+    return fast
 
 
 def token_pairs(n: int, seed: int = 0, vocab_size: int = VOCABULARY) -> Dataset:

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from conftest import CHATML, byte_level_tokenizer
 from mixdpo.data import TokenSettings, load_pairs, token_counts, tokenize_pairs
 from mixdpo.data.render import shared_length
+from tiny import CHATML, byte_level_tokenizer
 
 BOS_TEMPLATE = "{{ bos_token }}" + CHATML
 NO_GENERATION_PROMPT = (

@@ -29,7 +29,7 @@ from mixdpo.models import loading as model_module
 from mixdpo.training import validation_loss as validation_loss_module
 from mixdpo.training.validation_loss import cut_step, dpo_losses, halves
 from synthetic import chat_pairs
-from tiny import plain_logprob, tiny_llama
+from tiny import byte_level_tokenizer, plain_logprob, saved, tiny_llama, tiny_reward_model
 
 SIDES = ("chosen", "rejected")
 
@@ -37,12 +37,6 @@ SIDES = ("chosen", "rejected")
 @pytest.fixture
 def pairs(tmp_path) -> Dataset:
     return chat_pairs(tmp_path, n=10)
-
-
-def saved(model, tokenizer, folder: Path) -> str:
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return str(folder)
 
 
 @pytest.fixture
@@ -115,8 +109,6 @@ def test_implicit_reward_of_an_adapter(model, tokenizer, pairs, tmp_path, monkey
 
 
 def test_implicit_reward_needs_one_tokenizer(model, pairs, tmp_path, refused) -> None:
-    from conftest import byte_level_tokenizer
-
     other = byte_level_tokenizer(vocab_size=300)
     name = saved(tiny_llama(vocab_size=len(other)), other, tmp_path / "other")
     refused(lambda: score(pairs, "implicit_reward", model=name, ref_model=model), "different tokenizers", "ref_model")
@@ -176,15 +168,6 @@ def test_metrics_of_smollm2(smollm2, tmp_path) -> None:
 
 
 # ---- reward models ----
-
-
-def tiny_reward_model(tokenizer, folder: Path, pad: int | None, labels: int = 1) -> str:
-    torch.manual_seed(3)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-        initializer_range=0.2, num_labels=labels, pad_token_id=pad,
-    )  # fmt: skip
-    return saved(AutoModelForSequenceClassification.from_config(config), tokenizer, folder)
 
 
 @pytest.mark.parametrize("pad", [None, 0])

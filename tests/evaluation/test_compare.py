@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from mixdpo.evaluation.compare.figures import forest_figure, length_figure
 from mixdpo.evaluation.compare.metrics import even, headline, read_metrics, shown_metrics
 from mixdpo.evaluation.statistics.paired import holm
 from preferences import HOSTILE
+from published import published
 from synthetic import chat_rows
 from tiny import tiny_llama
 
@@ -404,19 +404,16 @@ def test_page_in_chromium(tmp_path, browser, result, scores, width) -> None:
 
 
 def test_gains_of_real_models_are_differences_of_published_win_rates(tmp_path) -> None:
-    root = Path(os.environ.get("MIXDPO_SHARED_DATA", Path(__file__).parents[3] / "shared" / "data"))
-    folder = root / "alpaca_eval"
-    if not folder.is_dir():
-        pytest.skip(f"no {folder}: set MIXDPO_SHARED_DATA to the folder that holds alpaca_eval")
+    folder = published("alpaca_eval")
     with (folder / "published_leaderboard.csv").open(newline="") as file:
-        published = {row["model"]: float(row["win_rate"]) for row in csv.DictReader(file)}
+        win_rates = {row["model"]: float(row["win_rate"]) for row in csv.DictReader(file)}
     names = ["FuseChat-Llama-3.2-1B-Instruct", "FuseChat-Llama-3.2-3B-Instruct", "claude-2", "vicuna-13b-v1.5"]
-    record = {"benchmark": "alpaca_eval_2", "models": {name: {"win_rate": published[name]} for name in names}}
+    record = {"benchmark": "alpaca_eval_2", "models": {name: {"win_rate": win_rates[name]} for name in names}}
     write_json(tmp_path / "out.json", {**record, "verdicts": str(folder / "annotations.parquet")})
     (found,) = collect([tmp_path / "out.json"])
     rows = found.differences["win_rate"]
     assert len(rows) == 6
     for row in rows:
-        assert row.gain.estimate == pytest.approx(published[row.second] - published[row.first], abs=1e-6)
+        assert row.gain.estimate == pytest.approx(win_rates[row.second] - win_rates[row.first], abs=1e-6)
         assert row.gain.low > 0
         assert row.better + row.worse > 780

@@ -7,20 +7,19 @@ import csv
 import gzip
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from test_eval_published import published
 
-from loopback import FIRST_TOKENS, Endpoint, running
+from loopback import FIRST_TOKENS, Endpoint
 from mixdpo.common.errors import InputError, RunError
 from mixdpo.common.table_files import read_table
 from mixdpo.evaluation.benchmarks.alpaca_judging import first_token_score, is_swapped, preference, ranking_score
 from mixdpo.generation.endpoint import EndpointSettings, Request, complete_all, estimate
 from mixdpo.generation.reply_cache import reply_cache
 from mixdpo.judges.prompt import JudgePrompt, fill
+from published import published
 
 
 def lines(path: Any) -> list[dict[str, Any]]:
@@ -56,13 +55,6 @@ def test_templates_are_filled_in_one_pass() -> None:
     assert fill("{a} {b} {c}", {"a": "{b}", "b": "{a}"}) == "{b} {a} {c}"
     with pytest.raises(InputError, match=r"no place \{d\}"):
         JudgePrompt((("user", "{a}"),)).filled({"d": ""})
-
-
-@pytest.fixture
-def server() -> Iterator[Endpoint]:
-    pytest.importorskip("openai", reason="calls to an endpoint need the extra eval")
-    with running(lambda body: "m") as endpoint:
-        yield endpoint
 
 
 def settings(server: Endpoint, **changes: Any) -> EndpointSettings:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import gzip
 import json
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -35,13 +34,7 @@ from mixdpo.evaluation.benchmarks.mt_bench import (
     read_ratings,
 )
 from mixdpo.evaluation.statistics.style import markdown_counts
-
-
-def published(folder: str) -> Path:
-    root = Path(os.environ.get("MIXDPO_SHARED_DATA", Path(__file__).parents[3] / "shared" / "data"))
-    if not (root / folder).is_dir():
-        pytest.skip(f"no {root / folder}: set MIXDPO_SHARED_DATA to the folder that holds {folder}")
-    return root / folder
+from published import published
 
 
 @pytest.fixture(scope="module")

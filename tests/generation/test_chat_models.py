@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from test_eval_published import published
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from loopback import Endpoint, running
@@ -30,6 +29,7 @@ from mixdpo.generation.local_generation import answer_rendered
 from mixdpo.generation.local_model import LocalModel
 from mixdpo.generation.prompts import Prompt, read_prompts
 from mixdpo.models.loading import ModelSettings
+from published import published
 from tiny import tiny_llama
 
 QUESTIONS = ["Tell me about cats.", "How?", "Boil water, add the leaves. Ok?", "dogs today", "1 2 3 4 5 6 7 8 9 0"]

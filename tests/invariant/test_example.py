@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 from datasets import Dataset
-from test_trainer import step_logs, trainer_for
 
 from mixdpo import load_pairs, make_plan, score
 from synthetic import chat_rows
 from tiny import tiny_llama
+from trainers import step_logs, trainer_for
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
 import mixdpo_loop

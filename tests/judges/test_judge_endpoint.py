@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_eval_published import published
 
 from loopback import Endpoint, running
 from mixdpo.cli.main import main
 from mixdpo.evaluation.benchmarks.alpaca_judging import is_swapped
 from mixdpo.judges.task import Published, differences_from_published
+from published import published
 
 pytest.importorskip("openai", reason="calls to an endpoint need the extra eval")
 

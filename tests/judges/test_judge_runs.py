@@ -17,9 +17,6 @@ import pytest
 import torch
 import yaml
 from scipy.special import expit
-from test_difficulty_models import tiny_reward_model
-from test_eval_judges import server  # noqa: F401
-from test_eval_published import published
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from loopback import Endpoint
@@ -46,7 +43,8 @@ from mixdpo.generation.endpoint import Completion, EndpointSettings, Request
 from mixdpo.generation.reply_cache import reply_cache, request_key
 from mixdpo.judges.answer_pairs import pair_up
 from mixdpo.judges.prompt import JudgePrompt, prompts_fingerprint, read_judge_prompt
-from tiny import tiny_llama
+from published import published
+from tiny import tiny_llama, tiny_reward_model
 
 LONGER = """import json, sys
 for line in sys.stdin:
@@ -228,12 +226,12 @@ def test_a_chat_model_on_this_machine_judges_by_log_probabilities(files, tokeniz
     assert status == (0 if any(readable) else 2)
 
 
-def endpoint(server: Endpoint) -> list[str]:  # noqa: F811
+def endpoint(server: Endpoint) -> list[str]:
     return ["--judge", "judge", "--endpoint", server.url, "--key-variable", "TEST_KEY"]
 
 
 def test_an_endpoint_that_fails_loses_nothing_and_keys_are_nowhere(
-    files, server: Endpoint, monkeypatch, capsys, tmp_path_factory  # noqa: F811
+    files, server: Endpoint, monkeypatch, capsys, tmp_path_factory
 ) -> None:  # fmt: skip
     monkeypatch.setenv("TEST_KEY", "secret-key")
     cache = tmp_path_factory.mktemp("cache")
@@ -263,7 +261,7 @@ def test_an_endpoint_that_fails_loses_nothing_and_keys_are_nowhere(
     assert not [path for path in kept if b"secret-key" in path.read_bytes()]
 
 
-def test_replies_without_a_verdict_are_counted_and_never_guessed(files, server: Endpoint, capsys) -> None:  # noqa: F811
+def test_replies_without_a_verdict_are_counted_and_never_guessed(files, server: Endpoint, capsys) -> None:
     words = ["--baseline", files["base"], *endpoint(server), "--judge-prompt", f"{files['folder']}/pair.txt"]
     output = Path(files["folder"]) / "pairwise.json"
     assert main(["eval", "pairwise", "--model", files["long"], *words, "--output", str(output)]) == 2
@@ -276,7 +274,7 @@ def test_replies_without_a_verdict_are_counted_and_never_guessed(files, server: 
     assert {row["game1"] for row in rows} == {None}
 
 
-def test_a_plan_costs_nothing(files, server: Endpoint, capsys) -> None:  # noqa: F811
+def test_a_plan_costs_nothing(files, server: Endpoint, capsys) -> None:
     words = ["--baseline", files["base"], *endpoint(server), "--judge-prompt", f"{files['folder']}/weighted.txt"]
     prices = ["--dollars-in", "10", "--dollars-out", "30", "--dry-run", "--no-length-control"]
     output = Path(files["folder"]) / "none.json"
@@ -446,7 +444,7 @@ def test_bad_input_is_one_line(files, capsys, words: list[str], said: str) -> No
     assert not list(folder.glob("out*"))
 
 
-def test_a_place_that_cannot_be_written_is_found_before_the_judge_is_paid(files, server: Endpoint, capsys) -> None:  # noqa: F811
+def test_a_place_that_cannot_be_written_is_found_before_the_judge_is_paid(files, server: Endpoint, capsys) -> None:
     folder = Path(files["folder"])
     words = ["--model", files["long"], *endpoint(server), "--judge-prompt", str(folder / "grade.txt"), "--output"]
     for output, said in ((folder, "a folder, not a file"), (folder / "grade.txt" / "o.json", "a file of that name")):

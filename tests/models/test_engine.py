@@ -9,7 +9,6 @@ from unittest.mock import Mock
 
 import pytest
 import torch
-import transformers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
@@ -35,55 +34,11 @@ from mixdpo.models.engine.attention import (
 )
 from mixdpo.models.engine.head import scores_of_logits, target_scores
 from mixdpo.models.engine.norms import LeanNorm, _RMSNorm, use_lean_norms
-from tiny import VOCABULARY, plain_logprob, tiny_llama
+from prompt_groups import expected_logprobs, gradients, groups_of, tiny
+from tiny import VOCABULARY, tiny_llama
 
-SIZES = {
-    "vocab_size": VOCABULARY, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
-    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512, "initializer_range": 0.2,
-    "head_dim": 8, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
-}  # fmt: skip
 WINDOW = {"sliding_window": 5}
-
-
-def tiny(name: str, **changes) -> nn.Module:
-    """A random tiny model of a family, in float32."""
-    torch.manual_seed(0)
-    config = getattr(transformers, f"{name}Config")(**(SIZES | changes))
-    return transformers.AutoModelForCausalLM.from_config(config).eval()
-
-
-def groups_of(*shapes: tuple[int, list[int]], seed: int = 0) -> list[PromptGroup]:
-    """Random ids of the given (prompt length, completion lengths)."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def ids(length: int) -> list[int]:
-        return torch.randint(3, VOCABULARY, (length,), generator=generator).tolist()
-
-    return [PromptGroup(ids(prompt), [ids(length) for length in lengths]) for prompt, lengths in shapes]
-
-
 MIXED = groups_of((5, [7, 3]), (1, [1]), (9, [2, 12]), (3, [30, 1]))
-
-
-def expected_logprobs(model: nn.Module, groups: list[PromptGroup]) -> Tensor:
-    """Each sequence by itself through the plain forward; nothing predicts a sequence's first token."""
-    values = []
-    for group in groups:
-        for completion in group.completions:
-            if group.prompt:
-                values.append(plain_logprob(model, group.prompt, completion))
-            elif len(completion) > 1:
-                values.append(plain_logprob(model, completion[:1], completion[1:]))
-            else:
-                values.append(torch.zeros(()))
-    return torch.stack(values)
-
-
-def gradients(model: nn.Module, values: Tensor) -> list[Tensor]:
-    """Gradients of a sum that weighs every completion differently."""
-    model.zero_grad()
-    (values * torch.linspace(-1, 2, len(values))).sum().backward()
-    return [p.grad.clone() for p in model.parameters() if p.requires_grad and p.grad is not None]
 
 
 def assert_equal(model: nn.Module, plain: nn.Module, groups: list[PromptGroup]) -> None:

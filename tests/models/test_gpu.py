@@ -12,7 +12,6 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from test_engine import expected_logprobs, gradients, groups_of, tiny
 from torch import nn
 from transformers import TrainerCallback
 
@@ -22,6 +21,7 @@ from mixdpo.models.engine import PromptGroup, completion_logprobs, pack_rows, pa
 from mixdpo.models.engine.attention import FLEX_ATTENTION
 from mixdpo.models.engine.head import target_scores
 from mixdpo.models.engine.norms import use_lean_norms
+from prompt_groups import expected_logprobs, gradients, groups_of, tiny
 from synthetic import chat_pairs
 
 GPU = torch.device("cuda")

@@ -17,7 +17,6 @@ import torch
 import yaml
 from datasets import Dataset, concatenate_datasets
 from peft import LoraConfig, get_peft_model
-from test_trainer import trainer_for
 
 from mixdpo import make_plan
 from mixdpo.cli.main import main
@@ -27,6 +26,7 @@ from mixdpo.models.fingerprint import describe_tokens, weights_digest
 from mixdpo.models.pair_cache import _DIGEST, _table_digest, add_to_cache, look_up
 from synthetic import chat_pairs, chat_rows
 from tiny import plain_logprob, tiny_llama
+from trainers import trainer_for
 
 
 @pytest.fixture

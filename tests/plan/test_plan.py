@@ -15,12 +15,7 @@ from scipy.stats import rankdata
 from mixdpo import PLANS, Plan, make_plan
 from mixdpo.common.errors import InputError
 from mixdpo.plan.planning import BUCKETS, ROUTES
-
-# Pairs per margin in UltraFeedback's train_prefs, 61,135 pairs in all.
-ULTRAFEEDBACK_MARGINS = {
-    0: 7387, 0.5: 11266, 1: 11999, 1.5: 6989, 2: 5707, 2.5: 2890, 3: 3138, 3.5: 1606, 4: 2414,
-    4.5: 1579, 5: 1913, 5.5: 1361, 6: 1239, 6.5: 809, 7: 521, 7.5: 173, 8: 132, 8.5: 7,
-}  # fmt: skip
+from synthetic import ULTRAFEEDBACK_MARGINS
 
 
 def pairs_with(margins: list[float]) -> Dataset:

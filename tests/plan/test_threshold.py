@@ -11,7 +11,6 @@ import pytest
 from datasets import Dataset
 from scipy.stats import binom, binomtest
 from sklearn.isotonic import IsotonicRegression
-from test_plan import ULTRAFEEDBACK_MARGINS
 
 from mixdpo import Plan, load_pairs, make_plan, score
 from mixdpo.cli.main import main
@@ -20,7 +19,7 @@ from mixdpo.common.statistics import monotone_band, share_bounds
 from mixdpo.difficulty.length_gap import LengthGapSettings, length_gap_margin
 from mixdpo.plan.agreement_curve import AgreementCurve, bin_edges
 from mixdpo.plan.threshold import AutoSettings, auto_threshold, find_signals
-from synthetic import chat_rows
+from synthetic import ULTRAFEEDBACK_MARGINS, chat_rows
 
 
 def signal_of(right: np.ndarray, accuracy: float, rng: np.random.Generator) -> np.ndarray:

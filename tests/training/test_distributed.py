@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from test_trainer import step_logs, trainer_for
 
 from mixdpo import make_plan
 from synthetic import chat_pairs
 from tiny import tiny_llama
+from trainers import step_logs, trainer_for
 
 
 def torchrun(folder: Path, *arguments: str) -> None:

@@ -10,7 +10,6 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedType
-from test_trainer import config, step_logs
 from torch import distributed
 
 from mixdpo import MixDPOConfig, MixDPOTrainer, make_plan
@@ -18,6 +17,7 @@ from mixdpo.common.errors import RunError
 from mixdpo.training import trainer as trainer_module
 from synthetic import chat_pairs
 from tiny import tiny_llama
+from trainers import config, step_logs
 
 _FSDP2 = {
     "ACCELERATE_USE_FSDP": "true",

@@ -17,67 +17,19 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 from transformers import GenerationConfig, TrainerCallback
 
-from mixdpo import MixDPOConfig, MixDPOTrainer, Plan, make_plan
+from mixdpo import MixDPOTrainer, Plan, make_plan
 from mixdpo.common.errors import InputError, RunError
 from mixdpo.plan.planning import ROUTES
 from mixdpo.training import trainer as trainer_module
 from mixdpo.training.run_folder import check_same_run, last_complete_checkpoint, read_metrics
 from synthetic import chat_pairs
 from tiny import plain_logprob, tiny_llama
-
-
-class StepPairs(TrainerCallback):
-    """Writes down which rows each optimizer step saw."""
-
-    def __init__(self) -> None:
-        self.steps: list[list[int]] = [[]]
-
-    def on_step_end(self, args, state, control, **kwargs) -> None:
-        self.steps.append([])
-
-
-class RecordingTrainer(MixDPOTrainer):
-    def __init__(self, *args, **kwargs) -> None:
-        self.seen = StepPairs()
-        super().__init__(*args, callbacks=[self.seen, *kwargs.pop("callbacks", [])], **kwargs)
-
-    def compute_loss(self, model, inputs, *args, **kwargs):
-        rows = inputs["row"][inputs["weight"] > 0].tolist()
-        self.seen.steps[-1] += rows
-        return super().compute_loss(model, inputs, *args, **kwargs)
+from trainers import config, step_logs, trainer_for
 
 
 @pytest.fixture
 def model(tokenizer):
     return tiny_llama(vocab_size=len(tokenizer))
-
-
-def config(folder: Path, **changes) -> MixDPOConfig:
-    values = {
-        "output_dir": str(folder),
-        "per_device_train_batch_size": 4,
-        "per_device_eval_batch_size": 4,
-        "learning_rate": 1e-3,
-        "logging_steps": 1,
-        "save_strategy": "no",
-        "bf16": False,
-        "use_cpu": True,
-        "disable_tqdm": True,
-        **changes,
-    }
-    return MixDPOConfig(**values)
-
-
-def trainer_for(model, tokenizer, pairs: Dataset, folder: Path, plan: Plan | None = None, **changes):
-    plan = plan or make_plan(pairs, threshold={"hardest": 0.25})
-    extra = {name: changes.pop(name) for name in ("eval_dataset", "peft_config", "ref_model") if name in changes}
-    return RecordingTrainer(
-        model, args=config(folder, **changes), train_dataset=pairs, plan=plan, processing_class=tokenizer, **extra
-    )
-
-
-def step_logs(folder: Path) -> list[dict]:
-    return [record for record in read_metrics(folder) if "loss" in record]
 
 
 def test_a_saved_model_names_every_stop_token(model, tokenizer, tmp_path) -> None:
