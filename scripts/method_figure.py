@@ -109,7 +109,7 @@ def draw_gains(axes: Axes, gains: dict[tuple[str, str], tuple[float, float, floa
             axes.plot(at + shift, gain, "o", color=colour, markersize=7, label=loss if at == 0 else None)
     axes.legend(frameon=False, labelcolor=theme.ink, loc="upper right", ncols=2)
     axes.set(xlim=(-0.6, 2.6), ylim=(-0.42, 0.56), xticks=range(3), xticklabels=[f"{third} third" for third in THIRDS])
-    axes.set_ylabel("gain in demands met, of 3", color=theme.ink)
+    axes.set_ylabel("gain in constraints met, of 3", color=theme.ink)
     axes.set_title("What each loss did to each third", color=theme.ink, loc="left", weight="bold")
     axes.tick_params(colors=theme.ink, length=0)
     axes.spines[:].set_visible(False)
