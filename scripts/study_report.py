@@ -18,9 +18,9 @@ from mixdpo.common.figure_files import save_figure
 from mixdpo.common.files import atomic_path
 from mixdpo.common.tables import as_markdown
 from mixdpo.study.analysis import Analysis, analyse
-from mixdpo.study.figures import study_figure
-from mixdpo.study.results import RESULTS_FILE, load_results
-from mixdpo.study.tables import result_tables
+from mixdpo.study.report_files import study_figure
+from mixdpo.study.study_results import RESULTS_FILE, load_results
+from mixdpo.study.study_tables import result_tables
 from study_summary import summary
 
 INTRODUCTION = Path(__file__).with_suffix(".md")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mixdpo.study.analysis import Analysis, ArmResult, Contrast, Displacement
-from mixdpo.study.tables import MEASURES, interval, p_value, signed
+from mixdpo.study.study_tables import MEASURES, interval, signed, written_p
 
 
 def summary(analysis: Analysis) -> list[str]:
@@ -42,7 +42,7 @@ def _contrasts(analysis: Analysis) -> list[str]:
     for one in analysis.contrasts:
         clear = "clear" if one.effect.p_adjusted < alpha else "not clear"
         found.append(
-            f"**{one.name}**: {interval(one.effect)} {what}, p {_equals(p_value(one.effect.p_adjusted))}, {clear}"
+            f"**{one.name}**: {interval(one.effect)} {what}, p {_equals(written_p(one.effect.p_adjusted))}, {clear}"
             f"{_other_rates(analysis, one)}."
         )
     return found
@@ -68,7 +68,7 @@ def _against_baseline(analysis: Analysis) -> list[str]:
     for arm, effect in sorted(compared, key=lambda one: -one[1].estimate):
         if effect.p_adjusted < alpha:
             word = "better" if effect.estimate > 0 else "worse"
-            p = p_value(effect.p_adjusted)
+            p = written_p(effect.p_adjusted)
             found.append(
                 f"**{arm.name}** is {word} than {analysis.baseline} by {interval(effect)} {what}, p {_equals(p)}."
             )

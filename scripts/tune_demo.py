@@ -2,7 +2,8 @@
 
     python scripts/tune_demo.py OUTPUT [--train.learning_rate 2e-5 ...]
 
-Trains the demo's recipe with the given changes and prints the demands met on the validation prompts before and after.
+Trains the demo's recipe with the given changes and prints the constraints met on the validation
+prompts before and after.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from mixdpo.common.settings import SECTIONS, merge, split_overrides
 from mixdpo.evaluation.benchmarks.demands import DATA, answer_held_out, read_held_out
 from mixdpo.recipe.recipe_file import load_recipe
 from mixdpo.recipe.runs import train_from_recipe
-from mixdpo.study.demo.demo import RECIPE, compare
+from mixdpo.study.demo.demo import RECIPE, compare_answers
 from mixdpo.study.demo.smollm2 import smollm2_folder
 
 
@@ -30,7 +31,7 @@ def main() -> None:
     began = time.perf_counter()
     train_from_recipe(load_recipe(str(RECIPE), merge(base, changes)), output=output)
     seconds = time.perf_counter() - began
-    result = compare(before, answer_held_out(str(Path(output) / "model"), held_out), held_out)
+    result = compare_answers(before, answer_held_out(str(Path(output) / "model"), held_out), held_out)
     record = {
         "changes": changes,
         "before": result.met_before.mean(),

@@ -68,11 +68,11 @@ def test_held_out_prompts_are_not_trained_on() -> None:
         assert all(len(demands) == 3 for demands in held_out.demands)
 
 
-def test_comparison_counts_demands_of_each_prompt() -> None:
+def test_comparison_counts_constraints_of_each_prompt() -> None:
     held_out = run.read_held_out("test", limit=3)
     empty = [Answer(text="", tokens=0, finished=True)] * 3
     some = [Answer(text="A short answer.", tokens=4, finished=True)] * 3
-    result = run.compare(empty, some, held_out)
+    result = run.compare_answers(empty, some, held_out)
     assert result.met_before.tolist() == [0, 0, 0]
     assert result.gain.estimate == pytest.approx(result.met_after.mean())
 
@@ -84,7 +84,7 @@ def test_prompts_of_a_task_are_not_taken_for_independent(monkeypatch) -> None:
     gain = {task: float(number % 2) for number, task in enumerate(dict.fromkeys(tasks))}
     counts = iter([np.zeros(len(tasks)), np.array([gain[task] for task in tasks])])
     monkeypatch.setattr(run, "count_demands", lambda *_: next(counts))
-    found = run.compare([], [], held_out).gain
+    found = run.compare_answers([], [], held_out).gain
     assert found.estimate == pytest.approx(0.5)
     error = np.std(list(gain.values())) / np.sqrt(len(gain))
     assert (found.high - found.low) / 2 == pytest.approx(1.96 * error, rel=0.05)

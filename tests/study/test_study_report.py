@@ -13,10 +13,10 @@ import pytest
 from mixdpo.common.tables import as_latex, as_markdown
 from mixdpo.evaluation.statistics.paired import holm
 from mixdpo.study.analysis import Analysis, ArmResult, analyse
+from mixdpo.study.effects import Effect, Variances
 from mixdpo.study.measures import VALUES_SCHEMA
-from mixdpo.study.results import FORMAT_VERSION, Results, load_results, save_results
-from mixdpo.study.statistics import Effect, Variances
-from mixdpo.study.tables import contrasts_table, effects_table, interval
+from mixdpo.study.study_results import RESULTS_VERSION, Results, load_results, save_results
+from mixdpo.study.study_tables import contrasts_table, effects_table, interval
 from study_report import analyses, main, report
 from study_summary import summary
 
@@ -34,7 +34,7 @@ def test_the_committed_report_is_generated_from_the_committed_results() -> None:
 
 
 def effect(estimate: float, reach: float, p: float) -> Effect:
-    variances = Variances(over_seeds=0.5, over_groups=0.5, cells=0.0, seeds=5, groups=26)
+    variances = Variances(over_seeds=0.5, over_groups=0.5, interaction=0.0, seeds=5, groups=26)
     return Effect(
         estimate=estimate, low=estimate - reach, high=estimate + reach, level=0.95, variances=variances, p_value=p,
         p_adjusted=p, items=78,
@@ -120,7 +120,7 @@ def results(name: str = "own") -> Results:
     run = {"failure": None, "scores": {"demands_met": 1.0}, "updates": 4, "training_seconds": 3.0}
     finals = [("start", 0), *(("DPO", s) for s in (1, 2, 3)), *(("A | B_50 %", s) for s in (1, 2, 3))]
     runs = {
-        "version": FORMAT_VERSION,
+        "version": RESULTS_VERSION,
         "study": {
             "name": name, "title": "Own", "question": "Which?", "baseline": "DPO", "primary": "demands_met",
             "level": 0.95, "seeds": [1, 2, 3], "bench": {"kind": "demands", "pairs": 8},

@@ -22,18 +22,18 @@ from datasets import Dataset
 
 from mixdpo.cli.main import main
 from mixdpo.common.errors import InputError, RunError
-from mixdpo.study import run as study_run
-from mixdpo.study import trial as study_cell
+from mixdpo.study import run_study as study_run
+from mixdpo.study import single_run
 from mixdpo.study.analysis import analyse
-from mixdpo.study.estimate import plan_of_runs
 from mixdpo.study.measures import VALUES_SCHEMA
-from mixdpo.study.results import Results, gather, load_results, save_results, take_over
-from mixdpo.study.run import Outcome, Slot, Stopped, StudyRuns, choose, run_study
+from mixdpo.study.report_files import write_report
+from mixdpo.study.run_specs import tuning_runs, variants
+from mixdpo.study.run_study import Outcome, Slot, Stopped, StudyOutcomes, choose_setting, run_study
+from mixdpo.study.single_run import device_name, execute_run
 from mixdpo.study.study_file import load_study
+from mixdpo.study.study_progress import plan_of_runs
+from mixdpo.study.study_results import Results, gather, load_results, save_results, take_over
 from mixdpo.study.study_settings import ContrastSettings, StudySettings
-from mixdpo.study.trial import device_name, run_cell
-from mixdpo.study.trials import tuning_cells, variants
-from mixdpo.study.write import write_report
 from study_summary import summary
 from synthetic import chat_rows
 from tiny import tiny_llama
@@ -42,7 +42,7 @@ JUDGE = "import json, sys\nfor line in sys.stdin: print(len(json.loads(line)['an
 
 
 def in_this_process(folder: Path, seconds: float, slot: Slot) -> None:
-    run_cell(folder)
+    execute_run(folder)
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_a_killed_study_continues_to_the_same_table(study_file: Path, tmp_path: 
         started.append(folder.name)
         if len(started) == 4:
             raise KeyboardInterrupt
-        run_cell(folder)
+        execute_run(folder)
 
     with pytest.raises(KeyboardInterrupt):
         run_study(study, tmp_path / "killed", runner=killed_at_the_fourth)
@@ -105,7 +105,7 @@ def test_a_killed_study_continues_to_the_same_table(study_file: Path, tmp_path: 
 
     def counting(folder: Path, *arguments: Any) -> None:
         started.append(folder.name)
-        run_cell(folder)
+        execute_run(folder)
 
     runs = run_study(study, tmp_path / "killed", runner=counting)
     assert values_of(gather(study, runs, tmp_path / "killed")) == values_of(whole)
@@ -114,13 +114,13 @@ def test_a_killed_study_continues_to_the_same_table(study_file: Path, tmp_path: 
     run_study(study, tmp_path / "killed", runner=counting)
     assert len(started) == 7 - done, "what is done is never run again"
 
-    # A cell that is run anew gives the same numbers.
-    one = runs.finals[0].cell.key
+    # A run that is executed anew gives the same numbers.
+    one = runs.finals[0].spec.key
     shutil.rmtree(tmp_path / "killed" / "runs" / one)
     again = run_study(study, tmp_path / "killed", runner=in_this_process)
     assert values_of(gather(study, again, tmp_path / "killed")) == values_of(whole)
 
-    records = {outcome.cell.variant: outcome.record for outcome in runs.finals}
+    records = {outcome.spec.variant: outcome.record for outcome in runs.finals}
     assert {name: record["updates"] for name, record in records.items() if record} == {
         "dpo": 4, "hard half (equal epochs)": 2, "hard half (equal updates)": 4,
     }  # fmt: skip
@@ -157,17 +157,17 @@ def test_the_verb_runs_each_cell_in_a_process_and_reports(study_file: Path, tmp_
 
 
 def simulated(study: StudySettings, effects: dict[str, float], best_rate: float = 3e-5, ran: list[Any] | None = None):
-    """A trainer whose models meet demands at rates that are known: by arm, and lower away from the best rate."""
+    """A trainer whose models meet constraints at rates that are known: by arm, and lower away from the best rate."""
 
     def runner(folder: Path, *arguments: Any) -> None:
-        cell = json.loads((folder / "cell.json").read_text())
+        spec = json.loads((folder / "spec.json").read_text())
         if ran is not None:
-            ran.append(cell)
-        if effects.get(cell["variant"], 0.0) is None:
+            ran.append(spec)
+        if effects.get(spec["variant"], 0.0) is None:
             raise RunError("planted failure")
-        rng = np.random.default_rng([int(cell["key"], 16)])
-        share = 0.3 + (effects.get(cell["variant"], 0.0) if cell["stage"] != "start" else -0.05)
-        share -= 0.1 * (cell["learning_rate"] not in (None, best_rate))
+        rng = np.random.default_rng([int(spec["key"], 16)])
+        share = 0.3 + (effects.get(spec["variant"], 0.0) if spec["stage"] != "start" else -0.05)
+        share -= 0.1 * (spec["learning_rate"] not in (None, best_rate))
         met = rng.binomial(3, share, size=120).astype(float)
         names = [f"{number:03}" for number in range(120)]
         table = pa.table([names, names, ["demands_met"] * 120, [None] * 120, met], schema=VALUES_SCHEMA)
@@ -204,10 +204,10 @@ def simulated_study(tmp_path: Path) -> StudySettings:
 def test_a_planted_effect_is_found_and_the_test_split_is_read_after_tuning(simulated_study, tmp_path: Path) -> None:
     ran: list[Any] = []
     runner = simulated(simulated_study, {"mixdpo": 0.15, "dpo_sorted": 0.0}, ran=ran)
-    runs: StudyRuns = run_study(simulated_study, tmp_path / "out", runner=runner)
-    stages = [cell["stage"] for cell in ran]
+    runs: StudyOutcomes = run_study(simulated_study, tmp_path / "out", runner=runner)
+    stages = [spec["stage"] for spec in ran]
     assert stages == ["tune"] * 6 + ["start"] + ["final"] * 15
-    assert [cell["work"]["split"] for cell in ran] == ["validation"] * 6 + ["test"] * 16
+    assert [spec["work"]["split"] for spec in ran] == ["validation"] * 6 + ["test"] * 16
     assert {choice.learning_rate for choice in runs.choices} == {3e-5}
     results = gather(simulated_study, runs, tmp_path / "out")
     save_results(results, tmp_path / "results")
@@ -215,7 +215,7 @@ def test_a_planted_effect_is_found_and_the_test_split_is_read_after_tuning(simul
     assert analysis == analyse(results)
     arms = {arm.name: arm for arm in analysis.arms}
     effect = arms["mixdpo"].against_baseline
-    assert effect.low < 0.45 < effect.high, "0.15 of three demands"
+    assert effect.low < 0.45 < effect.high, "0.15 of three constraints"
     assert effect.p_adjusted < 0.05
     assert arms["dpo_sorted"].against_baseline.p_adjusted > 0.05
     gain = arms["dpo"].means["demands_met"] - arms["start"].means["demands_met"]
@@ -225,7 +225,7 @@ def test_a_planted_effect_is_found_and_the_test_split_is_read_after_tuning(simul
     assert table.count("| final |") == 15
 
     # Elsewhere the committed results are enough to add an arm without running the others again.
-    assert take_over(load_results(tmp_path / "results"), tmp_path / "elsewhere") == len({cell["key"] for cell in ran})
+    assert take_over(load_results(tmp_path / "results"), tmp_path / "elsewhere") == len({spec["key"] for spec in ran})
     assert take_over(load_results(tmp_path / "results"), tmp_path / "elsewhere") == 0
     elsewhere = replace(results, runs={**results.runs, "devices": ["another accelerator"]})
     with pytest.raises(InputError, match="these runs are of another accelerator"):
@@ -237,7 +237,7 @@ def test_a_planted_effect_is_found_and_the_test_split_is_read_after_tuning(simul
     assert values_of(gather(simulated_study, runs, tmp_path / "elsewhere")) == values_of(results)
     more = replace(simulated_study, seeds=(*simulated_study.seeds, 6))
     run_study(more, tmp_path / "elsewhere", runner=runner)
-    assert [(cell["stage"], cell["seed"]) for cell in again] == [("final", 6)] * 3
+    assert [(spec["stage"], spec["seed"]) for spec in again] == [("final", 6)] * 3
 
 
 def test_a_setting_is_judged_by_its_mean_over_the_tuning_seeds(simulated_study, tmp_path: Path) -> None:
@@ -245,13 +245,13 @@ def test_a_setting_is_judged_by_its_mean_over_the_tuning_seeds(simulated_study, 
     study = replace(simulated_study, tuning=tuning, arms={"dpo": simulated_study.arms["dpo"]})
     scores = {(1e-5, 1000): 0.9, (1e-5, 1001): 0.1, (1e-5, 1002): 0.2, (3e-5, 1000): 0.5}
     outcomes = [
-        Outcome(cell, record={"scores": {"demands_met": scores.get((cell.learning_rate, cell.seed), 0.5)}})
-        for cell in tuning_cells(study, variants(study)[0], "simulated")
+        Outcome(spec, record={"scores": {"demands_met": scores.get((spec.learning_rate, spec.seed), 0.5)}})
+        for spec in tuning_runs(study, variants(study)[0], "simulated")
     ]
     assert len(outcomes) == 6
-    assert choose(study, variants(study)[0], outcomes).learning_rate == 3e-5
+    assert choose_setting(study, variants(study)[0], outcomes).learning_rate == 3e-5
     broken = [*outcomes[:5], replace(outcomes[5], record=None)]
-    assert choose(study, variants(study)[0], broken).learning_rate == 1e-5, "a trial of 3e-5 failed"
+    assert choose_setting(study, variants(study)[0], broken).learning_rate == 1e-5, "a trial of 3e-5 failed"
 
 
 def test_an_arm_whose_trials_fail_is_listed_and_the_others_go_on(simulated_study, tmp_path: Path) -> None:
@@ -264,7 +264,7 @@ def test_an_arm_whose_trials_fail_is_listed_and_the_others_go_on(simulated_study
     # The cause is gone: only what failed is run.
     ran: list[Any] = []
     run_study(simulated_study, tmp_path / "out", runner=simulated(simulated_study, {}, ran=ran))
-    assert [cell["variant"] for cell in ran] == ["mixdpo"] * 7
+    assert [spec["variant"] for spec in ran] == ["mixdpo"] * 7
 
 
 @pytest.fixture
@@ -303,10 +303,10 @@ def test_a_checkpoint_that_cannot_be_resumed_is_begun_anew(monkeypatch, tmp_path
         if resume:
             raise InputError("this run was started with model /elsewhere")
 
-    monkeypatch.setattr(study_cell, "train_from_recipe", train)
-    monkeypatch.setattr(study_cell, "last_complete_checkpoint", lambda run: run / "checkpoint-2")
+    monkeypatch.setattr(single_run, "train_from_recipe", train)
+    monkeypatch.setattr(single_run, "last_complete_checkpoint", lambda run: run / "checkpoint-2")
     (tmp_path / "run" / "checkpoint-2").mkdir(parents=True)
-    study_cell._train_or_resume(Any, tmp_path / "run")
+    single_run._train_or_resume(Any, tmp_path / "run")
     assert calls == [True, False]
     assert not (tmp_path / "run").exists()
 
@@ -336,11 +336,11 @@ INTERRUPTED = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever the tests themselves were started with
 from pathlib import Path
-from mixdpo.study import run
+from mixdpo.study import run_study as run
 from mixdpo.study.study_file import load_study
 real = run.subprocess.Popen
 run.subprocess.Popen = lambda command, **options: real(["sleep", "60"], **options)
-run.run_study(load_study(sys.argv[1]), Path(sys.argv[2]), started=lambda cell: print("started", flush=True))
+run.run_study(load_study(sys.argv[1]), Path(sys.argv[2]), started=lambda spec: print("started", flush=True))
 """
 
 
@@ -363,8 +363,8 @@ def test_the_test_split_is_not_read_again_with_other_settings(simulated_study, t
     study, out = replace(simulated_study, seeds=(1, 2)), tmp_path / "out"
 
     def failing_at_the_best_rate(folder: Path, *arguments: Any) -> None:
-        cell = json.loads((folder / "cell.json").read_text())
-        if (cell["stage"], cell["variant"], cell["learning_rate"]) == ("tune", "mixdpo", 3e-5):
+        spec = json.loads((folder / "spec.json").read_text())
+        if (spec["stage"], spec["variant"], spec["learning_rate"]) == ("tune", "mixdpo", 3e-5):
             raise RunError("out of memory")
         simulated(study, {})(folder)
 
@@ -385,8 +385,8 @@ def test_the_test_split_is_not_read_again_with_other_settings(simulated_study, t
             replace(study, seeds=(1, 2, 3)), place, runner=simulated(study, {}, ran=again), notify=noted.append
         )
         assert [choice.learning_rate for choice in second.choices] == [3e-5, 1e-5, 3e-5]
-        assert [(cell["stage"], cell["seed"]) for cell in again] == [("final", 3)] * 3
-        assert sum(outcome.cell.stage == "tune" for outcome in noted) == 6, "those of settled arms too"
+        assert [(spec["stage"], spec["seed"]) for spec in again] == [("final", 3)] * 3
+        assert sum(outcome.spec.stage == "tune" for outcome in noted) == 6, "those of settled arms too"
     said = " ".join(summary(analyse(gather(study, second, out))))
     assert "Tuned by fewer trials than the others: **mixdpo**." in said
 
@@ -397,7 +397,7 @@ def test_runs_of_another_device_are_not_mixed_with_those_of_this(simulated_study
     for path in (out / "runs").glob("*/result.json"):
         path.write_text(json.dumps(json.loads(path.read_text()) | {"device": "another accelerator"}))
     run_study(simulated_study, out, runner=simulated(simulated_study, {}))  # nothing is left to run
-    shutil.rmtree(out / "runs" / runs.finals[0].cell.key)
+    shutil.rmtree(out / "runs" / runs.finals[0].spec.key)
     refused(
         lambda: run_study(simulated_study, out, runner=simulated(simulated_study, {})),
         str(out), "it holds runs of another accelerator", "--output",
@@ -406,7 +406,7 @@ def test_runs_of_another_device_are_not_mixed_with_those_of_this(simulated_study
 
 def test_settings_tuned_on_another_device_are_not_run_on_this(simulated_study, tmp_path: Path, refused) -> None:
     def stopped_before_the_finals(folder: Path, *arguments: Any) -> None:
-        if json.loads((folder / "cell.json").read_text())["stage"] != "tune":
+        if json.loads((folder / "spec.json").read_text())["stage"] != "tune":
             raise KeyboardInterrupt
         simulated(simulated_study, {})(folder)
         record = json.loads((folder / "result.json").read_text())

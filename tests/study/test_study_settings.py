@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,8 @@ import yaml
 from datasets import Dataset
 
 from mixdpo.cli.main import main
+from mixdpo.study.run_specs import content_name, final_runs, tuning_runs, variants
 from mixdpo.study.study_file import load_study
-from mixdpo.study.trials import content_name, final_cells, tuning_cells, variants
 from synthetic import chat_rows
 
 STUDIES = Path(__file__).parents[2] / "studies"
@@ -64,9 +63,9 @@ def test_arms_that_drop_pairs_run_at_equal_epochs_and_at_equal_updates(write) ->
     assert names == ["dpo", "sft on hard", "drop (equal epochs)", "drop (equal updates)", "sft"]
     (updates,) = (variant.updates for variant in variants(study) if variant.updates is not None)
     assert updates == 64 // 8
-    cells = {variant.name: tuning_cells(study, variant, "model")[0].work["training"] for variant in variants(study)}
-    assert cells["drop (equal updates)"]["train"]["max_steps"] == updates
-    assert "max_steps" not in cells["drop (equal epochs)"]["train"]
+    training = {variant.name: tuning_runs(study, variant, "model")[0].work["training"] for variant in variants(study)}
+    assert training["drop (equal updates)"]["train"]["max_steps"] == updates
+    assert "max_steps" not in training["drop (equal epochs)"]["train"]
 
 
 def test_arms_that_all_drop_as_many_run_once(write) -> None:
@@ -79,27 +78,27 @@ def test_arms_that_all_drop_as_many_run_once(write) -> None:
 def test_every_arm_has_as_many_trials_with_the_same_everything_else(write) -> None:
     study = load_study(write(CONTENT))
     for variant in variants(study):
-        trials = tuning_cells(study, variant, "model")
+        trials = tuning_runs(study, variant, "model")
         assert [(trial.learning_rate, trial.beta) for trial in trials] == [
             (1e-5, 0.05), (1e-5, 0.2), (3e-5, 0.05), (3e-5, 0.2),
         ]  # fmt: skip
         assert {(trial.seed, trial.split) for trial in trials} == {(1000, "validation")}
         # SFT reads no beta, so two of its trials are one run.
         assert len({trial.key for trial in trials}) == (2 if variant.name == "sft" else 4)
-        finals = list(final_cells(study, variant, "model", 1e-5, 0.2))
-        assert [(cell.seed, cell.split) for cell in finals] == [(1, "test"), (2, "test")]
+        finals = list(final_runs(study, variant, "model", 1e-5, 0.2))
+        assert [(spec.seed, spec.split) for spec in finals] == [(1, "test"), (2, "test")]
 
 
 def test_beta_is_read_where_a_shared_loss_of_the_hard_route_reads_it(write) -> None:
     study = load_study(write(changed("train/hard_loss_type", "simpo")))
     (sft,) = (variant for variant in variants(study) if variant.name == "sft")
-    assert len({trial.key for trial in tuning_cells(study, sft, "model")}) == 4
+    assert len({trial.key for trial in tuning_runs(study, sft, "model")}) == 4
 
 
 def test_keys_know_settings_and_not_names(write) -> None:
     def keys(content: dict[str, Any]) -> list[str]:
         study = load_study(write(content))
-        return [cell.key for variant in variants(study) for cell in tuning_cells(study, variant, "model")]
+        return [spec.key for variant in variants(study) for spec in tuning_runs(study, variant, "model")]
 
     before = keys(CONTENT)
     renamed = {**CONTENT, "title": "Other", "arms": {f"{name} 2": arm for name, arm in CONTENT["arms"].items()}}
@@ -206,12 +205,12 @@ def test_study_file_of_graded_answers_loads_beside_its_data(alpaca_graded: Path,
 
 
 def test_studies_share_the_runs_they_have_in_common() -> None:
-    """The core studies have one bench, one grid and one budget, so DPO is tuned and run once for all of them."""
+    """The core studies have one task, one grid and one budget, so DPO is tuned and run once for all of them."""
     keys = []
     for name in ("order", "hardest", "phase", "weights", "target", "losses", "metrics"):
         study = load_study(STUDIES / f"{name}.yaml")
         arm = next(variant for variant in variants(study) if variant.name == "DPO")
-        keys.append({cell.key for cell in tuning_cells(study, arm, "model")})
+        keys.append({spec.key for spec in tuning_runs(study, arm, "model")})
     assert all(one == keys[0] for one in keys)
 
 
@@ -245,8 +244,8 @@ def test_a_model_folder_is_known_by_its_files(tmp_path: Path) -> None:
     assert content_name("HuggingFaceTB/SmolLM2-135M-Instruct") == "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 
-def test_the_example_of_the_page_loads_on_ones_own_files(write, tmp_path: Path, monkeypatch) -> None:
-    page = (files("mixdpo.study") / "page.md").read_text(encoding="utf-8")
+def test_the_example_of_the_docs_loads_on_ones_own_files(write, tmp_path: Path, monkeypatch) -> None:
+    page = (STUDIES.parent / "docs" / "studies.md").read_text(encoding="utf-8")
     content = yaml.safe_load(page.partition("```yaml\n")[2].partition("```")[0])
     assert content["bench"]["pairs"] == 2000
     content["bench"]["pairs"] = content["bench"]["held_out_pairs"] = 8
@@ -258,7 +257,7 @@ def test_the_example_of_the_page_loads_on_ones_own_files(write, tmp_path: Path, 
     monkeypatch.chdir(tmp_path)
     study = load_study(write(content))
     assert [variant.name for variant in variants(study)] == ["DPO", "MixDPO", "hardest 20 % to IPO", "SimPO"]
-    assert len(tuning_cells(study, variants(study)[0], "model")) == 8
+    assert len(tuning_runs(study, variants(study)[0], "model")) == 8
 
 
 def test_help_lists_the_keys_of_a_study_file(capsys) -> None:

@@ -9,16 +9,16 @@ import pytest
 from scipy import stats
 
 from mixdpo.evaluation.statistics.paired import holm
-from mixdpo.study.statistics import POWER, Variances, compare_arms, detectable, draw_resamples, effect
+from mixdpo.study.effects import POWER, Variances, compare_arms, detectable, draw_resamples, effect
 
 SEEDS, TASKS, PROMPTS = 5, 26, 3
 GROUP = np.repeat(np.arange(TASKS), PROMPTS)
 STUDIES = 300
-PARTS = ("over_seeds", "over_groups", "cells")
+PARTS = ("over_seeds", "over_groups", "interaction")
 
 
 class SimulatedTrainer:
-    """Trains models whose answers meet each of three demands with a probability that is known on average.
+    """Trains models whose answers meet each of three constraints with a probability that is known on average.
 
     A prompt's difficulty and a seed's luck (its pairs, shared by all arms) move every arm; an arm's own luck with a
     seed moves that arm; answers are draws. Probabilities stay within (0, 1), so an arm's mean is 3 * `probability`.
@@ -102,8 +102,8 @@ def test_standard_error_is_that_of_the_crossed_analysis_of_variance() -> None:
     rng = np.random.default_rng(4)
     values = rng.standard_normal((6, 1)) * 0.3 + rng.standard_normal(40) * 0.5 + rng.standard_normal((6, 40))
     grand, rows, columns = values.mean(), values.mean(axis=1), values.mean(axis=0)
-    cells = values - rows[:, None] - columns + grand
-    squares = rows.var(ddof=1) / 6 + columns.var(ddof=1) / 40 - (cells**2).sum() / (5 * 39) / 240
+    interaction = values - rows[:, None] - columns + grand
+    squares = rows.var(ddof=1) / 6 + columns.var(ddof=1) / 40 - (interaction**2).sum() / (5 * 39) / 240
     resamples = draw_resamples(6, 40, rng, 100_000)
     found = effect(values, np.arange(40), resamples)
     assert found.variances.total == pytest.approx(squares, rel=0.06)
@@ -182,9 +182,9 @@ def test_lucky_trials_are_not_in_the_intervals(seeds: int, named: float) -> None
 
 
 def test_degrees_of_freedom_are_those_of_the_scarcest_part_at_least() -> None:
-    """The formula alone gives 0.4 where most of two parts is their common cells."""
-    taken_off = Variances(over_seeds=1.0, over_groups=1.0, cells=1.9, seeds=3, groups=4)
+    """The formula alone gives 0.4 where most of two parts is their interaction."""
+    taken_off = Variances(over_seeds=1.0, over_groups=1.0, interaction=1.9, seeds=3, groups=4)
     assert taken_off.degrees_of_freedom == 2
-    assert Variances(over_seeds=0.0, over_groups=1.0, cells=0.0, seeds=1, groups=4).degrees_of_freedom == 3
-    plain = Variances(over_seeds=1.0, over_groups=1.0, cells=0.0, seeds=3, groups=4)
+    assert Variances(over_seeds=0.0, over_groups=1.0, interaction=0.0, seeds=1, groups=4).degrees_of_freedom == 3
+    plain = Variances(over_seeds=1.0, over_groups=1.0, interaction=0.0, seeds=3, groups=4)
     assert plain.degrees_of_freedom == pytest.approx(4 / (1 / 2 + 1 / 3)), "Satterthwaite's"

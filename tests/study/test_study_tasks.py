@@ -14,11 +14,10 @@ from mixdpo import load_pairs, score
 from mixdpo.common.errors import RunError
 from mixdpo.evaluation.constraints import demands_from_text, demands_met
 from mixdpo.generation.local_generation import Answer
-from mixdpo.study.constraint_task import DATA, DemandBench
-from mixdpo.study.file_task import FileBench
-from mixdpo.study.rater import RaterSettings, rate
+from mixdpo.study.constraint_task import DATA, ConstraintTask, RaterSettings, rate
+from mixdpo.study.file_task import FileTask
+from mixdpo.study.single_run import choose_subset
 from mixdpo.study.study_settings import SubsetSettings
-from mixdpo.study.trial import choose_subset
 from synthetic import chat_pairs, chat_rows
 
 
@@ -53,15 +52,15 @@ def test_ties_are_the_smallest_margins_and_their_labels_coin_flips() -> None:
     assert [row["chosen"] for row in untouched[:2]] == ["good 0", "good 1"]
 
 
-def test_demand_bench_draws_pairs_by_seed_and_shares_no_task_between_splits(tmp_path: Path) -> None:
-    bench = DemandBench(pairs=100, rater=RaterSettings(), prompts_per_task=5)
+def test_the_constraint_task_draws_pairs_by_seed_and_shares_no_task_between_splits(tmp_path: Path) -> None:
+    task = ConstraintTask(pairs=100, rater=RaterSettings(), prompts_per_task=5)
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        bench.write_train(seed, tmp_path / f"{name}.parquet")
+        task.write_train(seed, tmp_path / f"{name}.parquet")
     rows = {name: pq.read_table(tmp_path / f"{name}.parquet").to_pylist() for name in "abc"}
     assert len(rows["a"]) == 100
     assert rows["a"] == rows["b"]
     assert rows["a"] != rows["c"]
-    held_out = bench.held_out("test", tmp_path)
+    held_out = task.held_out("test", tmp_path)
     trained = {row["prompt"][-1]["content"] for name in "ac" for row in rows[name]}
     assert not trained & {prompt[-1]["content"] for prompt in held_out.prompts}
     assert not trained & set(held_out.pair_groups)
@@ -69,7 +68,7 @@ def test_demand_bench_draws_pairs_by_seed_and_shares_no_task_between_splits(tmp_
     assert len(held_out.prompts) == 5 * len(tasks) == 5 * 26
     assert not any(text.startswith(task) for text in trained for task in tasks)
     assert len({prompt[-1]["content"] for prompt in held_out.prompts}) == 5 * 26
-    # Held-out pairs keep the truth: the number of demands that each answer meets.
+    # Held-out pairs keep the truth: the number of constraints that each answer meets.
     assert held_out.pairs is not None
     demands = {
         row["prompt"][-1]["content"]: row["demands"] for row in pq.read_table(str(DATA / "train.parquet")).to_pylist()
@@ -79,18 +78,18 @@ def test_demand_bench_draws_pairs_by_seed_and_shares_no_task_between_splits(tmp_
         assert demands_met(row["chosen"][-1]["content"], asked) == row["score_chosen"]
 
 
-def test_demand_bench_grades_by_the_demands_of_each_prompt(tmp_path: Path) -> None:
-    bench = DemandBench(pairs=10)
+def test_the_constraint_task_grades_by_the_demands_of_each_prompt(tmp_path: Path) -> None:
+    task = ConstraintTask(pairs=10)
     texts = ["", "Well, this is a short answer. And another!"]
-    prompts = bench.held_out("validation", tmp_path).prompts
+    prompts = task.held_out("validation", tmp_path).prompts
     answers = [Answer(texts[i % 2], 3, True) for i in range(len(prompts))]
-    found = bench.judge("validation", answers)["demands_met"]
+    found = task.judge("validation", answers)["demands_met"]
     asked = {
         row["prompt"][-1]["content"]: demands_from_text(row["demands"])
         for row in pq.read_table(str(DATA / "validation.parquet")).to_pylist()
     }
     wanted = [asked[prompt[-1]["content"]] for prompt in prompts]
-    assert len(wanted) == 3 * len(set(bench.held_out("validation", tmp_path).prompt_groups))
+    assert len(wanted) == 3 * len(set(task.held_out("validation", tmp_path).prompt_groups))
     assert found == [demands_met(texts[i % 2], demands) for i, demands in enumerate(wanted)]
 
 
@@ -102,24 +101,24 @@ def files(tmp_path: Path):
     for name, part in (("train", rows[:30]), ("test", rows[30:]), ("overlap", rows[29:])):
         Dataset.from_list(part).to_parquet(tmp_path / f"{name}.parquet")
 
-    def make(test: str = "test", **settings) -> FileBench:
+    def make(test: str = "test", **settings) -> FileTask:
         paths = {"train": str(tmp_path / "train.parquet"), "test": str(tmp_path / f"{test}.parquet")}
-        return FileBench(**paths, **{"pairs": 10, "held_out_pairs": 8, "prompts": 3, **settings})
+        return FileTask(**paths, **{"pairs": 10, "held_out_pairs": 8, "prompts": 3, **settings})
 
     return make
 
 
-def test_file_bench_sets_validation_prompts_aside(files, tmp_path: Path) -> None:
-    bench = files()
-    assert bench.primary == "preference_accuracy"
-    validation = bench.held_out("validation", tmp_path)
+def test_the_file_task_sets_validation_prompts_aside(files, tmp_path: Path) -> None:
+    task = files()
+    assert task.primary == "preference_accuracy"
+    validation = task.held_out("validation", tmp_path)
     assert len(validation.pairs) == 8
     assert len(validation.prompts) == 3
-    bench.write_train(1, tmp_path / "drawn.parquet")
+    task.write_train(1, tmp_path / "drawn.parquet")
     drawn = load_pairs(str(tmp_path / "drawn.parquet"))
     assert len(drawn) == 10
     assert not {p[0]["content"] for p in drawn["prompt"]} & {p[0]["content"] for p in validation.pairs["prompt"]}
-    assert files(pairs=11).fingerprint() != bench.fingerprint() == files().fingerprint()
+    assert files(pairs=11).fingerprint() != task.fingerprint() == files().fingerprint()
 
 
 @pytest.mark.parametrize(
@@ -132,7 +131,7 @@ def test_file_bench_sets_validation_prompts_aside(files, tmp_path: Path) -> None
         ({"held_out_pairs": 1}, ["bench.held_out_pairs is 1"]),
     ],
 )
-def test_file_bench_refuses_what_cannot_be_measured(files, settings, words, refused) -> None:
+def test_the_file_task_refuses_what_cannot_be_measured(files, settings, words, refused) -> None:
     refused(lambda: files(**settings), *words)
 
 
@@ -146,10 +145,10 @@ def test_file_bench_refuses_what_cannot_be_measured(files, settings, words, refu
     ],
 )
 def test_a_judge_that_fails_says_why(files, program: str, words: str) -> None:
-    bench = files(judge_command=[sys.executable, "-c", program])
-    assert bench.primary == "judge"
+    task = files(judge_command=[sys.executable, "-c", program])
+    assert task.primary == "judge"
     with pytest.raises(RunError, match=words):
-        bench.judge("test", [Answer("yes", 1, True)] * 3)
+        task.judge("test", [Answer("yes", 1, True)] * 3)
     with pytest.raises(RunError, match="cannot be started"):
         files(judge_command=["/no/such/program"]).judge("test", [Answer("yes", 1, True)] * 3)
 

@@ -35,12 +35,11 @@ def study(file: Path, output: Path, reuse: tuple[Path, ...], dry_run: bool) -> N
     import datasets
     import transformers
 
-    from mixdpo.study.estimate import expected_time, pace, plan_of_runs
-    from mixdpo.study.progress import StudyProgress, dry_run_table
-    from mixdpo.study.results import gather, load_results, save_results, take_over
-    from mixdpo.study.run import run_study
+    from mixdpo.study.report_files import write_report
+    from mixdpo.study.run_study import run_study
     from mixdpo.study.study_file import load_study
-    from mixdpo.study.write import write_report
+    from mixdpo.study.study_progress import StudyProgress, dry_run_table, expected_time, pace, plan_of_runs
+    from mixdpo.study.study_results import gather, load_results, save_results, take_over
 
     datasets.disable_progress_bars()
     transformers.utils.logging.set_verbosity_error()

@@ -1,4 +1,4 @@
-"""From a study's results to what can be said: every arm against the baseline and against the start."""
+"""From a study's results to what follows from them: every arm against the baseline and against the start."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from mixdpo.evaluation.statistics.paired import holm
-from mixdpo.study.results import START, Results
-from mixdpo.study.statistics import Effect, compare_arms, detectable
+from mixdpo.study.effects import Effect, compare_arms, detectable
+from mixdpo.study.study_results import START, Results
 from mixdpo.study.task import DISPLACEMENTS, HELD_OUT_BUCKETS
 
 

@@ -1,4 +1,7 @@
-"""The bench of checkable demands: the demo's pairs and prompts, graded by a program, with a rater's errors on top."""
+"""The task of verifiable constraints: the demo's pairs and prompts, graded by a program, with a rater's errors on top.
+
+A rater blurs true grades, so that small margins flip more often, and calls a share of the pairs ties.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,8 @@ import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from importlib.resources import files
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +19,7 @@ import pyarrow.parquet as pq
 from mixdpo.common.errors import InputError
 from mixdpo.common.files import atomic_path, digest
 from mixdpo.data import load_pairs
+from mixdpo.evaluation.benchmarks.demands import DATA
 from mixdpo.evaluation.constraints import (
     Demand,
     demands_from_text,
@@ -27,15 +30,34 @@ from mixdpo.evaluation.constraints import (
     task_of,
 )
 from mixdpo.generation.local_generation import Answer
-from mixdpo.study.rater import RaterSettings, rate
-from mixdpo.study.task import ANSWER_MEASURES, HeldOut, Split
-
-DATA: Final = files("mixdpo.evaluation") / "data"
+from mixdpo.study.task import ANSWER_MEASURES, HeldOutData, Split
 
 
 @dataclass(frozen=True, kw_only=True)
-class DemandBench:
-    """On-policy pairs of SmolLM2-135M-Instruct; an answer's true grade is the number of demands it meets, 0 to 3.
+class RaterSettings:
+    """How a rater differs from the truth.
+
+    Raises:
+        InputError: a value is out of its range.
+    """
+
+    noise: float = field(
+        default=0.7, metadata={"help": "standard deviation of the error of a grade, in the unit of the grades"}
+    )
+    tie_share: float = field(
+        default=0.12, metadata={"help": "share of pairs, those of the smallest observed margins, that are called ties"}
+    )
+
+    def __post_init__(self) -> None:
+        if self.noise < 0:
+            raise InputError(f"bench.rater.noise is {self.noise}; it must be 0 or more")
+        if not 0 <= self.tie_share < 1:
+            raise InputError(f"bench.rater.tie_share is {self.tie_share}; it must be in [0, 1)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConstraintTask:
+    """On-policy pairs of SmolLM2-135M-Instruct; an answer's true grade is the number of constraints it meets, 0 to 3.
 
     A seed draws the training pairs and, with a rater, its errors. All seeds draw from one pool, so of n of its N pairs
     two seeds have n / N of theirs in common: seeds differ by that much less than experiments with pairs of their own.
@@ -49,13 +71,15 @@ class DemandBench:
         default=None, metadata={"help": "errors of the grades that training sees; null: the true grades"}
     )
     held_out_tasks: int = field(
-        default=16, metadata={"help": "tasks of the training file whose pairs are kept for measuring"}
+        default=16, metadata={"help": "tasks of the training file whose pairs are set aside for measuring"}
     )
     prompts_per_task: int = field(
         default=3,
-        metadata={"help": "validation and test prompts per task; above 3, further demands are drawn"},
+        metadata={"help": "validation and test prompts per task; above 3, further constraints are drawn"},
     )
-    seed: int = field(default=0, metadata={"help": "decides which tasks are kept and which further demands are drawn"})
+    seed: int = field(
+        default=0, metadata={"help": "decides which tasks are set aside and which further constraints are drawn"}
+    )
 
     primary: str = field(default="demands_met", init=False)
 
@@ -88,36 +112,36 @@ class DemandBench:
         rows = [self._pools[0][i] for i in np.sort(rng.permutation(len(self._pools[0]))[: self.pairs])]
         _write(rate(rows, self.rater, rng) if self.rater is not None else rows, path)
 
-    def held_out(self, split: Split, folder: Path) -> HeldOut:
-        """Return the split's prompts and, for the test, the pairs of the kept tasks with their true grades."""
+    def held_out(self, split: Split, folder: Path) -> HeldOutData:
+        """Return the split's prompts and, for the test, the pairs of the tasks set aside with their true grades."""
         demands = self._demands(split)
         prompts = [[{"role": "user", "content": prompt_text(task, asked)}] for task, asked in demands]
         groups = [task for task, _ in demands]
         if split == "validation":
-            return HeldOut(prompts=prompts, prompt_groups=groups, pairs=None, pair_groups=[])
+            return HeldOutData(prompts=prompts, prompt_groups=groups, pairs=None, pair_groups=[])
         path = folder / "test-pairs.parquet"
         _write(self._pools[1], path)
         pairs = load_pairs(str(path))
         task_by_text = {row["prompt"][-1]["content"]: _task(row) for row in self._pools[1]}
         tasks = [task_by_text[row["prompt"][-1]["content"]] for row in pairs]
-        return HeldOut(prompts=prompts, prompt_groups=groups, pairs=pairs, pair_groups=tasks)
+        return HeldOutData(prompts=prompts, prompt_groups=groups, pairs=pairs, pair_groups=tasks)
 
     def judge(self, split: Split, answers: Sequence[Answer]) -> dict[str, list[float]]:
-        """Count the demands that each answer meets."""
+        """Count the constraints that each answer meets."""
         asked = [demands for _, demands in self._demands(split)]
         met = [float(demands_met(answer.text, wanted)) for answer, wanted in zip(answers, asked, strict=True)]
         return {"demands_met": met}
 
     @cached_property
     def _pools(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        """Pairs to train on, and those of the tasks kept for the test."""
+        """Pairs to train on, and those of the tasks set aside for the test."""
         rows = _rows("train")
         tasks = sorted({_task(row) for row in rows})
-        kept = set(random.Random(self.seed).sample(tasks, min(max(self.held_out_tasks, 0), len(tasks))))
-        return [row for row in rows if _task(row) not in kept], [row for row in rows if _task(row) in kept]
+        aside = set(random.Random(self.seed).sample(tasks, min(max(self.held_out_tasks, 0), len(tasks))))
+        return [row for row in rows if _task(row) not in aside], [row for row in rows if _task(row) in aside]
 
     def _demands(self, split: Split) -> list[tuple[str, list[Demand]]]:
-        """Return task and demands of every prompt of a split, in a fixed order."""
+        """Return task and constraints of every prompt of a split, in a fixed order."""
         by_text = {row["prompt"][-1]["content"]: row for row in _rows(split)}
         found = [(_task(row), demands_from_text(row["demands"])) for row in by_text.values()]
         rng = random.Random(self.seed)
@@ -135,13 +159,52 @@ class DemandBench:
         return [(task, demands) for task, asked in by_task.items() for demands in asked]
 
 
+def rate(rows: Sequence[dict[str, Any]], settings: RaterSettings, rng: np.random.Generator) -> list[dict[str, Any]]:
+    """Return the pairs as a rater sees them.
+
+    Every answer gets its true grade plus a normal error; the answer with the higher observed grade is the chosen one,
+    right or not. The pairs of the smallest observed margins become ties: equal grades, the chosen one by a coin flip,
+    as where ratings are coarse. A second rater of the same kind gives each pair the column `margin/second_rater`,
+    signed by the first one's choice.
+
+    Args:
+        rows: pairs with `chosen`, `rejected` and true `score_chosen`, `score_rejected`.
+        settings: the rater.
+        rng: source of errors and coin flips.
+    """
+    true = np.array([(row["score_chosen"], row["score_rejected"]) for row in rows], dtype=np.float64).reshape(-1, 2)
+    observed = true + settings.noise * rng.standard_normal(true.shape)
+    second = true + settings.noise * rng.standard_normal(true.shape)
+    coin = rng.random(len(rows))  # also decides pairs whose observed margin is 0 without noise
+    margin = observed[:, 0] - observed[:, 1]
+    swapped = (margin < 0) | ((margin == 0) & (coin < 0.5))
+    ties = np.argsort(np.abs(margin), kind="stable")[: round(settings.tie_share * len(rows))]
+    swapped[ties] = coin[ties] < 0.5
+    observed[ties] = observed[ties].mean(axis=1, keepdims=True)
+    result = []
+    for row, (chosen, rejected), other, swap in zip(rows, observed, second, swapped, strict=True):
+        sides = ("rejected", "chosen") if swap else ("chosen", "rejected")
+        grades = (rejected, chosen) if swap else (chosen, rejected)
+        result.append(
+            {
+                **row,
+                "chosen": row[sides[0]],
+                "rejected": row[sides[1]],
+                "score_chosen": float(grades[0]),
+                "score_rejected": float(grades[1]),
+                "margin/second_rater": float((other[1] - other[0]) if swap else (other[0] - other[1])),
+            }
+        )
+    return result
+
+
 def _rows(split: str) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = pq.read_table(str(DATA / f"{split}.parquet")).to_pylist()
     return rows
 
 
 def _task(row: dict[str, Any]) -> str:
-    """Return the task of a prompt: its text without the demands, of which no task has its own."""
+    """Return the task of a prompt: its text without the constraints, of which no task has its own."""
     return task_of(row["prompt"][-1]["content"], demands_from_text(row["demands"]))
 
 

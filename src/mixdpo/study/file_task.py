@@ -1,4 +1,4 @@
-"""The bench of one's own pairs: files with scores, measured on held-out pairs and, with a judge, on answers."""
+"""The task of one's own pairs: files with scores, measured on held-out pairs and, with a judge, on answers."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from mixdpo.data import data_fingerprint, load_pairs
 from mixdpo.data.load import weighted_rows
 from mixdpo.generation.local_generation import Answer
 from mixdpo.judges.program import run_program
-from mixdpo.study.task import ANSWER_MEASURES, PAIR_MEASURES, HeldOut, Split, conversation_key
+from mixdpo.study.task import ANSWER_MEASURES, PAIR_MEASURES, HeldOutData, Split, conversation_key
 
 
 @dataclass(frozen=True, kw_only=True)
-class FileBench:
+class FileTask:
     """Pairs from files or the hub. Two columns of ratings, or a margin, say how far apart the answers are.
 
     The judge is any program. It reads one JSON object a line, `{"prompt": [messages], "answer": text}`, and writes one
@@ -103,14 +103,14 @@ class FileBench:
         with atomic_path(path) as temporary:
             pairs.select(weighted_rows(len(pairs), 1.0, self.pairs, [self.seed, seed])).to_parquet(temporary)
 
-    def held_out(self, split: Split, folder: Path) -> HeldOut:
+    def held_out(self, split: Split, folder: Path) -> HeldOutData:
         """Return pairs of a split and the first of their prompts."""
         pairs = self._splits[split]
         every = pairs["prompt"][:]
         keys = [conversation_key(prompt) for prompt in every]
         prompts = dict(zip(reversed(keys), reversed(every), strict=True))  # the first of each
         first = list(dict.fromkeys(keys))[: self.prompts]
-        return HeldOut(
+        return HeldOutData(
             prompts=[_messages(prompts[key]) for key in first], prompt_groups=first, pairs=pairs, pair_groups=keys
         )
 

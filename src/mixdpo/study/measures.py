@@ -17,7 +17,7 @@ from mixdpo.generation.local_generation import Answer, SamplingSettings, generat
 from mixdpo.models.forward import ForwardSettings, all_tokens, pair_logprobs
 from mixdpo.models.loading import ModelSettings, load_for_inference, load_tokenizer
 from mixdpo.plan.planning import BUCKETS, make_plan
-from mixdpo.study.task import DISPLACEMENTS, Bench, HeldOut, Split
+from mixdpo.study.task import DISPLACEMENTS, HeldOutData, Split, StudyTask
 
 VALUES_SCHEMA = pa.schema(
     [
@@ -41,9 +41,9 @@ class Measured:
 def measure(
     model: ModelSettings,
     start: ModelSettings,
-    bench: Bench,
+    task: StudyTask,
     split: Split,
-    held_out: HeldOut,
+    held_out: HeldOutData,
     generation: SamplingSettings,
     limits: dict[str, Any],
 ) -> Measured:
@@ -52,9 +52,9 @@ def measure(
     Args:
         model: the model, from its folder.
         start: the model training started from, which log-probabilities are compared with.
-        bench: grades the answers.
+        task: grades the answers.
         split: its name.
-        held_out: its prompts and pairs.
+        held_out: the split's prompts and pairs.
         generation: how answers are drawn.
         limits: `max_length` and `max_prompt_length` of training, for the pairs.
 
@@ -66,7 +66,7 @@ def measure(
     if held_out.prompts:
         answers = _answers(model, held_out, generation)
         columns = {
-            **bench.judge(split, answers),
+            **task.judge(split, answers),
             "finished": [float(answer.finished) for answer in answers],
             "tokens": [float(answer.tokens) for answer in answers],
         }
@@ -78,7 +78,7 @@ def measure(
     return Measured(pa.Table.from_pylist(rows, schema=VALUES_SCHEMA), answers)
 
 
-def _answers(model: ModelSettings, held_out: HeldOut, generation: SamplingSettings) -> list[Answer]:
+def _answers(model: ModelSettings, held_out: HeldOutData, generation: SamplingSettings) -> list[Answer]:
     policy: Any = load_for_inference(replace(model, dtype="auto"))  # the format to answer in is the machine's
     answers = generate_answers(policy, load_tokenizer(model), held_out.prompts, settings=generation)
     del policy
@@ -87,7 +87,7 @@ def _answers(model: ModelSettings, held_out: HeldOut, generation: SamplingSettin
 
 
 def _pair_rows(
-    model: ModelSettings, start: ModelSettings, held_out: HeldOut, limits: dict[str, Any]
+    model: ModelSettings, start: ModelSettings, held_out: HeldOutData, limits: dict[str, Any]
 ) -> list[dict[str, Any]]:
     """Return accuracy and displacement of the pairs, in nats per answer.
 

@@ -17,9 +17,8 @@ from mixdpo.losses import LossSettings
 from mixdpo.models.loading import ModelSettings, check_is_model
 from mixdpo.plan.planning import check_settings
 from mixdpo.recipe.recipe_file import PlanSection, plan_settings, setting_lines
-from mixdpo.study.constraint_task import DemandBench
-from mixdpo.study.file_task import FileBench
-from mixdpo.study.rater import RaterSettings
+from mixdpo.study.constraint_task import ConstraintTask, RaterSettings
+from mixdpo.study.file_task import FileTask
 from mixdpo.study.study_settings import (
     ArmSettings,
     ContrastSettings,
@@ -29,10 +28,10 @@ from mixdpo.study.study_settings import (
     TuningSettings,
     routes_of,
 )
-from mixdpo.study.task import Bench
+from mixdpo.study.task import StudyTask
 from mixdpo.training.config import MixDPOConfig
 
-BENCHES: Final[Mapping[str, type[Any]]] = {"demands": DemandBench, "files": FileBench}
+STUDY_TASKS: Final[Mapping[str, type[Any]]] = {"demands": ConstraintTask, "files": FileTask}
 
 # What an arm may decide: its objective. Everything else is shared or tuned.
 _OBJECTIVE: Final = ({f.name for f in fields(LossSettings)} - {"beta"}) | {
@@ -81,7 +80,7 @@ def load_study(file: str | Path) -> StudySettings:
 def keys_help() -> str:
     """Return the keys of a study file with what they mean, one per line, for `--help`."""
     sections: list[tuple[str, type[Any]]] = [
-        *((f"bench (kind: {kind})", cls) for kind, cls in BENCHES.items()),
+        *((f"bench (kind: {kind})", cls) for kind, cls in STUDY_TASKS.items()),
         ("bench.rater (kind: demands)", RaterSettings),
         ("arms.NAME", ArmSettings),
         ("arms.NAME.subset", SubsetSettings),
@@ -98,7 +97,7 @@ def keys_help() -> str:
             *lines,
             "  train: keys of a recipe's section train for all arms; model, peft: as in a recipe",
             "  seeds: whole numbers, such as [1, 2, 3]; baseline: an arm's name (default: the first)",
-            "  primary: the measure that arms are tuned and compared by (default: the bench's)",
+            "  primary: the measure that arms are tuned and compared by (default: the task's)",
             "  name, title, question: for the report; level: of the intervals (default 0.95)",
         ]
     )
@@ -127,12 +126,12 @@ def _study(content: dict[str, Any], file: str) -> StudySettings:
     level = content.get("level", 0.95)
     if not isinstance(level, float) or not 0 < level < 1:
         raise InputError(f"level is {level!r}; it must be between 0 and 1, such as 0.95")
-    bench = make_bench(content["bench"], file)
-    primary = str(content.get("primary") or bench.primary)
-    if primary not in bench.validation_measures:
-        known = ", ".join(bench.validation_measures)
-        raise InputError(f"primary is {primary!r}, and on the validation split this bench measures {known}")
-    own = bench.margins if isinstance(bench, FileBench) else ()
+    task = make_task(content["bench"], file)
+    primary = str(content.get("primary") or task.primary)
+    if primary not in task.validation_measures:
+        known = ", ".join(task.validation_measures)
+        raise InputError(f"primary is {primary!r}, and on the validation split this task measures {known}")
+    own = task.margins if isinstance(task, FileTask) else ()
     for name, arm in built.items():
         _check_arm(name, arm, tuning, own, file)
         _check_training(name, shared, arm)
@@ -141,7 +140,7 @@ def _study(content: dict[str, Any], file: str) -> StudySettings:
         for key, cls in (("model", ModelSettings), ("generation", SamplingSettings), ("limits", LimitSettings))
         if key in content
     }
-    if "model" not in sections and not isinstance(bench, DemandBench):
+    if "model" not in sections and not isinstance(task, ConstraintTask):
         raise InputError("no model is given", hint="add a section model: with name_or_path")
     if "model" in sections:
         check_is_model(sections["model"].name_or_path)
@@ -152,8 +151,8 @@ def _study(content: dict[str, Any], file: str) -> StudySettings:
             )
     return StudySettings(
         name=name_of_study,
-        bench=bench,
-        bench_settings=_init_values(content["bench"]["kind"], bench),
+        task=task,
+        task_settings=_init_values(content["bench"]["kind"], task),
         arms=built,
         baseline=baseline,
         tuning=tuning,
@@ -254,14 +253,14 @@ def _check_training(name: str, shared: Mapping[str, Any], arm: ArmSettings) -> N
         raise InputError(f"arms.{name}: {error}") from error
 
 
-def make_bench(values: Any, file: str | Path) -> Bench:
-    """Make a bench from a section: `kind`, and the settings of that kind."""
-    if not isinstance(values, Mapping) or values.get("kind") not in BENCHES:
-        raise InputError(f"bench.kind must be one of {', '.join(BENCHES)}", file=file)
+def make_task(values: Any, file: str | Path) -> StudyTask:
+    """Make the task of the section `bench`: `kind`, and the settings of that kind."""
+    if not isinstance(values, Mapping) or values.get("kind") not in STUDY_TASKS:
+        raise InputError(f"bench.kind must be one of {', '.join(STUDY_TASKS)}", file=file)
     settings = {key: value for key, value in values.items() if key != "kind"}
-    bench: Bench = build(BENCHES[values["kind"]], settings, "bench", file)
-    return bench
+    task: StudyTask = build(STUDY_TASKS[values["kind"]], settings, "bench", file)
+    return task
 
 
-def _init_values(kind: str, bench: Any) -> dict[str, Any]:
-    return {"kind": kind, **{f.name: asdict(bench)[f.name] for f in fields(bench) if f.init}}
+def _init_values(kind: str, task: Any) -> dict[str, Any]:
+    return {"kind": kind, **{f.name: asdict(task)[f.name] for f in fields(task) if f.init}}

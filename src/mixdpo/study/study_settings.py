@@ -1,4 +1,4 @@
-"""What a study is: a bench, arms, one grid for all of them, seeds."""
+"""What a study is: a task, arms, one grid for all of them, seeds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mixdpo.generation.local_generation import SamplingSettings
 from mixdpo.models.loading import ModelSettings
 from mixdpo.plan.planning import PlanSettings, Route
 from mixdpo.recipe.recipe_file import plan_settings
-from mixdpo.study.task import Bench
+from mixdpo.study.task import StudyTask
 
 Part = Literal["easy", "middle", "hard", "random"]
 
@@ -110,8 +110,8 @@ class StudySettings:
     """
 
     name: str
-    bench: Bench
-    bench_settings: Mapping[str, Any]
+    task: StudyTask
+    task_settings: Mapping[str, Any]
     arms: Mapping[str, ArmSettings]
     baseline: str
     tuning: TuningSettings

@@ -1,4 +1,4 @@
-"""Benches: where a study's pairs come from and what its models are measured on."""
+"""The task of a study: where its pairs come from and what its models are measured on."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ HELD_OUT_BUCKETS: Final = (*BUCKETS, "tie")
 
 
 @dataclass(frozen=True)
-class HeldOut:
+class HeldOutData:
     """What a model is measured on; nothing of it is trained.
 
     Attributes:
@@ -39,7 +39,7 @@ class HeldOut:
     pair_groups: list[str]
 
 
-class Bench(Protocol):
+class StudyTask(Protocol):
     """A source of training pairs and held-out measures. Splits share no prompt."""
 
     @property
@@ -55,12 +55,12 @@ class Bench(Protocol):
         """What is measured on the validation split."""
 
     def fingerprint(self) -> str:
-        """Return a digest of everything of the bench that decides numbers."""
+        """Return a digest of everything of the task that decides numbers."""
 
     def write_train(self, seed: int, path: Path) -> None:
         """Write the training pairs of a seed, with scores, as a parquet file that `load_pairs` reads."""
 
-    def held_out(self, split: Split, folder: Path) -> HeldOut:
+    def held_out(self, split: Split, folder: Path) -> HeldOutData:
         """Return a split; `folder` may be written to."""
 
     def judge(self, split: Split, answers: Sequence[Answer]) -> dict[str, list[float]]:

@@ -1,1 +1,1 @@
-"""The demo: a small real model, prompts with demands a program can check, and preference pairs made from both."""
+"""The demo: a small real model, prompts with constraints that a program can verify, and pairs made from both."""

@@ -1,4 +1,4 @@
-"""The demo: plan, train by MixDPO, and count the demands met on held-out prompts before and after."""
+"""The demo: plan, train by MixDPO, and count the constraints met on held-out prompts before and after."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mixdpo.common.figure_files import save_figure
 from mixdpo.common.files import atomic_path, write_json
 from mixdpo.common.statistics import Interval, clustered_mean
 from mixdpo.common.terminal import results_table
@@ -30,18 +32,18 @@ from mixdpo.evaluation.benchmarks.demands import (
 from mixdpo.generation.local_generation import Answer
 from mixdpo.recipe.recipe_file import load_recipe
 from mixdpo.recipe.runs import train_from_recipe
-from mixdpo.study.demo.figure import save_demo_figure
 from mixdpo.study.demo.smollm2 import smollm2_folder
 from mixdpo.training.run_folder import check_is_free
 from mixdpo.training.summary import final_table
 
 RECIPE = files("mixdpo.study.demo") / "recipe.yaml"
 SHOWN_ANSWERS = 5
+_BEFORE, _AFTER = "#999999", "#0072B2"
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Answers to the held-out prompts before and after training, and the demands met by each."""
+    """Answers to the held-out prompts before and after training, and the constraints met by each."""
 
     before: list[Answer]
     after: list[Answer]
@@ -50,8 +52,8 @@ class Comparison:
     gain: Interval
 
 
-def compare(before: list[Answer], after: list[Answer], held_out: HeldOut) -> Comparison:
-    """Count demands met before and after, with a bootstrap interval of the gain that resamples tasks."""
+def compare_answers(before: list[Answer], after: list[Answer], held_out: HeldOut) -> Comparison:
+    """Count constraints met before and after, with a bootstrap interval of the gain that resamples tasks."""
     met_before, met_after = (count_demands([answer.text for answer in side], held_out) for side in (before, after))
     gain = clustered_mean(met_after - met_before, held_out.tasks, rng=np.random.default_rng(0), resamples=10_000)
     return Comparison(before, after, met_before, met_after, gain)
@@ -82,7 +84,7 @@ def run_demo(model: str | None, output: Path, short: bool = False) -> Comparison
     steps = [record for record in run.metrics if "loss" in record]
 
     console.print("[bold]3/3[/] the same prompts, answered by the trained model")
-    result = compare(before, answer_held_out(str(output / "model"), held_out), held_out)
+    result = compare_answers(before, answer_held_out(str(output / "model"), held_out), held_out)
     _save(output, result, held_out, time.perf_counter() - started)
 
     console.print(final_table(steps[0], steps[-1]))
@@ -96,7 +98,7 @@ def run_demo(model: str | None, output: Path, short: bool = False) -> Comparison
 
 def verdict(gain: Interval) -> str:
     """Say in one sentence what the interval allows to say."""
-    measured = f"demands met per answer changed by {gain}, bootstrap over tasks"
+    measured = f"constraints met per answer changed by {gain}, bootstrap over tasks"
     if gain.low > 0:
         return f"Training helped: {measured}."
     if gain.high < 0:
@@ -105,9 +107,9 @@ def verdict(gain: Interval) -> str:
 
 
 def _result_table(result: Comparison) -> Table:
-    table = results_table(f"{len(result.before)} held-out prompts with 3 demands each", "", "before", "after")
+    table = results_table(f"{len(result.before)} held-out prompts with 3 constraints each", "", "before", "after")
     sides = ((result.before, result.met_before), (result.after, result.met_after))
-    table.add_row("demands met per answer", *(f"{met.mean():.2f}" for _, met in sides))
+    table.add_row("constraints met per answer", *(f"{met.mean():.2f}" for _, met in sides))
     table.add_row("answers that meet all", *(f"{(met == 3).mean():.0%}" for _, met in sides))
     table.add_row("answers ended by the model", *(f"{np.mean([a.finished for a in side]):.0%}" for side, _ in sides))
     table.add_row("mean tokens per answer", *(f"{np.mean([a.tokens for a in side]):.0f}" for side, _ in sides))
@@ -119,7 +121,9 @@ def _side_by_side(result: Comparison, held_out: HeldOut) -> list[Table]:
     for i in _spread(len(held_out.prompts), SHOWN_ANSWERS):
         table = Table(title=held_out.prompts[i][-1]["content"], title_justify="left", show_lines=True)
         for label, met in (("before", result.met_before[i]), ("after", result.met_after[i])):
-            table.add_column(f"{label}: {met:.0f} of {len(held_out.demands[i])} demands met", ratio=1, overflow="fold")
+            table.add_column(
+                f"{label}: {met:.0f} of {len(held_out.demands[i])} constraints met", ratio=1, overflow="fold"
+            )
         # Plain text: an answer may hold what rich would read as markup.
         table.add_row(*(Text(answers[i].text.strip()) for answers in (result.before, result.after)))
         tables.append(table)
@@ -153,4 +157,35 @@ def _save(output: Path, result: Comparison, held_out: HeldOut, seconds: float) -
             "seconds": round(seconds, 1),
         },
     )
-    save_demo_figure(result.met_before, result.met_after, result.gain, output / "demo")
+    save_figure(demo_figure(result.met_before, result.met_after, result.gain), output / "demo")
+
+
+def demo_figure(met_before: np.ndarray, met_after: np.ndarray, gain: Interval) -> Figure:
+    """Draw how many constraints the answers met; both arrays have shape (prompts,)."""
+    figure = Figure(figsize=(8, 3.6), layout="constrained")
+    counts, difference = figure.subplots(1, 2, width_ratios=[2, 1])
+    most = int(max(met_before.max(), met_after.max(), 3))
+    for offset, met, label, colour in ((-0.2, met_before, "before", _BEFORE), (0.2, met_after, "after", _AFTER)):
+        heights = np.bincount(met.astype(int), minlength=most + 1) / len(met)
+        bars = counts.bar(
+            np.arange(most + 1) + offset, heights, 0.4, label=f"{label}: {met.mean():.2f} of 3", color=colour
+        )
+        counts.bar_label(bars, fmt=lambda height: f"{height:.0%}", fontsize="small")
+    counts.set_xticks(range(most + 1))
+    counts.set_xlabel("constraints met by an answer")
+    counts.set_ylabel("share of held-out prompts")
+    counts.legend(frameon=False)
+
+    difference.errorbar(
+        [0], [gain.estimate], [[gain.estimate - gain.low], [gain.high - gain.estimate]],
+        fmt="o", color=_AFTER, capsize=6,
+    )  # fmt: skip
+    difference.annotate(f"{gain.estimate:+.2f}", (0, gain.estimate), textcoords="offset points", xytext=(10, -3))
+    difference.axhline(0, color=_BEFORE, linewidth=0.8)
+    difference.set_xlim(-1, 1)
+    difference.set_xticks([])
+    difference.set_title(f"gain, {gain.level:.0%} interval", fontsize="medium")
+    difference.set_ylabel("constraints per answer")
+    for axis in (counts, difference):
+        axis.spines[["top", "right"]].set_visible(False)
+    return figure

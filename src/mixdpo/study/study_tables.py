@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from mixdpo.common.tables import TextTable
 from mixdpo.study.analysis import Analysis, ArmResult
-from mixdpo.study.statistics import Effect
+from mixdpo.study.effects import Effect
 from mixdpo.study.task import HELD_OUT_BUCKETS
 
 MEASURES: Final = {
@@ -40,9 +40,9 @@ def effects_table(analysis: Analysis) -> TextTable:
                 _setting(arm.beta),
                 _number(analysis.primary, arm.means.get(analysis.primary)),
                 interval(effect),
-                "" if effect is None else p_value(effect.p_adjusted),
+                "" if effect is None else written_p(effect.p_adjusted),
                 interval(arm.against_start),
-                "" if arm.against_start is None else p_value(arm.against_start.p_adjusted),
+                "" if arm.against_start is None else written_p(arm.against_start.p_adjusted),
                 f"{arm.seeds}" + (f" ({arm.failed} failed)" if arm.failed else ""),
             )
         )
@@ -56,7 +56,7 @@ def contrasts_table(analysis: Analysis) -> TextTable:
     rows = [
         (
             one.name, ", ".join(one.arms), ", ".join(one.against), interval(one.effect),
-            p_value(one.effect.p_adjusted), f"{one.effect.seeds}",
+            written_p(one.effect.p_adjusted), f"{one.effect.seeds}",
         )
         for one in analysis.contrasts
     ]  # fmt: skip
@@ -132,7 +132,7 @@ def signed(value: float) -> str:
     return _minus(f"{value:+.2f}")
 
 
-def p_value(p: float) -> str:
+def written_p(p: float) -> str:
     """Write a p-value with three decimals."""
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 

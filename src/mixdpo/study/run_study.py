@@ -23,11 +23,11 @@ from mixdpo.common.errors import InputError, MixdpoError, RunError
 from mixdpo.common.files import write_json
 from mixdpo.models.loading import ModelSettings
 from mixdpo.study.demo.smollm2 import FOLDER_NAME, smollm2_folder
+from mixdpo.study.run_specs import RunSpec, Variant, content_name, final_runs, start_run, tuning_runs, variants
+from mixdpo.study.single_run import RESULT_FILE, SPEC_FILE, device_name
 from mixdpo.study.study_settings import StudySettings
-from mixdpo.study.trial import CELL_FILE, RESULT_FILE, device_name
-from mixdpo.study.trials import Cell, Variant, content_name, final_cells, start_cell, tuning_cells, variants
 
-CELLS = "runs"
+RUNS_FOLDER = "runs"
 FAILURE_FILE = "failed.json"
 
 
@@ -41,7 +41,7 @@ class Slot:
 
 
 Runner = Callable[[Path, float, Slot], None]
-"""Runs the cell of a folder within so many seconds; raises `MixdpoError` if it fails, `Stopped` if it was to end."""
+"""Executes a folder's run within so many seconds; raises `MixdpoError` if it fails, `Stopped` if it was to end."""
 
 
 class Stopped(Exception):
@@ -50,9 +50,9 @@ class Stopped(Exception):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a cell: its record, or why there is none yet."""
+    """What became of a run: its record, or why there is none yet."""
 
-    cell: Cell
+    spec: RunSpec
     record: dict[str, Any] | None = None
     failure: str | None = None
 
@@ -68,7 +68,7 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class StudyRuns:
+class StudyOutcomes:
     """All runs of a study."""
 
     choices: list[Choice]
@@ -76,8 +76,8 @@ class StudyRuns:
     finals: list[Outcome]
 
 
-def model_name(study: StudySettings) -> str:
-    """Return what the keys of cells call the model: a folder by its content, not by where it lies."""
+def name_in_keys(study: StudySettings) -> str:
+    """Return what the keys of runs call the model: a folder by its content, not by where it lies."""
     return FOLDER_NAME if study.model is None else content_name(study.model.name_or_path)
 
 
@@ -92,27 +92,27 @@ def run_study(
     *,
     runner: Runner | None = None,
     notify: Callable[[Outcome], None] = lambda outcome: None,
-    started: Callable[[Cell], None] = lambda cell: None,
-) -> StudyRuns:
+    started: Callable[[RunSpec], None] = lambda spec: None,
+) -> StudyOutcomes:
     """Run what is not done yet of a study.
 
-    A cell whose folder in `output/runs` holds its record is never run again, whichever study of that folder asked for
+    A run whose folder in `output/runs` holds its record is never run again, whichever study of that folder asked for
     it. A run that fails does not stop the others; it is tried again when the study is started again, but for trials of
     an arm whose final runs have read the test split already: its settings stay as they were chosen.
 
     Args:
         study: from `load_study`.
         output: folder of the runs of this study, and of others that may share them.
-        runner: how a cell is run; default in a process of its own.
-        notify: called with every cell's outcome, also of those done before.
-        started: called when a cell starts.
+        runner: how a run is executed; default in a process of its own.
+        notify: called with every run's outcome, also of those done before.
+        started: called when a run starts.
 
     Raises:
         InputError: runs are left, and those that are done are of another device.
         RunError: trials were not measured by the primary measure.
     """
     output.mkdir(parents=True, exist_ok=True)
-    name = model_name(study)
+    name = name_in_keys(study)
     arms = variants(study)
     _check_device(study, arms, output, name)
     job = _Job(
@@ -127,14 +127,16 @@ def run_study(
     settled = {variant: choice for variant in arms if (choice := settled_choice(study, variant, output, name))}
     for trial in (trial for choice in settled.values() for trial in choice.trials):
         notify(trial)
-    trials = {variant: tuning_cells(study, variant, name) for variant in arms if variant not in settled}
-    tried = iter(_run_cells([cell for cells in trials.values() for cell in cells], job))
-    chosen = {variant: choose(study, variant, list(islice(tried, len(cells)))) for variant, cells in trials.items()}
+    trials = {variant: tuning_runs(study, variant, name) for variant in arms if variant not in settled}
+    tried = iter(_execute_all([spec for specs in trials.values() for spec in specs], job))
+    chosen = {
+        variant: choose_setting(study, variant, list(islice(tried, len(specs)))) for variant, specs in trials.items()
+    }
     choices = [{**settled, **chosen}[variant] for variant in arms]
-    start, *outcomes = _run_cells(
-        [start_cell(study, name), *(cell for choice in choices for cell in finals_of(study, choice, name))], job
+    start, *outcomes = _execute_all(
+        [start_run(study, name), *(spec for choice in choices for spec in finals_of(study, choice, name))], job
     )
-    return StudyRuns(choices, start, outcomes)
+    return StudyOutcomes(choices, start, outcomes)
 
 
 def settled_choice(study: StudySettings, variant: Variant, output: Path, name: str) -> Choice | None:
@@ -145,26 +147,26 @@ def settled_choice(study: StudySettings, variant: Variant, output: Path, name: s
     choice = _tried_choice(study, variant, output, name)
     if choice is None:
         return None
-    read = any(outcome_of(cell, output).record is not None for cell in finals_of(study, choice, name))
+    read = any(outcome_of(spec, output).record is not None for spec in finals_of(study, choice, name))
     return choice if read else None
 
 
 def _tried_choice(study: StudySettings, variant: Variant, output: Path, name: str) -> Choice | None:
     """Return an arm's choice by the trials on disk, None where one has not been run."""
-    trials = [outcome_of(cell, output) for cell in tuning_cells(study, variant, name)]
+    trials = [outcome_of(spec, output) for spec in tuning_runs(study, variant, name)]
     if any(trial.record is None and trial.failure is None for trial in trials):
         return None
-    return choose(study, variant, trials)
+    return choose_setting(study, variant, trials)
 
 
-def finals_of(study: StudySettings, choice: Choice, name: str) -> list[Cell]:
+def finals_of(study: StudySettings, choice: Choice, name: str) -> list[RunSpec]:
     """Return the final runs of an arm as it was tuned; none where no setting has all its trials."""
     if choice.learning_rate is None or choice.beta is None:
         return []
-    return list(final_cells(study, choice.variant, name, choice.learning_rate, choice.beta))
+    return list(final_runs(study, choice.variant, name, choice.learning_rate, choice.beta))
 
 
-def choose(study: StudySettings, variant: Variant, trials: Sequence[Outcome]) -> Choice:
+def choose_setting(study: StudySettings, variant: Variant, trials: Sequence[Outcome]) -> Choice:
     """Take the setting of the highest primary measure, in the mean over its seeds; of equal ones the first.
 
     Trials are in the order of learning rates, then betas. A setting of which a trial failed is not taken.
@@ -174,7 +176,7 @@ def choose(study: StudySettings, variant: Variant, trials: Sequence[Outcome]) ->
     """
     found: dict[tuple[float | None, float | None], list[Outcome]] = {}
     for trial in trials:
-        found.setdefault((trial.cell.learning_rate, trial.cell.beta), []).append(trial)
+        found.setdefault((trial.spec.learning_rate, trial.spec.beta), []).append(trial)
     means = {
         setting: sum(_primary(study, trial) for trial in tried) / len(tried)
         for setting, tried in found.items()
@@ -192,42 +194,42 @@ def _primary(study: StudySettings, outcome: Outcome) -> float:
     return float(scores[study.primary])
 
 
-def outcome_of(cell: Cell, output: Path) -> Outcome:
-    """Return what is on disk of a cell."""
-    folder = output / CELLS / cell.key
+def outcome_of(spec: RunSpec, output: Path) -> Outcome:
+    """Return what is on disk of a run."""
+    folder = output / RUNS_FOLDER / spec.key
     for name in (RESULT_FILE, FAILURE_FILE):
         try:
             content = json.loads((folder / name).read_text(encoding="utf-8"))
         except OSError:
             continue
-        return Outcome(cell, record=content) if name == RESULT_FILE else Outcome(cell, failure=content["reason"])
-    return Outcome(cell)
+        return Outcome(spec, record=content) if name == RESULT_FILE else Outcome(spec, failure=content["reason"])
+    return Outcome(spec)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Job:
-    """What every cell of a study is run with."""
+    """What every run of a study is executed with."""
 
     study: StudySettings
     model: ModelSettings
     output: Path
     runner: Runner
     notify: Callable[[Outcome], None]
-    started: Callable[[Cell], None]
+    started: Callable[[RunSpec], None]
     processes: int
 
 
-def _run_cells(cells: Sequence[Cell], job: _Job) -> list[Outcome]:
-    """Return the outcome of every cell, in their order; cells of the same key are run once."""
+def _execute_all(specs: Sequence[RunSpec], job: _Job) -> list[Outcome]:
+    """Return the outcome of every run, in their order; those of the same key are executed once."""
     stop = Event()
     slots: SimpleQueue[Slot] = SimpleQueue()
     for number in range(job.processes):
         slots.put(Slot(number, job.processes, stop))
 
-    def work(cell: Cell) -> Outcome:
+    def work(spec: RunSpec) -> Outcome:
         slot = slots.get()
         try:
-            return _run_one(cell, job, slot)
+            return _execute(spec, job, slot)
         finally:
             slots.put(slot)
 
@@ -235,11 +237,11 @@ def _run_cells(cells: Sequence[Cell], job: _Job) -> list[Outcome]:
     with ThreadPoolExecutor(job.processes) as pool:
         try:
             futures: dict[str, Future[Outcome]] = {}
-            for cell in cells:
-                if cell.key not in futures:
-                    futures[cell.key] = pool.submit(work, cell)
-            for cell in cells:
-                outcome = replace(_result(futures[cell.key]), cell=cell)
+            for spec in specs:
+                if spec.key not in futures:
+                    futures[spec.key] = pool.submit(work, spec)
+            for spec in specs:
+                outcome = replace(_result(futures[spec.key]), spec=spec)
                 outcomes.append(outcome)
                 job.notify(outcome)
         except BaseException:
@@ -257,12 +259,12 @@ def _result(future: Future[Outcome]) -> Outcome:
 
 
 def _check_device(study: StudySettings, arms: Sequence[Variant], output: Path, name: str) -> None:
-    """Raise `InputError` if some cells are left and others were run elsewhere, in another number format perhaps."""
-    cells = [start_cell(study, name)]
+    """Raise `InputError` if some runs are left and others took place elsewhere, in another number format perhaps."""
+    specs = [start_run(study, name)]
     for variant in arms:
         choice = _tried_choice(study, variant, output, name)
-        cells += tuning_cells(study, variant, name) + (finals_of(study, choice, name) if choice else [])
-    records = [outcome_of(cell, output).record for cell in cells]
+        specs += tuning_runs(study, variant, name) + (finals_of(study, choice, name) if choice else [])
+    records = [outcome_of(spec, output).record for spec in specs]
     others = {record["device"] for record in records if record is not None} - {device_name()}
     if others and None in records:
         raise InputError(
@@ -271,40 +273,40 @@ def _check_device(study: StudySettings, arms: Sequence[Variant], output: Path, n
         )  # fmt: skip
 
 
-def _run_one(cell: Cell, job: _Job, slot: Slot) -> Outcome:
-    known = outcome_of(cell, job.output)
+def _execute(spec: RunSpec, job: _Job, slot: Slot) -> Outcome:
+    known = outcome_of(spec, job.output)
     if known.record is not None:
         return known
-    folder = job.output / CELLS / cell.key
+    folder = job.output / RUNS_FOLDER / spec.key
     folder.mkdir(parents=True, exist_ok=True)
     (folder / FAILURE_FILE).unlink(missing_ok=True)
     write_json(
-        folder / CELL_FILE,
+        folder / SPEC_FILE,
         {
-            "key": cell.key,
-            "stage": cell.stage,
-            "variant": cell.variant,
-            "seed": cell.seed,
-            "learning_rate": cell.learning_rate,
-            "beta": cell.beta,
-            "bench": job.study.bench_settings,
+            "key": spec.key,
+            "stage": spec.stage,
+            "variant": spec.variant,
+            "seed": spec.seed,
+            "learning_rate": spec.learning_rate,
+            "beta": spec.beta,
+            "bench": job.study.task_settings,
             "model": asdict(job.model),
             "keep_models": job.study.limits.keep_models,
-            "work": cell.work,
+            "work": spec.work,
         },
     )
-    job.started(cell)
+    job.started(spec)
     began = time.perf_counter()
     try:
         job.runner(folder, 60 * job.study.limits.minutes_per_run, slot)
     except MixdpoError as error:
         seconds = round(time.perf_counter() - began, 1)
         write_json(folder / FAILURE_FILE, {"reason": str(error), "seconds": seconds})
-    return outcome_of(cell, job.output)
+    return outcome_of(spec, job.output)
 
 
 def in_subprocess(folder: Path, seconds: float, slot: Slot) -> None:
-    """Run a cell in a process of its own, its output in `log.txt`; raise `RunError` if it fails or takes too long."""
+    """Execute a run in its own process, its output in `log.txt`; raise `RunError` if it fails or takes too long."""
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     gpus = torch.cuda.device_count()
     if gpus > 1:
@@ -312,9 +314,9 @@ def in_subprocess(folder: Path, seconds: float, slot: Slot) -> None:
         environment["CUDA_VISIBLE_DEVICES"] = visible[slot.number % len(visible)]
     elif gpus == 0 and slot.count > 1:
         environment["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // slot.count))
-    log, shown = folder / "log.txt", f"see {CELLS}/{folder.name}/log.txt"
+    log, shown = folder / "log.txt", f"see {RUNS_FOLDER}/{folder.name}/log.txt"
     with log.open("wb") as stream:
-        command = [sys.executable, "-m", "mixdpo.study.trial", str(folder)]
+        command = [sys.executable, "-m", "mixdpo.study.single_run", str(folder)]
         # The child ends when its standard input closes, so it does not outlive a study that is killed; in a session
         # of its own it does not get the terminal's Ctrl-C, which would look like a failure.
         child = subprocess.Popen(
@@ -331,9 +333,9 @@ def in_subprocess(folder: Path, seconds: float, slot: Slot) -> None:
                 child.wait()
     if status != 0:
         lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-        said = lines[-1].removeprefix("mixdpo: ") if lines else f"no word, status {status}"
+        reason = lines[-1].removeprefix("mixdpo: ") if lines else f"no word, status {status}"
         killed = f"ended by signal {-status}, which for 9 mostly means too little memory; " if status < 0 else ""
-        raise RunError(f"{killed}{said} ({shown})")
+        raise RunError(f"{killed}{reason} ({shown})")
 
 
 def _wait(child: subprocess.Popen[bytes], seconds: float, stop: Event) -> int:

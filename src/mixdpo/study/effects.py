@@ -2,7 +2,7 @@
 
 Seeds and items are crossed: every seed trains a model of its own, and all models answer the same prompts. A resample
 draws seeds, then items, and takes the same items in every drawn seed, since a prompt that is hard for one model is
-hard for the next. Arms are compared cell by cell (same seed, same item), so what they share cancels.
+hard for the next. Arms are compared at the same seed and the same item, so what they share cancels.
 
 Legend: S seeds, G groups of items that belong together (prompts of one task, pairs of one prompt), R resamples.
 """
@@ -27,23 +27,23 @@ class Variances:
     """What the variance of a mean difference is made of, and from how many seeds and groups it is known.
 
     Attributes:
-        over_seeds: of the mean over drawn seeds; it holds the seeds' own part and that of the cells.
-        over_groups: of the mean over drawn groups; it holds the groups' own part and that of the cells.
-        cells: the part that is particular to a seed and a group, which is in both.
+        over_seeds: of the mean over drawn seeds; it holds the seeds' own part and the interaction.
+        over_groups: of the mean over drawn groups; it holds the groups' own part and the interaction.
+        interaction: the part that is particular to a seed and a group, which is in both.
         seeds: S.
         groups: G.
     """
 
     over_seeds: float
     over_groups: float
-    cells: float
+    interaction: float
     seeds: int
     groups: int
 
     @property
     def total(self) -> float:
-        """Variance of the mean over drawn seeds and groups, the cells' part counted once."""
-        return max(self.over_seeds + self.over_groups - self.cells, self.over_seeds, self.over_groups)
+        """Variance of the mean over drawn seeds and groups, the interaction counted once."""
+        return max(self.over_seeds + self.over_groups - self.interaction, self.over_seeds, self.over_groups)
 
     @property
     def degrees_of_freedom(self) -> float:
@@ -55,7 +55,7 @@ class Variances:
         parts = [
             (self.over_seeds, self.seeds - 1),
             (self.over_groups, self.groups - 1),
-            (self.cells, (self.seeds - 1) * (self.groups - 1)),
+            (self.interaction, (self.seeds - 1) * (self.groups - 1)),
         ]
         known = [(part, degrees) for part, degrees in parts if degrees > 0]
         spread = sum(part**2 / degrees for part, degrees in known)
@@ -166,8 +166,8 @@ def effect(
         return float((totals / (groups_RG @ counts_G)).var())
 
     over_seeds, over_groups = variance(drawn.seeds, even_G), variance(even_S, drawn.groups)
-    cells = max(variance(drawn.seeds, drawn.groups) - over_seeds - over_groups, 0.0) if S > 1 else 0.0
-    variances = Variances(over_seeds=over_seeds, over_groups=over_groups, cells=cells, seeds=S, groups=G)
+    interaction = max(variance(drawn.seeds, drawn.groups) - over_seeds - over_groups, 0.0) if S > 1 else 0.0
+    variances = Variances(over_seeds=over_seeds, over_groups=over_groups, interaction=interaction, seeds=S, groups=G)
     estimate = float(values.mean())
     reach = max(error * float(stats.t.ppf((1 + level) / 2, degrees)) for error, degrees in variances.tests())
     p_value = max(_two_sided(estimate, error, degrees) for error, degrees in variances.tests())
@@ -236,7 +236,7 @@ def detectable(effects: Sequence[Effect], level: float = 0.95) -> float:
     pooled = Variances(
         over_seeds=float(np.mean([one.over_seeds for one in of_arms])),
         over_groups=float(np.mean([one.over_groups for one in of_arms])),
-        cells=float(np.mean([one.cells for one in of_arms])),
+        interaction=float(np.mean([one.interaction for one in of_arms])),
         seeds=seeds,
         groups=groups,
     )

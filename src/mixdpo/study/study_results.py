@@ -14,15 +14,15 @@ import pyarrow.parquet as pq
 
 from mixdpo.common.errors import InputError, RunError
 from mixdpo.common.files import atomic_path, write_json
-from mixdpo.study.run import CELLS, FAILURE_FILE, Outcome, StudyRuns, model_name
+from mixdpo.study.run_study import FAILURE_FILE, RUNS_FOLDER, Outcome, StudyOutcomes, name_in_keys
+from mixdpo.study.single_run import RESULT_FILE, VALUES_FILE, device_name
 from mixdpo.study.study_settings import StudySettings
-from mixdpo.study.trial import RESULT_FILE, VALUES_FILE, device_name
 
 RESULTS_FILE: Final = "results.parquet"
 RUNS_FILE: Final = "runs.json"
 START: Final = "start"
-FORMAT_VERSION: Final = 1
-_KEPT: Final = (
+RESULTS_VERSION: Final = 1
+_RECORDED: Final = (
     "pairs", "pairs_trained", "updates", "routes", "training_seconds", "measuring_seconds", "peak_bytes", "device",
     "versions", "scores",
 )  # fmt: skip
@@ -81,7 +81,7 @@ class Results:
         return found, groups
 
 
-def gather(study: StudySettings, runs: StudyRuns, output: Path) -> Results:
+def gather(study: StudySettings, runs: StudyOutcomes, output: Path) -> Results:
     """Put the values and records of a study's runs together.
 
     Raises:
@@ -91,11 +91,11 @@ def gather(study: StudySettings, runs: StudyRuns, output: Path) -> Results:
     for outcome in (runs.start, *runs.finals):
         if outcome.record is None:
             continue
-        table = pq.read_table(output / CELLS / outcome.cell.key / VALUES_FILE)
-        table = table.add_column(0, "arm", pa.array([outcome.cell.variant] * len(table), pa.string()))
-        tables.append(table.add_column(1, "seed", pa.array([outcome.cell.seed] * len(table), pa.int64())))
+        table = pq.read_table(output / RUNS_FOLDER / outcome.spec.key / VALUES_FILE)
+        table = table.add_column(0, "arm", pa.array([outcome.spec.variant] * len(table), pa.string()))
+        tables.append(table.add_column(1, "seed", pa.array([outcome.spec.seed] * len(table), pa.int64())))
     if not tables:
-        raise RunError(f"no run of the study was finished; see failed.json and log.txt in {output / CELLS}")
+        raise RunError(f"no run of the study was finished; see failed.json and log.txt in {output / RUNS_FOLDER}")
     return Results(pa.concat_tables(tables), _records(study, runs))
 
 
@@ -120,9 +120,9 @@ def load_results(folder: Path) -> Results:
         raise InputError("no results of a study", file=error.filename, hint="make them with `mixdpo study`") from None
     except (OSError, pa.ArrowException, ValueError) as error:
         raise InputError(f"results cannot be read ({error})", file=folder) from error
-    if runs.get("version") != FORMAT_VERSION:
+    if runs.get("version") != RESULTS_VERSION:
         raise InputError(
-            f"results of format {runs.get('version')}, this version reads {FORMAT_VERSION}", file=folder / RUNS_FILE,
+            f"results of format {runs.get('version')}, this version reads {RESULTS_VERSION}", file=folder / RUNS_FILE,
             hint="gather them anew with `mixdpo study`",
         )  # fmt: skip
     return Results(values, runs)
@@ -148,28 +148,30 @@ def take_over(results: Results, output: Path) -> int:
     arms, seeds = (results.values[name].to_numpy(zero_copy_only=False) for name in ("arm", "seed"))
     new = 0
     for run in results.runs["runs"]:
-        folder = output / CELLS / run["key"]
+        folder = output / RUNS_FOLDER / run["key"]
         if (folder / RESULT_FILE).exists():
             continue
         folder.mkdir(parents=True, exist_ok=True)
-        if run["failure"] is not None:  # kept too: an arm's settings may have been chosen after a trial of it failed
+        if (
+            run["failure"] is not None
+        ):  # so that it is known: an arm's settings may have been chosen after a trial of it failed
             write_json(folder / FAILURE_FILE, {"reason": run["failure"]})
             continue
         if run["stage"] != "tune":  # of trials the scores alone are read
             rows = results.values.filter(pa.array((arms == run["arm"]) & (seeds == run["seed"])))
             with atomic_path(folder / VALUES_FILE) as temporary:
                 pq.write_table(rows.drop_columns(["arm", "seed"]), temporary, compression="zstd")
-        write_json(folder / RESULT_FILE, {name: run[name] for name in ("key", *_KEPT) if name in run})
+        write_json(folder / RESULT_FILE, {name: run[name] for name in ("key", *_RECORDED) if name in run})
         new += 1
     return new
 
 
-def _records(study: StudySettings, runs: StudyRuns) -> dict[str, Any]:
+def _records(study: StudySettings, runs: StudyOutcomes) -> dict[str, Any]:
     trials = [trial for choice in runs.choices for trial in choice.trials]
     records = [_run(outcome) for outcome in (runs.start, *trials, *runs.finals)]
     machines = [outcome.record for outcome in (runs.start, *trials, *runs.finals) if outcome.record]
     return {
-        "version": FORMAT_VERSION,
+        "version": RESULTS_VERSION,
         "study": {
             "name": study.name,
             "title": study.title,
@@ -178,9 +180,9 @@ def _records(study: StudySettings, runs: StudyRuns) -> dict[str, Any]:
             "primary": study.primary,
             "level": study.level,
             "seeds": list(study.seeds),
-            "model": model_name(study),
+            "model": name_in_keys(study),
             "peft": study.peft,
-            "bench": dict(study.bench_settings),
+            "bench": dict(study.task_settings),
             "train": dict(study.train),
             "generation": asdict(study.generation),
             "tuning": asdict(study.tuning),
@@ -205,16 +207,16 @@ def _records(study: StudySettings, runs: StudyRuns) -> dict[str, Any]:
 
 
 def _run(outcome: Outcome) -> dict[str, Any]:
-    cell, record = outcome.cell, outcome.record or {}
+    spec, record = outcome.spec, outcome.record or {}
     return {
-        "stage": cell.stage,
-        "arm": cell.variant,
-        "seed": cell.seed,
-        "learning_rate": cell.learning_rate,
-        "beta": cell.beta,
-        "key": cell.key,
+        "stage": spec.stage,
+        "arm": spec.variant,
+        "seed": spec.seed,
+        "learning_rate": spec.learning_rate,
+        "beta": spec.beta,
+        "key": spec.key,
         "failure": outcome.failure,
-        **{name: record[name] for name in _KEPT if name in record},
+        **{name: record[name] for name in _RECORDED if name in record},
     }
 
 

@@ -1,4 +1,4 @@
-"""The cells of a study: every run it consists of, with a key made of all that decides the run's numbers."""
+"""Which runs a study consists of, each with a key made of all that decides its numbers."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from mixdpo.training.config import MixDPOConfig
 Stage = Literal["start", "tune", "final"]
 Matched = Literal["epochs", "updates"] | None
 
-# Version of what a cell does with its settings; a change that moves numbers by more than rounding raises it, and old
-# cells are run anew.
+# Version of what a run does with its settings; a change that moves numbers by more than rounding raises it, and old
+# runs are executed anew.
 _FORMAT = 1
 
 
@@ -43,8 +43,8 @@ class Variant:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cell:
-    """One run: train (unless it is the start), then measure on one split.
+class RunSpec:
+    """What one run does: train (unless it is the start), then measure on one split.
 
     Attributes:
         stage: start measures the untrained model.
@@ -64,7 +64,7 @@ class Cell:
 
     @property
     def key(self) -> str:
-        """Digest of all that decides the numbers; names of arms and studies do not, so studies share cells."""
+        """Digest of all that decides the numbers; names of arms and studies do not, so studies share runs."""
         return digest([json.dumps([_FORMAT, self.work], sort_keys=True)], size=8)
 
 
@@ -75,7 +75,7 @@ def variants(study: StudySettings) -> list[Variant]:
     if alike:
         return [Variant(name=name, arm=name) for name in study.arms]
     most = max((share for share in shares.values() if share is not None), default=1.0)
-    pairs = math.floor(most * study.bench.pairs + 0.5)
+    pairs = math.floor(most * study.task.pairs + 0.5)
     updates, _ = updates_of(study, pairs)
     found = []
     for name, share in shares.items():
@@ -109,35 +109,35 @@ def updates_of(study: StudySettings, pairs: int) -> tuple[int, int]:
     return math.ceil(_shared(study, "num_train_epochs") * math.ceil(pairs / batch)), batch
 
 
-def start_cell(study: StudySettings, model: str) -> Cell:
-    """Return the cell that measures the untrained model on the test split."""
-    return Cell(
+def start_run(study: StudySettings, model: str) -> RunSpec:
+    """Return the run that measures the untrained model on the test split."""
+    return RunSpec(
         stage="start", variant="start", seed=0, learning_rate=None, beta=None, split="test",
         work=_work(study, model, "test", None),
     )  # fmt: skip
 
 
-def tuning_cells(study: StudySettings, variant: Variant, model: str) -> list[Cell]:
+def tuning_runs(study: StudySettings, variant: Variant, model: str) -> list[RunSpec]:
     """Return the trials of an arm, each learning rate with each beta and seed, measured on the validation split.
 
     Trials that differ only in a beta that nothing reads are one run, which the table of runs shows for each.
     """
     grid = study.arms[variant.arm].tuning or study.tuning
     return [
-        _cell(study, variant, model, "tune", seed, rate, beta)
+        _run_spec(study, variant, model, "tune", seed, rate, beta)
         for rate, beta, seed in product(sorted(grid.learning_rate), sorted(grid.beta), study.tuning.seeds)
     ]
 
 
-def final_cells(study: StudySettings, variant: Variant, model: str, rate: float, beta: float) -> Iterator[Cell]:
+def final_runs(study: StudySettings, variant: Variant, model: str, rate: float, beta: float) -> Iterator[RunSpec]:
     """Yield the runs of an arm with its tuned settings, one per seed, measured on the test split."""
     for seed in study.seeds:
-        yield _cell(study, variant, model, "final", seed, rate, beta)
+        yield _run_spec(study, variant, model, "final", seed, rate, beta)
 
 
-def _cell(
+def _run_spec(
     study: StudySettings, variant: Variant, model: str, stage: Stage, seed: int, rate: float, beta: float
-) -> Cell:
+) -> RunSpec:
     split: Split = "validation" if stage == "tune" else "test"
     arm = study.arms[variant.arm]
     train = {**study.train, **arm.train, "learning_rate": rate}
@@ -152,7 +152,7 @@ def _cell(
         "subset": asdict(arm.subset) if arm.subset else None,
         "score": sorted(arm.score),
     }
-    return Cell(
+    return RunSpec(
         stage=stage, variant=variant.name, seed=seed, learning_rate=rate, beta=beta, split=split,
         work=_work(study, model, split, training),
     )  # fmt: skip
@@ -195,7 +195,7 @@ def reads_beta(study: StudySettings, arm: str) -> bool:
 def _work(study: StudySettings, model: str, split: Split, training: Mapping[str, Any] | None) -> dict[str, Any]:
     settings = study.model or ModelSettings(name_or_path=model)
     work = {
-        "bench": study.bench.fingerprint(),
+        "bench": study.task.fingerprint(),
         "model": {
             **asdict(settings),
             "name_or_path": model,

@@ -1,8 +1,8 @@
 """One run of a study, in a folder of its own: draw the pairs, train, measure, leave a record.
 
-    python -m mixdpo.study.trial FOLDER
+    python -m mixdpo.study.single_run FOLDER
 
-`cell.json` in the folder says what to do; `result.json` is written last, so a folder that has it is finished. The
+`spec.json` in the folder says what to do; `result.json` is written last, so a folder that has it is finished. The
 study starts each run this way, in a process of its own, so that its memory is free afterwards and that a run that
 fails takes no other with it.
 """
@@ -43,19 +43,19 @@ from mixdpo.plan.planning import make_plan
 from mixdpo.recipe.recipe_file import Recipe, load_recipe
 from mixdpo.recipe.runs import train_from_recipe
 from mixdpo.study.measures import measure
-from mixdpo.study.study_file import make_bench
+from mixdpo.study.study_file import make_task
 from mixdpo.study.study_settings import SubsetSettings
-from mixdpo.study.task import Bench
+from mixdpo.study.task import StudyTask
 from mixdpo.training.run_folder import METRICS_FILE, last_complete_checkpoint, versions
 
-CELL_FILE = "cell.json"
+SPEC_FILE = "spec.json"
 RESULT_FILE = "result.json"
 VALUES_FILE = "values.parquet"
 RUN_FOLDER = "run"
 
 
-def run_cell(folder: Path) -> None:
-    """Run what `cell.json` in `folder` describes, unless it is done; a second process waits and finds it done.
+def execute_run(folder: Path) -> None:
+    """Execute the run that `spec.json` in `folder` describes, unless it is done; a second process waits until it is.
 
     Raises:
         MixdpoError: the run failed; the folder can be run again.
@@ -63,15 +63,15 @@ def run_cell(folder: Path) -> None:
     with FileLock(folder / ".lock"):
         if (folder / RESULT_FILE).exists():
             return
-        cell = json.loads((folder / CELL_FILE).read_text(encoding="utf-8"))
-        work = cell["work"]
-        bench = make_bench(cell["bench"], folder / CELL_FILE)
-        start = build(ModelSettings, cell["model"], "model")
-        trained = _train(folder, bench, start, work["peft"], work["training"]) if work["training"] else {}
+        spec = json.loads((folder / SPEC_FILE).read_text(encoding="utf-8"))
+        work = spec["work"]
+        task = make_task(spec["bench"], folder / SPEC_FILE)
+        start = build(ModelSettings, spec["model"], "model")
+        trained = _train(folder, task, start, work["peft"], work["training"]) if work["training"] else {}
         model = _trained_model(folder, start, work["peft"]) if work["training"] else start
         began = time.perf_counter()
         measured = measure(
-            model, start, bench, work["split"], bench.held_out(work["split"], folder),
+            model, start, task, work["split"], task.held_out(work["split"], folder),
             build(SamplingSettings, work["generation"], "generation"), work["limits"],
         )  # fmt: skip
         _save_table(measured.values, folder / VALUES_FILE)
@@ -79,12 +79,12 @@ def run_cell(folder: Path) -> None:
             _save_table(
                 pa.Table.from_pylist([asdict(answer) for answer in measured.answers]), folder / "answers.parquet"
             )
-        if not cell["keep_models"]:
+        if not spec["keep_models"]:
             shutil.rmtree(folder / RUN_FOLDER / "model", ignore_errors=True)
             for checkpoint in (folder / RUN_FOLDER).glob("checkpoint-*"):
                 shutil.rmtree(checkpoint)
         record = {
-            "key": cell["key"],
+            "key": spec["key"],
             **trained,
             "measuring_seconds": round(time.perf_counter() - began, 2),
             "scores": _means(measured.values),
@@ -122,13 +122,13 @@ def choose_subset(pairs: Dataset, subset: SubsetSettings, seed: int, metric: str
 
 
 def _train(
-    folder: Path, bench: Bench, start: ModelSettings, peft: dict[str, Any] | None, training: dict[str, Any]
+    folder: Path, task: StudyTask, start: ModelSettings, peft: dict[str, Any] | None, training: dict[str, Any]
 ) -> dict[str, Any]:
-    """Train by an ordinary recipe, kept as `recipe.yaml`; return what the record says of it."""
+    """Train by an ordinary recipe, written as `recipe.yaml`; return what the record says of it."""
     began = time.perf_counter()
     seed = training["seed"]
     path = folder / "pairs.parquet"
-    bench.write_train(seed, path)
+    task.write_train(seed, path)
     plan = {**training["plan"], "seed": seed}
     content: dict[str, Any] = {
         "model": asdict(start),
@@ -199,12 +199,12 @@ def _save_table(table: pa.Table, path: Path) -> None:
         pq.write_table(table, temporary, compression="zstd")
 
 
-def main() -> int:
-    """Run the cell of the folder named on the command line."""
+def _main() -> int:
+    """Execute the run of the folder named on the command line."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     datasets.disable_progress_bars()
     try:
-        run_cell(Path(sys.argv[1]))
+        execute_run(Path(sys.argv[1]))
     except MixdpoError as error:
         print(f"mixdpo: {error}", file=sys.stderr)
         return error.exit_status
@@ -220,4 +220,4 @@ def _end_with_parent() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(_main())

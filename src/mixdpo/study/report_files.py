@@ -1,17 +1,37 @@
-"""A study's figure: effects against the baseline with intervals and seeds, and displacement by bucket."""
+"""What a study leaves beside its results: its tables as files, and a figure of effects and displacement."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mixdpo.study.analysis import Analysis
-from mixdpo.study.results import START
-from mixdpo.study.tables import MEASURES, ranked
+from mixdpo.common.figure_files import save_figure
+from mixdpo.common.files import atomic_path
+from mixdpo.common.tables import as_latex, as_markdown
+from mixdpo.study.analysis import Analysis, analyse
+from mixdpo.study.study_results import START, Results
+from mixdpo.study.study_tables import MEASURES, ranked, result_tables, runs_table
 from mixdpo.study.task import HELD_OUT_BUCKETS
 
 _GREY, _BLUE = "#999999", "#0072B2"
 _COLOURS = {"easy": "#009E73", "middle": "#E69F00", "hard": "#D55E00", "tie": _GREY}
+
+
+def write_report(results: Results, folder: Path) -> Analysis:
+    """Write `tables.md`, `tables.tex`, `study.png` and `study.svg`."""
+    analysis = analyse(results)
+    tables = [*result_tables(analysis), runs_table(analysis)]
+    texts = {
+        "tables.md": "\n".join(f"{table.title}\n\n{as_markdown(table)}" for table in tables),
+        "tables.tex": "% needs \\usepackage{booktabs}\n\n" + "\n".join(map(as_latex, tables)),
+    }
+    for name, text in texts.items():
+        with atomic_path(folder / name) as temporary:
+            temporary.write_text(text.rstrip("\n") + "\n", encoding="utf-8")
+    save_figure(study_figure(analysis), folder / "study")
+    return analysis
 
 
 def study_figure(analysis: Analysis) -> Figure:
