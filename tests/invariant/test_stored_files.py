@@ -20,8 +20,8 @@ from mixdpo.generation.reply_cache import reply_cache, request_key
 from mixdpo.judges.prompt import JudgePrompt
 from mixdpo.models.fingerprint import weights_digest
 from mixdpo.models.loading import ModelSettings, load_for_inference
+from mixdpo.study.run_specs import final_runs, start_run, tuning_runs, variants
 from mixdpo.study.study_file import load_study
-from mixdpo.study.trials import final_cells, start_cell, tuning_cells, variants
 
 STORED = Path(__file__).parents[1] / "fixtures" / "stored"
 KEYS: dict[str, Any] = json.loads((STORED / "keys.json").read_text())
@@ -134,10 +134,10 @@ def test_digests_and_fingerprints_of_texts() -> None:
 def test_runs_of_a_study_keep_their_keys(stored: Path) -> None:
     study = load_study(stored / "study" / "tiny.yaml")
     model = KEYS["model_content"]["study_name"]
-    cells = [start_cell(study, model)]
+    specs = [start_run(study, model)]
     for variant in variants(study):
-        cells += [*tuning_cells(study, variant, model), *final_cells(study, variant, model, 1e-3, 0.1)]
-    assert {cell.key: cell.work for cell in cells} == KEYS["study_cells"]
+        specs += [*tuning_runs(study, variant, model), *final_runs(study, variant, model, 1e-3, 0.1)]
+    assert {spec.key: spec.work for spec in specs} == KEYS["study_cells"]
 
 
 def test_margins_of_scored_pairs_are_read(stored: Path) -> None:
