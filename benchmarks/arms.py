@@ -23,7 +23,8 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PreTrainedTokenizerFast
 
 from mixdpo import MixDPOConfig, MixDPOTrainer, load_pairs, make_plan, score
-from mixdpo.data import TokenSettings, tokenize_pairs
+from mixdpo.data.data_settings import TokenSettings
+from mixdpo.data.tokenize import tokenize_pairs
 from mixdpo.study.demo.smollm2 import smollm2_folder
 
 RESULTS = Path(__file__).parent / "results"

@@ -25,8 +25,9 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from mixdpo import MixDPOConfig, MixDPOTrainer, load_pairs, make_plan, score
 from mixdpo.common.files import write_json
-from mixdpo.data import float_column
-from mixdpo.models.loading import ModelSettings, load_policy
+from mixdpo.data.arrays import float_column
+from mixdpo.models.loading import load_policy
+from mixdpo.models.model_settings import ModelSettings
 from mixdpo.plan.threshold import NOT_NEGATED, takes_sides
 from mixdpo.study.demo.smollm2 import smollm2_folder
 

@@ -26,7 +26,7 @@ from mixdpo import load_pairs, score
 from mixdpo.common.errors import InputError
 from mixdpo.common.files import write_json
 from mixdpo.common.statistics import share_bounds
-from mixdpo.data import float_column
+from mixdpo.data.arrays import float_column
 from mixdpo.difficulty.texts import answer_texts
 from mixdpo.plan.agreement_curve import AgreementCurve, easiest_third
 from mixdpo.plan.curve_figure import save_agreement_figure

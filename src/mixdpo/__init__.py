@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from mixdpo.auditing import AuditReport as AuditReport
     from mixdpo.auditing import AuditSettings as AuditSettings
     from mixdpo.auditing import audit as audit
-    from mixdpo.data import load_pairs as load_pairs
-    from mixdpo.difficulty.metrics import score as score
+    from mixdpo.difficulty.scored_pairs import load_pairs as load_pairs
     from mixdpo.plan.planning import PLANS as PLANS
     from mixdpo.plan.planning import Plan as Plan
     from mixdpo.plan.planning import PlanSettings as PlanSettings
     from mixdpo.plan.planning import make_plan as make_plan
+    from mixdpo.recipe.scoring import score as score
     from mixdpo.training.config import MixDPOConfig as MixDPOConfig
     from mixdpo.training.trainer import MixDPOTrainer as MixDPOTrainer
 
@@ -33,9 +33,9 @@ _HOME = {
     "PLANS": "mixdpo.plan.planning",
     "Plan": "mixdpo.plan.planning",
     "PlanSettings": "mixdpo.plan.planning",
-    "load_pairs": "mixdpo.data",
+    "load_pairs": "mixdpo.difficulty.scored_pairs",
     "make_plan": "mixdpo.plan.planning",
-    "score": "mixdpo.difficulty.metrics",
+    "score": "mixdpo.recipe.scoring",
 }
 __all__ = [*_HOME, "__version__"]
 

@@ -10,17 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mixdpo import load_pairs
 from mixdpo.common.settings import build
-from mixdpo.data import (
-    DataSettings,
-    SourceSettings,
-    data_fingerprint,
-    float_column,
-    load_pairs,
-    load_pairs_with_report,
-)
+from mixdpo.data.arrays import data_fingerprint, float_column
 from mixdpo.data.columns import SCORE_NAMES
-from mixdpo.data.load import weighted_rows
+from mixdpo.data.data_settings import DataSettings, SourceSettings
+from mixdpo.data.load import read_pairs, weighted_rows
 
 
 @pytest.mark.parametrize("names", SCORE_NAMES)
@@ -33,7 +28,7 @@ def test_score_columns_are_found(names: tuple[str, str], text_rows: list[dict[st
         }
         for row in text_rows
     ]
-    pairs, report = load_pairs_with_report(DataSettings(path=jsonl(rows)))
+    pairs, report = read_pairs(DataSettings(path=jsonl(rows)))
     assert float_column(pairs, "score_chosen").tolist() == [5.0, 4.0, 2.0]
     assert report.sources[0].score_columns == names
 
@@ -59,7 +54,7 @@ def test_a_prompt_of_another_name_is_not_thrown_away(name: str, jsonl: Any, refu
     answers = {"chosen": "The capital is Paris.", "rejected": "The capital is Rome."}
     path = jsonl([{name: "Capital of France?", **answers}])
     refused(lambda: load_pairs(path), path, f"a column {name!r}", f"--data.columns '{{prompt: {name}}}'")
-    pairs, report = load_pairs_with_report(DataSettings(path=path, columns={"prompt": name}))
+    pairs, report = read_pairs(DataSettings(path=path, columns={"prompt": name}))
     assert pairs[0]["prompt"] == "Capital of France?"
     assert report.sources[0].unread_columns == ()
     assert load_pairs(jsonl([{"prompt": "Capital?", name: "hint", **answers}]))[0]["prompt"] == "Capital?"
@@ -69,7 +64,7 @@ def test_a_prompt_of_another_name_is_not_thrown_away(name: str, jsonl: Any, refu
 def test_a_prompt_goes_on_in_the_column_input(jsonl: Any, refused: Any) -> None:
     answers = {"chosen": "Four", "rejected": "Five"}
     rows = [{"instruction": "Add.", "input": further, **answers} for further in ("2 and 2", "", None)]
-    pairs, report = load_pairs_with_report(DataSettings(path=jsonl(rows), columns={"prompt": "instruction"}))
+    pairs, report = read_pairs(DataSettings(path=jsonl(rows), columns={"prompt": "instruction"}))
     assert pairs["prompt"] == ["Add.\n\n2 and 2", "Add.", "Add."]
     assert report.sources[0].unread_columns == ()
 
@@ -109,7 +104,7 @@ def test_columns_that_are_not_read_are_named(jsonl: Any) -> None:
     pair = {"prompt": "p", "chosen": "a", "rejected": "b", "all": [1, 2], "margin/own": 1.0}
     path = jsonl([{"pair_id": "x", **pair, "system": "Be brief.", "note": ""}])
     columns = {"score_chosen": "max(all)", "score_rejected": "min(all)"}
-    _, report = load_pairs_with_report(DataSettings(path=path, columns=columns))
+    _, report = read_pairs(DataSettings(path=path, columns=columns))
     assert report.sources[0].unread_columns == ("system", "note")
     assert report.lines()[-1] == "  not read: system, note"
 
@@ -129,7 +124,7 @@ def test_what_is_dropped_is_logged_and_adds_up(
     assert {record.levelno for record in caplog.records} == {logging.WARNING}
     assert "empty_completion" in caplog.text
     assert "row 4" in caplog.text
-    _, report = load_pairs_with_report(DataSettings(path=path))
+    _, report = read_pairs(DataSettings(path=path))
     assert report.kept + sum(report.dropped.values()) == report.read == 5
     assert report.to_dict()["dropped"] == {"empty_completion": 1, "identical_completions": 1}
     assert report.lines() == [record.message for record in caplog.records]
@@ -161,7 +156,7 @@ def test_several_sources(text_rows: list[dict[str, Any]], jsonl: Any) -> None:
         jsonl([{**r, "prompt": r["prompt"] + "!"} for r in text_rows], "two.jsonl"),
     )
     settings = DataSettings(path=[one, {"path": two, "weight": 2, "max_pairs": 4}])
-    pairs, report = load_pairs_with_report(settings)
+    pairs, report = read_pairs(settings)
     assert pairs["source"][:] == [one] * 3 + [two] * 4
     assert [source.used for source in report.sources] == [3, 4]
     assert report.pairs == 7
@@ -172,7 +167,7 @@ def test_several_sources(text_rows: list[dict[str, Any]], jsonl: Any) -> None:
 
 def test_scores_are_left_out_unless_every_source_has_them(text_rows: list[dict[str, Any]], jsonl: Any) -> None:
     plain = [{key: row[key] for key in ("prompt", "chosen", "rejected")} for row in text_rows]
-    pairs, report = load_pairs_with_report(DataSettings(path=[jsonl(text_rows, "a.jsonl"), jsonl(plain, "b.jsonl")]))
+    pairs, report = read_pairs(DataSettings(path=[jsonl(text_rows, "a.jsonl"), jsonl(plain, "b.jsonl")]))
     assert "score_chosen" not in pairs.column_names
     assert "left out" in report.lines()[1]
     assert report.sources[0].ties is None

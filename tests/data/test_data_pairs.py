@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 from datasets import Dataset
 
-from mixdpo.data import DataSettings, load_pairs, load_pairs_with_report
+from mixdpo import load_pairs
+from mixdpo.data.data_settings import DataSettings
+from mixdpo.data.load import read_pairs
 from mixdpo.data.messages import WrongType, read_messages, without_nulls
-from mixdpo.data.pairs import flipped
+from mixdpo.data.pairs import flipped, unknown_margin
 from mixdpo.data.prompts import DropPair, split_messages, split_text
 
 
@@ -221,7 +223,7 @@ def test_invalid_scores(bad: Any, text_rows: list[dict[str, Any]], jsonl: Any, r
     text_rows[1]["score_rejected"] = bad
     path = jsonl(text_rows)
     refused(lambda: load_pairs(path), path, "row 2", "'score_rejected'", "invalid_scores: drop")
-    pairs, report = load_pairs_with_report(DataSettings(path=path, invalid_scores="drop"))
+    pairs, report = read_pairs(DataSettings(path=path, invalid_scores="drop"))
     assert len(pairs) == 2
     assert report.dropped == {"invalid_score": 1}
     assert report.sources[0].dropped_rows == {"invalid_score": ["2"]}
@@ -269,7 +271,7 @@ def test_broken_tools(chat_rows: list[dict[str, Any]], jsonl: Any, refused: Any)
 
 @pytest.mark.parametrize(("how", "kept"), [("keep", 3), ("flip", 3), ("drop", 2)])
 def test_contradictions(how: Any, kept: int, text_rows: list[dict[str, Any]], jsonl: Any) -> None:
-    pairs, report = load_pairs_with_report(DataSettings(path=jsonl(text_rows), contradictions=how))
+    pairs, report = read_pairs(DataSettings(path=jsonl(text_rows), contradictions=how))
     assert len(pairs) == kept
     assert (report.sources[0].contradicted, report.sources[0].ties) == (1, 1)
     assert report.dropped == ({"contradiction": 1} if how == "drop" else {})
@@ -278,14 +280,13 @@ def test_contradictions(how: Any, kept: int, text_rows: list[dict[str, Any]], js
         assert (last["chosen"], last["score_chosen"]) == (("Rex.", 2.0) if how == "keep" else ("Felix.", 3.0))
 
 
-def test_flipping_negates_margins() -> None:
+def test_flipping_negates_the_margin_and_asks_what_it_does_to_those_of_metrics() -> None:
     pair = {"chosen": "a", "rejected": "b", "margin": -1.0, "margin/rm": -2.0}
-    assert flipped(pair) == {"chosen": "b", "rejected": "a", "margin": 1.0, "margin/rm": 2.0}
-    # How unlike the answers are stays; what exchanging them does not negate has to be computed anew.
-    others = {"margin/embedding": 0.4, "margin/combine": 0.9, "margin/validation_loss": -0.3, "margin/length_gap": 0.1}
-    exchanged = flipped({**pair, **others})
-    assert exchanged["margin/embedding"] == 0.4
-    assert all(math.isnan(exchanged[name]) for name in list(others)[1:])
+    assert flipped(pair, lambda metric, margin: {"rm": -margin}[metric]) == {
+        "chosen": "b", "rejected": "a", "margin": 1.0, "margin/rm": 2.0,
+    }  # fmt: skip
+    without = flipped(pair, unknown_margin)
+    assert (without["margin"], math.isnan(without["margin/rm"])) == (1.0, True)
 
 
 def test_margin_columns(text_rows: list[dict[str, Any]], jsonl: Any) -> None:
@@ -293,7 +294,7 @@ def test_margin_columns(text_rows: list[dict[str, Any]], jsonl: Any) -> None:
         {**{k: row[k] for k in ("prompt", "chosen", "rejected")}, "margin": i - 1, "margin/rm": None if i else 0.5}
         for i, row in enumerate(text_rows)
     ]
-    pairs, report = load_pairs_with_report(DataSettings(path=jsonl(rows)))
+    pairs, report = read_pairs(DataSettings(path=jsonl(rows)))
     assert pairs["margin"][:] == [-1.0, 0.0, 1.0]
     assert pairs["margin/rm"][0] == 0.5
     assert math.isnan(pairs["margin/rm"][1])

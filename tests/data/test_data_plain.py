@@ -27,7 +27,9 @@ def read(raw: Dataset, by_columns: bool, **policies: Any) -> tuple[Any, Any]:
     columns = find_columns(raw.features, None)
     features = pair_features([(raw.features, columns)], conversational=False)
     assert is_plain(raw.features, columns)
-    reader = PairReader(columns=columns, conversational=False, features=features, **policies)
+    reader = PairReader(
+        columns=columns, conversational=False, features=features, exchanged=lambda metric, margin: -margin, **policies
+    )
     rows = range(100, 100 + len(raw))
     try:
         if by_columns:

@@ -15,7 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset, DatasetDict
 
-from mixdpo.data import DataSettings, load_pairs, load_pairs_with_report
+from mixdpo import load_pairs
+from mixdpo.data.data_settings import DataSettings
+from mixdpo.data.load import read_pairs
 from mixdpo.data.sources import open_source
 
 
@@ -262,7 +264,7 @@ def test_rows_are_counted_as_an_editor_does(tmp_path: Path) -> None:
 
 
 def test_real_data(alpaca_graded: Path) -> None:
-    pairs, report = load_pairs_with_report(DataSettings(path=str(alpaca_graded)))
+    pairs, report = read_pairs(DataSettings(path=str(alpaca_graded)))
     assert (len(pairs), report.read, report.dropped) == (4000, 4000, {})
     assert report.sources[0].contradicted == 0
     assert len(load_pairs(str(alpaca_graded), split="test")) == 400

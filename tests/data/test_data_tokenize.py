@@ -13,8 +13,11 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from mixdpo.data import TokenSettings, load_pairs, token_counts, tokenize_pairs
+from mixdpo import load_pairs
+from mixdpo.data.arrays import token_counts
+from mixdpo.data.data_settings import TokenSettings
 from mixdpo.data.render import shared_length
+from mixdpo.data.tokenize import tokenize_pairs
 from tiny import CHATML, byte_level_tokenizer
 
 BOS_TEMPLATE = "{{ bos_token }}" + CHATML

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from mixdpo import Plan, load_pairs, score
 from mixdpo.cli.main import main
-from mixdpo.data import float_column
+from mixdpo.data.arrays import float_column
 from mixdpo.difficulty.metrics import METRICS
 from mixdpo.recipe.recipe_file import load_recipe
 from synthetic import chat_pairs, chat_rows

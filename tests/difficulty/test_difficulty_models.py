@@ -20,14 +20,16 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from mixdpo import MixDPOTrainer, load_pairs, score
 from mixdpo.common.errors import InputError
-from mixdpo.data import TokenSettings, tokenize_pairs
+from mixdpo.data.data_settings import TokenSettings
+from mixdpo.data.tokenize import tokenize_pairs
+from mixdpo.difficulty.validation_loss import dpo_losses, halves
 from mixdpo.evaluation.benchmarks.demands import DATA
 from mixdpo.evaluation.constraints import Demand, demands_met
 from mixdpo.judges.reward_model import padded
 from mixdpo.models import cached_logprobs as run
 from mixdpo.models import loading as model_module
-from mixdpo.training import validation_loss as validation_loss_module
-from mixdpo.training.validation_loss import cut_step, dpo_losses, halves
+from mixdpo.training import held_out
+from mixdpo.training.held_out import cut_step
 from synthetic import chat_pairs
 from tiny import byte_level_tokenizer, plain_logprob, saved, tiny_llama, tiny_reward_model
 
@@ -389,25 +391,25 @@ def test_runs_of_one_step_train_nothing(model, tmp_path, refused) -> None:
 def test_killed_runs_go_on_and_the_seed_decides(model, tmp_path, monkeypatch) -> None:
     pairs, _ = labelled_pairs(tmp_path, n=16, wrong=2)
     settings = {"model": {"name_or_path": model, "dtype": "float32"}, **FAST, "step_size": 2}
-    original, files = validation_loss_module._run, []
+    original, runs = held_out.train_and_evaluate, []
 
-    def run_once(trained, scored, model, settings, file, repetition):
-        if len(files) == 2:
+    def run_once(run):
+        if len(runs) == 2:
             raise KeyboardInterrupt
-        files.append(file.name)
-        assert not set(trained["pair_id"]) & set(scored["pair_id"])
-        assert len(trained) == len(scored) == 8
-        return original(trained, scored, model, settings, file, repetition)
+        runs.append(run.folder.name)
+        assert not set(run.trained["pair_id"]) & set(run.scored["pair_id"])
+        assert len(run.trained) == len(run.scored) == 8
+        return original(run)
 
-    monkeypatch.setattr(validation_loss_module, "_run", run_once)
+    monkeypatch.setattr(held_out, "train_and_evaluate", run_once)
     with pytest.raises(KeyboardInterrupt):
         score(pairs, "validation_loss", **settings)
-    first, files = files, []
+    first, runs = runs, []
     margin = score(pairs, "validation_loss", **settings)["margin/validation_loss"][:]
-    assert (len(first), len(files), len({*first, *files})) == (2, 2, 4)
+    assert (len(first), len(runs), len({*first, *runs})) == (2, 2, 4)
     shutil.rmtree(tmp_path_of_cache())
-    files.clear()
-    monkeypatch.setattr(validation_loss_module, "_run", original)
+    runs.clear()
+    monkeypatch.setattr(held_out, "train_and_evaluate", original)
     assert score(pairs, "validation_loss", **settings)["margin/validation_loss"][:] == margin
     other = score(pairs, "validation_loss", **{**settings, "seed": 1})["margin/validation_loss"][:]
     assert other != margin

@@ -17,7 +17,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from mixdpo import load_pairs
 from mixdpo.cli.main import main
 from mixdpo.common.statistics import mean_of_means
-from mixdpo.data import TokenSettings, tokenize_pairs
+from mixdpo.data.data_settings import TokenSettings
+from mixdpo.data.tokenize import tokenize_pairs
 from mixdpo.evaluation.benchmarks.demands import DATA
 from mixdpo.evaluation.constraints import demands_from_text, demands_met
 from mixdpo.evaluation.statistics.preference_metrics import PairValues, summarise_pairs

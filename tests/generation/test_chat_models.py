@@ -28,7 +28,7 @@ from mixdpo.generation.generate import GenerationSettings, planned_requests
 from mixdpo.generation.local_generation import answer_rendered
 from mixdpo.generation.local_model import LocalModel
 from mixdpo.generation.prompts import Prompt, read_prompts
-from mixdpo.models.loading import ModelSettings
+from mixdpo.models.model_settings import ModelSettings
 from published import published
 from tiny import tiny_llama
 
@@ -272,7 +272,8 @@ def test_an_adapter_has_one_digest_in_every_process(model: Path, tmp_path: Path)
     get_peft_model(AutoModelForCausalLM.from_pretrained(model), config).save_pretrained(tmp_path / "adapter")
     chat_model = f"LocalModel(ModelSettings(name_or_path={str(model)!r}, adapter={str(tmp_path / 'adapter')!r}))"
     program = (
-        "from mixdpo.generation.local_model import LocalModel\nfrom mixdpo.models.loading import ModelSettings\n"
+        "from mixdpo.generation.local_model import LocalModel\n"
+        "from mixdpo.models.model_settings import ModelSettings\n"
         f"print({chat_model}.record()['weights'])"
     )
     digests = {

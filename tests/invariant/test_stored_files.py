@@ -19,7 +19,8 @@ from mixdpo.generation.local_model import LocalModel, content_digest
 from mixdpo.generation.reply_cache import reply_cache, request_key
 from mixdpo.judges.prompt import JudgePrompt
 from mixdpo.models.fingerprint import weights_digest
-from mixdpo.models.loading import ModelSettings, load_for_inference
+from mixdpo.models.loading import load_for_inference
+from mixdpo.models.model_settings import ModelSettings
 from mixdpo.study.run_specs import final_runs, start_run, tuning_runs, variants
 from mixdpo.study.study_file import load_study
 

@@ -20,7 +20,8 @@ from peft import LoraConfig, get_peft_model
 
 from mixdpo import make_plan
 from mixdpo.cli.main import main
-from mixdpo.data import TokenSettings, tokenize_pairs
+from mixdpo.data.data_settings import TokenSettings
+from mixdpo.data.tokenize import tokenize_pairs
 from mixdpo.models import fingerprint as keys
 from mixdpo.models.fingerprint import describe_tokens, weights_digest
 from mixdpo.models.pair_cache import _DIGEST, _table_digest, add_to_cache, look_up

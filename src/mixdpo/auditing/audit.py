@@ -31,7 +31,8 @@ from mixdpo.auditing.surface import surface_features
 from mixdpo.auditing.texts import SIDES, stored_column
 from mixdpo.auditing.tokens import token_figures
 from mixdpo.common.errors import InputError
-from mixdpo.data import LoadReport, data_fingerprint, float_column
+from mixdpo.data.arrays import data_fingerprint, float_column
+from mixdpo.data.load_report import LoadReport
 from mixdpo.difficulty.rating import RatingSettings, rating
 from mixdpo.plan.threshold import judges_labels
 

@@ -15,9 +15,10 @@ from mixdpo.auditing.report import read_report
 from mixdpo.auditing.texts import stored_column
 from mixdpo.common.errors import InputError
 from mixdpo.common.files import atomic_path, check_parquet_output
-from mixdpo.data import data_fingerprint
+from mixdpo.data.arrays import data_fingerprint
 from mixdpo.data.pairs import flipped, pair_id
 from mixdpo.data.sources import quiet_datasets
+from mixdpo.difficulty.metrics import exchanged_margin
 
 CLEANABLE = tuple(name for name, kind in ROW_FINDINGS.items() if kind.action is not None)
 
@@ -98,5 +99,5 @@ def _rows(flagged: pl.DataFrame, keep_first: bool) -> np.ndarray:
 def _flip(pair: dict[str, Any], row: int, is_flipped: np.ndarray) -> dict[str, Any]:
     if not is_flipped[row]:
         return pair
-    turned = flipped(pair)
+    turned = flipped(pair, exchanged_margin)
     return {**turned, "pair_id": pair_id(turned["prompt"], turned["chosen"], turned["rejected"], turned.get("tools"))}

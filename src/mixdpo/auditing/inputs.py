@@ -10,7 +10,9 @@ from datasets import Dataset
 
 from mixdpo.auditing.texts import stored_column
 from mixdpo.common.errors import InputError
-from mixdpo.data import DataSettings, LoadReport, load_pairs_with_report
+from mixdpo.data.data_settings import DataSettings
+from mixdpo.data.load_report import LoadReport
+from mixdpo.difficulty.scored_pairs import load_pairs_with_report
 
 
 def load_for_audit(settings: DataSettings) -> tuple[Dataset, LoadReport]:

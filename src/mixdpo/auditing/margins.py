@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from mixdpo.auditing.statistics import histogram, mean, rank_correlation, share, summary
-from mixdpo.data.pairs import NOT_NEGATED
+from mixdpo.difficulty.metrics import prefers_an_answer
 
 GRID: Final = 10
 """Cells along each side of the heat map, at most."""
@@ -81,7 +81,7 @@ def _beside_the_label(known: np.ndarray, metric: str) -> dict[str, Any]:
     """Return the shares of margins that tie and, of a metric whose negative ones do, that contradict the label."""
     return {
         "ties": share(int((known == 0).sum()), len(known)),
-        "contradicted": None if metric in NOT_NEGATED else share(int((known < 0).sum()), len(known)),
+        "contradicted": share(int((known < 0).sum()), len(known)) if prefers_an_answer(metric) else None,
     }
 
 

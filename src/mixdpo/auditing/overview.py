@@ -8,7 +8,7 @@ import polars as pl
 
 from mixdpo.auditing.statistics import length_histograms, summary
 from mixdpo.auditing.texts import SIDES
-from mixdpo.data import LoadReport
+from mixdpo.data.load_report import LoadReport
 from mixdpo.data.prompts import REASONS
 
 

@@ -12,8 +12,9 @@ from transformers import PreTrainedTokenizerBase
 
 from mixdpo.auditing.statistics import length_histograms, share, summary
 from mixdpo.auditing.texts import SIDES
-from mixdpo.data import TokenSettings, tokenize_pairs
+from mixdpo.data.data_settings import TokenSettings
 from mixdpo.data.token_report import COUNTS
+from mixdpo.data.tokenize import tokenize_pairs
 
 
 def token_figures(

@@ -37,7 +37,8 @@ def audit(
     from mixdpo.auditing import audit as audit_pairs
     from mixdpo.auditing import load_for_audit, with_scores
     from mixdpo.common.charts import percent
-    from mixdpo.models.loading import ModelSettings, load_tokenizer
+    from mixdpo.models.loading import load_tokenizer
+    from mixdpo.models.model_settings import ModelSettings
 
     recipe = recipe_of(overrides, config, data)
     settings = recipe.required("data")

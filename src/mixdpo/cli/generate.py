@@ -101,7 +101,7 @@ def _chat_model(
     at_once: dict[str, Any] = {}
     if endpoint is None:
         from mixdpo.generation.local_model import LocalModel
-        from mixdpo.models.loading import ModelSettings
+        from mixdpo.models.model_settings import ModelSettings
 
         if prices != (None, None):
             raise InputError(

@@ -51,7 +51,8 @@ def open_llm_v1(
     from mixdpo.generation.local_model import content_digest
     from mixdpo.generation.reply_cache import reply_cache
     from mixdpo.generation.unfinished import forget_unfinished, unfinished
-    from mixdpo.models.loading import ModelSettings, load_for_inference, load_tokenizer, model_name
+    from mixdpo.models.loading import load_for_inference, load_tokenizer
+    from mixdpo.models.model_settings import ModelSettings, model_name
 
     quiet_libraries()
     check_output(output)
@@ -113,10 +114,11 @@ def preferences(
     model is named by --model, a folder or hub id, and the settings below are read as in training.
     """
     from mixdpo.common.files import check_output, write_json
-    from mixdpo.data import data_fingerprint, load_pairs_with_report
+    from mixdpo.data.arrays import data_fingerprint
+    from mixdpo.difficulty.scored_pairs import load_pairs_with_report
     from mixdpo.evaluation.benchmarks.preferences import measure_preferences
-    from mixdpo.models.forward import ForwardSettings
-    from mixdpo.models.loading import model_name
+    from mixdpo.models.forward_settings import ForwardSettings
+    from mixdpo.models.model_settings import model_name
 
     check_output(output)
     given = {"adapter": adapter} if adapter else {}
@@ -236,7 +238,7 @@ def _named(sources: tuple[str, ...]) -> dict[str, str]:
 
 def _short_name(source: str) -> str:
     from mixdpo.common.table_files import ENDINGS
-    from mixdpo.models.loading import model_name
+    from mixdpo.models.model_settings import model_name
 
     if not Path(source).is_file():
         return model_name(source)

@@ -58,7 +58,7 @@ def score(
     import numpy as np
     from accelerate import PartialState
 
-    from mixdpo.data import float_column
+    from mixdpo.data.arrays import float_column
     from mixdpo.recipe.runs import score_from_recipe
 
     pairs, report = score_from_recipe(recipe_of(overrides, config, data), metric, output)

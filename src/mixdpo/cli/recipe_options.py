@@ -67,7 +67,7 @@ def recipe_of(overrides: dict[str, Any], config: Path | None, data: str | None) 
 
     `data` replaces all that says where the recipe's pairs are: its split or columns are not those of another file.
     """
-    from mixdpo.data import DataSettings, SourceSettings
+    from mixdpo.data.data_settings import DataSettings, SourceSettings
     from mixdpo.recipe.recipe_file import load_recipe
 
     quiet_libraries()

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
-from datasets import Features, Json, LargeList, List
+from datasets import Features, Json, LargeList, List, Value
 
 from mixdpo.common.errors import InputError
-from mixdpo.data.messages import is_text
+from mixdpo.data.messages import with_role
 
 SCORE_NAMES: Final[tuple[tuple[str, str], ...]] = (
     ("score_chosen", "score_rejected"),
@@ -187,3 +187,24 @@ def _missing(name: str, key: str, available: Sequence[str], file: str | None) ->
         column=name,
         hint=_map(key, near[0] if near else "..."),
     )
+
+
+def message_feature(columns: Sequence[Any]) -> Any:
+    """Return the type that holds the messages of all these columns: text fields if possible, else JSON objects."""
+    keys = {"role": Value("string"), "content": Value("string")}
+    for column in columns:
+        if column is None or is_text(column):
+            continue
+        element = getattr(column, "feature", column)
+        if not isinstance(element, dict):
+            return List(Json())
+        for name, kind in with_role(element).items():
+            if name != "content" and not is_text(kind):
+                return List(Json())
+            keys[name] = Value("string")
+    return List(keys)
+
+
+def is_text(feature: Any) -> bool:
+    """Whether a column type holds text (or nothing but nulls)."""
+    return isinstance(feature, Value) and feature.dtype in ("string", "large_string", "string_view", "null")

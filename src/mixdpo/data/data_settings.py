@@ -1,15 +1,19 @@
-"""What to load: the settings of the data and of each of its sources."""
+"""What to load, and how many tokens of it: the settings of the data, of its sources and of tokenisation."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, Final, Literal, get_args
 
 from mixdpo.common.errors import InputError
 from mixdpo.common.settings import check_seed
-from mixdpo.data.pairs import CONTRADICTIONS, INVALID_SCORES, Contradictions, InvalidScores
+
+InvalidScores = Literal["error", "drop"]
+Contradictions = Literal["keep", "flip", "drop"]
+INVALID_SCORES: Final[tuple[str, ...]] = get_args(InvalidScores)
+CONTRADICTIONS: Final[tuple[str, ...]] = get_args(Contradictions)
 
 
 @dataclass(kw_only=True, frozen=True)
@@ -96,6 +100,31 @@ class DataSettings:
             own = {f.name: getattr(given, f.name) for f in fields(given)}
             sources.append(SourceSettings(**{**own, **{k: v for k, v in shared.items() if own[k] is None}}))
         return sources
+
+
+@dataclass(kw_only=True, frozen=True)
+class TokenSettings:
+    """Limits of length.
+
+    Raises:
+        InputError: a limit is below what a pair needs.
+    """
+
+    max_length: int | None = field(
+        default=1024, metadata={"help": "tokens of prompt and completion together, cut on the right; null: no limit"}
+    )
+    max_prompt_length: int | None = field(
+        default=None, metadata={"help": "tokens of the prompt, cut on the left; null: no limit"}
+    )
+    num_proc: int | None = field(
+        default=None, metadata={"help": "processes that tokenise; null: one per 2,000 pairs, at most one per core"}
+    )
+
+    def __post_init__(self) -> None:
+        for name, least in (("max_length", 2), ("max_prompt_length", 1), ("num_proc", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise InputError(f"{name} must be at least {least}, got {value}")
 
 
 def check_cap(max_pairs: Any, file: str | None = None) -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from datasets import Dataset, DatasetDict, Features, Value, concatenate_datasets
@@ -16,62 +14,55 @@ from mixdpo.common.errors import InputError
 from mixdpo.common.files import data_cache, digest
 from mixdpo.data.columns import PairColumns, check_prompt_is_read, find_columns, unread_columns
 from mixdpo.data.data_settings import DataSettings, SourceSettings
-from mixdpo.data.hashing import column_digest
 from mixdpo.data.load_report import SHOWN_ROWS, LoadReport, SourceReport
-from mixdpo.data.pairs import PairReader, RowFault, Tally, is_conversational, pair_features
+from mixdpo.data.pairs import (
+    ExchangedMargin,
+    PairReader,
+    RowFault,
+    Tally,
+    is_conversational,
+    pair_features,
+    unknown_margin,
+)
 from mixdpo.data.prompts import REASONS
 from mixdpo.data.sources import RawSource, open_source, quiet_datasets, source_in_memory
 from mixdpo.data.text_reader import is_plain, read_table
 
-logger = logging.getLogger(__name__)
-
 _TABLE: Final = 5_000
 """Pairs of plain text that are read together."""
-_IDS_AT_ONCE: Final = 1 << 20
 
 
-def load_pairs(
-    source: str | SourceSettings | Mapping[str, Any] | list[Any] | Dataset | DatasetDict, **settings: Any
-) -> Dataset:
-    """Load preference pairs from files or the hub, validated and in one form; what is dropped is logged.
+def read_pairs(
+    settings: DataSettings,
+    dataset: Dataset | DatasetDict | None = None,
+    *,
+    exchanged: ExchangedMargin = unknown_margin,
+) -> tuple[Dataset, LoadReport]:
+    """Read the pairs that settings name, validated and in one form, and say what became of every row.
 
     Args:
-        source: a file, folder, glob or hub id, or a list of such, each also as `SourceSettings` or a mapping of its
-            fields; or a data set of the datasets library, as any code of yours made it.
-        **settings: the other fields of `DataSettings`: `split`, `columns`, `invalid_scores`, `max_pairs`, ...
+        settings: the sources, and what is done with doubtful rows.
+        dataset: rows in memory, to be read instead of `path`.
+        exchanged: what flipping a pair that contradicts its label makes of its `margin/<metric>` columns.
 
     Returns:
         One row per pair: `pair_id` (20 hexadecimal digits of its content), `prompt`, `chosen`, `rejected` (all text,
         or all lists of messages), and where the data has them `tools` (JSON text or null), `score_chosen`,
-        `score_rejected`, `margin`, `margin/<metric>` (float64); `source` (text) if there are several.
+        `score_rejected`, `margin`, `margin/<metric>` (float64); `source` (text) if there are several. And the report.
 
     Raises:
         InputError: a source cannot be read, lacks a column, has a row of the wrong type or an invalid score, or
             nothing is left of it.
     """
-    if isinstance(source, (Dataset, DatasetDict)):
-        given = DataSettings(path="the data set", **settings)
-        (one,) = given.sources()
-        pairs, report = _load([_interpreted(one, source_in_memory(source, given.split))], given)
-    else:
-        path = source if isinstance(source, (str, list)) else [source]
-        pairs, report = load_pairs_with_report(DataSettings(path=path, **settings))
-    level = logging.WARNING if report.dropped else logging.INFO
-    for line in report.lines():
-        logger.log(level, line)
-    return pairs
+    if dataset is None:
+        return _joined_sources([_open(source) for source in settings.sources()], settings, exchanged)
+    (one,) = settings.sources()
+    return _joined_sources([_interpreted(one, source_in_memory(dataset, settings.split))], settings, exchanged)
 
 
-def load_pairs_with_report(settings: DataSettings) -> tuple[Dataset, LoadReport]:
-    """Load pairs as `load_pairs` does, and return what became of every row instead of logging it.
-
-    Raises:
-        InputError: as `load_pairs`.
-    """
-    return _load([_open(source) for source in settings.sources()], settings)
-
-
-def _load(sources: list[_Source], settings: DataSettings) -> tuple[Dataset, LoadReport]:
+def _joined_sources(
+    sources: list[_Source], settings: DataSettings, exchanged: ExchangedMargin
+) -> tuple[Dataset, LoadReport]:
     formats = {source.conversational for source in sources}
     if len(formats) > 1:
         texts, chats = ([s.raw.name for s in sources if s.conversational is kind] for kind in (False, True))
@@ -83,7 +74,7 @@ def _load(sources: list[_Source], settings: DataSettings) -> tuple[Dataset, Load
     features = pair_features([(source.raw.dataset.features, source.columns) for source in sources], formats.pop())
     parts, reports = [], []
     for number, source in enumerate(sources):
-        part, tally = _read(source, features, settings)
+        part, tally = _read(source, features, settings, exchanged)
         used = weighted_rows(len(part), source.settings.weight, source.settings.max_pairs, [settings.seed, number])
         parts.append(_taken(part, used))
         reports.append(_report(source, part, tally, features, settings, len(used)))
@@ -92,24 +83,6 @@ def _load(sources: list[_Source], settings: DataSettings) -> tuple[Dataset, Load
     capped = weighted_rows(len(pairs), 1.0, settings.max_pairs, [settings.seed, len(sources)])
     pairs = _taken(pairs, capped)
     return pairs, LoadReport(sources=reports, pairs=len(pairs))
-
-
-def data_fingerprint(dataset: Dataset) -> str:
-    """Return a digest (32 hexadecimal digits) of the pairs' ids in their order.
-
-    Raises:
-        InputError: the data set was not made by `load_pairs`.
-    """
-    if "pair_id" not in dataset.column_names:
-        raise InputError("the data set has no column pair_id", hint="load it with mixdpo.load_pairs")
-    ids = dataset.select_columns(["pair_id"]).with_format("arrow")
-    return column_digest(chunk for batch in ids.iter(batch_size=_IDS_AT_ONCE) for chunk in batch["pair_id"].chunks)
-
-
-def float_column(dataset: Dataset, name: str) -> np.ndarray:
-    """Return a numeric column as float64, shape (N,). (The library's own numpy format would round to float32.)"""
-    table = dataset.select_columns([name]).with_format("arrow")[:]
-    return table[name].to_numpy().astype(np.float64)
 
 
 def weighted_rows(n: int, weight: float, max_pairs: int | None, seed: list[int]) -> np.ndarray:
@@ -147,13 +120,16 @@ def _interpreted(settings: SourceSettings, raw: RawSource) -> _Source:
     return _Source(settings=settings, raw=raw, columns=columns, conversational=conversational)
 
 
-def _read(source: _Source, features: Features, settings: DataSettings) -> tuple[Dataset, Tally]:
+def _read(
+    source: _Source, features: Features, settings: DataSettings, exchanged: ExchangedMargin
+) -> tuple[Dataset, Tally]:
     reader = PairReader(
         columns=source.columns,
         conversational=source.conversational,
         features=features,
         invalid_scores=settings.invalid_scores,
         contradictions=settings.contradictions,
+        exchanged=exchanged,
     )
     fingerprint = digest([source.raw.key, repr(replace(reader, tally=Tally()))])
     raw, read, size = source.raw.dataset, reader.read_batch, 1000

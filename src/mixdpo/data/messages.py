@@ -10,8 +10,6 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from datasets import Json, List, Value
-
 Message = dict[str, Any]
 
 ROLES: Final = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
@@ -84,27 +82,6 @@ def message_text(message: Mapping[str, Any]) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def message_feature(columns: Sequence[Any]) -> Any:
-    """Return the type that holds the messages of all these columns: text fields if possible, else JSON objects."""
-    keys = {"role": Value("string"), "content": Value("string")}
-    for column in columns:
-        if column is None or is_text(column):
-            continue
-        element = getattr(column, "feature", column)
-        if not isinstance(element, dict):
-            return List(Json())
-        for name, kind in _with_role(element).items():
-            if name != "content" and not is_text(kind):
-                return List(Json())
-            keys[name] = Value("string")
-    return List(keys)
-
-
-def is_text(feature: Any) -> bool:
-    """Whether a column type holds text (or nothing but nulls)."""
-    return isinstance(feature, Value) and feature.dtype in ("string", "large_string", "string_view", "null")
-
-
 def kind_of(value: Any) -> str:
     """Name the type of a value in the words of a data file."""
     if value is None:
@@ -125,7 +102,7 @@ def _read_tool(item: Any) -> Any:
 def _read_message(item: Any, number: int) -> Message:
     if not isinstance(item, Mapping):
         raise WrongType(f"has {kind_of(item)} as message {number}, not an object with role and content")
-    message = _with_role(without_nulls(item))
+    message = with_role(without_nulls(item))
     role, content = message.get("role"), message.get("content")
     if not isinstance(role, str):
         found = ", ".join(map(str, message)) or "no keys"
@@ -138,7 +115,7 @@ def _read_message(item: Any, number: int) -> Message:
     return message
 
 
-def _with_role(message: Mapping[str, Any]) -> dict[str, Any]:
+def with_role(message: Mapping[str, Any]) -> dict[str, Any]:
     """Give the keys of a message that follows ShareGPT the names that all others have."""
     is_sharegpt = "from" in message and "role" not in message
     return {_SHAREGPT_KEYS.get(key, key) if is_sharegpt else key: value for key, value in message.items()}

@@ -10,32 +10,20 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final
 
 from datasets import Dataset, Features, LargeList, List, Value
 
 from mixdpo.common.files import digest
-from mixdpo.data.columns import CONVERSATION_NAMES, PairColumns, of_list
-from mixdpo.data.messages import (
-    WrongType,
-    canonical,
-    is_text,
-    kind_of,
-    message_feature,
-    read_messages,
-    read_tools,
-)
+from mixdpo.data.columns import CONVERSATION_NAMES, PairColumns, is_text, message_feature, of_list
+from mixdpo.data.data_settings import Contradictions, InvalidScores
+from mixdpo.data.messages import WrongType, canonical, kind_of, read_messages, read_tools
 from mixdpo.data.prompts import DropPair, split_messages, split_text
 
-InvalidScores = Literal["error", "drop"]
-Contradictions = Literal["keep", "flip", "drop"]
-INVALID_SCORES: Final[tuple[str, ...]] = get_args(InvalidScores)
-CONTRADICTIONS: Final[tuple[str, ...]] = get_args(Contradictions)
-
-NOT_NEGATED: Final = frozenset({"ches", "ches_length_normalised", "combine", "embedding", "validation_loss"})
-"""Metrics whose margin exchanging chosen and rejected does not negate, so its sign says nothing about the label."""
+ExchangedMargin = Callable[[str, float], float]
+"""From a metric's name and a pair's margin to the margin of the pair with chosen and rejected exchanged."""
 
 PAIR_ID_SIZE: Final = 10
 """Bytes of an id; it is written in twice as many hexadecimal digits."""
@@ -102,6 +90,7 @@ class PairReader:
         features: the columns to make, from `pair_features`.
         invalid_scores: what a missing, NaN or infinite score does to the row: stop the loading or drop it.
         contradictions: what is done with a pair whose chosen answer is scored lower.
+        exchanged: what flipping such a pair makes of its `margin/<metric>` columns.
         tally: counts, filled while reading.
     """
 
@@ -110,6 +99,7 @@ class PairReader:
     features: Features
     invalid_scores: InvalidScores
     contradictions: Contradictions
+    exchanged: ExchangedMargin = field(repr=False)
     tally: Tally = field(default_factory=Tally)
 
     def read_batch(self, batch: Mapping[str, list[Any]], rows: Sequence[int]) -> dict[str, list[Any]]:
@@ -229,7 +219,7 @@ class PairReader:
         self.tally.contradicted += 1
         if self.contradictions == "drop":
             raise DropPair("contradiction")
-        return flipped(pair) if self.contradictions == "flip" else pair
+        return flipped(pair, self.exchanged) if self.contradictions == "flip" else pair
 
 
 def _score_cell(values: Mapping[str, Any], column: str, row: int) -> Any:
@@ -275,26 +265,23 @@ def _in_words(value: Any, score: float) -> str:
     return "infinite" if math.isinf(score) else f"{value!r}" if isinstance(value, str) else "NaN"
 
 
-def flipped(pair: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a pair with chosen and rejected exchanged, their scores, ratings and margins too.
+def unknown_margin(metric: str, margin: float) -> float:
+    """Return NaN: where nobody says what exchanging the answers does to a metric, it has to be computed anew."""
+    return math.nan
 
-    A margin that says which answer is better is negated; one that has to be computed anew becomes NaN.
-    """
+
+def flipped(pair: Mapping[str, Any], exchanged: ExchangedMargin) -> dict[str, Any]:
+    """Return a pair with chosen and rejected exchanged, their scores and ratings too, and its margins accordingly."""
     result = dict(pair)
     for first, second in (("chosen", "rejected"), ("score_chosen", "score_rejected"), _RATINGS):
         if first in pair:
             result[first], result[second] = pair[second], pair[first]
     for name, value in pair.items():
-        if name == "margin" or name.startswith("margin/"):
-            result[name] = _exchanged_margin(name.removeprefix("margin/"), value)
+        if name == "margin":
+            result[name] = -value
+        elif name.startswith("margin/"):
+            result[name] = exchanged(name.removeprefix("margin/"), value)
     return result
-
-
-def _exchanged_margin(metric: str, value: float) -> float:
-    if metric == "embedding":  # how unlike the answers are
-        return value
-    # Of length_gap nobody knows here whether it was computed with a sign.
-    return math.nan if metric in NOT_NEGATED or metric == "length_gap" else -value
 
 
 def pair_id(prompt: Any, chosen: Any, rejected: Any, tools: str | None) -> str:

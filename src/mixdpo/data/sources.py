@@ -19,8 +19,8 @@ from datasets.exceptions import DatasetsError
 
 from mixdpo.common.errors import InputError
 from mixdpo.common.files import data_cache, digest
+from mixdpo.data.columns import is_text
 from mixdpo.data.diagnose import delimiter, diagnose, editor_rows, find_stray_type
-from mixdpo.data.messages import is_text
 
 FORMATS: Final[dict[str, str]] = {
     ".parquet": "parquet",

@@ -20,7 +20,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
@@ -32,6 +31,7 @@ from transformers import PreTrainedTokenizerBase
 
 from mixdpo.common.errors import InputError
 from mixdpo.common.files import data_cache, digest
+from mixdpo.data.data_settings import TokenSettings
 from mixdpo.data.render import ChatRenderer, Ids, Rendered, Renderer, TextRenderer, shared_length
 from mixdpo.data.token_report import COUNTS, DROPS, TokenReport, length_statistics
 
@@ -41,31 +41,6 @@ PAIRS_PER_PROCESS: Final = 2000
 _CACHE_FORMAT: Final = "1"
 _SIDES: Final = ("prompt", "chosen", "rejected")
 _IDS: Final = tuple(f"{side}_ids" for side in _SIDES)
-
-
-@dataclass(kw_only=True, frozen=True)
-class TokenSettings:
-    """Limits of length.
-
-    Raises:
-        InputError: a limit is below what a pair needs.
-    """
-
-    max_length: int | None = field(
-        default=1024, metadata={"help": "tokens of prompt and completion together, cut on the right; null: no limit"}
-    )
-    max_prompt_length: int | None = field(
-        default=None, metadata={"help": "tokens of the prompt, cut on the left; null: no limit"}
-    )
-    num_proc: int | None = field(
-        default=None, metadata={"help": "processes that tokenise; null: one per 2,000 pairs, at most one per core"}
-    )
-
-    def __post_init__(self) -> None:
-        for name, least in (("max_length", 2), ("max_prompt_length", 1), ("num_proc", 1)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise InputError(f"{name} must be at least {least}, got {value}")
 
 
 def tokenize_pairs(
@@ -117,16 +92,6 @@ def tokenize_pairs(
     except (pa.ArrowException, OSError, ValueError):
         tokens = tokenize(reuse=False)  # the file of an earlier run is broken
     return _kept(tokens, settings)
-
-
-def token_counts(tokens: Dataset, sides: Sequence[str] = ("chosen", "rejected")) -> np.ndarray:
-    """Return the tokens of the named sides, of `prompt`, `chosen` and `rejected`; int64, shape (N, sides).
-
-    Read off the lists' offsets: no token id is looked at.
-    """
-    columns = [f"{side}_ids" for side in sides]
-    table = tokens.select_columns(columns).with_format("arrow")[:]
-    return np.stack([pc.list_value_length(table[name]).to_numpy().astype(np.int64) for name in columns], axis=1)
 
 
 def _cores() -> int:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from datasets import Dataset
 
 from mixdpo.common.errors import InputError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 RATINGS: Final = ("ratings_chosen", "ratings_rejected")
 """Columns of lists: each annotator's rating of the answer, annotators in the same order in both."""

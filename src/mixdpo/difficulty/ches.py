@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
-from datasets import Dataset
-from torch import Tensor
-
-from mixdpo.data import token_counts
 from mixdpo.difficulty.likelihood import LikelihoodSettings
-from mixdpo.models.engine import completion_hidden_sums
-from mixdpo.models.forward import all_tokens, layout_for, load_frozen, model_settings, pass_over
+from mixdpo.models.model_settings import model_named
+
+if TYPE_CHECKING:
+    import numpy as np
+    from datasets import Dataset
+    from torch import Tensor
 
 
 def ches(dataset: Dataset, settings: LikelihoodSettings) -> np.ndarray:
@@ -40,7 +38,13 @@ def ches_length_normalised(dataset: Dataset, settings: LikelihoodSettings) -> np
 
 def _products(dataset: Dataset, settings: LikelihoodSettings, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Return <s(y_w), s(y)> for y = y_w and y = y_l, float64, and the token counts; both shape (N, 2)."""
-    source = model_settings(settings.model, f"{name}.model")
+    import torch
+
+    from mixdpo.data.arrays import token_counts
+    from mixdpo.models.engine import completion_hidden_sums
+    from mixdpo.models.forward import all_tokens, layout_for, load_frozen, pass_over
+
+    source = model_named(settings.model, f"{name}.model")
     tokens = all_tokens(dataset, source, settings.token_settings(), name)
     model = load_frozen(source)
 

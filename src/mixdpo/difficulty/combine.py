@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from datasets import Dataset
 
 from mixdpo.common.errors import InputError
-from mixdpo.common.statistics import mean_ranks
-from mixdpo.data import float_column
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 _OWN: Final = "combine"
 
@@ -35,6 +35,10 @@ def combine_margin(dataset: Dataset, settings: CombineSettings) -> np.ndarray:
         InputError: a metric is missing or has a margin that is not finite, no metric is left, or a weight is not
             positive.
     """
+    from scipy.stats import rankdata
+
+    from mixdpo.data.arrays import float_column
+
     present = [name.removeprefix("margin/") for name in dataset.column_names if name.startswith("margin/")]
     weights = settings.weights
     if weights is None:
@@ -56,5 +60,5 @@ def combine_margin(dataset: Dataset, settings: CombineSettings) -> np.ndarray:
         bad = np.flatnonzero(~np.isfinite(margin))
         if len(bad):
             raise InputError("the margin is not a finite number", row=int(bad[0]) + 1, column=f"margin/{name}")
-        total += weight * mean_ranks(margin)
+        total += weight * (rankdata(margin) - 1)
     return total / (sum(weights.values()) * max(1, len(dataset) - 1))

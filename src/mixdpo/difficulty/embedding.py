@@ -9,12 +9,12 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
-from datasets import Dataset
 
 from mixdpo.common.errors import InputError, install_extra
 from mixdpo.difficulty.texts import answer_text, answer_texts
 
 if TYPE_CHECKING:
+    from datasets import Dataset
     from sentence_transformers import SentenceTransformer
 
 _TEXTS_AT_ONCE: Final = 16_384

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import chain, islice
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from datasets import Dataset
 
 from mixdpo.common.errors import InputError
 from mixdpo.difficulty.texts import answer_texts
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 _PAIRS_AT_ONCE: Final = 2_000
 

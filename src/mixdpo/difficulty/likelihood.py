@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any
-
-import numpy as np
-from datasets import Dataset
+from typing import TYPE_CHECKING, Any
 
 from mixdpo.common.errors import InputError
-from mixdpo.data import token_counts
-from mixdpo.models.forward import (
-    MODEL_HELP,
-    ForwardSettings,
-    all_tokens,
-    check_same_tokens,
-    model_settings,
-    pair_logprobs,
-)
-from mixdpo.models.loading import ModelSettings
+from mixdpo.models.forward_settings import ForwardSettings
+from mixdpo.models.model_settings import MODEL_HELP, ModelSettings, model_named
+
+if TYPE_CHECKING:
+    import numpy as np
+    from datasets import Dataset
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +46,10 @@ def nll_gap(dataset: Dataset, settings: LikelihoodSettings) -> np.ndarray:
 
     NLL(y) = -log pi(y | x) / |y|. Positive: the model finds the chosen answer likelier per token.
     """
-    model = model_settings(settings.model, "nll_gap.model")
+    from mixdpo.data.arrays import token_counts
+    from mixdpo.models.forward import all_tokens, pair_logprobs
+
+    model = model_named(settings.model, "nll_gap.model")
     tokens = all_tokens(dataset, model, settings.token_settings(), "nll_gap")
     per_token = pair_logprobs(tokens, model, settings, "nll_gap") / token_counts(tokens)
     return per_token[:, 0] - per_token[:, 1]
@@ -65,7 +61,9 @@ def reference_logp(dataset: Dataset, settings: LikelihoodSettings) -> np.ndarray
     pi_ref is training's reference, which of a model with a trained adapter is the model without it. Positive: the
     reference already prefers the chosen answer. The sum favours the shorter answer; `nll_gap` does not.
     """
-    model = model_settings(settings.model, "reference_logp.model")
+    from mixdpo.models.forward import all_tokens, pair_logprobs
+
+    model = model_named(settings.model, "reference_logp.model")
     if model.adapter is not None:
         model = replace(model, adapter=None, dtype="bfloat16" if model.dtype == "auto" else model.dtype)
     tokens = all_tokens(dataset, model, settings.token_settings(), "reference_logp")
@@ -78,8 +76,10 @@ def implicit_reward(dataset: Dataset, settings: ImplicitRewardSettings) -> np.nd
 
     The reward that DPO trained into pi (Rafailov et al. 2023, arXiv 2305.18290, equation 5), sums over tokens.
     """
-    aligned = model_settings(settings.model, "implicit_reward.model", is_start=False)
-    reference = model_settings(settings.ref_model, "implicit_reward.ref_model")
+    from mixdpo.models.forward import all_tokens, check_same_tokens, pair_logprobs
+
+    aligned = model_named(settings.model, "implicit_reward.model", is_start=False)
+    reference = model_named(settings.ref_model, "implicit_reward.ref_model")
     check_same_tokens(aligned, reference, "ref_model")
     tokens = all_tokens(dataset, aligned, settings.token_settings(), "implicit_reward")
     log_ratio = pair_logprobs(tokens, aligned, settings, "implicit_reward (aligned)")

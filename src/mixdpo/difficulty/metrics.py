@@ -1,17 +1,21 @@
-"""The difficulty metrics by name, and `score`, which adds their margins to pairs."""
+"""The difficulty metrics by name: what each is computed with, and what its sign says.
+
+The table is read to answer `--help` and to check a recipe, so the modules of the metrics import nothing heavy
+(PyTorch, transformers, datasets, pyarrow) until a metric runs.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
-from datasets import Dataset
 
 from mixdpo.common.errors import InputError
-from mixdpo.common.settings import build, unknown_key, unknown_name
+from mixdpo.common.settings import build, unknown_name
 from mixdpo.difficulty.agreement import AgreementSettings, agreement_margin
 from mixdpo.difficulty.ches import ches, ches_length_normalised
 from mixdpo.difficulty.combine import CombineSettings, combine_margin
@@ -26,7 +30,17 @@ from mixdpo.difficulty.likelihood import (
 )
 from mixdpo.difficulty.rating import RatingSettings, rating
 from mixdpo.difficulty.reward_model import RewardModelSettings, reward_model
-from mixdpo.training.validation_loss import ValidationLossSettings, validation_loss
+from mixdpo.difficulty.validation_loss import TrainAndEvaluate, ValidationLossSettings, validation_loss
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+Exchange = Literal["negates", "keeps", "recompute", "by_settings"]
+"""What exchanging chosen and rejected does to a metric's margin.
+
+`negates`: the sign says which answer the metric prefers, so it is an opinion on the label. `keeps`: it says how unlike
+the answers are. `recompute`: it is another number. `by_settings`: it negates or keeps, and the numbers do not tell.
+"""
 
 
 @dataclass(frozen=True)
@@ -34,54 +48,54 @@ class Metric:
     """A difficulty metric.
 
     Attributes:
-        function: from pairs of `load_pairs` and settings to margins, float64, shape (N,), larger = easier.
+        function: from loaded pairs and settings to margins, float64, shape (N,), larger = easier.
         settings: the dataclass of its settings.
+        exchange: what exchanging the two answers does to a margin.
         runs_model: whether it runs a model. Only `score` starts such a metric, never planning or training on its own.
+        trains: whether it trains models; its function then takes `train_and_evaluate` as well.
     """
 
-    function: Callable[[Dataset, Any], np.ndarray]
+    function: Callable[..., np.ndarray]
     settings: type[Any]
+    exchange: Exchange
     runs_model: bool = False
+    trains: bool = False
 
 
 METRICS: Final[Mapping[str, Metric]] = {
-    "rating": Metric(rating, RatingSettings),
-    "agreement": Metric(agreement_margin, AgreementSettings),
-    "length_gap": Metric(length_gap_margin, LengthGapSettings),
-    "combine": Metric(combine_margin, CombineSettings),
-    "embedding": Metric(embedding_margin, EmbeddingSettings, runs_model=True),
-    "nll_gap": Metric(nll_gap, LikelihoodSettings, runs_model=True),
-    "reference_logp": Metric(reference_logp, LikelihoodSettings, runs_model=True),
-    "implicit_reward": Metric(implicit_reward, ImplicitRewardSettings, runs_model=True),
-    "reward_model": Metric(reward_model, RewardModelSettings, runs_model=True),
-    "ches": Metric(ches, LikelihoodSettings, runs_model=True),
-    "ches_length_normalised": Metric(ches_length_normalised, LikelihoodSettings, runs_model=True),
-    "validation_loss": Metric(validation_loss, ValidationLossSettings, runs_model=True),
+    "rating": Metric(rating, RatingSettings, "negates"),
+    "agreement": Metric(agreement_margin, AgreementSettings, "negates"),
+    "length_gap": Metric(length_gap_margin, LengthGapSettings, "by_settings"),
+    "combine": Metric(combine_margin, CombineSettings, "recompute"),
+    "embedding": Metric(embedding_margin, EmbeddingSettings, "keeps", runs_model=True),
+    "nll_gap": Metric(nll_gap, LikelihoodSettings, "negates", runs_model=True),
+    "reference_logp": Metric(reference_logp, LikelihoodSettings, "negates", runs_model=True),
+    "implicit_reward": Metric(implicit_reward, ImplicitRewardSettings, "negates", runs_model=True),
+    "reward_model": Metric(reward_model, RewardModelSettings, "negates", runs_model=True),
+    "ches": Metric(ches, LikelihoodSettings, "recompute", runs_model=True),
+    "ches_length_normalised": Metric(ches_length_normalised, LikelihoodSettings, "recompute", runs_model=True),
+    "validation_loss": Metric(validation_loss, ValidationLossSettings, "recompute", runs_model=True, trains=True),
 }
 
 
-def score(dataset: Dataset, metric: str | Sequence[str] = "rating", **parameters: Any) -> Dataset:
+def add_margins(
+    dataset: Dataset, settings: Mapping[str, Any], train_and_evaluate: TrainAndEvaluate | None = None
+) -> Dataset:
     """Return `dataset` with a column `margin/<metric>` per metric (float64, larger = easier), replaced if it exists.
 
     Args:
         dataset: pairs from `load_pairs`.
-        metric: a key of `METRICS`, or several. `rating` is the score of the chosen minus that of the rejected answer.
-        **parameters: of one metric the fields of its settings, such as ``score(pairs, "nll_gap", model="...")``; of
-            several these fields by metric, such as ``score(pairs, ["rating", "nll_gap"], nll_gap={"model": "..."})``.
+        settings: of each metric to add, from `metric_settings`.
+        train_and_evaluate: what trains models; only a metric that does so asks for it. It is handed in, as training
+            stands above this package.
 
     Raises:
-        InputError: unknown metric or parameter, the data or the settings lack what a metric needs, or a margin is not
-            a finite number.
+        InputError: the data or the settings lack what a metric needs, or a margin is not a finite number.
     """
-    if isinstance(metric, str):
-        parameters = {metric: parameters}
-    chosen = {name: find_metric(name) for name in ([metric] if isinstance(metric, str) else metric)}
-    for name in parameters:
-        if name not in chosen:
-            raise unknown_key(f"metric {name} (of its parameters)", [f"metric {known}" for known in chosen])
-    settings = {name: metric_settings(name, parameters.get(name, {})) for name in chosen}
-    for name, used in chosen.items():
-        margins = np.asarray(used.function(dataset, settings[name]), dtype=np.float64)
+    for name, given in settings.items():
+        metric = METRICS[name]
+        more = {"train_and_evaluate": train_and_evaluate} if metric.trains else {}
+        margins = np.asarray(metric.function(dataset, given, **more), dtype=np.float64)
         column = f"margin/{name}"
         bad = np.flatnonzero(~np.isfinite(margins))
         if len(bad):
@@ -106,3 +120,20 @@ def find_metric(name: str, file: str | Path | None = None) -> Metric:
 def metric_settings(name: str, values: Mapping[str, Any], file: str | Path | None = None) -> Any:
     """Return the settings of a metric made from a mapping; `InputError` for an unknown key or a wrong value."""
     return build(find_metric(name, file).settings, values, f"score.{name}", file)
+
+
+def prefers_an_answer(metric: str) -> bool:
+    """Whether the sign of a metric may say which answer is the better one; so does that of data's own margins."""
+    return _exchange(metric) in ("negates", "by_settings")
+
+
+def exchanged_margin(metric: str, margin: float) -> float:
+    """Return the margin of a pair whose answers are exchanged; NaN where it has to be computed anew."""
+    exchange = _exchange(metric)
+    if exchange == "negates":
+        return -margin
+    return margin if exchange == "keeps" else math.nan
+
+
+def _exchange(metric: str) -> Exchange:
+    return METRICS[metric].exchange if metric in METRICS else "negates"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from datasets import Dataset
 
 from mixdpo.common.errors import InputError
-from mixdpo.data import float_column
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +20,8 @@ class RatingSettings:
 
 def rating(dataset: Dataset, settings: RatingSettings) -> np.ndarray:
     """Return score_chosen - score_rejected of every pair, or the data's own `margin` column; float64, shape (N,)."""
+    from mixdpo.data.arrays import float_column
+
     if {"score_chosen", "score_rejected"} <= set(dataset.column_names):
         return float_column(dataset, "score_chosen") - float_column(dataset, "score_rejected")
     if "margin" in dataset.column_names:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
-
-import numpy as np
-from datasets import Dataset, Value
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from mixdpo.common.errors import InputError
-from mixdpo.judges.reward_model import load_reward_model, padded
-from mixdpo.models.engine import PromptGroup
-from mixdpo.models.forward import MODEL_HELP, ForwardSettings, all_tokens, model_settings, pass_over
-from mixdpo.models.loading import ModelSettings, load_tokenizer
+from mixdpo.models.forward_settings import ForwardSettings
+from mixdpo.models.model_settings import MODEL_HELP, ModelSettings, model_named
+
+if TYPE_CHECKING:
+    import numpy as np
+    from datasets import Dataset
+    from torch import Tensor
+
+    from mixdpo.models.engine import PromptGroup
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +43,11 @@ def reward_model(dataset: Dataset, settings: RewardModelSettings) -> np.ndarray:
     Raises:
         InputError: the model has no chat template, no trained score head, or more than one output.
     """
-    source = model_settings(settings.model, "reward_model.model", is_start=False)
+    from mixdpo.judges.reward_model import load_reward_model, padded
+    from mixdpo.models.forward import all_tokens, pass_over
+    from mixdpo.models.loading import load_tokenizer
+
+    source = model_named(settings.model, "reward_model.model", is_start=False)
     if load_tokenizer(source).chat_template is None:
         raise InputError(
             f"the reward model {source.name_or_path!r} has no chat template",
@@ -66,6 +71,8 @@ def reward_model(dataset: Dataset, settings: RewardModelSettings) -> np.ndarray:
 
 
 def _as_messages(dataset: Dataset) -> Dataset:
+    from datasets import Value
+
     if not isinstance(dataset.features["chosen"], Value):
         return dataset
 

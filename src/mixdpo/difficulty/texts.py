@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
-
-from datasets import Dataset
+from typing import TYPE_CHECKING, Any
 
 from mixdpo.data.messages import message_text
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 _ROWS_AT_ONCE = 10_000
 

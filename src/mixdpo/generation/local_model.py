@@ -29,7 +29,8 @@ from mixdpo.generation.local_generation import (
 )
 from mixdpo.generation.reply_cache import ReplyCache, reply_cache
 from mixdpo.models.fingerprint import weights_digest
-from mixdpo.models.loading import ModelSettings, load_for_inference, load_tokenizer, model_name
+from mixdpo.models.loading import load_for_inference, load_tokenizer
+from mixdpo.models.model_settings import ModelSettings, model_name
 
 _FORMAT: Final = "1"
 _KEPT: Final = ("text", "finished", "first_token", "tokens_in", "tokens_out")

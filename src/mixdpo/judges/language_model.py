@@ -13,7 +13,8 @@ from mixdpo.generation.local_model import LocalModel
 from mixdpo.judges.items import FollowUp, JudgeItem, ParseReply, Progress, Verdict
 from mixdpo.judges.program import ProgramJudge
 from mixdpo.judges.reward_model import RewardJudge
-from mixdpo.models.loading import ModelSettings, cannot_load, check_is_model, hub_arguments
+from mixdpo.models.loading import cannot_load, hub_arguments
+from mixdpo.models.model_settings import ModelSettings, check_is_model
 
 Kind = Literal["endpoint", "model", "reward", "program"]
 _PROBES: Final = 3

@@ -20,14 +20,8 @@ from mixdpo.judges.items import Chat, FollowUp, JudgeItem, ParseReply, Progress,
 from mixdpo.judges.labels import label_of
 from mixdpo.models.engine import disable_dropout
 from mixdpo.models.fingerprint import weights_digest
-from mixdpo.models.loading import (
-    ModelSettings,
-    cannot_load,
-    check_is_model,
-    hub_arguments,
-    load_tokenizer,
-    weight_format,
-)
+from mixdpo.models.loading import cannot_load, hub_arguments, load_tokenizer, weight_format
+from mixdpo.models.model_settings import ModelSettings, check_is_model
 
 _FORMAT: Final = "1"
 

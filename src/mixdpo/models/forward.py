@@ -1,10 +1,10 @@
-"""What metrics of a causal language model share: its settings, and one cached forward pass over all pairs."""
+"""One forward pass of a frozen model over all pairs, of which what the cache holds is not computed again."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from mixdpo.common.errors import InputError
 from mixdpo.common.progress import pairs_bar
-from mixdpo.common.settings import build
-from mixdpo.data import TokenSettings, token_counts, tokenize_pairs
+from mixdpo.data.arrays import token_counts
+from mixdpo.data.data_settings import TokenSettings
 from mixdpo.data.token_report import DROPS
+from mixdpo.data.tokenize import tokenize_pairs
 from mixdpo.models.cached_logprobs import cached_values
 from mixdpo.models.engine import (
     PackedRows,
@@ -33,78 +34,11 @@ from mixdpo.models.engine import (
     to_device,
 )
 from mixdpo.models.fingerprint import cache_file, describe_tokens
-from mixdpo.models.loading import ModelSettings, load_policy, load_tokenizer
+from mixdpo.models.forward_settings import ForwardSettings
+from mixdpo.models.loading import load_policy, load_tokenizer
+from mixdpo.models.model_settings import ModelSettings
 
 logger = logging.getLogger(__name__)
-
-MODEL_HELP = "folder or hub id, or a mapping of the settings of a recipe's section model"
-
-
-@dataclass(frozen=True, kw_only=True)
-class ForwardSettings:
-    """Limits and number format of a forward pass. Where training has the same, training reads this pass's values.
-
-    The metadata `recipe` names the key of a recipe that a field is taken from when it is not given.
-
-    Raises:
-        InputError: a value is out of its range.
-    """
-
-    max_length: int | None = field(
-        default=1024,
-        metadata={
-            "help": "tokens of prompt + completion, cut on the right; null: no limit",
-            "recipe": "train.max_length",
-        },
-    )
-    max_prompt_length: int | None = field(
-        default=None,
-        metadata={
-            "help": "tokens of the prompt, cut on the left; null: no limit",
-            "recipe": "train.max_prompt_length",
-        },
-    )
-    batch_size: int = field(default=8, metadata={"help": "pairs per device in a forward pass"})
-    bf16: bool | None = field(
-        default=None, metadata={"help": "bfloat16 autocast; null: where the hardware has it", "recipe": "train.bf16"}
-    )
-
-    def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise InputError(f"batch_size is {self.batch_size}; it must be 1 or more")
-        self.token_settings()
-
-    def token_settings(self) -> TokenSettings:
-        """Return the limits of length."""
-        return TokenSettings(max_length=self.max_length, max_prompt_length=self.max_prompt_length)
-
-    @property
-    def autocasts(self) -> bool:
-        """Whether the pass runs under bfloat16 autocast."""
-        return hardware_has_bf16() if self.bf16 is None else self.bf16
-
-    @property
-    def precision(self) -> str:
-        """The pass's number format, as accelerate names it."""
-        return "bf16" if self.autocasts else "no"
-
-
-def model_settings(
-    value: str | dict[str, Any] | ModelSettings | None, name: str, *, is_start: bool = True
-) -> ModelSettings:
-    """Return what a setting `name` says of a model; `is_start`: of the one training starts from.
-
-    Raises:
-        InputError: it says nothing, or something that `ModelSettings` does not know.
-    """
-    if value is None:
-        start = " or --model.name_or_path MODEL" if is_start else ""
-        raise InputError(
-            f"{name} names no model", hint=f"give a folder or hub id; on the command line --score.{name} MODEL{start}"
-        )
-    if isinstance(value, str):
-        return ModelSettings(name_or_path=value)
-    return value if isinstance(value, ModelSettings) else build(ModelSettings, value, name)
 
 
 def check_same_tokens(model: ModelSettings, reference: ModelSettings, name: str) -> None:
@@ -181,12 +115,13 @@ def pass_over(
         float64, shape (N, 2): chosen, rejected.
     """
     state = PartialState()
+    autocasts = hardware_has_bf16() if settings.bf16 is None else settings.bf16
 
     def values(index: np.ndarray) -> Tensor:
         pairs = tokens[index.tolist()]
         sides = zip(pairs["prompt_ids"], pairs["chosen_ids"], pairs["rejected_ids"], strict=True)
         rows = to_device(rows_of([PromptGroup(prompt, completions) for prompt, *completions in sides]), state.device)
-        with torch.no_grad(), torch.autocast(state.device.type, torch.bfloat16, enabled=settings.autocasts):
+        with torch.no_grad(), torch.autocast(state.device.type, torch.bfloat16, enabled=autocasts):
             return values_of(rows).view(-1, 2)
 
     result, _ = cached_values(
@@ -195,7 +130,7 @@ def pass_over(
         values,
         batch_size=settings.batch_size,
         describe=lambda: describe_tokens(tokens, np.arange(len(tokens))),
-        file=cache_file(kind, model, settings.precision) if state.is_main_process else None,
+        file=cache_file(kind, model, "bf16" if autocasts else "no") if state.is_main_process else None,
         on_progress=pairs_bar(name),
     )
     return result

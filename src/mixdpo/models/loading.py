@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,38 +14,7 @@ from transformers.utils.peft_utils import find_adapter_config_file
 
 from mixdpo.common.errors import InputError, install_extra
 from mixdpo.models.engine import hardware_has_bf16
-
-
-@dataclass(kw_only=True, frozen=True)
-class ModelSettings:
-    """Which model to load and how."""
-
-    name_or_path: str = field(metadata={"help": "folder or hub id of the model"})
-    revision: str | None = field(default=None, metadata={"help": "branch, tag or commit on the hub"})
-    tokenizer: str | None = field(default=None, metadata={"help": "folder or hub id; null: the model's own"})
-    chat_template: str | None = field(
-        default=None, metadata={"help": "file with a Jinja chat template; null: the tokenizer's own"}
-    )
-    adapter: str | None = field(default=None, metadata={"help": "folder or hub id of a trained adapter to continue"})
-    dtype: str = field(
-        default="auto",
-        metadata={
-            "help": "number format of the weights: float32, bfloat16 or float16; auto: float32 for full fine-tuning "
-            "(small learning rates are lost in bfloat16 weights), bfloat16 under adapters"
-        },
-    )
-    attn_implementation: str = field(
-        default="auto",
-        metadata={
-            "help": "auto: mixdpo_flex on a GPU and mixdpo_packed elsewhere, where the model can be packed; "
-            "mixdpo_packed everywhere; or another of transformers, such as eager, on padded rows"
-        },
-    )
-    load_in_4bit: bool = field(default=False, metadata={"help": "QLoRA: 4-bit NF4 base weights (needs the extra gpu)"})
-    trust_remote_code: bool = field(
-        default=False,
-        metadata={"help": "run Python code that comes with the model; only for code you have read"},
-    )
+from mixdpo.models.model_settings import ModelSettings, check_is_model
 
 
 def load_policy(settings: ModelSettings, with_adapters: bool = False) -> PreTrainedModel | PeftModel:
@@ -112,28 +81,6 @@ def load_tokenizer(settings: ModelSettings) -> PreTrainedTokenizerBase:
                 f"cannot read the chat template ({error.strerror})", file=settings.chat_template
             ) from error
     return tokenizer
-
-
-def model_name(name_or_path: str) -> str:
-    """Return what results call a model: the folder's name, of a run's folder `model` the run's; else the hub id."""
-    path = Path(name_or_path).expanduser()
-    if not path.is_dir():
-        return name_or_path
-    resolved = path.resolve()
-    return resolved.parent.name if resolved.name == "model" else resolved.name
-
-
-def check_is_model(name_or_path: str) -> None:
-    """Raise `InputError` if the name is neither a model folder nor of the form of a hub id."""
-    path = Path(name_or_path).expanduser()
-    if path.is_dir():
-        if not (path / "config.json").is_file() and not (path / "tokenizer_config.json").is_file():
-            raise InputError("the folder holds no model: config.json is missing", file=path)
-        return
-    if path.exists():
-        raise InputError("a file, not a model folder", file=path, hint="give the folder that holds config.json")
-    if path.is_absolute() or name_or_path.startswith((".", "~")) or name_or_path.count("/") > 1:
-        raise InputError("no such model folder", file=name_or_path)
 
 
 def _check_is_no_adapter(settings: ModelSettings) -> None:

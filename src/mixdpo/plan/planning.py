@@ -23,7 +23,7 @@ from mixdpo.common.errors import InputError
 from mixdpo.common.files import atomic_path
 from mixdpo.common.settings import check_seed, unknown_name
 from mixdpo.common.statistics import mean_ranks
-from mixdpo.data import data_fingerprint, float_column
+from mixdpo.data.arrays import data_fingerprint, float_column
 from mixdpo.plan.agreement_curve import AgreementCurve
 from mixdpo.plan.threshold import AutoSettings, auto_threshold, check_auto, find_signals
 

@@ -25,8 +25,8 @@ import numpy as np
 from datasets import Dataset
 
 from mixdpo.common.errors import InputError
-from mixdpo.data import float_column
-from mixdpo.data.pairs import NOT_NEGATED
+from mixdpo.data.arrays import float_column
+from mixdpo.difficulty.metrics import prefers_an_answer
 from mixdpo.plan.agreement_curve import (
     LEAST_PAIRS,
     AgreementCurve,
@@ -83,7 +83,7 @@ def takes_sides(values: np.ndarray) -> bool:
 
 def judges_labels(metric: str, values: np.ndarray) -> bool:
     """Whether the sign of a metric's margins is an opinion on the labels; `values` has shape (N,)."""
-    return metric not in NOT_NEGATED and takes_sides(values)
+    return prefers_an_answer(metric) and takes_sides(values)
 
 
 def find_signals(dataset: Dataset, metric: str, names: Sequence[str] | None) -> dict[str, np.ndarray]:

@@ -14,9 +14,9 @@ from transformers import TrainingArguments
 from mixdpo.auditing.audit_settings import AuditSettings
 from mixdpo.common.errors import InputError
 from mixdpo.common.settings import SECTIONS, build, check_values, merge, read_yaml, unknown_key, unknown_name
-from mixdpo.data import DataSettings
+from mixdpo.data.data_settings import DataSettings
 from mixdpo.difficulty.metrics import find_metric, metric_settings
-from mixdpo.models.loading import ModelSettings
+from mixdpo.models.model_settings import ModelSettings
 from mixdpo.plan.planning import PLANS, PlanSettings
 from mixdpo.training.config import MixDPOConfig
 

@@ -17,12 +17,15 @@ from transformers import IntervalStrategy
 
 from mixdpo.common.errors import InputError, RunError
 from mixdpo.common.files import atomic_path, check_parquet_output
-from mixdpo.data import DataSettings, LoadReport, load_pairs_with_report
-from mixdpo.difficulty.metrics import METRICS, find_metric, score
+from mixdpo.data.data_settings import DataSettings
+from mixdpo.data.load_report import LoadReport
+from mixdpo.difficulty.metrics import METRICS, find_metric
+from mixdpo.difficulty.scored_pairs import load_pairs_with_report
 from mixdpo.models.cached_logprobs import CacheUse
 from mixdpo.models.loading import load_policy, load_tokenizer
 from mixdpo.plan.planning import Plan, PlanSettings, make_plan
 from mixdpo.recipe.recipe_file import Recipe
+from mixdpo.recipe.scoring import score
 from mixdpo.training.config import MixDPOConfig
 from mixdpo.training.run_folder import MODEL_FOLDER, check_is_free, checkpoint_to_continue, read_metrics
 from mixdpo.training.sampling import PlannedPairs

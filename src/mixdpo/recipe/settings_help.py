@@ -9,9 +9,9 @@ from typing import Any, Final
 from peft import LoraConfig
 
 from mixdpo.auditing.audit_settings import AuditSettings
-from mixdpo.data import DataSettings
+from mixdpo.data.data_settings import DataSettings
 from mixdpo.difficulty.metrics import METRICS
-from mixdpo.models.loading import ModelSettings
+from mixdpo.models.model_settings import ModelSettings
 from mixdpo.recipe.recipe_file import PlanSection, setting_lines
 from mixdpo.training.config import MixDPOConfig
 

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from mixdpo.common.errors import InputError
 from mixdpo.common.files import atomic_path, digest
-from mixdpo.data import load_pairs
+from mixdpo.difficulty.scored_pairs import load_pairs
 from mixdpo.evaluation.benchmarks.demands import DATA
 from mixdpo.evaluation.constraints import (
     Demand,

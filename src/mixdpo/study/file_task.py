@@ -13,8 +13,9 @@ from datasets import Dataset
 
 from mixdpo.common.errors import InputError, RunError
 from mixdpo.common.files import atomic_path, digest
-from mixdpo.data import data_fingerprint, load_pairs
+from mixdpo.data.arrays import data_fingerprint
 from mixdpo.data.load import weighted_rows
+from mixdpo.difficulty.scored_pairs import load_pairs
 from mixdpo.generation.local_generation import Answer
 from mixdpo.judges.program import run_program
 from mixdpo.study.task import ANSWER_MEASURES, PAIR_MEASURES, HeldOutData, Split, conversation_key

@@ -12,11 +12,13 @@ import pyarrow as pa
 
 from mixdpo.common.errors import RunError
 from mixdpo.common.files import digest
-from mixdpo.difficulty.metrics import score
 from mixdpo.generation.local_generation import Answer, SamplingSettings, generate_answers
-from mixdpo.models.forward import ForwardSettings, all_tokens, pair_logprobs
-from mixdpo.models.loading import ModelSettings, load_for_inference, load_tokenizer
+from mixdpo.models.forward import all_tokens, pair_logprobs
+from mixdpo.models.forward_settings import ForwardSettings
+from mixdpo.models.loading import load_for_inference, load_tokenizer
+from mixdpo.models.model_settings import ModelSettings
 from mixdpo.plan.planning import BUCKETS, make_plan
+from mixdpo.recipe.scoring import score
 from mixdpo.study.task import DISPLACEMENTS, HeldOutData, Split, StudyTask
 
 VALUES_SCHEMA = pa.schema(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from mixdpo.common.files import digest
-from mixdpo.models.loading import ModelSettings
+from mixdpo.models.model_settings import ModelSettings
 from mixdpo.study.study_settings import StudySettings, routes_of
 from mixdpo.study.task import Split
 from mixdpo.training.config import MixDPOConfig

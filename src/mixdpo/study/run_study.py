@@ -21,7 +21,7 @@ import torch
 
 from mixdpo.common.errors import InputError, MixdpoError, RunError
 from mixdpo.common.files import write_json
-from mixdpo.models.loading import ModelSettings
+from mixdpo.models.model_settings import ModelSettings
 from mixdpo.study.demo.smollm2 import FOLDER_NAME, smollm2_folder
 from mixdpo.study.run_specs import RunSpec, Variant, content_name, final_runs, start_run, tuning_runs, variants
 from mixdpo.study.single_run import RESULT_FILE, SPEC_FILE, device_name

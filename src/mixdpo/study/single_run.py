@@ -34,14 +34,14 @@ from filelock import FileLock
 from mixdpo.common.errors import InputError, MixdpoError
 from mixdpo.common.files import atomic_path, write_json
 from mixdpo.common.settings import build
-from mixdpo.data import load_pairs
-from mixdpo.difficulty.metrics import score
+from mixdpo.difficulty.scored_pairs import load_pairs
 from mixdpo.generation.local_generation import SamplingSettings
 from mixdpo.models.engine import hardware_has_bf16
-from mixdpo.models.loading import ModelSettings
+from mixdpo.models.model_settings import ModelSettings
 from mixdpo.plan.planning import make_plan
 from mixdpo.recipe.recipe_file import Recipe, load_recipe
 from mixdpo.recipe.runs import train_from_recipe
+from mixdpo.recipe.scoring import score
 from mixdpo.study.measures import measure
 from mixdpo.study.study_file import make_task
 from mixdpo.study.study_settings import SubsetSettings

@@ -14,7 +14,7 @@ from mixdpo.common.settings import build, check_values, read_yaml, unknown_key
 from mixdpo.difficulty.metrics import find_metric
 from mixdpo.generation.local_generation import SamplingSettings
 from mixdpo.losses import LossSettings
-from mixdpo.models.loading import ModelSettings, check_is_model
+from mixdpo.models.model_settings import ModelSettings, check_is_model
 from mixdpo.plan.planning import check_settings
 from mixdpo.recipe.recipe_file import PlanSection, plan_settings, setting_lines
 from mixdpo.study.constraint_task import ConstraintTask, RaterSettings

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from mixdpo.common.errors import InputError
 from mixdpo.generation.local_generation import SamplingSettings
-from mixdpo.models.loading import ModelSettings
+from mixdpo.models.model_settings import ModelSettings
 from mixdpo.plan.planning import PlanSettings, Route
 from mixdpo.recipe.recipe_file import plan_settings
 from mixdpo.study.task import StudyTask

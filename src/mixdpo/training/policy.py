@@ -16,7 +16,8 @@ from transformers import PreTrainedModel, set_seed
 
 from mixdpo.common.errors import InputError
 from mixdpo.models.engine import disable_dropout, pack_rows, pad_rows, prepare_packing
-from mixdpo.models.loading import ModelSettings, load_policy
+from mixdpo.models.loading import load_policy
+from mixdpo.models.model_settings import ModelSettings
 from mixdpo.training.batch import RowLayout
 from mixdpo.training.checks import rounding_warning
 from mixdpo.training.config import MixDPOConfig

@@ -8,9 +8,12 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from mixdpo.common.errors import InputError
-from mixdpo.data import TokenReport, TokenSettings, tokenize_pairs
+from mixdpo.data.data_settings import TokenSettings
+from mixdpo.data.token_report import TokenReport
+from mixdpo.data.tokenize import tokenize_pairs
 from mixdpo.generation.local_generation import stop_token_ids
-from mixdpo.models.loading import ModelSettings, load_tokenizer
+from mixdpo.models.loading import load_tokenizer
+from mixdpo.models.model_settings import ModelSettings
 from mixdpo.plan.planning import Plan, make_plan
 from mixdpo.training.config import MixDPOConfig
 from mixdpo.training.sampling import PlannedPairs, mismatched_pairs

@@ -11,7 +11,7 @@ from datasets import Dataset, concatenate_datasets
 from torch.utils.data import Dataset as TorchDataset
 from torch.utils.data import Sampler
 
-from mixdpo.data import token_counts
+from mixdpo.data.arrays import token_counts
 from mixdpo.plan.planning import ROUTES, Plan
 from mixdpo.training.batch import PairItem
 

@@ -19,7 +19,8 @@ from mixdpo.evaluation.constraints import Demand, demands_from_text, demands_met
 from mixdpo.generation.answer_files import plain_text, read_answers
 from mixdpo.generation.degenerate import find_degenerate
 from mixdpo.generation.local_generation import Answer, SamplingSettings, generate_answers
-from mixdpo.models.loading import ModelSettings, load_for_inference, load_tokenizer
+from mixdpo.models.loading import load_for_inference, load_tokenizer
+from mixdpo.models.model_settings import ModelSettings
 
 DATA = files("mixdpo.evaluation") / "data"
 GENERATION = SamplingSettings(max_new_tokens=120, temperature=0.0, batch_size=40)

@@ -11,12 +11,14 @@ from datasets import Dataset
 
 from mixdpo.common.errors import InputError
 from mixdpo.common.files import digest
-from mixdpo.data import float_column, token_counts
+from mixdpo.data.arrays import float_column, token_counts
 from mixdpo.data.messages import canonical
-from mixdpo.difficulty.metrics import score
+from mixdpo.difficulty.metrics import add_margins
+from mixdpo.difficulty.rating import RatingSettings
 from mixdpo.evaluation.statistics.preference_metrics import PairValues, summarise_pairs
-from mixdpo.models.forward import ForwardSettings, all_tokens, check_same_tokens, pair_logprobs
-from mixdpo.models.loading import ModelSettings
+from mixdpo.models.forward import all_tokens, check_same_tokens, pair_logprobs
+from mixdpo.models.forward_settings import ForwardSettings
+from mixdpo.models.model_settings import ModelSettings
 from mixdpo.plan.planning import BUCKETS, PlanSettings, make_plan
 
 
@@ -108,6 +110,6 @@ def _buckets(pairs: Dataset, metric: str | None) -> tuple[np.ndarray, np.ndarray
             raise InputError(
                 f"the data has no column 'margin/{metric}'", hint=f"compute it with mixdpo score --metric {metric}"
             )
-        pairs = score(pairs, metric)
+        pairs = add_margins(pairs, {"rating": RatingSettings()})
     plan = make_plan(pairs, settings=PlanSettings(metric=metric, order="as_is", threshold=None))
     return float_column(pairs, f"margin/{metric}"), plan.bucket.astype(np.int64)

@@ -1,37 +1,27 @@
-"""The validation-loss metric of Selective DPO: the DPO loss of a pair under models that were not trained on it."""
+"""The validation-loss metric of Selective DPO: the DPO loss of a pair under models that were not trained on it.
+
+Training stands above this package and is handed in, as `TrainAndEvaluate`; `recipe/scoring.py` does so.
+"""
 
 from __future__ import annotations
 
-import gc
 import shutil
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-import torch
-from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
-from datasets import Dataset
-from filelock import FileLock
-from peft import LoraConfig
 
 from mixdpo.common.errors import InputError
 from mixdpo.common.files import atomic_path, cache_folder, digest
-from mixdpo.data import data_fingerprint
-from mixdpo.models.fingerprint import weights_digest
-from mixdpo.models.forward import MODEL_HELP, ForwardSettings, all_tokens, model_settings
-from mixdpo.models.loading import ModelSettings, load_policy, load_tokenizer
-from mixdpo.plan.planning import make_plan
-from mixdpo.training.config import MixDPOConfig
-from mixdpo.training.run_folder import last_complete_checkpoint
-from mixdpo.training.trainer import MixDPOTrainer
+from mixdpo.models.forward_settings import ForwardSettings
+from mixdpo.models.model_settings import MODEL_HELP, ModelSettings, model_named
 
-SHARE_PER_CHECKPOINT: Final = 0.1
-"""Share of a run's steps after which it writes a checkpoint: what a killed run loses at most."""
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from datasets import Dataset
 
 Preset = Literal["published", "cheap"]
 
@@ -81,7 +71,35 @@ class ValidationLossSettings(ForwardSettings):
         return self.repetitions or repetitions, self.pairs_per_run or pairs
 
 
-def validation_loss(dataset: Dataset, settings: ValidationLossSettings) -> np.ndarray:
+@dataclass(frozen=True, kw_only=True)
+class HeldOutRun:
+    """One run of the metric: DPO with LoRA adapters on some pairs, then a forward pass over others.
+
+    Attributes:
+        trained: the pairs to train on.
+        scored: the pairs to evaluate.
+        model: the model to start from.
+        settings: learning rate, beta, rank, pairs of a step and limits of length.
+        seed: of the adapters and the order.
+        folder: for checkpoints; a run that was killed goes on from those it finds there.
+    """
+
+    trained: Dataset
+    scored: Dataset
+    model: ModelSettings
+    settings: ValidationLossSettings
+    seed: int
+    folder: Path
+
+
+TrainAndEvaluate = Callable[[HeldOutRun], "pa.Table | None"]
+"""Returns, on the main process, a row per scored pair in their order with `chosen`, `rejected`, `ref_chosen` and
+`ref_rejected`, log-probabilities in nats; None on other processes."""
+
+
+def validation_loss(
+    dataset: Dataset, settings: ValidationLossSettings, train_and_evaluate: TrainAndEvaluate
+) -> np.ndarray:
     """Return minus the mean held-out DPO loss of every pair; float64, shape (N,).
 
     Each repetition splits the pairs at random in two halves, trains LoRA adapters by DPO on either, and takes the loss
@@ -90,7 +108,9 @@ def validation_loss(dataset: Dataset, settings: ValidationLossSettings) -> np.nd
 
     Source: Gao et al. 2025, "Principled Data Selection for Alignment" (arXiv 2502.09650), section 3.
     """
-    model = model_settings(settings.model, "validation_loss.model")
+    from mixdpo.models.forward import all_tokens
+
+    model = model_named(settings.model, "validation_loss.model")
     all_tokens(dataset, model, settings.token_settings(), "validation_loss")
     ids = np.asarray(dataset["pair_id"][:])
     if len(np.unique(ids)) < 2:
@@ -111,13 +131,17 @@ def validation_loss(dataset: Dataset, settings: ValidationLossSettings) -> np.nd
         for number in (0, 1):
             trained, scored = (np.flatnonzero(half == side) for side in (number, 1 - number))
             trained = np.sort(rng.permutation(trained)[:pairs_per_run])
-            file = folder / f"repetition-{repetition}-half-{number}.parquet"
-            with _held(file):  # a second process that wants the same waits, and finds it done
-                known = [pq.read_table(file)["loss"].to_numpy() if _on_main() and file.exists() else None]
-                (loss,) = broadcast_object_list(known)
-                if loss is None:
-                    loss = _run(dataset.select(trained), dataset.select(scored), model, settings, file, repetition)
-            losses[repetition, scored] = loss
+            name = f"repetition-{repetition}-half-{number}"
+            run = HeldOutRun(
+                trained=dataset.select(trained),
+                scored=dataset.select(scored),
+                model=model,
+                settings=settings,
+                seed=settings.seed + repetition,
+                # In the name, for a run goes on only in the micro-batches that it began in.
+                folder=folder / f"{name}-{_processes().num_processes}x{settings.batch_size}",
+            )
+            losses[repetition, scored] = _losses(run, folder / f"{name}.parquet", train_and_evaluate)
     return -losses.mean(axis=0)
 
 
@@ -131,86 +155,6 @@ def halves(ids: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return half
 
 
-def _held(file: Path) -> AbstractContextManager[Any]:
-    """Hold a file's lock, on the main process."""
-    if not _on_main():
-        return nullcontext()
-    file.parent.mkdir(parents=True, exist_ok=True)
-    return FileLock(file.with_suffix(".lock"))
-
-
-def _folder(dataset: Dataset, model: ModelSettings, settings: ValidationLossSettings) -> Path:
-    """Return where the losses of runs with these weights, pairs and settings are kept; on the main process only."""
-    if not _on_main():
-        return cache_folder() / "validation_loss"
-    deciding = {**asdict(settings), "model": None, "preset": None, "repetitions": None, "batch_size": None}
-    weights = weights_digest(load_policy(model, with_adapters=True)) or repr(model)
-    pairs = data_fingerprint(dataset)
-    return cache_folder() / "validation_loss" / digest([weights, pairs, repr(deciding), repr(settings.amount()[1])])
-
-
-def _run(
-    trained: Dataset,
-    scored: Dataset,
-    model: ModelSettings,
-    settings: ValidationLossSettings,
-    file: Path,
-    repetition: int,
-) -> np.ndarray:
-    """Train on pairs, write the DPO losses of others to `file`, and return them; float64, shape (len(scored),).
-
-    Where a run of the same name was killed, it goes on from its last checkpoint.
-    """
-    processes = PartialState().num_processes
-    per_device, accumulation = cut_step(settings.step_size, processes, settings.batch_size)
-    # In the name, for a run goes on only in the micro-batches that it began in.
-    folder = file.with_name(f"{file.stem}-{processes}x{settings.batch_size}")
-    (checkpoint,) = broadcast_object_list([last_complete_checkpoint(folder) if _on_main() else None])
-    args = MixDPOConfig(
-        output_dir=str(folder),
-        learning_rate=settings.learning_rate,
-        beta=settings.beta,
-        max_length=settings.max_length,
-        max_prompt_length=settings.max_prompt_length,
-        bf16=settings.bf16,
-        per_device_train_batch_size=per_device,
-        per_device_eval_batch_size=settings.batch_size,
-        gradient_accumulation_steps=accumulation,
-        seed=settings.seed + repetition,
-        save_strategy="steps",
-        save_steps=SHARE_PER_CHECKPOINT,
-        save_total_limit=1,
-        use_cpu=PartialState().device.type == "cpu",
-    )
-    trainer = MixDPOTrainer(
-        load_policy(model, with_adapters=True),
-        args=args,
-        train_dataset=trained,
-        eval_dataset=scored,
-        plan=make_plan(trained, "dpo", seed=settings.seed + repetition),
-        processing_class=load_tokenizer(model),
-        peft_config=LoraConfig(
-            r=settings.lora_r, lora_alpha=settings.lora_r, target_modules="all-linear", task_type="CAUSAL_LM"
-        ),
-    )
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    trainer.evaluate()
-    found: list[np.ndarray | None] = [None]
-    if _on_main():
-        records = pq.read_table(folder / "records" / f"eval-step-{trainer.state.global_step}.parquet")
-        found = [dpo_losses(records, settings.beta)]
-        with atomic_path(file) as temporary:
-            pq.write_table(pa.table({"pair_id": records["pair_id"], "loss": found[0]}), temporary)
-        for left in file.parent.glob(f"{file.stem}-*x*"):
-            shutil.rmtree(left)
-    del trainer
-    gc.collect()  # the next run loads a model of the same size
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    (losses,) = broadcast_object_list(found)
-    return np.asarray(losses)
-
-
 def dpo_losses(records: pa.Table, beta: float) -> np.ndarray:
     """Return -log sigmoid(beta * h) of evaluated pairs, float64; h is the difference of the log-ratios."""
     chosen, rejected = (
@@ -220,21 +164,51 @@ def dpo_losses(records: pa.Table, beta: float) -> np.ndarray:
     return np.logaddexp(0.0, -beta * (chosen - rejected))
 
 
-def cut_step(pairs: int, processes: int, most: int) -> tuple[int, int]:
-    """Return the pairs of a micro-batch, `most` at most, and how many of them each process takes to a step of `pairs`.
+def _losses(run: HeldOutRun, file: Path, train_and_evaluate: TrainAndEvaluate) -> np.ndarray:
+    """Return the DPO losses of a run's scored pairs, from `file` if they are there; float64, on every process."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from accelerate.utils import broadcast_object_list
 
-    Raises:
-        InputError: the pairs cannot be shared out evenly.
-    """
-    share, left = divmod(pairs, processes)
-    if left or not share:
-        raise InputError(
-            f"validation_loss cannot share {pairs} pairs of a step among {processes} processes",
-            hint=f"set step_size to a multiple of {processes}",
-        )
-    per_device = next(size for size in range(min(most, share), 0, -1) if share % size == 0)
-    return per_device, share // per_device
+    main = _processes().is_main_process
+    with _held(file) if main else nullcontext():  # a second process that wants the same waits, and finds it done
+        found: list[np.ndarray | None] = [pq.read_table(file)["loss"].to_numpy() if main and file.exists() else None]
+        (losses,) = broadcast_object_list(found)
+        if losses is not None:
+            return np.asarray(losses)
+        records = train_and_evaluate(run)
+        if records is not None:
+            found = [dpo_losses(records, run.settings.beta)]
+            with atomic_path(file) as temporary:
+                pq.write_table(pa.table({"pair_id": run.scored["pair_id"][:], "loss": found[0]}), temporary)
+            for left in file.parent.glob(f"{file.stem}-*x*"):
+                shutil.rmtree(left)
+        (losses,) = broadcast_object_list(found)
+        return np.asarray(losses)
 
 
-def _on_main() -> bool:
-    return PartialState().is_main_process
+def _held(file: Path) -> AbstractContextManager[Any]:
+    from filelock import FileLock
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(file.with_suffix(".lock"))
+
+
+def _folder(dataset: Dataset, model: ModelSettings, settings: ValidationLossSettings) -> Path:
+    """Return where the losses of runs with these weights, pairs and settings are kept; on the main process only."""
+    from mixdpo.data.arrays import data_fingerprint
+    from mixdpo.models.fingerprint import weights_digest
+    from mixdpo.models.loading import load_policy
+
+    if not _processes().is_main_process:
+        return cache_folder() / "validation_loss"
+    deciding = {**asdict(settings), "model": None, "preset": None, "repetitions": None, "batch_size": None}
+    weights = weights_digest(load_policy(model, with_adapters=True)) or repr(model)
+    pairs = data_fingerprint(dataset)
+    return cache_folder() / "validation_loss" / digest([weights, pairs, repr(deciding), repr(settings.amount()[1])])
+
+
+def _processes() -> Any:
+    from accelerate import PartialState
+
+    return PartialState()

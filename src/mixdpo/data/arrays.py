@@ -1,0 +1,45 @@
+"""Columns of loaded and of tokenised pairs as arrays, and the fingerprint of a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import pyarrow.compute as pc
+
+from mixdpo.common.errors import InputError
+from mixdpo.data.hashing import column_digest
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+_IDS_AT_ONCE: Final = 1 << 20
+
+
+def float_column(dataset: Dataset, name: str) -> np.ndarray:
+    """Return a numeric column as float64, shape (N,). (The library's own numpy format would round to float32.)"""
+    table = dataset.select_columns([name]).with_format("arrow")[:]
+    return table[name].to_numpy().astype(np.float64)
+
+
+def token_counts(tokens: Dataset, sides: Sequence[str] = ("chosen", "rejected")) -> np.ndarray:
+    """Return the tokens of the named sides, of `prompt`, `chosen` and `rejected`; int64, shape (N, sides).
+
+    Read off the lists' offsets: no token id is looked at.
+    """
+    columns = [f"{side}_ids" for side in sides]
+    table = tokens.select_columns(columns).with_format("arrow")[:]
+    return np.stack([pc.list_value_length(table[name]).to_numpy().astype(np.int64) for name in columns], axis=1)
+
+
+def data_fingerprint(dataset: Dataset) -> str:
+    """Return a digest (32 hexadecimal digits) of the pairs' ids in their order.
+
+    Raises:
+        InputError: the data set was not made by `load_pairs`.
+    """
+    if "pair_id" not in dataset.column_names:
+        raise InputError("the data set has no column pair_id", hint="load it with mixdpo.load_pairs")
+    ids = dataset.select_columns(["pair_id"]).with_format("arrow")
+    return column_digest(chunk for batch in ids.iter(batch_size=_IDS_AT_ONCE) for chunk in batch["pair_id"].chunks)

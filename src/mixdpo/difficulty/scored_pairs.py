@@ -1,0 +1,61 @@
+"""Loading pairs that may have margins already.
+
+`data/` reads rows and knows no metric, so what flipping a pair makes of its margins is handed to it from `METRICS`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from datasets import Dataset, DatasetDict
+
+from mixdpo.data.data_settings import DataSettings, SourceSettings
+from mixdpo.data.load import read_pairs
+from mixdpo.difficulty.metrics import exchanged_margin
+
+if TYPE_CHECKING:
+    from mixdpo.data.load_report import LoadReport
+
+logger = logging.getLogger(__name__)
+
+
+def load_pairs(
+    source: str | SourceSettings | Mapping[str, Any] | list[Any] | Dataset | DatasetDict, **settings: Any
+) -> Dataset:
+    """Load preference pairs from files or the hub, validated and in one form; what is dropped is logged.
+
+    Args:
+        source: a file, folder, glob or hub id, or a list of such, each also as `SourceSettings` or a mapping of its
+            fields; or a data set of the datasets library, as any code of yours made it.
+        **settings: the other fields of `DataSettings`: `split`, `columns`, `invalid_scores`, `max_pairs`, ...
+
+    Returns:
+        One row per pair: `pair_id` (20 hexadecimal digits of its content), `prompt`, `chosen`, `rejected` (all text,
+        or all lists of messages), and where the data has them `tools` (JSON text or null), `score_chosen`,
+        `score_rejected`, `margin`, `margin/<metric>` (float64); `source` (text) if there are several.
+
+    Raises:
+        InputError: a source cannot be read, lacks a column, has a row of the wrong type or an invalid score, or
+            nothing is left of it.
+    """
+    if isinstance(source, (Dataset, DatasetDict)):
+        given = DataSettings(path="the data set", **settings)
+        pairs, report = read_pairs(given, source, exchanged=exchanged_margin)
+    else:
+        given = DataSettings(path=source if isinstance(source, (str, list)) else [source], **settings)
+        pairs, report = load_pairs_with_report(given)
+    level = logging.WARNING if report.dropped else logging.INFO
+    for line in report.lines():
+        logger.log(level, line)
+    return pairs
+
+
+def load_pairs_with_report(settings: DataSettings) -> tuple[Dataset, LoadReport]:
+    """Load pairs as `load_pairs` does, and return what became of every row instead of logging it.
+
+    Raises:
+        InputError: as `load_pairs`.
+    """
+    return read_pairs(settings, exchanged=exchanged_margin)
