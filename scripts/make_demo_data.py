@@ -28,7 +28,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from mixdpo.common.files import atomic_path, digest, write_json
 from mixdpo.evaluation.constraints import Demand, demands_met, demands_to_text, prompt_text, sample_demands
-from mixdpo.generation.local_generation import Answer, SamplingSettings, generate_answers
+from mixdpo.generation.completion import Completion
+from mixdpo.generation.generation_settings import SamplingSettings
+from mixdpo.generation.local_generation import generate_answers
 from mixdpo.study.demo.smollm2 import smollm2_folder
 
 SEED = 20_261
@@ -102,7 +104,7 @@ def make_prompts(tasks: Sequence[str], seed: int) -> dict[str, list[Prompt]]:
     return splits
 
 
-def pairs_of_prompt(prompt: Prompt, answers: Iterable[Answer], rng: random.Random) -> list[Pair]:
+def pairs_of_prompt(prompt: Prompt, answers: Iterable[Completion], rng: random.Random) -> list[Pair]:
     """Pair the best answer with worse ones and with an equal one, as far as there are any.
 
     Rejected answers come one of each lower rating first, so that margins are graded. Cut answers are left out, and
@@ -142,7 +144,7 @@ def one_per_prompt(pairs: Sequence[Pair]) -> list[Pair]:
     return list(first.values())
 
 
-def sample_answers(prompts: Sequence[Prompt], folder: Path, seed: int, workers: int) -> list[list[Answer]]:
+def sample_answers(prompts: Sequence[Prompt], folder: Path, seed: int, workers: int) -> list[list[Completion]]:
     """Return `SAMPLES_PER_PROMPT` answers to each prompt, reading from `folder` what an earlier run wrote there.
 
     The work is cut into chunks with a seed of their own, so the result depends neither on the number of workers
@@ -151,7 +153,7 @@ def sample_answers(prompts: Sequence[Prompt], folder: Path, seed: int, workers: 
     jobs = [prompt.text for _ in range(SAMPLES_PER_PROMPT) for prompt in prompts]
     chunks = [jobs[begin : begin + SETTINGS.batch_size] for begin in range(0, len(jobs), SETTINGS.batch_size)]
     seeds = range(seed, seed + len(chunks))
-    answers: list[Answer] = []
+    answers: list[Completion] = []
     began = time.perf_counter()
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, context, initializer=_load_model) as pool:
@@ -175,11 +177,11 @@ def _load_model() -> None:
     )
 
 
-def _answer_chunk(texts: list[str], seed: int, folder: Path) -> list[Answer]:
+def _answer_chunk(texts: list[str], seed: int, folder: Path) -> list[Completion]:
     settings = dataclasses.replace(SETTINGS, seed=seed)
     kept = folder / f"{digest([json.dumps(asdict(settings)), *texts])}.json"
     if kept.is_file():
-        return [Answer(**answer) for answer in json.loads(kept.read_text(encoding="utf-8"))]
+        return [Completion.of_stored(answer) for answer in json.loads(kept.read_text(encoding="utf-8"))]
     assert _loaded is not None
     conversations = [[{"role": "user", "content": text}] for text in texts]
     answers = generate_answers(*_loaded, conversations, settings=settings)
@@ -217,7 +219,9 @@ def write_table(path: Path, rows: list[dict[str, object]], fields: dict[str, pa.
     print(f"{path.name}: {len(rows)} rows, {len(content)} bytes, sha256 {hashlib.sha256(content).hexdigest()}")
 
 
-def describe(name: str, answers: Sequence[Sequence[Answer]], prompts: Sequence[Prompt], pairs: Sequence[Pair]) -> None:
+def describe(
+    name: str, answers: Sequence[Sequence[Completion]], prompts: Sequence[Prompt], pairs: Sequence[Pair]
+) -> None:
     """Print what the answers and pairs are like."""
     flat = [(answer, prompt) for row, prompt in zip(answers, prompts, strict=True) for answer in row]
     scores = Counter(demands_met(answer.text, prompt.demands) for answer, prompt in flat)
@@ -228,7 +232,7 @@ def describe(name: str, answers: Sequence[Sequence[Answer]], prompts: Sequence[P
             tries[demand.kind] += 1
             hits[demand.kind] += demand.is_met(answer.text)
     print(f"{name}: {len(flat)} answers to {len(prompts)} prompts, {sum(a.finished for a, _ in flat)} finished")
-    print(f"  mean tokens {sum(a.tokens for a, _ in flat) / len(flat):.1f}")
+    print(f"  mean tokens {sum(a.tokens_out for a, _ in flat) / len(flat):.1f}")
     print(f"  demands met {sum(s * n for s, n in scores.items()) / len(flat):.3f} {dict(sorted(scores.items()))}")
     print(f"  met by kind { ({kind: f'{hits[kind]}/{tries[kind]}' for kind in sorted(tries)}) }")
     print(f"  {len(pairs)} pairs, margins {dict(sorted(Counter(pair.margin for pair in pairs).items()))}")

@@ -16,7 +16,9 @@ from loopback import FIRST_TOKENS, Endpoint
 from mixdpo.common.errors import InputError, RunError
 from mixdpo.common.table_files import read_table
 from mixdpo.evaluation.benchmarks.alpaca_judging import first_token_score, is_swapped, preference, ranking_score
-from mixdpo.generation.endpoint import EndpointSettings, Request, complete_all, estimate
+from mixdpo.generation.completion import Request
+from mixdpo.generation.endpoint import complete_all, estimate
+from mixdpo.generation.generation_settings import EndpointSettings
 from mixdpo.generation.reply_cache import reply_cache
 from mixdpo.judges.prompt import JudgePrompt, fill
 from published import published

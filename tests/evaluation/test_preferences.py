@@ -156,7 +156,7 @@ def test_preferences_reads_data_and_model_as_training_does(tmp_path, models, cap
 
 
 def test_demands_of_files_and_models(tmp_path, models, capsys, monkeypatch) -> None:
-    from mixdpo.generation.local_generation import SamplingSettings
+    from mixdpo.generation.generation_settings import SamplingSettings
     from mixdpo.study.demo import demo as run
 
     monkeypatch.setattr(run, "GENERATION", SamplingSettings(max_new_tokens=4, batch_size=8))

@@ -23,8 +23,9 @@ from mixdpo.common.errors import InputError
 from mixdpo.common.pages import embedded
 from mixdpo.evaluation.benchmarks.demands import read_held_out
 from mixdpo.generation.answer_files import read_answers
-from mixdpo.generation.endpoint import Request
-from mixdpo.generation.generate import GenerationSettings, planned_requests
+from mixdpo.generation.completion import Request
+from mixdpo.generation.generate import planned_requests, settings_for
+from mixdpo.generation.generation_settings import GenerationSettings
 from mixdpo.generation.local_generation import answer_rendered
 from mixdpo.generation.local_model import LocalModel
 from mixdpo.generation.prompts import Prompt, read_prompts
@@ -93,7 +94,7 @@ def test_published_prompt_sets(file: str, count: int, first: tuple[Any, ...]) ->
     assert len(prompts) == count
     one = prompts[0]
     assert (one.id_column, one.id, len(one.turns), one.category) == first
-    settings = GenerationSettings().settled(prompts)
+    settings = settings_for(prompts, GenerationSettings())
     assert (settings.max_new_tokens, settings.temperature) == ((1024, None) if count == 80 else (2048, 0.0))
 
 
@@ -491,8 +492,9 @@ def test_bad_models_and_settings(
     assert "no such model folder" in refused(capsys, questions, "--model", tmp_path / "none", *end)
     (tmp_path / "bare").mkdir()
     assert "config.json is missing" in refused(capsys, questions, "--model", tmp_path / "bare", *end)
-    assert "temperature is -1" in refused(capsys, questions, "--model", model, "--temperature", -1, *end)
-    assert "--dollars-in" in refused(capsys, questions, "--model", model, "--dollars-out", 2, *end)
+    local = (questions, "--model", model, *end)
+    assert "'--temperature': -1.0 is not in the range" in refused(capsys, *local, "--temperature", -1)
+    assert "--dollars-out: no effect without --endpoint" in refused(capsys, *local, "--dollars-out", 2)
     far = ("--model", "far", "--endpoint", "http://127.0.0.1:9/v1")
     assert "--adapter" in refused(capsys, questions, *far, "--adapter", model, *end)
     assert "base_url" in refused(capsys, questions, "--model", "far", "--endpoint", "localhost:8000", *end)

@@ -21,13 +21,9 @@ from transformers import (
 )
 
 from mixdpo.common.errors import InputError
-from mixdpo.generation.local_generation import (
-    Answer,
-    SamplingSettings,
-    generate_answers,
-    render_prompts,
-    stop_token_ids,
-)
+from mixdpo.generation.completion import Completion
+from mixdpo.generation.generation_settings import SamplingSettings
+from mixdpo.generation.local_generation import generate_answers, render_prompts, stop_token_ids
 from tiny import tiny_llama
 
 PROMPTS = [
@@ -70,7 +66,12 @@ def test_greedy_equals_one_by_one(model: LlamaForCausalLM, tokenizer: PreTrained
         written = greedy_ids(model, ids, GREEDY.max_new_tokens, stops)
         finished = written[-1] in stops
         body = written[:-1] if finished else written
-        assert answer == Answer(tokenizer.decode(body, skip_special_tokens=True), len(body), finished)
+        assert answer == Completion(
+            text=tokenizer.decode(body, skip_special_tokens=True),
+            finished=finished,
+            tokens_in=len(ids),
+            tokens_out=len(body),
+        )
 
 
 def windowed(vocab_size: int) -> PreTrainedModel:
@@ -110,9 +111,14 @@ def test_rows_that_have_ended_leave_the_batch(build: Callable[..., Any], tokeniz
     answers = generate_answers(
         model, tokenizer, PROMPTS, settings=SamplingSettings(max_new_tokens=24, batch_size=len(PROMPTS))
     )
-    for answer, written in zip(answers, expected, strict=True):
+    for answer, ids, written in zip(answers, rendered, expected, strict=True):
         body = written[:-1] if written[-1] in stops else written
-        assert answer == Answer(tokenizer.decode(body, skip_special_tokens=True), len(body), written[-1] in stops)
+        assert answer == Completion(
+            text=tokenizer.decode(body, skip_special_tokens=True),
+            finished=written[-1] in stops,
+            tokens_in=len(ids),
+            tokens_out=len(body),
+        )
     assert len(computed) == max(lengths)
     assert sum(computed) < len(PROMPTS) * max(lengths)
     assert computed[-1] == lengths.count(max(lengths))
@@ -139,7 +145,7 @@ def test_answers_are_in_the_order_of_the_prompts(model: LlamaForCausalLM, tokeni
 
 def test_cut_answer_is_not_finished(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
     answer = generate_answers(model, tokenizer, PROMPTS[:1], settings=GREEDY)[0]
-    assert (answer.tokens, answer.finished) == (12, False)
+    assert (answer.tokens_out, answer.finished) == (12, False)
 
 
 @pytest.mark.parametrize("as_list", [False, True])
@@ -152,7 +158,8 @@ def test_stops_at_the_generation_configs_tokens(
     model.generation_config.eos_token_id = [2, stop] if as_list else stop
     answer = generate_answers(model, tokenizer, PROMPTS[:1], settings=GREEDY)[0]
     first = written.index(stop)
-    assert answer == Answer(tokenizer.decode(written[:first], skip_special_tokens=True), first, True)
+    text = tokenizer.decode(written[:first], skip_special_tokens=True)
+    assert (answer.text, answer.tokens_out, answer.finished) == (text, first, True)
 
 
 def test_stops_at_the_tokenizers_own_end(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
@@ -186,7 +193,7 @@ def test_without_stop_and_pad_tokens(model: LlamaForCausalLM, tokenizer: PreTrai
     other.chat_template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
     model.generation_config.eos_token_id = None
     answers = generate_answers(model, other, PROMPTS, settings=GREEDY)
-    assert [(answer.tokens, answer.finished) for answer in answers] == [(12, False)] * len(PROMPTS)
+    assert [(answer.tokens_out, answer.finished) for answer in answers] == [(12, False)] * len(PROMPTS)
 
 
 def test_no_second_bos(tokenizer: PreTrainedTokenizerFast) -> None:

@@ -14,7 +14,9 @@ import pytest
 from mixdpo import Plan, load_pairs, make_plan, score
 from mixdpo.cli.main import main
 from mixdpo.common.files import digest
-from mixdpo.generation.endpoint import EndpointSettings, Request
+from mixdpo.generation.completion import Request
+from mixdpo.generation.endpoint import request_body
+from mixdpo.generation.generation_settings import EndpointSettings
 from mixdpo.generation.local_model import LocalModel, content_digest
 from mixdpo.generation.reply_cache import reply_cache, request_key
 from mixdpo.judges.prompt import JudgePrompt
@@ -94,7 +96,7 @@ def test_weights_keep_their_digests(dtype: str) -> None:
 @pytest.mark.parametrize("case", KEYS["endpoint"])
 def test_requests_keep_their_keys(case: dict[str, Any]) -> None:
     settings = EndpointSettings(**case["settings"])
-    body = request_of(case["request"]).body(settings)
+    body = request_body(request_of(case["request"]), settings)
     assert body == case["body"]
     assert request_key(settings.base_url, body) == case["key"]
 

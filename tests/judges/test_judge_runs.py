@@ -39,7 +39,9 @@ from mixdpo.evaluation.benchmarks.tasks import Sources, alpaca_plan, arena_plan,
 from mixdpo.evaluation.statistics.length_control import GamedRows
 from mixdpo.evaluation.statistics.style import style_differences
 from mixdpo.generation.answer_files import AnswerFile, PromptTexts, read_answers, read_prompt_texts
-from mixdpo.generation.endpoint import Completion, EndpointSettings, Request
+from mixdpo.generation.completion import Completion, Request
+from mixdpo.generation.endpoint import request_body
+from mixdpo.generation.generation_settings import EndpointSettings
 from mixdpo.generation.reply_cache import reply_cache, request_key
 from mixdpo.judges.answer_pairs import pair_up
 from mixdpo.judges.prompt import JudgePrompt, prompts_fingerprint, read_judge_prompt
@@ -288,22 +290,23 @@ def test_a_plan_costs_nothing(files, server: Endpoint, capsys) -> None:
 
 def test_own_verdicts_are_read_strictly() -> None:
     for text, label in (("[[A]]", "A>B"), ("so [[C]]", "A=B"), ("[[B>>A]] yes [[B>>A]]", "B>>A")):
-        assert read_own_verdict(Completion(text)).label == label
+        assert read_own_verdict(Completion(text=text)).label == label
     for text in ("", "A", "[A]", "[[A]] or [[B]]", "[[D]]", "[[A>C]]"):
-        assert read_own_verdict(Completion(text)).score is None
-    assert read_own_grade(Completion("[[7.5]]")).score == 7.5
+        assert read_own_verdict(Completion(text=text)).score is None
+    assert read_own_grade(Completion(text="[[7.5]]")).score == 7.5
     for text in ("", "[5]", "[[5]] [[6]]", "[[five]]"):
-        assert read_own_grade(Completion(text)).score is None
+        assert read_own_grade(Completion(text=text)).score is None
 
 
 def test_v01_asks_once_more_after_a_judgement_without_a_label() -> None:
     request = Request(messages=(("user", "Judge."),), max_tokens=9, temperature=0.0)
-    further = finish_request(request, Completion("I think"))
+    further = finish_request(request, Completion(text="I think"))
     assert further is not None
     assert [role for role, _ in further.messages] == ["user", "assistant", "user"]
-    assert finish_request(request, Completion("[[A>B]] [[B>A]]")) is None  # that contradicts itself, and stays unread
-    assert arena_reader("v0.1")(Completion("[[A>B]] [[B>A]]")).label is None
-    assert arena_reader("v2")(Completion("[[A>B]] [[B>A]]")).label == "B>A"
+    contradicting = Completion(text="[[A>B]] [[B>A]]")
+    assert finish_request(request, contradicting) is None  # and it stays unread
+    assert arena_reader("v0.1")(contradicting).label is None
+    assert arena_reader("v2")(contradicting).label == "B>A"
 
 
 def test_answers_are_joined_by_id_or_by_prompt(tmp_path: Path) -> None:
@@ -548,7 +551,7 @@ def test_805_cached_verdicts_aggregate_within_5_seconds(files, tmp_path: Path, m
             top = [(token, value) for token, value in top if value == value]
             reply = {"text": "m", "finished": False, "first_token": top, "model": "gpt-4-1106-preview",
                      "tokens_in": 1, "tokens_out": 1, "failure": None}  # fmt: skip
-            cache.put(request_key(settings.base_url, case.request.body(settings)), reply)
+            cache.put(request_key(settings.base_url, request_body(case.request, settings)), reply)
     words = ["--model", str(tmp_path / "own.json"), "--baseline", str(tmp_path / "gpt4_1106_preview.json"),
              "--judge", settings.model, "--endpoint", settings.base_url,
              "--judge-prompt", str(data / "judge_prompt_clf.txt"),

@@ -16,7 +16,8 @@ from torch import nn
 from transformers import TrainerCallback
 
 from mixdpo import MixDPOConfig, MixDPOTrainer, make_plan
-from mixdpo.generation.local_generation import SamplingSettings, generate_answers
+from mixdpo.generation.generation_settings import SamplingSettings
+from mixdpo.generation.local_generation import generate_answers
 from mixdpo.models.engine import PromptGroup, completion_logprobs, pack_rows, pad_rows, prepare_packing, to_device
 from mixdpo.models.engine.attention import FLEX_ATTENTION
 from mixdpo.models.engine.head import target_scores

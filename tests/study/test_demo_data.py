@@ -16,7 +16,7 @@ import pytest
 
 import mixdpo.evaluation
 from mixdpo.evaluation.constraints import KINDS, Demand, demands_from_text, demands_met
-from mixdpo.generation.local_generation import Answer
+from mixdpo.generation.completion import Completion
 
 FOLDER = Path(mixdpo.evaluation.__file__).parent / "data"
 SPLITS = ("train", "validation", "test")
@@ -116,10 +116,11 @@ def test_size_and_hashes() -> None:
         assert hashlib.sha256(path.read_bytes()).hexdigest() in readme
 
 
-def answers_with(scores: list[int], finished: bool = True) -> list[Answer]:
+def answers_with(scores: list[int], finished: bool = True) -> list[Completion]:
     """Answers that meet so many of the demands "no commas", "question" and "exclamation"."""
     texts = {0: "a, b", 1: "ab", 2: "ab?", 3: "ab?!"}
-    return [Answer(texts[score] + " c" * position, 3, finished) for position, score in enumerate(scores)]
+    written = [texts[score] + " c" * position for position, score in enumerate(scores)]
+    return [Completion(text=text, finished=finished, tokens_out=3) for text in written]
 
 
 DEMANDS = (Demand("no_commas"), Demand("question"), Demand("exclamation"))

@@ -11,7 +11,8 @@ import pytest
 from mixdpo.cli.main import main
 from mixdpo.common.statistics import Interval
 from mixdpo.evaluation.constraints import demands_from_text, demands_met
-from mixdpo.generation.local_generation import Answer, SamplingSettings
+from mixdpo.generation.completion import Completion
+from mixdpo.generation.generation_settings import SamplingSettings
 from mixdpo.study.demo import demo as run
 from tiny import tiny_llama
 
@@ -70,8 +71,8 @@ def test_held_out_prompts_are_not_trained_on() -> None:
 
 def test_comparison_counts_constraints_of_each_prompt() -> None:
     held_out = run.read_held_out("test", limit=3)
-    empty = [Answer(text="", tokens=0, finished=True)] * 3
-    some = [Answer(text="A short answer.", tokens=4, finished=True)] * 3
+    empty = [Completion(text="", tokens_out=0, finished=True)] * 3
+    some = [Completion(text="A short answer.", tokens_out=4, finished=True)] * 3
     result = run.compare_answers(empty, some, held_out)
     assert result.met_before.tolist() == [0, 0, 0]
     assert result.gain.estimate == pytest.approx(result.met_after.mean())

@@ -13,7 +13,7 @@ from datasets import Dataset
 from mixdpo import load_pairs, score
 from mixdpo.common.errors import RunError
 from mixdpo.evaluation.constraints import demands_from_text, demands_met
-from mixdpo.generation.local_generation import Answer
+from mixdpo.generation.completion import Completion
 from mixdpo.study.constraint_task import DATA, ConstraintTask, RaterSettings, rate
 from mixdpo.study.file_task import FileTask
 from mixdpo.study.single_run import choose_subset
@@ -82,7 +82,7 @@ def test_the_constraint_task_grades_by_the_demands_of_each_prompt(tmp_path: Path
     task = ConstraintTask(pairs=10)
     texts = ["", "Well, this is a short answer. And another!"]
     prompts = task.held_out("validation", tmp_path).prompts
-    answers = [Answer(texts[i % 2], 3, True) for i in range(len(prompts))]
+    answers = [Completion(text=texts[i % 2], finished=True, tokens_out=3) for i in range(len(prompts))]
     found = task.judge("validation", answers)["demands_met"]
     asked = {
         row["prompt"][-1]["content"]: demands_from_text(row["demands"])
@@ -148,9 +148,9 @@ def test_a_judge_that_fails_says_why(files, program: str, words: str) -> None:
     task = files(judge_command=[sys.executable, "-c", program])
     assert task.primary == "judge"
     with pytest.raises(RunError, match=words):
-        task.judge("test", [Answer("yes", 1, True)] * 3)
+        task.judge("test", [Completion(text="yes", finished=True)] * 3)
     with pytest.raises(RunError, match="cannot be started"):
-        files(judge_command=["/no/such/program"]).judge("test", [Answer("yes", 1, True)] * 3)
+        files(judge_command=["/no/such/program"]).judge("test", [Completion(text="yes", finished=True)] * 3)
 
 
 def test_subsets_are_equal_thirds_by_margin(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from mixdpo.cli.judge_options import JudgeOptions, echo_notes, judge_options, refuse_options
+from mixdpo.cli.judge_options import JudgeOptions, echo_notes, judge_options
+from mixdpo.cli.options import refuse_options
 from mixdpo.cli.shared import finish, interval_text, value_text
 from mixdpo.common.terminal import results_table
 

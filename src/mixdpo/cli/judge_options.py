@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
+from mixdpo.cli.options import given_options, refuse_options
 from mixdpo.cli.shared import quiet_libraries
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class JudgeOptions:
     concurrency: int
     timeout: float
     max_retries: int
-    token_limit: str
+    token_limit: Any
     dollars_in: float | None
     dollars_out: float | None
     max_tokens: int | None
@@ -125,7 +125,7 @@ class JudgeOptions:
 
     def find_judge(self) -> Judge:
         """Return the judge, without asking it anything."""
-        from mixdpo.generation.endpoint import EndpointSettings
+        from mixdpo.generation.generation_settings import EndpointSettings
         from mixdpo.judges.language_model import JudgeSettings, find_judge
 
         quiet_libraries()
@@ -219,22 +219,6 @@ def judge_options(command: Callable[..., None]) -> Callable[..., None]:
     for option in reversed(_OPTIONS):
         bundled = option(bundled)
     return bundled
-
-
-def given_options(*names: str) -> list[str]:
-    """Return those of these options that the command line gives, as they are written, in the order of the help."""
-    context = click.get_current_context()
-    return [
-        one.opts[0]
-        for one in context.command.params
-        if one.name in names and context.get_parameter_source(one.name) is ParameterSource.COMMANDLINE
-    ]
-
-
-def refuse_options(reason: str, *names: str) -> None:
-    """Raise `click.UsageError` for those of these options that are given, with the reason."""
-    if given := given_options(*names):
-        raise click.UsageError(f"{' and '.join(given)}: {reason}.")
 
 
 def echo_notes(result: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import click
+from click.core import ParameterSource
 
 Command = Callable[..., Any]
 
@@ -48,6 +49,22 @@ def settings_options(cls: type[Any], into: str, *, leave_out: Collection[str] = 
         return decorated
 
     return decorate
+
+
+def given_options(*names: str) -> list[str]:
+    """Return those of these options that the command line gives, as they are written, in the order of the help."""
+    context = click.get_current_context()
+    return [
+        one.opts[0]
+        for one in context.command.params
+        if one.name in names and context.get_parameter_source(one.name) is ParameterSource.COMMANDLINE
+    ]
+
+
+def refuse_options(reason: str, *names: str) -> None:
+    """Raise `click.UsageError` for those of these options that the command line gives, with the reason."""
+    if given := given_options(*names):
+        raise click.UsageError(f"{' and '.join(given)}: {reason}.")
 
 
 def _option(field: Field[Any], hint: Any) -> Callable[[Command], Command]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -12,51 +11,12 @@ from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from mixdpo.common.errors import InputError
+from mixdpo.generation.chat_model import Progress
+from mixdpo.generation.completion import Completion
 from mixdpo.generation.decoding import write_batch
+from mixdpo.generation.generation_settings import SamplingSettings
 
 Message = Mapping[str, Any]
-
-
-@dataclass(frozen=True, kw_only=True)
-class SamplingSettings:
-    """How answers are drawn. Of the model's own generation settings only the stop tokens are used."""
-
-    max_new_tokens: int = field(
-        default=512, metadata={"help": "longest answer, in tokens; a longer one is cut and counts as not finished"}
-    )
-    temperature: float = field(
-        default=0.0, metadata={"help": "0 takes the likeliest token each time; above it, tokens are sampled"}
-    )
-    top_p: float = field(
-        default=1.0, metadata={"help": "sample among the likeliest tokens that together have this probability"}
-    )
-    top_k: int = field(default=0, metadata={"help": "sample among this many likeliest tokens; 0 sets no such bound"})
-    batch_size: int = field(default=32, metadata={"help": "answers written at once; sampled answers depend on it"})
-    seed: int = field(default=0, metadata={"help": "seed of the sampling"})
-
-    def __post_init__(self) -> None:
-        for name, value, wrong in (
-            ("max_new_tokens", self.max_new_tokens, self.max_new_tokens < 1),
-            ("temperature", self.temperature, not 0 <= self.temperature < float("inf")),
-            ("top_p", self.top_p, not 0 < self.top_p <= 1),
-            ("top_k", self.top_k, self.top_k < 0),
-            ("batch_size", self.batch_size, self.batch_size < 1),
-        ):
-            if wrong:
-                raise InputError(f"generation setting {name} is {value}")
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What the model wrote to one prompt."""
-
-    text: str
-    tokens: int
-    """Tokens written, without the one that ended the turn."""
-    finished: bool
-    """Whether the model ended its turn; if not, the answer is cut at `max_new_tokens`."""
-    first_token: tuple[tuple[str, float], ...] = ()
-    """Likeliest first tokens and their log-probabilities at temperature 1, where they were asked for."""
 
 
 def generate_answers(
@@ -65,9 +25,9 @@ def generate_answers(
     prompts: Sequence[Sequence[Message]],
     *,
     settings: SamplingSettings | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     top_logprobs: int = 0,
-) -> list[Answer]:
+) -> list[Completion]:
     """Answer every prompt once, in the order given.
 
     Equal arguments give equal answers on the same machine. Afterwards the random generators of the processor and of
@@ -95,9 +55,9 @@ def answer_rendered(
     tokenizer: PreTrainedTokenizerBase,
     rendered: Sequence[Sequence[int]],
     settings: SamplingSettings,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     top_logprobs: int = 0,
-) -> list[Answer]:
+) -> list[Completion]:
     """Answer prompts that are token ids already, of `render_prompts`; otherwise as `generate_answers`.
 
     They must fit: see `positions`.
@@ -105,7 +65,7 @@ def answer_rendered(
     stops = stop_token_ids(model, tokenizer)
     padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else min(stops, default=0)
     config = _generation_config(settings, stops, padding, logits=top_logprobs > 0)
-    answers: dict[int, Answer] = {}
+    answers: dict[int, Completion] = {}
     # Longest first: little padding within a batch, and what does not fit in memory shows at once.
     order = sorted(range(len(rendered)), key=lambda index: -len(rendered[index]))
     with _evaluating(model), _own_randomness(model.device, settings.seed):
@@ -117,7 +77,7 @@ def answer_rendered(
             )
             first = _first_tokens(tokenizer, logits, top_logprobs) if logits is not None else [()] * len(indices)
             for index, row, likeliest in zip(indices, rows, first, strict=True):
-                answers[index] = replace(_read_answer(tokenizer, row, stops), first_token=likeliest)
+                answers[index] = _read_answer(tokenizer, row, stops, likeliest, len(rendered[index]))
             if progress is not None:
                 progress(len(answers), len(order))
     return [answers[index] for index in range(len(rendered))]
@@ -211,10 +171,21 @@ def _generation_config(
     )
 
 
-def _read_answer(tokenizer: PreTrainedTokenizerBase, ids: list[int], stops: list[int]) -> Answer:
+def _read_answer(
+    tokenizer: PreTrainedTokenizerBase,
+    ids: list[int],
+    stops: list[int],
+    first_token: tuple[tuple[str, float], ...],
+    tokens_in: int,
+) -> Completion:
     end = next((position for position, id in enumerate(ids) if id in stops), None)
-    text = tokenizer.decode(ids[:end], skip_special_tokens=True)
-    return Answer(text=str(text), tokens=len(ids[:end]), finished=end is not None)
+    return Completion(
+        text=str(tokenizer.decode(ids[:end], skip_special_tokens=True)),
+        finished=end is not None,
+        first_token=first_token,
+        tokens_in=tokens_in,
+        tokens_out=len(ids[:end]),
+    )
 
 
 def _first_tokens(

@@ -1,4 +1,4 @@
-"""A model on this machine as chat_model. Finished replies are kept by content, a batch at a time."""
+"""A model on this machine as a chat model. Finished completions are cached by content, a batch at a time."""
 
 from __future__ import annotations
 
@@ -18,23 +18,17 @@ from transformers import PreTrainedTokenizerBase
 from mixdpo.common.errors import InputError, RunError
 from mixdpo.common.files import cache_folder, digest
 from mixdpo.generation.chat_model import Progress
-from mixdpo.generation.endpoint import Completion, Request
-from mixdpo.generation.local_generation import (
-    Answer,
-    SamplingSettings,
-    answer_rendered,
-    positions,
-    render_prompts,
-    stop_token_ids,
-)
+from mixdpo.generation.completion import Completion, Request
+from mixdpo.generation.generation_settings import SamplingSettings
+from mixdpo.generation.local_generation import answer_rendered, positions, render_prompts, stop_token_ids
 from mixdpo.generation.reply_cache import ReplyCache, reply_cache
 from mixdpo.models.fingerprint import weights_digest
 from mixdpo.models.loading import load_for_inference, load_tokenizer
 from mixdpo.models.model_settings import ModelSettings, model_name
 
 _FORMAT: Final = "1"
-_KEPT: Final = ("text", "finished", "first_token", "tokens_in", "tokens_out")
-"""Fields of a reply that are kept; the others are of endpoints."""
+_OF_ENDPOINTS: Final = ("model", "failure")
+"""Fields of a completion that are not cached, since a model on this machine fills in neither."""
 
 Ids = tuple[int, ...]
 
@@ -74,7 +68,7 @@ class LocalModel:
         return f"{len(rendered):,} answers: {read:,} tokens read and at most {written:,} written"
 
     def complete(self, requests: Sequence[Request], progress: Progress | None = None) -> list[Completion]:
-        """Write the replies, longest prompts first; one that does not fit into the model's positions fails.
+        """Answer the requests, longest prompts first; one that does not fit into the model's positions fails.
 
         Batches are formed before the cache is read, and the seed of each is made from its content: a run that was
         killed and is continued writes what an uninterrupted one writes.
@@ -85,13 +79,14 @@ class LocalModel:
         if any(request.temperature is None for request in requests):
             raise InputError("a model on this machine has no temperature of its own", hint="give a number")
         rendered = self._render(requests)
-        replies = self._too_long(rendered)
+        completions = self._too_long(rendered)
         with reply_cache(cache_folder() / "answers") as cache:
-            for batch in _batches({one: ids for one, ids in rendered.items() if one not in replies}, self.batch_size):
-                replies |= self._answer(batch, cache)
+            fitting = {request: ids for request, ids in rendered.items() if request not in completions}
+            for batch in _batches(fitting, self.batch_size):
+                completions |= self._answer(batch, cache)
                 if progress is not None:
-                    progress(len(replies), len(rendered))
-        return [replies[request] for request in requests]
+                    progress(len(completions), len(rendered))
+        return [completions[request] for request in requests]
 
     def record(self) -> dict[str, Any]:
         """Return the model's settings, a digest of its weights, its stop tokens, and what it runs on."""
@@ -125,19 +120,19 @@ class LocalModel:
         }
 
     def _answer(self, batch: Mapping[Request, Ids], cache: ReplyCache) -> dict[Request, Completion]:
-        """Return the replies to a batch of requests of equal settings, those from the cache that are there."""
+        """Return the completions of a batch of requests of equal settings, from the cache where they are there."""
         keys = _keys(batch, [_FORMAT, self._weights, str(self._loaded.dtype), repr(self._stops)])
-        known = {request: stored for request, key in keys.items() if (stored := cache.get(key)) is not None}
-        missing = [request for request in batch if request not in known]
+        cached = {request: stored for request, key in keys.items() if (stored := cache.get(key)) is not None}
+        found = {request: Completion.of_stored(stored) for request, stored in cached.items()}
+        missing = [request for request in batch if request not in found]
         if missing:
-            answers = self._generate([batch[one] for one in missing], missing[0], int(digest(keys.values())[:12], 16))
-            for request, answer in zip(missing, answers, strict=True):
-                values = (answer.text, answer.finished, answer.first_token, len(batch[request]), answer.tokens)
-                known[request] = dict(zip(_KEPT, values, strict=True))
-            cache.put_all({keys[request]: known[request] for request in missing})
-        return {request: _reply(stored) for request, stored in known.items()}
+            seed = int(digest(keys.values())[:12], 16)
+            written = self._generate([batch[one] for one in missing], missing[0], seed)
+            found |= dict(zip(missing, written, strict=True))
+            cache.put_all({keys[request]: _stored(found[request]) for request in missing})
+        return found
 
-    def _generate(self, rendered: Sequence[Ids], request: Request, seed: int) -> list[Answer]:
+    def _generate(self, rendered: Sequence[Ids], request: Request, seed: int) -> list[Completion]:
         settings = SamplingSettings(
             max_new_tokens=request.max_tokens,
             temperature=request.temperature or 0.0,
@@ -156,14 +151,13 @@ class LocalModel:
             ) from error
 
 
-def _reply(stored: dict[str, Any]) -> Completion:
-    likeliest = tuple((token, chance) for token, chance in stored["first_token"])
-    return Completion(**{**stored, "first_token": likeliest})
+def _stored(completion: Completion) -> dict[str, Any]:
+    return {name: value for name, value in asdict(completion).items() if name not in _OF_ENDPOINTS}
 
 
 def content_digest(model: Any) -> str:
     """Return a digest of all that decides what a model writes."""
-    # Of weights that cannot be hashed, nothing that was kept is found again.
+    # Of weights that cannot be hashed, nothing that was cached is found again.
     parts: list[str | bytes] = [weights_digest(model) or os.urandom(16)]
     if isinstance(model, PeftModel):
         settings = {name: config.to_dict() for name, config in model.peft_config.items()}
@@ -189,7 +183,7 @@ def _batches(rendered: Mapping[Request, Ids], size: int) -> list[dict[Request, I
 
 
 def _keys(batch: Mapping[Request, Ids], model: Sequence[str]) -> dict[Request, str]:
-    """Return what each reply is kept under. Sampled ones depend on all of their batch, and so do their keys."""
+    """Return what each completion is cached under. Sampled ones depend on all of their batch, and so do their keys."""
     contents = {
         request: json.dumps([ids, asdict(replace(request, messages=()))], sort_keys=True)
         for request, ids in batch.items()

@@ -16,55 +16,58 @@ from mixdpo.common.files import check_output, write_json
 from mixdpo.common.table_files import write_json_lines
 from mixdpo.generation.chat_model import ChatModel
 from mixdpo.generation.degenerate import find_degenerate
-from mixdpo.generation.generate import MT_BENCH_TEMPERATURES, Generation, GenerationSettings
+from mixdpo.generation.generate import MT_BENCH_TEMPERATURES, Generation, settings_for
+from mixdpo.generation.generation_settings import GenerationSettings
 
 _ENDINGS: Final = (".jsonl", ".json")
 
 
 def check_writable(path: Path) -> None:
-    """Raise `InputError` where answers could not be written, before they are drawn."""
+    """Raise `InputError` where answers could not be written, before a model is run."""
     if path.suffix not in _ENDINGS:
         raise InputError("the ending is not known", file=path, hint=f"it is one of {', '.join(_ENDINGS)}")
     check_output(path)
 
 
-def write_answers(path: Path, drawn: Sequence[Generation], generator: str) -> None:
+def write_answers(path: Path, generations: Sequence[Generation], generator: str) -> None:
     """Write the whole answers, in AlpacaEval's columns or, of several turns, in MT-Bench's.
 
     An ending of `.json` gives one list, as AlpacaEval reads it, `.jsonl` one object a line.
     """
-    rows = [_row(one, generator) for one in drawn if one.failure is None]
+    rows = [_row(one, generator) for one in generations if one.failure is None]
     if path.suffix == ".json":
         write_json(path, rows)
     else:
         write_json_lines(path, rows)
 
 
-def answer_report(drawn: Sequence[Generation], chat_model: ChatModel, settings: GenerationSettings) -> dict[str, Any]:
-    """Return how answers were drawn and what they are like: shares and lengths are of single turns.
+def answer_report(
+    generations: Sequence[Generation], chat_model: ChatModel, settings: GenerationSettings
+) -> dict[str, Any]:
+    """Return how answers were generated and what they are like: shares and lengths are of single turns.
 
     Args:
-        drawn: all prompts.
+        generations: of all prompts.
         chat_model: who answered.
         settings: as they were given.
     """
-    settings = settings.settled([one.prompt for one in drawn])
-    replies = [reply for one in drawn if one.failure is None for reply in one.replies]
-    drawing = asdict(settings)
+    settings = settings_for([one.prompt for one in generations], settings)
+    completions = [each for one in generations if one.failure is None for each in one.completions]
+    how = asdict(settings)
     if settings.temperature is None:
-        drawing["temperature"] = dict(MT_BENCH_TEMPERATURES)
+        how["temperature"] = dict(MT_BENCH_TEMPERATURES)
     return {
         "model": chat_model.name,
-        "model_versions": sorted({reply.model for reply in replies if reply.model}),
+        "model_versions": sorted({one.model for one in completions if one.model}),
         "mixdpo": version("mixdpo"),
-        "settings": {**drawing, **chat_model.record()},
-        "prompts": len(drawn),
-        "answered": sum(one.failure is None for one in drawn),
-        "failures": dict(Counter(one.failure for one in drawn if one.failure is not None)),
-        "unfinished_share": float(np.mean([not reply.finished for reply in replies])) if replies else None,
-        "tokens": _spread([reply.tokens_out for reply in replies]),
-        "characters": _spread([len(reply.text) for reply in replies]),
-        "flags": [str(flag) for flag in find_degenerate([reply.text for reply in replies])],
+        "settings": {**how, **chat_model.record()},
+        "prompts": len(generations),
+        "answered": sum(one.failure is None for one in generations),
+        "failures": dict(Counter(one.failure for one in generations if one.failure is not None)),
+        "unfinished_share": float(np.mean([not one.finished for one in completions])) if completions else None,
+        "tokens": _spread([one.tokens_out for one in completions]),
+        "characters": _spread([len(one.text) for one in completions]),
+        "flags": [str(flag) for flag in find_degenerate([one.text for one in completions])],
     }
 
 
@@ -73,25 +76,25 @@ def report_file(answers: Path) -> Path:
     return answers.with_name(f"{answers.stem}.report.json")
 
 
-def _row(drawn: Generation, generator: str) -> dict[str, Any]:
-    prompt, replies = drawn.prompt, drawn.replies
+def _row(generation: Generation, generator: str) -> dict[str, Any]:
+    prompt, completions = generation.prompt, generation.completions
     row: dict[str, Any] = {prompt.id_column: prompt.id}
     if prompt.category is not None:
         row["category"] = prompt.category
     if len(prompt.turns) == 1:
         return row | {
             "instruction": prompt.text,
-            "output": replies[0].text,
+            "output": completions[0].text,
             "generator": generator,
-            "tokens": replies[0].tokens_out,
-            "finished": replies[0].finished,
+            "tokens": completions[0].tokens_out,
+            "finished": completions[0].finished,
         }
     return row | {
         "turns": list(prompt.turns),
-        "choices": [{"index": 0, "turns": [reply.text for reply in replies]}],
+        "choices": [{"index": 0, "turns": [one.text for one in completions]}],
         "model_id": generator,
-        "tokens": [reply.tokens_out for reply in replies],
-        "finished": [reply.finished for reply in replies],
+        "tokens": [one.tokens_out for one in completions],
+        "finished": [one.finished for one in completions],
     }
 
 

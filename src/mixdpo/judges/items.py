@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from mixdpo.generation.endpoint import Completion, Request
+from mixdpo.generation.completion import Completion, Request
 
 Chat = tuple[tuple[str, str], ...]
 """(role, content) of each message."""

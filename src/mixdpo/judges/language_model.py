@@ -7,8 +7,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal, Protocol
 
 from mixdpo.common.errors import InputError
-from mixdpo.generation.chat_model import ChatModel, EndpointModel
-from mixdpo.generation.endpoint import Completion, EndpointSettings, Request
+from mixdpo.generation.chat_model import ChatModel
+from mixdpo.generation.completion import Completion, Request
+from mixdpo.generation.endpoint import EndpointModel
+from mixdpo.generation.generation_settings import EndpointSettings
 from mixdpo.generation.local_model import LocalModel
 from mixdpo.judges.items import FollowUp, JudgeItem, ParseReply, Progress, Verdict
 from mixdpo.judges.program import ProgramJudge

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mixdpo.common.errors import InputError, RunError
-from mixdpo.generation.endpoint import Completion
+from mixdpo.generation.completion import Completion
 from mixdpo.judges.items import FollowUp, JudgeItem, ParseReply, Progress, Verdict
 from mixdpo.judges.labels import score_of_a
 
@@ -88,7 +88,7 @@ def _line(case: JudgeItem) -> dict[str, Any]:
 
 
 def _verdict(line: str, answers: int) -> Verdict:
-    reply = Completion(line, True)
+    reply = Completion(text=line, finished=True)
     if answers == 2:
         read = score_of_a(line)
         return Verdict(reply) if read is None else Verdict(reply, read[0], line)

@@ -14,7 +14,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel, Pr
 
 from mixdpo.common.errors import InputError
 from mixdpo.common.files import cache_folder, digest
-from mixdpo.generation.endpoint import Completion
+from mixdpo.generation.completion import Completion
 from mixdpo.generation.reply_cache import reply_cache
 from mixdpo.judges.items import Chat, FollowUp, JudgeItem, ParseReply, Progress, Verdict
 from mixdpo.judges.labels import label_of

@@ -29,7 +29,7 @@ from mixdpo.evaluation.constraints import (
     sample_demands,
     task_of,
 )
-from mixdpo.generation.local_generation import Answer
+from mixdpo.generation.completion import Completion
 from mixdpo.study.task import ANSWER_MEASURES, HeldOutData, Split
 
 
@@ -126,7 +126,7 @@ class ConstraintTask:
         tasks = [task_by_text[row["prompt"][-1]["content"]] for row in pairs]
         return HeldOutData(prompts=prompts, prompt_groups=groups, pairs=pairs, pair_groups=tasks)
 
-    def judge(self, split: Split, answers: Sequence[Answer]) -> dict[str, list[float]]:
+    def judge(self, split: Split, answers: Sequence[Completion]) -> dict[str, list[float]]:
         """Count the constraints that each answer meets."""
         asked = [demands for _, demands in self._demands(split)]
         met = [float(demands_met(answer.text, wanted)) for answer, wanted in zip(answers, asked, strict=True)]

@@ -16,7 +16,7 @@ from mixdpo.common.files import atomic_path, digest
 from mixdpo.data.arrays import data_fingerprint
 from mixdpo.data.load import weighted_rows
 from mixdpo.difficulty.scored_pairs import load_pairs
-from mixdpo.generation.local_generation import Answer
+from mixdpo.generation.completion import Completion
 from mixdpo.judges.program import run_program
 from mixdpo.study.task import ANSWER_MEASURES, PAIR_MEASURES, HeldOutData, Split, conversation_key
 
@@ -115,7 +115,7 @@ class FileTask:
             prompts=[_messages(prompts[key]) for key in first], prompt_groups=first, pairs=pairs, pair_groups=keys
         )
 
-    def judge(self, split: Split, answers: Sequence[Answer]) -> dict[str, list[float]]:
+    def judge(self, split: Split, answers: Sequence[Completion]) -> dict[str, list[float]]:
         """Let the program grade the answers.
 
         Raises:

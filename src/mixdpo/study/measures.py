@@ -12,7 +12,9 @@ import pyarrow as pa
 
 from mixdpo.common.errors import RunError
 from mixdpo.common.files import digest
-from mixdpo.generation.local_generation import Answer, SamplingSettings, generate_answers
+from mixdpo.generation.completion import Completion
+from mixdpo.generation.generation_settings import SamplingSettings
+from mixdpo.generation.local_generation import generate_answers
 from mixdpo.models.forward import all_tokens, pair_logprobs
 from mixdpo.models.forward_settings import ForwardSettings
 from mixdpo.models.loading import load_for_inference, load_tokenizer
@@ -37,7 +39,7 @@ class Measured:
     """Values of every item, in the form of `VALUES_SCHEMA`, and the answers behind them."""
 
     values: pa.Table
-    answers: list[Answer]
+    answers: list[Completion]
 
 
 def measure(
@@ -64,13 +66,13 @@ def measure(
         RunError: the model gives log-probabilities that are not finite.
     """
     rows: list[dict[str, Any]] = []
-    answers: list[Answer] = []
+    answers: list[Completion] = []
     if held_out.prompts:
         answers = _answers(model, held_out, generation)
         columns = {
             **task.judge(split, answers),
             "finished": [float(answer.finished) for answer in answers],
-            "tokens": [float(answer.tokens) for answer in answers],
+            "tokens": [float(answer.tokens_out) for answer in answers],
         }
         items = [digest([repr(prompt)], size=6) for prompt in held_out.prompts]
         for name, values in columns.items():
@@ -80,7 +82,7 @@ def measure(
     return Measured(pa.Table.from_pylist(rows, schema=VALUES_SCHEMA), answers)
 
 
-def _answers(model: ModelSettings, held_out: HeldOutData, generation: SamplingSettings) -> list[Answer]:
+def _answers(model: ModelSettings, held_out: HeldOutData, generation: SamplingSettings) -> list[Completion]:
     policy: Any = load_for_inference(replace(model, dtype="auto"))  # the format to answer in is the machine's
     answers = generate_answers(policy, load_tokenizer(model), held_out.prompts, settings=generation)
     del policy

@@ -35,7 +35,7 @@ from mixdpo.common.errors import InputError, MixdpoError
 from mixdpo.common.files import atomic_path, write_json
 from mixdpo.common.settings import build
 from mixdpo.difficulty.scored_pairs import load_pairs
-from mixdpo.generation.local_generation import SamplingSettings
+from mixdpo.generation.generation_settings import SamplingSettings
 from mixdpo.models.engine import hardware_has_bf16
 from mixdpo.models.model_settings import ModelSettings
 from mixdpo.plan.planning import make_plan
@@ -76,9 +76,8 @@ def execute_run(folder: Path) -> None:
         )  # fmt: skip
         _save_table(measured.values, folder / VALUES_FILE)
         if measured.answers:
-            _save_table(
-                pa.Table.from_pylist([asdict(answer) for answer in measured.answers]), folder / "answers.parquet"
-            )
+            rows = [{"text": one.text, "tokens": one.tokens_out, "finished": one.finished} for one in measured.answers]
+            _save_table(pa.Table.from_pylist(rows), folder / "answers.parquet")
         if not spec["keep_models"]:
             shutil.rmtree(folder / RUN_FOLDER / "model", ignore_errors=True)
             for checkpoint in (folder / RUN_FOLDER).glob("checkpoint-*"):

@@ -12,7 +12,7 @@ from peft import LoraConfig
 from mixdpo.common.errors import InputError
 from mixdpo.common.settings import build, check_values, read_yaml, unknown_key
 from mixdpo.difficulty.metrics import find_metric
-from mixdpo.generation.local_generation import SamplingSettings
+from mixdpo.generation.generation_settings import SamplingSettings
 from mixdpo.losses import LossSettings
 from mixdpo.models.model_settings import ModelSettings, check_is_model
 from mixdpo.plan.planning import check_settings

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from mixdpo.common.errors import InputError
-from mixdpo.generation.local_generation import SamplingSettings
+from mixdpo.generation.generation_settings import SamplingSettings
 from mixdpo.models.model_settings import ModelSettings
 from mixdpo.plan.planning import PlanSettings, Route
 from mixdpo.recipe.recipe_file import plan_settings

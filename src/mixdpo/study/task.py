@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, Protocol
 
 from datasets import Dataset
 
-from mixdpo.generation.local_generation import Answer
+from mixdpo.generation.completion import Completion
 from mixdpo.plan.planning import BUCKETS
 
 Split = Literal["validation", "test"]
@@ -63,7 +63,7 @@ class StudyTask(Protocol):
     def held_out(self, split: Split, folder: Path) -> HeldOutData:
         """Return a split; `folder` may be written to."""
 
-    def judge(self, split: Split, answers: Sequence[Answer]) -> dict[str, list[float]]:
+    def judge(self, split: Split, answers: Sequence[Completion]) -> dict[str, list[float]]:
         """Grade the answers to the split's prompts: of each measure, one value per answer, larger is better."""
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, Literal
 
 from mixdpo.common.choices import check_choice
-from mixdpo.generation.endpoint import Completion, Request
+from mixdpo.generation.completion import Completion, Request
 from mixdpo.judges.answer_pairs import AnswerPair
 from mixdpo.judges.items import NOT_ASKED, JudgeItem, Verdict
 from mixdpo.judges.prompt import JudgePrompt

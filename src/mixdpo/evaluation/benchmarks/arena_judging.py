@@ -10,7 +10,7 @@ from typing import Any, Final
 from mixdpo.common.choices import check_choice
 from mixdpo.evaluation.benchmarks.arena_hard import parse_label
 from mixdpo.evaluation.statistics.style import Version
-from mixdpo.generation.endpoint import Completion, Request
+from mixdpo.generation.completion import Completion, Request
 from mixdpo.judges.answer_pairs import AnswerPair
 from mixdpo.judges.items import NOT_ASKED, JudgeItem, Verdict
 from mixdpo.judges.labels import STRICT_LABEL, score_of_a

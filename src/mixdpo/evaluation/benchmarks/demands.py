@@ -17,8 +17,10 @@ from mixdpo.common.statistics import clustered_mean, proportion
 from mixdpo.common.table_files import ENDINGS
 from mixdpo.evaluation.constraints import Demand, demands_from_text, demands_met, task_of
 from mixdpo.generation.answer_files import plain_text, read_answers
+from mixdpo.generation.completion import Completion
 from mixdpo.generation.degenerate import find_degenerate
-from mixdpo.generation.local_generation import Answer, SamplingSettings, generate_answers
+from mixdpo.generation.generation_settings import SamplingSettings
+from mixdpo.generation.local_generation import generate_answers
 from mixdpo.models.loading import load_for_inference, load_tokenizer
 from mixdpo.models.model_settings import ModelSettings
 
@@ -47,7 +49,7 @@ def read_held_out(split: str, limit: int | None = None) -> HeldOut:
     return HeldOut([row["prompt"] for row in rows], [demands_from_text(row["demands"]) for row in rows])
 
 
-def answer_held_out(model: str, held_out: HeldOut) -> list[Answer]:
+def answer_held_out(model: str, held_out: HeldOut) -> list[Completion]:
     """Let a model answer the held-out prompts, greedily, in bfloat16 where the hardware has it."""
     settings = ModelSettings(name_or_path=model)
     policy: Any = load_for_inference(settings)

@@ -10,7 +10,7 @@ from mixdpo.common.errors import InputError
 from mixdpo.common.files import digest
 from mixdpo.evaluation.benchmarks.mt_bench import Question, judge_messages, parse_rating
 from mixdpo.generation.answer_files import JOINED_BY_ID, AnswerFile, PromptTexts
-from mixdpo.generation.endpoint import Completion, Request
+from mixdpo.generation.completion import Completion, Request
 from mixdpo.judges.answer_pairs import same_prompts
 from mixdpo.judges.items import NOT_ASKED, JudgeItem, Verdict
 from mixdpo.judges.prompt import JudgePrompt, placeholders

@@ -29,7 +29,7 @@ from mixdpo.evaluation.benchmarks.demands import (
     count_demands,
     read_held_out,
 )
-from mixdpo.generation.local_generation import Answer
+from mixdpo.generation.completion import Completion
 from mixdpo.recipe.recipe_file import load_recipe
 from mixdpo.recipe.runs import train_from_recipe
 from mixdpo.study.demo.smollm2 import smollm2_folder
@@ -45,14 +45,14 @@ _BEFORE, _AFTER = "#999999", "#0072B2"
 class Comparison:
     """Answers to the held-out prompts before and after training, and the constraints met by each."""
 
-    before: list[Answer]
-    after: list[Answer]
+    before: list[Completion]
+    after: list[Completion]
     met_before: np.ndarray
     met_after: np.ndarray
     gain: Interval
 
 
-def compare_answers(before: list[Answer], after: list[Answer], held_out: HeldOut) -> Comparison:
+def compare_answers(before: list[Completion], after: list[Completion], held_out: HeldOut) -> Comparison:
     """Count constraints met before and after, with a bootstrap interval of the gain that resamples tasks."""
     met_before, met_after = (count_demands([answer.text for answer in side], held_out) for side in (before, after))
     gain = clustered_mean(met_after - met_before, held_out.tasks, rng=np.random.default_rng(0), resamples=10_000)
@@ -112,7 +112,7 @@ def _result_table(result: Comparison) -> Table:
     table.add_row("constraints met per answer", *(f"{met.mean():.2f}" for _, met in sides))
     table.add_row("answers that meet all", *(f"{(met == 3).mean():.0%}" for _, met in sides))
     table.add_row("answers ended by the model", *(f"{np.mean([a.finished for a in side]):.0%}" for side, _ in sides))
-    table.add_row("mean tokens per answer", *(f"{np.mean([a.tokens for a in side]):.0f}" for side, _ in sides))
+    table.add_row("mean tokens per answer", *(f"{np.mean([a.tokens_out for a in side]):.0f}" for side, _ in sides))
     return table
 
 
