@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -58,6 +59,20 @@ def browser() -> Iterator[Any]:
 def alpaca_graded() -> Path:
     """Folder of real graded pairs, which are not part of the project."""
     return published("alpaca_graded")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _frozen_imports() -> None:
+    """Trainers collect garbage when they end; the objects of imported libraries are none and need no look."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def _no_training_figure(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tiny run's figure takes longer than the run; tests marked `figure` have it drawn."""
+    if request.node.get_closest_marker("figure") is None:
+        monkeypatch.setattr("mixdpo.training.run_folder.save_training_figure", lambda metrics, folder: None)
 
 
 @pytest.fixture(autouse=True, scope="session")
