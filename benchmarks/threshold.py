@@ -30,7 +30,8 @@ from mixdpo.data.arrays import float_column
 from mixdpo.difficulty.texts import answer_texts
 from mixdpo.plan.agreement_curve import AgreementCurve, easiest_third
 from mixdpo.plan.curve_figure import save_agreement_figure
-from mixdpo.plan.threshold import AutoSettings, auto_threshold, find_signals
+from mixdpo.plan.plan_settings import AutoSettings
+from mixdpo.plan.threshold import auto_threshold, find_signals
 
 FIGURE = RESULTS.parents[1] / "docs" / "images" / "threshold.png"
 SIDES = ("chosen", "rejected")

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from mixdpo.auditing import AuditSettings as AuditSettings
     from mixdpo.auditing import audit as audit
     from mixdpo.difficulty.scored_pairs import load_pairs as load_pairs
-    from mixdpo.plan.planning import PLANS as PLANS
-    from mixdpo.plan.planning import Plan as Plan
-    from mixdpo.plan.planning import PlanSettings as PlanSettings
-    from mixdpo.plan.planning import make_plan as make_plan
+    from mixdpo.plan.plan import Plan as Plan
+    from mixdpo.plan.plan import make_plan as make_plan
+    from mixdpo.plan.plan_settings import PLANS as PLANS
+    from mixdpo.plan.plan_settings import PlanSettings as PlanSettings
     from mixdpo.recipe.scoring import score as score
     from mixdpo.training.config import MixDPOConfig as MixDPOConfig
     from mixdpo.training.trainer import MixDPOTrainer as MixDPOTrainer
@@ -30,11 +30,11 @@ _HOME = {
     "audit": "mixdpo.auditing",
     "MixDPOConfig": "mixdpo.training.config",
     "MixDPOTrainer": "mixdpo.training.trainer",
-    "PLANS": "mixdpo.plan.planning",
-    "Plan": "mixdpo.plan.planning",
-    "PlanSettings": "mixdpo.plan.planning",
+    "PLANS": "mixdpo.plan.plan_settings",
+    "Plan": "mixdpo.plan.plan",
+    "PlanSettings": "mixdpo.plan.plan_settings",
     "load_pairs": "mixdpo.difficulty.scored_pairs",
-    "make_plan": "mixdpo.plan.planning",
+    "make_plan": "mixdpo.plan.plan",
     "score": "mixdpo.recipe.scoring",
 }
 __all__ = [*_HOME, "__version__"]

@@ -21,7 +21,7 @@ from mixdpo.cli.main import main
 from mixdpo.cli.recipe_options import with_keys
 from mixdpo.common.errors import InputError
 from mixdpo.common.settings import SECTIONS, split_overrides
-from mixdpo.plan.planning import PLANS
+from mixdpo.plan.plan_settings import PLANS
 from mixdpo.recipe.recipe_file import load_recipe
 from synthetic import chat_rows
 from tiny import tiny_llama

@@ -42,10 +42,11 @@ def test_labels_flipped_in_loading_take_their_margins_along(text_rows, jsonl) ->
     assert load_pairs(path)[2]["margin/nll_gap"] == -1.5
 
 
-def test_the_table_is_read_without_heavy_libraries() -> None:
+def test_the_table_and_settings_are_read_without_heavy_libraries() -> None:
     heavy = ("torch", "transformers", "datasets", "peft", "accelerate", "pyarrow", "scipy", "pandas", "polars")
     program = (
-        "import sys\nfrom mixdpo.difficulty.metrics import METRICS, metric_settings\n"
+        "import sys\nimport mixdpo.data.data_settings, mixdpo.models.model_settings, mixdpo.plan.plan_settings\n"
+        "from mixdpo.difficulty.metrics import METRICS, metric_settings\n"
         f"assert len(METRICS) == {len(METRICS)}\n[metric_settings(name, {{}}) for name in METRICS]\n"
         f"print([name for name in {heavy!r} if name in sys.modules])"
     )

@@ -14,7 +14,7 @@ from scipy.stats import rankdata
 
 from mixdpo import PLANS, Plan, make_plan
 from mixdpo.common.errors import InputError
-from mixdpo.plan.planning import BUCKETS, ROUTES
+from mixdpo.plan.plan_settings import BUCKETS, ROUTES
 from synthetic import ULTRAFEEDBACK_MARGINS
 
 

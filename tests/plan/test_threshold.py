@@ -17,8 +17,9 @@ from mixdpo.cli.main import main
 from mixdpo.common.errors import InputError
 from mixdpo.common.statistics import monotone_band, share_bounds
 from mixdpo.difficulty.length_gap import LengthGapSettings, length_gap_margin
-from mixdpo.plan.agreement_curve import AgreementCurve, bin_edges
-from mixdpo.plan.threshold import AutoSettings, auto_threshold, find_signals
+from mixdpo.plan.agreement_curve import AgreementCurve
+from mixdpo.plan.plan_settings import AutoSettings
+from mixdpo.plan.threshold import auto_threshold, bin_edges, find_signals
 from synthetic import ULTRAFEEDBACK_MARGINS, chat_rows
 
 

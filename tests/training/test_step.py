@@ -8,7 +8,7 @@ import torch
 from mixdpo import make_plan
 from mixdpo.losses import LossSettings, dpo
 from mixdpo.models.engine import pack_rows, prepare_packing
-from mixdpo.plan.planning import PLANS
+from mixdpo.plan.plan_settings import PLANS
 from mixdpo.training.batch import collate_pairs
 from mixdpo.training.sampling import PlannedPairs
 from mixdpo.training.step import StepSettings, pair_logprobs, pair_losses, reduce_losses

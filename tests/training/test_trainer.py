@@ -19,7 +19,7 @@ from transformers import GenerationConfig, TrainerCallback
 
 from mixdpo import MixDPOTrainer, Plan, make_plan
 from mixdpo.common.errors import InputError, RunError
-from mixdpo.plan.planning import ROUTES
+from mixdpo.plan.plan_settings import ROUTES
 from mixdpo.training import trainer as trainer_module
 from mixdpo.training.run_folder import check_same_run, last_complete_checkpoint, read_metrics
 from synthetic import chat_pairs

@@ -1,4 +1,4 @@
-"""Ranks, bounds of shares, and intervals of means and of differences that were measured on the same items."""
+"""Bounds of shares, and intervals of means and of differences that were measured on the same items."""
 
 from __future__ import annotations
 
@@ -23,13 +23,6 @@ class Interval:
 
     def __str__(self) -> str:
         return f"{self.estimate:+.2f} ({self.level:.0%} interval {self.low:+.2f} to {self.high:+.2f})"
-
-
-def mean_ranks(values: np.ndarray) -> np.ndarray:
-    """Return the rank of every value, 0 = smallest; equal values share their mean rank. float64, shape (N,)."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    return ((last - counts + last - 1) / 2)[inverse]
 
 
 def share_bounds(

@@ -17,7 +17,7 @@ from mixdpo.common.settings import SECTIONS, build, check_values, merge, read_ya
 from mixdpo.data.data_settings import DataSettings
 from mixdpo.difficulty.metrics import find_metric, metric_settings
 from mixdpo.models.model_settings import ModelSettings
-from mixdpo.plan.planning import PLANS, PlanSettings
+from mixdpo.plan.plan_settings import PLANS, PlanSettings
 from mixdpo.training.config import MixDPOConfig
 
 

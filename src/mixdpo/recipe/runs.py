@@ -23,7 +23,8 @@ from mixdpo.difficulty.metrics import METRICS, find_metric
 from mixdpo.difficulty.scored_pairs import load_pairs_with_report
 from mixdpo.models.cached_logprobs import CacheUse
 from mixdpo.models.loading import load_policy, load_tokenizer
-from mixdpo.plan.planning import Plan, PlanSettings, make_plan
+from mixdpo.plan.plan import Plan, make_plan
+from mixdpo.plan.plan_settings import PlanSettings
 from mixdpo.recipe.recipe_file import Recipe
 from mixdpo.recipe.scoring import score
 from mixdpo.training.config import MixDPOConfig

@@ -15,7 +15,7 @@ from mixdpo.difficulty.metrics import find_metric
 from mixdpo.generation.generation_settings import SamplingSettings
 from mixdpo.losses import LossSettings
 from mixdpo.models.model_settings import ModelSettings, check_is_model
-from mixdpo.plan.planning import check_settings
+from mixdpo.plan.plan_settings import check_settings
 from mixdpo.recipe.recipe_file import PlanSection, plan_settings, setting_lines
 from mixdpo.study.constraint_task import ConstraintTask, RaterSettings
 from mixdpo.study.file_task import FileTask

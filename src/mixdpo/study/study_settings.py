@@ -9,7 +9,7 @@ from typing import Any, Literal
 from mixdpo.common.errors import InputError
 from mixdpo.generation.generation_settings import SamplingSettings
 from mixdpo.models.model_settings import ModelSettings
-from mixdpo.plan.planning import PlanSettings, Route
+from mixdpo.plan.plan_settings import PlanSettings, Route
 from mixdpo.recipe.recipe_file import plan_settings
 from mixdpo.study.task import StudyTask
 

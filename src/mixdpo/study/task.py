@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, Protocol
 from datasets import Dataset
 
 from mixdpo.generation.completion import Completion
-from mixdpo.plan.planning import BUCKETS
+from mixdpo.plan.plan_settings import BUCKETS
 
 Split = Literal["validation", "test"]
 ANSWER_MEASURES: Final = ("finished", "tokens")

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mixdpo.common.errors import RunError
 from mixdpo.losses import combined_loss, needs
-from mixdpo.plan.planning import BUCKETS
+from mixdpo.plan.plan_settings import BUCKETS
 from mixdpo.training.batch import PairBatch
 from mixdpo.training.step import StepResult, StepSettings
 

@@ -13,7 +13,7 @@ from mixdpo.common.errors import InputError
 from mixdpo.common.settings import unknown_name
 from mixdpo.losses import LOSSES, FDivergence, LossSettings, OdpoOffset, needs, reads_divergence
 from mixdpo.models.engine import hardware_has_bf16
-from mixdpo.plan.planning import Plan
+from mixdpo.plan.plan import Plan
 from mixdpo.training.step import StepSettings
 
 SftTarget = Literal["chosen", "rejected", "both", "random"]

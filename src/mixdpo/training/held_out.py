@@ -15,7 +15,7 @@ from peft import LoraConfig
 from mixdpo.common.errors import InputError
 from mixdpo.difficulty.validation_loss import HeldOutRun
 from mixdpo.models.loading import load_policy, load_tokenizer
-from mixdpo.plan.planning import make_plan
+from mixdpo.plan.plan import make_plan
 from mixdpo.training.config import MixDPOConfig
 from mixdpo.training.run_folder import last_complete_checkpoint
 from mixdpo.training.trainer import MixDPOTrainer

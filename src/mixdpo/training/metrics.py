@@ -6,7 +6,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from mixdpo.plan.planning import BUCKETS
+from mixdpo.plan.plan_settings import BUCKETS
 from mixdpo.training.batch import PairBatch
 from mixdpo.training.step import StepResult
 

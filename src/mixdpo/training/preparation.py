@@ -14,7 +14,7 @@ from mixdpo.data.tokenize import tokenize_pairs
 from mixdpo.generation.local_generation import stop_token_ids
 from mixdpo.models.loading import load_tokenizer
 from mixdpo.models.model_settings import ModelSettings
-from mixdpo.plan.planning import Plan, make_plan
+from mixdpo.plan.plan import Plan, make_plan
 from mixdpo.training.config import MixDPOConfig
 from mixdpo.training.sampling import PlannedPairs, mismatched_pairs
 

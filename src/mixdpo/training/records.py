@@ -14,7 +14,7 @@ from torch import Tensor
 from mixdpo.common.errors import RunError
 from mixdpo.common.files import atomic_path, digest
 from mixdpo.losses import PairLogprobs
-from mixdpo.plan.planning import BUCKETS
+from mixdpo.plan.plan_settings import BUCKETS
 from mixdpo.training.batch import PairBatch
 from mixdpo.training.sampling import PlannedPairs
 

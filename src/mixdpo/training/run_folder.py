@@ -19,7 +19,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from mixdpo.common.errors import InputError
 from mixdpo.common.files import nearest_existing, write_json
 from mixdpo.data.token_report import TokenReport
-from mixdpo.plan.planning import Plan
+from mixdpo.plan.plan import Plan
 from mixdpo.training.config import MixDPOConfig
 from mixdpo.training.figure import save_training_figure
 

@@ -12,7 +12,8 @@ from torch.utils.data import Dataset as TorchDataset
 from torch.utils.data import Sampler
 
 from mixdpo.data.arrays import token_counts
-from mixdpo.plan.planning import ROUTES, Plan
+from mixdpo.plan.plan import Plan
+from mixdpo.plan.plan_settings import ROUTES
 from mixdpo.training.batch import PairItem
 
 

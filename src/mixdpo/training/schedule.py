@@ -11,7 +11,7 @@ import torch
 from transformers import SchedulerType, TrainingArguments, get_scheduler
 
 from mixdpo.common.errors import InputError
-from mixdpo.plan.planning import ROUTES
+from mixdpo.plan.plan_settings import ROUTES
 from mixdpo.training.sampling import PlannedPairs
 
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mixdpo.common.terminal import results_table
-from mixdpo.plan.planning import ROUTES
+from mixdpo.plan.plan_settings import ROUTES
 from mixdpo.training.checks import sft_mass_warning
 from mixdpo.training.sampling import PlannedPairs
 from mixdpo.training.schedule import StepPlan, mass_by_route

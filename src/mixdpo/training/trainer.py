@@ -32,7 +32,7 @@ from mixdpo.common.errors import InputError, RunError
 from mixdpo.common.progress import pairs_bar
 from mixdpo.models.cached_logprobs import CacheUse
 from mixdpo.models.engine import to_device
-from mixdpo.plan.planning import Plan, make_plan
+from mixdpo.plan.plan import Plan, make_plan
 from mixdpo.training.batch import MicroBatches, PairBatch, collate_parts
 from mixdpo.training.callback import PlanCallback
 from mixdpo.training.checks import check_first_loss, displaced_buckets, displacement_warning

@@ -19,7 +19,8 @@ from mixdpo.evaluation.statistics.preference_metrics import PairValues, summaris
 from mixdpo.models.forward import all_tokens, check_same_tokens, pair_logprobs
 from mixdpo.models.forward_settings import ForwardSettings
 from mixdpo.models.model_settings import ModelSettings
-from mixdpo.plan.planning import BUCKETS, PlanSettings, make_plan
+from mixdpo.plan.plan import make_plan
+from mixdpo.plan.plan_settings import BUCKETS, PlanSettings
 
 
 @dataclass(frozen=True)

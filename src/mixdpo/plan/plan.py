@@ -9,75 +9,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from datasets import Dataset
 
 from mixdpo.common.errors import InputError
 from mixdpo.common.files import atomic_path
-from mixdpo.common.settings import check_seed, unknown_name
-from mixdpo.common.statistics import mean_ranks
+from mixdpo.common.settings import unknown_name
 from mixdpo.data.arrays import data_fingerprint, float_column
 from mixdpo.plan.agreement_curve import AgreementCurve
-from mixdpo.plan.threshold import AutoSettings, auto_threshold, check_auto, find_signals
+from mixdpo.plan.plan_settings import BUCKETS, PLANS, ROUTES, PlanSettings, Threshold, check_settings
 
-Order = Literal["easy_to_hard", "hard_to_easy", "shuffled", "as_is"]
-Route = Literal["preference", "sft", "both", "drop"]
-Epochs = Literal["per_epoch", "staged"]
-Threshold = float | dict[str, float] | Literal["auto"] | None
+if TYPE_CHECKING:
+    from datasets import Dataset
 
-ROUTES: Final[tuple[Route, ...]] = ("preference", "sft", "both", "drop")
-"""`both` is the preference loss plus `sft_weight` times the SFT loss on the same pair."""
-BUCKETS: Final = ("easy", "middle", "hard")
 FORMAT_VERSION: Final = 1
-
-
-@dataclass(kw_only=True, frozen=True)
-class PlanSettings(AutoSettings):
-    """What a plan is made from, besides the data."""
-
-    metric: str = field(
-        default="rating", metadata={"help": "difficulty metric; the margins are in column margin/<metric>"}
-    )
-    order: Order = field(default="easy_to_hard", metadata={"help": "order of the pairs within an epoch"})
-    threshold: Threshold = field(
-        default_factory=lambda: {"hardest": 0.1},
-        metadata={
-            "help": "pairs routed away from the preference loss: a margin (pairs strictly under it), "
-            "{hardest: f} (the fraction f of smallest margins), auto (found in the data), or null (none)"
-        },
-    )
-    easy_route: Route = field(default="preference", metadata={"help": "objective of the other pairs"})
-    hard_route: Route = field(default="sft", metadata={"help": "objective of the pairs under the threshold"})
-    first: Literal["easy", "hard"] | None = field(
-        default=None,
-        metadata={"help": "train all easy (or all hard) pairs first, each part in `order`; null: order alone"},
-    )
-    epochs: Epochs = field(
-        default="per_epoch",
-        metadata={"help": "per_epoch repeats the order; staged finishes all epochs of the first part first"},
-    )
-    seed: int = field(default=42, metadata={"help": "decides shuffles and the order of equal margins"})
-
-
-# One entry per method that the paper or its reviewers compare; any field can be changed on top.
-PLANS: Final[Mapping[str, PlanSettings]] = {
-    "mixdpo": PlanSettings(),
-    "dpo": PlanSettings(order="shuffled", threshold=None),
-    "dpo_sorted": PlanSettings(threshold=None),
-    "anti_curriculum": PlanSettings(order="hard_to_easy", threshold=None),
-    "selective_dpo": PlanSettings(threshold={"hardest": 0.5}, hard_route="drop"),
-    "mixdpo_unsorted": PlanSettings(order="shuffled"),
-    "sft_first": PlanSettings(first="hard"),
-    "sft_chosen": PlanSettings(order="shuffled", threshold=None, easy_route="sft"),
-    "uniform_mix": PlanSettings(order="shuffled", threshold=None, easy_route="both"),
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -251,7 +202,7 @@ def make_plan(
     Ties: equal margins are put in an order drawn from the seed, and `{hardest: f}` routes the round(f * N)
     last pairs of that very order (halves round up); so pairs that share the margin at the boundary are split by
     the seed, and easy-to-hard order always ends with exactly the pairs routed as hard. A margin threshold is
-    strict: a pair is hard when its margin is under it, as in the paper. `auto` finds one (`difficulty/threshold.py`).
+    strict: a pair is hard when its margin is under it, as in the paper. `auto` finds one (`plan/threshold.py`).
     """
     if settings is None:
         if (name or "mixdpo") not in PLANS:
@@ -270,6 +221,8 @@ def make_plan(
     margin, easy_rank = _margins(dataset, settings, random_rank)
     threshold, curve = settings.threshold, None
     if threshold == "auto":
+        from mixdpo.plan.threshold import auto_threshold, find_signals  # with scipy, so only where it is needed
+
         curve = auto_threshold(margin, find_signals(dataset, settings.metric, settings.signals), settings)
         threshold = curve.threshold
     is_hard = _under_threshold(margin, easy_rank, threshold)
@@ -304,29 +257,6 @@ def make_plan(
         threshold_margin=float(margin[is_hard].max()) if is_hard.any() else None,
         curve=curve,
     )
-
-
-def check_settings(settings: PlanSettings) -> None:
-    """Raise `InputError` for a value that no plan can have."""
-    for name, allowed in (
-        ("easy_route", ROUTES),
-        ("hard_route", ROUTES),
-        ("order", ("easy_to_hard", "hard_to_easy", "shuffled", "as_is")),
-        ("epochs", ("per_epoch", "staged")),
-        ("first", ("easy", "hard", None)),
-    ):
-        if getattr(settings, name) not in allowed:
-            raise InputError(f"{name} is {getattr(settings, name)!r}; it is one of {', '.join(map(str, allowed))}")
-    check_seed(settings.seed)
-    if settings.first is not None and (settings.threshold is None or settings.easy_route == settings.hard_route):
-        raise InputError(f"first: {settings.first} needs two routes, and all are {settings.easy_route}; set order")
-    threshold = settings.threshold
-    if isinstance(threshold, Mapping):
-        if set(threshold) != {"hardest"} or not isinstance(f := threshold["hardest"], float) or not 0 < f < 1:
-            raise InputError(f"threshold is {dict(threshold)}; a fraction is written {{hardest: f}} with 0 < f < 1")
-    elif threshold not in (None, "auto") and not (isinstance(threshold, int | float) and np.isfinite(threshold)):
-        raise InputError(f"threshold is {threshold!r}; it is a margin, {{hardest: f}}, auto or null")
-    check_auto(settings, threshold)
 
 
 def _margins(dataset: Dataset, settings: PlanSettings, random_rank: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -377,4 +307,7 @@ def _difficulty_quantile(margin: np.ndarray) -> np.ndarray:
     """Rank margins from easiest (0) to hardest (1); equal margins share their mean rank; NaN stays NaN."""
     if len(margin) == 1 or np.isnan(margin).any():
         return np.where(np.isnan(margin), np.nan, 0.0)
-    return mean_ranks(-margin) / (len(margin) - 1)
+    # Not scipy.stats.rankdata: importing it takes longer than all else that `mixdpo plan` does with a small file.
+    _, inverse, counts = np.unique(-margin, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    return ((last - counts + last - 1) / 2)[inverse] / (len(margin) - 1)
