@@ -22,10 +22,10 @@ demo: $(VENV)/.installed-demo  ## train and measure a real 135M model in 5 to 7 
 	$(BIN)/mixdpo demo $(DEMO)
 
 test: install  ## run every test: about 10 minutes on 2 CPU cores
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist loadgroup
 
 fast: install  ## run the tests that are not marked slow: under 3 minutes on 2 CPU cores
-	$(BIN)/python -m pytest -n auto -m "not slow"
+	$(BIN)/python -m pytest -n auto --dist loadgroup -m "not slow"
 
 bench: install  ## measure speed and memory against TRL, on pairs of yours (PAIRS=pairs.parquet)
 	@test -n "$(PAIRS)" || { echo "give the pairs to train on: make bench PAIRS=pairs.parquet" >&2; exit 2; }

@@ -1,44 +1,34 @@
-"""Started by torchrun in test_distributed.py: trains a tiny model and writes down what each process saw."""
+"""Started by torchrun in test_two_processes.py: trains run after run and writes down what each process saw."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
+import sys
 from pathlib import Path
 
 from datasets import load_from_disk
 
 from mixdpo import Plan
-from tiny import byte_level_tokenizer, tiny_llama
-from trainers import trainer_for
+from trainers import step_logs
+from trajectories import trainer_of
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--accumulation", type=int, default=2)
-    parser.add_argument("--max-tokens", type=int)
-    parser.add_argument("--loss", default="sigmoid")
-    parser.add_argument("--resume", action="store_true")
-    options = parser.parse_args()
-    folder = options.folder
-    tokenizer = byte_level_tokenizer()
-    pairs = load_from_disk(str(folder / "pairs"))
-    trainer = trainer_for(
-        tiny_llama(vocab_size=len(tokenizer)), tokenizer, pairs, folder / "two", Plan.load(folder / "plan.parquet"),
-        per_device_train_batch_size=options.batch, gradient_accumulation_steps=options.accumulation,
-        max_tokens_per_batch=options.max_tokens, loss_type=options.loss, desirable_weight=2.0, num_train_epochs=2,
-        eval_dataset=pairs.select(range(7)), eval_strategy="epoch", save_strategy="steps", save_steps=5,
-    )  # fmt: skip
-    trainer.train(resume_from_checkpoint=str(folder / "two" / "checkpoint-5") if options.resume else None)
-    rank = os.environ["RANK"]
-    (folder / f"seen-{rank}{'-resumed' if options.resume else ''}.json").write_text(
-        json.dumps(trainer.seen.steps[:-1])
-    )
+def main(folder: Path) -> None:
+    for label, given in json.loads((folder / "runs.json").read_text()).items():
+        data = folder / "data" / given["run"]
+        os.environ["MIXDPO_CACHE"] = str(folder / "cache" / given["run"])
+        pairs, changes = load_from_disk(str(data / "pairs")), given["changes"]
+        if "eval_strategy" in changes:
+            changes["eval_dataset"] = pairs.select(range(7))
+        output = folder / given["output"]
+        trainer = trainer_of(given["run"], (pairs, Plan.load(data / "plan.parquet")), output, **changes)
+        trainer.train(resume_from_checkpoint=given.get("resume"))
+        trainer.accelerator.wait_for_everyone()
+        seen = {"steps": trainer.seen.steps[:-1], "losses": [log["loss"] for log in step_logs(output)]}
+        (folder / f"{label}-{os.environ['RANK']}.json").write_text(json.dumps(seen))
     trainer.accelerator.end_training()
 
 
 if __name__ == "__main__":
-    main()
+    main(Path(sys.argv[1]))

@@ -39,13 +39,12 @@ def data_of(run: str, folder: Path) -> tuple[Dataset, Plan]:
     return pairs, make_plan(pairs, own["plan"]) if "plan" in own else make_plan(pairs, threshold={"hardest": 0.3})
 
 
-def trainer_of(run: str, folder: Path, output: Path, **changes: Any) -> RecordingTrainer:
-    """The run's trainer, made as ever but for `changes`, which writes to `output`."""
+def trainer_of(run: str, data: tuple[Dataset, Plan], output: Path, **changes: Any) -> RecordingTrainer:
+    """The run's trainer on its pairs and plan, made as ever but for `changes`, which writes to `output`."""
     tokenizer = byte_level_tokenizer()
-    pairs, plan = data_of(run, folder)
     own = {name: value for name, value in RUNS[run].items() if name not in ("pairs", "plan")}
     settings = {"num_train_epochs": 2, **own, **changes}
-    return trainer_for(tiny_llama(vocab_size=len(tokenizer)), tokenizer, pairs, output, plan, **settings)
+    return trainer_for(tiny_llama(vocab_size=len(tokenizer)), tokenizer, data[0], output, data[1], **settings)
 
 
 def trajectory(output: Path) -> dict[str, list[float | None]]:
@@ -71,7 +70,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder, runs = Path(name), {}
         for run in RUNS:
-            trainer_of(run, folder, folder / run).train()
+            trainer_of(run, data_of(run, folder), folder / run).train()
             runs[run] = trajectory(folder / run)
     record = {
         "made_with": {

@@ -30,23 +30,24 @@ WAYS: list[tuple[str, dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("run", "changes"), WAYS, ids=str)
 def test_one_trajectory(run: str, changes: dict[str, Any], tmp_path: Path) -> None:
-    trainer_of(run, tmp_path, tmp_path / "run", **changes).train()
+    trainer_of(run, data_of(run, tmp_path), tmp_path / "run", **changes).train()
     assert_recorded(tmp_path / "run", run)
 
 
 @pytest.mark.parametrize("run", ["mixdpo", "kto"])
 def test_a_reference_from_the_cache(run: str, tmp_path: Path, computed: list[int]) -> None:
+    data = data_of(run, tmp_path)
     for name in ("first", "second"):
         computed.clear()
-        trainer_of(run, tmp_path, tmp_path / name).train()
+        trainer_of(run, data, tmp_path / name).train()
     assert computed == []
     assert_recorded(tmp_path / "second", run)
 
 
 def test_evaluation_and_checkpoints_in_between(tmp_path: Path) -> None:
-    held_out, _ = data_of("ten pairs", tmp_path)
+    data, (held_out, _) = data_of("mixdpo", tmp_path), data_of("ten pairs", tmp_path)
     trainer_of(
-        "mixdpo", tmp_path, tmp_path / "run", eval_dataset=held_out, eval_strategy="steps", eval_steps=3,
+        "mixdpo", data, tmp_path / "run", eval_dataset=held_out, eval_strategy="steps", eval_steps=3,
         save_strategy="steps", save_steps=4,
     ).train()  # fmt: skip
     assert_recorded(tmp_path / "run", "mixdpo")

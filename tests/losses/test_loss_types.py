@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,6 @@ import torch
 from accelerate import Accelerator
 
 from mixdpo import MixDPOConfig, MixDPOTrainer, load_pairs, make_plan, score
-from mixdpo.common.errors import RunError
 from mixdpo.losses import LOSSES
 from mixdpo.training import trainer as trainer_module
 from mixdpo.training.running import RunningStatistics
@@ -26,7 +24,7 @@ def model(tokenizer):
     return tiny_llama(vocab_size=len(tokenizer))
 
 
-def run(model, tokenizer, pairs, folder: Path, plan="dpo", resume=False, evaluate=None, **changes) -> MixDPOTrainer:
+def run(model, tokenizer, pairs, folder: Path, plan="dpo", evaluate=None, **changes) -> MixDPOTrainer:
     args = MixDPOConfig(
         **{
             "output_dir": str(folder), "per_device_train_batch_size": 4, "learning_rate": 1e-3, "logging_steps": 1,
@@ -40,7 +38,7 @@ def run(model, tokenizer, pairs, folder: Path, plan="dpo", resume=False, evaluat
         copy.deepcopy(model), args=args, train_dataset=pairs, eval_dataset=evaluate, plan=made,
         processing_class=tokenizer,
     )  # fmt: skip
-    trainer.train(resume_from_checkpoint=resume or None)
+    trainer.train()
     return trainer
 
 
@@ -193,37 +191,6 @@ def test_moving_statistics_start_with_the_first_pairs_of_a_loss(tmp_path) -> Non
     assert step(3.0, 5.0) == [4.0, 1.0]
     assert step() == [4.0, 1.0]
     assert step(2.0, 2.0) == pytest.approx([0.9 * 4.0 + 0.1 * 2.0, 0.9])
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"loss_type": "alpha_dpo"},
-        {"loss_type": "beta_dpo"},
-        {"sync_ref_model": True, "ref_model_sync_steps": 1, "precompute_ref_log_probs": False},
-        {"loss_type": "kto"},
-    ],
-    ids=str,
-)
-def test_resumed_run_equals_an_uninterrupted_one(model, tokenizer, tmp_path, changes: dict) -> None:
-    pairs = chat_pairs(tmp_path, n=16)
-    whole = run(model, tokenizer, pairs, tmp_path / "whole", save_strategy="steps", save_steps=2, **changes)
-    killed = tmp_path / "killed"
-    shutil.copytree(tmp_path / "whole", killed)
-    for folder in killed.glob("checkpoint-*"):
-        if folder.name != "checkpoint-2":
-            shutil.rmtree(folder)
-    resumed = run(model, tokenizer, pairs, killed, resume=True, save_strategy="steps", save_steps=2, **changes)
-    assert losses_of(killed) == losses_of(tmp_path / "whole")
-    for a, b in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
-        torch.testing.assert_close(a, b, rtol=0, atol=0)
-    if changes.get("loss_type") == "alpha_dpo":
-        (killed / "checkpoint-2" / "loss_statistics.json").write_text("{")
-        for folder in killed.glob("checkpoint-*"):
-            if folder.name != "checkpoint-2":
-                shutil.rmtree(folder)
-        with pytest.raises(RunError, match="moving statistics of the loss cannot be read"):
-            run(model, tokenizer, pairs, killed, resume=True, save_strategy="steps", save_steps=2, **changes)
 
 
 def test_synced_reference_follows_the_policy(model, tokenizer, tmp_path) -> None:
