@@ -13,7 +13,7 @@ from datasets import Dataset
 
 from mixdpo import AuditSettings, audit, load_pairs, score
 from mixdpo.auditing import clean, save_cleaned
-from mixdpo.auditing.leakage import read_prompts
+from mixdpo.auditing.leakage import read_evaluation_prompts
 from mixdpo.auditing.texts import text_batches
 from mixdpo.cli.main import main
 from preferences import clean_rows, loaded, one_word_changed, sentence
@@ -222,7 +222,7 @@ def test_evaluation_chats_with_tool_calls_are_read_as_chats(tmp_path) -> None:
     chats = [{"messages": [{"role": "user", "content": question}, call]} for call in calls]
     path = tmp_path / "chats.jsonl"
     path.write_text("\n".join(map(json.dumps, chats)))
-    assert [text.split("\n\n")[0] for text in read_prompts(str(path))] == [question] * 2
+    assert [text.split("\n\n")[0] for text in read_evaluation_prompts(str(path))] == [question] * 2
 
 
 @pytest.mark.parametrize(
@@ -237,9 +237,9 @@ def test_evaluation_chats_with_tool_calls_are_read_as_chats(tmp_path) -> None:
 def test_prompts_of_an_evaluation_set_are_read_in_every_layout(tmp_path, row, refused) -> None:
     path = tmp_path / "prompts.jsonl"
     path.write_text(json.dumps(row))
-    assert read_prompts(str(path)) == ["One?\n\nTwo?"]
+    assert read_evaluation_prompts(str(path)) == ["One?\n\nTwo?"]
     path.write_text(json.dumps({name: [1, 2] for name in row}))
-    refused(lambda: read_prompts(str(path)), "has a number as message 1", "row 1")
+    refused(lambda: read_evaluation_prompts(str(path)), "has a number as message 1", "row 1")
 
 
 def test_the_same_pair_under_other_system_messages_or_tools_is_no_contradiction(tmp_path) -> None:

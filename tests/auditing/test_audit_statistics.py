@@ -13,21 +13,20 @@ from mixdpo import MixDPOConfig, make_plan, score
 from mixdpo.auditing.duplicates import duplicate_figures
 from mixdpo.auditing.examples import marked
 from mixdpo.auditing.leakage import leak_figures
-from mixdpo.auditing.length import length_figures
-from mixdpo.auditing.margins import heat_map
+from mixdpo.auditing.margins import rating_grid
 from mixdpo.auditing.near_duplicates import BANDS, ROWS, clusters
 from mixdpo.auditing.noise import label_error, noise_figures
 from mixdpo.auditing.plan_preview import cosine_with_warmup, plan_preview
 from mixdpo.auditing.shingles import minhash, shingles
 from mixdpo.auditing.statistics import (
-    histogram,
+    binned,
     length_histograms,
     mean,
     rank_correlation,
     share,
     standardised_mean,
 )
-from mixdpo.auditing.style import style_figures
+from mixdpo.auditing.style import length_figures, style_figures
 from mixdpo.auditing.surface import surface_features
 from mixdpo.training.schedule import learning_rate_factors
 from preferences import clean_rows, loaded, sentence
@@ -71,8 +70,8 @@ def test_rank_correlation_agrees_with_scipy_and_a_bootstrap() -> None:
 def test_histograms_count_every_value() -> None:
     rng = np.random.default_rng(0)
     few = rng.integers(0, 4, 100).astype(float)
-    assert histogram(few)["counts"] == np.bincount(few.astype(int)).tolist()
-    assert sum(histogram(rng.normal(size=1000))["counts"]) == 1000
+    assert binned(few)["counts"] == np.bincount(few.astype(int)).tolist()
+    assert sum(binned(rng.normal(size=1000))["counts"]) == 1000
     lengths = {"a": rng.geometric(0.01, 5000), "b": rng.geometric(0.02, 3000)}
     both = length_histograms(lengths)
     assert [sum(one["counts"]) for one in both.values()] == [5000, 3000]
@@ -80,7 +79,7 @@ def test_histograms_count_every_value() -> None:
 
 
 def test_heat_map_counts_pairs_by_both_ratings() -> None:
-    cells = heat_map(np.array([5.0, 5.0, 3.0]), np.array([1.0, 3.0, 5.0]))
+    cells = rating_grid(np.array([5.0, 5.0, 3.0]), np.array([1.0, 3.0, 5.0]))
     assert cells["labels"] == ["1", "3", "5"]
     assert cells["counts"] == [[0, 0, 0], [0, 0, 1], [1, 1, 0]], "chosen is the row"
 

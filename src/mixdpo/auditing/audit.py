@@ -1,40 +1,30 @@
-"""The audit: one pass over the texts for their surface, one for near-duplicates, and arithmetic on the results."""
+"""The audit: what is known of the pairs is gathered once, then every check of the table looks at it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from shlex import quote
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import polars as pl
 from datasets import Dataset
-from transformers import PreTrainedTokenizerBase
 
+from mixdpo.auditing.audit_data import AuditData, margins_of, metric_of, scores_of
 from mixdpo.auditing.audit_settings import AuditSettings
-from mixdpo.auditing.duplicates import duplicate_figures
-from mixdpo.auditing.examples import choose, show
-from mixdpo.auditing.finding_types import ROW_FINDINGS
-from mixdpo.auditing.findings import find, small_repairs
-from mixdpo.auditing.languages import language_figures
-from mixdpo.auditing.leakage import leak_figures, read_prompts
-from mixdpo.auditing.length import length_figures
-from mixdpo.auditing.margins import margin_figures
-from mixdpo.auditing.near_duplicates import near_duplicate_figures, sign
-from mixdpo.auditing.noise import noise_figures
-from mixdpo.auditing.overview import overview
-from mixdpo.auditing.plan_preview import plan_preview
+from mixdpo.auditing.checks import CHECKS, FINDING_TYPES
+from mixdpo.auditing.examples import choose_examples, show
+from mixdpo.auditing.findings import flagged_finding, most_important, small_repairs
+from mixdpo.auditing.leakage import read_evaluation_prompts
 from mixdpo.auditing.report import AuditReport
-from mixdpo.auditing.style import style_figures
 from mixdpo.auditing.surface import surface_features
-from mixdpo.auditing.texts import SIDES, stored_column
+from mixdpo.auditing.texts import stored_column
 from mixdpo.auditing.tokens import token_figures
-from mixdpo.common.errors import InputError
-from mixdpo.data.arrays import data_fingerprint, float_column
+from mixdpo.data.arrays import data_fingerprint
 from mixdpo.data.load_report import LoadReport
-from mixdpo.difficulty.rating import RatingSettings, rating
-from mixdpo.plan.threshold import judges_labels
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 def audit(
@@ -64,132 +54,66 @@ def audit(
         InputError: the data was not made by `load_pairs`, an evaluation set cannot be read, or a setting names a
             metric that is not there.
     """
-    settings = settings or AuditSettings()
     fingerprint = data_fingerprint(dataset)
-    evaluations = {path: read_prompts(path) for path in against}
-    scores, margins = _scores(dataset), _margins(dataset)
-    metric = _metric(margins, settings.metric)
-    margin = margins[metric] if metric is not None else None
-    sources = stored_column(dataset, "source") if "source" in dataset.column_names else None
+    data = _gather(dataset, tokenizer, against, load_report, settings or AuditSettings())
+    sections = {name: check(data) for name, check in CHECKS.items()}
+    found = {name: one for section in sections.values() for name, one in section.flagged.items()}
+    flagged = {name: found[name] for name in FINDING_TYPES if name in found}
+    flags = {name: one.group for name, one in flagged.items()}
 
-    def rng(section: int) -> np.random.Generator:
-        # A generator of its own for each section, so that leaving one out changes no other.
-        return np.random.default_rng([settings.seed, section])
+    words = quote(name) if on_command_line is None else on_command_line
+    command = f"mixdpo clean {words}" + (f" --report {quote(report)}" if report != "report" else "")
+    findings = [flagged_finding(kind, FINDING_TYPES[kind], one, command) for kind, one in flagged.items()]
+    findings += [finding for section in sections.values() for finding in section.findings]
+    advice = most_important([finding for finding in findings if finding is not None])
 
-    features = surface_features(dataset, tokenizer.all_special_tokens if tokenizer is not None else ())
-    words = {side: features[f"{side}/words"].to_numpy().astype(np.int64) for side in SIDES}
-    duplicates, flags = duplicate_figures(features)
-    near = None
-    if settings.near_duplicates:
-        near, groups = near_duplicate_figures(sign(dataset, features, settings.seed), settings.near_similarity)
-        flags |= groups
-    leakage, notes = None, {}
-    if evaluations:
-        leakage, leaked, leaked_texts = leak_figures(dataset, evaluations, settings.leak_ngram, settings.leak_share)
-        flags["leaked"] = leaked
-        notes = {
-            int(row): f"in the evaluation set: {leaked_texts[leaked[row]]}" for row in np.flatnonzero(leaked >= 0)
-        }
-    opinions = {name: values for name, values in margins.items() if name == "rating" or judges_labels(name, values)}
-    noise, doubt, is_suspect = noise_figures(opinions, scores, rng(1))
-    tokens, lengths = None, words
-    if tokenizer is not None:
-        tokens, counted = token_figures(dataset, tokenizer, settings.max_lengths, settings.token_pairs, rng(2))
-        longest = counted["prompt"] + np.maximum(counted["chosen"], counted["rejected"])
-        flags["too_long"] = _rows(longest > settings.max_length)
-        lengths = {side: _in_tokens(words[side], counted[side]) for side in SIDES}
-    if "rating" in margins:
-        flags |= {"contradicted": _rows(margins["rating"] < 0), "ties": _rows(margins["rating"] == 0)}
-        flags["ratings_of_ten"] = _rows(is_suspect)
-    if len(opinions) > 1:
-        flags["mislabelled"] = _most_contradict(opinions, doubt)
-    flags["special"] = _rows(
-        features.select(pl.sum_horizontal(f"{s}/special" for s in SIDES) > 0).to_series().to_numpy()
-    )
-    flags["broken"] = _rows(
-        features.select(pl.sum_horizontal(f"{s}/broken" for s in SIDES) > 0).to_series().to_numpy()
-    )
-    flags["bad_turns"] = _rows(features["bad_turns"].to_numpy() > 0)
-    flags = {key: flags[key] for key in ROW_FINDINGS if key in flags}
-
-    figures: dict[str, Any] = {
-        "overview": overview(features, sources, language_figures(dataset, rng(6)), load_report),
-        "margins": margin_figures(margins, scores, sources, metric, rng(3)),
-        "plan": None if margin is None else plan_preview(margin, lengths, settings.pairs_per_step),
-        "length": length_figures(features, margin),
-        "style": style_figures(features, settings.style_pairs, rng(4)),
-        "duplicates": duplicates,
-        "near": near,
-        "leakage": leakage,
-        "noise": noise,
-        "tokens": tokens,
-    }
-    shown = choose(flags, _buckets(margin, len(dataset)), settings.examples, rng(5))
-    numbers = {f"margin/{key}": values for key, values in margins.items()}
-    if scores is not None:
-        numbers |= {"score_chosen": scores[0], "score_rejected": scores[1]}
-    command = _clean_command(quote(name) if on_command_line is None else on_command_line, report)
-    findings = find(figures, flags, settings.max_length, command)
+    shown = choose_examples(flags, _buckets(data.margin, len(dataset)), data.settings.examples, data.rng(5))
+    numbers = {f"margin/{metric}": values for metric, values in data.margins.items()}
+    if data.scores is not None:
+        numbers |= {"score_chosen": data.scores[0], "score_rejected": data.scores[1]}
+    notes = {row: note for section in sections.values() for row, note in section.notes.items()}
     return AuditReport(
         name=name,
         fingerprint=fingerprint,
-        figures=figures,
-        findings=findings,
-        small_repairs=small_repairs(findings, command),
+        figures={name: section.figures for name, section in sections.items()},
+        findings=advice,
+        small_repairs=small_repairs(advice, command),
         flags=flags,
         pair_ids=stored_column(dataset, "pair_id"),
         examples=show(dataset, shown, numbers, notes),
-        settings=asdict(settings),
+        settings=asdict(data.settings),
     )
 
 
-def _clean_command(words: str, report: str) -> str:
-    return f"mixdpo clean {words}" + (f" --report {quote(report)}" if report != "report" else "")
-
-
-def _scores(dataset: Dataset) -> tuple[np.ndarray, np.ndarray] | None:
-    if not {"score_chosen", "score_rejected"} <= set(dataset.column_names):
-        return None
-    return float_column(dataset, "score_chosen"), float_column(dataset, "score_rejected")
-
-
-def _margins(dataset: Dataset) -> dict[str, np.ndarray]:
-    """Return the margins by metric, with `rating` from the scores where the data has no such column."""
-    columns = [name for name in dataset.column_names if name.startswith("margin/")]
-    margins = {name.removeprefix("margin/"): float_column(dataset, name) for name in columns}
-    rated = {"score_chosen", "score_rejected"} <= set(dataset.column_names) or "margin" in dataset.column_names
-    if rated and "rating" not in margins:
-        margins["rating"] = rating(dataset, RatingSettings())
-    return margins
-
-
-def _in_tokens(words: np.ndarray, tokens: np.ndarray) -> np.ndarray:
-    """Return the tokens of every text: as counted, or by the words where it was not (-1); int64 of shape (N,)."""
-    counted = tokens >= 0
-    per_word = tokens[counted].sum() / max(1, words[counted].sum())
-    return np.where(counted, tokens, np.rint(words * per_word).astype(np.int64))
-
-
-def _metric(margins: Mapping[str, np.ndarray], wanted: str | None) -> str | None:
-    if wanted is None:
-        return "rating" if "rating" in margins else next(iter(margins), None)
-    if wanted not in margins:
-        raise InputError(f"there are no margins of the metric {wanted!r} (there are {', '.join(margins) or 'none'})")
-    return wanted
-
-
-def _rows(mask: np.ndarray) -> np.ndarray:
-    """Return every flagged pair as a group of its own."""
-    return np.where(mask, np.arange(len(mask)), -1)
-
-
-def _most_contradict(margins: Mapping[str, np.ndarray], doubt: np.ndarray) -> np.ndarray:
-    """Flag the pairs that most of their margins contradict; groups are numbered from the most doubtful."""
-    stacked = np.stack(list(margins.values()))
-    known = np.isfinite(stacked).sum(axis=0)
-    flagged = (np.nan_to_num(stacked) < 0).sum(axis=0) * 2 > known
-    rank = np.argsort(np.argsort(-doubt, kind="stable"), kind="stable")
-    return np.where(flagged, rank, -1)
+def _gather(
+    dataset: Dataset,
+    tokenizer: PreTrainedTokenizerBase | None,
+    against: Sequence[str],
+    load_report: LoadReport | None,
+    settings: AuditSettings,
+) -> AuditData:
+    """Read and count what the checks need, what may be refused first."""
+    evaluations = {path: read_evaluation_prompts(path) for path in against}
+    margins = margins_of(dataset)
+    metric = metric_of(margins, settings.metric)
+    features = surface_features(dataset, tokenizer.all_special_tokens if tokenizer is not None else ())
+    tokens = counts = None
+    if tokenizer is not None:
+        rng = np.random.default_rng([settings.seed, 2])
+        tokens, counts = token_figures(dataset, tokenizer, settings.max_lengths, settings.token_pairs, rng)
+    return AuditData(
+        pairs=dataset,
+        features=features,
+        margins=margins,
+        metric=metric,
+        scores=scores_of(dataset),
+        sources=stored_column(dataset, "source") if "source" in dataset.column_names else None,
+        evaluations=evaluations,
+        tokens=tokens,
+        token_counts=counts,
+        load_report=load_report,
+        settings=settings,
+    )
 
 
 def _buckets(margin: np.ndarray | None, n: int) -> dict[str, np.ndarray]:

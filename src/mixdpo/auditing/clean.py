@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 from datasets import Dataset
 
-from mixdpo.auditing.finding_types import ROW_FINDINGS
+from mixdpo.auditing.checks import FINDING_TYPES
 from mixdpo.auditing.report import read_report
 from mixdpo.auditing.texts import stored_column
 from mixdpo.common.errors import InputError
@@ -20,7 +20,7 @@ from mixdpo.data.pairs import flipped, pair_id
 from mixdpo.data.sources import quiet_datasets
 from mixdpo.difficulty.metrics import exchanged_margin
 
-CLEANABLE = tuple(name for name, kind in ROW_FINDINGS.items() if kind.action is not None)
+CLEANABLE = tuple(name for name, kind in FINDING_TYPES.items() if kind.action is not None)
 
 
 def clean(dataset: Dataset, report: str | Path, apply: Sequence[str]) -> tuple[Dataset, pl.DataFrame]:
@@ -51,8 +51,8 @@ def clean(dataset: Dataset, report: str | Path, apply: Sequence[str]) -> tuple[D
     why: list[str | None] = [None] * n
     is_dropped, is_flipped = np.zeros(n, dtype=bool), np.zeros(n, dtype=bool)
     # Flips first, so that the finding which drops a pair is the one in the log.
-    for name in sorted(apply, key=lambda name: ROW_FINDINGS[name].action != "flip"):
-        action = ROW_FINDINGS[name].action
+    for name in sorted(apply, key=lambda name: FINDING_TYPES[name].action != "flip"):
+        action = FINDING_TYPES[name].action
         rows = _rows(flagged.filter(pl.col("finding") == name), keep_first=action == "drop_repeats")
         for row in rows[~is_dropped[rows]].tolist():
             why[row] = name

@@ -9,6 +9,15 @@ import polars as pl
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from mixdpo.auditing.audit_data import AuditData
+from mixdpo.auditing.findings import Flagged, Section
+
+
+def exact_duplicates_check(data: AuditData) -> Section:
+    """Flag the pairs that repeat or contradict one another."""
+    figures, groups = duplicate_figures(data.features)
+    return Section(figures=figures, flagged={name: Flagged(group=group) for name, group in groups.items()})
+
 
 def duplicate_figures(features: pl.DataFrame) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Find pairs that repeat or contradict one another, whatever their case and white space.

@@ -10,10 +10,10 @@ from typing import Any, Final
 import numpy as np
 from datasets import Dataset
 
-from mixdpo.auditing.finding_types import ROW_FINDINGS
+from mixdpo.auditing.checks import FINDING_TYPES
 from mixdpo.auditing.texts import text_batches
 
-MOST_CHARACTERS: Final = 1200
+EXAMPLE_CHARACTERS: Final = 1200
 """Of each text; with at most `MOST_EXAMPLES`, the page stays under 5 MB whatever the texts are."""
 MOST_EXAMPLES: Final = 160
 MOST_TOGETHER: Final = 4
@@ -23,13 +23,13 @@ SHORT: Final = 3
 _WORDS: Final = re.compile(r"\s*\S+|\s+$")
 
 
-def choose(
+def choose_examples(
     flags: Mapping[str, np.ndarray], buckets: Mapping[str, np.ndarray], each: int, rng: np.random.Generator
 ) -> dict[int, list[str]]:
     """Return the rows to show and what each is an example of.
 
-    Of a finding groups are drawn, and of each the first rows, so that both sides of a duplicate are seen; of the
-    labels most likely wrong, the likeliest.
+    Of a finding groups are drawn, and of each the first rows, so that both sides of a duplicate are seen; of
+    ranked ones the first.
 
     Args:
         flags: by finding, the group of each pair, -1 for none; int64 of shape (N,).
@@ -44,11 +44,11 @@ def choose(
             continue
         members, member = np.unique(group[rows], return_inverse=True)
         rank = np.arange(len(members))
-        if name != "mislabelled":  # its groups are numbered from the most doubtful
+        if not FINDING_TYPES[name].ranked:
             rank[rng.permutation(len(members))] = np.arange(len(members))
         order = np.lexsort((rows, rank[member]))
-        place = np.arange(len(rows)) - np.searchsorted(np.sort(rank[member]), rank[member][order])
-        few = place < (MOST_TOGETHER if ROW_FINDINGS[name].together else 1)
+        inside = np.arange(len(rows)) - np.searchsorted(np.sort(rank[member]), rank[member][order])
+        few = inside < (MOST_TOGETHER if FINDING_TYPES[name].together else 1)
         for row in rows[order][few][:each].tolist():
             shown.setdefault(row, []).append(name)
     for name, rows in buckets.items():
@@ -64,7 +64,7 @@ def show(
 
     Args:
         dataset: the pairs.
-        chosen_rows: from `choose`.
+        chosen_rows: from `choose_examples`.
         columns: numbers to show beside each pair, float64 of shape (N,).
         notes: what to add to a row, such as the evaluation prompt it holds.
     """
@@ -91,13 +91,13 @@ def show(
 
 
 def marked(first: str, second: str) -> tuple[list[str], list[str]]:
-    """Cut both texts into pieces that are alternately common (even places) and different (odd places)."""
+    """Cut both texts into pieces that are alternately common (even positions) and different (odd ones)."""
     words = _WORDS.findall(first), _WORDS.findall(second)
     pieces: tuple[list[str], list[str]] = ([""], [""])
     codes = SequenceMatcher(None, *words, autojunk=False).get_opcodes()
-    for place, (kind, low, high, low_other, high_other) in enumerate(codes):
+    for position, (kind, low, high, low_other, high_other) in enumerate(codes):
         # Two answers share "of the" wherever they differ; marking all but that says less than marking it too.
-        inside = 0 < place < len(codes) - 1
+        inside = 0 < position < len(codes) - 1
         is_same = kind == "equal" and not (inside and high - low < SHORT)
         for side, part in zip(
             pieces, ("".join(words[0][low:high]), "".join(words[1][low_other:high_other])), strict=True
@@ -122,4 +122,4 @@ def _add(pieces: list[str], part: str, is_same: bool) -> None:
 
 def _clipped(text: str | None) -> str:
     text = text or ""
-    return text if len(text) <= MOST_CHARACTERS else text[:MOST_CHARACTERS] + " …"
+    return text if len(text) <= EXAMPLE_CHARACTERS else text[:EXAMPLE_CHARACTERS] + " …"

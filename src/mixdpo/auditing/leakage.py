@@ -10,6 +10,8 @@ import numpy as np
 import polars as pl
 from datasets import Dataset
 
+from mixdpo.auditing.audit_data import AuditData
+from mixdpo.auditing.findings import Flagged, Section
 from mixdpo.auditing.shingles import Shingles, shingles
 from mixdpo.auditing.texts import chat_text, text_batches
 from mixdpo.common.errors import InputError
@@ -20,7 +22,17 @@ PROMPT_COLUMNS: Final = ("prompt", "instruction", "question", "turns", "messages
 """Where an evaluation set may have its prompts; the first that is there is used."""
 
 
-def read_prompts(path: str) -> list[str]:
+def leakage_check(data: AuditData) -> Section:
+    """Flag the pairs whose prompt is in an evaluation set."""
+    if not data.evaluations:
+        return Section(figures=None)
+    settings = data.settings
+    figures, leaked, texts = leak_figures(data.pairs, data.evaluations, settings.leak_ngram, settings.leak_share)
+    notes = {int(row): f"in the evaluation set: {texts[leaked[row]]}" for row in np.flatnonzero(leaked >= 0)}
+    return Section(figures=figures, flagged={"leaked": Flagged(group=leaked)}, notes=notes)
+
+
+def read_evaluation_prompts(path: str) -> list[str]:
     """Return the prompts of an evaluation set (a file, folder or hub id).
 
     Raises:
@@ -45,7 +57,7 @@ def read_prompts(path: str) -> list[str]:
 
 
 def _text(value: Any) -> str:
-    """Return a prompt's text: of a chat what is said in it, of MT-Bench's and Arena-Hard's turns all of them."""
+    """Return a prompt's text: of a chat that of its messages, of MT-Bench's and Arena-Hard's turns all of them."""
     if value is None or isinstance(value, str):
         return value or ""
     if not isinstance(value, list):
@@ -77,12 +89,12 @@ def leak_figures(
     for batch in text_batches(dataset, "leakage"):
         leaked[start : start + len(batch)] = index.best(shingles(batch["prompt"], n), least)
         start += len(batch)
-    figures, place = [], 0
+    figures, first = [], 0
     for name, prompts in evaluations.items():
-        inside = (leaked >= place) & (leaked < place + len(prompts))
+        inside = (leaked >= first) & (leaked < first + len(prompts))
         hit = len(np.unique(leaked[inside]))
         figures.append({"name": name, "prompts": len(prompts), "leaked_prompts": hit, "pairs": int(inside.sum())})
-        place += len(prompts)
+        first += len(prompts)
     return {"ngram": n, "least": least, "sets": figures}, leaked, {i: texts[i] for i in np.unique(leaked) if i >= 0}
 
 

@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import combinations, pairwise
 from typing import Any, Final
 
 import numpy as np
 import polars as pl
 
-from mixdpo.auditing.statistics import histogram, mean, rank_correlation, share, summary
+from mixdpo.auditing.audit_data import AuditData
+from mixdpo.auditing.findings import Section, each_alone
+from mixdpo.auditing.statistics import binned, mean, rank_correlation, share, summary
 from mixdpo.difficulty.metrics import prefers_an_answer
 
 GRID: Final = 10
 """Cells along each side of the heat map, at most."""
 _POINTS: Final = 500
 _SCATTERS: Final = 6
+
+
+def margins_check(data: AuditData) -> Section:
+    """Describe the margins, and flag the pairs whose ratings tie or contradict the label: `ties`, `contradicted`."""
+    figures = margin_figures(data.margins, data.scores, data.sources, data.metric, data.rng(3))
+    if "rating" not in data.margins:
+        return Section(figures=figures)
+    ratings, least = data.margins["rating"], figures["least_positive"]
+    line = "collect ratings that differ" if least is None else f"plan.threshold: {least}  (ties go to SFT)"
+    ties = replace(each_alone(ratings == 0), line=line)
+    return Section(figures=figures, flagged={"contradicted": each_alone(ratings < 0), "ties": ties})
 
 
 def margin_figures(
@@ -40,12 +54,12 @@ def margin_figures(
         "metrics": {name: _one(values, name) for name, values in margins.items()},
         "correlations": _correlations(margins),
         "scatters": _scatters(margins, rng),
-        "ratings": None if scores is None else heat_map(*scores),
+        "ratings": None if scores is None else rating_grid(*scores),
         "sources": [] if sources is None or metric is None else _by_source(margins[metric], sources, metric),
     }
 
 
-def heat_map(chosen: np.ndarray, rejected: np.ndarray) -> dict[str, Any]:
+def rating_grid(chosen: np.ndarray, rejected: np.ndarray) -> dict[str, Any]:
     """Count pairs by the rating of both answers, on one grid; `counts[i][j]` has chosen in cell i, rejected in j."""
     both = np.concatenate([chosen, rejected])
     values = np.unique(both)
@@ -72,7 +86,7 @@ def _one(values: np.ndarray, metric: str) -> dict[str, Any]:
         "n": len(known),
         "missing": len(values) - len(known),
         "summary": summary(known),
-        "histogram": histogram(known),
+        "histogram": binned(known),
         **_beside_the_label(known, metric),
     }
 

@@ -16,6 +16,8 @@ from datasets import Dataset
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from mixdpo.auditing.audit_data import AuditData
+from mixdpo.auditing.findings import Flagged, Section
 from mixdpo.auditing.shingles import minhash, shingles
 from mixdpo.auditing.texts import text_batches
 
@@ -39,6 +41,15 @@ class Signatures:
     index: dict[str, np.ndarray]
 
 
+def near_duplicates_check(data: AuditData) -> Section:
+    """Flag the pairs whose texts resemble each other or those of other pairs."""
+    if not data.settings.near_duplicates:
+        return Section(figures=None)
+    signatures = sign(data.pairs, data.features, data.settings.seed)
+    figures, groups = near_duplicate_figures(signatures, data.settings.near_similarity)
+    return Section(figures=figures, flagged={name: Flagged(group=group) for name, group in groups.items()})
+
+
 def sign(dataset: Dataset, features: pl.DataFrame, seed: int) -> Signatures:
     """Compute the signature of every distinct text, in one pass over the data."""
     hashes = {side: features[f"{side}/hash"].to_numpy() for side in ("prompt", "chosen", "rejected")}
@@ -58,8 +69,8 @@ def sign(dataset: Dataset, features: pl.DataFrame, seed: int) -> Signatures:
         prompts[prompt[pairs][wanted]] = _signatures(batch["prompt"].filter(wanted), seed)
         for offset, side in enumerate(("chosen", "rejected")):
             wanted = new_answer[2 * start + offset : 2 * pairs.stop : 2]
-            places = answer[2 * start + offset : 2 * pairs.stop : 2][wanted]
-            answers[places] = _signatures(batch[side].filter(wanted), seed)
+            texts = answer[2 * start + offset : 2 * pairs.stop : 2][wanted]
+            answers[texts] = _signatures(batch[side].filter(wanted), seed)
         start = pairs.stop
     return Signatures(
         prompts=prompts,

@@ -8,11 +8,27 @@ from typing import Any, Final
 
 import numpy as np
 
-from mixdpo.auditing.statistics import LEVEL, Estimate, share
+from mixdpo.auditing.audit_data import AuditData
+from mixdpo.auditing.findings import RARE, Finding, Flagged, Section, each_alone
+from mixdpo.auditing.statistics import CONFIDENCE, Estimate, share
+from mixdpo.plan.threshold import judges_labels
 
 DRAWS: Final = 1000
 LEAST_TENS: Final = 20
 """So many ratings of exactly 10 before they are called a spike."""
+
+
+def noise_check(data: AuditData) -> Section:
+    """Estimate label noise, and flag the labels most likely wrong: `mislabelled`, `ratings_of_ten`."""
+    opinions = {
+        name: values for name, values in data.margins.items() if name == "rating" or judges_labels(name, values)
+    }
+    figures, doubt, is_suspect = noise_figures(opinions, data.scores, data.rng(1))
+    flagged = {"ratings_of_ten": each_alone(is_suspect)} if "rating" in data.margins else {}
+    if len(opinions) > 1:
+        flagged["mislabelled"] = Flagged(group=_most_contradict(opinions, doubt))
+    findings = [_label_noise(figures, len(data)), _spike_of_tens(figures["ratings_of_ten"])]
+    return Section(figures=figures, flagged=flagged, findings=findings)
 
 
 def noise_figures(
@@ -66,7 +82,7 @@ def label_error(first: np.ndarray, second: np.ndarray, rng: np.random.Generator)
     if n < 2 or np.isnan(estimate):
         return {"value": None, "low": None, "high": None, "n": n}
     draws = _solve(rng.multinomial(n, outcome / n, size=DRAWS) / n)
-    tail = 100 * (1 - LEVEL) / 2
+    tail = 100 * (1 - CONFIDENCE) / 2
     low, high = np.nanpercentile(draws, [tail, 100 - tail]).tolist()
     return {"value": float(estimate), "low": low, "high": high, "n": n}
 
@@ -119,3 +135,46 @@ def _ratings_of_ten(
             suspect |= ((chosen == 10) & (rejected < 10) & (values < 0)) | ((rejected == 10) & (values > 0))
     spike = tens >= LEAST_TENS and tens > below
     return {"tens": tens, "nine_to_ten": below, "spike": spike, "contradicted": int(suspect.sum())}, suspect
+
+
+def _most_contradict(margins: Mapping[str, np.ndarray], doubt: np.ndarray) -> np.ndarray:
+    """Flag the pairs that most of their margins contradict; groups are numbered from the most doubtful."""
+    stacked = np.stack(list(margins.values()))
+    known = np.isfinite(stacked).sum(axis=0)
+    flagged = (np.nan_to_num(stacked) < 0).sum(axis=0) * 2 > known
+    rank = np.argsort(np.argsort(-doubt, kind="stable"), kind="stable")
+    return np.where(flagged, rank, -1)
+
+
+def _label_noise(figures: Mapping[str, Any], n: int) -> Finding | None:
+    known = [item for item in figures["estimate"] if item["error"]["low"] is not None]
+    worst = min(known, key=lambda item: item["error"]["low"], default=None)
+    if worst is None or worst["error"]["low"] <= RARE:
+        return None
+    value = worst["error"]["value"]
+    return Finding(
+        name="label_noise",
+        level="doubtful",
+        title="Label noise",
+        meaning=f"Estimated from margins {worst['first']} and {worst['second']}, taken as independent.",
+        measure="of labels are wrong, estimated",
+        estimate=worst["error"],
+        pairs=round(value * n),
+        fix=f"train.label_smoothing: {value:.2f}",
+    )
+
+
+def _spike_of_tens(tens: Mapping[str, Any] | None) -> Finding | None:
+    if tens is None or not tens["spike"]:
+        return None
+    return Finding(
+        name="ratings_spike",
+        level="notable",
+        title="A spike of ratings of exactly 10",
+        meaning=f"{tens['tens']:,} ratings are 10 and {tens['nine_to_ten']:,} from 9 up to it. UltraFeedback stored "
+        "about 2,000 ratings of 1 as 10.",
+        measure="of ratings from 9 to 10 are exactly 10",
+        estimate=share(tens["tens"], tens["tens"] + tens["nine_to_ten"]),
+        pairs=tens["tens"],
+        fix="data.columns: {score_chosen: chosen-rating, score_rejected: rejected-rating}  (mean of the aspects)",
+    )

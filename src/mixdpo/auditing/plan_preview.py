@@ -7,8 +7,18 @@ from typing import Any, Final
 
 import numpy as np
 
+from mixdpo.auditing.audit_data import AuditData
+from mixdpo.auditing.findings import Section
+
 POSITIONS: Final = 201
 """Thresholds the slider stops at, at most."""
+
+
+def plan_check(data: AuditData) -> Section:
+    """Preview the default plan at every threshold."""
+    if data.margin is None:
+        return Section(figures=None)
+    return Section(figures=plan_preview(data.margin, data.lengths(), data.settings.pairs_per_step))
 
 
 def plan_preview(margin: np.ndarray, lengths: Mapping[str, np.ndarray], pairs_per_step: int) -> dict[str, Any] | None:

@@ -1,8 +1,9 @@
-"""The result of an audit: figures, findings, flagged rows; and the files it is written to."""
+"""The result of an audit: figures, findings, flagged rows; and the files it is written to, the page among them."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -10,13 +11,12 @@ from typing import Any, Final
 import numpy as np
 import polars as pl
 
-from mixdpo.auditing.finding_types import ROW_FINDINGS
+from mixdpo.auditing.checks import FINDING_TYPES
 from mixdpo.auditing.findings import Finding
-from mixdpo.auditing.page import audit_page
 from mixdpo.common.errors import InputError
 from mixdpo.common.files import atomic_path, write_json
 
-FORMAT_VERSION: Final = 1
+REPORT_VERSION: Final = 1
 PAGE, FIGURES, FLAGGED = "report.html", "report.json", "flagged.parquet"
 
 
@@ -63,7 +63,7 @@ class AuditReport:
     def to_dict(self) -> dict[str, Any]:
         """Return every figure and finding as plain values, for JSON."""
         return {
-            "version": FORMAT_VERSION,
+            "version": REPORT_VERSION,
             "name": self.name,
             "fingerprint": self.fingerprint,
             "settings": self.settings,
@@ -78,7 +78,7 @@ class AuditReport:
         folder = Path(folder)
         if folder.exists() and not folder.is_dir():
             raise InputError("is a file, and a report is a folder", file=folder, hint="name another with --output")
-        titles = {name: kind.title for name, kind in ROW_FINDINGS.items()}
+        titles = {name: kind.title for name, kind in FINDING_TYPES.items()}
         page = audit_page(self.to_dict(), self.examples, titles)
         with atomic_path(folder / FLAGGED) as temporary:
             self.flagged().write_parquet(temporary)
@@ -102,6 +102,31 @@ def read_report(folder: str | Path) -> tuple[dict[str, Any], pl.DataFrame]:
         raise InputError("the folder holds no report", file=folder, hint="make one with `mixdpo audit`") from None
     except (OSError, ValueError, pl.exceptions.PolarsError) as error:
         raise InputError(f"the report cannot be read ({error})", file=folder, hint="make it anew") from error
-    if figures.get("version") != FORMAT_VERSION:
+    if figures.get("version") != REPORT_VERSION:
         raise InputError("the report is of another version", file=folder, hint="make it anew with `mixdpo audit`")
     return figures, flagged
+
+
+def audit_page(report: Mapping[str, Any], examples: Sequence[Mapping[str, Any]], titles: Mapping[str, str]) -> str:
+    """Return the page of a report.
+
+    Args:
+        report: `AuditReport.to_dict()`.
+        examples: pairs to show; their texts reach the page as data and are only ever set as text.
+        titles: by finding, what to call it.
+    """
+    from mixdpo.common import charts
+    from mixdpo.common.pages import render_page
+
+    return render_page(
+        "mixdpo.auditing",
+        "audit",
+        {"examples": examples, "titles": titles, "plan": report["plan"]},
+        {"report": report, "titles": titles},
+        {
+            "histogram": charts.histogram,
+            "bars": charts.bars,
+            "heat_map": charts.heat_map,
+            "scatter": charts.scatter,
+        },
+    )

@@ -13,14 +13,14 @@ from mixdpo.common.statistics import proportion
 Estimate = dict[str, float | int | None]
 """`value`, `low`, `high` (95 % interval) and `n`; the first three are None where nothing can be said."""
 
-LEVEL: Final = 0.95
+CONFIDENCE: Final = 0.95
 
 
 def share(part: int, n: int) -> Estimate:
     """Return the share `part / n` with Wilson's interval."""
     if n == 0:
         return {"value": None, "low": None, "high": None, "n": 0}
-    interval = proportion(int(part), int(n), LEVEL)
+    interval = proportion(int(part), int(n), CONFIDENCE)
     return {"value": interval.estimate, "low": interval.low, "high": interval.high, "n": int(n)}
 
 
@@ -29,7 +29,7 @@ def mean(values: np.ndarray) -> Estimate:
     if len(values) < 2:
         return {"value": float(values[0]) if len(values) else None, "low": None, "high": None, "n": len(values)}
     centre, error = float(values.mean()), float(stats.sem(values))
-    low, high = stats.t.interval(LEVEL, len(values) - 1, loc=centre, scale=error) if error else (centre, centre)
+    low, high = stats.t.interval(CONFIDENCE, len(values) - 1, loc=centre, scale=error) if error else (centre, centre)
     return {"value": centre, "low": float(low), "high": float(high), "n": len(values)}
 
 
@@ -43,7 +43,7 @@ def standardised_mean(differences: np.ndarray) -> Estimate:
     if deviation == 0:
         return {"value": None, "low": None, "high": None, "n": n}
     d = float(differences.mean()) / deviation
-    half = float(stats.norm.ppf((1 + LEVEL) / 2)) * float(np.sqrt(1 / n + d**2 / (2 * n)))
+    half = float(stats.norm.ppf((1 + CONFIDENCE) / 2)) * float(np.sqrt(1 / n + d**2 / (2 * n)))
     return {"value": d, "low": d - half, "high": d + half, "n": n}
 
 
@@ -56,12 +56,12 @@ def rank_correlation(first: np.ndarray, second: np.ndarray) -> Estimate:
     rho = float(stats.spearmanr(first[both], second[both]).statistic)
     if abs(rho) > 1 - 1e-12:
         return {"value": rho, "low": rho, "high": rho, "n": n}
-    half = stats.norm.ppf((1 + LEVEL) / 2) * np.sqrt((1 + rho**2 / 2) / (n - 3))
+    half = stats.norm.ppf((1 + CONFIDENCE) / 2) * np.sqrt((1 + rho**2 / 2) / (n - 3))
     low, high = np.tanh(np.arctanh(rho) + np.array([-half, half]))
     return {"value": rho, "low": float(low), "high": float(high), "n": n}
 
 
-def histogram(values: np.ndarray, bins: int = 40) -> dict[str, list[float]]:
+def binned(values: np.ndarray, bins: int = 40) -> dict[str, list[float]]:
     """Return `edges` (bins + 1) and `counts` (bins) of finite values; few distinct values get a bin each."""
     values = values[np.isfinite(values)]
     distinct = np.unique(values)

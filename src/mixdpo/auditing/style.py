@@ -1,28 +1,90 @@
-"""How much of the label is style: single cues, and a classifier that sees nothing but the surface."""
+"""How much of the label is length and style: is the longer answer chosen, and what does the surface say?"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
 import polars as pl
 from scipy import stats
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
-from sklearn.model_selection import GroupKFold, cross_val_predict
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
-from mixdpo.auditing.statistics import share
+from mixdpo.auditing.audit_data import AuditData
+from mixdpo.auditing.findings import Finding, Section
+from mixdpo.auditing.statistics import mean, rank_correlation, share, standardised_mean
 from mixdpo.auditing.surface import CUES
 
-FOLDS: Final = 5
-LEAST_PAIRS: Final = 50
+MARGIN_BUCKETS: Final = 10
+LENGTH_TOLERANCE: Final = 0.05
+"""Distance from one half under which the share of longer chosen answers is no finding."""
+STYLE_TOLERANCE: Final = 0.60
+"""Accuracy of the style classifier under which style is no finding."""
+STYLE_FOLDS: Final = 5
+LEAST_STYLE_PAIRS: Final = 50
 """Fewer pairs say nothing about a classifier."""
 
 
+def length_check(data: AuditData) -> Section:
+    """Compare the lengths of chosen and rejected answers."""
+    figures = length_figures(data.features, data.margin)
+    return Section(figures=figures, findings=[_length_bias(figures, len(data))])
+
+
+def style_check(data: AuditData) -> Section:
+    """Look for what else on the surface tells chosen from rejected answers."""
+    figures = style_figures(data.features, data.settings.style_pairs, data.rng(4))
+    return Section(figures=figures, findings=[_style_bias(figures, len(data))])
+
+
+def length_figures(features: pl.DataFrame, margin: np.ndarray | None) -> dict[str, Any]:
+    """Compare the words of chosen and rejected answers.
+
+    Args:
+        features: `surface_features` of the data.
+        margin: float64 of shape (N,), NaN where missing; None without margins.
+
+    Returns:
+        `longer`: share of pairs of unequal length whose chosen answer is longer; `ratio`: geometric mean of chosen
+        over rejected length; `d`: Cohen's d of the log ratio; `buckets`: `longer` by tenth of the margin, hardest
+        first; `correlation` of the log ratio with the margin.
+    """
+    chosen = features["chosen/words"].to_numpy().astype(np.float64)
+    rejected = features["rejected/words"].to_numpy().astype(np.float64)
+    log_ratio = np.log(np.maximum(chosen, 1)) - np.log(np.maximum(rejected, 1))
+    ratio = mean(log_ratio)
+    exponent = {key: value if value is None or key == "n" else float(np.exp(value)) for key, value in ratio.items()}
+    return {
+        "longer": _longer(chosen, rejected),
+        "equal": int((chosen == rejected).sum()),
+        "ratio": exponent,
+        "d": standardised_mean(log_ratio),
+        "buckets": [] if margin is None else _by_margin(chosen, rejected, margin),
+        "correlation": None if margin is None else rank_correlation(log_ratio, margin),
+    }
+
+
+def _longer(chosen: np.ndarray, rejected: np.ndarray) -> dict[str, float | int | None]:
+    return share(int((chosen > rejected).sum()), int((chosen != rejected).sum()))
+
+
+def _by_margin(chosen: np.ndarray, rejected: np.ndarray, margin: np.ndarray) -> list[dict[str, Any]]:
+    known = margin[np.isfinite(margin)]
+    # Equal margins stay together, so data with few distinct margins has fewer buckets.
+    edges = np.unique(np.quantile(known, np.linspace(0, 1, MARGIN_BUCKETS + 1))) if len(known) else np.array([])
+    if len(edges) < 2:
+        return []
+    bucket = np.clip(np.searchsorted(edges, margin, side="right") - 1, 0, len(edges) - 2)
+    rows = []
+    for number in range(len(edges) - 1):
+        inside = (bucket == number) & np.isfinite(margin)
+        if inside.any():
+            ends = {"low": float(margin[inside].min()), "high": float(margin[inside].max())}
+            rows.append({**ends, "pairs": int(inside.sum()), "longer": _longer(chosen[inside], rejected[inside])})
+    return rows
+
+
 def style_figures(features: pl.DataFrame, most_pairs: int, rng: np.random.Generator) -> dict[str, Any]:
-    """Return `cues`, one record per cue, and `classifier` (None below `LEAST_PAIRS` pairs or prompts per fold).
+    """Return `cues`, one record per cue, and `classifier` (None below `LEAST_STYLE_PAIRS` pairs or prompts per fold).
 
     Args:
         features: `surface_features` of the data.
@@ -54,10 +116,16 @@ def _classifier(features: pl.DataFrame, most_pairs: int, rng: np.random.Generato
 
     Each pair is shown once, from a random side, so that guessing gives one half. Pairs of one prompt share a fold.
     """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import roc_auc_score
+    from sklearn.model_selection import GroupKFold, cross_val_predict
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     rows = np.sort(rng.permutation(len(features))[:most_pairs])
     part = features[rows]
     groups = part["prompt/hash"].to_numpy()
-    if len(part) < LEAST_PAIRS or len(np.unique(groups)) < FOLDS:
+    if len(part) < LEAST_STYLE_PAIRS or len(np.unique(groups)) < STYLE_FOLDS:
         return None
     names = ["words", "characters per word", *CUES]
     difference = _surface(part, "chosen") - _surface(part, "rejected")
@@ -65,7 +133,7 @@ def _classifier(features: pl.DataFrame, most_pairs: int, rng: np.random.Generato
     side = np.where(is_shown, 1.0, -1.0)
     seen = difference * side[:, None]
     model = make_pipeline(StandardScaler(with_mean=False), LogisticRegression(fit_intercept=False))
-    split = GroupKFold(FOLDS, shuffle=True, random_state=int(rng.integers(2**31)))
+    split = GroupKFold(STYLE_FOLDS, shuffle=True, random_state=int(rng.integers(2**31)))
     scores = cross_val_predict(model, seen, is_shown, groups=groups, cv=split, method="decision_function")
     length_only = cross_val_predict(model, seen[:, :1], is_shown, groups=groups, cv=split, method="decision_function")
     weights = model.fit(seen, is_shown)[-1].coef_[0]
@@ -75,7 +143,7 @@ def _classifier(features: pl.DataFrame, most_pairs: int, rng: np.random.Generato
         "length_only": share(int(((length_only > 0) == is_shown).sum()), len(part)),
         "auc": float(roc_auc_score(is_shown, scores)),
         "pairs": len(part),
-        "folds": FOLDS,
+        "folds": STYLE_FOLDS,
         "weights": [{"name": name, "weight": weight} for name, weight in ranked],
     }
 
@@ -86,3 +154,37 @@ def _surface(features: pl.DataFrame, side: str) -> np.ndarray:
     # Characters follow words so closely that the weights of both would say nothing; those of one and the ratio do.
     counts[:, 1] -= counts[:, 0]
     return counts
+
+
+def _length_bias(figures: Mapping[str, Any], n: int) -> Finding | None:
+    longer = figures["longer"]
+    if longer["n"] == 0 or longer["low"] <= 0.5 + LENGTH_TOLERANCE:
+        return None
+    ratio = figures["ratio"]["value"]
+    return Finding(
+        name="length_bias",
+        level="doubtful",
+        title="Chosen answers are longer",
+        meaning=f"They have {ratio:.2f} times the words of rejected ones (geometric mean): training learns length.",
+        measure="of pairs of unequal length have the longer answer chosen",
+        estimate=longer,
+        pairs=n,
+        fix="train.loss_type: sigmoid_norm  (or r_dpo, simpo); judge with a length-controlled win rate",
+    )
+
+
+def _style_bias(figures: Mapping[str, Any], n: int) -> Finding | None:
+    classifier = figures["classifier"]
+    if classifier is None or classifier["accuracy"]["low"] <= STYLE_TOLERANCE:
+        return None
+    strongest = ", ".join(item["name"] for item in classifier["weights"][:3])
+    return Finding(
+        name="style",
+        level="doubtful",
+        title="Style predicts the label",
+        meaning=f"A classifier that sees only counts on the surface finds the chosen answer, mostly by {strongest}.",
+        measure="of labels predicted from surface features, cross-validated (guessing: 50 %)",
+        estimate=classifier["accuracy"],
+        pairs=n,
+        fix="judge with a style-controlled win rate; collect answers of like style",
+    )

@@ -2,19 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 from datasets import Dataset
-from transformers import PreTrainedTokenizerBase
 
+from mixdpo.auditing.audit_data import AuditData
+from mixdpo.auditing.findings import RARE, Section, each_alone
 from mixdpo.auditing.statistics import length_histograms, share, summary
 from mixdpo.auditing.texts import SIDES
 from mixdpo.data.data_settings import TokenSettings
 from mixdpo.data.token_report import COUNTS
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 from mixdpo.data.tokenize import tokenize_pairs
+
+
+def tokens_check(data: AuditData) -> Section:
+    """Show the token counts, and flag the pairs that training would cut: `too_long`."""
+    if data.tokens is None or data.token_counts is None:
+        return Section(figures=None)
+    counted, limit = data.token_counts, data.settings.max_length
+    longest = counted["prompt"] + np.maximum(counted["chosen"], counted["rejected"])
+    flagged = replace(
+        each_alone(longest > limit),
+        looked_at=data.tokens["pairs"],
+        measure=f"of pairs tokenised exceed {limit} tokens",
+        line=f"train.max_length: {_next_length(data.tokens['cut'], limit)}",
+    )
+    return Section(figures=data.tokens, flagged={"too_long": flagged})
 
 
 def token_figures(
@@ -102,3 +122,10 @@ def _would_double(tokenizer: PreTrainedTokenizerBase) -> bool:
     message = [{"role": "user", "content": "a"}]
     text = str(tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True))
     return text.startswith(bos) and tokenizer(text)["input_ids"][:2] == [tokenizer.bos_token_id] * 2
+
+
+def _next_length(cuts: Sequence[Mapping[str, Any]], max_length: int) -> int:
+    """Return the shortest of the usual lengths that cuts fewer than `RARE` of the pairs, or the longest."""
+    longer = [cut for cut in cuts if cut["max_length"] > max_length]
+    enough = [cut["max_length"] for cut in longer if cut["pairs"]["value"] < RARE]
+    return enough[0] if enough else max([max_length, *(cut["max_length"] for cut in longer)])
