@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from mixdpo import MixDPOConfig, MixDPOTrainer, load_pairs, make_plan, score
 from mixdpo.losses import LOSSES
 from mixdpo.training import trainer as trainer_module
-from mixdpo.training.running import RunningStatistics
+from mixdpo.training.loss_state import RunningStatistics
 from synthetic import chat_pairs
 from tiny import plain_logprob, tiny_llama
 

@@ -374,16 +374,16 @@ def test_dropout_is_off(tokenizer, tmp_path) -> None:
 # ---- alarms ----
 
 
-def test_first_loss_must_be_ln_2(model, tokenizer, tmp_path) -> None:
-    pairs = chat_pairs(tmp_path, n=8)
-    trainer = trainer_for(model, tokenizer, pairs, tmp_path / "run", make_plan(pairs, "dpo"))
-    original = trainer.before_first_step
+def test_first_loss_must_be_ln_2(model, tokenizer, tmp_path, monkeypatch) -> None:
+    original = MixDPOTrainer.before_first_step
 
-    def another_models_reference() -> None:
-        original()
+    def another_models_reference(trainer: MixDPOTrainer) -> None:
+        original(trainer)
         trainer.train_dataset.reference += np.float32([3.0, -3.0])
 
-    trainer.before_first_step = another_models_reference
+    monkeypatch.setattr(MixDPOTrainer, "before_first_step", another_models_reference)
+    pairs = chat_pairs(tmp_path, n=8)
+    trainer = trainer_for(model, tokenizer, pairs, tmp_path / "run", make_plan(pairs, "dpo"))
     with pytest.raises(RunError, match=r"first preference loss is 1\.\d+ instead of 0\.6931"):
         trainer.train()
 

@@ -132,7 +132,7 @@ def train(overrides: dict[str, Any], data: str | None, config: Path | None, outp
     from accelerate import PartialState
 
     from mixdpo.recipe.runs import train_from_recipe
-    from mixdpo.training.summary import final_table
+    from mixdpo.training.metrics import final_table
 
     run = train_from_recipe(recipe_of(overrides, config, data), output, resume)
     if PartialState().is_main_process:

@@ -1,11 +1,13 @@
-"""Training metrics as sums and counts that stay on the device until they are logged."""
+"""Training metrics: sums and counts that stay on the device until they are logged, and a table of what was."""
 
 from __future__ import annotations
 
 import torch
 from accelerate import Accelerator
+from rich.table import Table
 from torch import Tensor
 
+from mixdpo.common.terminal import results_table
 from mixdpo.plan.plan_settings import BUCKETS
 from mixdpo.training.batch import PairBatch
 from mixdpo.training.step import StepResult
@@ -65,3 +67,21 @@ def add_step_metrics(sums: MetricSums, result: StepResult, batch: PairBatch, bet
         sums.add(f"rewards/accuracies{suffix}", (margins > 0).float(), compared & group)
         sums.add(f"displacement/chosen{suffix}", chosen_change, compared & group)
         sums.add(f"displacement/rejected{suffix}", rejected_change, compared & group)
+
+
+def final_table(first: dict[str, float], last: dict[str, float]) -> Table:
+    """Return the short table that closes a run: first and last logged value of the main metrics."""
+    table = results_table("training", "metric", "first", "last")
+    names = (
+        "loss",
+        "loss/preference",
+        "loss/sft",
+        "rewards/accuracies",
+        "rewards/margins",
+        "displacement/chosen",
+        "displacement/rejected",
+    )
+    for name in names:
+        if name in first or name in last:
+            table.add_row(name, *(f"{m[name]:.4g}" if name in m else "-" for m in (first, last)))
+    return table

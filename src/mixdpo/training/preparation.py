@@ -1,22 +1,120 @@
-"""From loaded pairs to what the training step reads: tokenised, routed by the plan, with what the losses need."""
+"""What a run starts from, made ready: the policy and its frozen reference, the tokenizer, the pairs."""
 
 from __future__ import annotations
 
+import copy
+import dataclasses
+import logging
+from functools import partial
 from typing import Any
 
+from accelerate import Accelerator
+from accelerate.utils import DistributedType
 from datasets import Dataset
-from transformers import PreTrainedTokenizerBase
+from peft import PeftConfig, PeftModel, get_peft_model
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from mixdpo.common.errors import InputError
 from mixdpo.data.data_settings import TokenSettings
 from mixdpo.data.token_report import TokenReport
 from mixdpo.data.tokenize import tokenize_pairs
 from mixdpo.generation.local_generation import stop_token_ids
-from mixdpo.models.loading import load_tokenizer
+from mixdpo.models.engine import disable_dropout, pack_rows, pad_rows, prepare_packing
+from mixdpo.models.loading import load_policy, load_tokenizer
 from mixdpo.models.model_settings import ModelSettings
 from mixdpo.plan.plan import Plan, make_plan
+from mixdpo.training.batch import RowLayout
+from mixdpo.training.checks import rounding_warning
 from mixdpo.training.config import MixDPOConfig
 from mixdpo.training.sampling import PlannedPairs, mismatched_pairs
+
+logger = logging.getLogger(__name__)
+
+
+def prepare_policy(
+    model: PreTrainedModel | PeftModel | str,
+    ref_model: PreTrainedModel | None,
+    peft_config: PeftConfig | None,
+    args: MixDPOConfig,
+) -> tuple[PreTrainedModel | PeftModel, bool]:
+    """Return the policy without dropout, and whether it equals its reference before the first step."""
+    policy: Any = model
+    if isinstance(model, str):
+        policy = load_policy(ModelSettings(name_or_path=model), with_adapters=peft_config is not None)
+    # A continued adapter and a reference of one's own differ from the policy from the start.
+    starts_at_reference = ref_model is None and not isinstance(policy, PeftModel)
+    if peft_config is not None:
+        if isinstance(policy, PeftModel):
+            raise InputError("the model has adapters already; leave out peft_config to continue training them")
+        set_seed(args.seed)  # adapters start at random values
+        policy = get_peft_model(policy, peft_config)
+    disable_dropout(policy)
+    if args.deepspeed_plugin is None and (warning := rounding_warning(policy)):  # DeepSpeed keeps float32 copies
+        logger.warning(warning)
+    return policy, starts_at_reference
+
+
+def frozen_reference(policy: nn.Module, ref_model: nn.Module | None, args: MixDPOConfig) -> nn.Module | None:
+    """Return a model for the reference, or None where the policy itself serves (adapters off, or one pass first)."""
+    if ref_model is policy:
+        raise InputError("ref_model is the policy itself and would be trained; leave it out or give a copy")
+    if isinstance(ref_model, PeftModel):
+        raise InputError(
+            "ref_model has adapters, and a reference runs without them", hint="give ref_model.merge_and_unload()"
+        )
+    live = args.reads_reference and not args.precompute_ref_log_probs
+    needs_copy = live and not isinstance(policy, PeftModel)
+    if ref_model is None and not needs_copy:
+        return None
+    reference = copy.deepcopy(policy) if ref_model is None else ref_model
+    disable_dropout(reference)
+    return reference.requires_grad_(False).eval().to(args.device)
+
+
+def prepare_sharding(args: MixDPOConfig, accelerator: Accelerator) -> None:
+    """Make ready for weights sharded by FSDP or DeepSpeed; to be called before they are.
+
+    Accelerate has FSDP2 cast what modules return to the number format of the forward pass. The packed engine's head
+    returns float32 log-probabilities, and near 400 nats bfloat16 counts in steps of 2. So outputs stay as they are.
+
+    Raises:
+        InputError: a token budget, for processes must run equally many forward passes; or a reference that follows
+            the policy, whose weights no process has whole.
+    """
+    sharded = accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
+    if args.max_tokens_per_batch is not None and sharded:
+        raise InputError(
+            "max_tokens_per_batch does not work with weights that are sharded by FSDP or DeepSpeed",
+            hint="set per_device_train_batch_size and gradient_accumulation_steps instead",
+        )
+    if args.sync_ref_model and sharded:
+        raise InputError(
+            "sync_ref_model does not work with weights that are sharded by FSDP or DeepSpeed",
+            hint="run it data parallel, with recipes/accelerate/ddp.yaml, or leave sync_ref_model out",
+        )
+    if accelerator.is_fsdp2 and accelerator.state.fsdp_plugin.mixed_precision_policy is not None:
+        plugin = accelerator.state.fsdp_plugin
+        plugin.mixed_precision_policy = dataclasses.replace(plugin.mixed_precision_policy, output_dtype=None)
+
+
+def choose_layout(policy: nn.Module, ref_model: nn.Module | None, args: MixDPOConfig) -> RowLayout:
+    """Return how micro-batches are laid out, and make the models ready for it.
+
+    Raises:
+        InputError: `engine: packed` and one of the models cannot be packed.
+    """
+    if args.engine != "padded":
+        refusal = "torch_compile is on and would compile every packed row anew" if args.torch_compile else None
+        for model in (policy, ref_model):
+            if model is not None and refusal is None:
+                refusal = prepare_packing(model, on_gpu=args.device.type == "cuda")
+        if refusal is None:
+            return pack_rows
+        if args.engine == "packed":
+            raise InputError(f"the model cannot be packed: {refusal}", hint="set engine to padded or auto")
+        logger.warning("the model runs on padded rows, slower than packed ones: %s", refusal)
+    return partial(pad_rows, pad_token_id=0)  # padding is masked out, so any id will do
 
 
 def prepare_tokenizer(policy: Any, given: PreTrainedTokenizerBase | None) -> PreTrainedTokenizerBase:

@@ -34,22 +34,31 @@ from mixdpo.models.cached_logprobs import CacheUse
 from mixdpo.models.engine import to_device
 from mixdpo.plan.plan import Plan, make_plan
 from mixdpo.training.batch import MicroBatches, PairBatch, collate_parts
-from mixdpo.training.callback import PlanCallback
+from mixdpo.training.callbacks import PlanCallback, TrainingProgress
 from mixdpo.training.checks import check_first_loss, displaced_buckets, displacement_warning
 from mixdpo.training.config import MixDPOConfig
 from mixdpo.training.loss_state import LossState
 from mixdpo.training.metrics import MetricSums, add_step_metrics
-from mixdpo.training.policy import choose_layout, frozen_reference, prepare_policy, prepare_sharding
-from mixdpo.training.preparation import PairPreparation, prepare_tokenizer
-from mixdpo.training.progress import TrainingProgress
+from mixdpo.training.preparation import (
+    PairPreparation,
+    choose_layout,
+    frozen_reference,
+    prepare_policy,
+    prepare_sharding,
+    prepare_tokenizer,
+)
 from mixdpo.training.records import EvaluationRecords, load_reference, save_reference
-from mixdpo.training.reference import adapters_off, live_reference, reference_values
-from mixdpo.training.reference_cache import fill_reference, reference_file
+from mixdpo.training.reference import adapters_off, fill_reference, live_reference, reference_file, reference_values
 from mixdpo.training.run_folder import RunFolder, check_is_free, checkpoint_to_continue, describe_run
 from mixdpo.training.sampling import PlannedPairs, PlanSampler
-from mixdpo.training.schedule import StepPlan, learning_rate_factors, make_step_plan, phase_lengths
+from mixdpo.training.schedule import (
+    StepPlan,
+    learning_rate_factors,
+    log_run_summary,
+    make_step_plan,
+    phase_lengths,
+)
 from mixdpo.training.step import pair_losses, reduce_losses
-from mixdpo.training.summary import log_run_summary
 
 logger = logging.getLogger(__name__)
 
@@ -131,7 +140,11 @@ class MixDPOTrainer(Trainer):
                 max_tokens=args.max_tokens_per_batch,
                 in_step=args.world_size > 1,
             ),
-            callbacks=[RunFolder(plan, self.describe), PlanCallback(self), *callbacks],
+            callbacks=[
+                RunFolder(plan, self.describe),
+                PlanCallback(self.before_first_step, self.start_epoch, self.end_step),
+                *callbacks,
+            ],
         )
         self.accelerator.dataloader_config.non_blocking = args.dataloader_pin_memory  # copies wait for no step
         prepare_sharding(args, self.accelerator)
@@ -282,6 +295,10 @@ class MixDPOTrainer(Trainer):
             for name, report in self._preparation.reports.items():
                 for line in report.lines():
                     logger.info("%s tokens: %s", name, line)
+
+    def end_step(self, step: int) -> None:
+        """Move what the losses carry from one optimizer step to the next."""
+        self.loss_state.end_step(step)
 
     def _fill_reference(self, pairs: PlannedPairs, name: str) -> None:
         if pairs.mismatched is not None:

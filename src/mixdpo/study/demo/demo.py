@@ -33,8 +33,8 @@ from mixdpo.generation.completion import Completion
 from mixdpo.recipe.recipe_file import load_recipe
 from mixdpo.recipe.runs import train_from_recipe
 from mixdpo.study.demo.smollm2 import smollm2_folder
+from mixdpo.training.metrics import final_table
 from mixdpo.training.run_folder import check_is_free
-from mixdpo.training.summary import final_table
 
 RECIPE = files("mixdpo.study.demo") / "recipe.yaml"
 SHOWN_ANSWERS = 5

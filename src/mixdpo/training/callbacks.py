@@ -1,8 +1,9 @@
-"""A progress bar with a rate in pairs per second and the time left; plain lines where there is no terminal."""
+"""Callbacks of transformers' Trainer: the moments it has no method for, and what a person watches."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 from rich.console import Console
@@ -10,6 +11,37 @@ from rich.progress import Progress
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from mixdpo.common.progress import rate_bar
+
+
+class PlanCallback(TrainerCallback):
+    """Calls what it is given at the moments of a run.
+
+    Args:
+        before_first_step: called when training begins, with everything set up.
+        start_epoch: called before each epoch with its number, the one begun before when a run continues within it.
+        end_step: called after each optimizer step with the number of steps done.
+    """
+
+    def __init__(
+        self,
+        before_first_step: Callable[[], None],
+        start_epoch: Callable[[int], None],
+        end_step: Callable[[int], None],
+    ) -> None:
+        self._before_first_step, self._start_epoch, self._end_step = before_first_step, start_epoch, end_step
+
+    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
+        """Begin the run."""
+        self._before_first_step()
+
+    def on_epoch_begin(self, args: Any, state: TrainerState, *rest: Any, **kwargs: Any) -> None:
+        """Begin an epoch."""
+        self._start_epoch(int(state.epoch or 0))
+
+    def on_step_end(self, args: Any, state: TrainerState, *rest: Any, **kwargs: Any) -> None:
+        """End an optimizer step."""
+        self._end_step(state.global_step)
+
 
 _SHOWN = {
     "loss": "loss",
