@@ -27,7 +27,13 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from mixdpo.common.files import atomic_path, digest, write_json
-from mixdpo.evaluation.constraints import Demand, demands_met, demands_to_text, prompt_text, sample_demands
+from mixdpo.evaluation.constraints import (
+    Constraint,
+    constraints_met,
+    constraints_to_text,
+    prompt_text,
+    sample_constraints,
+)
 from mixdpo.generation.completion import Completion
 from mixdpo.generation.generation_settings import SamplingSettings
 from mixdpo.generation.local_generation import generate_answers
@@ -63,7 +69,7 @@ class Prompt:
     """A task with demands on its answer."""
 
     task: str
-    demands: tuple[Demand, ...]
+    demands: tuple[Constraint, ...]
 
     @property
     def text(self) -> str:
@@ -99,7 +105,7 @@ def make_prompts(tasks: Sequence[str], seed: int) -> dict[str, list[Prompt]]:
     for split, count in TASKS_PER_SPLIT.items():
         mine, left = left[:count], left[count:]
         splits[split] = [
-            Prompt(task, tuple(sample_demands(rng))) for _ in range(PROMPTS_PER_TASK[split]) for task in mine
+            Prompt(task, tuple(sample_constraints(rng))) for _ in range(PROMPTS_PER_TASK[split]) for task in mine
         ]
     return splits
 
@@ -111,7 +117,7 @@ def pairs_of_prompt(prompt: Prompt, answers: Iterable[Completion], rng: random.R
     a prompt whose best answer meets no demand gives nothing.
     """
     texts = sorted({answer.text.strip() for answer in answers if answer.finished and answer.text.strip()})
-    rated = [Rated(text, demands_met(text, prompt.demands)) for text in rng.sample(texts, len(texts))]
+    rated = [Rated(text, constraints_met(text, prompt.demands)) for text in rng.sample(texts, len(texts))]
     best = max(rated, key=lambda answer: answer.score, default=Rated("", 0))
     if best.score == 0:
         return []
@@ -192,7 +198,7 @@ def _answer_chunk(texts: list[str], seed: int, folder: Path) -> list[Completion]
 def prompt_rows(prompts: Iterable[Prompt]) -> list[dict[str, object]]:
     """Return the prompts as rows of a table."""
     return [
-        {"prompt": [{"role": "user", "content": prompt.text}], "demands": demands_to_text(prompt.demands)}
+        {"prompt": [{"role": "user", "content": prompt.text}], "demands": constraints_to_text(prompt.demands)}
         for prompt in prompts
     ]
 
@@ -224,7 +230,7 @@ def describe(
 ) -> None:
     """Print what the answers and pairs are like."""
     flat = [(answer, prompt) for row, prompt in zip(answers, prompts, strict=True) for answer in row]
-    scores = Counter(demands_met(answer.text, prompt.demands) for answer, prompt in flat)
+    scores = Counter(constraints_met(answer.text, prompt.demands) for answer, prompt in flat)
     tries: Counter[str] = Counter()
     hits: Counter[str] = Counter()
     for answer, prompt in flat:

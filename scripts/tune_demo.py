@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from mixdpo.common.settings import SECTIONS, merge, split_overrides
-from mixdpo.evaluation.benchmarks.demands import DATA, answer_held_out, read_held_out
+from mixdpo.evaluation.held_out_prompts import DATA, answer_held_out, read_held_out
 from mixdpo.recipe.recipe_file import load_recipe
 from mixdpo.recipe.runs import train_from_recipe
 from mixdpo.study.demo.demo import RECIPE, compare_answers

@@ -23,8 +23,8 @@ from mixdpo.common.errors import InputError
 from mixdpo.data.data_settings import TokenSettings
 from mixdpo.data.tokenize import tokenize_pairs
 from mixdpo.difficulty.validation_loss import dpo_losses, halves
-from mixdpo.evaluation.benchmarks.demands import DATA
-from mixdpo.evaluation.constraints import Demand, demands_met
+from mixdpo.evaluation.constraints import Constraint, constraints_met
+from mixdpo.evaluation.held_out_prompts import DATA
 from mixdpo.judges.reward_model import padded
 from mixdpo.models import cached_logprobs as run
 from mixdpo.models import loading as model_module
@@ -195,13 +195,13 @@ def test_reward_model(tokenizer, tmp_path, text_rows, jsonl, pad, kind) -> None:
 
 def test_trained_reward_model_ranks_held_out_pairs(tokenizer, tmp_path) -> None:
     """A classifier learns from the demo's real answers which of two does without commas, as was demanded."""
-    demand = Demand("no_commas")
+    demand = Constraint("no_commas")
     answers = load_pairs(str(DATA / "train.parquet"))
     texts = sorted({row[side][-1]["content"] for row in answers for side in ("chosen", "rejected")})
     texts = [text for text in texts if 20 < len(text) < 300]
     rng = np.random.default_rng(0)
     meeting, failing = (
-        rng.permutation([text for text in texts if demands_met(text, [demand]) == met]).tolist()[:240]
+        rng.permutation([text for text in texts if constraints_met(text, [demand]) == met]).tolist()[:240]
         for met in (1, 0)
     )
     rows = [

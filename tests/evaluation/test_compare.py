@@ -22,7 +22,7 @@ from mixdpo.common.labels import place_labels
 from mixdpo.common.tables import TextTable, as_latex, as_markdown, as_text, latex_text
 from mixdpo.evaluation.compare import CompareSettings, collect
 from mixdpo.evaluation.compare.figures import forest_figure, length_figure
-from mixdpo.evaluation.compare.metrics import even, headline, read_metrics, shown_metrics
+from mixdpo.evaluation.compare.metrics import headline, names_of, read_metrics, shown_metrics
 from mixdpo.evaluation.statistics.paired import holm
 from preferences import HOSTILE
 from published import published
@@ -122,8 +122,8 @@ def test_figures_mark_the_baseline_and_flagged_models() -> None:
         assert any(50.0 in (*line.get_xdata(), *line.get_ydata()) for line in lines)
     shown = [label.get_text() for label in forest_figure(points, "win rate, %").axes[0].get_yticklabels()]
     assert shown == ["honest", "constant (flagged)"]
-    assert even("win_rate") == 50.0
-    assert even("average") is None
+    assert names_of("pairwise").even["win_rate"] == 50.0
+    assert "average" not in names_of("unknown").even
 
 
 def test_no_cell_is_taken_for_markup() -> None:
@@ -157,12 +157,14 @@ def test_metrics_of_the_benchmarks_result_files() -> None:
             "style_control": {"win_rate": 52.0, "interval": [50.0, 54.0]},
         }
     )
+    names = names_of("arena_hard_v0.1")
     assert arena.intervals == {"win_rate": (55.0, 65.0), "style_control.win_rate": (50.0, 54.0)}
-    assert shown_metrics([arena], headline([arena])) == ["win_rate", "style_control.win_rate"]
+    assert shown_metrics([arena], headline([arena], names), names) == ["win_rate", "style_control.win_rate"]
     alpaca = read_metrics(
         {"win_rate": 1.0, "win_rate_interval": [0.5, 2], "length_controlled_winrate": 3, "lc_extreme": True, "x": None}
     )
-    assert shown_metrics([alpaca], headline([alpaca])) == ["win_rate", "length_controlled_winrate"]
+    names = names_of("alpaca_eval_2")
+    assert shown_metrics([alpaca], headline([alpaca], names), names) == ["win_rate", "length_controlled_winrate"]
     assert "lc_extreme" not in alpaca.values
     mt_bench = read_metrics({"average": 7.5, "interval": [7, 8], "first_turn": 8.0, "second_turn": None, "n": 160})
     assert mt_bench.intervals == {"average": (7.0, 8.0)}
@@ -200,14 +202,16 @@ def test_stored_verdicts_of_the_benchmarks(tmp_path) -> None:
     gain = next(iter(found["alpaca_eval_2"].differences["win_rate"]))
     expected = 100 * (np.mean(by_model[gain.second]) - np.mean(by_model[gain.first]))
     assert gain.gain.estimate == pytest.approx(expected)
-    said = found["alpaca_eval_2"].entries["a"].transcripts["3"]
-    assert (said.prompt, said.answer) == ("Do 3.", "a did 3.")
-    assert found["arena_hard_v0.1"].entries["a"].transcripts["q3"].verdict.startswith("game 1: ")
-    verdict = found["mt_bench"].entries["b"].transcripts["3"].verdict
+    transcript = found["alpaca_eval_2"].models["a"].items.transcripts["3"]
+    assert (transcript.prompt, transcript.answer) == ("Do 3.", "a did 3.")
+    assert found["arena_hard_v0.1"].models["a"].items.transcripts["q3"].verdict.startswith("game 1: ")
+    verdict = found["mt_bench"].models["b"].items.transcripts["3"].verdict
     assert verdict.startswith("turn 1: Fine.")
     assert "turn 2: Fine." in verdict
     ratings = [int(re.findall(r"\d+", row["judgment"])[0]) for row in bench if row["model"] == "b"]
-    assert np.mean(list(found["mt_bench"].entries["b"].scores["average"].values())) == pytest.approx(np.mean(ratings))
+    assert np.mean(list(found["mt_bench"].models["b"].items.scores["average"].values())) == pytest.approx(
+        np.mean(ratings)
+    )
 
 
 def test_answers_and_prompts_belong_to_one_benchmark(tmp_path, result) -> None:
@@ -221,10 +225,10 @@ def test_answers_and_prompts_belong_to_one_benchmark(tmp_path, result) -> None:
     prompts.write_text("".join(json.dumps({"id": row, "instruction": f"task {row}"}) + "\n" for row in (3, 4)))
     settings = CompareSettings(answers={"a/first": answers}, prompts={"a": prompts})
     a, b, own = collect([tmp_path / "a.json", tmp_path / "b.json", result], settings)
-    said = a.entries["first"].transcripts["4"]
-    assert (said.prompt, said.answer) == ("task 4", "answer 4")
-    assert b.entries["first"].transcripts == {}
-    assert own.entries["first"].transcripts["4"].prompt.startswith("Question 4?")
+    transcript = a.models["first"].items.transcripts["4"]
+    assert (transcript.prompt, transcript.answer) == ("task 4", "answer 4")
+    assert b.models["first"].items.transcripts == {}
+    assert own.models["first"].items.transcripts["4"].prompt.startswith("Question 4?")
 
 
 def test_models_of_one_name_and_other_settings(tmp_path, result) -> None:
@@ -233,8 +237,8 @@ def test_models_of_one_name_and_other_settings(tmp_path, result) -> None:
     record = json.loads(result.read_text())
     write_json(other / "out.json", {**record, "settings": {"judge": "b"}, "items": str(tmp_path / record["items"])})
     (own,) = collect([result, other / "out.json"])
-    assert len(own.entries) == 6
-    assert "first (later/out)" in own.entries
+    assert len(own.models) == 6
+    assert "first (later/out)" in own.models
     assert any("setting judge differs" in note and '"a"' in note for note in own.notes)
     # Older results do not say at which temperature the judge wrote.
     items = str(tmp_path / record["items"])
@@ -272,7 +276,9 @@ def test_a_run_folder(tmp_path, tokenizer) -> None:
     assert metrics["reward_margin"] == pytest.approx(logged["eval_rewards/margins"], rel=1e-4)
     assert metrics["displacement_chosen"] == pytest.approx(logged["eval_displacement/chosen"], rel=1e-4)
     assert metrics["buckets.hard.n"] > 0
-    of_prompt = next(one for one in collect([run]) if one.name == "preferences").entries["run"].scores["accuracy"]
+    of_prompt = (
+        next(one for one in collect([run]) if one.name == "preferences").models["run"].items.independent("accuracy")
+    )
     assert len(of_prompt) == 8
     assert np.mean(list(of_prompt.values())) == pytest.approx(metrics["accuracy"])
     record = json.loads((run / "run.json").read_text())
@@ -287,7 +293,7 @@ def test_runs_without_rewards_are_ranked_by_the_lowest_loss(tmp_path: Path) -> N
         (tmp_path / name / "metrics.jsonl").write_text(json.dumps(line) + "\n")
     (logged,) = collect([tmp_path / "worse", tmp_path / "better"])
     assert logged.headline == "loss"
-    assert list(logged.entries) == ["better", "worse"]
+    assert list(logged.models) == ["better", "worse"]
 
 
 def test_bad_sources_are_one_line(tmp_path, result, capsys) -> None:

@@ -6,12 +6,12 @@ import pytest
 
 from mixdpo.evaluation.constraints import (
     KINDS,
-    Demand,
-    demands_from_text,
-    demands_met,
-    demands_to_text,
+    Constraint,
+    constraints_from_text,
+    constraints_met,
+    constraints_to_text,
     prompt_text,
-    sample_demands,
+    sample_constraints,
 )
 
 # For each kind: arguments, an answer that meets it, and answers that do not.
@@ -64,7 +64,7 @@ def test_every_kind_has_cases() -> None:
 @pytest.mark.parametrize("kind", CASES)
 def test_check(kind: str) -> None:
     arguments, good, bad = CASES[kind]
-    demand = Demand(kind, arguments)
+    demand = Constraint(kind, arguments)
     assert demand.is_met(good)
     assert demand.is_met(f"  {good}\n")
     for answer in [*bad, "", " \n"]:
@@ -72,23 +72,23 @@ def test_check(kind: str) -> None:
 
 
 def test_capital_letters() -> None:
-    demand = Demand("case", {"case": "capital"})
+    demand = Constraint("case", {"case": "capital"})
     assert demand.is_met("NO, 3 OF THEM.")
     assert not demand.is_met("NO, 3 of THEM.")
 
 
 def test_count_of_demands_met() -> None:
-    demands = [Demand("no_commas"), Demand("max_words", {"count": 2}), Demand("question")]
-    assert demands_met("Yes. Really. Quite.", demands) == 1
-    assert demands_met("Really?", demands) == 3
-    assert demands_met("", demands) == 0
+    demands = [Constraint("no_commas"), Constraint("max_words", {"count": 2}), Constraint("question")]
+    assert constraints_met("Yes. Really. Quite.", demands) == 1
+    assert constraints_met("Really?", demands) == 3
+    assert constraints_met("", demands) == 0
 
 
 def test_json_round_trip() -> None:
     rng = random.Random(0)
     for _ in range(200):
-        demands = sample_demands(rng)
-        again = demands_from_text(demands_to_text(demands))
+        demands = sample_constraints(rng)
+        again = constraints_from_text(constraints_to_text(demands))
         assert again == demands
         assert [demand.instruction for demand in again] == [demand.instruction for demand in demands]
 
@@ -98,15 +98,15 @@ def test_json_round_trip() -> None:
     ['[{"kind": "rhymes"}]', '[{"kind": "max_words"}]', '[{"kind": "bold", "count": 2}]', '[{"count": 2}]'],
 )
 def test_other_json_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="not a demand"):
-        demands_from_text(text)
+    with pytest.raises(ValueError, match="not a constraint"):
+        constraints_from_text(text)
 
 
 def test_sampled_demands_go_together() -> None:
     rng = random.Random(3)
     seen = set()
     for _ in range(2000):
-        demands = sample_demands(rng)
+        demands = sample_constraints(rng)
         concerns = [concern for demand in demands for concern in KINDS[demand.kind].concerns]
         assert len(demands) == 3
         assert len(concerns) == len(set(concerns))
@@ -124,17 +124,17 @@ def test_no_phrase_asks_for_a_forbidden_word_or_comma() -> None:
         assert "," not in str(phrase)
         for word in KINDS["no_word"].choices["word"]:
             # "Have a nice day." and the like must be possible whatever word is forbidden.
-            assert Demand("no_word", {"word": word}).is_met(str(phrase)), (phrase, word)
+            assert Constraint("no_word", {"word": word}).is_met(str(phrase)), (phrase, word)
     assert not set(KINDS["word"].choices["word"]) & set(KINDS["no_word"].choices["word"])
 
 
 def test_sampling_follows_the_seed() -> None:
-    assert sample_demands(random.Random(5)) == sample_demands(random.Random(5))
-    assert [sample_demands(random.Random(seed)) for seed in range(5)] != [sample_demands(random.Random(9))] * 5
+    assert sample_constraints(random.Random(5)) == sample_constraints(random.Random(5))
+    assert [sample_constraints(random.Random(seed)) for seed in range(5)] != [sample_constraints(random.Random(9))] * 5
 
 
 def test_prompt_text() -> None:
-    demands = [Demand("max_words", {"count": 15}), Demand("question")]
+    demands = [Constraint("max_words", {"count": 15}), Constraint("question")]
     assert prompt_text("Describe rain.", demands) == (
         "Describe rain. Use at most 15 words. Ask at least one question."
     )

@@ -15,7 +15,7 @@ import pytest
 from loopback import FIRST_TOKENS, Endpoint
 from mixdpo.common.errors import InputError, RunError
 from mixdpo.common.table_files import read_table
-from mixdpo.evaluation.benchmarks.alpaca_judging import first_token_score, is_swapped, preference, ranking_score
+from mixdpo.evaluation.benchmarks.alpaca_eval import first_token_score, is_swapped, preference, ranking_score
 from mixdpo.generation.completion import Request
 from mixdpo.generation.endpoint import complete_all, estimate
 from mixdpo.generation.generation_settings import EndpointSettings
@@ -55,7 +55,7 @@ def test_preferences_that_cannot_be_read() -> None:
 
 def test_templates_are_filled_in_one_pass() -> None:
     assert fill("{a} {b} {c}", {"a": "{b}", "b": "{a}"}) == "{b} {a} {c}"
-    with pytest.raises(InputError, match=r"no place \{d\}"):
+    with pytest.raises(InputError, match=r"no placeholder \{d\}"):
         JudgePrompt((("user", "{a}"),)).filled({"d": ""})
 
 

@@ -15,17 +15,10 @@ import pytest
 
 from mixdpo.cli.main import main
 from mixdpo.common.bradley_terry import win_rate_of
-from mixdpo.evaluation.benchmarks.alpaca_eval import read_length_control, read_verdicts, score_verdicts
-from mixdpo.evaluation.benchmarks.arena_hard import (
-    Bootstrap,
-    percentile_interval,
-    read_battles,
-    read_style,
-    score_at_equal_style,
-    score_battles,
-)
+from mixdpo.evaluation.benchmarks.alpaca_eval import control_length, read_verdicts, score_verdicts
+from mixdpo.evaluation.benchmarks.arena_hard import read_battles
 from mixdpo.evaluation.benchmarks.mt_bench import (
-    judge_messages,
+    judge_values,
     mean_ratings,
     parse_rating,
     prompt_name,
@@ -33,7 +26,9 @@ from mixdpo.evaluation.benchmarks.mt_bench import (
     read_questions,
     read_ratings,
 )
-from mixdpo.evaluation.statistics.style import markdown_counts
+from mixdpo.evaluation.statistics.battles import Bootstrap, percentile_interval, score_at_equal_style, score_battles
+from mixdpo.evaluation.statistics.length_control import read_length_control
+from mixdpo.evaluation.statistics.style import markdown_counts, read_style
 from published import published
 
 
@@ -92,15 +87,15 @@ def test_length_control_at_the_published_penalty(alpaca: Path) -> None:
         if not expected.get(one.model, {}).get("C_selected"):
             continue
         row = leaderboard[one.model]
-        fitted = control.apply(one, C=float(expected[one.model]["C_selected"]), align="row")
+        fitted = control_length(one, control, C=float(expected[one.model]["C_selected"]), align="row")
         assert fitted.win_rate == pytest.approx(float(row["length_controlled_winrate"]), abs=1e-4), one.model
         if row["lc_standard_error"]:
             assert fitted.standard_error == pytest.approx(float(row["lc_standard_error"]), abs=1e-4), one.model
-        fixed = control.apply(one, C=2.78, align="row")
+        fixed = control_length(one, control, C=2.78, align="row")
         # 0.141 for gpt4_gamed, whose published fit has C = 167; 0.131 at most for the others.
         assert fixed.win_rate == pytest.approx(float(row["length_controlled_winrate"]), abs=0.1415), one.model
         if expected[one.model]["lc_exact"]:
-            exact = control.apply(one, C=float(expected[one.model]["C_selected"]) * 1.00001, align="row")
+            exact = control_length(one, control, C=float(expected[one.model]["C_selected"]) * 1.00001, align="row")
             assert exact.win_rate == pytest.approx(float(expected[one.model]["lc_exact"]), abs=2e-5), one.model
         seen += 1
     assert seen == 38
@@ -129,12 +124,12 @@ def test_the_two_alignments_part_after_a_missing_row(alpaca: Path) -> None:
     pytest.importorskip("sklearn", reason="length control needs the extra eval")
     control = read_length_control(*length_control_files(alpaca))
     whole = next(one for one in read_verdicts(alpaca / "annotations.parquet") if one.model == "vicuna-13b-v1.5")
-    by = {align: control.apply(whole, C=2.78, align=align).win_rate for align in ("row", "instruction")}  # type: ignore[arg-type]
+    by = {align: control_length(whole, control, C=2.78, align=align).win_rate for align in ("row", "instruction")}  # type: ignore[arg-type]
     assert by["row"] == by["instruction"]
     keep = np.arange(805) != 3
     fields = ("preference", "instruction", "baseline_length", "model_length")
     missing = type(whole)(whole.model, *(getattr(whole, name)[keep] for name in fields))
-    by = {align: control.apply(missing, C=2.78, align=align).win_rate for align in ("row", "instruction")}  # type: ignore[arg-type]
+    by = {align: control_length(missing, control, C=2.78, align=align).win_rate for align in ("row", "instruction")}  # type: ignore[arg-type]
     assert by["row"] != pytest.approx(by["instruction"], abs=0.01)
 
 
@@ -253,7 +248,8 @@ def test_mt_bench_prompts_to_the_character(mt: Path) -> None:
     for row in vectors:
         question = questions[str(row["question_id"])]
         assert prompt_name(question, row["turn"]) == row["judge_prompt"]
-        messages = judge_messages(question, row["answer_turns"], row["turn"], prompts)
+        values = judge_values(question, row["answer_turns"], row["turn"])
+        messages = prompts[row["judge_prompt"]].filled(values)
         assert messages[1] == ("user", row["user_prompt"])
     assert len(vectors) == 160
 

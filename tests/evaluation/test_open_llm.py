@@ -18,8 +18,16 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mixdpo.cli.main import main
 from mixdpo.evaluation.benchmarks import open_llm
-from mixdpo.evaluation.benchmarks.demands import DATA
-from mixdpo.evaluation.benchmarks.open_llm import OPEN_LLM_V1, Kept, Tasks, TaskScore, find_tasks, run_tasks, summarise
+from mixdpo.evaluation.benchmarks.open_llm import (
+    OPEN_LLM_V1,
+    Finished,
+    Tasks,
+    TaskScore,
+    find_tasks,
+    run_tasks,
+    summarise,
+)
+from mixdpo.evaluation.held_out_prompts import DATA
 from mixdpo.generation.reply_cache import reply_cache
 from tiny import plain_logprob, tiny_llama
 
@@ -229,7 +237,7 @@ def test_a_run_that_was_stopped_goes_on_with_the_next_task(tmp_path, tasks, mode
     def ran(found: Tasks, digest: str = "a", limit: int = 6) -> tuple[TaskScore, bool]:
         asked.clear()
         with reply_cache(tmp_path / "kept") as cache:
-            ((_, score),) = run_tasks(network, words, found, limit=limit, kept=Kept(cache, digest))
+            ((_, score),) = run_tasks(network, words, found, limit=limit, finished=Finished(cache, digest))
         return score, bool(asked)
 
     first, computed = ran(found)

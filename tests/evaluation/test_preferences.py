@@ -19,8 +19,8 @@ from mixdpo.cli.main import main
 from mixdpo.common.statistics import mean_of_means
 from mixdpo.data.data_settings import TokenSettings
 from mixdpo.data.tokenize import tokenize_pairs
-from mixdpo.evaluation.benchmarks.demands import DATA
-from mixdpo.evaluation.constraints import demands_from_text, demands_met
+from mixdpo.evaluation.constraints import constraints_from_text, constraints_met
+from mixdpo.evaluation.held_out_prompts import DATA
 from mixdpo.evaluation.statistics.preference_metrics import PairValues, summarise_pairs
 from mixdpo.generation.answer_files import read_answers
 from synthetic import chat_rows
@@ -90,7 +90,7 @@ def test_preferences_equal_the_plain_forward(tmp_path, tokenizer, models, capsys
     arguments = ["eval", "preferences", data, "--model", models[1], "--output", str(out)]
     assert main([*arguments, "--reference", models[0], "--beta", "0.2", "--train.bf16", "false"]) == 0
     record = json.loads(out.read_text())
-    found = pq.read_table(tmp_path / record["items"])
+    found = pq.read_table(tmp_path / record["pairs"])
 
     pairs = load_pairs(data)
     tokens, _ = tokenize_pairs(pairs, tokenizer, TokenSettings())
@@ -156,10 +156,10 @@ def test_preferences_reads_data_and_model_as_training_does(tmp_path, models, cap
 
 
 def test_demands_of_files_and_models(tmp_path, models, capsys, monkeypatch) -> None:
+    from mixdpo.evaluation import held_out_prompts
     from mixdpo.generation.generation_settings import SamplingSettings
-    from mixdpo.study.demo import demo as run
 
-    monkeypatch.setattr(run, "GENERATION", SamplingSettings(max_new_tokens=4, batch_size=8))
+    monkeypatch.setattr(held_out_prompts, "GENERATION", SamplingSettings(max_new_tokens=4, batch_size=8))
     held_out = pq.read_table(str(DATA / "test.parquet")).to_pylist()[:30]
     texts = {"good": "WELL! Is this 1 good? (yes) **bold**", "empty": ""}
     for name, text in texts.items():
@@ -170,7 +170,7 @@ def test_demands_of_files_and_models(tmp_path, models, capsys, monkeypatch) -> N
     assert main(["eval", "demands", *sources, "--limit", "30", "--output", str(out)]) == 0
     record = json.loads(out.read_text())
     assert list(record["models"]) == ["good", "none", "model0"]
-    met = [demands_met(texts["good"], demands_from_text(row["demands"])) for row in held_out]
+    met = [constraints_met(texts["good"], constraints_from_text(row["demands"])) for row in held_out]
     good = record["models"]["good"]
     assert good["demands_met"] == pytest.approx(np.mean(met))
     assert record["models"]["none"]["demands_met"] == 0
@@ -182,8 +182,8 @@ def test_demands_of_files_and_models(tmp_path, models, capsys, monkeypatch) -> N
     assert [row["score"] for row in items[:30]] == met
     by_task: dict[str, list[float]] = {}
     for row in items[:30]:
-        assert row["prompt"].startswith(row["cluster"])
-        by_task.setdefault(row["cluster"], []).append(row["score"])
+        assert row["prompt"].startswith(row["group"])
+        by_task.setdefault(row["group"], []).append(row["score"])
     assert len(by_task) == 26, "some come more than once"
     means = [np.mean(values) for values in by_task.values()]
     assert gain["gain"]["estimate"] == pytest.approx(-np.mean(means))

@@ -21,7 +21,7 @@ from loopback import Endpoint, running
 from mixdpo.cli.main import main
 from mixdpo.common.errors import InputError
 from mixdpo.common.pages import embedded
-from mixdpo.evaluation.benchmarks.demands import read_held_out
+from mixdpo.evaluation.held_out_prompts import read_held_out
 from mixdpo.generation.answer_files import read_answers
 from mixdpo.generation.completion import Request
 from mixdpo.generation.generate import planned_requests, settings_for

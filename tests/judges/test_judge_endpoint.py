@@ -11,7 +11,7 @@ import pytest
 
 from loopback import Endpoint, running
 from mixdpo.cli.main import main
-from mixdpo.evaluation.benchmarks.alpaca_judging import is_swapped
+from mixdpo.evaluation.benchmarks.alpaca_eval import is_swapped
 from mixdpo.judges.task import Published, differences_from_published
 from published import published
 
@@ -317,7 +317,7 @@ def test_an_interrupted_run_says_how_it_goes_on(tmp_path: Path, monkeypatch, cap
     def interrupted(settings: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mixdpo.judges.language_model.find_judge", interrupted)
+    monkeypatch.setattr("mixdpo.judges.find_judge.find_judge", interrupted)
     words = ["--model", "own.jsonl", "--judge", "judge", "--output", str(tmp_path / "out.json")]
     assert main(["eval", "grade", *words]) == 130
     said = capsys.readouterr().err.strip()

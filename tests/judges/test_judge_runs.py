@@ -22,28 +22,19 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from loopback import Endpoint
 from mixdpo.cli.main import main
 from mixdpo.common.errors import InputError
-from mixdpo.evaluation.benchmarks.alpaca_eval import LengthControl, Verdicts
-from mixdpo.evaluation.benchmarks.alpaca_judging import PROMPT as ALPACA_PROMPT
-from mixdpo.evaluation.benchmarks.alpaca_judging import alpaca_cases, is_swapped
-from mixdpo.evaluation.benchmarks.arena_hard import read_battles
-from mixdpo.evaluation.benchmarks.arena_judging import (
-    PROTOCOLS,
-    arena_reader,
-    finish_request,
-    read_own_verdict,
-    same_placeholders,
-)
-from mixdpo.evaluation.benchmarks.grade_judging import GRADING_PROMPTS, MT_BENCH_PROMPTS, grade_cases, read_own_grade
-from mixdpo.evaluation.benchmarks.mt_bench import read_judge_prompts
-from mixdpo.evaluation.benchmarks.tasks import Sources, alpaca_plan, arena_plan, grade_plan
-from mixdpo.evaluation.statistics.length_control import GamedRows
+from mixdpo.evaluation.benchmarks import alpaca_eval, arena_hard, grade, mt_bench
+from mixdpo.evaluation.benchmarks.alpaca_eval import AlpacaOptions, Verdicts, control_length, is_swapped
+from mixdpo.evaluation.benchmarks.arena_hard import ArenaOptions, finish_request, read_battles, same_placeholders
+from mixdpo.evaluation.statistics.length_control import GamedRows, LengthControl
 from mixdpo.evaluation.statistics.style import style_differences
 from mixdpo.generation.answer_files import AnswerFile, PromptTexts, read_answers, read_prompt_texts
 from mixdpo.generation.completion import Completion, Request
 from mixdpo.generation.endpoint import request_body
 from mixdpo.generation.generation_settings import EndpointSettings
 from mixdpo.generation.reply_cache import reply_cache, request_key
-from mixdpo.judges.answer_pairs import pair_up
+from mixdpo.judges.answers import AnswerSources, pair_up
+from mixdpo.judges.games import parse_game
+from mixdpo.judges.grades import grade_items, parse_grade
 from mixdpo.judges.prompt import JudgePrompt, prompts_fingerprint, read_judge_prompt
 from published import published
 from tiny import tiny_llama, tiny_reward_model
@@ -290,12 +281,12 @@ def test_a_plan_costs_nothing(files, server: Endpoint, capsys) -> None:
 
 def test_own_verdicts_are_read_strictly() -> None:
     for text, label in (("[[A]]", "A>B"), ("so [[C]]", "A=B"), ("[[B>>A]] yes [[B>>A]]", "B>>A")):
-        assert read_own_verdict(Completion(text=text)).label == label
+        assert parse_game(Completion(text=text)).label == label
     for text in ("", "A", "[A]", "[[A]] or [[B]]", "[[D]]", "[[A>C]]"):
-        assert read_own_verdict(Completion(text=text)).score is None
-    assert read_own_grade(Completion(text="[[7.5]]")).score == 7.5
+        assert parse_game(Completion(text=text)).score is None
+    assert parse_grade(Completion(text="[[7.5]]")).score == 7.5
     for text in ("", "[5]", "[[5]] [[6]]", "[[five]]"):
-        assert read_own_grade(Completion(text=text)).score is None
+        assert parse_grade(Completion(text=text)).score is None
 
 
 def test_v01_asks_once_more_after_a_judgement_without_a_label() -> None:
@@ -303,10 +294,11 @@ def test_v01_asks_once_more_after_a_judgement_without_a_label() -> None:
     further = finish_request(request, Completion(text="I think"))
     assert further is not None
     assert [role for role, _ in further.messages] == ["user", "assistant", "user"]
-    contradicting = Completion(text="[[A>B]] [[B>A]]")
-    assert finish_request(request, contradicting) is None  # and it stays unread
-    assert arena_reader("v0.1")(contradicting).label is None
-    assert arena_reader("v2")(contradicting).label == "B>A"
+    assert (
+        finish_request(request, Completion(text="[[A>B]] [[B>A]]")) is None
+    )  # that contradicts itself, and stays unread
+    assert arena_hard.reply_parser("v0.1")(Completion(text="[[A>B]] [[B>A]]")).label is None
+    assert arena_hard.reply_parser("v2")(Completion(text="[[A>B]] [[B>A]]")).label == "B>A"
 
 
 def test_answers_are_joined_by_id_or_by_prompt(tmp_path: Path) -> None:
@@ -360,8 +352,9 @@ def test_texts_of_questions_are_joined_by_real_ids_only(tmp_path: Path) -> None:
     assert [(pair.prompt, pair.model, pair.category) for pair in pairs] == [
         ("x", "a0", None), ("y", "a1", None), ("z", "a2", None)
     ]  # fmt: skip
+    sources = AnswerSources(models=(own.file,), questions=tmp_path / "questions.jsonl")
     with pytest.raises(InputError, match="nothing says what the prompt '0' is; give the prompts with --questions"):
-        grade_plan(Sources(models=[(None, Path(own.file))], questions=tmp_path / "questions.jsonl"))
+        grade.judge_task(sources, grade.GradeOptions())
     indexed = read_answers(file("indexed.jsonl", [{"index": row, **one} for row, one in enumerate(rows)]))
     for known in (questions, PromptTexts("index", {"0": "x", "1": "y", "2": "z"}), PromptTexts(None, {"0": "x"})):
         assert indexed.texts(known) == ["", "", ""]
@@ -378,8 +371,8 @@ def test_references_belong_to_the_same_prompt(tmp_path: Path) -> None:
         return read_answers(tmp_path / "rows.jsonl")
 
     def asked(answers: AnswerFile, references: AnswerFile) -> list[str]:
-        cases = grade_cases(answers, ["p", "q"], prompt, references, 1)
-        return [case.request.messages[0][1] for case in cases]
+        items = grade_items(answers, ["p", "q"], prompt, references, 1)
+        return [item.request.messages[0][1] for item in items if item.request]
 
     own = [{"prompt": "p", "output": "a"}, {"prompt": "q", "output": "b"}]
     reversed_rows = [{"prompt": "q", "output": "Q"}, {"prompt": "p", "output": "P"}]
@@ -411,21 +404,22 @@ def test_references_belong_to_the_same_prompt(tmp_path: Path) -> None:
         (["grade", "--model", "{long}", "--judge", "x", "--endpoint", "ftp://x"], "base_url"),
         (["grade", "--model", "{long}", "{by}", "--judge-prompt", "{folder}/pair.txt"], "leave out --judge-prompt"),
         (["grade", "--model", "{long}", "--judge", "x", "--endpoint", "http://x/v1", "--judge-prompt",
-          "{folder}/pair.txt"], "no place {{answer}}"),
+          "{folder}/pair.txt"], "no placeholder {{answer}}"),
         (["alpaca-eval", "--model", "{long}", "--baseline", "{base}", "{by}", "--difficulty", "{folder}/d.csv",
           "--gamed", "{folder}/g.csv"], "give --no-length-control"),
         (["arena-hard", "--model", "{long}", "--baseline", "{base}", "{by}", "--version", "v2"], "--category"),
         (["alpaca-eval", "--model", "{long}", "{by}", "--no-length-control"], "give a copy with --baseline FILE"),
         (["mt-bench", "--model", "{long}", "{by}"], "give a copy with --questions FILE"),
         (["pairwise", "--verdicts", "{long}", "--limit", "3", "--endpoint", "http://x/v1", "--baseline", "{base}"],
-         "without --endpoint and --limit and --baseline"),
+         "without --limit and --endpoint and --baseline"),
         (["alpaca-eval", "--verdicts", "{long}", "--dry-run"], "without --dry-run"),
         (["grade", "--verdicts", "{long}", "--questions", "{long}"], "without --questions"),
         (["grade", "--model", "{long}", "{by}", "--key-variable", "K"], "--key-variable: no effect without"),
         (["grade", "--model", "{long}", "{by}", "--judge-temperature", "1"], "leave out --judge-temperature"),
         (["grade", "--model", "{long}", "--judge", "x", "--endpoint", "http://x/v1", "--batch-size", "2"],
          "no effect with --endpoint"),
-        (["grade", "--model", "{long}", "{by}", "--judge-temperature", "hot"], "'hot' is neither a number from 0 nor"),
+        (["grade", "--model", "{long}", "{by}", "--judge-temperature", "hot"],
+         "'hot' is not a valid float range, and not default"),
         (["alpaca-eval", "--model", "{long}", "{by}", "--no-length-control", "--C", "1"], "--C: no effect with"),
         (["alpaca-eval", "--model", "{long}", "{by}", "--max-tokens", "9"], "reads one token"),
         (["arena-hard", "--verdicts", "{long}", "--baseline-name", "x"], "--baseline-name: no effect without --style"),
@@ -454,25 +448,27 @@ def test_a_place_that_cannot_be_written_is_found_before_the_judge_is_paid(files,
         assert main(["eval", "grade", *words, str(output)]) == 2
         assert said in capsys.readouterr().err
     assert server.bodies == []
-    for verb in (["demands", files["long"]], ["preferences", files["long"], "--model", "none"]):
-        assert main(["eval", *verb, "--output", str(folder)]) == 2
+    for command in (["demands", files["long"]], ["preferences", files["long"], "--model", "none"]):
+        assert main(["eval", *command, "--output", str(folder)]) == 2
         assert "a folder, not a file" in capsys.readouterr().err
 
 
 def test_values_of_which_there_are_a_few_are_checked(files, tmp_path: Path) -> None:
     prompt = read_judge_prompt(tmp_path / "weighted.txt")
-    sources = Sources(models=[(None, Path(files["long"]))], baseline=Path(files["base"]))
+    sources, base = AnswerSources(models=(files["long"],)), Path(files["base"])
     zeros = np.zeros(1)
     control = LengthControl(zeros, GamedRows(zeros, zeros, zeros))
     verdicts = Verdicts("own", zeros + 1.2, np.zeros(1, dtype=np.int64), zeros, zeros)
     wrong: Any = "v2.0"
+    arena = ArenaOptions(version=wrong, baseline=base)
+    alpaca = AlpacaOptions(annotator=wrong, baseline=base, length_control=False)
     for call, said in (
-        (lambda: arena_plan(sources, wrong, None), "version is 'v2.0'; it is one of v0.1, v2"),
-        (lambda: arena_reader(wrong), "version is"),
+        (lambda: arena_hard.judge_task(sources, arena), "version is 'v2.0'; it is one of v0.1, v2"),
+        (lambda: arena_hard.reply_parser(wrong), "version is"),
         (lambda: read_battles(files["long"], wrong), "version is"),
-        (lambda: alpaca_plan(sources, wrong), "annotator is 'v2.0'; it is one of weighted, ranking"),
-        (lambda: alpaca_cases([], prompt, wrong), "annotator is"),
-        (lambda: control.apply(verdicts, C=1.0, align=wrong), "align is 'v2.0'; it is one of instruction, row"),
+        (lambda: alpaca_eval.judge_task(sources, alpaca), "annotator is 'v2.0'; it is one of weighted, ranking"),
+        (lambda: alpaca_eval.judge_items([], prompt, wrong), "annotator is"),
+        (lambda: control_length(verdicts, control, align=wrong), "align is 'v2.0'; it is one of instruction, row"),
         (lambda: style_differences(np.ones((2, 4)), np.ones((2, 4)), wrong), "version is"),
     ):
         with pytest.raises(InputError, match=said):
@@ -507,16 +503,16 @@ def test_answers_and_verdicts_are_read_side_by_side(files) -> None:
 
 
 def test_published_judge_prompts_are_recognised() -> None:
-    assert read_judge_prompt(published("alpaca_eval") / "judge_prompt_clf.txt").fingerprint() == ALPACA_PROMPT
+    assert read_judge_prompt(published("alpaca_eval") / "judge_prompt_clf.txt").fingerprint() == alpaca_eval.PROMPT
     arena = json.loads((published("arena_hard") / "judge_prompts_and_settings.json").read_text())
-    for kind, protocol in PROTOCOLS.items():
+    for kind, protocol in arena_hard.PROTOCOLS.items():
         for code in ("v01_original", "v2"):
             template = arena[code]["prompt_template"]
             text = template[0] if isinstance(template, list) else template
             prompt = JudgePrompt((("system", arena["judge_settings"][kind]["system_prompt"]), ("user", text)))
             assert same_placeholders(prompt).fingerprint() == protocol.prompt
-    prompts = read_judge_prompts(published("mt_bench") / "judge_prompts.jsonl")
-    assert prompts_fingerprint(prompts[name] for name in GRADING_PROMPTS) == MT_BENCH_PROMPTS
+    prompts = mt_bench.read_judge_prompts(published("mt_bench") / "judge_prompts.jsonl")
+    assert prompts_fingerprint(prompts[name] for name in mt_bench.GRADING_PROMPTS) == mt_bench.PROMPTS
 
 
 def test_an_arena_prompt_is_read_from_yaml(tmp_path: Path) -> None:
@@ -545,13 +541,13 @@ def test_805_cached_verdicts_aggregate_within_5_seconds(files, tmp_path: Path, m
     prompt = read_judge_prompt(data / "judge_prompt_clf.txt")
     pairs = pair_up(read_answers(tmp_path / "own.json"), read_answers(tmp_path / "gpt4_1106_preview.json"))
     with reply_cache() as cache:
-        for pair, case in zip(pairs, alpaca_cases(pairs, prompt, "weighted"), strict=True):
+        for pair, item in zip(pairs, alpaca_eval.judge_items(pairs, prompt, "weighted"), strict=True):
             row = own[pair.index]
             top = [(token, row[f"logprob_{token}"]) for token in ("m", "M") if row[f"logprob_{token}"] is not None]
             top = [(token, value) for token, value in top if value == value]
             reply = {"text": "m", "finished": False, "first_token": top, "model": "gpt-4-1106-preview",
                      "tokens_in": 1, "tokens_out": 1, "failure": None}  # fmt: skip
-            cache.put(request_key(settings.base_url, request_body(case.request, settings)), reply)
+            cache.put(request_key(settings.base_url, request_body(item.request, settings)), reply)
     words = ["--model", str(tmp_path / "own.json"), "--baseline", str(tmp_path / "gpt4_1106_preview.json"),
              "--judge", settings.model, "--endpoint", settings.base_url,
              "--judge-prompt", str(data / "judge_prompt_clf.txt"),

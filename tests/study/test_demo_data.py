@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import mixdpo.evaluation
-from mixdpo.evaluation.constraints import KINDS, Demand, demands_from_text, demands_met
+from mixdpo.evaluation.constraints import KINDS, Constraint, constraints_from_text, constraints_met
 from mixdpo.generation.completion import Completion
 
 FOLDER = Path(mixdpo.evaluation.__file__).parent / "data"
@@ -46,7 +46,7 @@ def script() -> ModuleType:
 @pytest.mark.parametrize("split", PAIR_SPLITS)
 def test_ratings_are_the_demands_met(split: str) -> None:
     for row in rows(split):
-        demands = demands_from_text(row["demands"])
+        demands = constraints_from_text(row["demands"])
         assert len(demands) == 3
         assert [message["role"] for message in row["prompt"] + row["chosen"] + row["rejected"]] == [
             "user",
@@ -54,8 +54,8 @@ def test_ratings_are_the_demands_met(split: str) -> None:
             "assistant",
         ]
         chosen, rejected = row["chosen"][0]["content"], row["rejected"][0]["content"]
-        assert row["score_chosen"] == demands_met(chosen, demands) >= 1
-        assert row["score_rejected"] == demands_met(rejected, demands)
+        assert row["score_chosen"] == constraints_met(chosen, demands) >= 1
+        assert row["score_rejected"] == constraints_met(rejected, demands)
         assert row["score_chosen"] >= row["score_rejected"]
         assert chosen != rejected
 
@@ -63,7 +63,7 @@ def test_ratings_are_the_demands_met(split: str) -> None:
 @pytest.mark.parametrize("split", SPLITS)
 def test_demands_are_those_of_the_prompt(split: str) -> None:
     for row in rows(split):
-        demands = demands_from_text(row["demands"])
+        demands = constraints_from_text(row["demands"])
         text = row["prompt"][0]["content"]
         assert text.endswith(" ".join(demand.instruction for demand in demands))
         concerns = [concern for demand in demands for concern in KINDS[demand.kind].concerns]
@@ -123,7 +123,7 @@ def answers_with(scores: list[int], finished: bool = True) -> list[Completion]:
     return [Completion(text=text, finished=finished, tokens_out=3) for text in written]
 
 
-DEMANDS = (Demand("no_commas"), Demand("question"), Demand("exclamation"))
+DEMANDS = (Constraint("no_commas"), Constraint("question"), Constraint("exclamation"))
 
 
 @pytest.mark.parametrize(

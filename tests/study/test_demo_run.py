@@ -10,7 +10,8 @@ import pytest
 
 from mixdpo.cli.main import main
 from mixdpo.common.statistics import Interval
-from mixdpo.evaluation.constraints import demands_from_text, demands_met
+from mixdpo.evaluation import held_out_prompts
+from mixdpo.evaluation.constraints import constraints_from_text, constraints_met
 from mixdpo.generation.completion import Completion
 from mixdpo.generation.generation_settings import SamplingSettings
 from mixdpo.study.demo import demo as run
@@ -21,7 +22,7 @@ from tiny import tiny_llama
 def test_short_demo_with_a_model_of_ones_own(tokenizer, tmp_path, monkeypatch, capsys) -> None:
     tiny_llama(vocab_size=len(tokenizer), positions=1024).save_pretrained(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")
-    monkeypatch.setattr(run, "GENERATION", SamplingSettings(max_new_tokens=8, batch_size=8))
+    monkeypatch.setattr(held_out_prompts, "GENERATION", SamplingSettings(max_new_tokens=8, batch_size=8))
     arguments = ["demo", "--short", "--model", str(tmp_path / "model"), "--output", str(tmp_path / "demo")]
     assert main(arguments) == 0
     out = capsys.readouterr().out
@@ -32,7 +33,7 @@ def test_short_demo_with_a_model_of_ones_own(tokenizer, tmp_path, monkeypatch, c
     held_out = pq.read_table(str(run.DATA / "test.parquet")).to_pylist()[:8]
     for side in ("before", "after"):
         met = [
-            demands_met(answer[side], demands_from_text(row["demands"]))
+            constraints_met(answer[side], constraints_from_text(row["demands"]))
             for answer, row in zip(answers, held_out, strict=True)
         ]
         assert result[f"demands_met_{side}"] == pytest.approx(np.mean(met))
@@ -67,7 +68,7 @@ def test_held_out_prompts_are_not_trained_on() -> None:
     for split in ("validation", "test"):
         held_out = run.read_held_out(split)
         assert not train & {prompt[-1]["content"] for prompt in held_out.prompts}
-        assert all(len(demands) == 3 for demands in held_out.demands)
+        assert all(len(demands) == 3 for demands in held_out.constraints)
 
 
 def test_comparison_counts_constraints_of_each_prompt() -> None:
@@ -85,7 +86,7 @@ def test_prompts_of_a_task_are_not_taken_for_independent(monkeypatch) -> None:
     tasks = [prompt[-1]["content"].split(".")[0] for prompt in held_out.prompts]
     gain = {task: float(number % 2) for number, task in enumerate(dict.fromkeys(tasks))}
     counts = iter([np.zeros(len(tasks)), np.array([gain[task] for task in tasks])])
-    monkeypatch.setattr(run, "count_demands", lambda *_: next(counts))
+    monkeypatch.setattr(run, "count_met", lambda *_: next(counts))
     found = run.compare_answers([], [], held_out).gain
     assert found.estimate == pytest.approx(0.5)
     error = np.std(list(gain.values())) / np.sqrt(len(gain))

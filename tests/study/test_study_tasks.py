@@ -12,7 +12,7 @@ from datasets import Dataset
 
 from mixdpo import load_pairs, score
 from mixdpo.common.errors import RunError
-from mixdpo.evaluation.constraints import demands_from_text, demands_met
+from mixdpo.evaluation.constraints import constraints_from_text, constraints_met
 from mixdpo.generation.completion import Completion
 from mixdpo.study.constraint_task import DATA, ConstraintTask, RaterSettings, rate
 from mixdpo.study.file_task import FileTask
@@ -74,8 +74,8 @@ def test_the_constraint_task_draws_pairs_by_seed_and_shares_no_task_between_spli
         row["prompt"][-1]["content"]: row["demands"] for row in pq.read_table(str(DATA / "train.parquet")).to_pylist()
     }
     for row in held_out.pairs.select(range(20)):
-        asked = demands_from_text(demands[row["prompt"][-1]["content"]])
-        assert demands_met(row["chosen"][-1]["content"], asked) == row["score_chosen"]
+        asked = constraints_from_text(demands[row["prompt"][-1]["content"]])
+        assert constraints_met(row["chosen"][-1]["content"], asked) == row["score_chosen"]
 
 
 def test_the_constraint_task_grades_by_the_demands_of_each_prompt(tmp_path: Path) -> None:
@@ -85,12 +85,12 @@ def test_the_constraint_task_grades_by_the_demands_of_each_prompt(tmp_path: Path
     answers = [Completion(text=texts[i % 2], finished=True, tokens_out=3) for i in range(len(prompts))]
     found = task.judge("validation", answers)["demands_met"]
     asked = {
-        row["prompt"][-1]["content"]: demands_from_text(row["demands"])
+        row["prompt"][-1]["content"]: constraints_from_text(row["demands"])
         for row in pq.read_table(str(DATA / "validation.parquet")).to_pylist()
     }
     wanted = [asked[prompt[-1]["content"]] for prompt in prompts]
     assert len(wanted) == 3 * len(set(task.held_out("validation", tmp_path).prompt_groups))
-    assert found == [demands_met(texts[i % 2], demands) for i, demands in enumerate(wanted)]
+    assert found == [constraints_met(texts[i % 2], demands) for i, demands in enumerate(wanted)]
 
 
 @pytest.fixture

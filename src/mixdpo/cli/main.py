@@ -19,9 +19,8 @@ from rich.table import Table
 from mixdpo import __version__
 from mixdpo.cli.audit import audit, clean
 from mixdpo.cli.compare import compare
-from mixdpo.cli.evaluate import evaluate
+from mixdpo.cli.eval import evaluate
 from mixdpo.cli.generate import generate
-from mixdpo.cli.held_out import COMMANDS as HELD_OUT_COMMANDS
 from mixdpo.cli.recipe_options import CommandWithSettings, config_option, data_argument, recipe_of, with_keys
 from mixdpo.cli.shared import quiet_libraries
 from mixdpo.cli.study import study
@@ -184,8 +183,6 @@ app.add_command(clean)
 app.add_command(compare)
 app.add_command(evaluate)
 app.add_command(generate)
-for _command in HELD_OUT_COMMANDS:
-    evaluate.add_command(_command)
 app.add_command(study)
 
 
@@ -218,7 +215,7 @@ def _reads_recipe(words: Sequence[str]) -> bool:
     for word in words:
         if not isinstance(command, click.Group):
             break
-        command = command.commands.get(word)
+        command = command.get_command(click.Context(command), word)
     return isinstance(command, CommandWithSettings)
 
 

@@ -1,4 +1,4 @@
-"""Demands on an answer that a program can check: what they ask, how they are checked, which go together."""
+"""Verifiable constraints on an answer, as in IFEval: what they ask, how they are checked, which go together."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ Argument = str | int
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of demand: its instruction, its check, and the arguments it is used with."""
+    """A kind of constraint: its instruction, its check, and the arguments it is used with."""
 
     instruction: str
     """Sentence for the prompt, with a `{name}` for each argument."""
     check: Callable[..., bool]
     """Takes the answer without surrounding blanks, never empty, and the arguments by name."""
     concerns: frozenset[str]
-    """Aspects of the answer it lays down. Two demands go together if these are disjoint."""
+    """Aspects of the answer it lays down. Two constraints go together if these are disjoint."""
     choices: Mapping[str, tuple[Argument, ...]] = field(default_factory=dict)
     """Values each argument is drawn from."""
 
 
 @dataclass(frozen=True)
-class Demand:
-    """One demand of one prompt."""
+class Constraint:
+    """One constraint of one prompt."""
 
     kind: str
     arguments: Mapping[str, Argument] = field(default_factory=dict)
@@ -48,53 +48,53 @@ class Demand:
         return {"kind": self.kind, **self.arguments}
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Demand:
-        """Make a demand of what `to_json` gave."""
+    def from_json(cls, value: Mapping[str, Any]) -> Constraint:
+        """Make a constraint of what `to_json` gave."""
         arguments = {name: argument for name, argument in value.items() if name != "kind"}
         kind = str(value.get("kind"))
         if kind not in KINDS or set(arguments) != set(KINDS[kind].choices):
-            raise ValueError(f"not a demand: {dict(value)}")
+            raise ValueError(f"not a constraint: {dict(value)}")
         return cls(kind, arguments)
 
 
-def demands_met(answer: str, demands: Sequence[Demand]) -> int:
-    """Count the demands that `answer` meets."""
-    return sum(demand.is_met(answer) for demand in demands)
+def constraints_met(answer: str, constraints: Sequence[Constraint]) -> int:
+    """Count the constraints that `answer` meets."""
+    return sum(constraint.is_met(answer) for constraint in constraints)
 
 
-def demands_to_text(demands: Sequence[Demand]) -> str:
-    """Return the demands as one line of JSON, as the demo's tables hold them."""
-    return json.dumps([demand.to_json() for demand in demands])
+def constraints_to_text(constraints: Sequence[Constraint]) -> str:
+    """Return the constraints as one line of JSON, as the demo's tables hold them."""
+    return json.dumps([constraint.to_json() for constraint in constraints])
 
 
-def demands_from_text(text: str) -> list[Demand]:
-    """Read what `demands_to_text` wrote."""
-    return [Demand.from_json(value) for value in json.loads(text)]
+def constraints_from_text(text: str) -> list[Constraint]:
+    """Read what `constraints_to_text` wrote."""
+    return [Constraint.from_json(value) for value in json.loads(text)]
 
 
-def sample_demands(rng: random.Random, count: int = 3) -> list[Demand]:
-    """Draw `count` demands of different kinds that one answer can meet together."""
-    chosen: list[Demand] = []
+def sample_constraints(rng: random.Random, count: int = 3) -> list[Constraint]:
+    """Draw `count` constraints of different kinds that one answer can meet together."""
+    chosen: list[Constraint] = []
     settled: set[str] = set()
     for name in rng.sample(list(KINDS), len(KINDS)):
         kind = KINDS[name]
         if len(chosen) < count and not kind.concerns & settled:
             settled |= kind.concerns
             arguments = {argument: rng.choice(values) for argument, values in kind.choices.items()}
-            chosen.append(Demand(name, arguments))
+            chosen.append(Constraint(name, arguments))
     if len(chosen) < count:  # a greedy draw can settle every aspect early; another draw will do
-        return sample_demands(rng, count)
+        return sample_constraints(rng, count)
     return chosen
 
 
-def prompt_text(task: str, demands: Sequence[Demand]) -> str:
-    """Return the user's message: the task, then what is demanded of the answer."""
-    return " ".join([task, *(demand.instruction for demand in demands)])
+def prompt_text(task: str, constraints: Sequence[Constraint]) -> str:
+    """Return the user's message: the task, then what is asked of the answer."""
+    return " ".join([task, *(constraint.instruction for constraint in constraints)])
 
 
-def task_of(text: str, demands: Sequence[Demand]) -> str:
-    """Return the task of a user's message: what `prompt_text` made it of, without the demands."""
-    return text.removesuffix(prompt_text("", demands))
+def task_of(text: str, constraints: Sequence[Constraint]) -> str:
+    """Return the task of a user's message: what `prompt_text` made it of, without the constraints."""
+    return text.removesuffix(prompt_text("", constraints))
 
 
 def _words(answer: str) -> list[str]:

@@ -11,8 +11,8 @@ from typing import Any
 
 from mixdpo.common.errors import InputError, RunError
 from mixdpo.generation.completion import Completion
-from mixdpo.judges.items import FollowUp, JudgeItem, ParseReply, Progress, Verdict
-from mixdpo.judges.labels import score_of_a
+from mixdpo.judges.games import labelled
+from mixdpo.judges.judge import FollowUp, JudgeItem, ParseReply, Progress, Verdict
 
 
 def run_program(command: Sequence[str], cases: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -28,8 +28,8 @@ def run_program(command: Sequence[str], cases: Sequence[Mapping[str, Any]]) -> l
     except OSError as error:
         raise RunError(f"the judge {name} cannot be started ({error.strerror or error})") from error
     if done.returncode != 0:
-        said = done.stderr.strip().splitlines()[-1:] or ["nothing on standard error"]
-        raise RunError(f"the judge {name} ended with status {done.returncode}: {said[0]}")
+        last = done.stderr.strip().splitlines()[-1:] or ["nothing on standard error"]
+        raise RunError(f"the judge {name} ended with status {done.returncode}: {last[0]}")
     lines = done.stdout.removesuffix("\n").split("\n") if done.stdout else []
     if len(lines) != len(cases):
         raise RunError(f"the judge {name} wrote {len(lines)} lines for {len(cases)} cases")
@@ -38,11 +38,11 @@ def run_program(command: Sequence[str], cases: Sequence[Mapping[str, Any]]) -> l
 
 @dataclass(frozen=True)
 class ProgramJudge:
-    """A program. Of a case it reads `{"prompt": [messages], "answer": text}` and writes a number, larger is better; or
-    `{"prompt": [messages], "answer_a": text, "answer_b": text}` and writes `A>>B`, `A>B`, `A=B`, `B>A` or `B>>A`. Any
-    other line is no verdict.
+    """A program. Of an item it reads `{"prompt": [messages], "answer": text}` and writes a number, larger is better;
+    or `{"prompt": [messages], "answer_a": text, "answer_b": text}` and writes `A>>B`, `A>B`, `A=B`, `B>A` or `B>>A`.
+    Any other line is no verdict.
 
-    It is started once for all cases, and nothing it says is kept: a program can change under the same name.
+    It is started once for all items, and nothing it says is cached: a program can change under the same name.
     """
 
     command: str
@@ -52,14 +52,14 @@ class ProgramJudge:
         """The command."""
         return self.command
 
-    def plan(self, cases: Sequence[JudgeItem]) -> str:
+    def estimate(self, items: Sequence[JudgeItem]) -> str:
         """Say how much there is to judge."""
-        return f"{len(cases):,} verdicts by the program {self.command}"
+        return f"{len(items):,} verdicts by the program {self.command}"
 
     def judge(
         self,
-        cases: Sequence[JudgeItem],
-        read: ParseReply,
+        items: Sequence[JudgeItem],
+        parse: ParseReply,
         follow_up: FollowUp | None = None,
         progress: Progress | None = None,
     ) -> list[Verdict]:
@@ -69,11 +69,11 @@ class ProgramJudge:
         except ValueError as error:
             raise InputError(f"the program {self.command!r} cannot be read ({error})") from error
         verdicts = [
-            _verdict(line.strip(), len(case.answers))
-            for line, case in zip(run_program(command, [_line(case) for case in cases]), cases, strict=True)
+            _verdict(line.strip(), len(item.answers))
+            for line, item in zip(run_program(command, [_line(item) for item in items]), items, strict=True)
         ]
         if progress is not None:
-            progress(len(verdicts), len(cases))
+            progress(len(verdicts), len(items))
         return verdicts
 
     def record(self) -> dict[str, Any]:
@@ -81,17 +81,16 @@ class ProgramJudge:
         return {"engine": "program", "command": self.command}
 
 
-def _line(case: JudgeItem) -> dict[str, Any]:
-    names = ("answer",) if len(case.answers) == 1 else ("answer_a", "answer_b")
-    messages = [{"role": role, "content": content} for role, content in case.chat]
-    return {"prompt": messages, **dict(zip(names, case.answers, strict=True))}
+def _line(item: JudgeItem) -> dict[str, Any]:
+    names = ("answer",) if len(item.answers) == 1 else ("answer_a", "answer_b")
+    messages = [{"role": role, "content": content} for role, content in item.chat]
+    return {"prompt": messages, **dict(zip(names, item.answers, strict=True))}
 
 
 def _verdict(line: str, answers: int) -> Verdict:
     reply = Completion(text=line, finished=True)
     if answers == 2:
-        read = score_of_a(line)
-        return Verdict(reply) if read is None else Verdict(reply, read[0], line)
+        return labelled(reply, line)
     try:
         score = float(line)
     except ValueError:

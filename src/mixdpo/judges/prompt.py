@@ -11,30 +11,39 @@ from typing import Final
 from mixdpo.common.errors import InputError
 from mixdpo.common.files import digest
 from mixdpo.common.settings import read_yaml
+from mixdpo.generation.completion import Request
 
 _CHATML: Final = re.compile(r"<\|im_start\|>(\w+)\n(.*?)\n?<\|im_end\|>", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class JudgePrompt:
-    """What a judge is asked: (role, text) of each message, with places such as {question}."""
+    """What a judge is asked: (role, text) of each message, with placeholders such as {question}."""
 
     messages: tuple[tuple[str, str], ...]
 
     def holds(self, name: str) -> bool:
-        """Whether there is a place {name}."""
+        """Whether there is a placeholder {name}."""
         return any(f"{{{name}}}" in text for _, text in self.messages)
 
     def filled(self, values: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
         """Replace `{name}` by the value of that name, in one pass; all other braces stay as they are.
 
         Raises:
-            InputError: there is no place for one of the values.
+            InputError: there is no placeholder for one of the values.
         """
         for name in values:
             if not self.holds(name):
-                raise InputError(f"the judge prompt has no place {{{name}}}")
+                raise InputError(f"the judge prompt has no placeholder {{{name}}}")
         return tuple((role, fill(text, values)) for role, text in self.messages)
+
+    def request(
+        self, values: Mapping[str, str], *, max_tokens: int, temperature: float = 0.0, top_logprobs: int | None = None
+    ) -> Request:
+        """Return what a language model is asked; see `filled` and `Request`."""
+        return Request(
+            messages=self.filled(values), max_tokens=max_tokens, temperature=temperature, top_logprobs=top_logprobs
+        )
 
     def fingerprint(self) -> str:
         """Return a digest of the roles and texts, which says in a result which prompt was used."""
@@ -42,7 +51,7 @@ class JudgePrompt:
 
 
 def placeholders(prompt: JudgePrompt, wanted: Sequence[Sequence[str]]) -> list[str]:
-    """Return which of the spellings of each wanted place a judge prompt uses.
+    """Return which of the spellings of each wanted placeholder a judge prompt uses.
 
     Raises:
         InputError: it has none of them.
@@ -52,7 +61,9 @@ def placeholders(prompt: JudgePrompt, wanted: Sequence[Sequence[str]]) -> list[s
         name = next((one for one in spellings if prompt.holds(one)), None)
         if name is None:
             others = ", ".join(f"{{{one}}}" for one in spellings[1:])
-            raise InputError(f"the judge prompt has no place {{{spellings[0]}}}", hint=f"{others} would do as well")
+            raise InputError(
+                f"the judge prompt has no placeholder {{{spellings[0]}}}", hint=f"{others} would do as well"
+            )
         found.append(name)
     return found
 
@@ -64,8 +75,8 @@ def prompts_fingerprint(prompts: Iterable[JudgePrompt]) -> str:
 
 def fill(template: str, values: Mapping[str, str]) -> str:
     """Replace `{name}` for every name of `values`; all other braces stay as they are."""
-    places = re.compile("|".join(re.escape(f"{{{name}}}") for name in values))
-    return places.sub(lambda match: values[match.group()[1:-1]], template) if values else template
+    known = re.compile("|".join(re.escape(f"{{{name}}}") for name in values))
+    return known.sub(lambda match: values[match.group()[1:-1]], template) if values else template
 
 
 def read_judge_prompt(path: str | Path) -> JudgePrompt:

@@ -16,8 +16,8 @@ from mixdpo.common.errors import InputError
 from mixdpo.common.files import cache_folder, digest
 from mixdpo.generation.completion import Completion
 from mixdpo.generation.reply_cache import reply_cache
-from mixdpo.judges.items import Chat, FollowUp, JudgeItem, ParseReply, Progress, Verdict
-from mixdpo.judges.labels import label_of
+from mixdpo.judges.games import label_of
+from mixdpo.judges.judge import Chat, FollowUp, JudgeItem, ParseReply, Progress, Verdict
 from mixdpo.models.engine import disable_dropout
 from mixdpo.models.fingerprint import weights_digest
 from mixdpo.models.loading import cannot_load, hub_arguments, load_tokenizer, weight_format
@@ -42,14 +42,14 @@ class RewardJudge:
         """Folder or hub id."""
         return self.model.name_or_path
 
-    def plan(self, cases: Sequence[JudgeItem]) -> str:
+    def estimate(self, items: Sequence[JudgeItem]) -> str:
         """Say how much there is to judge."""
-        return f"{len(_conversations(cases)):,} answers to be graded by the reward model {self.name}"
+        return f"{len(_conversations(items)):,} answers to be graded by the reward model {self.name}"
 
     def judge(
         self,
-        cases: Sequence[JudgeItem],
-        read: ParseReply,
+        items: Sequence[JudgeItem],
+        parse: ParseReply,
         follow_up: FollowUp | None = None,
         progress: Progress | None = None,
     ) -> list[Verdict]:
@@ -63,10 +63,10 @@ class RewardJudge:
             raise InputError(
                 f"the reward model {self.name!r} has no chat template", hint="save one with its tokenizer"
             )
-        conversations = _conversations(cases)
+        conversations = _conversations(items)
         ids = [_ids(tokenizer, conversation) for conversation in conversations]
         rewards = dict(zip(conversations, self._rewards(ids, progress), strict=True))
-        return [_verdict([rewards[_whole(case.chat, answer)] for answer in case.answers]) for case in cases]
+        return [_verdict([rewards[_whole(item.chat, answer)] for answer in item.answers]) for item in items]
 
     def record(self) -> dict[str, Any]:
         """Return what a result names."""
@@ -154,8 +154,8 @@ def _forward(model: PreTrainedModel, ids: list[list[int]]) -> list[float]:
     return logits[:, 0].float().tolist()
 
 
-def _conversations(cases: Sequence[JudgeItem]) -> list[Chat]:
-    return list(dict.fromkeys(_whole(case.chat, answer) for case in cases for answer in case.answers))
+def _conversations(items: Sequence[JudgeItem]) -> list[Chat]:
+    return list(dict.fromkeys(_whole(item.chat, answer) for item in items for answer in item.answers))
 
 
 def _whole(chat: Chat, answer: str) -> Chat:

@@ -1,17 +1,16 @@
-"""A judge run of a benchmark: what is asked, how the verdicts are stored, and what the result says of it."""
+"""What a judge is to do for one result: what is asked, how verdicts are stored, and what the result says of them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version as installed
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-from mixdpo.common.errors import InputError
 from mixdpo.common.table_files import write_json_lines
-from mixdpo.judges.items import FollowUp, JudgeItem, ParseReply, Progress, Verdict, verdict_record
-from mixdpo.judges.language_model import Judge
+from mixdpo.judges.judge import FollowUp, Judge, JudgeItem, ParseReply, Progress, Verdict, verdict_record
 
 
 @dataclass(frozen=True)
@@ -31,6 +30,8 @@ class Published:
 
 Temperature = float | Literal["default"]
 """At which a judge writes; `default` sends none, for models that take only their own."""
+RowsOf = Callable[[str, Sequence[Verdict]], list[dict[str, Any]]]
+"""From a model's name and the verdicts on its items, in their order, to rows of the file of verdicts."""
 
 
 @dataclass(frozen=True)
@@ -38,70 +39,76 @@ class JudgeTask:
     """All that a judge is to do for one result.
 
     Attributes:
-        cases: what is judged, of all models.
-        read: how a language model's reply is read.
-        rows: from the verdicts, in the order of the cases, to the rows of the file of verdicts.
+        items: what is judged, by model.
+        parse: how a language model's reply is read.
+        rows: what is stored of the verdicts.
         prompts: number of prompts judged, of each model.
         settings: what makes two results of the benchmark comparable.
         published: what published numbers were made with; None where there are none.
         follow_up: what a language model is asked after a reply.
     """
 
-    cases: Sequence[JudgeItem]
-    read: ParseReply
-    rows: Callable[[Sequence[Verdict]], list[dict[str, Any]]]
+    items: Mapping[str, Sequence[JudgeItem]]
+    parse: ParseReply
+    rows: RowsOf
     prompts: Mapping[str, int]
     settings: Mapping[str, Any]
     published: Published | None = None
     follow_up: FollowUp | None = None
 
+    def all_items(self) -> list[JudgeItem]:
+        """Return the items of all models, one after the other."""
+        return [item for own in self.items.values() for item in own]
 
-def at_temperature(plan: JudgeTask, wanted: Temperature | None) -> JudgeTask:
-    """Return the plan of a judge that is asked in words at this temperature, None for the benchmark's own.
+
+def at_temperature(task: JudgeTask, wanted: Temperature | None) -> JudgeTask:
+    """Return the task of a judge that is asked in words at this temperature, None for the benchmark's own.
 
     The settings name it, and of a benchmark also that published numbers were made with another.
     """
-    own = {case.request.temperature for case in plan.cases}
-    settings = {**plan.settings, "temperature": next(iter(own)) if wanted is None and own else wanted}
+    own = {item.request.temperature for item in task.all_items() if item.request is not None}
+    settings = {**task.settings, "temperature": next(iter(own)) if wanted is None and own else wanted}
     if wanted is None:
-        return replace(plan, settings=settings)
+        return replace(task, settings=settings)
     sent = None if wanted == "default" else wanted
-    cases = [replace(case, request=replace(case.request, temperature=sent)) for case in plan.cases]
-    published = plan.published
+    items = {model: [_asked_at(sent, item) for item in items] for model, items in task.items.items()}
+    published = task.published
     if published is not None and own:
         others = {**published.others, "judge's temperature": (wanted, next(iter(own)))}
         published = replace(published, others=others)
-    return replace(plan, cases=cases, settings=settings, published=published)
+    return replace(task, items=items, settings=settings, published=published)
 
 
-def verdicts_file(output: Path) -> Path:
-    """Return where the verdicts of a result are stored: beside it."""
-    return output.with_name(f"{output.name.removesuffix('.json')}.verdicts.jsonl")
+def _asked_at(temperature: float | None, item: JudgeItem) -> JudgeItem:
+    return replace(item, request=replace(item.request, temperature=temperature)) if item.request else item
 
 
-def run_plan(plan: JudgeTask, judge: Judge, file: Path, progress: Progress | None = None) -> dict[str, Any]:
-    """Let the judge decide all cases, store the verdicts, and return what the result says of the run.
+def run_task(task: JudgeTask, judge: Judge, file: Path, progress: Progress | None = None) -> dict[str, Any]:
+    """Let the judge decide on all items, store the verdicts, and return what the result says of the run.
 
     Returns:
         `verdicts`, `judge`, `settings` and `comparable`, for the result file.
     """
-    verdicts = judge.judge(plan.cases, plan.read, plan.follow_up, progress)
-    write_json_lines(file, plan.rows(verdicts))
+    verdicts = judge.judge(task.all_items(), task.parse, task.follow_up, progress)
+    in_turn = iter(verdicts)
+    own = {model: list(islice(in_turn, len(items))) for model, items in task.items.items()}
+    write_json_lines(file, [row for model, given in own.items() for row in task.rows(model, given)])
     record = verdict_record(verdicts, judge.name)
-    told: dict[str, Any] = {
+    metadata: dict[str, Any] = {
         "verdicts": file.name,
         "judge": {**record, **judge.record()},
-        "settings": {**plan.settings, "judge": judge.name, "mixdpo": installed("mixdpo")},
+        "settings": {**task.settings, "judge": judge.name, "mixdpo": installed("mixdpo")},
     }
-    if plan.published is not None:
-        because = differences_from_published(record, plan.published, plan.prompts)
-        told["comparable"] = {"published": not because, "because": because}
-    return told
+    if task.published is not None:
+        because = differences_from_published(record, task.published, task.prompts)
+        metadata["comparable"] = {"published": not because, "because": because}
+    return metadata
 
 
-def with_run(result: dict[str, Any], run: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a benchmark's result together with what `run_plan` said."""
-    return {**result, **run, "settings": {**result.get("settings", {}), **run["settings"]}}
+def the_published_one(ours: str | None, published: str | None) -> tuple[str | None, str]:
+    """Return a pair for `Published.others` of fingerprints: whether ours is the published one; None does not apply."""
+    name = "the published one"
+    return (None if ours is None else name if ours == published else "another"), name
 
 
 def differences_from_published(
@@ -132,12 +139,3 @@ def differences_from_published(
     if missing:
         reasons.append(f"{missing} of {record['calls']} verdicts are missing or cannot be read")
     return reasons
-
-
-def distinct_names(names: Sequence[str], files: Sequence[Path]) -> None:
-    """Raise `InputError` if two models have one name."""
-    for row, name in enumerate(names):
-        if name in names[:row]:
-            raise InputError(
-                f"a second model called {name}", file=files[row], hint="tell them apart: --model NAME=FILE"
-            )

@@ -19,16 +19,16 @@ import pyarrow.parquet as pq
 from mixdpo.common.errors import InputError
 from mixdpo.common.files import atomic_path, digest
 from mixdpo.difficulty.scored_pairs import load_pairs
-from mixdpo.evaluation.benchmarks.demands import DATA
 from mixdpo.evaluation.constraints import (
-    Demand,
-    demands_from_text,
-    demands_met,
-    demands_to_text,
+    Constraint,
+    constraints_from_text,
+    constraints_met,
+    constraints_to_text,
     prompt_text,
-    sample_demands,
+    sample_constraints,
     task_of,
 )
+from mixdpo.evaluation.held_out_prompts import DATA
 from mixdpo.generation.completion import Completion
 from mixdpo.study.task import ANSWER_MEASURES, HeldOutData, Split
 
@@ -129,7 +129,7 @@ class ConstraintTask:
     def judge(self, split: Split, answers: Sequence[Completion]) -> dict[str, list[float]]:
         """Count the constraints that each answer meets."""
         asked = [demands for _, demands in self._demands(split)]
-        met = [float(demands_met(answer.text, wanted)) for answer, wanted in zip(answers, asked, strict=True)]
+        met = [float(constraints_met(answer.text, wanted)) for answer, wanted in zip(answers, asked, strict=True)]
         return {"demands_met": met}
 
     @cached_property
@@ -140,20 +140,20 @@ class ConstraintTask:
         aside = set(random.Random(self.seed).sample(tasks, min(max(self.held_out_tasks, 0), len(tasks))))
         return [row for row in rows if _task(row) not in aside], [row for row in rows if _task(row) in aside]
 
-    def _demands(self, split: Split) -> list[tuple[str, list[Demand]]]:
+    def _demands(self, split: Split) -> list[tuple[str, list[Constraint]]]:
         """Return task and constraints of every prompt of a split, in a fixed order."""
         by_text = {row["prompt"][-1]["content"]: row for row in _rows(split)}
-        found = [(_task(row), demands_from_text(row["demands"])) for row in by_text.values()]
+        found = [(_task(row), constraints_from_text(row["demands"])) for row in by_text.values()]
         rng = random.Random(self.seed)
-        by_task: dict[str, list[list[Demand]]] = {}
+        by_task: dict[str, list[list[Constraint]]] = {}
         for task, demands in found:
             by_task.setdefault(task, []).append(demands)
         for task, asked in by_task.items():
-            texts = {demands_to_text(demands) for demands in asked}
+            texts = {constraints_to_text(demands) for demands in asked}
             while len(asked) < self.prompts_per_task:
-                drawn = sample_demands(rng)
-                if demands_to_text(drawn) not in texts:
-                    texts.add(demands_to_text(drawn))
+                drawn = sample_constraints(rng)
+                if constraints_to_text(drawn) not in texts:
+                    texts.add(constraints_to_text(drawn))
                     asked.append(drawn)
             by_task[task] = asked[: self.prompts_per_task]
         return [(task, demands) for task, asked in by_task.items() for demands in asked]
@@ -205,7 +205,7 @@ def _rows(split: str) -> list[dict[str, Any]]:
 
 def _task(row: dict[str, Any]) -> str:
     """Return the task of a prompt: its text without the constraints, of which no task has its own."""
-    return task_of(row["prompt"][-1]["content"], demands_from_text(row["demands"]))
+    return task_of(row["prompt"][-1]["content"], constraints_from_text(row["demands"]))
 
 
 def _write(rows: list[dict[str, Any]], path: Path) -> None:

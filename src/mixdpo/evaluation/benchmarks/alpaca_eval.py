@@ -1,4 +1,4 @@
-"""AlpacaEval 2: from verdicts on pairs of answers to win rates, plain and length-controlled.
+"""AlpacaEval 2: which of two answers a judge prefers, and win rates from that, plain and length-controlled.
 
 A preference lies between 1 (the baseline's answer is better) and 2 (the model's is). Definitions and published values:
 github.com/tatsu-lab/alpaca_eval, leaderboard `weighted_alpaca_eval_gpt4_turbo` against gpt4_1106_preview.
@@ -6,30 +6,246 @@ github.com/tatsu-lab/alpaca_eval, leaderboard `weighted_alpaca_eval_gpt4_turbo` 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import ast
+import json
+import math
+import random
+import re
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 
 from mixdpo.common.choices import check_choice
 from mixdpo.common.errors import InputError
+from mixdpo.common.settings import check_ranges
 from mixdpo.common.statistics import mean_interval
 from mixdpo.common.table_files import TableFile, read_table
-from mixdpo.evaluation.hub_files import DIFFICULTY, GAMED, fetch
+from mixdpo.common.tables import TextTable
+from mixdpo.evaluation.benchmark import WIN_RATE, Column, JudgedBenchmark, Record, Scored, models_table
+from mixdpo.evaluation.hub_files import HubFile, fetch
+from mixdpo.evaluation.items import ModelItems, read_transcripts
 from mixdpo.evaluation.statistics.length_control import (
-    GamedRows,
+    LengthControl,
     LengthControlled,
     is_extreme,
     length_controlled,
+    read_length_control,
     standardised_length_difference,
 )
-from mixdpo.evaluation.statistics.records import bounded_ends, first_shown_record, length_effect_record
+from mixdpo.evaluation.statistics.records import (
+    bounded_ends,
+    difference_records,
+    first_shown_record,
+    length_effect_record,
+)
+from mixdpo.generation.answer_files import read_answers
+from mixdpo.generation.completion import Completion
 from mixdpo.generation.degenerate import find_constant_length, find_degenerate
+from mixdpo.judges.answers import AnswerPair, AnswerSources
+from mixdpo.judges.judge import JudgeItem, ParseReply, Verdict
+from mixdpo.judges.prompt import JudgePrompt
+from mixdpo.judges.task import JudgeTask, Published, the_published_one
 
 Align = Literal["instruction", "row"]
-INSTRUCTIONS = 805
+Annotator = Literal["weighted", "ranking"]
+INSTRUCTIONS: Final = 805
+JUDGE: Final = ("gpt-4-1106-preview",)
+"""The judge of the published leaderboard."""
+BASELINE: Final = "gpt4_1106_preview"
+PROMPT: Final = "cac5c1ebb5a8578d"
+"""Fingerprint of the published judge prompt."""
+FIRST, SECOND = "m", "M"
+"""What the weighted annotator's prompt calls the answer shown first, and the other."""
+_HUB: Final = ("tatsu-lab/alpaca_eval", "2edc6fad8be6b14ea7230aabfd08188da6b8b814")
+GAMED: Final = HubFile(
+    *_HUB, "df_gamed.csv", "97aeec3f1c7de6dee6fd31fe66f1702623f4614c3efe1c6fc5f4927cd5fd674d", "--gamed"
+)
+DIFFICULTY: Final = HubFile(
+    *_HUB,
+    "instruction_difficulty.csv",
+    "e28d875bb334f75e17acd1e4ed659b261860e3db379cf5de29060301bed0a18b",
+    "--difficulty",
+)
+BASELINE_ANSWERS: Final = HubFile(*_HUB, "alpaca_eval_gpt4_baseline.json", None, "--baseline")
+_LIST: Final = re.compile(r"\[.*\]", re.DOTALL)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlpacaOptions:
+    """How answers are compared and verdicts scored."""
+
+    baseline: Path | None = field(
+        default=None,
+        metadata={"help": "answers to compare with; default: the benchmark's, from the hub", "judge_only": True},
+    )
+    annotator: Annotator = field(
+        default="weighted",
+        metadata={"help": "weighted reads the judge's log-probabilities, ranking its words", "judge_only": True},
+    )
+    difficulty: Path | None = field(
+        default=None, metadata={"help": "a copy of instruction_difficulty.csv; default: the hub's"}
+    )
+    gamed: Path | None = field(default=None, metadata={"help": "a copy of df_gamed.csv; default: the hub's"})
+    C: float | None = field(default=None, metadata={"help": "L1 penalty; default: cross-validated", "above": 0})
+    align: Align = field(
+        default="instruction",
+        metadata={"help": "which difficulty a verdict gets; row: by position, as published numbers have it"},
+    )
+    length_control: bool = field(default=True, metadata={"help": "whether to compute the length-controlled win rate"})
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+
+
+# ---- What a judge is asked ----
+
+
+def is_swapped(instruction: str, seed: int = 0) -> bool:
+    """Whether the model's answer is shown first; published annotations drew it so, from the instruction."""
+    return random.Random(f"is_switched_outputs{instruction}{seed}").choices([False, True])[0]
+
+
+def judge_items(
+    pairs: Sequence[AnswerPair], prompt: JudgePrompt | None, annotator: Annotator, max_tokens: int | None = None
+) -> list[JudgeItem]:
+    """Return what is judged, without a prompt for judges that are asked nothing in words. Identical answers are a draw
+    that no judge sees.
+
+    Raises:
+        InputError: the judge prompt has no placeholder for an answer.
+    """
+    check_choice("annotator", annotator, Annotator)
+    items = []
+    for pair in pairs:
+        if pair.baseline == pair.model:
+            continue
+        shown = (pair.model, pair.baseline) if is_swapped(pair.prompt) else (pair.baseline, pair.model)
+        request = None
+        if prompt is not None:
+            values = {"instruction": pair.prompt, "output_1": shown[0], "output_2": shown[1]}
+            if annotator == "weighted":
+                request = prompt.request(values, max_tokens=1, temperature=1.0, top_logprobs=5)
+            else:
+                request = prompt.request(values, max_tokens=max_tokens or 100)
+        items.append(JudgeItem((("user", pair.prompt),), shown, request))
+    return items
+
+
+def reply_parser(annotator: Annotator) -> ParseReply:
+    """Return how a language model's reply is read."""
+    check_choice("annotator", annotator, Annotator)
+
+    def parse(reply: Completion) -> Verdict:
+        found = first_token_score(reply.first_token) if annotator == "weighted" else ranking_score(reply.text)
+        return Verdict(reply, None if math.isnan(found) else found)
+
+    return parse
+
+
+def first_token_score(first_token: Sequence[tuple[str, float]]) -> float:
+    """Return how likely the first answer is preferred, from the likeliest first tokens; NaN if they name neither."""
+    chances = dict(first_token)
+    first, second = (math.exp(chances[name]) if name in chances else 0.0 for name in (FIRST, SECOND))
+    return math.nan if first + second == 0 else first / (first + second)
+
+
+def ranking_score(text: str) -> float:
+    """Return 1 or 0 from a list such as [{"model": "model_1", "rank": 1}, ...], NaN if there is none."""
+    found = _LIST.search(text)
+    try:
+        ranks = {str(item["model"]): item["rank"] for item in _literal(found.group() if found else "")}
+    except (ValueError, SyntaxError, KeyError, TypeError):
+        return math.nan
+    first = ranks.get("model_1", ranks.get(FIRST))
+    second = ranks.get("model_2", ranks.get(SECOND))
+    if not {first, second} <= {1, 2} or first == second:
+        return math.nan
+    return float(first == 1)
+
+
+def preference(score: float | None, swapped: bool) -> float | None:
+    """Return AlpacaEval's preference, 1 baseline to 2 model, from the score of the answer shown first."""
+    if score is None:
+        return None
+    return 1 + score if swapped else 2 - score
+
+
+def verdict_rows(model: str, pairs: Sequence[AnswerPair], verdicts: Sequence[Verdict]) -> list[dict[str, Any]]:
+    """Return verdicts as `read_verdicts` reads them, with both answers and the judge's reply or failure."""
+    given = iter(verdicts)
+    rows = []
+    for row, pair in enumerate(pairs):
+        swapped = is_swapped(pair.prompt)
+        verdict = None if pair.baseline == pair.model else next(given)
+        rows.append(
+            {
+                "model": model,
+                "row": row,
+                "instruction_index": pair.index,
+                "preference": 1.5 if verdict is None else preference(verdict.score, swapped),
+                "switched": swapped,
+                "instruction": pair.prompt,
+                "output_1": pair.baseline,
+                "output_2": pair.model,
+                "reply": verdict.reply.text if verdict else None,
+                "first_token": list(verdict.reply.first_token) if verdict else None,
+                "failure": verdict.reply.failure if verdict else None,
+            }
+        )
+    return rows
+
+
+def _literal(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return ast.literal_eval(text)
+
+
+def judge_task(sources: AnswerSources, options: AlpacaOptions) -> JudgeTask:
+    """Compare answers; the prompts are the baseline's instructions, in their order.
+
+    Raises:
+        InputError: a file cannot be read or does not belong to the others, or length control is wanted for other
+            instructions than AlpacaEval's.
+    """
+    baseline = read_answers(options.baseline or fetch(BASELINE_ANSWERS))
+    if options.length_control and options.baseline is not None and len(baseline.turns) != INSTRUCTIONS:
+        raise InputError(
+            f"length control goes by AlpacaEval's {INSTRUCTIONS} instructions in their order, and these are others",
+            file=options.baseline, hint="give --no-length-control",
+        )  # fmt: skip
+    prompt = sources.prompt()
+    pairs = sources.pairs(baseline)
+    fingerprint = prompt.fingerprint() if prompt is not None else None
+    settings = {
+        "annotator": options.annotator if prompt is not None else None,
+        "baseline": baseline.name,
+        "judge_prompt": fingerprint,
+        "limit": sources.limit,
+    }
+    return JudgeTask(
+        items={model: judge_items(own, prompt, options.annotator, sources.max_tokens) for model, own in pairs.items()},
+        parse=reply_parser(options.annotator),
+        rows=lambda model, verdicts: verdict_rows(model, pairs[model], verdicts),
+        prompts={model: len(own) for model, own in pairs.items()},
+        settings=settings,
+        published=Published(
+            JUDGE,
+            INSTRUCTIONS,
+            {
+                "annotator": (settings["annotator"], "weighted"),
+                "baseline": (baseline.name, BASELINE),
+                "judge prompt": the_published_one(fingerprint, PROMPT),
+            },
+        ),
+    )
+
+
+# ---- What verdicts come to ----
 
 
 @dataclass(frozen=True)
@@ -138,56 +354,27 @@ def win_rates(preference: np.ndarray, model: str) -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True)
-class LengthControl:
-    """What length control needs besides the verdicts: difficulties by instruction, and the gamed rows."""
-
-    difficulty: np.ndarray
-    gamed: GamedRows
-
-    def apply(self, verdicts: Verdicts, *, C: float | None, align: Align) -> LengthControlled:
-        """Fit and predict one model; `align="row"` takes the difficulty of the row's position instead of its
-        instruction's, as the original does, which is another one after a missing row."""
-        check_choice("align", align, Align)
-        index = np.arange(len(verdicts.preference)) if align == "row" else verdicts.instruction
-        if len(index) and (index.min() < 0 or index.max() >= len(self.difficulty)):
-            raise InputError(
-                f"{verdicts.model} has a verdict on instruction {index.max()}, "
-                f"and difficulties are known of 0 to {len(self.difficulty) - 1}"
-            )
-        if (verdicts.preference == 1.5).all() and (verdicts.baseline_length == verdicts.model_length).all():
-            # The baseline against itself is 50 by definition.
-            return LengthControlled((0.0, 0.0, 0.0), C or np.nan, np.full(len(index), 0.5))
-        return length_controlled(
-            verdicts.preference - 1,
-            standardised_length_difference(verdicts.baseline_length, verdicts.model_length),
-            self.difficulty[index],
-            self.gamed,
-            C=C,
+def control_length(
+    verdicts: Verdicts, control: LengthControl, *, C: float | None = None, align: Align = "instruction"
+) -> LengthControlled:
+    """Fit and predict one model; `align="row"` takes the difficulty of the row's position instead of its
+    instruction's, as the original does, which is another one after a missing row."""
+    check_choice("align", align, Align)
+    index = np.arange(len(verdicts.preference)) if align == "row" else verdicts.instruction
+    if len(index) and (index.min() < 0 or index.max() >= len(control.difficulty)):
+        raise InputError(
+            f"{verdicts.model} has a verdict on instruction {index.max()}, "
+            f"and difficulties are known of 0 to {len(control.difficulty) - 1}"
         )
-
-
-def read_length_control(gamed: str | Path | None, difficulty: str | Path | None) -> LengthControl:
-    """Read the two files of length control; None fetches the published one from the hub.
-
-    Raises:
-        InputError: a file lacks a column or an instruction, or cannot be fetched.
-    """
-    rows = read_table(gamed or fetch(GAMED))
-    known = read_table(difficulty or fetch(DIFFICULTY))
-    # The published file names only one of its two columns.
-    index = known.integers("index" if "index" in known else next(iter(known.columns)))
-    values = known.numbers("instruction_difficulty")
-    by_index = np.full(max(index.max() + 1, 1), np.nan)
-    if index.min() < 0:
-        raise InputError("an index is below 0", file=known.file, column="index")
-    by_index[index] = values
-    if not np.isfinite(by_index).all():
-        missing = int(np.flatnonzero(~np.isfinite(by_index))[0])
-        raise InputError(f"no difficulty for instruction {missing}", file=known.file)
-    return LengthControl(
-        by_index,
-        GamedRows(rows.numbers("preference"), rows.numbers("std_delta_len"), rows.numbers("instruction_difficulty")),
+    if (verdicts.preference == 1.5).all() and (verdicts.baseline_length == verdicts.model_length).all():
+        # The baseline against itself is 50 by definition.
+        return LengthControlled((0.0, 0.0, 0.0), C or np.nan, np.full(len(index), 0.5))
+    return length_controlled(
+        verdicts.preference - 1,
+        standardised_length_difference(verdicts.baseline_length, verdicts.model_length),
+        control.difficulty[index],
+        control.gamed,
+        C=C,
     )
 
 
@@ -204,10 +391,82 @@ def score_verdicts(
         flags = find_degenerate(one.answers) if one.answers else find_constant_length(one.model_length)
         result["flags"] = list(map(str, flags))
         if control is not None:
-            fitted = control.apply(one, C=C, align=align)
+            fitted = control_length(one, control, C=C, align=align)
             result["length_controlled_winrate"] = fitted.win_rate
             result["lc_standard_error"] = fitted.standard_error
             result["lc_weights"] = dict(zip(("length", "difficulty", "model"), fitted.weights, strict=True))
             result["lc_C"] = fitted.C
             result["lc_extreme"] = is_extreme(result["win_rate"], fitted.win_rate)
         yield one.model, result
+
+
+def items(verdicts: Sequence[Path], options: AlpacaOptions | None = None) -> dict[str, ModelItems]:
+    """Return each instruction's preference in percent."""
+    texts = read_transcripts([read_table(file) for file in verdicts])
+    return {
+        one.model: ModelItems(
+            {"win_rate": dict(zip(map(str, one.instruction), (100 * (one.preference - 1)).tolist(), strict=True))},
+            texts[one.model],
+        )
+        for file in verdicts
+        for one in read_verdicts(file)
+    }
+
+
+def score(verdicts: Sequence[Path], options: AlpacaOptions, run: Record | None = None) -> Scored:
+    """Score preferences."""
+    judged = [one for file in verdicts for one in read_verdicts(file)]
+    control = _length_control(options)
+    found = items(verdicts)
+    return Scored(
+        models=dict(score_verdicts(judged, control, C=options.C, align=options.align)),
+        items=found,
+        settings={"C": options.C or "cross-validated", "align": options.align} if control else {},
+        others={"differences": difference_records({model: own.scores["win_rate"] for model, own in found.items()})},
+    )
+
+
+def _length_control(options: AlpacaOptions) -> LengthControl | None:
+    if not options.length_control:
+        return None
+    return read_length_control(options.gamed or fetch(GAMED), options.difficulty or fetch(DIFFICULTY))
+
+
+def _without_effect(options: AlpacaOptions, stored: bool) -> Iterator[tuple[str, Collection[str]]]:
+    if not options.length_control:
+        yield "no effect with --no-length-control", ("difficulty", "gamed", "C", "align")
+    if options.annotator == "weighted":
+        yield "the weighted annotator reads one token", ("max_tokens",)
+
+
+def _table(record: Record) -> TextTable:
+    controlled = all("length_controlled_winrate" in one for one in record["models"].values())
+    ranked_by = "length_controlled_winrate" if controlled else "win_rate"
+    columns = [
+        Column.number("win rate", "win_rate"),
+        Column.interval("95 % interval", "win_rate_interval"),
+        *([Column.number("LC win rate", "length_controlled_winrate")] if controlled else []),
+        Column.count("length", "avg_length"),
+        Column.count("n", "n_total"),
+        Column.count("unread", "n_unread"),
+    ]
+    return models_table("AlpacaEval 2", record, ranked_by, columns)
+
+
+BENCHMARK: Final = JudgedBenchmark(
+    help="AlpacaEval 2: win rate and length-controlled win rate.",
+    stored_as=("alpaca_eval_2",),
+    options=AlpacaOptions,
+    metrics=replace(
+        WIN_RATE,
+        labels={**WIN_RATE.labels, "length_controlled_winrate": "length-controlled, %"},
+        shown=("length_controlled_winrate",),
+    ),
+    table=_table,
+    judge_prompt="alpaca_eval_clf.txt of github.com/tatsu-lab/alpaca_eval, or one like it",
+    task=judge_task,
+    score=score,
+    items=items,
+    check=_length_control,
+    without_effect=_without_effect,
+)

@@ -1,33 +1,52 @@
-"""Arena-Hard v0.1 and v2: labels of games, battles, and win rates against the baseline with intervals.
+"""Arena-Hard v0.1 and v2: two games against a baseline for each prompt, their labels, and win rates from battles.
 
-Two games are judged for each prompt: in game 1 the baseline is assistant A and the model B, in game 2 the reverse.
+In game 1 the baseline is assistant A and the model B, in game 2 the reverse; a clear winner counts three battles.
 Definitions: github.com/lmarena/arena-hard-auto, commits 0489bf3 (v0.1) and 196f6b8 (v2).
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
-from mixdpo.common.bradley_terry import bootstrap_by_model, elo_of, pooled_bootstrap, win_rate_of
 from mixdpo.common.choices import check_choice
 from mixdpo.common.errors import InputError
-from mixdpo.common.statistics import clustered_mean
+from mixdpo.common.settings import check_ranges
 from mixdpo.common.table_files import TableFile, read_table
-from mixdpo.evaluation.statistics.style import (
-    CONTROLS,
-    FEATURES,
-    Control,
-    Version,
-    bootstrap_style,
-    fit_style,
-    style_differences,
+from mixdpo.common.tables import TextTable
+from mixdpo.common.terminal import value_text
+from mixdpo.evaluation.benchmark import WIN_RATE, Column, JudgedBenchmark, Record, Scored, models_table
+from mixdpo.evaluation.hub_files import HubFile, fetch
+from mixdpo.evaluation.items import ModelItems, read_transcripts
+from mixdpo.evaluation.statistics.battles import (
+    Battles,
+    Bootstrap,
+    pool,
+    prompt_scores,
+    score_at_equal_style,
+    score_battles,
 )
-from mixdpo.judges.labels import STRICT_LABEL, score_of_a
+from mixdpo.evaluation.statistics.records import (
+    agreement_record,
+    answers_record,
+    difference_records,
+    judged_answers,
+    position_record,
+)
+from mixdpo.evaluation.statistics.style import Control, Version, read_style, write_styles
+from mixdpo.generation.answer_files import read_answers
+from mixdpo.generation.completion import Completion, Request
+from mixdpo.judges.answers import AnswerSources
+from mixdpo.judges.games import PLACEHOLDERS, STRICT_LABEL, Games, game_items, game_rows, labelled, score_of_a
+from mixdpo.judges.judge import ParseReply
+from mixdpo.judges.prompt import JudgePrompt, placeholders
+from mixdpo.judges.task import JudgeTask, Published, the_published_one
 
 BASELINES: Final = {
     "arena-hard-v0.1": "gpt-4-0314",
@@ -35,11 +54,90 @@ BASELINES: Final = {
     "creative_writing": "gemini-2.0-flash-001",
 }
 """The published baseline of v0.1 and of each category of v2."""
-
 SEEDS: Final[dict[Version, int]] = {"v0.1": 42, "v2": 0}
 """v0.1 was published with this seed, v2 without one."""
+LONGEST_JUDGEMENT: Final = 1024
+"""Tokens that a judge may write about prompts of a category of one's own."""
+_LOOSE: Final = re.compile(r"\[([AB<>=]+)\]")
+_FINISH: Final = "continue your judgment and finish by outputting a final verdict label"
+"""What the original of v0.1 asks after a judgement without a label."""
 
-_LOOSE = re.compile(r"\[([AB<>=]+)\]")
+
+@dataclass(frozen=True, kw_only=True)
+class ArenaOptions:
+    """How answers are compared and verdicts scored."""
+
+    baseline: Path | None = field(
+        default=None,
+        metadata={"help": "answers to compare with; default: the benchmark's, from the hub", "judge_only": True},
+    )
+    version: Version = field(default="v0.1", metadata={"help": "whose rules to follow"})
+    category: str | None = field(default=None, metadata={"help": "take the prompts of this category"})
+    style: Path | None = field(
+        default=None, metadata={"help": "tokens, headers, lists and bold spans of every answer"}
+    )
+    control: Control = field(default="style", metadata={"help": "what is held equal where styles are known"})
+    baseline_name: str | None = field(
+        default=None, metadata={"help": "the baseline's name in --style; default: the published one"}
+    )
+    rounds: int = field(default=100, metadata={"help": "bootstrap resamples", "at_least": 1})
+    level: float = field(
+        default=0.95,
+        metadata={"help": "level of the intervals; the current original prints 0.9", "above": 0, "below": 1},
+    )
+    seed: int | None = field(default=None, metadata={"help": "of the bootstrap; default: the published one"})
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+
+    @property
+    def kind(self) -> str | None:
+        """The name under which a baseline and a protocol are published."""
+        return "arena-hard-v0.1" if self.version == "v0.1" else self.category
+
+    def bootstrap(self) -> Bootstrap:
+        """Return how intervals are drawn."""
+        seed = SEEDS[self.version] if self.seed is None else self.seed
+        return Bootstrap(rounds=self.rounds, seed=seed, level=self.level)
+
+
+# ---- What a judge is asked ----
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What published numbers of Arena-Hard were made with.
+
+    Attributes:
+        judge: its name, and those by which endpoints report it.
+        max_tokens: longest judgement.
+        prompts: number of prompts.
+        prompt: fingerprint of the judge prompt, see `same_placeholders`.
+        pooled: another judge whose games were pooled with its own.
+    """
+
+    judge: tuple[str, ...]
+    max_tokens: int
+    prompts: int
+    prompt: str
+    pooled: str | None = None
+
+
+_GPT_4_1: Final = ("gpt-4.1", "gpt-4.1-2025-04-14")
+PROTOCOLS: Final = {
+    "arena-hard-v0.1": Protocol(("gpt-4-1106-preview",), 4096, 500, "1ae1ae76172e10e4"),
+    "hard_prompt": Protocol(_GPT_4_1, 16000, 500, "1ae1ae76172e10e4"),
+    "creative_writing": Protocol(_GPT_4_1, 16000, 250, "24c86996cf2f0242", pooled="gemini-2.5"),
+}
+"""By the categories of the questions; the second and third are those of v2."""
+
+
+def same_placeholders(prompt: JudgePrompt) -> JudgePrompt:
+    """Return the prompt with its placeholders spelled as current code does, so that fingerprints of versions agree."""
+    for spellings, name in zip(PLACEHOLDERS, placeholders(prompt, PLACEHOLDERS), strict=True):
+        messages = tuple((role, text.replace(f"{{{name}}}", f"{{{spellings[0]}}}")) for role, text in prompt.messages)
+        prompt = JudgePrompt(messages)
+    return prompt
 
 
 def parse_label(judgement: str, version: Version) -> str | None:
@@ -56,23 +154,75 @@ def parse_label(judgement: str, version: Version) -> str | None:
     return label if label is not None and score_of_a(label) is not None else None
 
 
-@dataclass(frozen=True)
-class Battles:
-    """Battles of models against one baseline, in order; arrays of shape (N,).
+def reply_parser(version: Version) -> ParseReply:
+    """Return how a judgement is read, by the rules of the version."""
+    check_choice("version", version, Version)
+    return lambda reply: labelled(reply, parse_label(reply.text, version))
 
-    Attributes:
-        models: names, ascending.
-        model: index into `models`.
-        prompt: id of the prompt.
-        outcome: 1 the model won, 0.5 a tie, 0 the baseline won.
-        unread: games of each model without a valid label.
+
+def finish_request(request: Request, reply: Completion) -> Request | None:
+    """Return what is asked after a judgement of v0.1 that has no label at all, None for one that has."""
+    if STRICT_LABEL.search(reply.text):
+        return None
+    messages = (*request.messages, ("assistant", reply.text), ("user", _FINISH))
+    return replace(request, messages=messages)
+
+
+def judge_task(sources: AnswerSources, options: ArenaOptions) -> JudgeTask:
+    """Compare answers in two games, of one category.
+
+    Raises:
+        InputError: v2 without a category, whose baselines differ; or see `pair_up`.
     """
+    check_choice("version", options.version, Version)
+    if options.version == "v2" and options.category is None:
+        raise InputError(
+            "v2 has two categories with different baselines and judge prompts",
+            hint="take one: --category hard_prompt or --category creative_writing",
+        )
+    kind = str(options.kind)
+    protocol, published_baseline = PROTOCOLS.get(kind), BASELINES.get(kind)
+    if options.baseline is None and published_baseline is None:
+        raise InputError(f"the category {kind!r} has no published baseline", hint="give one with --baseline")
+    baseline = read_answers(
+        options.baseline or fetch(_hub_file(options.version, f"model_answer/{published_baseline}.jsonl", "--baseline"))
+    )
+    if sources.questions is None and baseline.prompts is None:
+        sources = replace(sources, questions=fetch(_hub_file(options.version, "question.jsonl", "--questions")))
+    prompt = sources.prompt()
+    pairs = sources.pairs(baseline, options.category)
+    longest = sources.max_tokens or (protocol.max_tokens if protocol else LONGEST_JUDGEMENT)
+    fingerprint = same_placeholders(prompt).fingerprint() if prompt is not None else None
+    others = {
+        "baseline": (baseline.name, published_baseline),
+        "judge prompt": the_published_one(fingerprint, protocol.prompt if protocol else None),
+        "longest judgement": (longest if prompt is not None else None, protocol.max_tokens if protocol else None),
+    }
+    if protocol and protocol.pooled:
+        both = f"{protocol.judge[0]} and {protocol.pooled}, whose games are pooled"
+        others["panel of judges"] = ("one judge", both)
+    return JudgeTask(
+        items={model: game_items(own, prompt, longest) for model, own in pairs.items()},
+        parse=reply_parser(options.version),
+        rows=lambda model, verdicts: game_rows(model, pairs[model], verdicts, "question_id"),
+        prompts={model: len(own) for model, own in pairs.items()},
+        settings={
+            "baseline": baseline.name,
+            "judge_prompt": fingerprint,
+            "max_tokens": longest if prompt is not None else None,
+            "limit": sources.limit,
+        },
+        published=Published(protocol.judge, protocol.prompts, others) if protocol else None,
+        follow_up=finish_request if options.version == "v0.1" else None,
+    )
 
-    models: tuple[str, ...]
-    model: np.ndarray
-    prompt: np.ndarray
-    outcome: np.ndarray
-    unread: tuple[int, ...]
+
+def _hub_file(version: Version, name: str, option: str) -> HubFile:
+    folder = "data/arena-hard-v0.1" if version == "v0.1" else "data/arena-hard-v2.0"
+    return HubFile("lmarena-ai/arena-hard-auto", "main", f"{folder}/{name}", None, option)
+
+
+# ---- What verdicts come to ----
 
 
 def read_battles(path: str | Path, version: Version, category: str | None = None) -> Battles:
@@ -102,7 +252,7 @@ def read_battles(path: str | Path, version: Version, category: str | None = None
                 )
             rows.append((row, scores[winner]))
     else:
-        for row, labels in zip(chosen, _labels(table, chosen), strict=True):
+        for row, labels in zip(chosen, _games(table, chosen), strict=True):
             outcomes, missing = game_outcomes(*labels, version)
             unread[names[row]] += missing
             rows += [(row, outcome) for outcome in outcomes]
@@ -118,14 +268,14 @@ def read_battles(path: str | Path, version: Version, category: str | None = None
     )
 
 
-def read_labels(path: str | Path, category: str | None = None) -> dict[str, list[tuple[str | None, str | None]]]:
+def read_games(path: str | Path, category: str | None = None) -> dict[str, list[Games]]:
     """Read the labels of both games of every prompt, by model; nothing from a file of battles."""
     table = read_table(path)
     if "winner" in table:
         return {}
     rows = _rows_of_category(table, category)
-    found: dict[str, list[tuple[str | None, str | None]]] = {}
-    for row, labels in zip(rows.tolist(), _labels(table, rows), strict=True):
+    found: dict[str, list[Games]] = {}
+    for row, labels in zip(rows.tolist(), _games(table, rows), strict=True):
         found.setdefault(table.columns["model"][row], []).append(labels)
     return found
 
@@ -159,136 +309,156 @@ def _rows_of_category(table: TableFile, category: str | None) -> np.ndarray:
     return np.arange(len(table)) if category is None else np.flatnonzero(values == category)
 
 
-def _labels(table: TableFile, rows: np.ndarray) -> list[tuple[str | None, str | None]]:
+def _games(table: TableFile, rows: np.ndarray) -> list[Games]:
     if "games" not in table:
         first, second = table.column("game1"), table.column("game2")
         return [(first[row], second[row]) for row in rows]
-    labels = []
+    found = []
     for row in rows:
         games = table.columns["games"][row]
         if not isinstance(games, list) or len(games) != 2:
             raise InputError("not a list of two games", file=table.file, row=int(row) + 1, column="games")
-        labels.append((_score(games[0]), _score(games[1])))
-    return labels
+        found.append((_score(games[0]), _score(games[1])))
+    return found
 
 
 def _score(game: Any) -> str | None:
     return game.get("score") if isinstance(game, dict) else None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Bootstrap:
-    """How intervals are drawn."""
+def items(verdicts: Sequence[Path], options: ArenaOptions) -> dict[str, ModelItems]:
+    """Return the mean outcome of each prompt's battles in percent; a prompt weighs as much as it has battles."""
+    battles = pool([read_battles(file, options.version, options.category) for file in verdicts])
+    texts = read_transcripts([read_table(file) for file in verdicts])
+    found = {}
+    for index, (model, scores) in enumerate(prompt_scores(battles).items()):
+        ids, counts = np.unique(battles.prompt[battles.model == index], return_counts=True)
+        weights = dict(zip(map(str, ids.tolist()), map(float, counts), strict=True))
+        found[model] = ModelItems({"win_rate": scores}, texts.get(model, {}), weights=weights)
+    return found
 
-    rounds: int = 100
-    seed: int = 42
-    level: float = 0.95
 
+def score(verdicts: Sequence[Path], options: ArenaOptions, run: Record | None = None) -> Scored:
+    """Score stored games or battles; several files are several judges, whose battles are pooled.
 
-def score_battles(battles: Battles, version: Version, bootstrap: Bootstrap) -> dict[str, dict[str, Any]]:
-    """Return win rates against the baseline in percent, by model, with two intervals.
-
-    `interval` is drawn as the published one was: over battles, as if they were independent. `prompt_interval` draws
-    prompts, whose battles are not; it is the honest one.
+    Raises:
+        InputError: there is no published baseline, or see `read_battles` and `score_at_equal_style`.
     """
-    check_choice("version", version, Version)
-    count = len(battles.models)
-    draws = pooled_bootstrap if version == "v0.1" else bootstrap_by_model
-    rates = draws(battles.model, battles.outcome, count, bootstrap.rounds, bootstrap.seed)
-    low, high = percentile_interval(rates, version, bootstrap.level)
-    results = {}
-    for index, model in enumerate(battles.models):
-        own = battles.model == index
-        if not own.any():
-            raise InputError(f"{model} has no game with a valid label")
-        prompts = battles.prompt[own]
-        rng = np.random.default_rng(bootstrap.seed)
-        by_prompt = clustered_mean(battles.outcome[own], prompts, rng=rng, level=bootstrap.level)
-        results[model] = {
-            "win_rate": 100 * by_prompt.estimate,
-            "interval": [float(100 * low[index]), float(100 * high[index])],
-            "prompt_interval": [100 * by_prompt.low, 100 * by_prompt.high],
-            "elo": float(elo_of(np.array(by_prompt.estimate))),
-            "bootstrap_mean": float(100 * np.nanmean(rates[:, index])),
-            "n_prompts": len(np.unique(prompts)),
-            "n_battles": int(own.sum()),
-            "n_unread": battles.unread[index],
-        }
-    return results
-
-
-def score_at_equal_style(
-    battles: Battles,
-    style: dict[tuple[str, str], tuple[float, ...]],
-    baseline: str,
-    version: Version,
-    control: Control,
-    bootstrap: Bootstrap,
-) -> tuple[dict[str, dict[str, Any]], dict[str, float]]:
-    """Return win rates at equal style in percent, by model, and the log odds of each controlled feature.
-
-    Args:
-        battles: see `Battles`.
-        style: (tokens, headers, list items, bold spans) by model and prompt, of the baseline too.
-        baseline: its name in `style`.
-        version: see `fit_style`.
-        control: which features are held equal.
-        bootstrap: see `Bootstrap`.
-    """
-    names = [battles.models[index] for index in battles.model]
-    sides = []
-    for models in (names, [baseline] * len(names)):
-        try:
-            sides.append(np.array([style[key] for key in zip(models, battles.prompt.tolist(), strict=True)]))
-        except KeyError as error:
-            model, prompt = error.args[0]
-            raise InputError(f"no style of {model}'s answer to {prompt}", hint="give it with --style FILE") from None
-    difference_NS = style_differences(sides[0], sides[1], version)
-    count = len(battles.models)
-    fit = fit_style(battles.model, battles.outcome, difference_NS, count, version, control)
-    rates = bootstrap_style(
-        battles.model, battles.outcome, difference_NS, count, version, control, bootstrap.rounds, bootstrap.seed
-    )
-    low, high = percentile_interval(rates, version, bootstrap.level)
-    results = {
-        model: {
-            "win_rate": float(100 * fit.win_rate[index]),
-            "interval": [float(100 * low[index]), float(100 * high[index])],
-            "bootstrap_median": float(100 * np.nanmedian(rates[:, index])),
-        }
-        for index, model in enumerate(battles.models)
-    }
-    controlled = [FEATURES[feature] for feature in CONTROLS[control]]
-    return results, dict(zip(controlled, map(float, fit.coefficients), strict=True))
-
-
-def read_style(path: str | Path) -> dict[tuple[str, str], tuple[float, ...]]:
-    """Read `model`, `question_id` (or `uid`), `token_len`, `header_count`, `list_count`, `bold_count` of answers."""
-    table = read_table(path)
-    keys = zip(table.texts("model"), table.ids("question_id", "uid"), strict=True)
-    counts = [table.numbers(name).tolist() for name in ("token_len", "header_count", "list_count", "bold_count")]
-    return dict(zip(keys, zip(*counts, strict=True), strict=True))
-
-
-def pool(several: list[Battles]) -> Battles:
-    """Put the battles of several judges together, as the creative category of v2 is published."""
-    models = tuple(sorted({model for battles in several for model in battles.models}))
-    moved = [replace(one, model=np.searchsorted(models, np.array(one.models)[one.model])) for one in several]
-    unread = [sum(one.unread[one.models.index(m)] for one in several if m in one.models) for m in models]
-    return Battles(
+    style, baseline = _style(verdicts, options, run)
+    bootstrap = options.bootstrap()
+    judges = [read_battles(file, options.version, options.category) for file in verdicts]
+    battles = pool(judges)
+    models = score_battles(battles, options.version, bootstrap)
+    settings = {"category": options.category, **asdict(bootstrap)}
+    scores = prompt_scores(battles)
+    for file in verdicts:
+        _add_judge_biases(models, scores, file, options.category)
+    others: dict[str, Any] = {}
+    if style is not None and np.ptp(battles.outcome) == 0:
+        others["style_control"] = "none: every battle ended the same way, so there is no effect of style to fit"
+    elif style is not None and baseline is not None:
+        controlled, others["style_effects"] = score_at_equal_style(
+            battles, read_style(style), baseline, options.version, options.control, bootstrap
+        )
+        for model, result in controlled.items():
+            models[model]["style_control"] = result
+        settings |= {"control": options.control, "baseline": baseline}
+    others["differences"] = difference_records(scores, bootstrap.seed)
+    if len(judges) > 1:
+        others["judge_agreement"] = _agreements(judges, verdicts)
+    return Scored(
+        name=f"arena_hard_{options.version}",
         models=models,
-        model=np.concatenate([one.model for one in moved]),
-        prompt=np.concatenate([one.prompt for one in moved]),
-        outcome=np.concatenate([one.outcome for one in moved]),
-        unread=tuple(unread),
+        items=items(verdicts, options),
+        settings=settings,
+        others=others,
     )
 
 
-def percentile_interval(rates: np.ndarray, version: Version, level: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return both ends of the interval of each model; v0.1 interpolates between Elo ratings, v2 between win rates."""
-    ends = [50 * (1 - level), 50 * (1 + level)]
-    if version == "v2":
-        low, high = np.nanpercentile(rates, ends, axis=0)
-        return low, high
-    low, high = np.nanpercentile(elo_of(rates), ends, axis=0)
-    return win_rate_of(low), win_rate_of(high)
+def _style(verdicts: Sequence[Path], options: ArenaOptions, run: Record | None) -> tuple[Path | None, str | None]:
+    """Return the file of styles, None for no style control, and the baseline's name in it.
+
+    Styles of the answers that a judge compared just now are counted.
+    """
+    if run is not None and options.style is None:
+        return write_styles(verdicts[0], run["baseline"], options.version), run["baseline"]
+    name = options.baseline_name or BASELINES.get(options.kind or "hard_prompt")
+    if name is None and run is not None:
+        name = run["baseline"]
+    if options.style is not None and name is None:
+        raise InputError(
+            f"the category {options.category!r} has no published baseline",
+            hint="name the one in --style: --baseline-name",
+        )
+    return options.style, name
+
+
+def _add_judge_biases(
+    models: dict[str, Any], scores: dict[str, dict[str, float]], file: Path, category: str | None
+) -> None:
+    """Add position bias, and what the answers are like, where a file of verdicts has labels and answers."""
+    for model, games in read_games(file, category).items():
+        models[model]["position_bias"] = position_record(games)
+    for model, judged in judged_answers(read_table(file)).items():
+        if model in models:
+            models[model] |= answers_record(judged, {id: score / 100 for id, score in scores[model].items()})
+
+
+def _agreements(judges: Sequence[Battles], files: Sequence[Path]) -> list[dict[str, Any]]:
+    found = []
+    for (first, one), (second, other) in combinations(zip(map(prompt_scores, judges), files, strict=True), 2):
+        for model in first.keys() & second.keys():
+            agreed = agreement_record(first[model], second[model], 50.0)
+            if agreed is not None:
+                found.append({"judges": [one.name, other.name], "model": model, **agreed})
+    return found
+
+
+def _options_of(record: Record) -> ArenaOptions:
+    version: Any = record["benchmark"].removeprefix("arena_hard_")
+    return ArenaOptions(version=version, category=(record.get("settings") or {}).get("category"))
+
+
+def _without_effect(options: ArenaOptions, stored: bool) -> Iterator[tuple[str, Collection[str]]]:
+    if options.style is None:
+        # Styles of the answers that a judge compared are counted, the baseline's too.
+        yield "no effect without --style", ("baseline_name", "control") if stored else ("baseline_name",)
+
+
+def _table(record: Record) -> TextTable:
+    settings = record["settings"]
+    columns = [
+        Column.number("win rate", "win_rate"),
+        Column.interval(f"{settings['level']:.0%} interval", "interval"),
+        Column.interval("over prompts", "prompt_interval"),
+        Column.count("n", "n_prompts"),
+        Column.count("unread", "n_unread"),
+    ]
+    if "style_effects" in record:
+        heading = f"equal {settings['control']}"
+        columns.append(Column(heading, lambda one: value_text(one["style_control"]["win_rate"])))
+    version = record["benchmark"].removeprefix("arena_hard_")
+    return models_table(f"Arena-Hard {version}", record, "win_rate", columns)
+
+
+BENCHMARK: Final = JudgedBenchmark(
+    help="""Arena-Hard: win rates against the baseline, Bradley-Terry, with bootstrap intervals and style control.
+
+    Several --verdicts are several judges: their battles are pooled, and their agreement is measured.
+    """,
+    stored_as=("arena_hard_v0.1", "arena_hard_v2"),
+    options=ArenaOptions,
+    metrics=replace(
+        WIN_RATE,
+        labels={**WIN_RATE.labels, "style_control.win_rate": "equal style, %"},
+        shown=("style_control.win_rate",),
+    ),
+    table=_table,
+    judge_prompt="a YAML file with system_prompt and prompt_template, from github.com/lmarena/arena-hard-auto",
+    task=judge_task,
+    score=score,
+    items=items,
+    options_of=_options_of,
+    without_effect=_without_effect,
+    several_judges=True,
+)

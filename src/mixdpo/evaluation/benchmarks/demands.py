@@ -1,102 +1,76 @@
-"""Checkable demands as a judge: how many of them the answers of files or models meet on held-out prompts."""
+"""Verifiable constraints, as in IFEval: how many of three an answer to a held-out prompt meets, which programs say."""
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from importlib.resources import files
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from mixdpo.common.errors import InputError
+from mixdpo.common.settings import check_ranges
 from mixdpo.common.statistics import clustered_mean, proportion
 from mixdpo.common.table_files import ENDINGS
-from mixdpo.evaluation.constraints import Demand, demands_from_text, demands_met, task_of
-from mixdpo.generation.answer_files import plain_text, read_answers
-from mixdpo.generation.completion import Completion
+from mixdpo.common.tables import TextTable
+from mixdpo.common.terminal import value_text
+from mixdpo.evaluation.benchmark import Column, MeasuredBenchmark, MetricNames, Record, Say, Scored, models_table
+from mixdpo.evaluation.items import ModelItems, Transcript
+from mixdpo.evaluation.statistics.paired import compare_all
+from mixdpo.generation.answer_files import plain_text
 from mixdpo.generation.degenerate import find_degenerate
-from mixdpo.generation.generation_settings import SamplingSettings
-from mixdpo.generation.local_generation import generate_answers
-from mixdpo.models.loading import load_for_inference, load_tokenizer
-from mixdpo.models.model_settings import ModelSettings
 
-DATA = files("mixdpo.evaluation") / "data"
-GENERATION = SamplingSettings(max_new_tokens=120, temperature=0.0, batch_size=40)
+if TYPE_CHECKING:
+    from mixdpo.evaluation.held_out_prompts import ConstrainedPrompts
 
 
-@dataclass(frozen=True)
-class HeldOut:
-    """Prompts that nothing was trained on, with what each demands of an answer."""
+@dataclass(frozen=True, kw_only=True)
+class ConstraintOptions:
+    """Whose answers to which prompts are measured."""
 
-    prompts: list[list[dict[str, str]]]
-    demands: list[list[Demand]]
+    sources: tuple[str, ...] = field(metadata={"argument": True})
+    split: Literal["validation", "test"] = field(
+        default="test", metadata={"help": "which of the demo's held-out prompts"}
+    )
+    column: str | None = field(
+        default=None, metadata={"help": "column of the answers in files; default: answer, output or response"}
+    )
+    limit: int | None = field(default=None, metadata={"help": "take only the first prompts", "at_least": 2})
 
-    @property
-    def tasks(self) -> list[str]:
-        """The task of each prompt. Prompts of one differ in their demands alone: what helps one helps the others."""
-        texts = (prompt[-1]["content"] for prompt in self.prompts)
-        return [task_of(text, demands) for text, demands in zip(texts, self.demands, strict=True)]
-
-
-def read_held_out(split: str, limit: int | None = None) -> HeldOut:
-    """Return the distinct prompts of a split of the demo's data, in the order of the file."""
-    rows = pq.read_table(str(DATA / f"{split}.parquet"), columns=["prompt", "demands"]).to_pylist()
-    rows = list({row["prompt"][-1]["content"]: row for row in rows}.values())[:limit]
-    return HeldOut([row["prompt"] for row in rows], [demands_from_text(row["demands"]) for row in rows])
+    def __post_init__(self) -> None:
+        check_ranges(self)
 
 
-def answer_held_out(model: str, held_out: HeldOut) -> list[Completion]:
-    """Let a model answer the held-out prompts, greedily, in bfloat16 where the hardware has it."""
-    settings = ModelSettings(name_or_path=model)
-    policy: Any = load_for_inference(settings)
-    answers = generate_answers(policy, load_tokenizer(settings), held_out.prompts, settings=GENERATION)
-    del policy
-    gc.collect()  # the next thing to load is a model of the same size
-    return answers
-
-
-def count_demands(answers: Sequence[str], held_out: HeldOut) -> np.ndarray:
-    """Return the demands that each answer meets, float64, shape (prompts,)."""
-    pairs = zip(answers, held_out.demands, strict=True)
-    return np.array([demands_met(answer, demands) for answer, demands in pairs], dtype=np.float64)
-
-
-def answers_of(source: str, held_out: HeldOut, column: str | None = None) -> list[str]:
-    """Return a source's answer to every held-out prompt.
-
-    Args:
-        source: a file of answers with a column `prompt`, or a model (folder or hub id), which answers now.
-        held_out: the prompts.
-        column: of the answers in a file.
+def measure(options: ConstraintOptions, output: Path, say: Say) -> Scored:
+    """Let models answer, read the answers of files, and count what they meet.
 
     Raises:
-        InputError: a prompt has no answer, or the file or the model cannot be read.
+        InputError: two sources have one name, or one cannot be read or lacks an answer.
     """
-    if not source.endswith(ENDINGS):
-        return [answer.text for answer in answer_held_out(source, held_out)]
-    found = read_answers(Path(source), column).by_prompt()
-    prompts = [plain_text(prompt) for prompt in held_out.prompts]
-    missing = [prompt for prompt in prompts if prompt not in found]
-    if missing:
-        raise InputError(
-            f"{len(missing)} of {len(prompts)} held-out prompts have no answer, first {missing[0]!r:.80}",
-            file=source,
-            hint=f"the prompts are in {DATA / 'test.parquet'}",
-        )
-    return [found[prompt] for prompt in prompts]
+    from mixdpo.evaluation.held_out_prompts import answers_of, count_met, read_held_out
+
+    held_out = read_held_out(options.split, options.limit)
+    sources = _named(options.sources)
+    answers = {name: answers_of(source, held_out, options.column) for name, source in sources.items()}
+    met = {name: count_met(texts, held_out) for name, texts in answers.items()}
+    items = {name: items_of(met[name], answers[name], held_out) for name in sources}
+    by_task = {name: own.independent("demands_met") for name, own in items.items()}
+    return Scored(
+        models={name: summarise(answers[name], met[name], held_out) for name in sources},
+        items=items,
+        settings={"split": options.split, "prompts": len(held_out.prompts), "sources": sources},
+        others={"differences": [asdict(one) for one in compare_all(by_task)]},
+    )
 
 
-def summarise_demands(answers: Sequence[str], met: np.ndarray, held_out: HeldOut) -> dict[str, Any]:
-    """Return demands met per answer and the share of answers that meet all, with 95 % intervals, and lengths.
+def summarise(answers: Sequence[str], met: np.ndarray, held_out: ConstrainedPrompts) -> dict[str, Any]:
+    """Return constraints met per answer and the share of answers that meet all, with 95 % intervals, and lengths.
 
     The interval of the first is of percentiles of a bootstrap that resamples tasks, that of the share Wilson's.
     """
     mean = clustered_mean(met, held_out.tasks, rng=np.random.default_rng(0))
-    every = met == np.array([len(demands) for demands in held_out.demands])
+    every = met == np.array([len(constraints) for constraints in held_out.constraints])
     all_met = proportion(int(every.sum()), len(every))
     return {
         "demands_met": mean.estimate,
@@ -109,15 +83,60 @@ def summarise_demands(answers: Sequence[str], met: np.ndarray, held_out: HeldOut
     }
 
 
-def items_of(met: Mapping[str, np.ndarray], answers: Mapping[str, Sequence[str]], held_out: HeldOut) -> dict[str, Any]:
-    """Return one row per model and prompt, column by column, as `mixdpo compare` reads them; clusters are tasks."""
-    prompts = [plain_text(prompt) for prompt in held_out.prompts]
-    return {
-        "model": [name for name in met for _ in prompts],
-        "metric": ["demands_met"] * (len(met) * len(prompts)),
-        "id": [str(number) for _ in met for number in range(len(prompts))],
-        "score": np.concatenate(list(met.values())),
-        "cluster": held_out.tasks * len(met),
-        "prompt": prompts * len(met),
-        "answer": [answer for name in met for answer in answers[name]],
-    }
+def items_of(met: np.ndarray, answers: Sequence[str], held_out: ConstrainedPrompts) -> ModelItems:
+    """Return what one model's answers meet, by number of the prompt; prompts of one task are a group."""
+    ids = list(map(str, range(len(met))))
+    prompts = map(plain_text, held_out.prompts)
+    return ModelItems(
+        {"demands_met": dict(zip(ids, met.tolist(), strict=True))},
+        {id: Transcript(prompt, answer) for id, prompt, answer in zip(ids, prompts, answers, strict=True)},
+        dict(zip(ids, held_out.tasks, strict=True)),
+    )
+
+
+def _named(sources: Sequence[str]) -> dict[str, str]:
+    named: dict[str, str] = {}
+    for source in sources:
+        given, equals, rest = source.partition("=")
+        name, value = (given, rest) if equals and not Path(source).exists() else (_short_name(source), source)
+        if name in named:
+            raise InputError(f"two sources are called {name}", hint="name them: NAME=SOURCE")
+        named[name] = value
+    return named
+
+
+def _short_name(source: str) -> str:
+    from mixdpo.models.model_settings import model_name
+
+    if not Path(source).is_file():
+        return model_name(source)
+    name = Path(source).name
+    ending = max((ending for ending in ENDINGS if name.endswith(ending)), key=len, default="")
+    return name.removesuffix(ending)
+
+
+def _table(record: Record) -> TextTable:
+    columns = [
+        Column.number("met of 3", "demands_met"),
+        Column.interval("95 % interval", "demands_met_interval", 2),
+        Column("all met", lambda one: f"{value_text(one['all_met'], 0)} %"),
+        Column.interval("95 % interval", "all_met_interval", 0),
+        Column.count("length", "avg_length"),
+    ]
+    prompts = record["settings"]["prompts"]
+    return models_table(f"verifiable constraints, {prompts} held-out prompts", record, "demands_met", columns)
+
+
+BENCHMARK: Final = MeasuredBenchmark(
+    help="""Verifiable constraints: how many of three an answer meets, counted by programs.
+
+    SOURCES are files of answers (with a column prompt) or models (folder or hub id); NAME=SOURCE names one.
+    """,
+    stored_as=("demands",),
+    options=ConstraintOptions,
+    metrics=MetricNames(
+        headlines=("demands_met",), labels={"demands_met": "constraints met", "all_met": "all met, %"}
+    ),
+    table=_table,
+    measure=measure,
+)

@@ -8,18 +8,40 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
 from mixdpo.common.errors import InputError
+from mixdpo.common.files import digest
 from mixdpo.common.statistics import clustered_mean
 from mixdpo.common.table_files import read_table
-from mixdpo.generation.answer_files import read_answers
-from mixdpo.judges.prompt import JudgePrompt
+from mixdpo.common.tables import TextTable
+from mixdpo.evaluation.benchmark import Column, JudgedBenchmark, MetricNames, Record, Scored, models_table
+from mixdpo.evaluation.hub_files import HubFile, fetch
+from mixdpo.evaluation.items import ModelItems, read_transcripts
+from mixdpo.evaluation.statistics.records import answers_record, difference_records, judged_answers
+from mixdpo.generation.answer_files import AnswerFile, read_answers
+from mixdpo.generation.completion import Completion
+from mixdpo.judges.answers import AnswerSources, read_categories
+from mixdpo.judges.judge import JudgeItem, Verdict
+from mixdpo.judges.prompt import JudgePrompt, prompts_fingerprint
+from mixdpo.judges.task import JudgeTask, Published, the_published_one
 
+JUDGE: Final = ("gpt-4", "gpt-4-0314", "gpt-4-0613")
+"""The published judge; which of its snapshots rated what is not published."""
+LONGEST_JUDGEMENT: Final = 2048
+PROMPTS: Final = "53e3a1486f671e9c"
+"""Fingerprint of the published judge prompts of single grading."""
+REFERENCE_SET: Final = "c83f8f8419d81c2a"
+"""Fingerprint of the published reference answers, which gpt-4 wrote."""
+GRADING_PROMPTS: Final = ("single-v1", "single-math-v1", "single-v1-multi-turn", "single-math-v1-multi-turn")
+QUESTIONS: Final = 80
+_HUB: Final = ("lmsys/mt-bench", "main")
+QUESTION_FILE: Final = HubFile(*_HUB, "data/mt_bench/question.jsonl", None, "--questions", "space")
+REFERENCE_FILE: Final = HubFile(*_HUB, "data/mt_bench/reference_answer/gpt-4.jsonl", None, "--references", "space")
 REFERENCE_CATEGORIES: Final = ("math", "reasoning", "coding")
 """Categories that are judged against a reference answer."""
 
@@ -34,6 +56,23 @@ def parse_rating(judgement: str) -> float | None:
     """Return the first `[[number]]` of a judgement, or else the first `[number]`, or None."""
     found = _RATING.search(judgement) or _LOOSE_RATING.search(judgement)
     return float(found.group(1)) if found else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MTBenchOptions:
+    """What is read besides the answers or the verdicts."""
+
+    questions: Path | None = field(
+        default=None,
+        metadata={"help": "the questions with their categories; default: the hub's, or of verdicts what they say"},
+    )
+    references: Path | None = field(
+        default=None, metadata={"help": "reference answers; default: the hub's, of gpt-4", "judge_only": True}
+    )
+    seed: int = field(default=0, metadata={"help": "of the bootstrap"})
+
+
+# ---- What a judge is asked ----
 
 
 @dataclass(frozen=True)
@@ -71,12 +110,6 @@ def read_questions(path: str | Path, references: str | Path | None = None) -> li
     return questions
 
 
-def read_categories(path: str | Path) -> dict[str, str]:
-    """Read the category of every question id."""
-    table = read_table(path)
-    return dict(zip(table.ids("question_id", "uid"), table.texts("category"), strict=True))
-
-
 def read_judge_prompts(path: str | Path) -> dict[str, JudgePrompt]:
     """Read `judge_prompts.jsonl`, by name.
 
@@ -97,17 +130,12 @@ def prompt_name(question: Question, turn: int) -> str:
     return kind if turn == 1 else f"{kind}-multi-turn"
 
 
-def judge_messages(
-    question: Question, answer: Sequence[str], turn: int, prompts: Mapping[str, JudgePrompt]
-) -> tuple[tuple[str, str], ...]:
-    """Return what the judge is asked about turn 1 or 2 of an answer, (role, content) of each message.
+def judge_values(question: Question, answer: Sequence[str], turn: int) -> dict[str, str]:
+    """Return what the placeholders of the judge prompt stand for, about turn 1 or 2 of an answer.
 
     Raises:
-        InputError: the answer or the question lacks that turn, or there is no such judge prompt.
+        InputError: the answer or the question lacks that turn.
     """
-    name = prompt_name(question, turn)
-    if name not in prompts:
-        raise InputError(f"the judge prompt {name} is missing")
     if min(len(answer), len(question.turns)) < turn:
         raise InputError(f"question {question.id} and its answer need {turn} turns")
     if turn == 1:
@@ -117,7 +145,123 @@ def judge_messages(
         values |= {f"answer_{n}": answer[n - 1] for n in (1, 2)}
     if question.references is not None:
         values |= {f"ref_answer_{n}": question.references[n - 1] for n in range(1, turn + 1)}
-    return prompts[name].filled(values)
+    return values
+
+
+def references_fingerprint(questions: Sequence[Question]) -> str:
+    """Return a digest of the reference answers and their questions' ids, which says in a result which were used."""
+    return digest((part for one in questions if one.references for part in (one.id, *one.references)), size=8)
+
+
+@dataclass(frozen=True)
+class RatedTurn:
+    """Turn 1 or 2 of the answer to a question, and what is asked about it."""
+
+    question: Question
+    turn: int
+    item: JudgeItem
+
+
+def rated_turns(
+    answers: AnswerFile, questions: Sequence[Question], prompts: Mapping[str, JudgePrompt] | None, max_tokens: int
+) -> list[RatedTurn]:
+    """Return everything that is rated, all first turns before all second ones; without prompts for judges that are
+    asked nothing in words.
+
+    Raises:
+        InputError: an answer lacks a turn or comes twice, a judge prompt is missing, or no question is answered.
+    """
+    turns = answers.turns_by_id()
+    answered = [question for question in questions if question.id in turns]
+    if not answered:
+        raise InputError("no question is answered", file=answers.file, hint="its ids must be those of --questions")
+    found = []
+    for turn in (1, 2):
+        for question in answered:
+            given = turns[question.id]
+            if len(given) < turn:
+                raise InputError(
+                    f"the answer to question {question.id} has {len(given)} turns of 2", file=answers.file,
+                    hint="let mixdpo generate answer both turns",
+                )  # fmt: skip
+            chat = [("user", question.turns[0])]
+            if turn == 2:
+                chat += [("assistant", given[0]), ("user", question.turns[1])]
+            request = None
+            if prompts is not None:
+                name = prompt_name(question, turn)
+                if name not in prompts:
+                    raise InputError(f"the judge prompt {name} is missing")
+                request = prompts[name].request(judge_values(question, given, turn), max_tokens=max_tokens)
+            found.append(RatedTurn(question, turn, JudgeItem(tuple(chat), (given[turn - 1],), request)))
+    return found
+
+
+def parse_reply(reply: Completion) -> Verdict:
+    """Read a rating."""
+    return Verdict(reply, parse_rating(reply.text))
+
+
+def rating_rows(
+    model: str, rated: Sequence[RatedTurn], verdicts: Sequence[Verdict], in_words: bool
+) -> list[dict[str, Any]]:
+    """Return judgements as `read_ratings` reads them; `in_words` says whether a language model wrote them."""
+    return [
+        {
+            "question_id": one.question.id,
+            "category": one.question.category,
+            "model": model,
+            "turn": one.turn,
+            **({"judgment": verdict.reply.text} if in_words else {}),
+            "score": verdict.score,
+            "failure": verdict.reply.failure,
+            "prompt": one.item.chat[-1][1],
+            "answer": one.item.answers[0],
+        }
+        for one, verdict in zip(rated, verdicts, strict=True)
+    ]
+
+
+def judge_task(sources: AnswerSources, options: MTBenchOptions) -> JudgeTask:
+    """Rate both turns; a judge that is asked in words has a judge prompt.
+
+    Raises:
+        InputError: see `read_questions` and `rated_turns`.
+    """
+    questions = read_questions(options.questions or fetch(QUESTION_FILE), options.references or fetch(REFERENCE_FILE))
+    references = references_fingerprint(questions)
+    questions = questions[: sources.limit]
+    prompts = read_judge_prompts(sources.judge_prompt) if sources.judge_prompt is not None else None
+    longest = sources.max_tokens or LONGEST_JUDGEMENT
+    rated = {file.name: rated_turns(file, questions, prompts, longest) for file in sources.answers()}
+    fingerprint = None
+    if prompts is not None:
+        fingerprint = prompts_fingerprint(prompts[name] for name in GRADING_PROMPTS if name in prompts)
+    asked_longest = longest if prompts is not None else None
+    return JudgeTask(
+        items={model: [one.item for one in own] for model, own in rated.items()},
+        parse=parse_reply,
+        rows=lambda model, verdicts: rating_rows(model, rated[model], verdicts, prompts is not None),
+        prompts={model: len(own) // 2 for model, own in rated.items()},
+        settings={
+            "judge_prompt": fingerprint,
+            "references": references,
+            "max_tokens": asked_longest,
+            "limit": sources.limit,
+        },
+        published=Published(
+            JUDGE,
+            QUESTIONS,
+            {
+                "judge prompt": the_published_one(fingerprint, PROMPTS),
+                "set of reference answers": the_published_one(references, REFERENCE_SET),
+                "longest judgement": (asked_longest, LONGEST_JUDGEMENT),
+            },
+        ),
+    )
+
+
+# ---- What verdicts come to ----
 
 
 @dataclass(frozen=True)
@@ -190,3 +334,72 @@ def mean_ratings(
 
 def _mean(values: np.ndarray) -> float | None:
     return float(values.mean()) if len(values) else None
+
+
+def items(verdicts: Sequence[Path], options: MTBenchOptions | None = None) -> dict[str, ModelItems]:
+    """Return the mean rating of each question's turns; a question weighs as much as it has ratings."""
+    texts = read_transcripts([read_table(file) for file in verdicts])
+    found = {}
+    for file in verdicts:
+        for model, ratings in read_ratings(file).items():
+            known = np.isfinite(ratings.score)
+            ids, position, counts = np.unique(ratings.question[known], return_inverse=True, return_counts=True)
+            means = np.bincount(position, weights=ratings.score[known]) / counts
+            keys = list(map(str, ids.tolist()))
+            found[model] = ModelItems(
+                {"average": dict(zip(keys, means.tolist(), strict=True))},
+                texts[model],
+                weights=dict(zip(keys, map(float, counts), strict=True)),
+            )
+    return found
+
+
+def score(verdicts: Sequence[Path], options: MTBenchOptions, run: Record | None = None) -> Scored:
+    """Average judgements, by turn and, where the questions or the verdicts say it, by category."""
+    (file,) = verdicts
+    table = read_table(file)
+    if options.questions is not None and run is None:  # verdicts of a run have the categories
+        categories = read_categories(options.questions)
+    else:
+        named = table.columns.get("category", [])
+        categories = dict(zip(table.ids("question_id"), named, strict=True)) if named else {}
+    models = {model: mean_ratings(own, categories, seed=options.seed) for model, own in read_ratings(file).items()}
+    found = items(verdicts)
+    scores = {model: own.scores["average"] for model, own in found.items()}
+    for model, judged in judged_answers(table).items():
+        models[model] |= answers_record(judged, scores[model])
+    return Scored(
+        models=models,
+        items=found,
+        settings={"seed": options.seed},
+        others={"differences": difference_records(scores, options.seed)},
+    )
+
+
+def _table(record: Record) -> TextTable:
+    columns = [
+        Column.number("average", "average"),
+        Column.interval("95 % interval", "interval", 2),
+        Column.number("turn 1", "first_turn"),
+        Column.number("turn 2", "second_turn"),
+        Column.count("n", "n"),
+        Column.count("unread", "n_error"),
+    ]
+    return models_table("MT-Bench, single grading", record, "average", columns)
+
+
+BENCHMARK: Final = JudgedBenchmark(
+    help="MT-Bench: mean ratings by turn and by category, single grading.",
+    stored_as=("mt_bench",),
+    options=MTBenchOptions,
+    metrics=MetricNames(
+        headlines=("average",),
+        labels={"average": "rating", "first_turn": "turn 1", "second_turn": "turn 2"},
+        shown=("first_turn", "second_turn"),
+    ),
+    table=_table,
+    judge_prompt="judge_prompts.jsonl of github.com/lm-sys/FastChat (fastchat/llm_judge/data)",
+    task=judge_task,
+    score=score,
+    items=items,
+)

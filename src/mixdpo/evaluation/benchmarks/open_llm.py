@@ -11,21 +11,27 @@ import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-import torch
-from datasets.exceptions import DatasetsError
-from peft import PeftModel
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from mixdpo.common.errors import InputError, RunError, install_extra
 from mixdpo.common.files import digest
+from mixdpo.common.settings import check_ranges
 from mixdpo.common.statistics import mean_of_means, proportion
-from mixdpo.generation.reply_cache import ReplyCache
+from mixdpo.common.tables import TextTable
+from mixdpo.common.terminal import interval_text, value_text
+from mixdpo.evaluation.benchmark import MeasuredBenchmark, MetricNames, Record, Say, Scored
+from mixdpo.evaluation.items import ModelItems
+from mixdpo.generation.reply_cache import ReplyCache, reply_cache
+from mixdpo.generation.unfinished import unfinished
+
+if TYPE_CHECKING:  # PyTorch takes seconds, and help and stored results need none of it
+    from peft import PeftModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _FORMAT: Final = "1"
 _PREFERRED_METRICS: Final = ("acc_norm", "acc", "exact_match")
@@ -36,8 +42,31 @@ _NOT_LOADED: Final = "Couldn't find cache"
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, kw_only=True)
+class OpenLLMOptions:
+    """Which model runs which tasks, and how they are asked."""
+
+    model: str = field(metadata={"help": "folder or hub id"})
+    adapter: str | None = field(default=None, metadata={"help": "folder or hub id of a trained adapter on the model"})
+    tasks: str | None = field(
+        default=None,
+        metadata={"help": "tasks of the harness, separated by commas; default: the leaderboard's six"},
+    )
+    limit: int | None = field(
+        default=None, metadata={"help": "questions of each (sub)task at most: a trial, no result", "at_least": 1}
+    )
+    chat_template: bool = field(
+        default=False, metadata={"help": "ask in the model's chat template; the leaderboard did not"}
+    )
+    include_path: Path | None = field(default=None, metadata={"help": "folder of task files of your own"})
+    batch_size: int = field(default=8, metadata={"help": "requests at once", "at_least": 1})
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+
+
 @dataclass(frozen=True)
-class Benchmark:
+class TaskSetup:
     """How the leaderboard ran a task.
 
     Attributes:
@@ -51,20 +80,20 @@ class Benchmark:
     filter: str = "none"
 
 
-OPEN_LLM_V1: Final[Mapping[str, Benchmark]] = {
-    "arc_challenge": Benchmark(25, "acc_norm"),
-    "hellaswag": Benchmark(10, "acc_norm"),
-    "mmlu": Benchmark(5, "acc"),
-    "truthfulqa_mc2": Benchmark(0, "acc"),
-    "winogrande": Benchmark(5, "acc"),
-    "gsm8k": Benchmark(5, "exact_match", "strict-match"),
+OPEN_LLM_V1: Final[Mapping[str, TaskSetup]] = {
+    "arc_challenge": TaskSetup(25, "acc_norm"),
+    "hellaswag": TaskSetup(10, "acc_norm"),
+    "mmlu": TaskSetup(5, "acc"),
+    "truthfulqa_mc2": TaskSetup(0, "acc"),
+    "winogrande": TaskSetup(5, "acc"),
+    "gsm8k": TaskSetup(5, "exact_match", "strict-match"),
 }
 """By the harness's name of the task."""
 
 
 @dataclass(frozen=True)
 class TaskScore:
-    """What a model scored on one benchmark.
+    """What a model scored on one task.
 
     Attributes:
         items: by subtask (57 for MMLU, else the task itself), the metric of every question in order, 0 to 1.
@@ -95,7 +124,7 @@ class Tasks:
 
 
 @dataclass(frozen=True)
-class Kept:
+class Finished:
     """Scores of tasks that an unfinished run has finished.
 
     Attributes:
@@ -105,6 +134,38 @@ class Kept:
 
     scores: ReplyCache
     model: str
+
+
+def measure(options: OpenLLMOptions, output: Path, say: Say) -> Scored:
+    """Run the tasks; one that a stopped run has finished is not run again."""
+    from mixdpo.generation.local_model import content_digest
+    from mixdpo.models.loading import load_for_inference, load_tokenizer
+    from mixdpo.models.model_settings import ModelSettings, model_name
+
+    names = [name.strip() for name in options.tasks.split(",") if name.strip()] if options.tasks else list(OPEN_LLM_V1)
+    settings = ModelSettings(name_or_path=options.model, adapter=options.adapter)
+    tasks = find_tasks(names, options.include_path)
+    model = load_for_inference(settings)
+    how: dict[str, Any] = {name: getattr(options, name) for name in ("limit", "chat_template", "batch_size")}
+    with reply_cache(unfinished(output)) as cache:
+        finished = Finished(cache, content_digest(model))
+        scores = dict(run_tasks(model, load_tokenizer(settings), tasks, **how, finished=finished))
+    as_published = not (options.limit or options.chat_template or options.include_path)
+    name = model_name(options.adapter or options.model)
+    return Scored(
+        models={name: summarise(scores)},
+        items={name: items_of(scores)},
+        settings={
+            "model": options.model, "adapter": options.adapter, "dtype": str(model.dtype).removeprefix("torch."),
+            "limit": options.limit, "chat_template": options.chat_template, **describe(scores),
+        },
+        others={
+            "comparable": {
+                "published": as_published and set(names) <= set(OPEN_LLM_V1),
+                "note": "the leaderboard ran an older version of the harness",
+            }
+        },
+    )  # fmt: skip
 
 
 def find_tasks(names: Sequence[str] = tuple(OPEN_LLM_V1), include: Path | None = None) -> Tasks:
@@ -120,6 +181,8 @@ def find_tasks(names: Sequence[str] = tuple(OPEN_LLM_V1), include: Path | None =
     """
     if not names:
         raise InputError("no task is named", hint=f"the leaderboard's are {', '.join(OPEN_LLM_V1)}")
+    from datasets.exceptions import DatasetsError
+
     manager = _task_manager(include, names)
     loaded = {}
     for name in names:
@@ -141,7 +204,7 @@ def run_tasks(
     chat_template: bool = False,
     batch_size: int = 8,
     seed: int = 1234,
-    kept: Kept | None = None,
+    finished: Finished | None = None,
 ) -> Iterator[tuple[str, TaskScore]]:
     """Run the harness, task by task.
 
@@ -153,7 +216,7 @@ def run_tasks(
         chat_template: ask in the tokenizer's chat template, each example a turn of its own. The leaderboard did not.
         batch_size: requests at once.
         seed: of the choice of examples; the harness's default.
-        kept: of a run before; what is finished now is added. The number of requests at once makes no difference.
+        finished: by a run before; what this one finishes is added. The number of requests at once makes no difference.
 
     Yields:
         Each task's name and score.
@@ -162,6 +225,8 @@ def run_tasks(
         InputError: there is no chat template, or a task's metric is not one number for each question.
         RunError: the requests do not fit in memory.
     """
+    import torch
+    from datasets.exceptions import DatasetsError
     from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM
 
@@ -169,13 +234,13 @@ def run_tasks(
         raise InputError("the tokenizer has no chat template", hint="run without --chat-template")
     with _without_warnings("lm_eval.models.huggingface"):  # of a model that is loaded already, as it should be
         adapter = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
-    asked = [_FORMAT, kept.model if kept else "", _tokenizer_digest(tokenizer), metadata.version("lm_eval")]
+    asked = [_FORMAT, finished.model if finished else "", _tokenizer_digest(tokenizer), metadata.version("lm_eval")]
     for name, loaded in tasks.loaded.items():
-        benchmark = OPEN_LLM_V1.get(name, Benchmark())
+        setup = OPEN_LLM_V1.get(name, TaskSetup())
         template = tokenizer.chat_template if chat_template else None
-        how = repr((name, benchmark, limit, template, seed))
+        how = repr((name, setup, limit, template, seed))
         key = digest([*asked, tasks.contents[name], how])
-        if kept is not None and (score := kept.scores.get(key)) is not None:
+        if finished is not None and (score := finished.scores.get(key)) is not None:
             _log.info("%s: taken from the run before, which was not finished", name)
             yield name, _read_score(score)
             continue
@@ -185,7 +250,7 @@ def run_tasks(
                 found = simple_evaluate(
                     model=adapter,
                     tasks=[groups[name]] if name in groups else single,
-                    num_fewshot=benchmark.shots,
+                    num_fewshot=setup.shots,
                     limit=limit,
                     task_manager=tasks.manager,
                     apply_chat_template=chat_template,
@@ -200,9 +265,9 @@ def run_tasks(
                 f"task {name}: {batch_size} requests at once do not fit in the memory of {model.device}; continue "
                 f"with a smaller --batch-size"
             ) from error
-        result = _score(name, benchmark, found)
-        if kept is not None:
-            kept.scores.put(key, _written_score(result))
+        result = _score(name, setup, found)
+        if finished is not None:
+            finished.scores.put(key, _written_score(result))
         yield name, result
 
 
@@ -232,16 +297,20 @@ def describe(scores: Mapping[str, TaskScore]) -> dict[str, Any]:
     return {"tasks": tasks, "versions": libraries}
 
 
-def items_of(model: str, scores: Mapping[str, TaskScore]) -> dict[str, Any]:
-    """Return the columns `model`, `metric` (the task), `id` and `score` (percent), one row per question."""
-    rows = [
-        (name, f"{task} {number}", 100 * float(value))
+def items_of(scores: Mapping[str, TaskScore]) -> ModelItems:
+    """Return each question's score in percent, by task; subtasks weigh alike, whatever their sizes."""
+    ids = {
+        (name, task): [f"{task} {number}" for number in range(len(values))]
         for name, score in scores.items()
         for task, values in score.items.items()
-        for number, value in enumerate(values)
-    ]
-    columns = dict(zip(("metric", "id", "score"), map(list, zip(*rows, strict=True)), strict=True))
-    return {"model": [model] * len(rows), **columns}
+    }
+    found: dict[str, dict[str, float]] = {name: {} for name in scores}
+    weights: dict[str, float] = {}
+    for (name, task), own in ids.items():
+        found[name] |= dict(zip(own, (100 * scores[name].items[task]).tolist(), strict=True))
+        if len(scores[name].items) > 1:
+            weights |= dict.fromkeys(own, 1 / len(own))
+    return ModelItems(found, weights=weights)
 
 
 def _with_interval(name: str, values: Sequence[np.ndarray], weights: Sequence[float]) -> dict[str, Any]:
@@ -276,6 +345,8 @@ def _task_manager(include: Path | None, tasks: Sequence[str]) -> Any:
 
 
 def _cannot_be_had(name: str, error: Exception) -> InputError:
+    from datasets.exceptions import DatasetsError
+
     first_line = str(error).strip().split("\n")[0] or type(error).__name__
     hint = "mend its task file, or replace the task by one of your own (--include-path)"
     if isinstance(error, ImportError):
@@ -292,7 +363,7 @@ def _check_is_mean(name: str, aggregation: Mapping[str, Any]) -> None:
     """Refuse a task whose metric the harness computes from all questions together, such as a perplexity."""
     if not aggregation:  # a task in Python that says it with its first result
         return
-    metric = _metric(OPEN_LLM_V1.get(name, Benchmark()), list(aggregation))
+    metric = _metric(OPEN_LLM_V1.get(name, TaskSetup()), list(aggregation))
     how = aggregation.get(metric)
     place, way = getattr(how, "__module__", None), getattr(how, "__name__", None)
     if place == "lm_eval.api.metrics" and way not in _MEANS:
@@ -306,8 +377,8 @@ def _no_number(name: str, metric: str) -> InputError:
     )
 
 
-def _metric(benchmark: Benchmark, known: Sequence[str]) -> str:
-    return benchmark.metric or next((one for one in _PREFERRED_METRICS if one in known), known[0])
+def _metric(setup: TaskSetup, known: Sequence[str]) -> str:
+    return setup.metric or next((one for one in _PREFERRED_METRICS if one in known), known[0])
 
 
 def _content(wanted: str, tasks: Mapping[str, Any], manager: Any) -> str:
@@ -336,9 +407,9 @@ def _written_score(score: TaskScore) -> dict[str, Any]:
     return {"items": items, "shots": score.shots, "metric": score.metric, "versions": dict(score.versions)}
 
 
-def _read_score(kept: Mapping[str, Any]) -> TaskScore:
-    items = {name: np.array(values, dtype=np.float64) for name, values in kept["items"].items()}
-    return TaskScore(items, kept["shots"], kept["metric"], kept["versions"])
+def _read_score(stored: Mapping[str, Any]) -> TaskScore:
+    items = {name: np.array(values, dtype=np.float64) for name, values in stored["items"].items()}
+    return TaskScore(items, stored["shots"], stored["metric"], stored["versions"])
 
 
 @contextmanager
@@ -352,21 +423,50 @@ def _without_warnings(logger: str) -> Iterator[None]:
         chosen.setLevel(level)
 
 
-def _score(name: str, benchmark: Benchmark, found: Mapping[str, Any]) -> TaskScore:
+def _score(name: str, setup: TaskSetup, found: Mapping[str, Any]) -> TaskScore:
     samples: Mapping[str, list[Mapping[str, Any]]] = found["samples"]
     known = next(iter(samples.values()))[0]["metrics"]
-    metric = _metric(benchmark, known)
+    metric = _metric(setup, known)
     items = {}
     for task, rows in samples.items():
         # A task file of one's own may lack the leaderboard's filter, and then has one that is called none.
         filters = {row["filter"] for row in rows}
-        wanted = benchmark.filter if benchmark.filter in filters else min(filters)
-        kept = sorted((row for row in rows if row["filter"] == wanted), key=lambda row: row["doc_id"])
-        if metric not in kept[0]:
+        wanted = setup.filter if setup.filter in filters else min(filters)
+        filtered = sorted((row for row in rows if row["filter"] == wanted), key=lambda row: row["doc_id"])
+        if metric not in filtered[0]:
             raise InputError(f"task {task} has no metric {metric}", hint=f"it has {', '.join(known)}")
         try:
-            items[task] = np.array([float(row[metric]) for row in kept], dtype=np.float64)
+            items[task] = np.array([float(row[metric]) for row in filtered], dtype=np.float64)
         except (TypeError, ValueError):
             raise _no_number(name, metric) from None
     shots = {found["n-shot"][task] for task in samples}
     return TaskScore(items, max(shots), metric, {task: found["versions"].get(task) for task in samples})
+
+
+def _table(record: Record) -> TextTable:
+    ((name, result),) = record["models"].items()
+    rows = [
+        [task, *_cells(result, task), one["metric"], f"{one['shots']}", f"{result['n'][task]:,}"]
+        for task, one in record["settings"]["tasks"].items()
+    ]
+    rows.append(["mean", *_cells(result, "mean"), "", "", f"{sum(result['n'].values()):,}"])
+    headings = ["task", "score", "std. error", "95 % interval", "metric", "shots", "n"]
+    return TextTable(f"Open LLM Leaderboard v1, {name}", headings, rows)
+
+
+def _cells(result: Record, task: str) -> tuple[str, str, str]:
+    error, interval = result[f"{task}_standard_error"], result[f"{task}_interval"]
+    return value_text(result[task]), value_text(error), interval_text(interval)
+
+
+BENCHMARK: Final = MeasuredBenchmark(
+    help="""Downstream tasks by lm-evaluation-harness: MMLU, TruthfulQA, HellaSwag, ARC-C, WinoGrande, GSM8K.
+
+    A run that was stopped goes on with the first task that was not finished when it is started again.
+    """,
+    stored_as=("open_llm_v1",),
+    options=OpenLLMOptions,
+    metrics=MetricNames(headlines=("mean",)),
+    table=_table,
+    measure=measure,
+)

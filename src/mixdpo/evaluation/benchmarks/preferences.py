@@ -2,25 +2,59 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pyarrow as pa
-from datasets import Dataset
+import pyarrow.parquet as pq
 
 from mixdpo.common.errors import InputError
-from mixdpo.common.files import digest
-from mixdpo.data.arrays import float_column, token_counts
-from mixdpo.data.messages import canonical
-from mixdpo.difficulty.metrics import add_margins
-from mixdpo.difficulty.rating import RatingSettings
+from mixdpo.common.files import atomic_path, digest
+from mixdpo.common.settings import check_ranges
+from mixdpo.common.tables import TextTable
+from mixdpo.common.terminal import interval_text, value_text
+from mixdpo.data.data_settings import DataSettings
+from mixdpo.evaluation.benchmark import MeasuredBenchmark, MetricNames, Record, Say, Scored
+from mixdpo.evaluation.items import ModelItems
 from mixdpo.evaluation.statistics.preference_metrics import PairValues, summarise_pairs
-from mixdpo.models.forward import all_tokens, check_same_tokens, pair_logprobs
 from mixdpo.models.forward_settings import ForwardSettings
-from mixdpo.models.model_settings import ModelSettings
-from mixdpo.plan.plan import make_plan
-from mixdpo.plan.plan_settings import BUCKETS, PlanSettings
+from mixdpo.models.model_settings import ModelSettings, model_name
+
+if TYPE_CHECKING:  # PyTorch and datasets take seconds, and help and stored results need neither
+    from datasets import Dataset
+
+
+_SIDES: Final = tuple(enumerate(("chosen", "rejected")))
+_AS_ITEMS: Final = ("accuracy", "per_token_accuracy")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreferenceOptions:
+    """Which pairs are measured under which model; fields with a `section` are read from a recipe, as in training."""
+
+    pairs: DataSettings = field(metadata={"section": "eval_data"})
+    model: ModelSettings = field(metadata={"section": "model"})
+    train: Mapping[str, Any] = field(default_factory=dict, metadata={"section": "train"})
+    adapter: str | None = field(default=None, metadata={"help": "folder or hub id of a trained adapter on the model"})
+    reference: str | None = field(
+        default=None,
+        metadata={"help": "what it was trained from; without it only the ranking by likelihood is measured"},
+    )
+    beta: float | None = field(
+        default=None,
+        metadata={"help": "of the implicit reward, per nat; default: train.beta, else 0.1", "above": 0},
+    )
+    metric: str | None = field(
+        default=None,
+        metadata={"help": "buckets are thirds of margin/METRIC; default: rating where DATA has scores"},
+    )
+    batch_size: int = field(default=8, metadata={"help": "pairs at once", "at_least": 1})
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
 
 
 @dataclass(frozen=True)
@@ -36,6 +70,56 @@ class PreferenceResult:
 
     summary: dict[str, Any]
     pairs: pa.Table
+
+
+def measure(options: PreferenceOptions, output: Path, say: Say) -> Scored:
+    """Measure a model, and write the table of every pair beside the result.
+
+    Raises:
+        InputError: the pairs or the models cannot be read, or see `measure_preferences`.
+    """
+    from mixdpo.data.arrays import data_fingerprint
+    from mixdpo.difficulty.scored_pairs import load_pairs_with_report
+
+    pairs, report = load_pairs_with_report(options.pairs)
+    for line in report.lines():
+        say(line)
+    limits = {key: options.train[key] for key in ("max_length", "max_prompt_length", "bf16") if key in options.train}
+    passes = ForwardSettings(batch_size=options.batch_size, **limits)
+    beta = options.beta or options.train.get("beta", 0.1)
+    model = replace(options.model, adapter=options.adapter) if options.adapter else options.model
+    reference = None
+    if options.reference is not None:
+        reference = replace(model, name_or_path=options.reference, revision=None, adapter=None)
+    measured = measure_preferences(pairs, model, reference, beta=beta, metric=options.metric, settings=passes)
+    name = model_name(model.adapter or model.name_or_path)
+    file = output.with_name(f"{output.stem}.pairs.parquet")
+    with atomic_path(file) as temporary:
+        pq.write_table(measured.pairs.add_column(0, "model", [[name] * len(pairs)]), temporary)
+    columns = {
+        metric: measured.pairs[metric].to_numpy() for metric in _AS_ITEMS if metric in measured.pairs.schema.names
+    }
+    ids = (measured.pairs[column].to_pylist() for column in ("pair_id", "prompt_id"))
+    return Scored(
+        models={name: measured.summary},
+        items={name: pair_items(columns, *ids)},
+        settings={
+            "data": options.pairs.path, "fingerprint": data_fingerprint(pairs), "model": model.name_or_path,
+            "adapter": model.adapter, "reference": options.reference, "beta": beta, "metric": options.metric,
+            **asdict(passes),
+        },
+        others={"pairs": file.name},
+    )  # fmt: skip
+
+
+def pair_items(columns: Mapping[str, np.ndarray], pair_ids: Sequence[str], prompt_ids: Sequence[str]) -> ModelItems:
+    """Return the shares among metrics by pair, in percent; pairs of one prompt are a group."""
+    scores = {
+        name: dict(zip(pair_ids, (100.0 * values).tolist(), strict=True))
+        for name, values in columns.items()
+        if name in _AS_ITEMS
+    }
+    return ModelItems(scores, groups=dict(zip(pair_ids, prompt_ids, strict=True)))
 
 
 def measure_preferences(
@@ -64,6 +148,10 @@ def measure_preferences(
     Raises:
         InputError: a pair does not fit the limits, the tokenizers differ, or there are no margins of `metric`.
     """
+    from mixdpo.data.arrays import token_counts
+    from mixdpo.models.forward import all_tokens, check_same_tokens, pair_logprobs
+    from mixdpo.plan.plan_settings import BUCKETS
+
     settings = settings or ForwardSettings()
     if reference is not None:
         check_same_tokens(model, reference, "the reference")
@@ -92,16 +180,21 @@ def measure_preferences(
     return PreferenceResult(summary, pa.table(table))
 
 
-_SIDES = tuple(enumerate(("chosen", "rejected")))
-
-
 def prompt_ids(pairs: Dataset) -> np.ndarray:
     """Return a digest of each pair's prompt, text, shape (N,): pairs of one prompt belong together."""
+    from mixdpo.data.messages import canonical
+
     return np.array([digest([canonical(prompt)], size=10) for prompt in pairs["prompt"][:]])
 
 
 def _buckets(pairs: Dataset, metric: str | None) -> tuple[np.ndarray, np.ndarray]:
     """Return margins (NaN without) and the code of each pair's bucket (-1 without)."""
+    from mixdpo.data.arrays import float_column
+    from mixdpo.difficulty.metrics import add_margins
+    from mixdpo.difficulty.rating import RatingSettings
+    from mixdpo.plan.plan import make_plan
+    from mixdpo.plan.plan_settings import PlanSettings
+
     if metric is None:
         if not {"score_chosen", "margin", "margin/rating"} & set(pairs.column_names):
             return np.full(len(pairs), np.nan), np.full(len(pairs), -1)
@@ -114,3 +207,46 @@ def _buckets(pairs: Dataset, metric: str | None) -> tuple[np.ndarray, np.ndarray
         pairs = add_margins(pairs, {"rating": RatingSettings()})
     plan = make_plan(pairs, settings=PlanSettings(metric=metric, order="as_is", threshold=None))
     return float_column(pairs, f"margin/{metric}"), plan.bucket.astype(np.int64)
+
+
+def _table(record: Record) -> TextTable:
+    ((name, summary),) = record["models"].items()
+    parts = summary.get("buckets", {})
+    rows = [
+        [
+            key,
+            value_text(summary[key]),
+            interval_text(summary[f"{key}_interval"], 2),
+            *(value_text(part[key]) for part in parts.values()),
+        ]
+        for key in summary
+        if f"{key}_interval" in summary
+    ]
+    rows.append(["pairs", f"{summary['n']:,}", "", *(f"{part['n']:,}" for part in parts.values())])
+    title = f"preferences, {name}: {summary['n']:,} pairs"
+    return TextTable(title, ["metric", "all", "95 % interval", *parts], rows)
+
+
+BENCHMARK: Final = MeasuredBenchmark(
+    help="""Preference metrics on held-out pairs: accuracy, margins and displacement of log-probabilities, by bucket.
+
+    DATA is a file, folder or hub id of pairs that the model was not trained on; default: the recipe's eval_data. The
+    model is named by --model, a folder or hub id, and the settings below are read as in training.
+    """,
+    stored_as=("preferences",),
+    options=PreferenceOptions,
+    metrics=MetricNames(
+        headlines=("accuracy", "per_token_accuracy"),
+        labels={
+            "accuracy": "reward accuracy, %",
+            "reward_margin": "reward margin",
+            "displacement_chosen": "Δ log p chosen, nats",
+            "displacement_rejected": "Δ log p rejected, nats",
+            "chosen_fell": "chosen fell, %",
+            "logp_accuracy": "likelihood accuracy, %",
+            "per_token_accuracy": "per-token accuracy, %",
+        },
+    ),
+    table=_table,
+    measure=measure,
+)

@@ -10,14 +10,12 @@ from itertools import combinations, islice
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-
 from mixdpo.common.errors import InputError
-from mixdpo.common.statistics import cluster_means
+from mixdpo.evaluation.benchmark import MetricNames
 from mixdpo.evaluation.compare.compare_settings import CompareSettings
-from mixdpo.evaluation.compare.items import Transcript
-from mixdpo.evaluation.compare.metrics import ascending, headline, label, shown_metrics
-from mixdpo.evaluation.compare.results import ModelResult, read_source
+from mixdpo.evaluation.compare.metrics import headline, names_of, shown_metrics
+from mixdpo.evaluation.compare.sources import ModelResult, read_source
+from mixdpo.evaluation.items import Transcript
 from mixdpo.evaluation.statistics.paired import Difference, compare_pairs, holm
 from mixdpo.generation.answer_files import read_answers, read_prompt_texts
 
@@ -31,17 +29,19 @@ class BenchmarkResults:
 
     Attributes:
         name: of the benchmark.
+        names: what its metrics are called.
         headline: the metric that models are ranked by.
         shown: the metrics of its table, the headline first.
-        entries: by model, best first.
+        models: each one's result, best first.
         differences: by metric, between models on the same prompts.
         notes: what a reader must know before comparing.
     """
 
     name: str
+    names: MetricNames
     headline: str
     shown: Sequence[str]
-    entries: Mapping[str, ModelResult]
+    models: Mapping[str, ModelResult]
     differences: Mapping[str, Sequence[Difference]]
     notes: Sequence[str]
 
@@ -55,10 +55,9 @@ def collect(sources: Sequence[str | Path], settings: CompareSettings | None = No
         InputError: a source holds no result, comes twice, or there is no model to compare against.
     """
     settings = settings or CompareSettings()
-    entries = [entry for source in sources for entry in read_source(source)]
     by_benchmark: dict[str, list[ModelResult]] = {}
-    for entry in entries:
-        by_benchmark.setdefault(entry.benchmark, []).append(entry)
+    for result in (result for source in sources for result in read_source(source)):
+        by_benchmark.setdefault(result.benchmark, []).append(result)
     named = {name: _named(group) for name, group in by_benchmark.items()}
     models = list(dict.fromkeys(model for group in named.values() for model in group))
     if settings.against is not None:
@@ -80,12 +79,13 @@ def _check_known(what: str, name: str, known: Sequence[str]) -> None:
 
 
 def _benchmark(name: str, named: Mapping[str, ModelResult], settings: CompareSettings) -> BenchmarkResults:
-    found = [entry.metrics for entry in named.values()]
+    found, names = [result.metrics for result in named.values()], names_of(name)
     try:
-        first = headline(found)
+        first = headline(found, names)
     except ValueError as error:
         raise InputError(f"{name}: {error}", file=next(iter(named.values())).source) from error
-    ranked = sorted(named, key=lambda model: ascending(first, named[model].metrics.values[first]))
+    sign = 1 if first in names.lower_is_better else -1
+    ranked = sorted(named, key=lambda model: sign * named[model].metrics.values[first])
     # Ids of prompts are a benchmark's own: another's texts would be of other questions.
     prompts = read_prompt_texts(settings.prompts[name]).by_id if name in settings.prompts else {}
     with_texts = {
@@ -93,52 +93,57 @@ def _benchmark(name: str, named: Mapping[str, ModelResult], settings: CompareSet
     }
     return BenchmarkResults(
         name=name,
+        names=names,
         headline=first,
-        shown=shown_metrics(found, first),
-        entries=with_texts,
+        shown=shown_metrics(found, first, names),
+        models=with_texts,
         differences=dict(_differences(with_texts, first, settings)),
         notes=list(_notes(with_texts)),
     )
 
 
-def _named(entries: Sequence[ModelResult]) -> dict[str, ModelResult]:
-    """Give every entry of a benchmark a name of its own."""
-    names = [entry.model for entry in entries]
+def _named(results: Sequence[ModelResult]) -> dict[str, ModelResult]:
+    """Give every result of a benchmark a name of its own."""
+    names = [result.model for result in results]
     named: dict[str, ModelResult] = {}
-    for entry in entries:
-        name = entry.model if names.count(entry.model) == 1 else f"{entry.model} ({_source_name(entry, entries)})"
+    for result in results:
+        name = result.model if names.count(result.model) == 1 else f"{result.model} ({_source_name(result, results)})"
         if name in named:
             raise InputError(
-                f"{entry.benchmark}: two results of {name}", file=entry.source, hint="give each file once"
+                f"{result.benchmark}: two results of {name}", file=result.source, hint="give each file once"
             )
-        named[name] = entry
+        named[name] = result
     return named
 
 
-def _source_name(entry: ModelResult, entries: Sequence[ModelResult]) -> str:
-    """Return the end of a source's path that tells it from those of the other entries of the same model."""
-    others = {other.source for other in entries if other.model == entry.model and other is not entry}
-    parts = entry.source.with_suffix("").parts
+def _source_name(result: ModelResult, results: Sequence[ModelResult]) -> str:
+    """Return the end of a source's path that tells it from those of the other results of the same model."""
+    others = {other.source for other in results if other.model == result.model and other is not result}
+    parts = result.source.with_suffix("").parts
     for count in range(1, len(parts) + 1):
         if not any(other.with_suffix("").parts[-count:] == parts[-count:] for other in others):
             return "/".join(parts[-count:])
-    return str(entry.source)
+    return str(result.source)
 
 
 def _differences(
-    entries: Mapping[str, ModelResult], first: str, settings: CompareSettings
+    results: Mapping[str, ModelResult], first: str, settings: CompareSettings
 ) -> Iterator[tuple[str, list[Difference]]]:
     """Yield the differences by metric; the headline's or, where it is a mean of tasks, those of the tasks.
 
     Their p-values are corrected together.
     """
     found: dict[str, list[Difference]] = {}
-    metrics = dict.fromkeys(metric for entry in entries.values() for metric in entry.scores)
+    metrics = dict.fromkeys(metric for result in results.values() for metric in result.items.scores)
     for metric in [first] if first in metrics else metrics:
-        scores = {model: _independent(entry, metric) for model, entry in entries.items() if metric in entry.scores}
+        scores = {
+            model: result.items.independent(metric)
+            for model, result in results.items()
+            if metric in result.items.scores
+        }
         pairs = [
             (a, b)
-            for a, b in _pairs(scores, _reference(entries, scores, settings.against))
+            for a, b in _pairs(scores, _reference(results, scores, settings.against))
             if len(scores[a].keys() & scores[b].keys()) >= 2
         ]
         if pairs:
@@ -151,20 +156,12 @@ def _differences(
         )
 
 
-def _independent(entry: ModelResult, metric: str) -> dict[str, float]:
-    """Return the scores there are, by prompt id; those of one cluster of prompts as their mean, by its name."""
-    known = {id: value for id, value in entry.scores[metric].items() if np.isfinite(value)}
-    if not entry.clusters:
-        return known
-    return cluster_means(np.array(list(known.values())), [entry.clusters[id] for id in known])
-
-
-def _reference(entries: Mapping[str, ModelResult], ranked: Iterable[str], against: str | None) -> str | None:
+def _reference(results: Mapping[str, ModelResult], ranked: Iterable[str], against: str | None) -> str | None:
     """Return the model that all others are compared with: the one asked for, of many the best that is not flagged."""
     ranked = list(ranked)
     if against in ranked or len(ranked) <= MOST_FOR_ALL_PAIRS:
         return against if against in ranked else None
-    return next((model for model in ranked if not entries[model].flags), ranked[0])
+    return next((model for model in ranked if not results[model].flags), ranked[0])
 
 
 def _pairs(ranked: Iterable[str], reference: str | None) -> list[tuple[str, str]]:
@@ -174,22 +171,22 @@ def _pairs(ranked: Iterable[str], reference: str | None) -> list[tuple[str, str]
     return list(combinations(reversed(list(ranked)), 2))  # the better one second, so that gains are above zero
 
 
-def _notes(entries: Mapping[str, ModelResult]) -> Iterator[str]:
+def _notes(results: Mapping[str, ModelResult]) -> Iterator[str]:
     by_text: dict[str, list[str]] = {}
-    names = dict.fromkeys(name for entry in entries.values() for name in entry.settings)
+    names = dict.fromkeys(name for result in results.values() for name in result.settings)
     for name in names:
         values: dict[str, list[str]] = {}
-        for model, entry in entries.items():
-            if name == "temperature" and name not in entry.settings:
+        for model, result in results.items():
+            if name == "temperature" and name not in result.settings:
                 continue  # a result from before it was recorded: unknown is no difference
-            values.setdefault(json.dumps(entry.settings.get(name), sort_keys=True, default=str), []).append(model)
+            values.setdefault(json.dumps(result.settings.get(name), sort_keys=True, default=str), []).append(model)
         if len(values) > 1 and name not in ("model", "adapter", "sources"):
-            told = "; ".join(f"{value} ({_few(models)})" for value, models in values.items())
-            yield f"setting {name} differs, so the results may not be comparable: {told}"
-    for model, entry in entries.items():
-        if entry.comparable is not None:
-            by_text.setdefault(_said_of(entry.comparable), []).append(model)
-        for flag in entry.flags:
+            who = "; ".join(f"{value} ({_few(models)})" for value, models in values.items())
+            yield f"setting {name} differs, so the results may not be comparable: {who}"
+    for model, result in results.items():
+        if result.comparable is not None:
+            by_text.setdefault(_one_line(result.comparable), []).append(model)
+        for flag in result.flags:
             yield f"{model}: {flag}"
     yield from (f"comparable with published results: {text} ({_few(models)})" for text, models in by_text.items())
 
@@ -198,33 +195,33 @@ def _few(models: Sequence[str]) -> str:
     return ", ".join(models[:3]) + (f" and {len(models) - 3} more" if len(models) > 3 else "")
 
 
-def _said_of(value: Any) -> str:
+def _one_line(value: Any) -> str:
     """Write what a result says of its comparability, whatever form it has, on one line."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, Mapping):
-        return "; ".join(f"{name}: {_said_of(one)}" for name, one in value.items())
-    return ", ".join(map(_said_of, value)) if isinstance(value, list) else str(value)
+        return "; ".join(f"{name}: {_one_line(one)}" for name, one in value.items())
+    return ", ".join(map(_one_line, value)) if isinstance(value, list) else str(value)
 
 
-def _with_texts(entry: ModelResult, given: str | Path | None, prompts: Mapping[str, str]) -> ModelResult:
+def _with_texts(result: ModelResult, given: str | Path | None, prompts: Mapping[str, str]) -> ModelResult:
     """Add the texts of the model's answers, and of the prompts, to what there is to read."""
-    transcripts = dict(entry.transcripts)
-    path = Path(given) if given is not None else entry.answers
+    transcripts = dict(result.items.transcripts)
+    path = Path(given) if given is not None else result.answers
     if path is not None:
         if given is None and not path.is_file():
-            return entry  # the result has moved without its answers
+            return result  # the result has moved without its answers
         file = read_answers(path)
         texts = dict(zip(file.keys(), file.prompts, strict=True)) if file.prompts else {}
         for id, answer in file.by_id().items():
             before = transcripts.get(id, Transcript())
             transcripts[id] = replace(before, answer=answer, prompt=before.prompt or texts.get(id))
     for id, text in prompts.items():
-        if id in transcripts or any(id in scores for scores in entry.scores.values()):
+        if id in transcripts or any(id in scores for scores in result.items.scores.values()):
             transcripts[id] = replace(transcripts.get(id, Transcript()), prompt=text)
-    return replace(entry, transcripts=transcripts)
+    return replace(result, items=replace(result.items, transcripts=transcripts))
 
 
 def title(results: BenchmarkResults) -> str:
     """Return the heading of a benchmark: its name and what its models are ranked by."""
-    return f"{results.name}, {label(results.headline)}"
+    return f"{results.name}, {results.names.label(results.headline)}"

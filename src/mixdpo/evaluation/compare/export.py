@@ -13,7 +13,6 @@ from mixdpo.common.files import atomic_path, write_json
 from mixdpo.common.tables import TextTable, as_latex, as_markdown, as_text, one_line
 from mixdpo.evaluation.compare.collect import BenchmarkResults
 from mixdpo.evaluation.compare.figures import forest_figure, length_figure
-from mixdpo.evaluation.compare.metrics import even, label
 from mixdpo.evaluation.compare.page import comparison_page
 from mixdpo.evaluation.compare.tables import all_tables
 from mixdpo.evaluation.compare.transcripts import readings
@@ -32,11 +31,12 @@ def save_comparison(comparison: Sequence[BenchmarkResults], folder: Path) -> Pat
     _write(folder / "comparison.tex", "% needs \\usepackage{booktabs}\n\n" + as_texts(comparison, as_latex, "% {}"))
     write_json(folder / "comparison.json", {"benchmarks": [as_record(one) for one in comparison]})
     for one in comparison:
-        points = [as_point(one, model) for model in one.entries]
+        points = [as_point(one, model) for model in one.models]
+        even = one.names.even.get(one.headline)
         stem = re.sub(r"\W+", "-", one.name).strip("-")
-        save_figure(forest_figure(points, _axis(one), even(one.headline)), folder / f"forest-{stem}", _ENDINGS)
+        save_figure(forest_figure(points, _axis(one), even), folder / f"forest-{stem}", _ENDINGS)
         if sum(point["length"] is not None for point in points) > 1:
-            save_figure(length_figure(points, _axis(one), even(one.headline)), folder / f"length-{stem}", _ENDINGS)
+            save_figure(length_figure(points, _axis(one), even), folder / f"length-{stem}", _ENDINGS)
     page = folder / "comparison.html"
     _write(page, comparison_page([as_section(one) for one in comparison], readings(comparison)))
     return page
@@ -63,12 +63,12 @@ def as_record(results: BenchmarkResults) -> dict[str, Any]:
         "headline": results.headline,
         "models": {
             model: {
-                "source": str(entry.source),
-                "metrics": dict(entry.metrics.values),
-                "intervals": {name: list(ends) for name, ends in entry.metrics.intervals.items()},
-                "flags": list(entry.flags),
+                "source": str(result.source),
+                "metrics": dict(result.metrics.values),
+                "intervals": {name: list(ends) for name, ends in result.metrics.intervals.items()},
+                "flags": list(result.flags),
             }
-            for model, entry in results.entries.items()
+            for model, result in results.models.items()
         },
         "differences": {metric: [asdict(one) for one in rows] for metric, rows in results.differences.items()},
         "notes": list(results.notes),
@@ -78,7 +78,7 @@ def as_record(results: BenchmarkResults) -> dict[str, Any]:
 def as_point(results: BenchmarkResults, model: str) -> dict[str, Any]:
     """Return what a figure draws of a model: name, value, low and high (None without interval), length or
     None, and whether it shows signs of a degenerate model."""
-    metrics = results.entries[model].metrics
+    metrics = results.models[model].metrics
     low, high = metrics.intervals.get(results.headline, (None, None))
     return {
         "name": one_line(model),
@@ -86,7 +86,7 @@ def as_point(results: BenchmarkResults, model: str) -> dict[str, Any]:
         "low": low,
         "high": high,
         "length": metrics.values.get("avg_length"),
-        "flagged": bool(results.entries[model].flags),
+        "flagged": bool(results.models[model].flags),
     }
 
 
@@ -96,17 +96,17 @@ def as_section(results: BenchmarkResults) -> dict[str, Any]:
     return {
         "name": results.name,
         "axis": _axis(results),
-        "points": [as_point(results, model) for model in results.entries],
+        "points": [as_point(results, model) for model in results.models],
         "table": tables[0],
         "differences": tables[1:],
         "gains": list(results.differences.values()),
         "notes": results.notes,
-        "sources": sorted({str(entry.source) for entry in results.entries.values()}),
+        "sources": sorted({str(result.source) for result in results.models.values()}),
     }
 
 
 def _axis(results: BenchmarkResults) -> str:
-    return label(results.headline)
+    return results.names.label(results.headline)
 
 
 def _write(path: Path, text: str) -> None:

@@ -1,4 +1,4 @@
-"""Metrics of result files: which numbers there are, their intervals, and what they are called."""
+"""Metrics of result files: which numbers there are, their intervals, and which of them a table shows."""
 
 from __future__ import annotations
 
@@ -9,39 +9,21 @@ from typing import Any, Final
 
 import numpy as np
 
+from mixdpo.evaluation.benchmark import MetricNames
+from mixdpo.evaluation.benchmarks import BENCHMARKS, benchmark_of
+
 Interval = tuple[float, float]
 
-_HEADLINES: Final = (
-    "win_rate", "average", "mean", "demands_met", "accuracy", "per_token_accuracy", "rewards/accuracies",
+_OF_TRAINING: Final = MetricNames(
+    headlines=("rewards/accuracies",),
+    labels={"rewards/accuracies": "training accuracy"},
+    shown=(
+        "loss", "rewards/margins", "eval_loss", "eval_rewards/accuracies", "eval_rewards/margins",
+        "displacement/chosen", "displacement/rejected",
+    ),
+    lower_is_better=("loss", "eval_loss"),
 )  # fmt: skip
-"""What a benchmark is known by, the first there is."""
-
-_ALSO_SHOWN: Final = (
-    "length_controlled_winrate", "style_control.win_rate", "first_turn", "second_turn", "loss", "rewards/margins",
-    "eval_loss", "eval_rewards/accuracies", "eval_rewards/margins", "displacement/chosen", "displacement/rejected",
-)  # fmt: skip
-"""Metrics without an interval that a table shows as well."""
-
-_LABELS: Final = {
-    "win_rate": "win rate, %",
-    "length_controlled_winrate": "length-controlled, %",
-    "style_control.win_rate": "equal style, %",
-    "average": "rating",
-    "first_turn": "turn 1",
-    "second_turn": "turn 2",
-    "demands_met": "demands met",
-    "all_met": "all met, %",
-    "accuracy": "reward accuracy, %",
-    "reward_margin": "reward margin",
-    "displacement_chosen": "Δ log p chosen, nats",
-    "displacement_rejected": "Δ log p rejected, nats",
-    "chosen_fell": "chosen fell, %",
-    "logp_accuracy": "likelihood accuracy, %",
-    "per_token_accuracy": "per-token accuracy, %",
-    "rewards/accuracies": "training accuracy",
-}
-_EVEN: Final = {"win_rate": 50.0}
-_LOWER_IS_BETTER: Final = ("loss", "eval_loss")
+"""What training and its evaluation log."""
 _NO_INTERVAL_NAMES: Final = ("interval", "prompt_interval")
 
 
@@ -77,40 +59,39 @@ def read_metrics(record: Mapping[str, Any]) -> Metrics:
     return Metrics(values, intervals)
 
 
-def headline(found: Sequence[Metrics]) -> str:
-    """Return the metric that a benchmark is known by: a usual one, else the first that all models have.
+def names_of(benchmark: str) -> MetricNames:
+    """Return what metrics of a benchmark are called; of one that is not known, as all others call them."""
+    if (known := benchmark_of(benchmark)) is not None:
+        return known.metrics
+    every = [*(one.metrics for one in BENCHMARKS.values()), _OF_TRAINING]
+    return MetricNames(
+        headlines=tuple(name for one in every for name in one.headlines),
+        labels={metric: label for one in every for metric, label in one.labels.items()},
+        shown=tuple(name for one in every for name in one.shown),
+        even={metric: value for one in every for metric, value in one.even.items()},
+        lower_is_better=tuple(name for one in every for name in one.lower_is_better),
+    )
+
+
+def headline(found: Sequence[Metrics], names: MetricNames) -> str:
+    """Return the metric that models are ranked by: one of the benchmark's, else the first that all models have.
 
     Raises:
         ValueError: the models share no number.
     """
     shared = [name for name in found[0].values if all(name in one.values for one in found)]
     with_interval = [name for name in shared if all(name in one.intervals for one in found)]
-    for name in (*_HEADLINES, *with_interval, *shared):
+    for name in (*names.headlines, *with_interval, *shared):
         if name in shared:
             return name
     raise ValueError("no metric that all models have")
 
 
-def shown_metrics(found: Sequence[Metrics], first: str) -> list[str]:
-    """Return the metrics of a table: the headline, those with intervals at the top level, and a few usual ones."""
-    names = dict.fromkeys(name for one in found for name in one.values)
-    own = [name for name in names if "." not in name and any(name in one.intervals for one in found)]
-    return list(dict.fromkeys([first, *own, *(name for name in _ALSO_SHOWN if name in names)]))
-
-
-def label(metric: str) -> str:
-    """Return what tables call a metric."""
-    return _LABELS.get(metric, metric.replace("_", " "))
-
-
-def even(metric: str) -> float | None:
-    """Return the value of a metric at which a model does as well as its baseline, None where there is none."""
-    return _EVEN.get(metric)
-
-
-def ascending(metric: str, value: float) -> float:
-    """Return a value to sort by, the best model first."""
-    return value if metric in _LOWER_IS_BETTER else -value
+def shown_metrics(found: Sequence[Metrics], first: str, names: MetricNames) -> list[str]:
+    """Return the metrics of a table: the headline, those with intervals at the top level, and the benchmark's own."""
+    known = dict.fromkeys(name for one in found for name in one.values)
+    own = [name for name in known if "." not in name and any(name in one.intervals for one in found)]
+    return list(dict.fromkeys([first, *own, *(name for name in names.shown if name in known)]))
 
 
 def _levels(record: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -6,23 +6,22 @@ from collections.abc import Sequence
 
 from mixdpo.common.tables import TextTable
 from mixdpo.evaluation.compare.collect import BenchmarkResults
-from mixdpo.evaluation.compare.metrics import label
 from mixdpo.evaluation.statistics.paired import Difference
 
 
 def summary_table(results: BenchmarkResults) -> TextTable:
     """Return the table of a benchmark: models by rank, metrics with their intervals, mean length."""
-    lengths = [entry.metrics.values.get("avg_length") for entry in results.entries.values()]
+    lengths = [result.metrics.values.get("avg_length") for result in results.models.values()]
     with_length = any(length is not None for length in lengths)
     places = {metric: decimals(results, metric) for metric in results.shown}
     rows = []
-    for (model, entry), length in zip(results.entries.items(), lengths, strict=True):
+    for (model, result), length in zip(results.models.items(), lengths, strict=True):
         cells = [
-            number(entry.metrics.values.get(metric), digits) + ends(entry.metrics.intervals.get(metric), digits)
+            number(result.metrics.values.get(metric), digits) + ends(result.metrics.intervals.get(metric), digits)
             for metric, digits in places.items()
         ]
         rows.append([model, *cells, *([number(length, 0)] if with_length else [])])
-    headings = ["model", *map(label, results.shown), *(["mean length"] if with_length else [])]
+    headings = ["model", *map(results.names.label, results.shown), *(["mean length"] if with_length else [])]
     return TextTable(results.name, headings, rows)
 
 
@@ -43,7 +42,7 @@ def differences_table(results: BenchmarkResults, metric: str, differences: Seque
         for one in differences
     ]
     names = ["model", "against"] if several else ["model"]
-    headings = [*names, f"gain in {label(metric)}", "better / worse", "p", "p adjusted"]
+    headings = [*names, f"gain in {results.names.label(metric)}", "better / worse", "p", "p adjusted"]
     against = "" if several else f", against {references.pop()}"
     return TextTable(f"{results.name}: differences on the same prompts{against}", headings, rows, names=len(names))
 
@@ -58,7 +57,7 @@ def all_tables(comparison: Sequence[BenchmarkResults]) -> list[tuple[BenchmarkRe
 
 def decimals(results: BenchmarkResults, metric: str) -> int:
     """Return with how many decimals a metric is written: one for percentages, two for smaller numbers."""
-    values = [entry.metrics.values.get(metric, 0.0) for entry in results.entries.values()]
+    values = [result.metrics.values.get(metric, 0.0) for result in results.models.values()]
     return 1 if max(map(abs, values)) >= 20 else 2
 
 

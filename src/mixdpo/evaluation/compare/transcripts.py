@@ -8,8 +8,8 @@ from typing import Any, Final
 import numpy as np
 
 from mixdpo.evaluation.compare.collect import BenchmarkResults
-from mixdpo.evaluation.compare.items import Transcript
-from mixdpo.evaluation.compare.results import ModelResult
+from mixdpo.evaluation.compare.sources import ModelResult
+from mixdpo.evaluation.items import Transcript
 
 MOST_CHARACTERS: Final = 12_000_000
 """Of all texts of a benchmark together: more, and a browser is slow to search them."""
@@ -28,7 +28,8 @@ def readings(comparison: Sequence[BenchmarkResults]) -> list[dict[str, Any]]:
     found = []
     for results in comparison:
         sides: dict[str, Side] = {
-            model: (entry.transcripts, _scores(entry, results.headline)) for model, entry in results.entries.items()
+            model: (result.items.transcripts, _scores(result, results.headline))
+            for model, result in results.models.items()
         }
         sides |= {name: (transcripts, {}) for name, transcripts in _baselines(results).items() if name not in sides}
         ids = list(dict.fromkeys(id for transcripts, scores in sides.values() for id in (*transcripts, *scores)))
@@ -46,18 +47,18 @@ def readings(comparison: Sequence[BenchmarkResults]) -> list[dict[str, Any]]:
     return found
 
 
-def _scores(entry: ModelResult, headline: str) -> dict[str, float]:
+def _scores(result: ModelResult, headline: str) -> dict[str, float]:
     """Return the headline's scores by prompt; where it is a mean of tasks, those of all tasks, whose ids differ."""
-    found = [entry.scores[headline]] if headline in entry.scores else entry.scores.values()
+    found = [result.items.scores[headline]] if headline in result.items.scores else result.items.scores.values()
     return {id: value for scores in found for id, value in scores.items()}
 
 
 def _baselines(results: BenchmarkResults) -> dict[str, dict[str, Transcript]]:
     """Return the answers that models were compared with, by the baseline's name."""
     found: dict[str, dict[str, Transcript]] = {}
-    for entry in results.entries.values():
-        name = f"{entry.settings.get('baseline') or 'unnamed'} (baseline)"
-        for id, one in entry.transcripts.items():
+    for result in results.models.values():
+        name = f"{result.settings.get('baseline') or 'unnamed'} (baseline)"
+        for id, one in result.items.transcripts.items():
             if one.baseline is not None:
                 found.setdefault(name, {}).setdefault(id, Transcript(prompt=one.prompt, answer=one.baseline))
     return found

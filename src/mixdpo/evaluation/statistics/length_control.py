@@ -17,12 +17,14 @@ from __future__ import annotations
 import inspect
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy.special import expit, log_expit
 
 from mixdpo.common.errors import InputError
+from mixdpo.common.table_files import read_table
 
 GAMED_WEIGHT = 0.2 / 2
 """Weight of a gamed row, of which there are two for each instruction; a row of the model has weight 1."""
@@ -47,6 +49,37 @@ class GamedRows:
     std_delta_len: np.ndarray
     """(length of the plain answer - length of the gamed one) / standard deviation of that difference."""
     difficulty: np.ndarray
+
+
+@dataclass(frozen=True)
+class LengthControl:
+    """What length control needs besides the verdicts: difficulties by instruction, and the gamed rows."""
+
+    difficulty: np.ndarray
+    gamed: GamedRows
+
+
+def read_length_control(gamed: str | Path, difficulty: str | Path) -> LengthControl:
+    """Read the two files of length control.
+
+    Raises:
+        InputError: a file lacks a column or an instruction.
+    """
+    rows, known = read_table(gamed), read_table(difficulty)
+    # The published file names only one of its two columns.
+    index = known.integers("index" if "index" in known else next(iter(known.columns)))
+    values = known.numbers("instruction_difficulty")
+    by_index = np.full(max(index.max() + 1, 1), np.nan)
+    if index.min() < 0:
+        raise InputError("an index is below 0", file=known.file, column="index")
+    by_index[index] = values
+    if not np.isfinite(by_index).all():
+        missing = int(np.flatnonzero(~np.isfinite(by_index))[0])
+        raise InputError(f"no difficulty for instruction {missing}", file=known.file)
+    return LengthControl(
+        by_index,
+        GamedRows(rows.numbers("preference"), rows.numbers("std_delta_len"), rows.numbers("instruction_difficulty")),
+    )
 
 
 @dataclass(frozen=True)

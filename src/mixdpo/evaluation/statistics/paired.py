@@ -1,4 +1,4 @@
-"""Comparisons on the same prompts: intervals, exact tests, correction for many, and judges' habits."""
+"""Comparisons on the same prompts: intervals, exact tests, correction for many, and judges' biases."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What results say of a judge's habits and of answers, in the form that a result file holds."""
+"""What results say of a judge's biases and of answers, in the form that a result file holds."""
 
 from __future__ import annotations
 
@@ -8,14 +8,31 @@ from typing import Any, Final
 
 import numpy as np
 
+from mixdpo.common.errors import InputError
 from mixdpo.common.statistics import Interval, proportion
 from mixdpo.common.table_files import TableFile
 from mixdpo.evaluation.statistics.paired import agreement, compare_all, length_effect, position_bias, sign_test
 from mixdpo.generation.degenerate import find_degenerate
-from mixdpo.judges.labels import score_of_a
+from mixdpo.judges.games import Games, score_of_a
 
 MOST_COMPARED: Final = 6
 """With more models than this a result holds no differences; `mixdpo compare` draws them against one model."""
+
+
+def by_model(table: TableFile, values: list[Any]) -> dict[str, dict[str, Any]]:
+    """Return a value for each row of a file of verdicts, by model and prompt.
+
+    Raises:
+        InputError: a prompt comes twice.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    rows = zip(table.texts("model"), table.ids("id", "question_id", "uid"), values, strict=True)
+    for row, (model, id, value) in enumerate(rows, start=1):
+        own = found.setdefault(model, {})
+        if id in own:
+            raise InputError(f"a second verdict on {model}'s answer to {id!r:.60}", file=table.file, row=row)
+        own[id] = value
+    return found
 
 
 @dataclass(frozen=True)
@@ -89,10 +106,10 @@ def first_shown_record(score: np.ndarray, model_first: np.ndarray) -> dict[str, 
     return {"share": asdict(share), "p_value": sign_test(first, int(decided.sum()) - first)}
 
 
-def position_record(games: Sequence[tuple[str | None, str | None]]) -> dict[str, Any] | None:
+def position_record(games: Sequence[Games]) -> dict[str, Any] | None:
     """Return `position_bias` from the labels of both games of each prompt, of those that have both."""
-    read = [(score_of_a(first), score_of_a(second)) for first, second in games]
-    both = [(one[0], two[0]) for one, two in read if one is not None and two is not None]
+    scores = [(score_of_a(first), score_of_a(second)) for first, second in games]
+    both = [(one[0], two[0]) for one, two in scores if one is not None and two is not None]
     return asdict(position_bias(*zip(*both, strict=True))) if both else None
 
 

@@ -5,15 +5,21 @@ Legend: N battles, S = 4 style features: length in tokens, headers, list items, 
 
 from __future__ import annotations
 
+import importlib.util
+import logging
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Literal
+from pathlib import Path
+from typing import Any, Final, Literal
 
 import numpy as np
 from scipy.special import expit
 
 from mixdpo.common.bradley_terry import fit_logistic, fit_penalised
 from mixdpo.common.choices import check_choice
+from mixdpo.common.errors import install_extra
+from mixdpo.common.table_files import read_table, write_json_lines
 
 Version = Literal["v0.1", "v2"]
 Control = Literal["style", "length", "markdown"]
@@ -21,6 +27,8 @@ FEATURES: Final = ("length", "headers", "lists", "bold")
 CONTROLS: Final[dict[Control, tuple[int, ...]]] = {"style": (0, 1, 2, 3), "length": (0,), "markdown": (1, 2, 3)}
 """The style features that each control holds equal."""
 
+_ENCODINGS: Final[dict[Version, str]] = {"v0.1": "cl100k_base", "v2": "o200k_base"}
+"""OpenAI's, by which the published metadata count tokens."""
 _CODE = re.compile(r"```([^`]*)```")
 _HEADER = re.compile(r"^#{1,6}\s", re.MULTILINE)
 _ORDERED = re.compile(r"^\s*\d+\.\s", re.MULTILINE)
@@ -38,6 +46,48 @@ def markdown_counts(text: str) -> tuple[int, int, int]:
         len(_ORDERED.findall(text)) + len(_UNORDERED.findall(text)),
         len(_BOLD.findall(text)) + len(_UNDERLINED.findall(text)),
     )
+
+
+def read_style(path: str | Path) -> dict[tuple[str, str], tuple[float, ...]]:
+    """Read `model`, `question_id` (or `uid`), `token_len`, `header_count`, `list_count`, `bold_count` of answers."""
+    table = read_table(path)
+    keys = zip(table.texts("model"), table.ids("question_id", "uid"), strict=True)
+    counts = [table.numbers(name).tolist() for name in ("token_len", "header_count", "list_count", "bold_count")]
+    return dict(zip(keys, zip(*counts, strict=True), strict=True))
+
+
+def write_styles(verdicts: Path, baseline: str, version: Version) -> Path | None:
+    """Count tokens and Markdown of all answers in a file of verdicts, and write them beside it, as `read_style` reads.
+
+    Returns:
+        The file; None where the package that counts tokens is missing, which is said in the log.
+    """
+    if importlib.util.find_spec("bpe_openai") is None:
+        logging.getLogger(__name__).warning(f"no style control, which needs bpe-openai; {install_extra('eval')}")
+        return None
+    count = _token_counter(version)
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in read_table(verdicts).rows():
+        for model, answer in ((baseline, row["output_1"]), (row["model"], row["output_2"])):
+            headers, lists, bold = markdown_counts(answer)
+            rows[model, row["question_id"]] = {
+                "model": model,
+                "question_id": row["question_id"],
+                "token_len": count(answer),
+                "header_count": headers,
+                "list_count": lists,
+                "bold_count": bold,
+            }
+    file = verdicts.with_name(verdicts.name.replace(".verdicts.jsonl", ".style.jsonl"))
+    write_json_lines(file, rows.values())
+    return file
+
+
+def _token_counter(version: Version) -> Callable[[str], int]:
+    import bpe_openai
+
+    encoding: Any = bpe_openai.get_encoding(_ENCODINGS[version])
+    return lambda text: len(encoding.encode_ordinary(text))
 
 
 @dataclass(frozen=True)

@@ -21,12 +21,12 @@ from mixdpo.common.figure_files import save_figure
 from mixdpo.common.files import atomic_path, write_json
 from mixdpo.common.statistics import Interval, clustered_mean
 from mixdpo.common.terminal import results_table
-from mixdpo.evaluation.benchmarks.demands import (
+from mixdpo.evaluation.held_out_prompts import (
     DATA,
     GENERATION,
-    HeldOut,
+    ConstrainedPrompts,
     answer_held_out,
-    count_demands,
+    count_met,
     read_held_out,
 )
 from mixdpo.generation.completion import Completion
@@ -52,9 +52,9 @@ class Comparison:
     gain: Interval
 
 
-def compare_answers(before: list[Completion], after: list[Completion], held_out: HeldOut) -> Comparison:
+def compare_answers(before: list[Completion], after: list[Completion], held_out: ConstrainedPrompts) -> Comparison:
     """Count constraints met before and after, with a bootstrap interval of the gain that resamples tasks."""
-    met_before, met_after = (count_demands([answer.text for answer in side], held_out) for side in (before, after))
+    met_before, met_after = (count_met([answer.text for answer in side], held_out) for side in (before, after))
     gain = clustered_mean(met_after - met_before, held_out.tasks, rng=np.random.default_rng(0), resamples=10_000)
     return Comparison(before, after, met_before, met_after, gain)
 
@@ -116,13 +116,13 @@ def _result_table(result: Comparison) -> Table:
     return table
 
 
-def _side_by_side(result: Comparison, held_out: HeldOut) -> list[Table]:
+def _side_by_side(result: Comparison, held_out: ConstrainedPrompts) -> list[Table]:
     tables = []
     for i in _spread(len(held_out.prompts), SHOWN_ANSWERS):
         table = Table(title=held_out.prompts[i][-1]["content"], title_justify="left", show_lines=True)
         for label, met in (("before", result.met_before[i]), ("after", result.met_after[i])):
             table.add_column(
-                f"{label}: {met:.0f} of {len(held_out.demands[i])} constraints met", ratio=1, overflow="fold"
+                f"{label}: {met:.0f} of {len(held_out.constraints[i])} constraints met", ratio=1, overflow="fold"
             )
         # Plain text: an answer may hold what rich would read as markup.
         table.add_row(*(Text(answers[i].text.strip()) for answers in (result.before, result.after)))
@@ -135,7 +135,7 @@ def _spread(n: int, count: int) -> list[int]:
     return sorted(set(np.linspace(0, n - 1, min(n, count)).round().astype(int).tolist()))
 
 
-def _save(output: Path, result: Comparison, held_out: HeldOut, seconds: float) -> None:
+def _save(output: Path, result: Comparison, held_out: ConstrainedPrompts, seconds: float) -> None:
     columns: dict[str, Sequence[Any] | np.ndarray] = {
         "task": held_out.tasks,
         "prompt": [prompt[-1]["content"] for prompt in held_out.prompts],

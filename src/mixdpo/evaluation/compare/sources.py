@@ -1,4 +1,4 @@
-"""Result files and run folders as entries: one model on one benchmark, with scores and texts by prompt."""
+"""Result files and run folders as results: one model on one benchmark, with its items."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import Any, Final
 import numpy as np
 
 from mixdpo.common.errors import InputError
-from mixdpo.common.statistics import cluster_means, clustered_mean
+from mixdpo.common.statistics import clustered_mean
 from mixdpo.common.table_files import TableFile, read_table
-from mixdpo.evaluation.compare.items import ModelItems, Transcript, read_items, read_verdicts
+from mixdpo.evaluation.benchmarks.preferences import pair_items
 from mixdpo.evaluation.compare.metrics import Metrics, read_metrics
+from mixdpo.evaluation.compare.stored_items import beside, stored_items
+from mixdpo.evaluation.items import ModelItems, Transcript
 from mixdpo.evaluation.statistics.preference_metrics import PairValues, summarise_pairs
 from mixdpo.generation.degenerate import find_degenerate
 from mixdpo.training.run_folder import METRICS_FILE, RUN_FILE
 from mixdpo.training.run_folder import read_metrics as read_logged
-
-Scores = Mapping[str, Mapping[str, float]]
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,8 @@ class ModelResult:
         model: its name in the source.
         metrics: the numbers.
         source: the file or folder.
-        settings: of the evaluation; equal ones make entries comparable.
-        scores: by metric, the score of each prompt id; empty where only sums are known.
-        transcripts: what there is to read of each prompt id.
-        clusters: what a prompt id has in common with others, which are then counted together; empty where nothing.
+        settings: of the evaluation; equal ones make results comparable.
+        items: its scores by prompt and what there is to read; empty where only sums are known.
         answers: file of the model's answers, if the result names one.
         comparable: what the result says of comparing it with published numbers.
         flags: signs of a degenerate model.
@@ -46,9 +44,7 @@ class ModelResult:
     metrics: Metrics
     source: Path
     settings: Mapping[str, Any] = field(default_factory=dict)
-    scores: Scores = field(default_factory=dict)
-    transcripts: Mapping[str, Transcript] = field(default_factory=dict)
-    clusters: Mapping[str, str] = field(default_factory=dict)
+    items: ModelItems = field(default_factory=ModelItems)
     answers: Path | None = None
     comparable: Any = None
     flags: tuple[str, ...] = ()
@@ -62,14 +58,14 @@ def read_source(path: str | Path) -> list[ModelResult]:
     """
     path = Path(path).expanduser()
     if path.is_dir():
-        entries = [entry for read in (_results_in, _demo, _records, _logged) for entry in read(path)]
-        if not entries:
+        results = [result for read in (_results_in, _demo, _records, _logged) for result in read(path)]
+        if not results:
             raise InputError(
                 "the folder holds no result",
                 file=path,
                 hint=f"give a folder with {METRICS_FILE}, or result files of mixdpo eval",
             )
-        return entries
+        return results
     return list(_result_file(path))
 
 
@@ -80,14 +76,12 @@ def _result_file(path: Path) -> Iterator[ModelResult]:
         raise InputError(
             "not a result: it needs benchmark and models", file=path, hint="give the file that mixdpo eval wrote"
         )
-    items = read_items(_near(path, record["items"])) if isinstance(record.get("items"), str) else {}
-    judged = read_verdicts(record["benchmark"], _verdict_files(path, record), record.get("settings") or {})
+    items = stored_items(path, record)
     named = record.get("answers")
     answers = named if isinstance(named, dict) else {}
     for model, result in models.items():
         if not isinstance(result, dict):
             raise InputError(f"the result of {model} is not a mapping of metrics", file=path)
-        own = items.get(model) or judged.get(model) or ModelItems()
         flags = result.get("flags")
         yield ModelResult(
             benchmark=record["benchmark"],
@@ -95,10 +89,8 @@ def _result_file(path: Path) -> Iterator[ModelResult]:
             metrics=read_metrics(result),
             source=path,
             settings=record.get("settings") or {},
-            scores=own.scores,
-            transcripts=own.transcripts,
-            clusters=own.clusters,
-            answers=_near(path, answers[model]) if isinstance(answers.get(model), str) else None,
+            items=items.get(model, ModelItems()),
+            answers=beside(path, answers[model]) if isinstance(answers.get(model), str) else None,
             comparable=record.get("comparable"),
             flags=tuple(map(str, flags)) if isinstance(flags, list) else (),
         )
@@ -114,21 +106,6 @@ def _read_json(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot be read ({error})", file=path) from error
     return content if isinstance(content, dict) else {}
-
-
-def _verdict_files(path: Path, record: Mapping[str, Any]) -> list[Path]:
-    """Return the verdicts that a result names and that are still there."""
-    named = record.get("verdicts")
-    files = [named] if isinstance(named, str) else named if isinstance(named, list) else []
-    found = [_near(path, file) for file in files if isinstance(file, str)]
-    return [file for file in found if file.is_file()]
-
-
-def _near(result: Path, file: str) -> Path:
-    """Return a file that a result names: beside the result, or else as it is named."""
-    named = Path(file).expanduser()
-    beside = result.parent / named
-    return beside if beside.exists() else named
 
 
 def _results_in(folder: Path) -> Iterator[ModelResult]:
@@ -158,12 +135,11 @@ def _demo(folder: Path) -> Iterator[ModelResult]:
             metrics=read_metrics(record),
             source=folder,
             settings={"split": "test", "prompts": len(prompts)},
-            scores={"demands_met": {str(row): value for row, value in enumerate(met.tolist())}},
-            transcripts={
-                str(row): Transcript(prompt=prompt, answer=answer)
-                for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True))
-            },
-            clusters={str(row): task for row, task in enumerate(tasks)},
+            items=ModelItems(
+                {"demands_met": {str(row): value for row, value in enumerate(met.tolist())}},
+                {str(row): Transcript(*texts) for row, texts in enumerate(zip(prompts, answers, strict=True))},
+                {str(row): task for row, task in enumerate(tasks)},
+            ),
             flags=tuple(map(str, find_degenerate(answers))),
         )
 
@@ -190,14 +166,13 @@ def _records(folder: Path) -> Iterator[ModelResult]:
     columns, prompts = values.columns(), np.array(table.texts("prompt_id"))
     bucket = np.array(table.column("bucket"))
     rows_of = {name: np.flatnonzero(bucket == name) for name in ("easy", "middle", "hard")}
-    first = next(iter(columns))
     yield ModelResult(
         benchmark="preferences",
         model=folder.name,
         metrics=read_metrics(summarise_pairs(columns, prompts, rows_of)),
         source=folder,
         settings={"beta": values.beta},
-        scores={first: cluster_means(100.0 * columns[first], prompts)},
+        items=pair_items(columns, table.texts("pair_id"), prompts.tolist()),
     )
 
 

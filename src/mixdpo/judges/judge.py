@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Protocol
 
 from mixdpo.generation.completion import Completion, Request
 
@@ -22,21 +22,18 @@ class JudgeItem:
     Attributes:
         chat: what was answered.
         answers: as they are shown; of two, the first is A.
-        request: what a language model is asked about them; other judges read `chat` and `answers`.
+        request: what a language model is asked about them; None for judges that are asked nothing in words, which
+            read `chat` and `answers`.
     """
 
     chat: Chat
     answers: tuple[str, ...]
-    request: Request
-
-
-NOT_ASKED: Final = Request(messages=(), max_tokens=0, temperature=0.0)
-"""The request of a case for judges that are asked nothing in words."""
+    request: Request | None = None
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a judge says of a case.
+    """What a judge says of an item.
 
     Attributes:
         reply: its words, or the failure that they are missing for.
@@ -53,6 +50,36 @@ ParseReply = Callable[[Completion], Verdict]
 """How a language model's reply is read."""
 FollowUp = Callable[[Request, Completion], Request | None]
 """What a language model is asked after a reply, None for nothing."""
+
+
+class Judge(Protocol):
+    """Something that grades or compares answers."""
+
+    @property
+    def name(self) -> str:
+        """What a result calls it."""
+
+    def estimate(self, items: Sequence[JudgeItem]) -> str:
+        """Say in a line what judging would take."""
+
+    def judge(
+        self,
+        items: Sequence[JudgeItem],
+        parse: ParseReply,
+        follow_up: FollowUp | None = None,
+        progress: Progress | None = None,
+    ) -> list[Verdict]:
+        """Return a verdict on every item, in order.
+
+        Args:
+            items: what is judged.
+            parse: how a language model's reply is read.
+            follow_up: what a language model is asked after a reply.
+            progress: see `Progress`.
+        """
+
+    def record(self) -> dict[str, Any]:
+        """Return the settings that a result names; no credentials."""
 
 
 def verdict_record(verdicts: Sequence[Verdict], judge: str) -> dict[str, Any]:

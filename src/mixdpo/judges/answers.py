@@ -1,12 +1,16 @@
-"""Answers side by side: a model's and the baseline's to the same prompts."""
+"""The answers that are judged: their files, and a model's and the baseline's to the same prompts side by side."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from mixdpo.common.errors import InputError
-from mixdpo.generation.answer_files import JOINED_BY_ID, AnswerFile, PromptTexts
+from mixdpo.common.settings import check_ranges
+from mixdpo.common.table_files import read_table
+from mixdpo.generation.answer_files import JOINED_BY_ID, AnswerFile, PromptTexts, read_answers, read_prompt_texts
+from mixdpo.judges.prompt import JudgePrompt, read_judge_prompt
 
 
 @dataclass(frozen=True)
@@ -20,6 +24,81 @@ class AnswerPair:
     baseline: str
     model: str
     category: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnswerSources:
+    """Whose answers are judged, and what a language model is asked about them."""
+
+    models: tuple[str, ...] = field(
+        default=(),
+        metadata={"help": "answers of a model; may be given again", "option": "--model", "metavar": "[NAME=]FILE"},
+    )
+    judge_prompt: Path | None = field(default=None, metadata={"help": "what a language model is asked"})
+    questions: Path | None = field(default=None, metadata={"help": "prompts by id, for answers without them"})
+    max_tokens: int | None = field(
+        default=None, metadata={"help": "longest judgement; default: the benchmark's", "at_least": 1}
+    )
+    limit: int | None = field(
+        default=None, metadata={"help": "judge the first prompts only: a trial, no result", "at_least": 1}
+    )
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+
+    def answers(self) -> list[AnswerFile]:
+        """Read the models' answers.
+
+        Raises:
+            InputError: a file cannot be read, or two models have one name.
+        """
+        files: dict[str, AnswerFile] = {}
+        for name, path in map(_named, self.models):
+            file = read_answers(path)
+            name = name or file.name
+            if name in files:
+                raise InputError(f"a second model called {name}", file=path, hint="tell them apart: --model NAME=FILE")
+            files[name] = replace(file, name=name)
+        return list(files.values())
+
+    def prompt(self) -> JudgePrompt | None:
+        """Read the judge prompt, where there is one."""
+        return read_judge_prompt(self.judge_prompt) if self.judge_prompt is not None else None
+
+    def texts(self) -> PromptTexts | None:
+        """Read the prompts, where they are given."""
+        return read_prompt_texts(self.questions) if self.questions is not None else None
+
+    def texts_of(self, file: AnswerFile) -> list[str]:
+        """Return the prompt of each answer; `InputError` for one that nothing says."""
+        texts = file.texts(self.texts())
+        for id, text in zip(file.keys(), texts, strict=True):
+            if not text:
+                raise _no_text(id, file.file)
+        return texts
+
+    def pairs(self, baseline: AnswerFile, category: str | None = None) -> dict[str, list[AnswerPair]]:
+        """Put each model's answers beside the baseline's, up to the limit; see `pair_up`."""
+        texts, categories = self.texts(), self._categories()
+        return {
+            file.name: pair_up(file, baseline, texts, categories, category)[: self.limit] for file in self.answers()
+        }
+
+    def _categories(self) -> dict[str, str]:
+        if self.questions is None or "category" not in read_table(self.questions):
+            return {}
+        return read_categories(self.questions)
+
+
+def _named(given: str) -> tuple[str | None, Path]:
+    name, equals, file = given.partition("=")
+    return (name, Path(file)) if equals and not Path(given).exists() else (None, Path(given))
+
+
+def read_categories(path: str | Path) -> dict[str, str]:
+    """Read the category of every question id."""
+    table = read_table(path)
+    return dict(zip(table.ids("question_id", "uid"), table.texts("category"), strict=True))
 
 
 def pair_up(
@@ -55,7 +134,7 @@ def pair_up(
             continue
         prompt = text or own_texts[row]
         if not prompt:
-            raise no_text(id, baseline.file)
+            raise _no_text(id, baseline.file)
         pairs.append(AnswerPair(index, id, prompt, baseline.answers_at(index), model.answers_at(row), kind))
     if not pairs:
         of = f" of the category {category!r}" if category is not None else ""
@@ -67,8 +146,7 @@ def pair_up(
     return pairs
 
 
-def no_text(id: str, file: str) -> InputError:
-    """Return the error for a prompt whose text is not known."""
+def _no_text(id: str, file: str) -> InputError:
     return InputError(
         f"nothing says what the prompt {id!r:.60} is", file=file,
         hint=f"give the prompts with --questions, in both files under the same {', '.join(JOINED_BY_ID)}",

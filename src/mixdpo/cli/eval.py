@@ -1,0 +1,174 @@
+"""`eval`: a command for every entry of `BENCHMARKS`, made when it is asked for. It only parses and calls."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from mixdpo.cli.options import given_options, refuse_options, settings_options
+from mixdpo.cli.recipe_options import CommandWithSettings, config_option, recipe_of
+from mixdpo.cli.shared import quiet_libraries
+from mixdpo.common.files import check_output
+from mixdpo.common.terminal import print_table
+
+if TYPE_CHECKING:
+    from mixdpo.evaluation.benchmark import Benchmark, JudgedBenchmark, MeasuredBenchmark
+    from mixdpo.evaluation.evaluate import JudgeRun
+    from mixdpo.judges.judge import Judge
+
+_OF_ENDPOINTS: Final = ("model", "base_url")
+"""Settings of an endpoint that `--judge` and `--endpoint` say."""
+
+
+class _Benchmarks(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        from mixdpo.evaluation.benchmarks import BENCHMARKS
+
+        return list(BENCHMARKS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        from mixdpo.evaluation.benchmark import JudgedBenchmark, MeasuredBenchmark
+        from mixdpo.evaluation.benchmarks import BENCHMARKS
+
+        benchmark = BENCHMARKS.get(cmd_name)
+        if isinstance(benchmark, MeasuredBenchmark):
+            return _measured(cmd_name, benchmark)
+        return _judged(cmd_name, benchmark) if isinstance(benchmark, JudgedBenchmark) else None
+
+
+@click.group("eval", cls=_Benchmarks)
+def evaluate() -> None:
+    """Benchmarks: win rates, ratings and scores with intervals, by a judge, from its stored verdicts, or measured."""
+
+
+def _checked(ctx: click.Context, option: click.Parameter, output: Path) -> Path:
+    check_output(output)
+    return output
+
+
+_output = click.option(
+    "--output", "-o", type=click.Path(path_type=Path), required=True, callback=_checked,
+    help="JSON file of the results; items, and a judge's verdicts, are stored beside it.",
+)  # fmt: skip
+
+
+def _measured(name: str, benchmark: MeasuredBenchmark) -> click.Command:
+    """Make the command of a benchmark without a judge.
+
+    Fields of its options with `argument` in their metadata are the command's arguments; those with `section` are read
+    from a recipe.
+    """
+    arguments = [field.name for field in fields(benchmark.options) if "argument" in field.metadata]
+    sections = {
+        field.name: field.metadata["section"] for field in fields(benchmark.options) if "section" in field.metadata
+    }
+
+    @settings_options(benchmark.options, "options", leave_out=[*arguments, *sections])
+    @_output
+    @click.pass_obj
+    def command(
+        overrides: dict[str, Any], options: Any, output: Path, data: str | None = None, config: Path | None = None,
+        **given: Any,
+    ) -> None:  # fmt: skip
+        quiet_libraries()
+        if sections:
+            recipe = recipe_of(overrides, config, data)
+            for field, section in sections.items():
+                wanted = "data" if section == "eval_data" and data is not None else section
+                given[field] = recipe.train if wanted == "train" else recipe.required(wanted)
+        _evaluate(benchmark, options(**given) if callable(options) else options, output)
+
+    if sections:
+        command = click.argument("data", required=False)(config_option(command))
+    for argument in arguments:
+        command = click.argument(argument, nargs=-1, required=True)(command)
+    return click.command(name, cls=CommandWithSettings if sections else None, help=benchmark.help)(command)
+
+
+def _judged(name: str, benchmark: JudgedBenchmark) -> click.Command:
+    """Make the command of a benchmark whose judge runs, or has left its verdicts."""
+    from mixdpo.generation.generation_settings import EndpointSettings
+    from mixdpo.judges.answers import AnswerSources
+    from mixdpo.judges.find_judge import JudgeSettings, find_judge
+
+    own = {field.name for field in fields(benchmark.options)}
+    both = [field.name for field in fields(AnswerSources) if field.name in own]
+    kept = {"verdicts", "output", *(f.name for f in fields(benchmark.options) if "judge_only" not in f.metadata)}
+
+    @click.option("--verdicts", type=click.Path(path_type=Path), multiple=True,
+                  help="Score these stored verdicts instead of running a judge.")  # fmt: skip
+    @settings_options(AnswerSources, "sources", leave_out=both)
+    @settings_options(JudgeSettings, "judge", leave_out=["endpoint"])
+    @click.option("--endpoint", "url", help="URL of an OpenAI-compatible endpoint, up to and with /v1.")
+    @settings_options(EndpointSettings, "endpoint", leave_out=_OF_ENDPOINTS)
+    @click.option("--dry-run", is_flag=True, help="Say what the run would take, and stop.")
+    @_output
+    @settings_options(benchmark.options, "options")
+    def command(
+        verdicts: tuple[Path, ...], sources: Any, judge: Any, url: str | None, endpoint: Any, dry_run: bool,
+        output: Path, options: Any,
+    ) -> None:  # fmt: skip
+        from mixdpo.evaluation.evaluate import JudgeRun
+
+        context = click.get_current_context()
+        if verdicts:
+            if unread := given_options(*(context.params.keys() - kept)):
+                raise click.UsageError(f"--verdicts are scored as they are, without {' and '.join(unread)}.")
+            if len(verdicts) > 1 and not benchmark.several_judges:
+                raise click.UsageError("Give --verdicts once; mixdpo compare puts several results side by side.")
+        elif not given_options("judge") or not given_options("models"):
+            raise click.UsageError("Give --verdicts FILE, or --model FILE and --judge NAME to run a judge.")
+        for reason, names in benchmark.without_effect(options, bool(verdicts)):
+            refuse_options(reason, *names)
+        if verdicts:
+            _evaluate(benchmark, options, output, verdicts)
+            return
+        quiet_libraries()
+        if url is None:
+            refuse_options(
+                "no effect without --endpoint",
+                *(field.name for field in fields(EndpointSettings) if field.name not in _OF_ENDPOINTS),
+            )
+        else:
+            refuse_options("no effect with --endpoint, which has --concurrency", "batch_size")
+        settings = judge(endpoint=None if url is None else endpoint(model=context.params["judge"], base_url=url))
+        judging = find_judge(settings)
+        _check_asked(judging)
+        files = sources(**{name: getattr(options, name) for name in both}) if both else sources
+        run = JudgeRun(judge=judging, sources=files, temperature=settings.temperature, dry_run=dry_run)
+        _evaluate(benchmark, options, output, run)
+
+    return click.command(name, help=benchmark.help)(command)
+
+
+def _check_asked(judge: Judge) -> None:
+    """Refuse what a judge would be asked in words where it is asked nothing."""
+    from mixdpo.common.errors import InputError
+    from mixdpo.judges.language_model import LanguageJudge
+
+    unread = given_options("judge_prompt", "temperature", "max_tokens")
+    if unread and not isinstance(judge, LanguageJudge):
+        raise InputError(f"the judge {judge.name} is asked nothing in words", hint=f"leave out {' and '.join(unread)}")
+
+
+def _evaluate(benchmark: Benchmark, options: Any, output: Path, by: Sequence[Path] | JudgeRun = ()) -> None:
+    """Evaluate, then print the table, where the result is, and what a reader must know of it."""
+    from mixdpo.evaluation.evaluate import evaluate
+
+    result = evaluate(benchmark, options, output, by, click.echo)
+    if result is None:
+        return
+    print_table(benchmark.table(result))
+    click.echo(f"results: {output}")
+    for one in result.get("differences", []):
+        gain = "{estimate:+.2f} ({low:+.2f} to {high:+.2f})".format(**one["gain"])
+        click.echo(f"{one['second']} - {one['first']}: {gain}, adjusted p = {one['p_adjusted']:.3g}")
+    for reason in result.get("comparable", {}).get("because", []):
+        click.echo(f"not comparable with published numbers: {reason}")
+    for model, record in result["models"].items():
+        for flag in record.get("flags", []):
+            click.echo(f"note: {model}: {flag}")

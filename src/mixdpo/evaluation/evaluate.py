@@ -1,0 +1,132 @@
+"""The loop over all benchmarks: measure, or read stored verdicts or let a judge decide; score, and store the result.
+
+A judge's verdicts are cached by content, and measured benchmarks keep what is finished beside the result: a run
+that was stopped goes on when it is started again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mixdpo.common.errors import InputError
+from mixdpo.common.files import check_output, write_json
+from mixdpo.common.progress import pairs_bar
+from mixdpo.evaluation.benchmark import Benchmark, JudgedBenchmark, MeasuredBenchmark, Record, Say, Scored
+from mixdpo.evaluation.items import write_items
+from mixdpo.generation.unfinished import forget_unfinished
+from mixdpo.judges.answers import AnswerSources
+from mixdpo.judges.judge import Judge
+from mixdpo.judges.language_model import LanguageJudge
+from mixdpo.judges.task import Temperature, at_temperature, run_task
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgeRun:
+    """Who judges what.
+
+    Attributes:
+        judge: who.
+        sources: the answers, and what a language model is asked.
+        temperature: see `at_temperature`.
+        dry_run: only say what the run would take.
+    """
+
+    judge: Judge
+    sources: AnswerSources
+    temperature: Temperature | None = None
+    dry_run: bool = False
+
+
+def verdicts_file(output: Path) -> Path:
+    """Return where a judge's verdicts for a result are stored: beside it."""
+    return output.with_name(f"{output.name.removesuffix('.json')}.verdicts.jsonl")
+
+
+def items_file(output: Path) -> Path:
+    """Return where the items of a result are stored: beside it."""
+    return output.with_name(f"{output.stem}.items.parquet")
+
+
+def evaluate(
+    benchmark: Benchmark,
+    options: Any,
+    output: Path,
+    by: Sequence[Path] | JudgeRun = (),
+    say: Say = click.echo,
+) -> dict[str, Any] | None:
+    """Score models on a benchmark and write the result, with its items beside it.
+
+    Args:
+        benchmark: of `BENCHMARKS`.
+        options: its own.
+        output: the JSON file of the result.
+        by: of a benchmark with a judge, files of stored verdicts, or who judges.
+        say: see `Say`.
+
+    Returns:
+        The content of the result file; None after a dry run.
+
+    Raises:
+        InputError: the output cannot be written, or what is read is wrong.
+        RunError: the judge failed.
+    """
+    check_output(output)
+    if isinstance(benchmark, MeasuredBenchmark):
+        return _stored(benchmark, benchmark.measure(options, output, say), {}, output)
+    assert isinstance(benchmark, JudgedBenchmark)
+    if isinstance(by, JudgeRun):
+        run = _judged(benchmark, options, by, verdicts_file(output), say)
+        if run is None:
+            return None
+        return _stored(benchmark, benchmark.score([verdicts_file(output)], options, run["settings"]), run, output)
+    if not by or (len(by) > 1 and not benchmark.several_judges):
+        raise InputError(f"{len(by)} files of verdicts", hint="give one; compare puts several results together")
+    files = list(map(str, by))
+    run = {"verdicts": files if benchmark.several_judges else files[0]}
+    return _stored(benchmark, benchmark.score(by, options, None), run, output)
+
+
+def _judged(benchmark: JudgedBenchmark, options: Any, run: JudgeRun, file: Path, say: Say) -> dict[str, Any] | None:
+    """Say what a run takes and, unless that is all that is wanted, run it; return what `run_task` returns."""
+    if not run.dry_run:
+        benchmark.check(options)
+    in_words = isinstance(run.judge, LanguageJudge)
+    if in_words and run.sources.judge_prompt is None:
+        raise InputError(
+            "a language model needs a judge prompt", hint=f"give --judge-prompt FILE: {benchmark.judge_prompt}"
+        )
+    task = benchmark.task(run.sources, options)
+    if in_words:
+        task = at_temperature(task, run.temperature)
+    prompts = ", ".join(f"{count:,} prompts of {model}" for model, count in task.prompts.items())
+    say(f"{prompts}; {run.judge.estimate(task.all_items())}")
+    if run.dry_run:
+        return None
+    record = run_task(task, run.judge, file, pairs_bar("verdicts", "verdicts"))
+    say(f"verdicts: {file}")
+    calls = record["judge"]
+    for failure, count in calls["failed_calls"].items():
+        say(f"{count:,} without a reply, which another run asks for again: {failure}", err=True)
+    if calls["unread_verdicts"]:
+        say(f"{calls['unread_verdicts']:,} of {calls['calls']:,} replies hold no verdict", err=True)
+    return record
+
+
+def _stored(benchmark: Benchmark, scored: Scored, run: Record, output: Path) -> dict[str, Any]:
+    write_items(items_file(output), scored.items)
+    result = {
+        "benchmark": scored.name or benchmark.stored_as[0],
+        "settings": {**scored.settings, **run.get("settings", {})},
+        "models": dict(scored.models),
+        **scored.others,
+        **{key: value for key, value in run.items() if key != "settings"},
+        "items": items_file(output).name,
+    }
+    write_json(output, result)
+    forget_unfinished(output)
+    return result
