@@ -6,6 +6,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -15,6 +16,7 @@ PAGES = sorted(
     for path in ROOT.glob(pattern)
     if not path.name.startswith(".")
 )
+SHELL = ("sh", "bash", "shell", "console")
 _FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.M | re.S)
 _INDENTED = re.compile(r"(?:(?<=\n\n)|\A)((?: {4}.*\n|\n(?= {4}))+)")
 
@@ -38,6 +40,14 @@ def commands(block: Block) -> list[list[str]]:
     """The lines of a block of the shell as words, comments and continuations resolved."""
     lines = block.text.replace("\\\n", " ").splitlines()
     return [words for line in lines if (words := shlex.split(line, comments=True))]
+
+
+def mixdpo_commands(page: str) -> Iterator[list[str]]:
+    """Arguments of every `mixdpo` command in the code blocks of a page, up to where the shell takes over."""
+    for block in blocks(page):
+        for words in commands(block) if block.language in SHELL else []:
+            if words[0] == "mixdpo":
+                yield list(takewhile(lambda word: word not in ("|", ">", "&&", ";"), words[1:]))
 
 
 def links(page: str) -> Iterator[str]:

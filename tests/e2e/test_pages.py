@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pages import PAGES, ROOT, anchors, links, paths
+from mixdpo.cli.main import main
+from pages import PAGES, ROOT, anchors, links, mixdpo_commands, paths
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -25,3 +26,14 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_paths_exist(page: Path) -> None:
     printed = {name for name in paths(page.read_text(encoding="utf-8")) if "NAME" not in name}
     assert {name for name in printed if not (ROOT / name).exists()} == set()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_have_the_options_they_are_given(page: Path) -> None:
+    """With `--help` behind it a command is parsed and not run; keys of sections (`--train.beta`) are a recipe's."""
+    for arguments in mixdpo_commands(page.read_text(encoding="utf-8")):
+        assert main([*arguments, "--help"]) == 0, arguments
+
+
+def test_an_option_that_is_none_is_noticed() -> None:
+    assert main(["compare", "a.json", "--nonsense", "--help"]) == 2

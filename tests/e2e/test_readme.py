@@ -11,7 +11,7 @@ import pytest
 from datasets import Dataset
 
 from mixdpo.cli.main import main
-from pages import ROOT, Block, blocks, commands
+from pages import ROOT, SHELL, Block, blocks, commands
 from synthetic import chat_rows
 from tiny import saved, tiny_llama
 
@@ -44,7 +44,7 @@ def code(language: str) -> list[Block]:
     return [block for block in blocks(README) if block.language == language]
 
 
-SHELL = [block for language in ("sh", "bash", "shell", "console") for block in code(language)]
+COMMANDS = [block for language in SHELL for block in code(language)]
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def run(block: Block) -> list[str]:
     return others
 
 
-@pytest.mark.parametrize("block", SHELL, ids=lambda block: block.text.splitlines()[0][:40])
+@pytest.mark.parametrize("block", COMMANDS, ids=lambda block: block.text.splitlines()[0][:40])
 def test_commands(block: Block, reader: Path) -> None:
     for line in run(block):
         assert line.startswith(tuple(NOT_RUN)), f"neither run nor named in NOT_RUN: {line}"
@@ -105,4 +105,4 @@ def test_make_has_the_targets() -> None:
 
 
 def test_every_block_is_of_a_known_kind() -> None:
-    assert {block.language for block in blocks(README)} <= {"sh", "bash", "shell", "console", "diff", "python"}
+    assert {block.language for block in blocks(README)} <= {*SHELL, "diff", "python"}
