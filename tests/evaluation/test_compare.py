@@ -17,8 +17,8 @@ from markdown_it import MarkdownIt
 from scipy import stats
 
 from mixdpo.cli.main import main
+from mixdpo.common.charts import place_labels
 from mixdpo.common.files import write_json
-from mixdpo.common.labels import place_labels
 from mixdpo.common.tables import TextTable, as_latex, as_markdown, as_text, latex_text
 from mixdpo.evaluation.compare import CompareSettings, collect
 from mixdpo.evaluation.compare.figures import forest_figure, length_figure

@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 from scipy import stats
 
-from mixdpo.common.statistics import proportion
+from mixdpo.common.statistics import mean_interval, proportion
 
 Estimate = dict[str, float | int | None]
 """`value`, `low`, `high` (95 % interval) and `n`; the first three are None where nothing can be said."""
@@ -28,9 +28,8 @@ def mean(values: np.ndarray) -> Estimate:
     """Return the mean of float64 values, shape (N,), with Student's interval."""
     if len(values) < 2:
         return {"value": float(values[0]) if len(values) else None, "low": None, "high": None, "n": len(values)}
-    centre, error = float(values.mean()), float(stats.sem(values))
-    low, high = stats.t.interval(CONFIDENCE, len(values) - 1, loc=centre, scale=error) if error else (centre, centre)
-    return {"value": centre, "low": float(low), "high": float(high), "n": len(values)}
+    interval = mean_interval(values, CONFIDENCE)
+    return {"value": interval.estimate, "low": interval.low, "high": interval.high, "n": len(values)}
 
 
 def standardised_mean(differences: np.ndarray) -> Estimate:

@@ -1,4 +1,7 @@
-"""Small charts as inline SVG. Colours are CSS variables of the page, so that they follow light and dark."""
+"""Small charts as inline SVG, and names beside points.
+
+Colours are CSS variables of the page, so that they follow light and dark.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,15 @@ from typing import Any, Final
 
 from markupsafe import Markup, escape
 
-from mixdpo.common.labels import place_labels
-
 WIDTH: Final = 420
 HEIGHT: Final = 170
 _LEFT, _BOTTOM, _TOP, _RIGHT = 44, 24, 18, 8
+_GAP = 6.0
+
+LabelPlace = tuple[float, float, bool]
+"""Where a name begins or ends, and whether it stands to the left of its point (and so ends there)."""
+
+_Box = tuple[float, float, float, float]
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -35,7 +42,7 @@ def histogram(series: Mapping[str, Mapping[str, Any]], label: str) -> Markup:
     """Draw histograms on one axis, each as an area of the colour `--NAME` of its series.
 
     Args:
-        series: by name, `edges` and `counts` as `estimates.histogram` makes them.
+        series: by name, `edges` and `counts` of what a histogram holds.
         label: what the horizontal axis shows, with its unit.
     """
     filled = {name: one for name, one in series.items() if one["counts"]}
@@ -185,6 +192,42 @@ def length_chart(points: Sequence[Mapping[str, Any]], x_label: str, y_label: str
     ]
     box = f'viewBox="0 0 {width} {height}" role="img" aria-label="{escape(f"{y_label} against {x_label}")}"'
     return Markup(f"<svg {box}>{''.join(axes + shapes)}</svg>")
+
+
+def place_labels(
+    points: Sequence[tuple[float, float]], names: Sequence[str], *, width: float, character: float, height: float
+) -> list[LabelPlace | None]:
+    """Return where each name goes, None where it would cover another name or a point.
+
+    Earlier names come first, so give the most important points first.
+
+    Args:
+        points: (x, y) of each point, in the unit of the other lengths.
+        names: of the points.
+        width: of the chart; no name sticks out.
+        character: mean width of a character.
+        height: of a line.
+    """
+    taken = [(x - 3, y - 3, x + 3, y + 3) for x, y in points]
+    places: list[LabelPlace | None] = []
+    for (x, y), name in zip(points, names, strict=True):
+        length = character * len(name)
+        boxes = [
+            ((x + _GAP, y - height / 2, x + _GAP + length, y + height / 2), (x + _GAP, y, False)),
+            ((x - _GAP - length, y - height / 2, x - _GAP, y + height / 2), (x - _GAP, y, True)),
+        ]
+        place = None
+        for box, candidate in boxes:
+            if box[0] >= 0 and box[2] <= width and not any(_overlap(box, other) for other in taken):
+                place = candidate
+                taken.append(box)
+                break
+        places.append(place)
+    return places
+
+
+def _overlap(first: _Box, second: _Box) -> bool:
+    return first[0] < second[2] and second[0] < first[2] and first[1] < second[3] and second[1] < first[3]
 
 
 def _upwards(x: float, y: float) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def install_extra(extra: str) -> str:
-    """Return how to install what only some commands need, as the mend of an error; `extra` as in pyproject.toml."""
+    """Return how to install what only some commands need, as the hint of an error; `extra` as in pyproject.toml."""
     return f"in a clone of mixdpo, run pip install -e '.[{extra}]'"
 
 

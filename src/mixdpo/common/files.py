@@ -15,7 +15,7 @@ from mixdpo.common.errors import InputError
 
 
 def cache_folder() -> Path:
-    """Return where things are kept between runs: `$MIXDPO_CACHE`, else `$XDG_CACHE_HOME/mixdpo`, else
+    """Return where things are cached between runs: `$MIXDPO_CACHE`, else `$XDG_CACHE_HOME/mixdpo`, else
     `~/.cache/mixdpo`."""
     if named := os.environ.get("MIXDPO_CACHE"):
         return Path(named).expanduser()

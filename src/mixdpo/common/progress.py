@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 
-from accelerate import PartialState
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -25,7 +25,7 @@ def rate_bar(console: Console) -> Progress:
 
 def pairs_bar(name: str, unit: str = "pairs") -> Callable[[int, int], None]:
     """Return a function `(pairs done, pairs in all)` that shows the progress of a pass; silent on other processes."""
-    console = Console(stderr=True, quiet=not PartialState().is_main_process)
+    console = Console(stderr=True, quiet=not _is_main_process())
     begin = time.perf_counter()
     progress = rate_bar(console) if console.is_terminal else None
     task = progress.add_task(name, rate="", note="") if progress else None
@@ -42,3 +42,11 @@ def pairs_bar(name: str, unit: str = "pairs") -> Callable[[int, int], None]:
             progress.stop()
 
     return show
+
+
+def _is_main_process() -> bool:
+    if "torch" not in sys.modules:  # nothing runs on several processes without it
+        return True
+    from accelerate import PartialState
+
+    return bool(PartialState().is_main_process)

@@ -216,6 +216,12 @@ def check_ranges(settings: Any, kind: str = "") -> None:
             raise InputError(f"{kind}{field.name} is {value}; it must be {words}")
 
 
+def check_choice(name: str, value: Any, choices: Any) -> None:
+    """Raise `InputError` unless the value is one of those of a `Literal`."""
+    if value not in typing.get_args(choices):
+        raise InputError(f"{name} is {value!r}; it is one of {', '.join(typing.get_args(choices))}")
+
+
 def check_seed(seed: int) -> None:
     """Raise `InputError` for a seed that no generator takes."""
     if seed < 0:

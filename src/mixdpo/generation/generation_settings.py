@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 from urllib.parse import urlsplit
 
-from mixdpo.common.choices import check_choice
 from mixdpo.common.errors import InputError
-from mixdpo.common.settings import check_ranges
+from mixdpo.common.settings import check_choice, check_ranges
 
 TokenLimit = Literal["max_tokens", "max_completion_tokens"]
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")

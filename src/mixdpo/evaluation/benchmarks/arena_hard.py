@@ -15,9 +15,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from mixdpo.common.choices import check_choice
 from mixdpo.common.errors import InputError
-from mixdpo.common.settings import check_ranges
+from mixdpo.common.settings import check_choice, check_ranges
 from mixdpo.common.table_files import TableFile, read_table
 from mixdpo.common.tables import TextTable
 from mixdpo.common.terminal import value_text

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from matplotlib.figure import Figure
 
-from mixdpo.common.labels import place_labels
+from mixdpo.common.charts import place_labels
 
 _BLUE: Final = "#0072B2"
 _GREY: Final = "#999999"

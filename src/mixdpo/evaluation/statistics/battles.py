@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from mixdpo.common.bradley_terry import bootstrap_by_model, elo_of, pooled_bootstrap, win_rate_of
-from mixdpo.common.choices import check_choice
 from mixdpo.common.errors import InputError
+from mixdpo.common.settings import check_choice
 from mixdpo.common.statistics import cluster_means, clustered_mean
 from mixdpo.evaluation.statistics.style import (
     CONTROLS,

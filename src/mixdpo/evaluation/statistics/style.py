@@ -17,8 +17,8 @@ import numpy as np
 from scipy.special import expit
 
 from mixdpo.common.bradley_terry import fit_logistic, fit_penalised
-from mixdpo.common.choices import check_choice
 from mixdpo.common.errors import install_extra
+from mixdpo.common.settings import check_choice
 from mixdpo.common.table_files import read_table, write_json_lines
 
 Version = Literal["v0.1", "v2"]
