@@ -1,8 +1,9 @@
-"""Imports point down only, and every module can be imported."""
+"""What holds for the whole project: the order of imports, sizes, extras, and where tests stand."""
 
 from __future__ import annotations
 
 import importlib
+import re
 from pathlib import Path
 
 import pytest
@@ -29,3 +30,21 @@ def test_every_module_imports(path: Path) -> None:
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(SOURCE)))
 def test_no_file_is_long(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= 500
+
+
+def test_every_extra_that_is_named_can_be_installed() -> None:
+    """Nothing is on a package index yet, and an extra that does not exist installs nothing without a word."""
+    extras = re.findall(
+        r"^([\w-]+) = \[", (ROOT / "pyproject.toml").read_text().split("optional-dependencies]")[1], re.M
+    )
+    files = [*ROOT.glob("src/mixdpo/**/*.*"), *ROOT.glob("docs/*.md"), *ROOT.glob("recipes/**/*.yaml")]
+    texts = {path: path.read_text() for path in files if path.suffix in (".py", ".md", ".yaml", ".html")}
+    assert not [path for path, text in texts.items() if re.search(r"mixdpo\[", text)]
+    named = re.findall(r"""-e ['"]\.\[([\w-]+)|install_extra\(["']([\w-]+)""", "".join(texts.values()))
+    assert {"gpu", "eval", "language"} <= {a or b for a, b in named} <= set(extras)
+
+
+def test_every_room_has_a_folder_of_tests() -> None:
+    rooms = {path.parent.name for path in SOURCE.glob("*/__init__.py")}
+    folders = {path.parent.name for path in Path(__file__).parent.glob("*/test_*.py")}
+    assert folders == rooms | {"parity", "invariant", "e2e"}

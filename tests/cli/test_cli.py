@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import errno
 import json
-import re
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from accelerate.commands.config.config_args import load_config_from_file
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -21,13 +18,10 @@ from mixdpo.cli.main import main
 from mixdpo.cli.recipe_options import with_keys
 from mixdpo.common.errors import InputError
 from mixdpo.common.settings import SECTIONS, split_overrides
-from mixdpo.plan.plan_settings import PLANS
-from mixdpo.recipe.recipe_file import load_recipe
 from synthetic import chat_rows
 from tiny import tiny_llama
 
 ROOT = Path(__file__).parents[2]
-RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 
 
 @pytest.fixture
@@ -123,37 +117,6 @@ def test_data_named_on_the_command_line_is_read_by_its_own_columns_and_split(cap
     assert "together: 12 pairs" in out, "what is no property of the source is the recipe's"
 
 
-def test_settings_from_the_command_line_win(tmp_path, recipe) -> None:
-    resolved = load_recipe(recipe, {"train": {"beta": 0.5}, "plan": {"name": "dpo", "threshold": None}})
-    assert resolved.training_config(str(tmp_path / "x")).beta == 0.5
-    assert resolved.training_config().learning_rate == 1e-3, "a number that YAML reads as text"
-    _, given = split_overrides(["--train.save_strategy", "no"], SECTIONS)
-    assert load_recipe(recipe, given).training_config().save_strategy == "no", "a word that YAML reads as false"
-    assert resolved.plan.order == "shuffled"
-    assert resolved.plan.threshold is None
-
-
-def test_a_plan_by_name_keeps_its_name_under_further_keys(tmp_path: Path) -> None:
-    path = tmp_path / "recipe.yaml"
-    path.write_text("plan: selective_dpo\n")
-    whole = load_recipe(path, {}).plan
-    assert load_recipe(path, {"plan": {"seed": 1}}).plan == replace(whole, seed=1)
-    assert load_recipe(path, {"plan": "dpo"}).plan == load_recipe(None, {"plan": "dpo"}).plan
-    path.write_text("plan: {name: selective_dpo, threshold: {hardest: 0.3}}\n")
-    for same in ("selective_dpo", {"name": "selective_dpo"}):
-        assert load_recipe(path, {"plan": same}).plan == replace(whole, threshold={"hardest": 0.3})
-    assert load_recipe(path, {"plan": {"path": "plan.parquet"}}).plan_path == "plan.parquet"
-
-
-@pytest.mark.parametrize("given", ["dpo", {"name": "dpo"}])
-def test_another_plan_does_not_inherit_the_recipes_threshold(tmp_path: Path, given) -> None:
-    path = tmp_path / "recipe.yaml"
-    path.write_text("plan: {name: mixdpo, metric: nll_gap, seed: 7, threshold: 0.5, hard_route: drop}\n")
-    assert load_recipe(path, {"plan": given}).plan == replace(PLANS["dpo"], metric="nll_gap", seed=7)
-    path.write_text("plan: {path: plan.parquet}\n")
-    assert load_recipe(path, {"plan": given}).plan == PLANS["dpo"]
-
-
 def test_version_and_short_help(capsys) -> None:
     assert main(["--version"]) == 0
     assert __version__ in capsys.readouterr().out
@@ -193,37 +156,6 @@ def test_help_names_settings_units_and_defaults(capsys) -> None:
         "--plan.threshold", "--data.contradictions", "--model.load_in_4bit", "TrainingArguments",
     ):  # fmt: skip
         assert text in out
-
-
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_recipes_resolve(path: Path) -> None:
-    recipe = load_recipe(path, {})
-    assert recipe.required("model").name_or_path
-    assert recipe.required("data").path
-    args = recipe.training_config()
-    if "8 GPUs" in path.read_text():
-        assert args.per_device_train_batch_size * args.gradient_accumulation_steps * 8 == 160
-        assert (args.max_prompt_length, args.max_length) == (512, 1024)
-    assert f"recipes/{path.name}" in path.read_text(), "the command in its comment names the file"
-
-
-@pytest.mark.parametrize("path", sorted((ROOT / "recipes" / "accelerate").glob("*.yaml")), ids=lambda path: path.stem)
-def test_accelerate_configs_load(path: Path) -> None:
-    config = load_config_from_file(str(path))
-    assert config.num_processes == 8
-    assert config.mixed_precision == "bf16"
-
-
-def test_every_extra_that_is_named_can_be_installed() -> None:
-    """Nothing is on a package index yet, and an extra that does not exist installs nothing without a word."""
-    extras = re.findall(
-        r"^([\w-]+) = \[", (ROOT / "pyproject.toml").read_text().split("optional-dependencies]")[1], re.M
-    )
-    files = [*ROOT.glob("src/mixdpo/**/*.*"), *ROOT.glob("docs/*.md"), *ROOT.glob("recipes/**/*.yaml")]
-    texts = {path: path.read_text() for path in files if path.suffix in (".py", ".md", ".yaml", ".html")}
-    assert not [path for path, text in texts.items() if re.search(r"mixdpo\[", text)]
-    named = re.findall(r"""-e ['"]\.\[([\w-]+)|install_extra\(["']([\w-]+)""", "".join(texts.values()))
-    assert {"gpu", "eval", "language"} <= {a or b for a, b in named} <= set(extras)
 
 
 # ---- bad settings ----

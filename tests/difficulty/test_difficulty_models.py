@@ -193,6 +193,7 @@ def test_reward_model(tokenizer, tmp_path, text_rows, jsonl, pad, kind) -> None:
     np.testing.assert_allclose(scored["margin/reward_model"], expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_trained_reward_model_ranks_held_out_pairs(tokenizer, tmp_path) -> None:
     """A classifier learns from the demo's real answers which of two does without commas, as was demanded."""
     demand = Constraint("no_commas")

@@ -104,6 +104,7 @@ def test_ids_equal_smollm2s_template(
     assert_equals_template(pairs_of((chat(*contents), answer(chosen), answer(rejected))), smollm2_tokenizer)
 
 
+@pytest.mark.slow
 def test_real_pairs_with_smollm2(alpaca_graded: Path, smollm2_tokenizer: PreTrainedTokenizerFast) -> None:
     dataset = load_pairs(str(alpaca_graded), split="test")
     assert_equals_template(dataset, smollm2_tokenizer)
