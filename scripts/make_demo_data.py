@@ -1,8 +1,8 @@
-"""Make the demo's data: prompts with checkable demands, and pairs of the demo model's own answers to them.
+"""Make the demo's data: prompts with verifiable constraints, and pairs of the demo model's own answers to them.
 
     python scripts/make_demo_data.py                 # about 15 minutes on 2 cores, needs pip install -e '.[demo]'
 
-Answers are kept in `build/demo-answers`, so an interrupted run goes on where it stopped. How the result is meant
+Answers are cached in `build/demo-answers`, so an interrupted run goes on where it stopped. How the result is meant
 stands in `src/mixdpo/evaluation/data/README.md`.
 """
 
@@ -47,7 +47,7 @@ PROMPTS_PER_TASK = {"train": 4, "validation": 4, "test": 3}
 SAMPLES_PER_PROMPT = 6
 MOST_PAIRS_PER_PROMPT = 2
 TIE_SHARE = 0.125
-"""Share of training pairs whose two answers meet equally many demands."""
+"""Share of training pairs whose two answers meet equally many constraints."""
 
 # Top-k instead of top-p: on a processor, sorting 49,152 logits costs more than the model's own forward pass.
 SETTINGS = SamplingSettings(max_new_tokens=120, temperature=0.8, top_k=50, batch_size=64)
@@ -66,19 +66,19 @@ PAIR_FIELDS: dict[str, pa.DataType] = {
 
 @dataclass(frozen=True)
 class Prompt:
-    """A task with demands on its answer."""
+    """A task with constraints on its answer."""
 
     task: str
-    demands: tuple[Constraint, ...]
+    constraints: tuple[Constraint, ...]
 
     @property
     def text(self) -> str:
-        return prompt_text(self.task, self.demands)
+        return prompt_text(self.task, self.constraints)
 
 
 @dataclass(frozen=True)
 class Rated:
-    """An answer and the number of its prompt's demands that it meets."""
+    """An answer and the number of its prompt's constraints that it meets."""
 
     text: str
     score: int
@@ -98,7 +98,7 @@ class Pair:
 
 
 def make_prompts(tasks: Sequence[str], seed: int) -> dict[str, list[Prompt]]:
-    """Split the tasks, so that no split has a task of another, and give each task several sets of demands."""
+    """Split the tasks, so that no split has a task of another, and give each task several sets of constraints."""
     rng = random.Random(seed)
     left = rng.sample(tasks, len(tasks))
     splits = {}
@@ -114,10 +114,10 @@ def pairs_of_prompt(prompt: Prompt, answers: Iterable[Completion], rng: random.R
     """Pair the best answer with worse ones and with an equal one, as far as there are any.
 
     Rejected answers come one of each lower rating first, so that margins are graded. Cut answers are left out, and
-    a prompt whose best answer meets no demand gives nothing.
+    a prompt whose best answer meets no constraint gives nothing.
     """
     texts = sorted({answer.text.strip() for answer in answers if answer.finished and answer.text.strip()})
-    rated = [Rated(text, constraints_met(text, prompt.demands)) for text in rng.sample(texts, len(texts))]
+    rated = [Rated(text, constraints_met(text, prompt.constraints)) for text in rng.sample(texts, len(texts))]
     best = max(rated, key=lambda answer: answer.score, default=Rated("", 0))
     if best.score == 0:
         return []
@@ -136,8 +136,8 @@ def thin_ties(pairs: Sequence[Pair], share: float, rng: random.Random) -> list[P
     """Drop ties at random until they are `share` of all pairs, and shuffle what stays."""
     clear = [pair for pair in pairs if pair.margin > 0]
     ties = [pair for pair in pairs if pair.margin == 0]
-    kept = min(len(ties), round(len(clear) * share / (1 - share)))
-    result = [*clear, *rng.sample(ties, kept)]
+    count = min(len(ties), round(len(clear) * share / (1 - share)))
+    result = [*clear, *rng.sample(ties, count)]
     rng.shuffle(result)
     return result
 
@@ -185,20 +185,20 @@ def _load_model() -> None:
 
 def _answer_chunk(texts: list[str], seed: int, folder: Path) -> list[Completion]:
     settings = dataclasses.replace(SETTINGS, seed=seed)
-    kept = folder / f"{digest([json.dumps(asdict(settings)), *texts])}.json"
-    if kept.is_file():
-        return [Completion.of_stored(answer) for answer in json.loads(kept.read_text(encoding="utf-8"))]
+    cached = folder / f"{digest([json.dumps(asdict(settings)), *texts])}.json"
+    if cached.is_file():
+        return [Completion.of_stored(answer) for answer in json.loads(cached.read_text(encoding="utf-8"))]
     assert _loaded is not None
     conversations = [[{"role": "user", "content": text}] for text in texts]
     answers = generate_answers(*_loaded, conversations, settings=settings)
-    write_json(kept, [asdict(answer) for answer in answers])
+    write_json(cached, [asdict(answer) for answer in answers])
     return answers
 
 
 def prompt_rows(prompts: Iterable[Prompt]) -> list[dict[str, object]]:
     """Return the prompts as rows of a table."""
     return [
-        {"prompt": [{"role": "user", "content": prompt.text}], "demands": constraints_to_text(prompt.demands)}
+        {"prompt": [{"role": "user", "content": prompt.text}], "demands": constraints_to_text(prompt.constraints)}
         for prompt in prompts
     ]
 
@@ -230,16 +230,16 @@ def describe(
 ) -> None:
     """Print what the answers and pairs are like."""
     flat = [(answer, prompt) for row, prompt in zip(answers, prompts, strict=True) for answer in row]
-    scores = Counter(constraints_met(answer.text, prompt.demands) for answer, prompt in flat)
+    scores = Counter(constraints_met(answer.text, prompt.constraints) for answer, prompt in flat)
     tries: Counter[str] = Counter()
     hits: Counter[str] = Counter()
     for answer, prompt in flat:
-        for demand in prompt.demands:
-            tries[demand.kind] += 1
-            hits[demand.kind] += demand.is_met(answer.text)
+        for constraint in prompt.constraints:
+            tries[constraint.kind] += 1
+            hits[constraint.kind] += constraint.is_met(answer.text)
     print(f"{name}: {len(flat)} answers to {len(prompts)} prompts, {sum(a.finished for a, _ in flat)} finished")
     print(f"  mean tokens {sum(a.tokens_out for a, _ in flat) / len(flat):.1f}")
-    print(f"  demands met {sum(s * n for s, n in scores.items()) / len(flat):.3f} {dict(sorted(scores.items()))}")
+    print(f"  constraints met {sum(s * n for s, n in scores.items()) / len(flat):.3f} {dict(sorted(scores.items()))}")
     print(f"  met by kind { ({kind: f'{hits[kind]}/{tries[kind]}' for kind in sorted(tries)}) }")
     print(f"  {len(pairs)} pairs, margins {dict(sorted(Counter(pair.margin for pair in pairs).items()))}")
 
@@ -247,7 +247,9 @@ def describe(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=ROOT / "src" / "mixdpo" / "evaluation" / "data")
-    parser.add_argument("--answers", type=Path, default=ROOT / "build" / "demo-answers", help="where answers are kept")
+    parser.add_argument(
+        "--answers", type=Path, default=ROOT / "build" / "demo-answers", help="where answers are cached"
+    )
     parser.add_argument("--workers", type=int, default=2, help="processes that generate")
     arguments = parser.parse_args()
 

@@ -286,9 +286,9 @@ def test_advice_names_the_data_as_they_were_read(tmp_path, capsys) -> None:
     figures = json.loads((tmp_path / "report" / "report.json").read_text())
     (line,) = {f["fix"] for f in figures["findings"] if f["name"] == "same_answers"}
     assert main([*shlex.split(line)[1:], "--output", str(tmp_path / "cleaned.parquet")]) == 0
-    said = capsys.readouterr().out
-    assert "1 dropped" in said or "identical_completions" in said, "what loading dropped is said here too"
-    assert "dropped 1 pairs: same_answers" in said
+    printed = capsys.readouterr().out
+    assert "1 dropped" in printed or "identical_completions" in printed, "what loading dropped is printed here too"
+    assert "dropped 1 pairs: same_answers" in printed
 
 
 def test_the_two_verbs(tmp_path, capsys, planted) -> None:
@@ -327,11 +327,11 @@ def test_bad_input_is_one_line(tmp_path, capsys, arguments, message) -> None:
     loaded(tmp_path, clean_rows(20))
     Dataset.from_dict({"score": [1.0]}).to_parquet(tmp_path / "scores.parquet")
     Dataset.from_dict({"pair_id": ["a"], "margin/x": ["high"]}).to_parquet(tmp_path / "text.parquet")
-    places = {"DATA": "pairs.parquet", "DATA_SCORES": "scores.parquet", "DATA_TEXT": "text.parquet"}
-    places = {word: str(tmp_path / name) for word, name in places.items()}
+    files = {"DATA": "pairs.parquet", "DATA_SCORES": "scores.parquet", "DATA_TEXT": "text.parquet"}
+    files = {word: str(tmp_path / name) for word, name in files.items()}
     before = sorted(tmp_path.iterdir())
     where = ["--output", str(tmp_path / "out.parquet")]
-    assert main([*(places.get(word, word) for word in arguments), *where]) == 2
+    assert main([*(files.get(word, word) for word in arguments), *where]) == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("mixdpo: ")]
     assert len(lines) == 1
     assert message in lines[0]

@@ -172,10 +172,10 @@ def jaccard(first: str, second: str, n: int = 3) -> float:
 def test_minhash_estimates_the_jaccard_similarity() -> None:
     rng = np.random.default_rng(6)
     firsts, seconds = [], []
-    for kept in rng.uniform(0, 1, 300):
+    for same in rng.uniform(0, 1, 300):
         first = [sentence(rng, 5) for _ in range(20)]
         firsts.append(" ".join(first))
-        seconds.append(" ".join(part if rng.random() < kept else sentence(rng, 5) for part in first))
+        seconds.append(" ".join(part if rng.random() < same else sentence(rng, 5) for part in first))
     exact = np.array([jaccard(a, b) for a, b in zip(firsts, seconds, strict=True)])
     signs = [minhash(shingles(pl.Series(texts), 3), 60, np.random.default_rng(0)) for texts in (firsts, seconds)]
     error = (signs[0] == signs[1]).mean(axis=1) - exact

@@ -44,7 +44,7 @@ def script() -> ModuleType:
 
 
 @pytest.mark.parametrize("split", PAIR_SPLITS)
-def test_ratings_are_the_demands_met(split: str) -> None:
+def test_ratings_are_the_constraints_met(split: str) -> None:
     for row in rows(split):
         demands = constraints_from_text(row["demands"])
         assert len(demands) == 3
@@ -61,7 +61,7 @@ def test_ratings_are_the_demands_met(split: str) -> None:
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_demands_are_those_of_the_prompt(split: str) -> None:
+def test_constraints_are_those_of_the_prompt(split: str) -> None:
     for row in rows(split):
         demands = constraints_from_text(row["demands"])
         text = row["prompt"][0]["content"]
@@ -117,7 +117,7 @@ def test_size_and_hashes() -> None:
 
 
 def answers_with(scores: list[int], finished: bool = True) -> list[Completion]:
-    """Answers that meet so many of the demands "no commas", "question" and "exclamation"."""
+    """Answers that meet so many of the constraints "no commas", "question" and "exclamation"."""
     texts = {0: "a, b", 1: "ab", 2: "ab?", 3: "ab?!"}
     written = [texts[score] + " c" * position for position, score in enumerate(scores)]
     return [Completion(text=text, finished=finished, tokens_out=3) for text in written]
@@ -157,7 +157,7 @@ def test_ties_are_thinned_to_their_share(script: ModuleType) -> None:
     prompt = script.Prompt("Write.", DEMANDS)
     better, worse = script.Rated("ab?", 2), script.Rated("ab", 1)
     pairs = [script.Pair(prompt, better, worse)] * 70 + [script.Pair(prompt, better, better)] * 100
-    kept = script.thin_ties(pairs, 0.125, random.Random(0))
-    assert Counter(pair.margin for pair in kept) == {1: 70, 0: 10}
+    left = script.thin_ties(pairs, 0.125, random.Random(0))
+    assert Counter(pair.margin for pair in left) == {1: 70, 0: 10}
     few = script.thin_ties(pairs[:71], 0.125, random.Random(0))
     assert Counter(pair.margin for pair in few) == {1: 70, 0: 1}

@@ -85,7 +85,7 @@ def test_failed_conversion_leaves_nothing(
 
 
 def test_two_at_once(tmp_path: Path, fake_download: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both find no folder, both make one; one is kept and both get its path."""
+    """Both find no folder, both make one; one stays and both get its path."""
     barrier = threading.Barrier(2, timeout=30)
 
     def dequantise(gguf: Path, target: Path) -> None:

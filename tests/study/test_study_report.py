@@ -78,9 +78,9 @@ def analysis(*arms: ArmResult) -> Analysis:
 )
 def test_sentences_follow_from_intervals(effects: list[Effect], expected: list[str]) -> None:
     arms = [arm(name, found, effect(0.5, 0.1, 0.001)) for name, found in zip("AB", effects, strict=False)]
-    said = " ".join(summary(analysis(*arms, arm("DPO", None, effect(0.5, 0.1, 0.001)))))
+    sentences = " ".join(summary(analysis(*arms, arm("DPO", None, effect(0.5, 0.1, 0.001)))))
     for words in (*expected, f"Better than the start: all {len(arms) + 1} arms."):
-        assert words in said
+        assert words in sentences
 
 
 def test_what_may_favour_an_arm_is_said() -> None:
@@ -92,7 +92,7 @@ def test_what_may_favour_an_arm_is_said() -> None:
     inside = {"learning_rate": [1e-6, 1e-5, 1e-4]}  # the baseline's own grid, in the middle of which its rate lies
     arms = {"A": {"tuning": None}, "DPO": {"tuning": inside}}
     made.runs["study"] |= {"tuning": {"learning_rate": [1e-5, 1e-4]}, "arms": arms}
-    said = " ".join(summary(made))
+    sentences = " ".join(summary(made))
     for words in (
         "Tuned to another learning rate than DPO (1e-05)",
         "**A** (0.0001)",
@@ -100,11 +100,11 @@ def test_what_may_favour_an_arm_is_said() -> None:
         "Tuned by fewer trials",
         "favour them",
     ):
-        assert words in said
+        assert words in sentences
 
 
 def results(name: str = "own") -> Results:
-    """Two arms of three seeds on eight prompts: the second meets one demand more."""
+    """Two arms of three seeds on eight prompts: the second meets one constraint more."""
     rows: list[dict[str, Any]] = []
     for name_of_arm, seeds, gain in (("start", [0], 0), ("DPO", [1, 2, 3], 0), ("A | B_50 %", [1, 2, 3], 1)):
         for seed in seeds:

@@ -317,16 +317,16 @@ def test_what_a_run_started_ends_with_it(monkeypatch, tmp_path: Path) -> None:
     monkeypatch.setattr(study_run.subprocess, "Popen", lambda command, **options: real(["sh", "-c", judge], **options))
     stop = Event()
 
-    def said(word: str) -> None:
+    def written(word: str) -> None:
         while word not in (tmp_path / "log.txt").read_text():
             time.sleep(0.05)
         stop.set()
 
     (tmp_path / "log.txt").touch()
-    Thread(target=said, args=["ready"]).start()
+    Thread(target=written, args=["ready"]).start()
     with pytest.raises(Stopped):
         study_run.in_subprocess(tmp_path, 60, Slot(0, 1, stop))
-    waiting = Thread(target=said, args=["ended"], daemon=True)
+    waiting = Thread(target=written, args=["ended"], daemon=True)
     waiting.start()
     waiting.join(timeout=30)
     assert not waiting.is_alive()
@@ -378,17 +378,17 @@ def test_the_test_split_is_not_read_again_with_other_settings(simulated_study, t
     take_over(load_results(tmp_path / "results"), tmp_path / "elsewhere")
     again: list[Any] = []
     noted: list[Outcome] = []
-    for place in (tmp_path / "elsewhere", out):
+    for folder in (tmp_path / "elsewhere", out):
         again.clear()
         noted.clear()
         second = run_study(
-            replace(study, seeds=(1, 2, 3)), place, runner=simulated(study, {}, ran=again), notify=noted.append
+            replace(study, seeds=(1, 2, 3)), folder, runner=simulated(study, {}, ran=again), notify=noted.append
         )
         assert [choice.learning_rate for choice in second.choices] == [3e-5, 1e-5, 3e-5]
         assert [(spec["stage"], spec["seed"]) for spec in again] == [("final", 3)] * 3
         assert sum(outcome.spec.stage == "tune" for outcome in noted) == 6, "those of settled arms too"
-    said = " ".join(summary(analyse(gather(study, second, out))))
-    assert "Tuned by fewer trials than the others: **mixdpo**." in said
+    sentences = " ".join(summary(analyse(gather(study, second, out))))
+    assert "Tuned by fewer trials than the others: **mixdpo**." in sentences
 
 
 def test_runs_of_another_device_are_not_mixed_with_those_of_this(simulated_study, tmp_path: Path, refused) -> None:
@@ -425,7 +425,7 @@ def test_a_baseline_or_an_arm_that_could_not_be_tuned_is_said(simulated_study, t
     contrast = ContrastSettings(arms=["mixdpo"], against=["dpo"])
     study = replace(simulated_study, contrasts={"mixed or not": contrast}, seeds=(1,))
     runs = run_study(study, tmp_path, runner=simulated(study, {"dpo": None}))
-    said = " ".join(summary(analyse(gather(study, runs, tmp_path))))
+    sentences = " ".join(summary(analyse(gather(study, runs, tmp_path))))
     for words in (
         "2 runs failed, 2 of them trials",
         "Not run, since a trial of every setting failed: **dpo**.",
@@ -433,7 +433,7 @@ def test_a_baseline_or_an_arm_that_could_not_be_tuned_is_said(simulated_study, t
         "Contrasts that lack an arm: **mixed or not**.",
         "Of one seed, all 2 arms",
     ):
-        assert words in said
+        assert words in sentences
     nothing = run_study(study, tmp_path / "none", runner=simulated(study, dict.fromkeys(["start", *study.arms])))
     with pytest.raises(RunError, match="no run of the study was finished"):
         gather(study, nothing, tmp_path / "none")

@@ -58,8 +58,8 @@ def clean(dataset: Dataset, report: str | Path, apply: Sequence[str]) -> tuple[D
             why[row] = name
         (is_flipped if action == "flip" else is_dropped)[rows] = True
     is_flipped &= ~is_dropped
-    kept = np.flatnonzero(~is_dropped)
-    if len(kept) == 0:
+    left_rows = np.flatnonzero(~is_dropped)
+    if len(left_rows) == 0:
         raise InputError("nothing would be left of the data", hint="apply fewer findings")
     new_row = np.cumsum(~is_dropped) - 1
     log = pl.DataFrame(
@@ -72,9 +72,9 @@ def clean(dataset: Dataset, report: str | Path, apply: Sequence[str]) -> tuple[D
         }
     )
     with quiet_datasets():
-        left = dataset.select(kept)
+        left = dataset.select(left_rows)
         if is_flipped.any():
-            turned = is_flipped[kept]
+            turned = is_flipped[left_rows]
             left = left.map(_flip, with_indices=True, fn_kwargs={"is_flipped": turned}, features=left.features)
     return left, log
 

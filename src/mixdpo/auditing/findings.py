@@ -56,7 +56,7 @@ class Flagged:
         group: the group of each pair, -1 for none; int64 of shape (N,).
         looked_at: how many pairs could have been flagged; None for all.
         measure: what the flagged pairs are a share of.
-        line: takes the place of the type's, where that depends on the data.
+        line: instead of the type's, where that depends on the data.
     """
 
     group: np.ndarray

@@ -79,7 +79,7 @@ def leak_figures(
     An evaluation prompt of fewer than n words leaks only into a prompt of the same words.
 
     Returns:
-        figures; the evaluation prompt leaked into each pair (int64 of shape (N,), its place in all evaluation
+        figures; the evaluation prompt leaked into each pair (int64 of shape (N,), its position in all evaluation
         prompts joined, -1 for none); and the text of those.
     """
     texts = [text for prompts in evaluations.values() for text in prompts]

@@ -50,8 +50,8 @@ def shingles(texts: pl.Series, n: int) -> Shingles:
         grams = grams * _MIX + np.where(inside, padded[k : k + len(hashes)], _ABSENT)
     # A text of fewer words keeps its first n-gram, which is padded.
     whole = (at + n <= ends) | (at == np.repeat(first[:-1], counts))
-    kept = np.concatenate([[0], np.cumsum(whole)])
-    return Shingles(grams=grams[whole], starts=kept[first])
+    starts = np.concatenate([[0], np.cumsum(whole)])
+    return Shingles(grams=grams[whole], starts=starts[first])
 
 
 def minhash(parts: Shingles, functions: int, rng: np.random.Generator) -> np.ndarray:

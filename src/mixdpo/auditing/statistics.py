@@ -11,7 +11,7 @@ from scipy import stats
 from mixdpo.common.statistics import mean_interval, proportion
 
 Estimate = dict[str, float | int | None]
-"""`value`, `low`, `high` (95 % interval) and `n`; the first three are None where nothing can be said."""
+"""`value`, `low`, `high` (95 % interval) and `n`; the first three are None where there is none."""
 
 CONFIDENCE: Final = 0.95
 

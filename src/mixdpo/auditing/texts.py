@@ -68,12 +68,12 @@ def message_texts(side: pl.Series, instructions: bool = False) -> pl.Series:
         texts = [chat_text(map(_message, messages), instructions) for messages in side.to_list()]
         return pl.Series(side.name, texts, dtype=pl.String)
     message = pl.element().struct
-    said = pl.element().filter(message.field("role").is_in(_INSTRUCTIONS) == instructions)
-    return side.list.eval(said).list.eval(_struct_text(side.dtype.inner)).list.join("\n\n", ignore_nulls=True)
+    wanted = pl.element().filter(message.field("role").is_in(_INSTRUCTIONS) == instructions)
+    return side.list.eval(wanted).list.eval(_struct_text(side.dtype.inner)).list.join("\n\n", ignore_nulls=True)
 
 
 def _stored(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return messages kept as JSON (an extension type that polars does not know) as text."""
+    """Return messages stored as JSON (an extension type that polars does not know) as text."""
     kind = column.type
     if pa.types.is_list(kind) and isinstance(kind.value_type, pa.BaseExtensionType):
         return column.cast(pa.list_(kind.value_type.storage_type))
@@ -103,9 +103,9 @@ def _turns(prompt: pl.Series) -> tuple[pl.Series, pl.Series]:
         one, none = (pl.repeat(value, len(prompt), dtype=pl.UInt32, eager=True) for value in (1, 0))
         return one, none
     if not isinstance(prompt.dtype, pl.List) or not isinstance(prompt.dtype.inner, pl.Struct):
-        said = [[m for m in map(_message, messages) if m["role"] not in _INSTRUCTIONS] for messages in prompt]
-        bad = [sum(map(_is_bad, [None, *turns], turns, [*turns[1:], None])) for turns in said]
-        return pl.Series([len(turns) for turns in said], dtype=pl.UInt32), pl.Series(bad, dtype=pl.UInt32)
+        own = [[m for m in map(_message, messages) if m["role"] not in _INSTRUCTIONS] for messages in prompt]
+        bad = [sum(map(_is_bad, [None, *turns], turns, [*turns[1:], None])) for turns in own]
+        return pl.Series([len(turns) for turns in own], dtype=pl.UInt32), pl.Series(bad, dtype=pl.UInt32)
     message = pl.element().struct
     turns = prompt.list.eval(pl.element().filter(~message.field("role").is_in(_INSTRUCTIONS)))
     role = message.field("role")
@@ -130,11 +130,11 @@ def _struct_text(kind: pl.Struct) -> pl.Expr:
 
 
 def chat_text(messages: Iterable[Mapping[str, Any]], instructions: bool = False) -> str:
-    """Return what is said in messages, joined by blank lines: without system messages, or `instructions` alone."""
-    said = [message for message in messages if (message.get("role") in _INSTRUCTIONS) == instructions]
-    return "\n\n".join(filter(None, map(message_text, said)))
+    """Return the contents of messages, joined by blank lines: without system messages, or `instructions` alone."""
+    wanted = [message for message in messages if (message.get("role") in _INSTRUCTIONS) == instructions]
+    return "\n\n".join(filter(None, map(message_text, wanted)))
 
 
 def _message(value: Any) -> dict[str, Any]:
-    # Messages with tool calls are kept as JSON text.
+    # Messages with tool calls are stored as JSON text.
     return json.loads(value) if isinstance(value, (str, bytes)) else value

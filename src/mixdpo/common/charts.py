@@ -159,10 +159,10 @@ def length_chart(points: Sequence[Mapping[str, Any]], x_label: str, y_label: str
     lengths = [point["length"] for point in known]
     x = _scale(min(lengths), max(lengths), left + 10, width - 60)
     y = _scale(min(ys), max(ys), height - bottom, 12)
-    shapes, places = [], [(x(point["length"]), y(point["value"])) for point in known]
+    shapes, positions = [], [(x(point["length"]), y(point["value"])) for point in known]
     names = [point["name"] for point in known]
-    labels = place_labels(places, names, width=width, character=5.0, height=10)
-    for point, (across, up), label in zip(known, places, labels, strict=True):
+    labels = place_labels(positions, names, width=width, character=5.0, height=10)
+    for point, (across, up), label in zip(known, positions, labels, strict=True):
         if point["low"] is not None:
             ends = f'y1="{y(point["low"]):.1f}" y2="{y(point["high"]):.1f}"'
             shapes.append(f'<line x1="{across:.1f}" x2="{across:.1f}" {ends} class="interval"/>')
@@ -209,7 +209,7 @@ def place_labels(
         height: of a line.
     """
     taken = [(x - 3, y - 3, x + 3, y + 3) for x, y in points]
-    places: list[LabelPlace | None] = []
+    placed: list[LabelPlace | None] = []
     for (x, y), name in zip(points, names, strict=True):
         length = character * len(name)
         boxes = [
@@ -222,8 +222,8 @@ def place_labels(
                 place = candidate
                 taken.append(box)
                 break
-        places.append(place)
-    return places
+        placed.append(place)
+    return placed
 
 
 def _overlap(first: _Box, second: _Box) -> bool:

@@ -43,7 +43,7 @@ class Measured:
     answers: list[Completion]
 
 
-def measure(
+def measure_model(
     model: ModelSettings,
     start: ModelSettings,
     task: StudyTask,

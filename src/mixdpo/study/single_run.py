@@ -42,7 +42,7 @@ from mixdpo.plan.plan import make_plan
 from mixdpo.recipe.recipe_file import Recipe, load_recipe
 from mixdpo.recipe.runs import train_from_recipe
 from mixdpo.recipe.scoring import score
-from mixdpo.study.measures import measure
+from mixdpo.study.measures import measure_model
 from mixdpo.study.study_file import make_task
 from mixdpo.study.study_settings import SubsetSettings
 from mixdpo.study.task import StudyTask
@@ -70,7 +70,7 @@ def execute_run(folder: Path) -> None:
         trained = _train(folder, task, start, work["peft"], work["training"]) if work["training"] else {}
         model = _trained_model(folder, start, work["peft"]) if work["training"] else start
         began = time.perf_counter()
-        measured = measure(
+        measured = measure_model(
             model, start, task, work["split"], task.held_out(work["split"], folder),
             build(SamplingSettings, work["generation"], "generation"), work["limits"],
         )  # fmt: skip

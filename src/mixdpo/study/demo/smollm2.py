@@ -116,7 +116,7 @@ def dequantise(gguf: Path, target: Path) -> None:
     """Write the model of a GGUF file as float32 safetensors, with its tokenizer, to the folder `target`."""
     import transformers
 
-    # A transformers that has this class keeps GGUF weights packed where it has a kernel for them, unless told not to.
+    # A transformers that has this class keeps GGUF weights packed where it has a kernel for them, unless asked not to.
     packing = getattr(transformers, "GgufConfig", None)
     arguments = {"quantization_config": packing(dequantize=True)} if packing else {}
     tokenizer = transformers.AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
