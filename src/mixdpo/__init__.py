@@ -10,9 +10,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mixdpo.auditing import AuditReport as AuditReport
-    from mixdpo.auditing import AuditSettings as AuditSettings
-    from mixdpo.auditing import audit as audit
+    from mixdpo.auditing.audit import audit as audit
+    from mixdpo.auditing.audit_settings import AuditSettings as AuditSettings
+    from mixdpo.auditing.report import AuditReport as AuditReport
     from mixdpo.difficulty.scored_pairs import load_pairs as load_pairs
     from mixdpo.plan.plan import Plan as Plan
     from mixdpo.plan.plan import make_plan as make_plan
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
-    "AuditReport": "mixdpo.auditing",
-    "AuditSettings": "mixdpo.auditing",
-    "audit": "mixdpo.auditing",
+    "AuditReport": "mixdpo.auditing.report",
+    "AuditSettings": "mixdpo.auditing.audit_settings",
+    "audit": "mixdpo.auditing.audit",
     "MixDPOConfig": "mixdpo.training.config",
     "MixDPOTrainer": "mixdpo.training.trainer",
     "PLANS": "mixdpo.plan.plan_settings",

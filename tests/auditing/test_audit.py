@@ -12,7 +12,7 @@ import pytest
 from datasets import Dataset
 
 from mixdpo import AuditSettings, audit, load_pairs, score
-from mixdpo.auditing import clean, save_cleaned
+from mixdpo.auditing.clean import clean, save_cleaned
 from mixdpo.auditing.leakage import read_evaluation_prompts
 from mixdpo.auditing.texts import text_batches
 from mixdpo.cli.main import main

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from mixdpo import AuditSettings, audit
-from mixdpo.auditing import clean
 from mixdpo.auditing.audit_data import in_tokens
+from mixdpo.auditing.clean import clean
 from mixdpo.auditing.examples import MOST_TOGETHER, choose_examples, marked
 from preferences import clean_rows, loaded
 

@@ -15,6 +15,7 @@ from scipy.special import expit, log_expit
 
 from mixdpo.losses import LOSSES, Loss, LossSettings, PairLogprobs, Running, combined_loss, dpo, needs, statistics
 from mixdpo.losses.batchwise import kept_weight
+from mixdpo.losses.loss_settings import LOSS_NAMES
 
 SETTINGS = LossSettings(
     beta=0.15, label_smoothing=0.1, simpo_gamma=0.3, cpo_alpha=0.7, rpo_alpha=0.4, slic_delta=2.0, slic_lambda=0.3,
@@ -127,6 +128,10 @@ def of_equal_rank(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 def loss_of(name: str, p: PairLogprobs, settings: LossSettings = SETTINGS) -> torch.Tensor:
     return combined_loss(p, [name], [1.0], settings, {name: RUNNING})
+
+
+def test_names_for_help_are_the_tables() -> None:
+    assert tuple(LOSSES) == LOSS_NAMES
 
 
 def test_every_loss_has_a_formula_here() -> None:

@@ -1,4 +1,4 @@
-"""The verbs `audit` and `clean`. They only parse and call."""
+"""The command `audit`."""
 
 from __future__ import annotations
 
@@ -34,15 +34,13 @@ def audit(
     output: Path,
 ) -> None:
     """Show what is in DATA (file, folder or hub id; default: the recipe's), what will hurt, and what to do."""
-    from mixdpo.auditing import audit as audit_pairs
-    from mixdpo.auditing import load_for_audit, with_scores
+    from mixdpo.auditing.audit import audit as audit_pairs
+    from mixdpo.auditing.audit_data import load_for_audit, with_scores
     from mixdpo.common.charts import percent
-    from mixdpo.models.loading import load_tokenizer
-    from mixdpo.models.model_settings import ModelSettings
 
     recipe = recipe_of(overrides, config, data)
     settings = recipe.required("data")
-    loaded_tokenizer = load_tokenizer(ModelSettings(name_or_path=tokenizer)) if tokenizer else None
+    loaded_tokenizer = _load_tokenizer(tokenizer) if tokenizer else None
     pairs, load_report = load_for_audit(settings)
     for file in scores:
         pairs = with_scores(pairs, file)
@@ -70,6 +68,13 @@ def audit(
     click.echo(f"report: {page}")
 
 
+def _load_tokenizer(name: str) -> Any:
+    from mixdpo.models.loading import load_tokenizer
+    from mixdpo.models.model_settings import ModelSettings
+
+    return load_tokenizer(ModelSettings(name_or_path=name))
+
+
 def _data_words(overrides: dict[str, Any], data: str | None, config: Path | None) -> str:
     """Return the words of this command line that say which pairs are read, and how."""
     from mixdpo.recipe.recipe_file import yaml_text
@@ -80,33 +85,3 @@ def _data_words(overrides: dict[str, Any], data: str | None, config: Path | None
     for key, value in overrides.get("data", {}).items():
         words += [f"--data.{key}", yaml_text(value)]
     return " ".join(map(quote, words))
-
-
-@click.command(cls=CommandWithSettings)
-@data_argument
-@config_option
-@click.option(
-    "--report", type=click.Path(path_type=Path), default=Path("report"), show_default=True,
-    help="Folder that `mixdpo audit` wrote for the same DATA.",
-)  # fmt: skip
-@click.option("--apply", "findings", required=True, help="Findings to deal with, separated by commas.")
-@click.option(
-    "--output", "-o", type=click.Path(path_type=Path), default=Path("cleaned.parquet"), show_default=True,
-    help="The cleaned pairs; the log of all rows is written beside it.",
-)  # fmt: skip
-@click.pass_obj
-def clean(
-    overrides: dict[str, Any], data: str | None, config: Path | None, report: Path, findings: str, output: Path
-) -> None:
-    """Apply findings of an audit to DATA: drop flagged pairs, or flip their labels."""
-    from mixdpo.auditing import clean as clean_pairs
-    from mixdpo.auditing import load_for_audit, save_cleaned
-
-    pairs, load_report = load_for_audit(recipe_of(overrides, config, data).required("data"))
-    for line in load_report.lines():
-        click.echo(line)
-    left, log = clean_pairs(pairs, report, [name.strip() for name in findings.split(",") if name.strip()])
-    log_file = save_cleaned(left, log, output)
-    for action, finding, number in log.group_by("action", "finding", maintain_order=True).len().iter_rows():
-        click.echo(f"{action} {number:,} pairs" + (f": {finding}" if finding else ""))
-    click.echo(f"pairs: {output} ({len(left):,} of {len(pairs):,}); log: {log_file}")

@@ -1,4 +1,4 @@
-"""The verb `compare`. It only parses and calls."""
+"""The command `compare`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command `generate`. It only parses and calls."""
+"""The command `generate`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the verbs that read a recipe share: the data, the recipe file, and help that lists its keys."""
+"""What the commands that read a recipe share: the data, the recipe file, and help that lists its keys."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _NAMES: Final = {"--model": "name_or_path", "--plan": "name"}
 
 
 def with_keys(words: Sequence[str]) -> list[str]:
-    """Write `--model NAME` as `--model.name_or_path NAME`, as verbs without a recipe have it, and `--plan NAME` so."""
+    """Write `--model NAME` as `--model.name_or_path NAME`, and `--plan NAME` as `--plan.name NAME`."""
     result = list(words)
     for at, (word, following) in enumerate(zip(words, [*words[1:], ""], strict=True)):
         option, equals, value = word.partition("=")

@@ -1,4 +1,4 @@
-"""The verb `study`. It only parses and calls."""
+"""The command `study`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 from rich.console import Console
+
+from mixdpo.cli.shared import quiet_libraries
 
 
 class _CommandWithKeys(click.Command):
@@ -32,17 +34,13 @@ def study(file: Path, output: Path, reuse: tuple[Path, ...], dry_run: bool) -> N
 
     FILE is a study file (YAML). A study that was stopped goes on where it was when it is started again.
     """
-    import datasets
-    import transformers
-
     from mixdpo.study.report_files import write_report
     from mixdpo.study.run_study import run_study
     from mixdpo.study.study_file import load_study
     from mixdpo.study.study_progress import StudyProgress, dry_run_table, expected_time, pace, plan_of_runs
     from mixdpo.study.study_results import gather, load_results, save_results, take_over
 
-    datasets.disable_progress_bars()
-    transformers.utils.logging.set_verbosity_error()
+    quiet_libraries()
     settings = load_study(file)
     for folder in reuse:
         click.echo(f"{folder}: {take_over(load_results(folder), output)} runs taken over")

@@ -21,19 +21,21 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset, Features, List, Value
-from transformers import PreTrainedTokenizerBase
 
 from mixdpo.common.errors import InputError
 from mixdpo.common.files import data_cache, digest
 from mixdpo.data.data_settings import TokenSettings
 from mixdpo.data.render import ChatRenderer, Ids, Rendered, Renderer, TextRenderer, shared_length
 from mixdpo.data.token_report import COUNTS, DROPS, TokenReport, length_statistics
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 PAIRS_PER_PROCESS: Final = 2000
 """So many pairs make up for starting a process."""

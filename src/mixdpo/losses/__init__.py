@@ -1,26 +1,49 @@
-"""Losses: pure functions of per-pair log-probabilities. Know nothing of models, files or batches."""
+"""Losses: pure functions of per-pair log-probabilities. Know nothing of models, files or batches.
 
-from mixdpo.losses.loss_settings import LossSettings, OdpoOffset
-from mixdpo.losses.preference import dpo
-from mixdpo.losses.registry import LOSSES, Loss, combined_loss, needs, reads_divergence, statistics
-from mixdpo.losses.scores import FDivergence, discount_tail, wpo_weight
-from mixdpo.losses.sft import sft
-from mixdpo.losses.types import PairLogprobs, Running
+Names are imported when first used, so that the settings of losses can be read without PyTorch.
+"""
 
-__all__ = [
-    "LOSSES",
-    "FDivergence",
-    "Loss",
-    "LossSettings",
-    "OdpoOffset",
-    "PairLogprobs",
-    "Running",
-    "combined_loss",
-    "discount_tail",
-    "dpo",
-    "needs",
-    "reads_divergence",
-    "sft",
-    "statistics",
-    "wpo_weight",
-]
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mixdpo.losses.loss_settings import FDivergence as FDivergence
+    from mixdpo.losses.loss_settings import LossSettings as LossSettings
+    from mixdpo.losses.loss_settings import OdpoOffset as OdpoOffset
+    from mixdpo.losses.preference import dpo as dpo
+    from mixdpo.losses.registry import LOSSES as LOSSES
+    from mixdpo.losses.registry import Loss as Loss
+    from mixdpo.losses.registry import combined_loss as combined_loss
+    from mixdpo.losses.registry import needs as needs
+    from mixdpo.losses.registry import reads_divergence as reads_divergence
+    from mixdpo.losses.registry import statistics as statistics
+    from mixdpo.losses.scores import discount_tail as discount_tail
+    from mixdpo.losses.scores import wpo_weight as wpo_weight
+    from mixdpo.losses.types import PairLogprobs as PairLogprobs
+    from mixdpo.losses.types import Running as Running
+
+_HOME = {
+    "LOSSES": "registry",
+    "FDivergence": "loss_settings",
+    "Loss": "registry",
+    "LossSettings": "loss_settings",
+    "OdpoOffset": "loss_settings",
+    "PairLogprobs": "types",
+    "Running": "types",
+    "combined_loss": "registry",
+    "discount_tail": "scores",
+    "dpo": "preference",
+    "needs": "registry",
+    "reads_divergence": "registry",
+    "statistics": "registry",
+    "wpo_weight": "scores",
+}
+__all__ = [*_HOME]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)

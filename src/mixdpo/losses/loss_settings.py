@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
-from mixdpo.losses.scores import FDivergence
-
+FDivergence = Literal["reverse_kl", "forward_kl", "js_divergence", "alpha_divergence"]
 OdpoOffset = Literal["log", "linear"]
+
+LOSS_NAMES: Final = (
+    "sigmoid", "robust", "hinge", "ipo", "ipo_sum", "sigmoid_norm", "r_dpo", "dpop", "cal_dpo", "rpo",
+    "exo_pair", "discopop", "nca_pair", "bco_pair", "bco", "sppo_hard", "apo_zero", "apo_down", "kto", "odpo",
+    "margin_weighted", "soft_routed", "aot", "aot_unpaired", "beta_dpo", "alpha_dpo", "slic", "cpo",
+    "cpo_hinge", "cpo_ipo", "simpo", "alphapo", "orpo", "sft", "sft_rejected", "sft_both", "simpo_paper",
+    "rpo_paper", "beta_dpo_paper",
+)  # fmt: skip
+"""The keys of `LOSSES`, for help and errors that do not wait for PyTorch."""
 
 
 @dataclass

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from mixdpo.losses.types import PairLogprobs
-
-FDivergence = Literal["reverse_kl", "forward_kl", "js_divergence", "alpha_divergence"]
 
 # exp() of more than this is infinite in float32.
 _LARGEST_EXPONENT = 80.0

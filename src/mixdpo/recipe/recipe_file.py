@@ -1,15 +1,17 @@
-"""A recipe: the whole of a run in one YAML file, and the settings each verb of the command line takes."""
+"""A recipe: the whole of a run in one YAML file, and the settings each command takes.
+
+The settings of training and of adapters extend classes of transformers and peft, whose import takes seconds. So these
+two sections are checked last, and only where they say something.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
-from peft import LoraConfig
-from transformers import TrainingArguments
 
 from mixdpo.auditing.audit_settings import AuditSettings
 from mixdpo.common.errors import InputError
@@ -18,7 +20,11 @@ from mixdpo.data.data_settings import DataSettings
 from mixdpo.difficulty.metrics import find_metric, metric_settings
 from mixdpo.models.model_settings import ModelSettings
 from mixdpo.plan.plan_settings import PLANS, PlanSettings
-from mixdpo.training.config import MixDPOConfig
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
+
+    from mixdpo.training.config import MixDPOConfig
 
 
 @dataclass(kw_only=True, frozen=True)
@@ -59,8 +65,21 @@ class Recipe:
 
     def training_config(self, output: str | None = None) -> MixDPOConfig:
         """Return the settings of the trainer, with `output` as folder if given."""
+        from mixdpo.training.config import MixDPOConfig
+
         values = dict(self.train) if output is None else {**self.train, "output_dir": output}
         return MixDPOConfig(**values)
+
+    def metrics_to_score(self, given: Sequence[str]) -> list[str]:
+        """Return the given metrics; those of the section score if there are none, else the plan's.
+
+        Raises:
+            InputError: no metric is named so.
+        """
+        names = list(given or self.score or [self.plan.metric])
+        for name in names:
+            find_metric(name, self.file)
+        return names
 
     def metric_parameters(self, name: str) -> dict[str, Any]:
         """Return the settings of a metric: those of the section score, and what other sections say of the rest."""
@@ -102,12 +121,26 @@ def load_recipe(file: str | Path | None, overrides: Mapping[str, Any]) -> Recipe
         eval_data=section(DataSettings, "eval_data"),
         plan=plan,
         plan_path=plan_path,
-        train=check_values(MixDPOConfig, present.get("train", {}), "train", name),
-        peft=section(LoraConfig, "peft"),
         score=_score_section(present.get("score", {}), name),
-        file=name,
         audit=section(AuditSettings, "audit") or AuditSettings(),
+        train=_train_section(present.get("train", {}), name),
+        peft=_peft_section(present["peft"], name) if "peft" in present else None,
+        file=name,
     )
+
+
+def _train_section(values: Any, file: str | None) -> Mapping[str, Any]:
+    if values == {}:
+        return {}
+    from mixdpo.training.config import MixDPOConfig
+
+    return check_values(MixDPOConfig, values, "train", file)
+
+
+def _peft_section(values: Any, file: str | None) -> LoraConfig:
+    from peft import LoraConfig
+
+    return build(LoraConfig, values, "peft", file)
 
 
 def _plan_in_full(sections: Mapping[str, Any]) -> dict[str, Any]:
@@ -152,21 +185,6 @@ def _score_section(values: Any, file: str | None) -> Mapping[str, Mapping[str, A
     for name, given in section.items():
         metric_settings(name, given, file)
     return section
-
-
-def setting_lines(cls: type[Any], section: str, own_only: bool = False) -> list[str]:
-    """Return one line per field of a settings dataclass: key, help and default; `own_only`: none of transformers'."""
-    lines = []
-    inherited = {f.name for f in fields(TrainingArguments)} - set(cls.__annotations__)
-    for f in fields(cls):
-        if not f.init or (own_only and f.name in inherited):
-            continue
-        if f.default is MISSING and f.default_factory is MISSING:
-            default = "required"
-        else:
-            default = f"default {yaml_text(f.default if f.default_factory is MISSING else f.default_factory())}"
-        lines.append(f"--{section}.{f.name}  {f.metadata.get('help', '')} ({default})")
-    return lines
 
 
 def yaml_text(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""The verbs `score`, `plan`, `reference` and `train`, as functions: from a recipe to files."""
+"""The commands `score`, `reference` and `train` as functions: from a recipe to files."""
 
 from __future__ import annotations
 
@@ -17,14 +17,12 @@ from transformers import IntervalStrategy
 
 from mixdpo.common.errors import InputError, RunError
 from mixdpo.common.files import atomic_path, check_parquet_output
-from mixdpo.data.data_settings import DataSettings
 from mixdpo.data.load_report import LoadReport
-from mixdpo.difficulty.metrics import METRICS, find_metric
 from mixdpo.difficulty.scored_pairs import load_pairs_with_report
 from mixdpo.models.cached_logprobs import CacheUse
 from mixdpo.models.loading import load_policy, load_tokenizer
-from mixdpo.plan.plan import Plan, make_plan
-from mixdpo.plan.plan_settings import PlanSettings
+from mixdpo.plan.plan import Plan
+from mixdpo.recipe.planned_pairs import load_and_score, load_eval_pairs, plan_from_recipe
 from mixdpo.recipe.recipe_file import Recipe
 from mixdpo.recipe.scoring import score
 from mixdpo.training.config import MixDPOConfig
@@ -43,64 +41,18 @@ class TrainedRun:
     metrics: list[dict[str, float]]
 
 
-def load_and_score(recipe: Recipe, data: DataSettings, plan: PlanSettings) -> tuple[Dataset, LoadReport]:
-    """Load pairs and add the margins that the plan's metric needs, if it needs any and they are not there.
-
-    Raises:
-        InputError: they are not there and come from a model, whose pass is `mixdpo score`'s to start.
-    """
-    pairs, report = load_pairs_with_report(data)
-    column = f"margin/{plan.metric}"
-    needed = plan.threshold is not None or plan.order in ("easy_to_hard", "hard_to_easy")
-    has_ratings = "score_chosen" in pairs.column_names or "margin" in pairs.column_names
-    # Margins that nothing asks for still give the report its buckets.
-    if column not in pairs.column_names and (needed or (plan.metric == "rating" and has_ratings)):
-        pairs = _with_margins(recipe, pairs, plan.metric, data)
-    return pairs, report
-
-
-def _with_margins(recipe: Recipe, pairs: Dataset, metric: str, data: DataSettings) -> Dataset:
-    """Add the margins of a metric that needs no model, or raise `InputError`."""
-    known = METRICS.get(metric)
-    if known is None or known.runs_model:
-        compute = f"compute it first with mixdpo score --metric {metric}, and take the data that it writes"
-        add = f"add it to the data, or take a metric that mixdpo score computes: {', '.join(METRICS)}"
-        raise InputError(
-            f"the data has no column 'margin/{metric}'",
-            file=data.path if isinstance(data.path, str) else recipe.file,
-            hint=add if known is None else compute,
-        )
-    return score(pairs, metric, **recipe.metric_parameters(metric))
-
-
-def _eval_pairs(recipe: Recipe, metric: str, buckets: bool) -> Dataset | None:
-    """Load the pairs to measure on; `buckets`: with margins, where they can be had."""
-    if recipe.eval_data is None:
-        return None
-    pairs, _ = load_pairs_with_report(recipe.eval_data)
-    if not buckets or f"margin/{metric}" in pairs.column_names:
-        return pairs
-    try:
-        return _with_margins(recipe, pairs, metric, recipe.eval_data)
-    except InputError as error:
-        logger.warning(f"eval_data is measured without buckets by difficulty: {error}")
-        return pairs
-
-
 def score_from_recipe(recipe: Recipe, metrics: Sequence[str], output: Path) -> tuple[Dataset, LoadReport]:
     """Write a recipe's pairs with the margins of metrics to a parquet file that `load_pairs` reads back.
 
     Args:
         recipe: `data` is read, and what the metrics' settings take from `model`, `train` and `score`.
-        metrics: names; those of the section score if there are none, else the plan's.
+        metrics: see `Recipe.metrics_to_score`.
         output: the file.
 
     Raises:
         InputError: anything wrong with the recipe, the data, a metric or the place of the file.
     """
-    names = list(metrics or recipe.score or [recipe.plan.metric])
-    for name in names:
-        find_metric(name, recipe.file)
+    names = recipe.metrics_to_score(metrics)
     check_parquet_output(output)
     state = PartialState(cpu=bool(recipe.train.get("use_cpu")))
     with state.main_process_first():
@@ -110,15 +62,6 @@ def score_from_recipe(recipe: Recipe, metrics: Sequence[str], output: Path) -> t
         with atomic_path(output) as temporary:
             pairs.to_parquet(temporary)
     return pairs, report
-
-
-def plan_from_recipe(recipe: Recipe, pairs: Dataset) -> Plan:
-    """Make the recipe's plan, or load the one it names and check that it belongs to `pairs`."""
-    if recipe.plan_path is None:
-        return make_plan(pairs, settings=recipe.plan)
-    plan = Plan.load(recipe.plan_path)
-    plan.check_belongs_to(pairs)
-    return plan
 
 
 def train_from_recipe(recipe: Recipe, output: str | None = None, resume: bool = False) -> TrainedRun:
@@ -209,7 +152,7 @@ def _trainer(recipe: Recipe, args: MixDPOConfig) -> MixDPOTrainer:
         plan = plan_from_recipe(recipe, pairs)
         if plan.curve is not None:
             logger.info(f"threshold: {plan.curve.reason}")
-        eval_pairs = _eval_pairs(recipe, metric.metric, f"margin/{metric.metric}" in pairs.column_names)
+        eval_pairs = load_eval_pairs(recipe, metric.metric, f"margin/{metric.metric}" in pairs.column_names)
     tokenizer = load_tokenizer(model_settings)
     policy = load_policy(model_settings, with_adapters=recipe.peft is not None)
     try:

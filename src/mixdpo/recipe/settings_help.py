@@ -1,57 +1,72 @@
-"""The recipe keys that each verb reads, for `--help`."""
+"""The recipe keys that each command reads, for `--help`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
-from typing import Any, Final
-
-from peft import LoraConfig
+from dataclasses import MISSING, fields
+from typing import Any
 
 from mixdpo.auditing.audit_settings import AuditSettings
 from mixdpo.data.data_settings import DataSettings
 from mixdpo.difficulty.metrics import METRICS
 from mixdpo.models.model_settings import ModelSettings
-from mixdpo.recipe.recipe_file import PlanSection, setting_lines
-from mixdpo.training.config import MixDPOConfig
-
-_SECTIONS: Final[Mapping[str, type[Any]]] = {
-    "model": ModelSettings,
-    "data": DataSettings,
-    "plan": PlanSection,
-    "train": MixDPOConfig,
-    "peft": LoraConfig,
-}
+from mixdpo.recipe.recipe_file import PlanSection, yaml_text
+from mixdpo.training.training_settings import TrainingSettings
 
 
 def settings_named(key: str) -> list[str]:
     """Return the settings of all sections whose key is `key`, such as train.beta."""
-    return [f"{name}.{key}" for name, cls in _SECTIONS.items() if key in {f.name for f in fields(cls)}]
+    from peft import LoraConfig
+
+    from mixdpo.training.config import MixDPOConfig
+
+    sections: Mapping[str, type[Any]] = {
+        "model": ModelSettings, "data": DataSettings, "plan": PlanSection, "train": MixDPOConfig, "peft": LoraConfig
+    }  # fmt: skip
+    return [f"{name}.{key}" for name, cls in sections.items() if key in {f.name for f in fields(cls)}]
 
 
-def settings_help(verb: str) -> str:
-    """Return the settings that a verb reads, with defaults and units, one per line."""
+def settings_help(command: str) -> str:
+    """Return the settings that a command reads, with defaults and units, one per line."""
     lines = ["Settings (keys of a recipe, or options):", ""]
-    if verb in ("audit", "clean"):
+    if command in ("audit", "clean"):
         lines += setting_lines(DataSettings, "data")
-        lines += ["", *setting_lines(AuditSettings, "audit")] if verb == "audit" else []
-        return "\n".join("  " + line if line.startswith("--") else line for line in lines)
-    if verb != "plan":
+        lines += ["", *setting_lines(AuditSettings, "audit")] if command == "audit" else []
+        return _indented(lines)
+    if command != "plan":
         lines += [*setting_lines(ModelSettings, "model"), ""]
     lines += [*setting_lines(DataSettings, "data"), ""]
-    if verb == "preferences":
+    if command == "preferences":
         lines += ["--train.KEY  max_length, max_prompt_length, bf16 and beta, as in training"]
-    elif verb == "score":
+    elif command == "score":
         for name, metric in METRICS.items():
             lines += setting_lines(metric.settings, f"score.{name}")
         lines += ["--train.KEY  max_length, max_prompt_length and bf16 hold for metrics that do not set their own"]
     else:
         lines += [*setting_lines(PlanSection, "plan"), ""]
-    if verb in ("train", "reference"):
+    if command in ("train", "reference"):
         lines += [
-            *setting_lines(MixDPOConfig, "train", own_only=True),
+            *setting_lines(TrainingSettings, "train"),
             "--train.KEY  every other field of transformers.TrainingArguments",
             "--peft.KEY  LoRA adapters: every field of peft.LoraConfig, such as r, lora_alpha, target_modules",
             "--eval_data.KEY  pairs to measure on: the same fields as data",
         ]
+    return _indented(lines)
+
+
+def setting_lines(cls: type[Any], section: str) -> list[str]:
+    """Return one line per field of a settings dataclass: key, help and default."""
+    lines = []
+    for f in fields(cls):
+        if not f.init:
+            continue
+        if f.default is MISSING and f.default_factory is MISSING:
+            default = "required"
+        else:
+            default = f"default {yaml_text(f.default if f.default_factory is MISSING else f.default_factory())}"
+        lines.append(f"--{section}.{f.name}  {f.metadata.get('help', '')} ({default})")
+    return lines
+
+
+def _indented(lines: list[str]) -> str:
     return "\n".join("  " + line if line.startswith("--") else line for line in lines)

@@ -16,7 +16,8 @@ from mixdpo.generation.generation_settings import SamplingSettings
 from mixdpo.losses import LossSettings
 from mixdpo.models.model_settings import ModelSettings, check_is_model
 from mixdpo.plan.plan_settings import check_settings
-from mixdpo.recipe.recipe_file import PlanSection, plan_settings, setting_lines
+from mixdpo.recipe.recipe_file import PlanSection, plan_settings
+from mixdpo.recipe.settings_help import setting_lines
 from mixdpo.study.constraint_task import ConstraintTask, RaterSettings
 from mixdpo.study.file_task import FileTask
 from mixdpo.study.study_settings import (

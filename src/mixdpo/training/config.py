@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -15,10 +15,7 @@ from mixdpo.losses import LOSSES, FDivergence, LossSettings, OdpoOffset, needs, 
 from mixdpo.models.engine import hardware_has_bf16
 from mixdpo.plan.plan import Plan
 from mixdpo.training.step import StepSettings
-
-SftTarget = Literal["chosen", "rejected", "both", "random"]
-PhaseSchedule = Literal["shared", "rewarmed"]
-Engine = Literal["auto", "packed", "padded"]
+from mixdpo.training.training_settings import Engine, PhaseSchedule, SftTarget, TrainingSettings
 
 # Settings of transformers.TrainingArguments that would be accepted and then have no effect, or a wrong one.
 _UNSUPPORTED = {
@@ -52,8 +49,8 @@ _LEAST = {
 
 
 @dataclass
-class MixDPOConfig(LossSettings, TrainingArguments):
-    """Settings of `MixDPOTrainer`: those below, those of `LossSettings`, and all of `transformers.TrainingArguments`.
+class MixDPOConfig(TrainingSettings, TrainingArguments):  # type: ignore[misc]  # the defaults differ, and bf16's type
+    """Settings of `MixDPOTrainer`: `TrainingSettings` with those of losses, and `transformers.TrainingArguments`.
 
     Names follow TRL's `DPOConfig` where TRL has the thing. Defaults that differ from `TrainingArguments`:
     one epoch, learning rate 1e-6, cosine schedule with 10 % warm-up, logging every 10 steps, no tracker,
@@ -62,112 +59,8 @@ class MixDPOConfig(LossSettings, TrainingArguments):
 
     _VALID_DICT_FIELDS = TrainingArguments._VALID_DICT_FIELDS
 
-    output_dir: str | None = field(default="runs/mixdpo", metadata={"help": "folder of the run"})
-    learning_rate: float = field(default=1e-6, metadata={"help": "peak learning rate"})
-    num_train_epochs: float = field(default=1.0, metadata={"help": "epochs over the plan"})
-    lr_scheduler_type: str = field(default="cosine", metadata={"help": "shape of the learning-rate schedule"})
-    warmup_steps: float = field(
-        default=0.1, metadata={"help": "steps of linear warm-up; below 1 a fraction of all steps"}
-    )
-    logging_steps: float = field(default=10, metadata={"help": "optimizer steps between two lines of metrics"})
-    disable_tqdm: bool | None = field(default=False, metadata={"help": "show no progress"})
-    # Asking whether each micro-batch's loss is finite would wait for the device every time.
-    logging_nan_inf_filter: bool = field(default=False, metadata={"help": "leave NaN losses out of the log"})
-    report_to: str | list[str] | None = field(
-        default="none", metadata={"help": "trackers of transformers, such as wandb or tensorboard"}
-    )
     dataloader_pin_memory: bool = field(
         default_factory=torch.cuda.is_available, metadata={"help": "page-locked host memory for batches"}
-    )
-    remove_unused_columns: bool = field(default=False, metadata={"help": "must stay false"})
-    bf16: bool | None = field(  # type: ignore[assignment]
-        default=None, metadata={"help": "bfloat16 autocast; null: where the hardware has it and fp16 is off"}
-    )
-
-    loss_type: str | list[str] = field(
-        default="sigmoid",
-        metadata={"help": f"loss of the preference route, or a list of losses to add up: {', '.join(LOSSES)}"},
-    )
-    loss_weights: list[float] | None = field(
-        default=None, metadata={"help": "one weight per entry of loss_type; null: all 1"}
-    )
-    hard_loss_type: str | list[str] = field(
-        default="sft",
-        metadata={"help": "loss of the routes sft and both: sft, which imitates sft_target, or any of loss_type's"},
-    )
-    ld_alpha: float | None = field(
-        default=None,
-        metadata={
-            "help": "weight in [0, 1] of tokens beyond the shorter answer's length in the preference losses (LD-DPO); "
-            "null: 1"
-        },
-    )
-    use_weighting: bool = field(
-        default=False, metadata={"help": "weigh each pair's preference loss by its probability under the policy (WPO)"}
-    )
-    sft_weight: float = field(default=1.0, metadata={"help": "factor of the hard loss on routes sft and both"})
-    sft_target: SftTarget = field(
-        default="chosen",
-        metadata={"help": "answer that SFT imitates: chosen, rejected, both (half each), or random per pair"},
-    )
-    phase_schedule: PhaseSchedule = field(
-        default="shared",
-        metadata={
-            "help": "shared: one learning-rate schedule over both routes, as published; rewarmed: a schedule of "
-            "its own, with warm-up, for each stretch of steps of one route"
-        },
-    )
-    max_length: int | None = field(
-        default=1024, metadata={"help": "tokens of prompt + completion, cut on the right; null: no limit"}
-    )
-    max_prompt_length: int | None = field(
-        default=None, metadata={"help": "tokens of the prompt, cut on the left; null: no limit"}
-    )
-    dataset_num_proc: int | None = field(
-        default=None, metadata={"help": "processes that tokenise; null: one per 2,000 pairs, at most one per core"}
-    )
-    engine: Engine = field(
-        default="auto",
-        metadata={
-            "help": "packed: a micro-batch is one row without padding, each prompt once; padded: one padded row per "
-            "completion; auto: packed where the model's attention allows it"
-        },
-    )
-    max_tokens_per_batch: int | None = field(
-        default=None,
-        metadata={
-            "help": "split a device's batch into micro-batches of at most this many tokens, each prompt counted once; "
-            "null: one micro-batch"
-        },
-    )
-    length_window: int | None = field(
-        default=None,
-        metadata={
-            "help": "pairs of the plan's order within which the longest come first; null: one optimizer step, so "
-            "that steps keep their pairs; 1: the plan's order within steps too"
-        },
-    )
-    precompute_ref_log_probs: bool = field(
-        default=True,
-        metadata={"help": "one reference pass before training instead of a live reference in every step"},
-    )
-    precompute_ref_batch_size: int | None = field(
-        default=None, metadata={"help": "pairs per device in that pass; null: per_device_eval_batch_size"}
-    )
-    reference_cache: bool = field(
-        default=True,
-        metadata={"help": "keep that pass's values on disk and compute only those of pairs that are not there"},
-    )
-    sync_ref_model: bool = field(
-        default=False, metadata={"help": "move the reference towards the policy every ref_model_sync_steps (TR-DPO)"}
-    )
-    ref_model_mixup_alpha: float = field(
-        default=0.6, metadata={"help": "share of the policy in the new reference, in (0, 1]"}
-    )
-    ref_model_sync_steps: int = field(default=512, metadata={"help": "optimizer steps between two such moves"})
-    displacement_bound: float = field(
-        default=50.0,
-        metadata={"help": "warn when a bucket's chosen log-probability falls this many nats under the reference"},
     )
 
     def __post_init__(self) -> None:

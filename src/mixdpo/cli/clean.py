@@ -1,0 +1,41 @@
+"""The command `clean`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mixdpo.cli.recipe_options import CommandWithSettings, config_option, data_argument, recipe_of
+
+
+@click.command(cls=CommandWithSettings)
+@data_argument
+@config_option
+@click.option(
+    "--report", type=click.Path(path_type=Path), default=Path("report"), show_default=True,
+    help="Folder that `mixdpo audit` wrote for the same DATA.",
+)  # fmt: skip
+@click.option("--apply", "findings", required=True, help="Findings to deal with, separated by commas.")
+@click.option(
+    "--output", "-o", type=click.Path(path_type=Path), default=Path("cleaned.parquet"), show_default=True,
+    help="The cleaned pairs; the log of all rows is written beside it.",
+)  # fmt: skip
+@click.pass_obj
+def clean(
+    overrides: dict[str, Any], data: str | None, config: Path | None, report: Path, findings: str, output: Path
+) -> None:
+    """Apply findings of an audit to DATA: drop flagged pairs, or flip their labels."""
+    from mixdpo.auditing.audit_data import load_for_audit
+    from mixdpo.auditing.clean import clean as clean_pairs
+    from mixdpo.auditing.clean import save_cleaned
+
+    pairs, load_report = load_for_audit(recipe_of(overrides, config, data).required("data"))
+    for line in load_report.lines():
+        click.echo(line)
+    left, log = clean_pairs(pairs, report, [name.strip() for name in findings.split(",") if name.strip()])
+    log_file = save_cleaned(left, log, output)
+    for action, finding, number in log.group_by("action", "finding", maintain_order=True).len().iter_rows():
+        click.echo(f"{action} {number:,} pairs" + (f": {finding}" if finding else ""))
+    click.echo(f"pairs: {output} ({len(left):,} of {len(pairs):,}); log: {log_file}")

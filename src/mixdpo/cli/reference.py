@@ -1,0 +1,33 @@
+"""The command `reference`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mixdpo.cli.recipe_options import CommandWithSettings, config_option, data_argument, recipe_of
+
+
+@click.command(cls=CommandWithSettings)
+@data_argument
+@config_option
+@click.pass_obj
+def reference(overrides: dict[str, Any], data: str | None, config: Path | None) -> None:
+    """Compute the reference that training on DATA (file, folder or hub id; default: the recipe's) will read.
+
+    It is kept in the cache, so that `mixdpo train` with any learning rate, beta or batch size finds it there.
+    """
+    recipe = recipe_of(overrides, config, data)  # wrong settings are answered before PyTorch is imported
+
+    from accelerate import PartialState
+
+    from mixdpo.recipe.runs import reference_from_recipe
+
+    uses = reference_from_recipe(recipe)
+    if PartialState().is_main_process:
+        for name, use in uses.items():
+            click.echo(f"reference ({name}): {use.found:,} pairs from the cache, {use.computed:,} computed")
+        click.echo(f"cache: {uses['train'].file}")
+    PartialState().destroy_process_group()

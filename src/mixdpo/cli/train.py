@@ -1,0 +1,38 @@
+"""The command `train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from mixdpo.cli.recipe_options import CommandWithSettings, config_option, data_argument, recipe_of
+
+
+@click.command(cls=CommandWithSettings)
+@data_argument
+@config_option
+@click.option("--output", "-o", help="Folder of the run; default: train.output_dir.")
+@click.option("--resume", is_flag=True, help="Continue the run in that folder from its last complete checkpoint.")
+@click.pass_obj
+def train(overrides: dict[str, Any], data: str | None, config: Path | None, output: str | None, resume: bool) -> None:
+    """Train a model on DATA (file, folder or hub id; default: the recipe's) by a plan.
+
+    On several GPUs: accelerate launch -m mixdpo train ...
+    """
+    recipe = recipe_of(overrides, config, data)  # wrong settings are answered before PyTorch is imported
+
+    from accelerate import PartialState
+
+    from mixdpo.recipe.runs import train_from_recipe
+    from mixdpo.training.metrics import final_table
+
+    run = train_from_recipe(recipe, output, resume)
+    if PartialState().is_main_process:
+        steps = [record for record in run.metrics if "loss" in record]
+        if steps:
+            Console().print(final_table(steps[0], steps[-1]))
+        click.echo(f"run: {run.folder} (model in {run.folder / 'model'}, figure {run.folder / 'training.png'})")
+    PartialState().destroy_process_group()

@@ -1,0 +1,74 @@
+"""A recipe's pairs with the margins that its plan needs, and the plan. Runs no model and imports no PyTorch."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from mixdpo.common.errors import InputError
+from mixdpo.data.data_settings import DataSettings
+from mixdpo.data.load_report import LoadReport
+from mixdpo.difficulty.metrics import METRICS
+from mixdpo.difficulty.scored_pairs import load_pairs_with_report
+from mixdpo.plan.plan import Plan, make_plan
+from mixdpo.plan.plan_settings import PlanSettings
+from mixdpo.recipe.recipe_file import Recipe
+from mixdpo.recipe.scoring import score
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+logger = logging.getLogger(__name__)
+
+
+def load_and_score(recipe: Recipe, data: DataSettings, plan: PlanSettings) -> tuple[Dataset, LoadReport]:
+    """Load pairs and add the margins that the plan's metric needs, if it needs any and they are not there.
+
+    Raises:
+        InputError: they are not there and come from a model, whose pass is `mixdpo score`'s to start.
+    """
+    pairs, report = load_pairs_with_report(data)
+    column = f"margin/{plan.metric}"
+    needed = plan.threshold is not None or plan.order in ("easy_to_hard", "hard_to_easy")
+    has_ratings = "score_chosen" in pairs.column_names or "margin" in pairs.column_names
+    # Margins that nothing asks for still give the report its buckets.
+    if column not in pairs.column_names and (needed or (plan.metric == "rating" and has_ratings)):
+        pairs = _with_margins(recipe, pairs, plan.metric, data)
+    return pairs, report
+
+
+def _with_margins(recipe: Recipe, pairs: Dataset, metric: str, data: DataSettings) -> Dataset:
+    """Add the margins of a metric that needs no model, or raise `InputError`."""
+    known = METRICS.get(metric)
+    if known is None or known.runs_model:
+        compute = f"compute it first with mixdpo score --metric {metric}, and take the data that it writes"
+        add = f"add it to the data, or take a metric that mixdpo score computes: {', '.join(METRICS)}"
+        raise InputError(
+            f"the data has no column 'margin/{metric}'",
+            file=data.path if isinstance(data.path, str) else recipe.file,
+            hint=add if known is None else compute,
+        )
+    return score(pairs, metric, **recipe.metric_parameters(metric))
+
+
+def load_eval_pairs(recipe: Recipe, metric: str, buckets: bool) -> Dataset | None:
+    """Load the pairs to measure on; `buckets`: with margins, where they can be had."""
+    if recipe.eval_data is None:
+        return None
+    pairs, _ = load_pairs_with_report(recipe.eval_data)
+    if not buckets or f"margin/{metric}" in pairs.column_names:
+        return pairs
+    try:
+        return _with_margins(recipe, pairs, metric, recipe.eval_data)
+    except InputError as error:
+        logger.warning(f"eval_data is measured without buckets by difficulty: {error}")
+        return pairs
+
+
+def plan_from_recipe(recipe: Recipe, pairs: Dataset) -> Plan:
+    """Make the recipe's plan, or load the one it names and check that it belongs to `pairs`."""
+    if recipe.plan_path is None:
+        return make_plan(pairs, settings=recipe.plan)
+    plan = Plan.load(recipe.plan_path)
+    plan.check_belongs_to(pairs)
+    return plan
