@@ -309,6 +309,10 @@ def test_scores_of_a_list_of_answers(jsonl: Any, refused: Any, text_rows: list[d
     assert (pairs["score_chosen"][:], pairs["score_rejected"][:]) == ([0.7], [0.1])
     refused(lambda: load_pairs(path, columns=columns), "row 2", "max(all_scores)", "missing")
     misspelt = {"score_chosen": "max(al_scores)", "score_rejected": "min(al_scores)"}
-    refused(lambda: load_pairs(path, columns=misspelt), "no such column", "all_scores")
+    refused(
+        lambda: load_pairs(path, columns=misspelt),
+        "'max(al_scores)', 'min(al_scores)'",
+        "score_chosen: max(all_scores)",
+    )
     not_lists = {"score_chosen": "max(prompt)", "score_rejected": "min(prompt)"}
     refused(lambda: load_pairs(path, columns=not_lists), "row 1", "not a list of scores")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
-from datasets import Features, Json, LargeList, List, Value
+from datasets import Audio, Features, Image, Json, LargeList, List, Value, Video
 
 from mixdpo.common.errors import InputError
 from mixdpo.data.messages import with_role
@@ -24,14 +24,35 @@ SCORE_NAMES: Final[tuple[tuple[str, str], ...]] = (
 )
 """Common names of the scores of chosen and rejected; the first pair that is there is used."""
 
+_EXACT_SCORES: Final = frozenset(name for pair in SCORE_NAMES for name in pair)
+
 PROMPT_NAMES: Final = ("question", "instruction", "query", "input")
 """Names of prompts in data of others. They may hold half a prompt, so a person has to say so."""
+
+PROMPT_PARTS: Final = {
+    **dict.fromkeys(("system", "system_prompt", "system_message"), "system"),
+    "history": "history",
+    **dict.fromkeys(("context", "question", "instruction", "query", "input", "prompt"), "input"),
+}
+"""Names of columns that may hold a part of the prompt, and the key of `columns` that reads them beside one."""
+
+MEDIA_NAMES: Final = ("image", "images", "audio", "audios", "video", "videos")
+
+_SYNONYMS: Final = {
+    "prompt": PROMPT_NAMES,
+    "chosen": ("preferred", "good", "better", "accepted", "best", "positive", "winner"),
+    "rejected": ("dispreferred", "non_preferred", "bad", "worse", "worst", "negative", "loser"),
+}
 
 ALPACA_PROMPT: Final = "instruction"
 """The name of a prompt that goes on in the column `input`, where that says anything (Alpaca)."""
 
 CONVERSATION_NAMES: Final = ("conversations", "messages")
 """Names of the conversation that comes before two answers of one message each; it ends before the answer."""
+
+_REQUIRED: Final = ("chosen", "rejected")
+_DEFAULT_KEYS: Final = ("prompt", *_REQUIRED, "tools", "margin", "ratings_chosen", "ratings_rejected")
+"""Keys of `columns` that are looked for under their own names."""
 
 _OF_LIST: Final = re.compile(r"(max|min)\((.+)\)")
 
@@ -50,7 +71,9 @@ def of_list(column: str) -> tuple[str, str | None]:
 class PairColumns:
     """Names of the columns of a source; None where it has none.
 
-    `input` holds the second part of prompts, below the first; `margins` are its `margin/<metric>` columns.
+    `input` holds the second part of prompts, below the first, `system` the system message and `history` the turns
+    before them; `margins` are its `margin/<metric>` columns. `renamed`: columns that were found although their names
+    differ in case, spaces or hyphens.
     """
 
     prompt: str | None
@@ -63,7 +86,10 @@ class PairColumns:
     ratings_chosen: str | None = None
     ratings_rejected: str | None = None
     input: str | None = None
+    system: str | None = None
+    history: str | None = None
     margins: tuple[str, ...] = ()
+    renamed: tuple[str, ...] = field(default=(), repr=False)
 
     @property
     def scores(self) -> tuple[str, ...]:
@@ -74,19 +100,21 @@ class PairColumns:
 def find_columns(source: Features, mapping: Mapping[str, str] | None, file: str | None = None) -> PairColumns:
     """Find the columns of the pair: as `mapping` says, else by their common names.
 
+    A name that is not there is also looked for without regard to case, spaces and hyphens.
+
     Args:
         source: the columns of the source with their types.
         mapping: from `prompt`, `chosen`, `rejected`, `tools`, `score_chosen`, `score_rejected`, `margin`,
-            `ratings_chosen`, `ratings_rejected`, `input` to the source's own names; a score may be `max(NAME)` or
-            `min(NAME)` of a column of lists.
+            `ratings_chosen`, `ratings_rejected`, `input`, `system`, `history` to the source's own names; a score may
+            be `max(NAME)` or `min(NAME)` of a column of lists.
         file: the source, for messages.
 
     Raises:
-        InputError: a column is missing (with the nearest name), or `mapping` has an unknown key.
+        InputError: columns are missing (all are named, with the nearest names), or `mapping` has an unknown key.
     """
     mapping, available = mapping or {}, list(source)
-    known = [field.name for field in fields(PairColumns) if field.name != "margins"]
-    for key, name in mapping.items():
+    known = [field.name for field in fields(PairColumns) if field.name not in ("margins", "renamed")]
+    for key in mapping:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
             raise InputError(
@@ -94,40 +122,48 @@ def find_columns(source: Features, mapping: Mapping[str, str] | None, file: str 
                 file=file,
                 hint=f"did you mean {near[0]}?" if near else f"known keys are {', '.join(known)}",
             )
-        of_scores = key in ("score_chosen", "score_rejected")
-        if (of_list(name)[0] if of_scores and name not in available else name) not in available:
-            raise _missing(name, key, available, file)
-
-    def named(key: str) -> str | None:
-        return mapping.get(key, key if key in available else None)
-
-    for key in ("chosen", "rejected"):
-        if named(key) is None:
-            raise _missing(key, key, available, file)
-    scores = _scores(available, mapping, file)
-    chosen = named("chosen") or "chosen"
+    found = {key: _find_mapped(name, key, available) for key, name in mapping.items()}
+    found |= {key: _find(key, available) for key in _DEFAULT_KEYS if key not in mapping}
+    missing = {key: mapping.get(key, key) for key in (*mapping, *_REQUIRED) if found[key] is None}
+    if missing:
+        within = _nested_names(source) if any("." in name for name in missing.values()) else []
+        raise _missing(missing, mapping, [*available, *within], file)
+    scores = _scores(available, mapping, found, file)
+    chosen, rejected = (str(found[key]) for key in _REQUIRED)
     # An answer of one message (LLaMA-Factory, Axolotl) or of text stands beside a conversation.
     conversation = next((name for name in CONVERSATION_NAMES if _may_hold_messages(source.get(name))), None)
     alone = isinstance(source[chosen], dict) or is_text(source[chosen])
+    alpaca = "input" if _is_alpaca(source, found["prompt"]) else None
     return PairColumns(
-        prompt=named("prompt") or (conversation if alone else None),
+        prompt=found["prompt"] or (conversation if alone else None),
         chosen=chosen,
-        rejected=named("rejected") or "rejected",
-        tools=named("tools"),
+        rejected=rejected,
+        tools=found["tools"],
         score_chosen=scores[0],
         score_rejected=scores[1],
-        margin=named("margin"),
-        ratings_chosen=named("ratings_chosen"),
-        ratings_rejected=named("ratings_rejected"),
-        input=mapping.get("input", "input" if _is_alpaca(source, named("prompt")) else None),
+        margin=found["margin"],
+        ratings_chosen=found["ratings_chosen"],
+        ratings_rejected=found["ratings_rejected"],
+        input=found.get("input", alpaca),
+        system=found.get("system"),
+        history=found.get("history"),
         margins=tuple(name for name in available if name.startswith("margin/")),
+        renamed=tuple(
+            name
+            for name, exact in (
+                *((name, mapping.get(key, key)) for key, name in found.items()),
+                *((name, name if name in {*_EXACT_SCORES, *mapping.values()} else None) for name in scores),
+            )
+            if name is not None and name != exact
+        ),
     )
 
 
 def unread_columns(available: Sequence[str], columns: PairColumns) -> list[str]:
     """Return the columns of a source that nothing is read from, but for `pair_id`, which is made anew."""
     used = {columns.prompt, columns.chosen, columns.rejected, columns.tools, *columns.scores, *columns.margins}
-    used |= {columns.ratings_chosen, columns.ratings_rejected, columns.input, "pair_id"}
+    used |= {columns.ratings_chosen, columns.ratings_rejected, columns.input, columns.system, columns.history}
+    used |= {"pair_id"}
     lists = {of_list(name)[0] for name in columns.scores if name not in available}
     return [name for name in available if name not in used | lists]
 
@@ -138,13 +174,24 @@ def check_prompt_is_read(source: Features, columns: PairColumns, file: str | Non
     Such pairs would be trained on the words their answers happen to begin with.
     """
     unread = unread_columns(list(source), columns) if columns.prompt is None else []
-    looks_like_one = [name for wanted in PROMPT_NAMES for name in unread if name.lower() == wanted]
+    looks_like_one = [name for wanted in PROMPT_NAMES for name in unread if _bare(name) == wanted]
     messages = [name for name in unread if _holds_messages(source[name])]
     found = next(iter([*looks_like_one, *messages]), None)
     if found is not None:
         raise InputError(
-            f"there is no column 'prompt', and there is a column {found!r}", file=file, hint=_map("prompt", found)
+            f"there is no column 'prompt', and there is a column {found!r}", file=file, hint=_map({"prompt": found})
         )
+
+
+def prompt_part(name: str) -> str | None:
+    """Return the key of `columns` that reads a column whose name says that it holds a part of the prompt."""
+    return PROMPT_PARTS.get(_bare(name))
+
+
+def is_media(name: str, feature: Any) -> bool:
+    """Whether a column holds images, sounds or films."""
+    kind = feature.feature if isinstance(feature, (List, LargeList)) else feature
+    return isinstance(kind, (Image, Audio, Video)) or _bare(name) in MEDIA_NAMES
 
 
 def _holds_messages(feature: Any) -> bool:
@@ -161,36 +208,92 @@ def _is_alpaca(source: Features, prompt: str | None) -> bool:
     return prompt == ALPACA_PROMPT and all(is_text(source.get(name)) for name in (ALPACA_PROMPT, "input"))
 
 
-def _map(key: str, name: str) -> str:
-    return f"map it with `columns: {{{key}: {name}}}`, or --data.columns '{{{key}: {name}}}'"
+def _map(mapping: Mapping[str, str]) -> str:
+    written = ", ".join(f"{key}: {name}" for key, name in mapping.items())
+    them = "it" if len(mapping) == 1 else "them"
+    return f"map {them} with `columns: {{{written}}}`, or --data.columns '{{{written}}}'"
+
+
+def _bare(name: str) -> str:
+    return re.sub(r"[\s_-]+", "_", name.strip().lower())
+
+
+def _find(name: str, available: Sequence[str]) -> str | None:
+    """Return the column of a name, or the only one that differs from it in case, spaces and hyphens alone."""
+    if name in available:
+        return name
+    alike = [column for column in available if _bare(column) == _bare(name)]
+    return alike[0] if len(alike) == 1 else None
+
+
+def _find_mapped(name: str, key: str, available: Sequence[str]) -> str | None:
+    if key in ("score_chosen", "score_rejected") and name not in available and of_list(name)[1] is not None:
+        return name if of_list(name)[0] in available else None
+    return _find(name, available)
 
 
 def _scores(
-    available: Sequence[str], mapping: Mapping[str, str], file: str | None
+    available: Sequence[str], mapping: Mapping[str, str], found: Mapping[str, str | None], file: str | None
 ) -> tuple[str, str] | tuple[None, None]:
     mapped = [key for key in ("score_chosen", "score_rejected") if key in mapping]
     if len(mapped) == 2:
-        return mapping["score_chosen"], mapping["score_rejected"]
+        return str(found["score_chosen"]), str(found["score_rejected"])
     if mapped:
         other = "score_rejected" if mapped == ["score_chosen"] else "score_chosen"
         raise InputError(f"`columns` names {mapped[0]} but not {other}", file=file, hint=f"name {other} too")
-    return next((pair for pair in SCORE_NAMES if set(pair) <= set(available)), (None, None))
+    exact = next((pair for pair in SCORE_NAMES if set(pair) <= set(available)), None)
+    if exact is not None:
+        return exact
+    alike = ((_find(first, available), _find(second, available)) for first, second in SCORE_NAMES)
+    return next(((first, second) for first, second in alike if first and second), (None, None))
 
 
-def _missing(name: str, key: str, available: Sequence[str], file: str | None) -> InputError:
-    near = difflib.get_close_matches(name, available, n=1, cutoff=0.4)
-    there = ", ".join(available)
-    guess = f", nearest is {near[0]!r}" if near else ""
-    return InputError(
-        f"there is no such column (there are {there}{guess})",
-        file=file,
-        column=name,
-        hint=_map(key, near[0] if near else "..."),
-    )
+def _missing(
+    missing: Mapping[str, str], mapping: Mapping[str, str], available: Sequence[str], file: str | None
+) -> InputError:
+    """Return one error for all missing columns, with the mapping to write."""
+    rest = {key: name for key, name in mapping.items() if key not in missing}
+    near = {key: _nearest(name, key, available) for key, name in missing.items()}
+    if "prompt" not in {*mapping, *missing} and _find("prompt", available) is None:
+        prompt = next((found for name in PROMPT_NAMES if (found := _find(name, available))), None)
+        rest |= {"prompt": prompt} if prompt is not None else {}
+    names = ", ".join(repr(name) for name in missing.values())
+    guesses = ", ".join(repr(name) for name in dict.fromkeys(near.values()) if name is not None)
+    nearest = "" if not guesses else f", nearest {'are' if ', ' in guesses else 'is'} {guesses}"
+    there = f"(there are {', '.join(available)}{nearest})"
+    hint = _map({**{key: name or "..." for key, name in near.items()}, **rest})
+    if len(missing) == 1:
+        return InputError(f"there is no such column {there}", file=file, column=names.strip("'"), hint=hint)
+    return InputError(f"there are no columns {names} {there}", file=file, hint=hint)
 
 
-def message_feature(columns: Sequence[Any]) -> Any:
-    """Return the type that holds the messages of all these columns: text fields if possible, else JSON objects."""
+def _nearest(name: str, key: str, available: Sequence[str]) -> str | None:
+    within, function = of_list(name)
+    if function is not None:
+        found = _nearest(within, "", available)
+        return None if found is None else f"{function}({found})"
+    bare = {column: _bare(column) for column in available}
+    words = (_bare(name), *_SYNONYMS.get(key, ()))
+    for word in words:
+        holding = [column for column, plain in bare.items() if word in plain and not _says_opposite(key, plain)]
+        if holding:
+            return holding[0]
+    close = difflib.get_close_matches(_bare(name), bare.values(), n=1)
+    return next((column for column, plain in bare.items() if plain in close), None)
+
+
+def _says_opposite(key: str, plain: str) -> bool:
+    """Whether a name that holds a word for chosen means rejected, as "non_preferred" does."""
+    return key == "chosen" and any(word in plain for word in _SYNONYMS["rejected"])
+
+
+def message_feature(columns: Sequence[Any], calls: bool = False) -> Any:
+    """Return the type that holds the messages of all these columns: text fields if possible, else JSON objects.
+
+    `calls`: whether some text of theirs is a tool call, which becomes an object.
+    """
+    if calls:
+        return List(Json())
     keys = {"role": Value("string"), "content": Value("string")}
     for column in columns:
         if column is None or is_text(column):
@@ -208,3 +311,22 @@ def message_feature(columns: Sequence[Any]) -> Any:
 def is_text(feature: Any) -> bool:
     """Whether a column type holds text (or nothing but nulls)."""
     return isinstance(feature, Value) and feature.dtype in ("string", "large_string", "string_view", "null")
+
+
+def nested_kind(features: Mapping[str, Any], path: str) -> Any:
+    """Return the type of a column within others, such as `input.messages`; None if there is none."""
+    kind: Any = features
+    for name in path.split("."):
+        if isinstance(kind, Json):
+            return kind
+        if not isinstance(kind, dict) or name not in kind:
+            return None
+        kind = kind[name]
+    return kind
+
+
+def _nested_names(features: Mapping[str, Any], within: str = "") -> list[str]:
+    """Return the names of all columns within others."""
+    objects = {f"{within}{name}": kind for name, kind in features.items() if isinstance(kind, dict)}
+    leaves = [f"{name}.{key}" for name, kind in objects.items() for key in kind]
+    return leaves + [leaf for name, kind in objects.items() for leaf in _nested_names(kind, f"{name}.")]

@@ -5,14 +5,17 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
 from mixdpo.common.errors import InputError
 from mixdpo.common.settings import check_seed
 
 InvalidScores = Literal["error", "drop"]
+PairRule = Literal["best_vs_random", "best_vs_worst", "all"]
 Contradictions = Literal["keep", "flip", "drop"]
 INVALID_SCORES: Final[tuple[str, ...]] = get_args(InvalidScores)
+PAIR_RULES: Final[tuple[str, ...]] = get_args(PairRule)
 CONTRADICTIONS: Final[tuple[str, ...]] = get_args(Contradictions)
 
 
@@ -37,6 +40,8 @@ class SourceSettings:
     )
 
     def __post_init__(self) -> None:
+        if isinstance(self.path, Path):
+            object.__setattr__(self, "path", str(self.path))
         if not isinstance(self.path, str) or not self.path:
             raise InputError(f"the path of a source must be text, got {self.path!r}")
         if isinstance(self.weight, bool) or not isinstance(self.weight, (int, float)) or not self.weight > 0:
@@ -64,8 +69,8 @@ class DataSettings:
     columns: dict[str, str] | None = field(
         default=None,
         metadata={
-            "help": "names of the columns for prompt, chosen, rejected, input, tools, score_chosen, score_rejected, "
-            "margin, ratings_chosen, ratings_rejected where they differ, such as {prompt: instruction}"
+            "help": "names of the columns for prompt, chosen, rejected, input, system, history, tools, score_chosen, "
+            "score_rejected, margin, ratings_chosen, ratings_rejected where they differ, such as {prompt: instruction}"
         },
     )
     invalid_scores: InvalidScores = field(
@@ -74,11 +79,16 @@ class DataSettings:
     contradictions: Contradictions = field(
         default="keep", metadata={"help": "pairs whose chosen answer is scored lower: keep, flip or drop"}
     )
+    pair_rule: PairRule = field(
+        default="best_vs_random",
+        metadata={"help": "which of several scored answers become pairs: best_vs_random, best_vs_worst or all"},
+    )
     max_pairs: int | None = field(default=None, metadata={"help": "pairs at most of all sources, a random subset"})
-    seed: int = field(default=42, metadata={"help": "seed of the random subsets"})
+    seed: int = field(default=42, metadata={"help": "seed of the random subsets and answers"})
 
     def __post_init__(self) -> None:
-        for name, allowed in (("invalid_scores", INVALID_SCORES), ("contradictions", CONTRADICTIONS)):
+        choices = {"invalid_scores": INVALID_SCORES, "contradictions": CONTRADICTIONS, "pair_rule": PAIR_RULES}
+        for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise InputError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
         check_cap(self.max_pairs)

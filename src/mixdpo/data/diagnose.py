@@ -12,7 +12,6 @@ import json
 import re
 import zlib
 from collections.abc import Container, Iterable, Iterator, Sequence
-from io import TextIOWrapper
 from itertools import chain
 from pathlib import Path
 from typing import IO, Any
@@ -22,9 +21,9 @@ import pyarrow.parquet as pq
 from datasets import Dataset
 
 from mixdpo.common.errors import InputError
+from mixdpo.data.csv_form import csv_form, open_csv
 from mixdpo.data.messages import kind_of
 
-_LONGEST_CELL = 2**31 - 1  # characters; the module's own limit is 128 Ki
 _DAMAGED_GZIP = (EOFError, gzip.BadGzipFile, zlib.error)
 
 
@@ -84,11 +83,6 @@ def editor_rows(files: Sequence[Path], indices: Iterable[int]) -> list[tuple[str
     return [places[index] for index in wanted]
 
 
-def delimiter(file: Path) -> str:
-    """Return what separates the cells of a CSV or TSV file."""
-    return "\t" if file.suffix.lower() == ".tsv" else ","
-
-
 def _kind(file: Path) -> str:
     name = file.name.lower().removesuffix(".gz")
     return {"jsonl": "json", "ndjson": "json", "tsv": "csv"}.get(ending := name.rpartition(".")[2], ending)
@@ -97,10 +91,6 @@ def _kind(file: Path) -> str:
 def _open(file: Path) -> IO[bytes]:
     opener: Any = gzip.open if file.suffix.lower() == ".gz" else open
     return opener(file, "rb")
-
-
-def _text_open(file: Path) -> IO[str]:
-    return TextIOWrapper(_open(file), encoding="utf-8-sig", newline="")
 
 
 def _row_numbers(file: Path) -> Iterator[int]:
@@ -134,9 +124,9 @@ def _json_rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _csv_records(file: Path, strict: bool = True) -> Iterator[tuple[int, list[str]]]:
-    csv.field_size_limit(_LONGEST_CELL)
-    with _text_open(file) as stream:
-        reader = csv.reader(stream, strict=strict, delimiter=delimiter(file))
+    form = csv_form(file)
+    with open_csv(file, form.encoding) as stream:
+        reader = csv.reader(stream, strict=strict, delimiter=form.separator, skipinitialspace=form.spaced)
         start = 1
         for record in reader:
             if record:
@@ -184,7 +174,7 @@ def _csv_fault(file: Path) -> InputError | None:
     try:
         for number, record in _csv_records(file):
             records += 1
-            width = width or len(record)
+            width = width or len(csv_form(file).columns)
             if len(record) > width:
                 return InputError(
                     f"{len(record)} cells where the header has {width}",
@@ -195,10 +185,24 @@ def _csv_fault(file: Path) -> InputError | None:
     except csv.Error as error:
         return InputError(f"broken CSV ({error})", file=file, row=number + 1)
     except UnicodeDecodeError as error:
-        return InputError(f"not UTF-8 ({error.reason})", file=file, row=number + 1, hint="save the file as UTF-8")
+        encoding = csv_form(file).encoding
+        row, name = _undecodable_line(file, encoding) or number + 1, encoding.removesuffix("-sig").upper()
+        return InputError(f"not {name} ({error.reason})", file=file, row=row, hint="save the file as UTF-8")
     except _DAMAGED_GZIP as error:
         return InputError(f"the compressed file is damaged ({error})", file=file, row=number + 1)
     return None if records > 1 else InputError("the file holds no rows", file=file)
+
+
+def _undecodable_line(file: Path, encoding: str) -> int | None:
+    """Return the number of the first line that cannot be decoded; readers decode far ahead of the record they give."""
+    decoder = codecs.getincrementaldecoder(encoding)()
+    with _open(file) as stream:
+        for number, line in enumerate(stream, start=1):
+            try:
+                decoder.decode(line)
+            except UnicodeDecodeError:
+                return number
+    return None
 
 
 def _parquet_fault(file: Path) -> InputError | None:

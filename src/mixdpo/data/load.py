@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
 from datasets import Dataset, DatasetDict, Features, Value, concatenate_datasets
 
 from mixdpo.common.errors import InputError
 from mixdpo.common.files import data_cache, digest
-from mixdpo.data.columns import PairColumns, check_prompt_is_read, find_columns, unread_columns
+from mixdpo.data.columns import (
+    PairColumns,
+    check_prompt_is_read,
+    find_columns,
+    is_media,
+    is_text,
+    nested_kind,
+    prompt_part,
+    unread_columns,
+)
 from mixdpo.data.data_settings import DataSettings, SourceSettings
+from mixdpo.data.layouts import Layout, find_layout, view_layout
 from mixdpo.data.load_report import SHOWN_ROWS, LoadReport, SourceReport
+from mixdpo.data.messages import CALL_ROLES
+from mixdpo.data.pair_origins import PairOrigins
 from mixdpo.data.pairs import (
     ExchangedMargin,
     PairReader,
@@ -22,14 +39,20 @@ from mixdpo.data.pairs import (
     Tally,
     is_conversational,
     pair_features,
+    repeats_prompt,
     unknown_margin,
 )
-from mixdpo.data.prompts import REASONS
+from mixdpo.data.prompts import REASONS, DropPair
 from mixdpo.data.sources import RawSource, open_source, quiet_datasets, source_in_memory
 from mixdpo.data.text_reader import is_plain, read_table
+from mixdpo.data.views import View, ViewFault, chained, view_nested, view_text_as_messages
 
 _TABLE: Final = 5_000
 """Pairs of plain text that are read together."""
+_FIRST_ROWS: Final = 1_000
+"""Rows that show how a source keeps its pairs, where the types of its columns do not."""
+_SCANNED: Final = 1 << 14
+"""Rows of a column that are looked at together."""
 
 
 def read_pairs(
@@ -55,9 +78,10 @@ def read_pairs(
             nothing is left of it.
     """
     if dataset is None:
-        return _joined_sources([_open(source) for source in settings.sources()], settings, exchanged)
+        return _joined_sources([_open(source, settings) for source in settings.sources()], settings, exchanged)
     (one,) = settings.sources()
-    return _joined_sources([_interpreted(one, source_in_memory(dataset, settings.split))], settings, exchanged)
+    source = _interpreted(one, source_in_memory(dataset, settings.split), settings)
+    return _joined_sources([source], settings, exchanged)
 
 
 def _joined_sources(
@@ -71,18 +95,23 @@ def _joined_sources(
             file=texts[0],
             hint="convert one of them, or load them apart",
         )
-    features = pair_features([(source.raw.dataset.features, source.columns) for source in sources], formats.pop())
-    parts, reports = [], []
+    conversational = formats.pop()
+    calls = conversational and any(_holds_calls(source) for source in sources)
+    features = pair_features([(source.features, source.columns) for source in sources], conversational, calls)
+    parts, reports, rows = [], [], []
     for number, source in enumerate(sources):
         part, tally = _read(source, features, settings, exchanged)
         used = weighted_rows(len(part), source.settings.weight, source.settings.max_pairs, [settings.seed, number])
         parts.append(_taken(part, used))
+        rows.append(_rows_of_pairs(source, tally)[used])
         reports.append(_report(source, part, tally, features, settings, len(used)))
     with quiet_datasets():
         pairs = _joined(parts, sources)
     capped = weighted_rows(len(pairs), 1.0, settings.max_pairs, [settings.seed, len(sources)])
     pairs = _taken(pairs, capped)
-    return pairs, LoadReport(sources=reports, pairs=len(pairs))
+    numbers = np.repeat(np.arange(len(sources), dtype=np.int32), [len(part) for part in rows])
+    origins = PairOrigins([source.raw for source in sources], numbers[capped], np.concatenate(rows)[capped])
+    return pairs, LoadReport(sources=reports, pairs=len(pairs), origins=origins)
 
 
 def weighted_rows(n: int, weight: float, max_pairs: int | None, seed: list[int]) -> np.ndarray:
@@ -103,21 +132,86 @@ def weighted_rows(n: int, weight: float, max_pairs: int | None, seed: list[int])
 class _Source:
     settings: SourceSettings
     raw: RawSource
+    layout: Layout | None
+    view: View | None
     columns: PairColumns
     conversational: bool
+    repeats_prompt: bool
+
+    @property
+    def features(self) -> Features:
+        """The columns of its rows as they are read."""
+        return self.raw.dataset.features if self.view is None else self.view.features
 
 
-def _open(settings: SourceSettings) -> _Source:
+def _open(settings: SourceSettings, data: DataSettings) -> _Source:
     raw = open_source(settings.path, split=settings.split or "train", name=settings.name, revision=settings.revision)
-    return _interpreted(settings, raw)
+    return _interpreted(settings, raw, data)
 
 
-def _interpreted(settings: SourceSettings, raw: RawSource) -> _Source:
-    columns = find_columns(raw.dataset.features, settings.columns, settings.path)
-    conversational = is_conversational(raw.dataset, columns)
+def _interpreted(settings: SourceSettings, raw: RawSource, data: DataSettings) -> _Source:
+    """Decide how the rows of a source are read: by its columns, and by its first rows where those are open."""
+    features, mapping = raw.dataset.features, settings.columns or {}
+    layout = None if {"prompt", "chosen", "rejected"} & set(mapping) else find_layout(features)
+    view = None
+    if layout is not None:
+        if layout.refusal is not None:
+            raise InputError(layout.refusal, file=settings.path)
+        view = view_layout(layout, features, data.pair_rule, data.seed)
+        mapping = {
+            **{key: name for key, name in layout.columns.items() if nested_kind(features, name) is not None},
+            **mapping,
+        }
+    view = chained(view, view_nested(features, mapping.values()))
+    features = view.features if view is not None else features
+    columns = find_columns(features, mapping, settings.path)
+
+    first = _first_rows(raw, view)
+    sides = [name for name in (columns.prompt, columns.chosen, columns.rejected) if name is not None]
+    parsed = view_text_as_messages(features, sides, first)
+    if parsed is not None:
+        view, features, first = chained(view, parsed), parsed.features, _first_rows(raw, chained(view, parsed))
+        columns = find_columns(features, mapping, settings.path)
+    conversational = is_conversational(features, first[0] if first else {}, columns)
     if not conversational:
-        check_prompt_is_read(raw.dataset.features, columns, settings.path)
-    return _Source(settings=settings, raw=raw, columns=columns, conversational=conversational)
+        check_prompt_is_read(features, columns, settings.path)
+    return _Source(
+        settings=settings,
+        raw=raw,
+        layout=layout,
+        view=view,
+        columns=columns,
+        conversational=conversational,
+        repeats_prompt=not conversational and columns.prompt is not None and repeats_prompt(first, columns),
+    )
+
+
+def _first_rows(raw: RawSource, view: View | None) -> list[Mapping[str, Any]]:
+    """Return the first rows as they are read; what is wrong in them is told when all are read."""
+    rows: list[Mapping[str, Any]] = raw.dataset.select(range(min(_FIRST_ROWS, len(raw.dataset)))).to_list()
+    if view is None:
+        return rows
+    made: list[Mapping[str, Any]] = []
+    for row in rows:
+        with suppress(ViewFault, DropPair):
+            made += view.rows(row)
+    return made
+
+
+def _holds_calls(source: _Source) -> bool:
+    """Whether a message has the role of a tool call, whose text becomes an object."""
+    for name in source.raw.dataset.column_names:
+        element = getattr(source.raw.dataset.features[name], "feature", source.raw.dataset.features[name])
+        keys = [key for key in ("from", "role") if isinstance(element, dict) and is_text(element.get(key))]
+        if not keys:
+            continue
+        for table in source.raw.dataset.select_columns([name]).with_format("arrow").iter(_SCANNED):
+            cells = table[name].combine_chunks()
+            messages = cells if pa.types.is_struct(cells.type) else cells.flatten()
+            roles = pc.utf8_lower(messages.field(keys[0]).cast(pa.string()))
+            if pc.any(pc.is_in(roles, value_set=pa.array(sorted(CALL_ROLES)))).as_py():
+                return True
+    return False
 
 
 def _read(
@@ -130,10 +224,12 @@ def _read(
         invalid_scores=settings.invalid_scores,
         contradictions=settings.contradictions,
         exchanged=exchanged,
+        repeats_prompt=source.repeats_prompt,
+        view=source.view,
     )
     fingerprint = digest([source.raw.key, repr(replace(reader, tally=Tally()))])
     raw, read, size = source.raw.dataset, reader.read_batch, 1000
-    if is_plain(raw.features, source.columns):
+    if source.view is None and not source.repeats_prompt and is_plain(raw.features, source.columns):
         raw, read, size = raw.with_format("arrow"), partial(read_table, reader=reader), _TABLE
     try:
         with quiet_datasets():
@@ -157,15 +253,24 @@ def _read(
     return pairs, reader.tally
 
 
+def _rows_of_pairs(source: _Source, tally: Tally) -> np.ndarray:
+    """Return the index of the row of each pair, int64."""
+    if source.view is not None:
+        return np.asarray(tally.rows, dtype=np.int64)
+    return np.setdiff1d(np.arange(len(source.raw.dataset)), list(chain.from_iterable(tally.dropped.values())))
+
+
 def _nothing_left(source: _Source, tally: Tally) -> InputError:
     counts = {reason: len(rows) for reason, rows in tally.dropped.items()}
     most = max(counts, key=lambda reason: counts[reason])
     file, row = source.raw.locate(tally.dropped[most][:1])[0]
     listed = ", ".join(f"{count:,} {reason}" for reason, count in counts.items())
-    column = source.columns.prompt if most == "empty_prompt" else source.columns.chosen
+    details = ", ".join(tally.details.get(most, {}))
+    meaning = f"{REASONS[most]}: {details}" if details else REASONS[most]
+    column = source.columns.prompt if most == "empty_prompt" else None if details else source.columns.chosen
     there = ", ".join(source.raw.dataset.column_names)
     return InputError(
-        f"all {sum(counts.values()):,} rows were dropped ({listed}), from here on: {REASONS[most]}",
+        f"all {sum(counts.values()):,} rows were dropped ({listed}), from here on: {meaning}",
         file=file,
         row=row,
         column=source.columns.scores[0] if most == "invalid_score" else column,
@@ -190,9 +295,6 @@ def _joined(parts: list[Dataset], sources: list[_Source]) -> Dataset:
 def _report(
     source: _Source, part: Dataset, tally: Tally, features: Features, settings: DataSettings, used: int
 ) -> SourceReport:
-    shown = {reason: rows[:SHOWN_ROWS] for reason, rows in tally.dropped.items()}
-    places = iter(source.raw.locate(chain.from_iterable(shown.values())))
-    several = len(source.raw.files) > 1
     rated = "score_chosen" in features or "margin" in features
     return SourceReport(
         source=source.raw.name,
@@ -200,13 +302,72 @@ def _report(
         kept=len(part),
         used=used,
         dropped={reason: len(rows) for reason, rows in tally.dropped.items()},
-        dropped_rows={
-            reason: [f"{file}:{row}" if several else str(row) for file, row in (next(places) for _ in rows)]
-            for reason, rows in shown.items()
-        },
+        dropped_rows=_shown(source, tally.dropped),
+        dropped_details={reason: dict(details.most_common(SHOWN_ROWS)) for reason, details in tally.details.items()},
+        added=tally.added,
+        doubted={doubt: len(rows) for doubt, rows in tally.doubted.items()},
+        doubted_rows=_shown(source, tally.doubted),
+        notes=tuple(_notes(source, tally, settings)),
+        warnings=tuple(_warnings(source)),
         score_columns=source.columns.scores,
-        unread_columns=tuple(unread_columns(source.raw.dataset.column_names, source.columns)),
+        unread_columns=tuple(_unread(source)),
         ties=tally.ties if rated else None,
         contradicted=tally.contradicted if rated else None,
         contradictions=settings.contradictions,
     )
+
+
+def _shown(source: _Source, indices: Mapping[str, Sequence[int]]) -> dict[str, list[str]]:
+    """Return the places of the first rows of each kind."""
+    shown = {kind: rows[:SHOWN_ROWS] for kind, rows in indices.items()}
+    places = iter(source.raw.locate(chain.from_iterable(shown.values())))
+    several = len(source.raw.files) > 1
+    return {
+        kind: [f"{file}:{row}" if several else str(row) for file, row in (next(places) for _ in rows)]
+        for kind, rows in shown.items()
+    }
+
+
+def _notes(source: _Source, tally: Tally, settings: DataSettings) -> Iterator[str]:
+    """Say how a source was read, as far as that was not plain."""
+    yield from source.raw.notes
+    if source.columns.renamed:
+        yield f"read in spite of case, spaces or hyphens: {', '.join(map(repr, source.columns.renamed))}"
+    if source.layout is not None:
+        yield f"layout: {source.layout.name}"
+    if source.layout is not None and "score_chosen" in source.layout.made(source.raw.dataset.features):
+        beyond = f", {tally.added:,} beyond one a row" if tally.added else ""
+        yield f"pairs of scored answers by {settings.pair_rule}{beyond}"
+    if source.view is not None and source.view.parses:
+        yield f"rows that keep messages as text: {tally.parsed:,}, in {', '.join(source.view.parses)}"
+    if tally.repeated:
+        yield f"pairs whose answers began with the prompt, which was taken off: {tally.repeated:,}"
+
+
+def _unread(source: _Source) -> list[str]:
+    taken = source.view.reads if source.view is not None else ()
+    unread = unread_columns(source.raw.dataset.column_names, source.columns)
+    return [name for name in unread if name not in taken]
+
+
+def _warnings(source: _Source) -> Iterator[str]:
+    """Name the columns that are not read and hold a part of the prompt, or what only looks at texts cannot see."""
+    for name in _unread(source):
+        key = prompt_part(name)
+        if is_media(name, source.raw.dataset.features[name]):
+            yield f"column {name!r} is not read: only text is trained on"
+        elif key is not None and _says_something(source.raw.dataset, name):
+            yield f"column {name!r} is not read; if it is a part of the prompt, add `{key}: {name}` to `columns`"
+
+
+def _says_something(dataset: Dataset, name: str) -> bool:
+    """Whether a column holds anything but nulls, empty lists and white space."""
+    for table in dataset.select_columns([name]).with_format("arrow").iter(_SCANNED):
+        column = pl.Series(table[name])
+        if column.dtype == pl.String:
+            said = column.str.contains(r"\S")
+        else:
+            said = column.list.len() > 0 if column.dtype == pl.List else column.is_not_null()
+        if said.any():
+            return True
+    return False

@@ -15,7 +15,18 @@ Message = dict[str, Any]
 ROLES: Final = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
 
 _SHAREGPT_KEYS: Final = {"from": "role", "value": "content"}
-_OTHER_ROLES: Final = {"human": "user", "gpt": "assistant", "observation": "tool"}
+_OTHER_ROLES: Final = {
+    **dict.fromkeys(("human", "prompter", "customer", "user_query"), "user"),
+    **dict.fromkeys(("gpt", "model", "bot", "chatbot", "chatgpt", "ai", "claude", "llm"), "assistant"),
+    **dict.fromkeys(("observation", "tool_response", "function_response", "tool_result", "ipython"), "tool"),
+    "system_prompt": "system",
+}
+"""What other formats call the roles, in lower case."""
+
+CALL_ROLES: Final = frozenset({"function_call", "tool_call"})
+"""Roles of a message whose text is a tool call in JSON (LLaMA-Factory, ms-swift)."""
+
+_SAYING_KEYS: Final = ("role", "content", "reasoning_content", "thinking")
 
 
 class WrongType(Exception):
@@ -40,6 +51,44 @@ def read_messages(value: Sequence[Any]) -> list[Message]:
         WrongType: an element is not a message of text.
     """
     return [_read_message(item, number) for number, item in enumerate(value, start=1)]
+
+
+def read_system(value: Any) -> list[Message]:
+    """Return the system message in a column of its own, if it says anything.
+
+    Raises:
+        WrongType: it is not text.
+    """
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return []
+    if not isinstance(value, str):
+        raise WrongType(f"is {kind_of(value)}, not the text of a system message")
+    return [{"role": "system", "content": value}]
+
+
+def read_history(value: Any) -> list[Message]:
+    """Return the turns before the prompt, kept as pairs of texts (what the user and the assistant said) or messages.
+
+    Raises:
+        WrongType: it is neither.
+    """
+    if isinstance(value, str) and value.strip():
+        try:
+            value = json.loads(value)
+        except (json.JSONDecodeError, RecursionError):
+            raise WrongType("is text, not a list of turns") from None
+    if not value:
+        return []
+    if not isinstance(value, list):
+        raise WrongType(f"is {kind_of(value)}, not a list of turns")
+    if all(isinstance(item, Mapping) for item in value):
+        return read_messages(value)
+    turns: list[Message] = []
+    for number, item in enumerate(value, start=1):
+        if not isinstance(item, list) or len(item) != 2 or not all(isinstance(text, str) for text in item):
+            raise WrongType(f"has {kind_of(item)} as turn {number}, not two texts (the user's, the assistant's)")
+        turns += [{"role": "user", "content": item[0]}, {"role": "assistant", "content": item[1]}]
+    return turns
 
 
 def read_tools(value: Any) -> str | None:
@@ -68,6 +117,13 @@ def canonical(value: Any) -> str:
     if isinstance(value, str):
         return value
     return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+def says(message: Message) -> tuple[str, ...]:
+    """Return what tells two messages apart: role, words and tool calls, no ids, times or other keys."""
+    calls = message.get("tool_calls") or ()
+    called = [call.get("function", call) if isinstance(call, Mapping) else call for call in calls]
+    return (*(str(message.get(key) or "") for key in _SAYING_KEYS), canonical(called) if called else "")
 
 
 def is_blank(message: Message) -> bool:
@@ -107,12 +163,33 @@ def _read_message(item: Any, number: int) -> Message:
     if not isinstance(role, str):
         found = ", ".join(map(str, message)) or "no keys"
         raise WrongType(f"has a message {number} without a role (its keys: {found})")
-    message["role"] = _OTHER_ROLES.get(role, role)
+    if role.strip().lower() in CALL_ROLES:
+        return _read_call(message)
+    message["role"] = _role(role)
     if isinstance(content, list):
         message["content"] = "".join(_part_text(part, number) for part in content)
     elif content is not None and not isinstance(content, str):
         raise WrongType(f"has {kind_of(content)} as content of message {number}, not text")
     return message
+
+
+def _role(name: str) -> str:
+    plain = name.strip().lower()
+    return plain if plain in ROLES else _OTHER_ROLES.get(plain, name)
+
+
+def _read_call(message: Message) -> Message:
+    """Return the assistant's message of a tool call that is kept as JSON text; text that is no call stays text."""
+    content = message.get("content")
+    try:
+        calls = json.loads(content) if isinstance(content, str) else content
+    except (json.JSONDecodeError, RecursionError):
+        calls = None
+    calls = calls if isinstance(calls, list) else [calls]
+    if not all(isinstance(call, Mapping) and "name" in call for call in calls):
+        return {**message, "role": "assistant"}
+    rest = {key: value for key, value in message.items() if key not in ("role", "content")}
+    return {**rest, "role": "assistant", "tool_calls": [{"type": "function", "function": call} for call in calls]}
 
 
 def with_role(message: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,17 +10,29 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from datasets import Dataset, Features, LargeList, List, Value
+from datasets import Features, LargeList, List, Value
 
 from mixdpo.common.files import digest
-from mixdpo.data.columns import CONVERSATION_NAMES, PairColumns, is_text, message_feature, of_list
+from mixdpo.data.columns import CONVERSATION_NAMES, PairColumns, message_feature, of_list
 from mixdpo.data.data_settings import Contradictions, InvalidScores
-from mixdpo.data.messages import WrongType, canonical, kind_of, read_messages, read_tools
-from mixdpo.data.prompts import DropPair, split_messages, split_text
+from mixdpo.data.messages import (
+    Message,
+    WrongType,
+    canonical,
+    kind_of,
+    read_history,
+    read_messages,
+    read_system,
+    read_tools,
+)
+from mixdpo.data.prompts import DropPair, split_messages, split_repeated, split_text
+from mixdpo.data.turns import announces_answer
+from mixdpo.data.views import View, ViewFault
 
 ExchangedMargin = Callable[[str, float], float]
 """From a metric's name and a pair's margin to the margin of the pair with chosen and rejected exchanged."""
@@ -42,30 +54,56 @@ class RowFault(Exception):
 
 @dataclass
 class Tally:
-    """What happened to the rows of a source. `dropped`: indices by reason."""
+    """What happened to the rows of a source.
+
+    Attributes:
+        dropped: indices of rows by reason.
+        details: by reason, how many rows say what more about it.
+        doubted: indices of rows by what is doubtful about a pair that is kept.
+        parsed: rows whose messages were kept as text.
+        repeated: pairs of texts whose answers began with the prompt.
+        added: pairs that rows made beyond one each.
+        rows: index of the row of each pair; only where a row may make several.
+        contradicted: pairs whose chosen answer is scored lower.
+        ties: pairs whose answers are scored equally.
+    """
 
     dropped: dict[str, list[int]] = field(default_factory=dict)
+    details: dict[str, Counter[str]] = field(default_factory=dict)
+    doubted: dict[str, list[int]] = field(default_factory=dict)
+    parsed: int = 0
+    repeated: int = 0
+    added: int = 0
+    rows: list[int] = field(default_factory=list)
     contradicted: int = 0
     ties: int = 0
 
 
-def is_conversational(raw: Dataset, columns: PairColumns) -> bool:
+def is_conversational(features: Features, first: Mapping[str, Any], columns: PairColumns) -> bool:
     """Whether the data is made of messages; decided by the types, and by the first row where those are open."""
     names = [name for name in (columns.prompt, columns.chosen, columns.rejected) if name is not None]
-    first = raw[0] if not all(is_text(raw.features[name]) for name in names) else {}
-    return any(
-        isinstance(raw.features[name], (List, LargeList, dict)) or isinstance(first.get(name), (list, dict))
+    return any(name is not None for name in (columns.system, columns.history)) or any(
+        isinstance(features[name], (List, LargeList, dict)) or isinstance(first.get(name), (list, dict))
         for name in names
     )
 
 
-def pair_features(sources: Sequence[tuple[Features, PairColumns]], conversational: bool) -> Features:
+def repeats_prompt(rows: Sequence[Mapping[str, Any]], columns: PairColumns) -> bool:
+    """Whether the answers of most of these rows of texts are whole conversations, which begin with the prompt."""
+    texts = [[row[str(getattr(columns, side))] for side in _SIDES] for row in rows]
+    texts = [sides for sides in texts if all(isinstance(text, str) for text in sides)]
+    return 2 * sum(split_repeated(*sides) is not None for sides in texts) > len(texts)
+
+
+def pair_features(
+    sources: Sequence[tuple[Features, PairColumns]], conversational: bool, calls: bool = False
+) -> Features:
     """Return the columns of pairs that come from all these sources, without `source`.
 
-    Scores and margins are there if every source has them, tools if any has.
+    Scores and margins are there if every source has them, tools if any has. `calls`: as `message_feature` has it.
     """
     used = [features[name] for features, c in sources for name in (c.prompt, c.chosen, c.rejected) if name]
-    side = message_feature(used) if conversational else Value("string")
+    side = message_feature(used, calls) if conversational else Value("string")
     result = Features({"pair_id": Value("string"), **dict.fromkeys(_SIDES, side)})
     if any(columns.tools for _, columns in sources):
         result["tools"] = Value("string")
@@ -91,6 +129,8 @@ class PairReader:
         invalid_scores: what a missing, NaN or infinite score does to the row: stop the loading or drop it.
         contradictions: what is done with a pair whose chosen answer is scored lower.
         exchanged: what flipping such a pair makes of its `margin/<metric>` columns.
+        repeats_prompt: whether text answers are whole conversations, although there is a prompt.
+        view: what makes rows of pairs of rows of the source, None where they are those.
         tally: counts, filled while reading.
     """
 
@@ -100,6 +140,8 @@ class PairReader:
     invalid_scores: InvalidScores
     contradictions: Contradictions
     exchanged: ExchangedMargin = field(repr=False)
+    repeats_prompt: bool = False
+    view: View | None = None
     tally: Tally = field(default_factory=Tally)
 
     def read_batch(self, batch: Mapping[str, list[Any]], rows: Sequence[int]) -> dict[str, list[Any]]:
@@ -110,10 +152,13 @@ class PairReader:
         """
         result: dict[str, list[Any]] = {name: [] for name in self.features}
         for at, row in enumerate(rows):
-            pair = self.read({name: values[at] for name, values in batch.items()}, row)
-            if pair is not None:
-                for name, values in result.items():
-                    values.append(pair.get(name))
+            for given in self._viewed({name: values[at] for name, values in batch.items()}, row):
+                pair = self.read(given, row)
+                if pair is not None:
+                    for name, values in result.items():
+                        values.append(pair.get(name))
+                    if self.view is not None:
+                        self.tally.rows.append(row)
         return result
 
     def read(self, values: Mapping[str, Any], row: int) -> dict[str, Any] | None:
@@ -124,9 +169,30 @@ class PairReader:
         """
         try:
             return self._pair(values, row)
-        except DropPair as reason:
-            self.tally.dropped.setdefault(str(reason), []).append(row)
+        except DropPair as dropped:
+            self._drop(dropped, row)
             return None
+
+    def _viewed(self, values: Mapping[str, Any], row: int) -> Sequence[Mapping[str, Any]]:
+        if self.view is None:
+            return [values]
+        try:
+            made = self.view.rows(values)
+        except DropPair as dropped:
+            self._drop(dropped, row)
+            return []
+        except ViewFault as fault:
+            raise RowFault(row, fault.column, f"the value {fault}", "fix or delete the row") from fault
+        self.tally.added += len(made) - 1
+        self.tally.parsed += any(isinstance(row[name], list) for name in self.view.parses for row in made[:1])
+        return made
+
+    def _drop(self, dropped: DropPair, row: int) -> None:
+        self.tally.dropped.setdefault(dropped.reason, []).append(row)
+        if dropped.detail is not None:
+            column = getattr(self.columns, dropped.side) if dropped.side is not None else None
+            detail = dropped.detail if column is None else f"{dropped.detail} in {column!r}"
+            self.tally.details.setdefault(dropped.reason, Counter())[detail] += 1
 
     def _pair(self, values: Mapping[str, Any], row: int) -> dict[str, Any]:
         prompt, chosen, rejected = (self._side(values, name, row) for name in _SIDES)
@@ -136,8 +202,9 @@ class PairReader:
             self._check_is_open(prompt, row)
         if self.conversational:
             prompt, chosen, rejected = split_messages(prompt, chosen or "", rejected or "")
+            prompt = self._with_context(prompt, values, row)
         else:
-            prompt, chosen, rejected = split_text(prompt, chosen or "", rejected or "")
+            prompt, chosen, rejected = self._texts(prompt, chosen or "", rejected or "", row)
         pair = {"prompt": prompt, "chosen": chosen, "rejected": rejected, **self._scores(values, row)}
         for name in _RATINGS:
             if name in self.features:
@@ -165,6 +232,29 @@ class PairReader:
             return read_messages([value] if isinstance(value, Mapping) else value)
         except WrongType as error:
             raise RowFault(row, column, f"the value {error}", "give messages as {role, content}") from error
+
+    def _texts(self, prompt: str | None, chosen: str, rejected: str, row: int) -> tuple[str, str, str]:
+        parts = split_repeated(prompt, chosen, rejected) if self.repeats_prompt and prompt is not None else None
+        if parts is not None:
+            self.tally.repeated += 1
+            return split_text(*parts)
+        parts = split_text(prompt, chosen, rejected)
+        if prompt is None and not announces_answer(parts[0]):
+            self.tally.doubted.setdefault("unmarked_prompt", []).append(row)
+        return parts
+
+    def _with_context(self, prompt: list[Message], values: Mapping[str, Any], row: int) -> list[Message]:
+        """Put the system message and the turns before, which have columns of their own, before the prompt."""
+        before = []
+        for name, read in (("system", read_system), ("history", read_history)):
+            column = getattr(self.columns, name)
+            if column is not None:
+                try:
+                    before += read(values[column])
+                except WrongType as error:
+                    raise RowFault(row, column, f"the value {error}", "fix or delete the row") from error
+        has_own = prompt[0]["role"] == "system"
+        return [*(message for message in before if message["role"] != "system" or not has_own), *prompt]
 
     def _with_input(self, prompt: Any, values: Mapping[str, Any], row: int) -> Any:
         further = self._side(values, "input", row)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import glob
-import gzip
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,7 +18,8 @@ from datasets.exceptions import DatasetsError
 from mixdpo.common.errors import InputError
 from mixdpo.common.files import data_cache, digest
 from mixdpo.data.columns import is_text
-from mixdpo.data.diagnose import delimiter, diagnose, editor_rows, find_stray_type
+from mixdpo.data.csv_form import CsvForm, csv_form
+from mixdpo.data.diagnose import diagnose, editor_rows, find_stray_type
 
 FORMATS: Final[dict[str, str]] = {
     ".parquet": "parquet",
@@ -32,6 +31,7 @@ FORMATS: Final[dict[str, str]] = {
     ".csv": "csv",
     ".csv.gz": "csv",
     ".tsv": "csv",
+    ".tsv.gz": "csv",
     ".arrow": "arrow",
 }
 """File name endings that are read, and the name of the library's reader for each."""
@@ -53,6 +53,7 @@ class RawSource:
         key: digest of its content; another content is another key.
         files: the local files in reading order, empty for the hub.
         row_index: for slices of a split, index in the files of each row; None when all rows are there.
+        notes: what was guessed about the files, for reports.
     """
 
     name: str
@@ -60,6 +61,7 @@ class RawSource:
     key: str
     files: tuple[Path, ...] = ()
     row_index: Sequence[int] | None = None
+    notes: tuple[str, ...] = ()
 
     def locate(self, rows: Iterable[int]) -> list[tuple[str, int]]:
         """Return, for indices into `dataset`, the file and the row (from 1, as an editor shows it) of each."""
@@ -154,6 +156,8 @@ def _open_files(name: str, files: Sequence[Path], split: str) -> RawSource:
     if len(kinds) > 1:
         raise InputError(f"files of several formats ({', '.join(kinds)})", file=name, hint="name one format by a glob")
     kind, key, cache = kinds[0], _content_key(files), data_cache()
+    form = _common_form(files) if kind == "csv" else None
+    options = _csv_options(form) if form is not None else {"chunksize": _JSON_CHUNK} if kind == "json" else {}
     try:
         with quiet_datasets():
             dataset = datasets.load_dataset(
@@ -162,7 +166,7 @@ def _open_files(name: str, files: Sequence[Path], split: str) -> RawSource:
                 split="train",
                 # The library's own key is path and time; a changed file of the same time would give stale rows.
                 cache_dir=str(cache / key),
-                **_reader_options(kind, files[0]),
+                **options,
             )
             dataset.data.table.validate(full=True)  # not every reader minds what is not UTF-8
     # Every reader and decompressor has errors of its own, and next() on no rows gives StopIteration.
@@ -174,7 +178,10 @@ def _open_files(name: str, files: Sequence[Path], split: str) -> RawSource:
         stray = find_stray_type(files, {column for column, kind in dataset.features.items() if is_text(kind)})
         if stray is not None:
             raise stray
-    return _sliced(RawSource(name=name, dataset=dataset, key=key, files=tuple(files)), split)
+    if form is not None:
+        dataset = dataset.remove_columns([column for column in form.unnamed if column in dataset.column_names])
+    notes = form.notes() if form is not None else ()
+    return _sliced(RawSource(name=name, dataset=dataset, key=key, files=tuple(files), notes=notes), split)
 
 
 def _open_saved(name: str, folder: Path, split: str) -> RawSource:
@@ -251,6 +258,7 @@ def _sliced(source: RawSource, split: str) -> RawSource:
         key=digest([source.key, split]),
         files=source.files,
         row_index=rows,
+        notes=source.notes,
     )
 
 
@@ -281,14 +289,26 @@ def _content_key(files: Sequence[Path]) -> str:
     return digest(chunks())
 
 
-def _reader_options(kind: str, file: Path) -> dict[str, Any]:
-    if kind == "json":
-        return {"chunksize": _JSON_CHUNK}
-    if kind != "csv":
-        return {}
+def _common_form(files: Sequence[Path]) -> CsvForm:
+    first, *others = (csv_form(file) for file in files)
+    for file, form in zip(files[1:], others, strict=True):
+        if form != first:
+            raise InputError(
+                f"its header, separator or encoding differs from that of {files[0]}",
+                file=file,
+                hint="write the files alike, or give them as separate sources",
+            )
+    return first
+
+
+def _csv_options(form: CsvForm) -> dict[str, Any]:
     # Every cell as text: guessed types turn the answer "42" into a number and "None" into nothing.
-    opener = gzip.open if file.suffix == ".gz" else open
-    with opener(file, "rt", encoding="utf-8-sig", newline="") as stream:
-        header = next(csv.reader(stream, delimiter=delimiter(file)), [])
-    features = datasets.Features({column: datasets.Value("string") for column in header})
-    return {"features": features, "keep_default_na": False, "encoding": "utf-8-sig", "sep": delimiter(file)}
+    return {
+        "features": datasets.Features({column: datasets.Value("string") for column in form.columns}),
+        "names": list(form.columns),
+        "header": 0,
+        "keep_default_na": False,
+        "encoding": form.encoding,
+        "sep": form.separator,
+        "skipinitialspace": form.spaced,
+    }

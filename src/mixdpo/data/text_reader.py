@@ -29,8 +29,9 @@ def is_plain(source: Features, columns: PairColumns) -> bool:
     # In CSV every cell is text.
     scores = all(name in source and _is(source[name], _NUMBER + "|string") for name in columns.scores)
     margins = all(_is(source[name], _NUMBER) for name in columns.margins)
-    others = (columns.tools, columns.ratings_chosen, columns.ratings_rejected, columns.input)
-    return texts and scores and margins and not any(others)
+    others = (columns.tools, columns.ratings_chosen, columns.ratings_rejected)
+    parts = (columns.input, columns.system, columns.history)
+    return texts and scores and margins and not any((*others, *parts))
 
 
 def _is(feature: Any, kinds: str) -> bool:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from datasets import Dataset, DatasetDict
+from datasets import Dataset
 
 from mixdpo.data.data_settings import DataSettings, SourceSettings
+from mixdpo.data.in_memory import Rows, rows_in_memory
 from mixdpo.data.load import read_pairs
 from mixdpo.difficulty.metrics import exchanged_margin
 
@@ -21,14 +23,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def load_pairs(
-    source: str | SourceSettings | Mapping[str, Any] | list[Any] | Dataset | DatasetDict, **settings: Any
-) -> Dataset:
+def load_pairs(source: str | Path | SourceSettings | Mapping[str, Any] | list[Any] | Rows, **settings: Any) -> Dataset:
     """Load preference pairs from files or the hub, validated and in one form; what is dropped is logged.
 
     Args:
         source: a file, folder, glob or hub id, or a list of such, each also as `SourceSettings` or a mapping of its
-            fields; or a data set of the datasets library, as any code of yours made it.
+            fields; or rows in memory, as any code of yours made them: a data set of the datasets library, a table of
+            pandas, polars or pyarrow, a list or generator of dicts, or a dict of lists.
         **settings: the other fields of `DataSettings`: `split`, `columns`, `invalid_scores`, `max_pairs`, ...
 
     Returns:
@@ -40,15 +41,14 @@ def load_pairs(
         InputError: a source cannot be read, lacks a column, has a row of the wrong type or an invalid score, or
             nothing is left of it.
     """
-    if isinstance(source, (Dataset, DatasetDict)):
+    dataset = rows_in_memory(source)
+    if dataset is not None:
         given = DataSettings(path="the data set", **settings)
-        pairs, report = read_pairs(given, source, exchanged=exchanged_margin)
+        pairs, report = read_pairs(given, dataset, exchanged=exchanged_margin)
     else:
-        given = DataSettings(path=source if isinstance(source, (str, list)) else [source], **settings)
+        given = DataSettings(path=source if isinstance(source, list) else [source], **settings)
         pairs, report = load_pairs_with_report(given)
-    level = logging.WARNING if report.dropped else logging.INFO
-    for line in report.lines():
-        logger.log(level, line)
+    report.log(logger)
     return pairs
 
 

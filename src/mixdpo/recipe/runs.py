@@ -147,8 +147,7 @@ def _trainer(recipe: Recipe, args: MixDPOConfig) -> MixDPOTrainer:
     metric = Plan.load(recipe.plan_path).settings if recipe.plan_path else recipe.plan
     with args.main_process_first(desc="load pairs"):
         pairs, report = load_and_score(recipe, data_settings, metric)
-        for line in report.lines():
-            logger.info(line)
+        report.log(logger)
         plan = plan_from_recipe(recipe, pairs)
         if plan.curve is not None:
             logger.info(f"threshold: {plan.curve.reason}")

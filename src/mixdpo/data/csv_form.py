@@ -1,0 +1,149 @@
+"""How a CSV file is written: its encoding, its separator and its columns, as far as its beginning shows them."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import gzip
+import zlib
+from dataclasses import dataclass
+from io import StringIO, TextIOWrapper
+from itertools import chain
+from pathlib import Path
+from typing import IO, Any, Final
+
+from mixdpo.common.errors import InputError
+
+UNNAMED: Final = "Unnamed: "
+"""How a column without a name is called, as pandas does."""
+
+LONGEST_CELL: Final = 2**31 - 1  # characters; the module's own limit is 128 Ki
+
+_SEPARATORS: Final = (",", ";", "\t", "|")
+_UTF_16: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_UTF_8: Final = "utf-8-sig"
+_UNDEFINED: Final = frozenset(b"\x81\x8d\x8f\x90\x9d")
+"""Bytes that are nothing in cp1252."""
+_CHUNK: Final = 1 << 22
+
+
+@dataclass(frozen=True)
+class CsvForm:
+    """How a CSV file is written.
+
+    Attributes:
+        encoding: for Python.
+        separator: what stands between two cells.
+        columns: names of the cells of a record; those without one have `UNNAMED` and their position.
+        spaced: whether a space follows each separator.
+        expected: the separator that the ending of the file's name says.
+    """
+
+    encoding: str
+    separator: str
+    columns: tuple[str, ...]
+    spaced: bool
+    expected: str
+
+    @property
+    def unnamed(self) -> tuple[str, ...]:
+        """The columns without a name, such as an index that pandas wrote."""
+        return tuple(name for name in self.columns if name.startswith(UNNAMED))
+
+    def notes(self) -> tuple[str, ...]:
+        """Say what was guessed, for a person."""
+        guessed = [f"encoding {self.encoding}"] if self.encoding != _UTF_8 else []
+        guessed += [f"separator {self.separator!r}"] if self.separator != self.expected else []
+        guessed += ["a space after each separator"] if self.spaced else []
+        guessed += [f"column {self.columns.index(name) + 1} has no name and is left out" for name in self.unnamed]
+        return (f"guessed: {', '.join(guessed)}",) if guessed else ()
+
+
+def csv_form(file: Path) -> CsvForm:
+    """Find out how a CSV file is written.
+
+    The encoding is that of its byte order mark, else UTF-8, else (if nothing in it is UTF-8 beyond ASCII) Windows'
+    cp1252. The separator is the one that its header has most of; a tie goes to that of its name.
+
+    Raises:
+        InputError: two columns have one name.
+    """
+    encoding = find_encoding(file)
+    expected = "\t" if ".tsv" in file.suffixes[-2:] or file.suffix.lower() == ".tsv" else ","
+    try:
+        records = {sep: _first_records(file, encoding, sep) for sep in _SEPARATORS}
+    # What is broken is told where the whole file is read.
+    except (UnicodeError, csv.Error, OSError, EOFError):
+        records = dict.fromkeys(_SEPARATORS, ([], []))
+    separator = max(_SEPARATORS, key=lambda sep: (len(records[sep][0]), sep == expected))
+    header, first = records[separator]
+    spaced = len(header) > 1 and all(name.startswith(" ") for name in header[1:])
+    columns = [name.lstrip(" ") if spaced else name for name in header]
+    columns = [name if name.strip() else f"{UNNAMED}{at}" for at, name in enumerate(columns)]
+    if len(first) == len(columns) + 1 and columns:
+        # Row names as R writes them stand before the named cells, a separator at the end of lines behind them.
+        at = 0 if first[-1].strip() else len(columns)
+        columns.insert(at, f"{UNNAMED}{at}")
+    twice = next((name for name in columns if columns.count(name) > 1), None)
+    if twice is not None:
+        raise InputError("two columns have this name", file=file, row=1, column=twice, hint="rename one of them")
+    return CsvForm(encoding, separator, tuple(columns), spaced, expected)
+
+
+def open_csv(file: Path, encoding: str) -> IO[str]:
+    """Open a CSV file, also a compressed one, as the module `csv` wants it."""
+    return TextIOWrapper(_open(file), encoding=encoding, newline="")
+
+
+def find_encoding(file: Path) -> str:
+    """Return the encoding of a text file, compressed or not; UTF-8 for one that is broken."""
+    try:
+        with _open(file) as stream:
+            if stream.read(2) in _UTF_16:
+                return "utf-16"
+        return _UTF_8 if _is_utf8(file) else _windows(file)
+    except (OSError, EOFError, zlib.error):
+        return _UTF_8
+
+
+def _is_utf8(file: Path) -> bool:
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    with _open(file) as stream:
+        try:
+            while chunk := stream.read(_CHUNK):
+                decoder.decode(chunk)
+            decoder.decode(b"", final=True)
+        except UnicodeDecodeError:
+            return False
+    return True
+
+
+def _windows(file: Path) -> str:
+    """Return the encoding of a file that is not UTF-8; UTF-8 with a broken character stays UTF-8."""
+    decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+    undefined = False
+    with _open(file) as stream:
+        while chunk := stream.read(_CHUNK):
+            text = decoder.decode(chunk)
+            if any(ord(char) > 127 and not "\udc80" <= char <= "\udcff" for char in set(text)):
+                return _UTF_8
+            undefined = undefined or not _UNDEFINED.isdisjoint(chunk)
+    return "latin-1" if undefined else "cp1252"
+
+
+def _first_records(file: Path, encoding: str, separator: str) -> tuple[list[str], list[str]]:
+    """Return the cells of the header and of the first record."""
+    csv.field_size_limit(LONGEST_CELL)
+    with open_csv(file, encoding) as stream:
+        head = next((line for line in stream if line.strip()), "")
+        spaced = next(csv.reader(StringIO(head), delimiter=separator), [])[1:]
+        skip = bool(spaced) and all(name.startswith(" ") for name in spaced)
+        reader = csv.reader(chain([head], stream), delimiter=separator, skipinitialspace=skip)
+        header = next(reader, [])
+        first = next((record for record in reader if record), [])
+    return (next(csv.reader(StringIO(head), delimiter=separator), header) if skip else header), first
+
+
+def _open(file: Path) -> IO[bytes]:
+    opener: Any = gzip.open if file.suffix.lower() == ".gz" else open
+    return opener(file, "rb")

@@ -1,0 +1,110 @@
+"""Rows that the caller has in memory, in whatever form, as a `datasets.Dataset`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import pyarrow as pa
+from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
+
+from mixdpo.common.errors import InputError
+from mixdpo.data.data_settings import SourceSettings
+from mixdpo.data.messages import kind_of
+
+Rows: TypeAlias = Dataset | DatasetDict | Iterable[Mapping[str, Any]] | Callable[[], Iterable[Mapping[str, Any]]] | Any
+"""A data set, a table that exports Arrow (pandas, polars, pyarrow), rows as dicts, or a function that yields them."""
+
+_NAME = "the data set"
+_SOURCE_KEYS = frozenset(field.name for field in fields(SourceSettings))
+_INDEX = "__index_level_"
+"""How pyarrow names the index of a pandas table that has no name."""
+
+
+def rows_in_memory(source: Any) -> Dataset | DatasetDict | None:
+    """Return rows in memory as a data set, None where `source` only names data (a path, a list of sources).
+
+    Raises:
+        InputError: it is neither, or its rows have no common types.
+    """
+    if isinstance(source, (str, Path, SourceSettings)) or _names_data(source):
+        return None
+    if isinstance(source, (Dataset, DatasetDict)):
+        return source
+    if isinstance(source, (IterableDataset, IterableDatasetDict)):
+        raise InputError(
+            "it is streamed, and a plan needs all pairs at once",
+            file=_NAME,
+            hint="load it without streaming=True, or give its first rows as a list: list(dataset.take(10000))",
+        )
+    if hasattr(source, "__arrow_c_stream__"):
+        return _of_table(pa.table(source))
+    if isinstance(source, Mapping) and all(_is_column(values) for values in source.values()):
+        return _of_columns(source)
+    rows = source() if callable(source) else source
+    if isinstance(rows, Iterable) and not isinstance(rows, (bytes, Mapping)):
+        return _of_rows(iter(rows))
+    raise InputError(
+        f"pairs cannot be read from {kind_of(source)}",
+        hint="give a path, a hub id, a data set, a table of pandas, polars or pyarrow, or a list of dicts",
+    )
+
+
+def _names_data(source: Any) -> bool:
+    if isinstance(source, Mapping):
+        return ("path" in source and not {"chosen", "rejected"} & set(source)) or set(source) <= _SOURCE_KEYS
+    return isinstance(source, list) and (not source or not isinstance(source[0], Mapping) or _names_data(source[0]))
+
+
+def _is_column(values: Any) -> bool:
+    return hasattr(values, "__len__") and hasattr(values, "__getitem__") and not isinstance(values, (str, Mapping))
+
+
+def _of_table(table: pa.Table) -> Dataset:
+    return Dataset(table.drop_columns([name for name in table.column_names if name.startswith(_INDEX)]))
+
+
+def _of_columns(columns: Mapping[str, Any]) -> Dataset:
+    lengths = {name: len(values) for name, values in columns.items()}
+    if len(set(lengths.values())) > 1:
+        listed = ", ".join(f"{name}: {length:,}" for name, length in lengths.items())
+        raise InputError(f"its lists differ in length ({listed})", file=_NAME)
+    return _of_rows(dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
+
+
+def _of_rows(rows: Iterator[Any]) -> Dataset:
+    listed: list[Mapping[str, Any]] = []
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row, Mapping):
+            raise InputError(
+                f"it is {kind_of(row)}, not an object with prompt, chosen and rejected", file=_NAME, row=number
+            )
+        listed.append(dict(row))
+    if not listed:
+        raise InputError("it holds no rows", file=_NAME)
+    # The library takes the columns of the first row for those of all.
+    names = dict.fromkeys(name for row in listed for name in row)
+    try:
+        filled = [{name: row.get(name) for name in names} for row in listed]
+        return Dataset.from_list(filled, on_mixed_types="use_json")
+    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+        raise _odd_value(listed, list(names)) or InputError(f"cannot be read ({error})", file=_NAME) from error
+
+
+def _odd_value(rows: list[Mapping[str, Any]], names: list[str]) -> InputError | None:
+    """Return an error for the first value that is of another kind than those above it in its column."""
+    kinds: dict[str, str] = {}
+    for number, row in enumerate(rows, start=1):
+        for name in names:
+            kind = kind_of(row.get(name))
+            if kind != "null" and kinds.setdefault(name, kind) != kind:
+                return InputError(
+                    f"the value is {kind}, not {kinds[name]} as in the rows before",
+                    file=_NAME,
+                    row=number,
+                    column=name,
+                    hint="fix or delete the row",
+                )
+    return None

@@ -1,0 +1,141 @@
+"""Rows of a source seen as rows of pairs: nested columns, messages kept as text, layouts of other projects."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from datasets import Features, Json, List
+
+from mixdpo.data.columns import is_text, nested_kind
+from mixdpo.data.messages import kind_of
+
+Row = Mapping[str, Any]
+
+_LIKE_MESSAGES: Final = re.compile(r"\s*\[?\s*\{\s*['\"](?:role|from|content|value)['\"]\s*:")
+_BETWEEN_ELEMENTS: Final = re.compile(r"\}\s*\n\s*\{")
+"""An array of numpy prints no commas; within a quoted text a line break is written as two characters."""
+_LONGEST_PYTHON: Final = 1 << 22  # characters; Python's parser takes some hundred times as many bytes
+
+
+class ViewFault(Exception):
+    """A value that a view cannot read; the message completes "the value ..."."""
+
+    def __init__(self, column: str, problem: str) -> None:
+        super().__init__(problem)
+        self.column = column
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """How the rows of a source become rows of pairs.
+
+    Attributes:
+        name: says how; another way has another name.
+        features: the columns of the rows that it makes.
+        rows: from a row of the source to such rows, usually one; raises `ViewFault` or `DropPair`.
+        reads: columns of the source that it takes apart.
+        parses: columns of the source whose texts hold messages.
+    """
+
+    name: str
+    features: Features = field(repr=False)
+    rows: Callable[[Row], Sequence[Row]] = field(repr=False)
+    reads: tuple[str, ...] = ()
+    parses: tuple[str, ...] = ()
+
+
+def chained(first: View | None, second: View | None) -> View | None:
+    """Return the view through `first` and then `second`, either of which may be None."""
+    if first is None or second is None:
+        return first or second
+    return View(
+        name=f"{first.name}, {second.name}",
+        features=second.features,
+        rows=lambda row: [made for seen in first.rows(row) for made in second.rows(seen)],
+        reads=first.reads + second.reads,
+        parses=first.parses + second.parses,
+    )
+
+
+def view_nested(features: Features, names: Iterable[str]) -> View | None:
+    """Return a view with those of the columns `names` that lie within others, such as `input.messages`."""
+    found = {name: kind for name in names if name not in features and (kind := nested_kind(features, name))}
+    if not found:
+        return None
+    return View(
+        name=f"nested {', '.join(found)}",
+        features=Features({**features, **found}),
+        rows=lambda row: [{**row, **{name: _nested(row, name) for name in found}}],
+        reads=tuple(dict.fromkeys(name.partition(".")[0] for name in found)),
+    )
+
+
+def view_text_as_messages(features: Features, names: Iterable[str], rows: Sequence[Row]) -> View | None:
+    """Return a view in which messages that the columns `names` keep as text are messages.
+
+    A column keeps them so if most of the first `rows` do. Other texts in it stay texts.
+    """
+    found = tuple(name for name in names if is_text(features[name]) and _hold_messages([row[name] for row in rows]))
+    if not found:
+        return None
+    return View(
+        name=f"messages as text in {', '.join(found)}",
+        features=Features({**features, **dict.fromkeys(found, List(Json()))}),
+        rows=lambda row: [{**row, **{name: _parsed(row[name], name) for name in found}}],
+        parses=found,
+    )
+
+
+def parse_messages(text: str) -> Any:
+    """Return the list of messages, or the one message, that a text holds as JSON or as Python prints it.
+
+    Raises:
+        ValueError: it cannot be read, is nested too deeply or is too long; the message says which.
+    """
+    try:
+        return json.loads(text)
+    except ValueError:
+        pass
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if len(text) > _LONGEST_PYTHON:
+        raise ValueError(f"it is no JSON, and longer than {_LONGEST_PYTHON:,} characters")
+    try:
+        return ast.literal_eval(_BETWEEN_ELEMENTS.sub("}, {", text.strip()))
+    except (RecursionError, MemoryError):
+        raise ValueError("it is nested too deeply") from None
+    except SyntaxError as error:
+        deep = "too many nested" in str(error)
+        raise ValueError("it is nested too deeply" if deep else "it is neither JSON nor what Python prints") from None
+    except (ValueError, TypeError):
+        raise ValueError("it is neither JSON nor what Python prints") from None
+
+
+def _hold_messages(texts: Sequence[Any]) -> bool:
+    said = [text for text in texts if isinstance(text, str) and text.strip()]
+    return bool(said) and 2 * sum(_LIKE_MESSAGES.match(text) is not None for text in said) > len(said)
+
+
+def _parsed(text: Any, column: str) -> Any:
+    if not isinstance(text, str) or not _LIKE_MESSAGES.match(text):
+        return text
+    try:
+        return parse_messages(text)
+    except ValueError as error:
+        raise ViewFault(column, f"looks like messages kept as text and cannot be read ({error})") from error
+
+
+def _nested(row: Row, path: str) -> Any:
+    value: Any = row
+    for name in path.split("."):
+        if value is None:
+            return None
+        if not isinstance(value, Mapping):
+            raise ViewFault(path, f"lies in {kind_of(value)}, not in an object")
+        value = value.get(name)
+    return value
