@@ -270,7 +270,7 @@ def test_bad_settings_and_tokenizers(refused: Any) -> None:
     dataset = pairs_of((chat("Hi"), answer("yes"), answer("no")))
     refused(lambda: tokenize_pairs(dataset, byte_level_tokenizer(chat_template=None)), "no chat template", "instruct")
     refused(lambda: tokenize_pairs(dataset, byte_level_tokenizer(), TokenSettings(max_length=2)), "raise max_length")
-    refused(lambda: TokenSettings(max_length=1), "max_length must be at least 2")
+    refused(lambda: TokenSettings(max_length=1), "max_length is 1; it must be at least 2")
     endless = byte_level_tokenizer()
     endless.eos_token = None
     refused(lambda: tokenize_pairs(pairs_of(("a", " b", " c")), endless), "no EOS token")

@@ -302,7 +302,7 @@ def test_real_answers_with_planted_coin_flips(alpaca_graded: Path) -> None:
     [
         ({"threshold": "automatic"}, "a margin, {hardest: f}, auto or null"),
         ({"trust": 0.4}, "trust belongs to threshold auto"),
-        ({"threshold": "auto", "trust": 1.0}, "between 0 and 1"),
+        ({"threshold": "auto", "trust": 1.0}, "above 0 and below 1"),
         ({"threshold": "auto", "min_share": 0.6}, "min_share <= max_share"),
         ({"threshold": "auto", "max_share": 1.0}, "min_share <= max_share"),
     ],

@@ -504,7 +504,7 @@ def test_plan_of_other_data_is_refused(model, tokenizer, tmp_path) -> None:
         ({"loss_type": "sigmoid2"}, "no loss is named 'sigmoid2'"),
         ({"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0]}, "1 values for 2 losses"),
         ({"beta": 0}, "above 0"),
-        ({"label_smoothing": 0.5}, r"in \[0, 0.5\)"),
+        ({"label_smoothing": 0.5}, "at least 0 and below 0.5"),
         ({"sft_target": "best"}, "chosen, rejected, both, random"),
         ({"phase_schedule": "warm"}, "shared, rewarmed"),
         ({"remove_unused_columns": True}, "only False works"),

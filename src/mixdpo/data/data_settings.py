@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
 from mixdpo.common.errors import InputError
-from mixdpo.common.settings import check_seed
+from mixdpo.common.settings import check_ranges, check_seed
 
 InvalidScores = Literal["error", "drop"]
 PairRule = Literal["best_vs_random", "best_vs_worst", "all"]
@@ -121,20 +121,19 @@ class TokenSettings:
     """
 
     max_length: int | None = field(
-        default=1024, metadata={"help": "tokens of prompt and completion together, cut on the right; null: no limit"}
+        default=1024,
+        metadata={"help": "tokens of prompt and completion together, cut on the right; null: no limit", "at_least": 2},
     )
     max_prompt_length: int | None = field(
-        default=None, metadata={"help": "tokens of the prompt, cut on the left; null: no limit"}
+        default=None, metadata={"help": "tokens of the prompt, cut on the left; null: no limit", "at_least": 1}
     )
     num_proc: int | None = field(
-        default=None, metadata={"help": "processes that tokenise; null: one per 2,000 pairs, at most one per core"}
+        default=None,
+        metadata={"help": "processes that tokenise; null: one per 2,000 pairs, at most one per core", "at_least": 1},
     )
 
     def __post_init__(self) -> None:
-        for name, least in (("max_length", 2), ("max_prompt_length", 1), ("num_proc", 1)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise InputError(f"{name} must be at least {least}, got {value}")
+        check_ranges(self)
 
 
 def check_cap(max_pairs: Any, file: str | None = None) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from mixdpo.common.errors import InputError
+from mixdpo.common.settings import check_ranges
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -22,8 +23,14 @@ class AgreementSettings:
 
     prior: float = field(
         default=4.0,
-        metadata={"help": "degrees of freedom that the spread of the whole data set counts for in each pair"},
+        metadata={
+            "help": "degrees of freedom that the spread of the whole data set counts for in each pair",
+            "above": 0,
+        },
     )
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
 
 
 def agreement_margin(dataset: Dataset, settings: AgreementSettings) -> np.ndarray:
@@ -50,8 +57,6 @@ def agreement_margin(dataset: Dataset, settings: AgreementSettings) -> np.ndarra
                 column=column,
                 hint="name both columns with `columns: {ratings_chosen: ..., ratings_rejected: ...}`",
             )
-    if not settings.prior > 0:
-        raise InputError(f"prior is {settings.prior!r}; it is a positive number of degrees of freedom")
     difference, pair = _differences(dataset)
     n = len(dataset)
     count = np.bincount(pair, minlength=n)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import numpy as np
 
 from mixdpo.common.errors import InputError, install_extra
+from mixdpo.common.settings import check_ranges
 from mixdpo.difficulty.texts import answer_text, answer_texts
 
 if TYPE_CHECKING:
@@ -39,11 +40,10 @@ class EmbeddingSettings:
             "help": "from token to text: model, as the model was trained, or mean over the tokens, as the paper"
         },
     )
-    batch_size: int = field(default=64, metadata={"help": "texts per forward pass"})
+    batch_size: int = field(default=64, metadata={"help": "texts per forward pass", "at_least": 1})
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise InputError(f"batch_size is {self.batch_size}; it must be 1 or more")
+        check_ranges(self)
 
 
 def embedding_margin(dataset: Dataset, settings: EmbeddingSettings) -> np.ndarray:

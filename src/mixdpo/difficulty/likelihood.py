@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from mixdpo.common.errors import InputError
 from mixdpo.models.forward_settings import ForwardSettings
 from mixdpo.models.model_settings import MODEL_HELP, ModelSettings, model_named
 
@@ -33,12 +32,7 @@ class ImplicitRewardSettings(ForwardSettings):
     ref_model: str | dict[str, Any] | ModelSettings | None = field(
         default=None, metadata={"help": f"the model it was aligned from: {MODEL_HELP}", "recipe": "model"}
     )
-    beta: float = field(default=0.1, metadata={"help": "beta of the alignment, per nat"})
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.beta <= 0:
-            raise InputError(f"beta is {self.beta}; it must be above 0")
+    beta: float = field(default=0.1, metadata={"help": "beta of the alignment, per nat", "above": 0})
 
 
 def nll_gap(dataset: Dataset, settings: LikelihoodSettings) -> np.ndarray:

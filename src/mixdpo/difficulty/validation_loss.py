@@ -45,25 +45,25 @@ class ValidationLossSettings(ForwardSettings):
         metadata={"help": "published: 3 repetitions on whole halves; cheap: 1 repetition on 1,000 pairs of each half"},
     )
     repetitions: int | None = field(
-        default=None, metadata={"help": "random splits in two halves, 2 runs each; null: the preset's"}
+        default=None, metadata={"help": "random splits in two halves, 2 runs each; null: the preset's", "at_least": 1}
     )
     pairs_per_run: int | None = field(
-        default=None, metadata={"help": "pairs each run is trained on, a random part of its half; null: the preset's"}
+        default=None,
+        metadata={
+            "help": "pairs each run is trained on, a random part of its half; null: the preset's",
+            "at_least": 1,
+        },
     )
     learning_rate: float = field(default=3e-5, metadata={"help": "peak learning rate of the runs"})
     beta: float = field(default=0.01, metadata={"help": "beta of the DPO loss, per nat"})
-    lora_r: int = field(default=16, metadata={"help": "rank of the LoRA adapters on all linear layers"})
-    step_size: int = field(default=64, metadata={"help": "pairs per optimizer step over all devices"})
+    lora_r: int = field(default=16, metadata={"help": "rank of the LoRA adapters on all linear layers", "at_least": 1})
+    step_size: int = field(default=64, metadata={"help": "pairs per optimizer step over all devices", "at_least": 1})
     seed: int = field(default=42, metadata={"help": "seed of the splits and the runs"})
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.preset not in PRESETS:
             raise InputError(f"preset is {self.preset!r}; it is one of {', '.join(PRESETS)}")
-        for name in ("repetitions", "pairs_per_run", "lora_r", "step_size"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"{name} is {value}; it must be 1 or more")
 
     def amount(self) -> tuple[int, int | None]:
         """Return repetitions and pairs per run, with what the preset says of those that are not given."""

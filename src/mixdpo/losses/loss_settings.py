@@ -20,13 +20,22 @@ LOSS_NAMES: Final = (
 
 @dataclass
 class LossSettings:
-    """Parameters of the losses in `LOSSES`; each loss reads those that its function names."""
+    """Parameters of the losses in `LOSSES`; each loss reads those that its function names.
+
+    A parameter's range stands in its metadata, for `mixdpo.common.settings.check_ranges`.
+    """
 
     beta: float = field(
-        default=0.1, metadata={"help": "strength of the pull to the reference, per nat; temperature without one"}
+        default=0.1,
+        metadata={"help": "strength of the pull to the reference, per nat; temperature without one", "above": 0},
     )
     label_smoothing: float = field(
-        default=0.0, metadata={"help": "assumed share of flipped labels, in [0, 0.5); sigmoid: conservative DPO"}
+        default=0.0,
+        metadata={
+            "help": "assumed share of flipped labels, in [0, 0.5); sigmoid: conservative DPO",
+            "at_least": 0,
+            "below": 0.5,
+        },
     )
     f_divergence_type: FDivergence = field(
         default="reverse_kl",
@@ -56,13 +65,15 @@ class LossSettings:
         metadata={"help": "margin_weighted, soft_routed: margin of half trust; null: the plan's threshold"},
     )
     soft_width: float = field(
-        default=0.25, metadata={"help": "margin_weighted, soft_routed: margin from 50 % to 73 % trust"}
+        default=0.25, metadata={"help": "margin_weighted, soft_routed: margin from 50 % to 73 % trust", "above": 0}
     )
     beta_dpo_alpha: float = field(default=0.6, metadata={"help": "beta_dpo: change of beta per reward margin"})
-    beta_dpo_keep: float = field(default=0.8, metadata={"help": "beta_dpo: share of a micro-batch that is kept"})
+    beta_dpo_keep: float = field(
+        default=0.8, metadata={"help": "beta_dpo: share of a micro-batch that is kept", "above": 0}
+    )
     alpha_dpo_alpha: float = field(
         default=0.05, metadata={"help": "alpha_dpo: nats per token by which a standard deviation moves the target"}
     )
-    discopop_tau: float = field(default=0.05, metadata={"help": "discopop: temperature of the blend"})
+    discopop_tau: float = field(default=0.05, metadata={"help": "discopop: temperature of the blend", "above": 0})
     desirable_weight: float = field(default=1.0, metadata={"help": "kto: weight of chosen answers"})
     undesirable_weight: float = field(default=1.0, metadata={"help": "kto: weight of rejected answers"})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from mixdpo.common.errors import InputError
+from mixdpo.common.settings import check_ranges
 from mixdpo.data.data_settings import TokenSettings
 
 
@@ -32,14 +32,13 @@ class ForwardSettings:
             "recipe": "train.max_prompt_length",
         },
     )
-    batch_size: int = field(default=8, metadata={"help": "pairs per device in a forward pass"})
+    batch_size: int = field(default=8, metadata={"help": "pairs per device in a forward pass", "at_least": 1})
     bf16: bool | None = field(
         default=None, metadata={"help": "bfloat16 autocast; null: where the hardware has it", "recipe": "train.bf16"}
     )
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise InputError(f"batch_size is {self.batch_size}; it must be 1 or more")
+        check_ranges(self)
         self.token_settings()
 
     def token_settings(self) -> TokenSettings:

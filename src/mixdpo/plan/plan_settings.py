@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Final, Literal
 
 from mixdpo.common.errors import InputError
-from mixdpo.common.settings import check_seed
+from mixdpo.common.settings import check_ranges, check_seed
 
 Order = Literal["easy_to_hard", "hard_to_easy", "shuffled", "as_is"]
 Route = Literal["preference", "sft", "both", "drop"]
@@ -31,7 +31,9 @@ class AutoSettings:
     trust: float = field(
         default=0.5,
         metadata={
-            "help": "auto: share of the agreement with the easiest third, beyond chance, that a label must keep"
+            "help": "auto: share of the agreement with the easiest third, beyond chance, that a label must keep",
+            "above": 0,
+            "below": 1,
         },
     )
     min_share: float = field(default=0.0, metadata={"help": "auto: smallest share of the pairs to route"})
@@ -108,8 +110,7 @@ def check_auto(settings: AutoSettings, threshold: Any) -> None:
     for f in fields(AutoSettings):
         if threshold != "auto" and getattr(settings, f.name) != f.default:
             raise InputError(f"{f.name} belongs to threshold auto, and threshold is {threshold!r}")
-    if not 0 < settings.trust < 1:
-        raise InputError(f"trust is {settings.trust!r}; it is a share between 0 and 1")
+    check_ranges(settings)
     if not 0 <= settings.min_share <= settings.max_share < 1:
         raise InputError(
             f"min_share is {settings.min_share!r} and max_share {settings.max_share!r}; "

@@ -10,7 +10,7 @@ import torch
 from transformers import TrainingArguments
 
 from mixdpo.common.errors import InputError
-from mixdpo.common.settings import unknown_name
+from mixdpo.common.settings import check_ranges, unknown_name
 from mixdpo.losses import LOSSES, FDivergence, LossSettings, OdpoOffset, needs, reads_divergence
 from mixdpo.models.engine import hardware_has_bf16
 from mixdpo.plan.plan import Plan
@@ -31,18 +31,11 @@ _UNSUPPORTED = {
     ),
 }
 
-# The lowest value of numbers that would otherwise fail late, or train nothing.
+# The lowest value of numbers of transformers.TrainingArguments that would otherwise fail late, or train nothing.
 _LEAST = {
     "per_device_train_batch_size": 1,
     "per_device_eval_batch_size": 1,
     "gradient_accumulation_steps": 1,
-    "max_length": 2,
-    "max_prompt_length": 1,
-    "max_tokens_per_batch": 1,
-    "length_window": 1,
-    "ref_model_sync_steps": 1,
-    "sft_weight": 0,
-    "learning_rate": 0,
     "weight_decay": 0,
     "max_grad_norm": 0,
 }
@@ -85,13 +78,7 @@ class MixDPOConfig(TrainingSettings, TrainingArguments):  # type: ignore[misc]  
             raise InputError(
                 f"loss_weights has {len(self.loss_weights)} values for {len(self.loss_names)} losses in loss_type"
             )
-        for name in ("beta", "soft_width", "discopop_tau", "beta_dpo_keep"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"{name} is {getattr(self, name)}; it must be above 0")
-        if not 0 <= self.label_smoothing < 0.5:
-            raise InputError(f"label_smoothing is {self.label_smoothing}; it must be in [0, 0.5)")
-        if self.ld_alpha is not None and not 0 <= self.ld_alpha <= 1:
-            raise InputError(f"ld_alpha is {self.ld_alpha}; it must be in [0, 1]")
+        check_ranges(self)
         if self.ld_alpha is not None and needs(self._all_losses, "mismatched"):
             raise InputError(
                 "ld_alpha discounts the tails of a pair's answers, and kto reads answers to other prompts too",
@@ -106,8 +93,6 @@ class MixDPOConfig(TrainingSettings, TrainingArguments):  # type: ignore[misc]  
                 "sync_ref_model moves a live reference, and this run has none",
                 hint="set precompute_ref_log_probs to false and take a loss that reads the reference",
             )
-        if not 0 < self.ref_model_mixup_alpha <= 1:
-            raise InputError(f"ref_model_mixup_alpha is {self.ref_model_mixup_alpha}; it must be in (0, 1]")
         batch = self.per_device_train_batch_size
         if self.compares_pairs and (batch < 2 or self.max_tokens_per_batch is not None):
             raise InputError(
@@ -117,8 +102,8 @@ class MixDPOConfig(TrainingSettings, TrainingArguments):  # type: ignore[misc]  
         for name, least in _LEAST.items():
             value = getattr(self, name)
             unclipped = name == "max_grad_norm" and value == np.inf  # the norm is logged all the same
-            if value is not None and not least <= value < np.inf and not unclipped:
-                raise InputError(f"{name} is {value}; it must be {least} or more")
+            if not least <= value < np.inf and not unclipped:
+                raise InputError(f"{name} is {value}; it must be at least {least}")
         if not self.num_train_epochs > 0 and self.max_steps <= 0:
             raise InputError(f"num_train_epochs is {self.num_train_epochs}; it must be above 0, or max_steps be given")
         for name, choices in (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -17,7 +18,9 @@ class TrainingSettings(LossSettings):
     """The part of `MixDPOConfig` that can be read, as for `--help`, without importing transformers and PyTorch."""
 
     output_dir: str | None = field(default="runs/mixdpo", metadata={"help": "folder of the run"})
-    learning_rate: float = field(default=1e-6, metadata={"help": "peak learning rate"})
+    learning_rate: float = field(
+        default=1e-6, metadata={"help": "peak learning rate", "at_least": 0, "below": math.inf}
+    )
     num_train_epochs: float = field(default=1.0, metadata={"help": "epochs over the plan"})
     lr_scheduler_type: str = field(default="cosine", metadata={"help": "shape of the learning-rate schedule"})
     warmup_steps: float = field(
@@ -50,13 +53,18 @@ class TrainingSettings(LossSettings):
         default=None,
         metadata={
             "help": "weight in [0, 1] of tokens beyond the shorter answer's length in the preference losses (LD-DPO); "
-            "null: 1"
+            "null: 1",
+            "at_least": 0,
+            "at_most": 1,
         },
     )
     use_weighting: bool = field(
         default=False, metadata={"help": "weigh each pair's preference loss by its probability under the policy (WPO)"}
     )
-    sft_weight: float = field(default=1.0, metadata={"help": "factor of the hard loss on routes sft and both"})
+    sft_weight: float = field(
+        default=1.0,
+        metadata={"help": "factor of the hard loss on routes sft and both", "at_least": 0, "below": math.inf},
+    )
     sft_target: SftTarget = field(
         default="chosen",
         metadata={"help": "answer that SFT imitates: chosen, rejected, both (half each), or random per pair"},
@@ -69,10 +77,11 @@ class TrainingSettings(LossSettings):
         },
     )
     max_length: int | None = field(
-        default=1024, metadata={"help": "tokens of prompt + completion, cut on the right; null: no limit"}
+        default=1024,
+        metadata={"help": "tokens of prompt + completion, cut on the right; null: no limit", "at_least": 2},
     )
     max_prompt_length: int | None = field(
-        default=None, metadata={"help": "tokens of the prompt, cut on the left; null: no limit"}
+        default=None, metadata={"help": "tokens of the prompt, cut on the left; null: no limit", "at_least": 1}
     )
     dataset_num_proc: int | None = field(
         default=None, metadata={"help": "processes that tokenise; null: one per 2,000 pairs, at most one per core"}
@@ -88,14 +97,16 @@ class TrainingSettings(LossSettings):
         default=None,
         metadata={
             "help": "split a device's batch into micro-batches of at most this many tokens, each prompt counted once; "
-            "null: one micro-batch"
+            "null: one micro-batch",
+            "at_least": 1,
         },
     )
     length_window: int | None = field(
         default=None,
         metadata={
             "help": "pairs of the plan's order within which the longest come first; null: one optimizer step, so "
-            "that steps keep their pairs; 1: the plan's order within steps too"
+            "that steps keep their pairs; 1: the plan's order within steps too",
+            "at_least": 1,
         },
     )
     precompute_ref_log_probs: bool = field(
@@ -113,9 +124,11 @@ class TrainingSettings(LossSettings):
         default=False, metadata={"help": "move the reference towards the policy every ref_model_sync_steps (TR-DPO)"}
     )
     ref_model_mixup_alpha: float = field(
-        default=0.6, metadata={"help": "share of the policy in the new reference, in (0, 1]"}
+        default=0.6, metadata={"help": "share of the policy in the new reference, in (0, 1]", "above": 0, "at_most": 1}
     )
-    ref_model_sync_steps: int = field(default=512, metadata={"help": "optimizer steps between two such moves"})
+    ref_model_sync_steps: int = field(
+        default=512, metadata={"help": "optimizer steps between two such moves", "at_least": 1}
+    )
     displacement_bound: float = field(
         default=50.0,
         metadata={"help": "warn when a bucket's chosen log-probability falls this many nats under the reference"},
