@@ -32,7 +32,7 @@ from mixdpo.models.engine.attention import (
     packed_attention,
     visible,
 )
-from mixdpo.models.engine.head import scores_of_logits, target_scores
+from mixdpo.models.engine.lm_head import scores_of_logits, target_scores
 from mixdpo.models.engine.norms import LeanNorm, _RMSNorm, use_lean_norms
 from prompt_groups import expected_logprobs, gradients, groups_of, tiny
 from tiny import VOCABULARY, tiny_llama
@@ -343,8 +343,8 @@ def test_adapters_and_gradient_checkpointing(checkpointing, targets) -> None:
 def tiles_as_on_gpu(request, monkeypatch) -> bool:
     """Whether tiles are computed as on a GPU, by functions that it would compile."""
     if request.param:
-        monkeypatch.setattr("mixdpo.models.engine.head.compiles_tiles", lambda device: True)
-        monkeypatch.setattr("mixdpo.models.engine.head.compiled", lambda function, *arguments: function(*arguments))
+        monkeypatch.setattr("mixdpo.models.engine.lm_head.compiles_tiles", lambda device: True)
+        monkeypatch.setattr("mixdpo.models.engine.lm_head.compiled", lambda function, *arguments: function(*arguments))
         monkeypatch.setattr(tiles_module, "_WIDTH", 256)
     return request.param
 
@@ -354,9 +354,9 @@ def tiles_as_on_gpu(request, monkeypatch) -> bool:
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("vocabulary", [7, 256, 1000])
 def test_head_equals_log_softmax(bias, vocabulary, kept_tiles, monkeypatch) -> None:
-    monkeypatch.setattr("mixdpo.models.engine.head._TILE_ELEMENTS", {"cpu": 1, "other": 1})
-    monkeypatch.setattr("mixdpo.models.engine.head._KEPT_BYTES", {"cpu": kept_tiles * 21 * 256 * 4})
-    monkeypatch.setattr("mixdpo.models.engine.head._TOKENS_PER_CALL", 8)
+    monkeypatch.setattr("mixdpo.models.engine.lm_head._TILE_ELEMENTS", {"cpu": 1, "other": 1})
+    monkeypatch.setattr("mixdpo.models.engine.lm_head._KEPT_BYTES", {"cpu": kept_tiles * 21 * 256 * 4})
+    monkeypatch.setattr("mixdpo.models.engine.lm_head._TOKENS_PER_CALL", 8)
     torch.manual_seed(0)
     head = nn.Linear(16, vocabulary, bias=bias)
     hidden = torch.randn(21, 16, requires_grad=True)
@@ -438,8 +438,8 @@ def test_sure_tokens_in_bfloat16_err_no_more_than_by_plain_logits(alignment: boo
 
 @pytest.mark.parametrize("kept_bytes", [0, 40_000, 2**20])
 def test_logits_are_kept_up_to_the_bound_and_for_training_only(kept_bytes, monkeypatch) -> None:
-    monkeypatch.setattr("mixdpo.models.engine.head._TILE_ELEMENTS", {"cpu": 1, "other": 1})
-    monkeypatch.setattr("mixdpo.models.engine.head._KEPT_BYTES", {"cpu": kept_bytes})
+    monkeypatch.setattr("mixdpo.models.engine.lm_head._TILE_ELEMENTS", {"cpu": 1, "other": 1})
+    monkeypatch.setattr("mixdpo.models.engine.lm_head._KEPT_BYTES", {"cpu": kept_bytes})
     head = nn.Linear(16, 1000, bias=False)
     saved: list[int] = []
 

@@ -20,7 +20,7 @@ from mixdpo.generation.generation_settings import SamplingSettings
 from mixdpo.generation.local_generation import generate_answers
 from mixdpo.models.engine import PromptGroup, completion_logprobs, pack_rows, pad_rows, prepare_packing, to_device
 from mixdpo.models.engine.attention import FLEX_ATTENTION
-from mixdpo.models.engine.head import target_scores
+from mixdpo.models.engine.lm_head import target_scores
 from mixdpo.models.engine.norms import use_lean_norms
 from prompt_groups import expected_logprobs, gradients, groups_of, tiny
 from synthetic import chat_pairs

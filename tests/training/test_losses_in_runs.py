@@ -267,7 +267,7 @@ def test_wpo_and_length_desensitised_sums_against_the_plain_forward(model, token
 
     groups = [PromptGroup([5, 6, 7], [[8, 9, 10, 11], [12, 13]]), PromptGroup([], [[7, 8, 9], [9]])]
     plain = copy.deepcopy(model)
-    expected_alignment, expected_head = [], []
+    expected_alignment, expected_shared = [], []
     for group in groups:
         shortest = min(len(c) - (not group.prompt) for c in group.completions)
         for completion in group.completions:
@@ -277,15 +277,15 @@ def test_wpo_and_length_desensitised_sums_against_the_plain_forward(model, token
             scored = logprobs[first:].gather(1, ids[0, first + 1 :, None])[:, 0]
             square = logprobs[first:].exp().square().sum(-1).log()
             expected_alignment.append((scored - square).mean())
-            expected_head.append(scored[:shortest].sum())
+            expected_shared.append(scored[:shortest].sum())
     assert prepare_packing(model, on_gpu=False) is None
     for scores in (
-        completion_scores(model, pack_rows(groups), alignment=True, head=True),
-        completion_scores(plain, pad_rows(groups, 0), alignment=True, head=True),
+        completion_scores(model, pack_rows(groups), alignment=True, shared_length=True),
+        completion_scores(plain, pad_rows(groups, 0), alignment=True, shared_length=True),
     ):
         known = [0, 1, 2]  # a one-token answer to no prompt scores nothing
         torch.testing.assert_close(scores.alignment[known], torch.stack(expected_alignment)[known], atol=1e-5, rtol=0)
-        torch.testing.assert_close(scores.head, torch.stack(expected_head), atol=1e-5, rtol=0)
+        torch.testing.assert_close(scores.shared_logprob, torch.stack(expected_shared), atol=1e-5, rtol=0)
         assert not scores.alignment.requires_grad
 
 

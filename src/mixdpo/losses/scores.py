@@ -46,17 +46,17 @@ def score_gap(
     return chosen - rejected
 
 
-def discount_tail(whole: Tensor, head: Tensor, ld_alpha: float) -> Tensor:
-    """Return head + ld_alpha * (whole - head): tokens beyond the shorter answer's length count less.
+def discount_tail(whole: Tensor, shared: Tensor, ld_alpha: float) -> Tensor:
+    """Return shared + ld_alpha * (whole - shared): tokens beyond the shorter answer's length count less.
 
     Args:
         whole: log-probability of an answer, shape (B,).
-        head: that of its first min(|y_w|, |y_l|) tokens, shape (B,).
+        shared: that of its first min(|y_w|, |y_l|) tokens, shape (B,).
         ld_alpha: in [0, 1]; 1 changes nothing.
 
     Source: Liu et al. 2024, "Length desensitization in DPO" (arXiv 2409.06411), equation 9.
     """
-    return head + ld_alpha * (whole - head)
+    return shared + ld_alpha * (whole - shared)
 
 
 def wpo_weight(chosen_alignment: Tensor, rejected_alignment: Tensor) -> Tensor:

@@ -70,10 +70,10 @@ def live_reference(model: nn.Module, batch: PairBatch, ld_alpha: float | None = 
     if "compared_rows" not in batch:
         return batch
     with adapters_off(model):
-        scores = completion_scores(model, batch["compared_rows"], head=ld_alpha is not None)
+        scores = completion_scores(model, batch["compared_rows"], shared_length=ld_alpha is not None)
     logprobs_C = scores.logprob
-    if ld_alpha is not None and scores.head is not None:
-        logprobs_C = discount_tail(scores.logprob, scores.head, ld_alpha)
+    if ld_alpha is not None and scores.shared_logprob is not None:
+        logprobs_C = discount_tail(scores.logprob, scores.shared_logprob, ld_alpha)
     logprobs_C = logprobs_C[: 2 * len(batch["compared_index"])]
     batch = batch.copy()
     for side, logprobs_R in zip(("ref_chosen", "ref_rejected"), logprobs_C.view(-1, 2).unbind(1), strict=True):

@@ -103,7 +103,7 @@ def pair_logprobs(
     model: nn.Module, batch: PairBatch, ld_alpha: float | None = None, use_weighting: bool = False
 ) -> PairLogprobs:
     """One forward pass over the completions of `batch`; a side that a pair's route does not need is NaN."""
-    scores = completion_scores(model, batch["rows"], alignment=use_weighting, head=ld_alpha is not None)
+    scores = completion_scores(model, batch["rows"], alignment=use_weighting, shared_length=ld_alpha is not None)
 
     def sides(values_C: Tensor) -> tuple[Tensor, Tensor]:
         padded = torch.cat([values_C, values_C.new_full((1,), torch.nan)])  # index -1: no such completion
@@ -121,9 +121,9 @@ def pair_logprobs(
         margin=batch["margin"],
         confidence=wpo_weight(*sides(scores.alignment)) if scores.alignment is not None else None,
     )
-    if ld_alpha is None or scores.head is None:
+    if ld_alpha is None or scores.shared_logprob is None:
         return pairs
-    discounted = sides(discount_tail(scores.logprob, scores.head, ld_alpha))
+    discounted = sides(discount_tail(scores.logprob, scores.shared_logprob, ld_alpha))
     return replace(pairs, chosen=discounted[0], rejected=discounted[1], chosen_whole=chosen, rejected_whole=rejected)
 
 

@@ -31,12 +31,12 @@ __all__ = [
 
 
 def completion_scores(
-    model: nn.Module, rows: PackedRows | PaddedRows, alignment: bool = False, head: bool = False
+    model: nn.Module, rows: PackedRows | PaddedRows, alignment: bool = False, shared_length: bool = False
 ) -> CompletionScores:
     """Return the log-probability of every completion, and what else of `CompletionScores` is asked for."""
     if "layout" in rows:
-        return packed_scores(model, cast(PackedRows, rows), alignment, head)
-    return padded_scores(model, rows, alignment, head)
+        return packed_scores(model, cast(PackedRows, rows), alignment, shared_length)
+    return padded_scores(model, rows, alignment, shared_length)
 
 
 def completion_logprobs(model: nn.Module, rows: PackedRows | PaddedRows) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from mixdpo.models.engine.packed import HeadForward, packed_forward, replaced_head
+from mixdpo.models.engine.packed import HeadForward, packed_forward, replaced_lm_head
 from mixdpo.models.engine.rows import PackedRows, PaddedRows
 
 
@@ -26,11 +26,11 @@ def completion_hidden_sums(model: nn.Module, rows: PackedRows | PaddedRows) -> T
     """
     entered: list[Tensor] = []
 
-    def keep(head: nn.Module, plain: HeadForward, hidden: Tensor) -> Tensor:
+    def keep(lm_head: nn.Module, plain: HeadForward, hidden: Tensor) -> Tensor:
         entered.append(hidden)
         return hidden[..., :1]  # logits that nobody reads
 
-    with replaced_head(model, keep):
+    with replaced_lm_head(model, keep):
         if "layout" in rows:
             packed = cast(PackedRows, rows)
             packed_forward(model, packed)

@@ -2,7 +2,7 @@
 
 Nothing is padded and no prompt is computed twice: a completion's tokens attend to their prompt and to
 themselves (`attention.py`), position ids go on from the prompt's end, and only the hidden states that predict a
-completion token reach the language-model head (`head.py`).
+completion token reach the language-model head (`lm_head.py`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from mixdpo.common.errors import RunError
-from mixdpo.models.engine.head import target_scores
+from mixdpo.models.engine.lm_head import target_scores
 from mixdpo.models.engine.rows import (
     CompletionScores,
     Group,
@@ -59,25 +59,27 @@ def pack_rows(groups: Sequence[PromptGroup]) -> PackedRows:
     )
 
 
-def packed_scores(model: nn.Module, rows: PackedRows, alignment: bool = False, head: bool = False) -> CompletionScores:
+def packed_scores(
+    model: nn.Module, rows: PackedRows, alignment: bool = False, shared_length: bool = False
+) -> CompletionScores:
     """Return the scores of every completion. Differentiable unless grad mode is off.
 
     Args:
         model: a causal language model that `prepare_packing` accepted, possibly wrapped by DDP, FSDP or peft.
         rows: from `pack_rows`, on the model's device.
         alignment: whether to compute `CompletionScores.alignment`, one more exponential per logit.
-        head: whether to compute `CompletionScores.head`.
+        shared_length: whether to compute `CompletionScores.shared_logprob`.
 
     Raises:
         RunError: what wraps the model casts its outputs, which would round the log-probabilities.
     """
     layout = rows["layout"]
 
-    def score(model_head: nn.Module, plain: HeadForward, hidden: Tensor) -> Tensor:
-        scores = target_scores(model_head, plain, hidden[0, rows["source"]], rows["target"], alignment)
+    def score(lm_head: nn.Module, plain: HeadForward, hidden: Tensor) -> Tensor:
+        scores = target_scores(lm_head, plain, hidden[0, rows["source"]], rows["target"], alignment)
         return torch.stack([scores])  # not a view of them, which FSDP2 could not hook safely
 
-    with replaced_head(model, score):
+    with replaced_lm_head(model, score):
         scores_N1 = packed_forward(model, rows)[0]
     if scores_N1.dtype != torch.float32:
         dtype = str(scores_N1.dtype).removeprefix("torch.")
@@ -86,8 +88,8 @@ def packed_scores(model: nn.Module, rows: PackedRows, alignment: bool = False, h
     parts = scores_N1[:, 0].split(layout.scored)
     return CompletionScores(
         logprob=torch.stack([part.sum() for part in parts]),
-        head=torch.stack([part[:shared].sum() for part, shared in zip(parts, layout.shared, strict=True)])
-        if head
+        shared_logprob=torch.stack([part[:shared].sum() for part, shared in zip(parts, layout.shared, strict=True)])
+        if shared_length
         else None,
         alignment=torch.stack([part.mean() for part in scores_N1[:, 1].detach().split(layout.scored)])
         if alignment
@@ -108,17 +110,17 @@ def packed_forward(model: nn.Module, rows: PackedRows) -> Tensor:
 
 
 @contextmanager
-def replaced_head(model: nn.Module, answer: Callable[[nn.Module, HeadForward, Tensor], Tensor]) -> Iterator[None]:
-    """Within the context the head answers hidden states with `answer(head, its own forward, hidden states)`.
+def replaced_lm_head(model: nn.Module, answer: Callable[[nn.Module, HeadForward, Tensor], Tensor]) -> Iterator[None]:
+    """Within the context the model's LM head answers with `answer(lm_head, its own forward, hidden states)`.
 
     The head still runs inside the model's own forward, where wrappers have gathered its weight.
     """
-    head: Any = without_wrappers(model).get_output_embeddings()
-    plain = head.forward
-    head.forward = lambda hidden: answer(head, plain, hidden)
+    lm_head: Any = without_wrappers(model).get_output_embeddings()
+    plain = lm_head.forward
+    lm_head.forward = lambda hidden: answer(lm_head, plain, hidden)
     try:
         yield
     finally:
-        del head.forward
-        if head.forward != plain:  # somebody else's replacement stood there
-            head.forward = plain
+        del lm_head.forward
+        if lm_head.forward != plain:  # somebody else's replacement stood there
+            lm_head.forward = plain

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from mixdpo.models.engine.head import scores_of_logits
+from mixdpo.models.engine.lm_head import scores_of_logits
 from mixdpo.models.engine.rows import CompletionScores, PaddedRows, PromptGroup, shared_lengths
 from mixdpo.models.engine.wrappers import causal_model
 
@@ -40,7 +40,9 @@ def pad_rows(groups: Sequence[PromptGroup], pad_token_id: int) -> PaddedRows:
     )
 
 
-def padded_scores(model: nn.Module, rows: PaddedRows, alignment: bool = False, head: bool = False) -> CompletionScores:
+def padded_scores(
+    model: nn.Module, rows: PaddedRows, alignment: bool = False, shared_length: bool = False
+) -> CompletionScores:
     """Return the scores of every row's completion. Differentiable unless grad mode is off.
 
     Args:
@@ -48,7 +50,7 @@ def padded_scores(model: nn.Module, rows: PaddedRows, alignment: bool = False, h
         rows: from `pad_rows`, on the model's device. Nothing predicts a row's first token, so where the prompt is
             empty the completion's first token is not scored.
         alignment: whether to compute `CompletionScores.alignment`.
-        head: whether to compute `CompletionScores.head`.
+        shared_length: whether to compute `CompletionScores.shared_logprob`.
     """
     input_ids = rows["input_ids"]
     arguments: dict[str, Any] = {
@@ -72,8 +74,10 @@ def padded_scores(model: nn.Module, rows: PaddedRows, alignment: bool = False, h
     ]
     return CompletionScores(
         logprob=torch.stack([part[:, 0].sum() for part in parts]),
-        head=torch.stack([part[:shared, 0].sum() for part, shared in zip(parts, rows["shared"], strict=True)])
-        if head
+        shared_logprob=torch.stack(
+            [part[:shared, 0].sum() for part, shared in zip(parts, rows["shared"], strict=True)]
+        )
+        if shared_length
         else None,
         alignment=torch.stack([part[:, 1].detach().mean() for part in parts]) if alignment else None,
     )

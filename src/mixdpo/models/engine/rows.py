@@ -26,12 +26,12 @@ class CompletionScores:
 
     Attributes:
         logprob: log pi(completion | prompt), summed over its tokens.
-        head: the same over as many tokens as the shortest completion of its prompt has; None unless asked for.
+        shared_logprob: the same over as many tokens as its prompt's shortest completion has; None unless asked for.
         alignment: mean over its tokens of log pi(y_t) - log sum_v pi(v)^2, without gradient; None unless asked for.
     """
 
     logprob: Tensor
-    head: Tensor | None = None
+    shared_logprob: Tensor | None = None
     alignment: Tensor | None = None
 
 

@@ -51,12 +51,12 @@ def scores_of_logits(logits: Tensor, target: Tensor, alignment: bool) -> Tensor:
 
 
 def target_scores(
-    head: nn.Module, forward: Callable[[Tensor], Tensor], hidden: Tensor, target: Tensor, alignment: bool = False
+    lm_head: nn.Module, forward: Callable[[Tensor], Tensor], hidden: Tensor, target: Tensor, alignment: bool = False
 ) -> Tensor:
-    """Return `scores_of_logits` of head(hidden).
+    """Return `scores_of_logits` of lm_head(hidden).
 
     Args:
-        head: the language-model head. A plain `nn.Linear` without bias is computed in tiles of the vocabulary;
+        lm_head: the language-model head. A plain `nn.Linear` without bias is computed in tiles of the vocabulary;
             any other (bias, adapters, quantised weights) through its own `forward`, some tokens at a time.
         forward: the head's own forward.
         hidden: float, shape (N, E).
@@ -64,11 +64,11 @@ def target_scores(
         alignment: whether to add the column without gradient.
     """
     # Not its class itself, which FSDP2 replaces by a subclass of the same forward; quantised ones have another.
-    if isinstance(head, nn.Linear) and type(head).forward is nn.Linear.forward and head.bias is None:
+    if isinstance(lm_head, nn.Linear) and type(lm_head).forward is nn.Linear.forward and lm_head.bias is None:
         device = hidden.device.type
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else head.weight.dtype
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else lm_head.weight.dtype
         kept_bytes = _KEPT_BYTES["cpu" if device == "cpu" else "other"] if torch.is_grad_enabled() else 0
-        return _TiledScores.apply(hidden, head.weight, target, dtype, alignment, kept_bytes)
+        return _TiledScores.apply(hidden, lm_head.weight, target, dtype, alignment, kept_bytes)
 
     def score(hidden: Tensor, target: Tensor) -> Tensor:
         return scores_of_logits(forward(hidden), target, alignment)
