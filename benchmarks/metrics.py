@@ -28,7 +28,7 @@ from mixdpo.common.files import write_json
 from mixdpo.data.arrays import float_column
 from mixdpo.models.loading import load_policy
 from mixdpo.models.model_settings import ModelSettings
-from mixdpo.plan.threshold import NOT_NEGATED, takes_sides
+from mixdpo.plan.threshold import judges_labels
 from mixdpo.study.demo.smollm2 import smollm2_folder
 
 TRAINING = {
@@ -142,7 +142,7 @@ def main() -> None:
     }
     for name in metrics:
         # The sign of others says nothing about which answer is the better one.
-        if name == "rating" or name in NOT_NEGATED or not takes_sides(margins[name]):
+        if name == "rating" or not judges_labels(name, margins[name]):
             continue
         record["accuracy"][name] = {}
         for where, mask in bins.items():

@@ -28,10 +28,10 @@ from mixdpo.common.files import write_json
 from mixdpo.common.statistics import share_bounds
 from mixdpo.data.arrays import float_column
 from mixdpo.difficulty.texts import answer_texts
-from mixdpo.plan.agreement_curve import AgreementCurve, easiest_third
+from mixdpo.plan.agreement_curve import AgreementCurve
 from mixdpo.plan.curve_figure import save_agreement_figure
 from mixdpo.plan.plan_settings import AutoSettings
-from mixdpo.plan.threshold import auto_threshold, find_signals
+from mixdpo.plan.threshold import auto_threshold, easiest_third, find_signals
 
 FIGURE = RESULTS.parents[1] / "docs" / "images" / "threshold.png"
 SIDES = ("chosen", "rejected")

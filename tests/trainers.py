@@ -8,7 +8,7 @@ from datasets import Dataset
 from transformers import TrainerCallback
 
 from mixdpo import MixDPOConfig, MixDPOTrainer, Plan, make_plan
-from mixdpo.training.run_folder import read_metrics
+from mixdpo.training.run_folder import logged_metrics
 
 
 class StepPairs(TrainerCallback):
@@ -57,4 +57,4 @@ def trainer_for(model, tokenizer, pairs: Dataset, folder: Path, plan: Plan | Non
 
 
 def step_logs(folder: Path) -> list[dict]:
-    return [record for record in read_metrics(folder) if "loss" in record]
+    return [record for record in logged_metrics(folder) if "loss" in record]

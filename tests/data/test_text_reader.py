@@ -15,7 +15,7 @@ from mixdpo.common.files import digest
 from mixdpo.data.columns import find_columns
 from mixdpo.data.hashing import column_digest, row_digests
 from mixdpo.data.pairs import PairReader, RowFault, pair_features
-from mixdpo.data.text_reader import is_plain, read_table
+from mixdpo.data.text_reader import is_plain, read_text_table
 
 TEXT = st.sampled_from(["Why?", "Därum", "  two words ", "", " ", "\n", "\x1c", "\u00a0", "\x00", None])
 NUMBER = st.one_of(st.none(), st.sampled_from([0.0, 1.0, 2.5, -1.0, math.nan, math.inf]))
@@ -33,7 +33,7 @@ def read(raw: Dataset, by_columns: bool, **policies: Any) -> tuple[Any, Any]:
     rows = range(100, 100 + len(raw))
     try:
         if by_columns:
-            table = read_table(raw.data.table, rows, reader=reader)
+            table = read_text_table(raw.data.table, rows, reader=reader)
             assert table.schema == features.arrow_schema
             pairs = table.to_pydict()
         else:

@@ -20,7 +20,7 @@ from mixdpo import MixDPOTrainer, Plan, make_plan
 from mixdpo.common.errors import InputError, RunError
 from mixdpo.plan.plan_settings import ROUTES
 from mixdpo.training import trainer as trainer_module
-from mixdpo.training.run_folder import check_same_run, last_complete_checkpoint, read_metrics
+from mixdpo.training.run_folder import check_same_run, last_complete_checkpoint, logged_metrics
 from synthetic import chat_pairs
 from tiny import plain_logprob, tiny_llama
 from trainers import config, step_logs, trainer_for
@@ -437,7 +437,7 @@ def test_displacement_is_measured_by_bucket_and_warned_of_once(model, tokenizer,
     assert len(warned) == len({message.split(" of the ")[1].split()[0] for message in warned})
 
     # The evaluation's own numbers against the per-pair records, and those against the plain forward.
-    last = [m for m in read_metrics(tmp_path / "run") if "eval_loss" in m][-1]
+    last = [m for m in logged_metrics(tmp_path / "run") if "eval_loss" in m][-1]
     table = pq.read_table(tmp_path / "run" / "records" / "eval-step-60.parquet").to_pandas()
     assert table["pair_id"].tolist() == chat_pairs(tmp_path, n=40)["pair_id"][:]
     change = table["chosen"] - table["ref_chosen"]

@@ -44,7 +44,7 @@ from mixdpo.data.pairs import (
 )
 from mixdpo.data.prompts import REASONS, DropPair
 from mixdpo.data.sources import RawSource, open_source, quiet_datasets, source_in_memory
-from mixdpo.data.text_reader import is_plain, read_table
+from mixdpo.data.text_reader import is_plain, read_text_table
 from mixdpo.data.views import View, ViewFault, chained, view_nested, view_text_as_messages
 
 _TABLE: Final = 5_000
@@ -230,7 +230,7 @@ def _read(
     fingerprint = digest([source.raw.key, repr(replace(reader, tally=Tally()))])
     raw, read, size = source.raw.dataset, reader.read_batch, 1000
     if source.view is None and not source.repeats_prompt and is_plain(raw.features, source.columns):
-        raw, read, size = raw.with_format("arrow"), partial(read_table, reader=reader), _TABLE
+        raw, read, size = raw.with_format("arrow"), partial(read_text_table, reader=reader), _TABLE
     try:
         with quiet_datasets():
             pairs = raw.map(

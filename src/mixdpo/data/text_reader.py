@@ -38,7 +38,7 @@ def _is(feature: Any, kinds: str) -> bool:
     return isinstance(feature, Value) and re.fullmatch(kinds, feature.dtype) is not None
 
 
-def read_table(table: pa.Table, rows: Sequence[int], *, reader: PairReader) -> pa.Table:
+def read_text_table(table: pa.Table, rows: Sequence[int], *, reader: PairReader) -> pa.Table:
     """Return the usable pairs of a table, as `reader.read_batch` does; `is_plain` must hold of its columns.
 
     Raises:

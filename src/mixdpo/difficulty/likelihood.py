@@ -41,11 +41,11 @@ def nll_gap(dataset: Dataset, settings: LikelihoodSettings) -> np.ndarray:
     NLL(y) = -log pi(y | x) / |y|. Positive: the model finds the chosen answer likelier per token.
     """
     from mixdpo.data.arrays import token_counts
-    from mixdpo.models.forward import all_tokens, pair_logprobs
+    from mixdpo.models.forward import all_tokens, dataset_logprobs
 
     model = model_named(settings.model, "nll_gap.model")
     tokens = all_tokens(dataset, model, settings.token_settings(), "nll_gap")
-    per_token = pair_logprobs(tokens, model, settings, "nll_gap") / token_counts(tokens)
+    per_token = dataset_logprobs(tokens, model, settings, "nll_gap") / token_counts(tokens)
     return per_token[:, 0] - per_token[:, 1]
 
 
@@ -55,13 +55,13 @@ def reference_logp(dataset: Dataset, settings: LikelihoodSettings) -> np.ndarray
     pi_ref is training's reference, which of a model with a trained adapter is the model without it. Positive: the
     reference already prefers the chosen answer. The sum favours the shorter answer; `nll_gap` does not.
     """
-    from mixdpo.models.forward import all_tokens, pair_logprobs
+    from mixdpo.models.forward import all_tokens, dataset_logprobs
 
     model = model_named(settings.model, "reference_logp.model")
     if model.adapter is not None:
         model = replace(model, adapter=None, dtype="bfloat16" if model.dtype == "auto" else model.dtype)
     tokens = all_tokens(dataset, model, settings.token_settings(), "reference_logp")
-    logps = pair_logprobs(tokens, model, settings, "reference_logp")
+    logps = dataset_logprobs(tokens, model, settings, "reference_logp")
     return logps[:, 0] - logps[:, 1]
 
 
@@ -70,12 +70,12 @@ def implicit_reward(dataset: Dataset, settings: ImplicitRewardSettings) -> np.nd
 
     The reward that DPO trained into pi (Rafailov et al. 2023, arXiv 2305.18290, equation 5), sums over tokens.
     """
-    from mixdpo.models.forward import all_tokens, check_same_tokens, pair_logprobs
+    from mixdpo.models.forward import all_tokens, check_same_tokens, dataset_logprobs
 
     aligned = model_named(settings.model, "implicit_reward.model", is_start=False)
     reference = model_named(settings.ref_model, "implicit_reward.ref_model")
     check_same_tokens(aligned, reference, "ref_model")
     tokens = all_tokens(dataset, aligned, settings.token_settings(), "implicit_reward")
-    log_ratio = pair_logprobs(tokens, aligned, settings, "implicit_reward (aligned)")
-    log_ratio -= pair_logprobs(tokens, reference, settings, "implicit_reward (reference)")
+    log_ratio = dataset_logprobs(tokens, aligned, settings, "implicit_reward (aligned)")
+    log_ratio -= dataset_logprobs(tokens, reference, settings, "implicit_reward (reference)")
     return settings.beta * (log_ratio[:, 0] - log_ratio[:, 1])

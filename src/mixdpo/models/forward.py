@@ -146,7 +146,7 @@ def layout_for(model: nn.Module) -> RowsOf:
     return partial(pad_rows, pad_token_id=0)  # padding is masked out, so any id will do
 
 
-def pair_logprobs(tokens: Dataset, model: ModelSettings, settings: ForwardSettings, name: str) -> np.ndarray:
+def dataset_logprobs(tokens: Dataset, model: ModelSettings, settings: ForwardSettings, name: str) -> np.ndarray:
     """Return log pi(y | x) of chosen and rejected, sums over tokens in nats; float64, shape (N, 2)."""
     loaded = load_frozen(model)
     return pass_over(

@@ -26,7 +26,7 @@ from mixdpo.recipe.planned_pairs import load_and_score, load_eval_pairs, plan_fr
 from mixdpo.recipe.recipe_file import Recipe
 from mixdpo.recipe.scoring import score
 from mixdpo.training.config import MixDPOConfig
-from mixdpo.training.run_folder import MODEL_FOLDER, check_is_free, checkpoint_to_continue, read_metrics
+from mixdpo.training.run_folder import MODEL_FOLDER, check_is_free, checkpoint_to_continue, logged_metrics
 from mixdpo.training.sampling import PlannedPairs
 from mixdpo.training.trainer import MixDPOTrainer
 
@@ -78,7 +78,7 @@ def train_from_recipe(recipe: Recipe, output: str | None = None, resume: bool = 
     with _memory_explained():
         trainer.train(resume_from_checkpoint=resume)
     _save_model(trainer, folder / MODEL_FOLDER)
-    return TrainedRun(folder=folder, metrics=read_metrics(folder))
+    return TrainedRun(folder=folder, metrics=logged_metrics(folder))
 
 
 def reference_from_recipe(recipe: Recipe) -> dict[str, CacheUse]:

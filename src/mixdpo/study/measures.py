@@ -15,7 +15,7 @@ from mixdpo.common.files import digest
 from mixdpo.generation.completion import Completion
 from mixdpo.generation.generation_settings import SamplingSettings
 from mixdpo.generation.local_generation import generate_answers
-from mixdpo.models.forward import all_tokens, pair_logprobs
+from mixdpo.models.forward import all_tokens, dataset_logprobs
 from mixdpo.models.forward_settings import ForwardSettings
 from mixdpo.models.loading import load_for_inference, load_tokenizer
 from mixdpo.models.model_settings import ModelSettings
@@ -103,8 +103,8 @@ def _pair_rows(
     pairs = score(held_out.pairs, "rating")
     settings = ForwardSettings(**limits)
     tokens = all_tokens(pairs, start, settings.token_settings(), "held-out pairs")
-    before = pair_logprobs(tokens, start, settings, "held-out pairs (start)")
-    after = before if model == start else pair_logprobs(tokens, model, settings, "held-out pairs")
+    before = dataset_logprobs(tokens, start, settings, "held-out pairs (start)")
+    after = before if model == start else dataset_logprobs(tokens, model, settings, "held-out pairs")
     if not np.isfinite(after).all():
         raise RunError("the trained model gives log-probabilities that are not finite: training diverged")
     moved = after - before

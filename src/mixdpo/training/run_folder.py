@@ -62,7 +62,7 @@ class RunFolder(TrainerCallback):
         record = self._describe()
         if state.global_step > 0:
             check_same_run(folder, record, args.compares_pairs)
-            kept = [m for m in read_metrics(folder) if m["step"] <= state.global_step]
+            kept = [m for m in logged_metrics(folder) if m["step"] <= state.global_step]
             (folder / METRICS_FILE).write_text("".join(json.dumps(m) + "\n" for m in kept), encoding="utf-8")
         else:
             (folder / METRICS_FILE).write_text("", encoding="utf-8")
@@ -87,10 +87,10 @@ class RunFolder(TrainerCallback):
     ) -> None:
         """Draw the figure."""
         if state.is_world_process_zero:
-            save_training_figure(read_metrics(Path(args.output_dir or ".")), Path(args.output_dir or "."))
+            save_training_figure(logged_metrics(Path(args.output_dir or ".")), Path(args.output_dir or "."))
 
 
-def read_metrics(folder: Path) -> list[dict[str, Any]]:
+def logged_metrics(folder: Path) -> list[dict[str, Any]]:
     """Return the lines of `metrics.jsonl`; a last line torn by a crash is left out."""
     path = folder / METRICS_FILE
     if not path.exists():

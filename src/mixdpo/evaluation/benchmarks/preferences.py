@@ -149,7 +149,7 @@ def measure_preferences(
         InputError: a pair does not fit the limits, the tokenizers differ, or there are no margins of `metric`.
     """
     from mixdpo.data.arrays import token_counts
-    from mixdpo.models.forward import all_tokens, check_same_tokens, pair_logprobs
+    from mixdpo.models.forward import all_tokens, check_same_tokens, dataset_logprobs
     from mixdpo.plan.plan_settings import BUCKETS
 
     settings = settings or ForwardSettings()
@@ -158,9 +158,9 @@ def measure_preferences(
     margin, bucket = _buckets(pairs, metric)
     tokens = all_tokens(pairs, model, settings.token_settings(), "eval preferences")
     values = PairValues(
-        policy=pair_logprobs(tokens, model, settings, "policy"),
+        policy=dataset_logprobs(tokens, model, settings, "policy"),
         tokens=token_counts(tokens),
-        reference=pair_logprobs(tokens, reference, settings, "reference") if reference is not None else None,
+        reference=dataset_logprobs(tokens, reference, settings, "reference") if reference is not None else None,
         beta=beta,
     )
     prompt = prompt_ids(pairs)

@@ -19,8 +19,7 @@ from mixdpo.evaluation.compare.stored_items import beside, stored_items
 from mixdpo.evaluation.items import ModelItems, Transcript
 from mixdpo.evaluation.statistics.preference_metrics import PairValues, summarise_pairs
 from mixdpo.generation.degenerate import find_degenerate
-from mixdpo.training.run_folder import METRICS_FILE, RUN_FILE
-from mixdpo.training.run_folder import read_metrics as read_logged
+from mixdpo.training.run_folder import METRICS_FILE, RUN_FILE, logged_metrics
 
 
 @dataclass(frozen=True)
@@ -186,7 +185,7 @@ _BOOKKEEPING: Final = ("step", "epoch", "learning_rate", "grad_norm")
 
 def _logged(folder: Path) -> Iterator[ModelResult]:
     """Yield the last numbers that training and its evaluation logged."""
-    records = read_logged(folder)
+    records = logged_metrics(folder)
     last: dict[str, Any] = {}
     for kind in ("loss", "eval_loss"):
         last |= next((record for record in reversed(records) if kind in record), {})
