@@ -21,7 +21,7 @@ from transformers import PreTrainedTokenizerFast
 
 from loopback import Endpoint, running
 from mixdpo.common.errors import InputError
-from mixdpo.models import cached_logprobs as passes_run
+from mixdpo.models import cached_logprobs
 from published import published
 from tiny import byte_level_tokenizer
 
@@ -100,13 +100,13 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
 def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Number of pairs of every part of a forward pass over pairs; empty while none runs."""
     counts: list[int] = []
-    original = passes_run.forward_pass
+    original = cached_logprobs.forward_pass
 
     def counting(index: Any, *arguments: Any):
         counts.append(len(index))
         return original(index, *arguments)
 
-    monkeypatch.setattr(passes_run, "forward_pass", counting)
+    monkeypatch.setattr(cached_logprobs, "forward_pass", counting)
     return counts
 
 

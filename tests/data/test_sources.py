@@ -1,4 +1,4 @@
-"""Every format gives the same rows, and every broken file one line that names file, row, column and mend."""
+"""Every format gives the same rows, and every broken file one line that names file, row, column and remedy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`score`, the verb, and the way of a margin from a metric to a trained plan."""
+"""`score`, the command, and the way of a margin from a metric to a trained plan."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_every_setting_has_help() -> None:
             assert described.metadata.get("help"), f"{name}.{field}"
 
 
-# ---- the verb, and what comes after it ----
+# ---- the command, and what comes after it ----
 
 
 def test_scored_file_is_planned_and_trained(tmp_path, capsys, data, model) -> None:
@@ -181,8 +181,8 @@ def test_training_reads_the_log_probabilities_of_the_metric(tmp_path, recipe, co
 
 
 def test_training_does_not_start_a_pass_for_margins(capsys, recipe) -> None:
-    for verb in ("plan", "train"):
-        assert main([verb, "--config", str(recipe)]) == 2
+    for command in ("plan", "train"):
+        assert main([command, "--config", str(recipe)]) == 2
         error = capsys.readouterr().err
         assert "pairs.jsonl: the data has no column 'margin/nll_gap'" in error
         assert "mixdpo score --metric nll_gap" in error
@@ -231,7 +231,7 @@ def test_metric_takes_from_the_recipe_what_it_is_not_given(recipe) -> None:
     assert set(load_recipe(recipe, {}).metric_parameters("implicit_reward")) == {"ref_model", "max_length", "bf16"}
 
 
-def test_help_of_the_verb_has_the_settings(capsys) -> None:
+def test_help_of_the_command_has_the_settings(capsys) -> None:
     assert main(["score", "--help"]) == 0
     out = capsys.readouterr().out
     for text in ("--metric", "--data.path", "--score.nll_gap.batch_size", "--score.implicit_reward.beta", "per nat"):

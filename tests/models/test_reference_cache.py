@@ -342,7 +342,7 @@ def test_processes_that_write_at_once_keep_each_others_rows(cache, caplog) -> No
     assert sorted(path.name for path in cache.iterdir()) == ["k.lock", "k.parquet"]
 
 
-# ---- the verb ----
+# ---- the command ----
 
 
 @pytest.fixture

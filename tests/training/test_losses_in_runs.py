@@ -48,7 +48,7 @@ def losses_of(folder: Path) -> list[float]:
 
 
 @pytest.fixture
-def passes(monkeypatch) -> list[int]:
+def computed_references(monkeypatch) -> list[int]:
     """Pairs of every reference pass."""
     counts: list[int] = []
     original = trainer_module.fill_reference
@@ -63,7 +63,7 @@ def passes(monkeypatch) -> list[int]:
 
 
 @pytest.mark.parametrize("name", sorted(LOSSES))
-def test_every_loss_trains(model, tokenizer, tmp_path, passes, name: str) -> None:
+def test_every_loss_trains(model, tokenizer, tmp_path, computed_references, name: str) -> None:
     pairs = chat_pairs(tmp_path, n=8)
     trainer = run(
         model, tokenizer, pairs, tmp_path / "run", make_plan(pairs, hard_route="preference"), loss_type=name,
@@ -71,7 +71,7 @@ def test_every_loss_trains(model, tokenizer, tmp_path, passes, name: str) -> Non
     )  # fmt: skip
     assert len(losses_of(tmp_path / "run")) == 2
     # Twice where answers to other prompts have a reference too.
-    assert passes == ([8] * (1 + LOSSES[name].mismatched) if LOSSES[name].reference else [])
+    assert computed_references == ([8] * (1 + LOSSES[name].mismatched) if LOSSES[name].reference else [])
     before, after = model.state_dict(), trainer.model.state_dict()
     assert any(not torch.equal(before[key], after[key]) for key in before)
 
@@ -85,11 +85,13 @@ def test_reference_free_runs_hold_no_reference(model, tokenizer, tmp_path) -> No
 
 
 @pytest.mark.parametrize(("easy", "hard", "computed"), [("ipo", "sft", 6), ("simpo", "cpo", 0), ("simpo", "ipo", 2)])
-def test_any_loss_on_either_route(model, tokenizer, tmp_path, passes, easy: str, hard: str, computed: int) -> None:
+def test_any_loss_on_either_route(
+    model, tokenizer, tmp_path, computed_references, easy: str, hard: str, computed: int
+) -> None:
     pairs = chat_pairs(tmp_path, n=8)
     plan = make_plan(pairs, threshold={"hardest": 0.25})
     trainer = run(model, tokenizer, pairs, tmp_path / "run", plan, loss_type=easy, hard_loss_type=hard)
-    assert sum(passes) == computed
+    assert sum(computed_references) == computed
     logs = [log for log in trainer.state.log_history if "loss" in log]
     assert "loss/preference" in logs[0]
     assert "loss/sft" in logs[-1]
