@@ -252,28 +252,3 @@ def test_mt_bench_prompts_to_the_character(mt: Path) -> None:
         messages = prompts[row["judge_prompt"]].filled(values)
         assert messages[1] == ("user", row["user_prompt"])
     assert len(vectors) == 160
-
-
-@pytest.mark.parametrize(
-    ("bench", "content", "words"),
-    [
-        ("alpaca-eval", "model,preference\na,1.2\n", ("column 'output_1'",)),
-        ("alpaca-eval", "modle,preference\na,1.2\n", ("column 'model'", "did you mean 'modle'")),
-        ("alpaca-eval", "model,preference,len_1,len_2\na,1.2,3,x\n", ("row 1", "'len_2'")),
-        ("alpaca-eval", "model,preference,len_1,len_2\na,1.2,3,4\n", ("1 of 805", "instruction_index")),
-        ("arena-hard", "model,question_id,winner\na,1,me\n", ("row 1", "model, baseline or tie")),
-        ("arena-hard", "model,question_id,game1,game2\na,1,x,y\n", ("no game has a valid label",)),
-        ("mt-bench", "model,question_id,turn,score\na,81,1,-1\n", ("no judgement has a rating",)),
-    ],
-)
-def test_bad_verdicts_are_one_line(
-    bench: str, content: str, words: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    verdicts, output = tmp_path / "verdicts.csv", tmp_path / "out.json"
-    verdicts.write_text(content)
-    assert main(["eval", bench, "--verdicts", str(verdicts), "--output", str(output)]) == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
-    for word in words:
-        assert word in error
-    assert not output.exists()

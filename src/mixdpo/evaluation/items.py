@@ -55,7 +55,7 @@ class ModelItems:
         weights: by id, how much an item counts in the mean of its metric; 1 where left out.
     """
 
-    scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    scores: Mapping[str, dict[str, float]] = field(default_factory=dict)
     transcripts: Mapping[str, Transcript] = field(default_factory=dict)
     groups: Mapping[str, str] = field(default_factory=dict)
     weights: Mapping[str, float] = field(default_factory=dict)
@@ -80,7 +80,7 @@ def write_items(path: Path, items: Mapping[str, ModelItems]) -> None:
         )
         for model, own in items.items()
         for metric, scores in own.scores.items()
-        for id, score in scores.items()
+        for id, score in (scores | dict.fromkeys(own.transcripts.keys() - scores, np.nan)).items()
     ]  # fmt: skip
     columns = zip(*rows, strict=True) if rows else [[]] * len(SCHEMA)
     arrays = [pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)]

@@ -15,7 +15,7 @@ _PAIR_METRICS: Final = ("accuracy", "per_token_accuracy")
 
 
 def stored_items(result: Path, record: Mapping[str, Any]) -> dict[str, ModelItems]:
-    """Return the items that a result names, by model; of a result without, those of the verdicts it names.
+    """Return the items that a result names, by model; without them, those of the verdicts it names.
 
     Args:
         result: its file.
@@ -24,12 +24,12 @@ def stored_items(result: Path, record: Mapping[str, Any]) -> dict[str, ModelItem
     Raises:
         InputError: a file cannot be read.
     """
-    if isinstance(record.get("items"), str):
-        return read_items(_as_now(read_table(beside(result, record["items"]))))
+    named = record.get("items")
+    file = beside(result, named) if isinstance(named, str) else None
     benchmark, verdicts = benchmark_of(record["benchmark"]), _verdict_files(result, record)
-    if not verdicts or not isinstance(benchmark, JudgedBenchmark):
-        return {}
-    return benchmark.items(verdicts, benchmark.options_of(record))
+    if verdicts and isinstance(benchmark, JudgedBenchmark) and (file is None or not file.is_file()):
+        return benchmark.items(verdicts, benchmark.options_of(record))
+    return read_items(_as_now(read_table(file))) if file is not None else {}
 
 
 def beside(result: Path, file: str) -> Path:
