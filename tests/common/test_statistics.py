@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mixdpo.common.statistics import Interval, paired_bootstrap
+from mixdpo.common.statistics import (
+    Interval,
+    clustered_bootstrap,
+    mean_interval,
+    mean_of_means,
+    paired_bootstrap,
+    proportion,
+)
 
 
 def paired(n: int, gain: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -86,3 +93,40 @@ def test_bad_input(before: list[float], after: list[float], complaint: str) -> N
 
 def test_text() -> None:
     assert str(Interval(estimate=0.55, low=0.333, high=0.75, level=0.95)) == "+0.55 (95% interval +0.33 to +0.75)"
+
+
+def test_mean_interval_is_students() -> None:
+    values = np.random.default_rng(0).normal(3, 2, 50)
+    expected = stats.ttest_1samp(values, 0).confidence_interval(0.9)
+    found = mean_interval(values, 0.9)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+
+
+def test_clusters_of_equal_rows_widen_the_interval() -> None:
+    """Three copies of every row say nothing new: the interval over clusters is that of the rows alone."""
+    values = np.random.default_rng(0).random(300)
+    single = clustered_bootstrap(values, np.ones(300), rng=np.random.default_rng(1))
+    tripled = clustered_bootstrap(3 * values, np.full(300, 3), rng=np.random.default_rng(1))
+    ends = (tripled.estimate, tripled.low, tripled.high)
+    assert ends == pytest.approx((single.estimate, single.low, single.high))
+    expected = stats.bootstrap((values,), np.mean, method="percentile", random_state=np.random.default_rng(2))
+    interval = expected.confidence_interval
+    assert (single.low, single.high) == pytest.approx((interval.low, interval.high), abs=0.003)
+
+
+def test_wilson() -> None:
+    found = proportion(8, 10)
+    assert (found.low, found.high) == pytest.approx((0.4901625, 0.9433178), abs=1e-6)  # Wilson (1927)
+
+
+def test_mean_of_means_is_welchs() -> None:
+    rng = np.random.default_rng(0)
+    first, second = rng.normal(2, 1, 12), rng.normal(0, 3, 30)
+    found, error = mean_of_means([first, second], [1, 1])
+    # Half of the difference of `first` and minus `second`, whose interval scipy gives by Welch's method.
+    expected = stats.ttest_ind(first, -second, equal_var=False).confidence_interval(0.95)
+    assert (2 * found.low, 2 * found.high) == pytest.approx((expected.low, expected.high))
+    assert 2 * error == pytest.approx(np.hypot(stats.sem(first), stats.sem(second)))
+    alone, error = mean_of_means([first], [3])
+    own = stats.ttest_1samp(first, 0).confidence_interval(0.95)
+    assert (alone.low, alone.high, error) == pytest.approx((own.low, own.high, stats.sem(first)))

@@ -1,4 +1,4 @@
-"""Judge runs as a person starts them: every bench and every kind of judge, what is stored, and bad input."""
+"""Judge runs as a person starts them: every benchmark and every kind of judge, what is stored, and bad input."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,26 +14,22 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-import yaml
 from scipy.special import expit
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from loopback import Endpoint
 from mixdpo.cli.main import main
 from mixdpo.common.errors import InputError
-from mixdpo.evaluation.benchmarks import alpaca_eval, arena_hard, grade, mt_bench
+from mixdpo.evaluation.benchmarks import alpaca_eval, arena_hard, mt_bench
 from mixdpo.evaluation.benchmarks.alpaca_eval import AlpacaOptions, Verdicts, control_length, is_swapped
-from mixdpo.evaluation.benchmarks.arena_hard import ArenaOptions, finish_request, read_battles, same_placeholders
+from mixdpo.evaluation.benchmarks.arena_hard import ArenaOptions, read_battles, same_placeholders
 from mixdpo.evaluation.statistics.length_control import GamedRows, LengthControl
 from mixdpo.evaluation.statistics.style import style_differences
-from mixdpo.generation.answer_files import AnswerFile, PromptTexts, read_answers, read_prompt_texts
-from mixdpo.generation.completion import Completion, Request
+from mixdpo.generation.answer_files import read_answers
 from mixdpo.generation.endpoint import request_body
 from mixdpo.generation.generation_settings import EndpointSettings
 from mixdpo.generation.reply_cache import reply_cache, request_key
 from mixdpo.judges.answers import AnswerSources, pair_up
-from mixdpo.judges.games import parse_game
-from mixdpo.judges.grades import grade_items, parse_grade
 from mixdpo.judges.prompt import JudgePrompt, prompts_fingerprint, read_judge_prompt
 from published import published
 from tiny import tiny_llama, tiny_reward_model
@@ -49,8 +44,14 @@ for line in sys.stdin:
         a, b = len(case["answer_a"]), len(case["answer_b"])
         print("A>B" if a > b else "B>>A" if a < b else "A=B")
 """
+
+
 PAIR = "Which answer to {question} is better?\nA: {answer_a}\nB: {answer_b}"
+
+
 WEIGHTED = "<|im_start|>user\n{instruction}\nm: {output_1}\nM: {output_2}\n<|im_end|>"
+
+
 PROMPTS = [f"Question {number}?" for number in range(12)]
 
 
@@ -279,115 +280,6 @@ def test_a_plan_costs_nothing(files, server: Endpoint, capsys) -> None:
     assert not output.exists()
 
 
-def test_own_verdicts_are_read_strictly() -> None:
-    for text, label in (("[[A]]", "A>B"), ("so [[C]]", "A=B"), ("[[B>>A]] yes [[B>>A]]", "B>>A")):
-        assert parse_game(Completion(text=text)).label == label
-    for text in ("", "A", "[A]", "[[A]] or [[B]]", "[[D]]", "[[A>C]]"):
-        assert parse_game(Completion(text=text)).score is None
-    assert parse_grade(Completion(text="[[7.5]]")).score == 7.5
-    for text in ("", "[5]", "[[5]] [[6]]", "[[five]]"):
-        assert parse_grade(Completion(text=text)).score is None
-
-
-def test_v01_asks_once_more_after_a_judgement_without_a_label() -> None:
-    request = Request(messages=(("user", "Judge."),), max_tokens=9, temperature=0.0)
-    further = finish_request(request, Completion(text="I think"))
-    assert further is not None
-    assert [role for role, _ in further.messages] == ["user", "assistant", "user"]
-    assert (
-        finish_request(request, Completion(text="[[A>B]] [[B>A]]")) is None
-    )  # that contradicts itself, and stays unread
-    assert arena_hard.reply_parser("v0.1")(Completion(text="[[A>B]] [[B>A]]")).label is None
-    assert arena_hard.reply_parser("v2")(Completion(text="[[A>B]] [[B>A]]")).label == "B>A"
-
-
-def test_answers_are_joined_by_id_or_by_prompt(tmp_path: Path) -> None:
-    def file(name: str, rows: list[dict[str, Any]]) -> Any:
-        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
-        return read_answers(tmp_path / name)
-
-    base = file("base.jsonl", [{"instruction": p, "output": f"b{p}"} for p in "xyz"])
-    own = file("own.jsonl", [{"id": 7, "instruction": p, "output": f"m{p}"} for p in "zx"])
-    pairs = pair_up(own, base)
-    assert [(pair.index, pair.prompt, pair.baseline, pair.model) for pair in pairs] == [
-        (0, "x", "bx", "mx"),
-        (2, "z", "bz", "mz"),
-    ]
-    arena = [{"uid": f"u{n}", "messages": [{"role": "assistant", "content": {"answer": str(n)}}]} for n in range(2)]
-    texts = PromptTexts("uid", {"u0": "p0", "u1": "p1"})
-    found = pair_up(file("b.jsonl", arena), file("a.jsonl", arena[::-1]), texts, {"u1": "c"}, "c")
-    assert [(pair.id, pair.prompt, pair.model) for pair in found] == [("u1", "p1", "1")]
-
-    def answers(name: str, ids: str, prompts: Sequence[str]) -> Any:
-        rows = [{ids: row, "instruction": text, "output": name + text} for row, text in enumerate(prompts)]
-        return file(name, rows)
-
-    # `mixdpo generate` numbers the rows of a set without ids, and numbers of two sets mean different prompts.
-    found = pair_up(answers("a.jsonl", "index", "xyz"), answers("b.jsonl", "index", "wzx"))
-    assert [(pair.prompt, pair.model) for pair in found] == [("z", "a.jsonlz"), ("x", "a.jsonlx")]
-    bare = [{"index": 0, "output": "a"}]
-    with pytest.raises(InputError, match="with their texts or under the same uid"):
-        pair_up(file("a.jsonl", bare), file("b.jsonl", bare))
-    with pytest.raises(InputError, match=r"a.jsonl, row 2: under the id '1' is another prompt .*b.jsonl, row 2"):
-        pair_up(answers("a.jsonl", "id", "xyz"), answers("b.jsonl", "id", "xw"))
-    assert len(pair_up(answers("a.jsonl", "id", ["x", "y\r\n"]), answers("b.jsonl", "id", ["x ", "y"]))) == 2
-
-
-def test_texts_of_questions_are_joined_by_real_ids_only(tmp_path: Path) -> None:
-    """Else question 1 would be put over the second answer, which is in row 1 from 0."""
-
-    def file(name: str, rows: list[dict[str, Any]]) -> Path:
-        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
-        return tmp_path / name
-
-    numbered = [{"question_id": row, "question": f"p{row}"} for row in (1, 2, 3)]
-    questions = read_prompt_texts(file("questions.jsonl", numbered))
-    rows = [{"output": f"a{row}"} for row in range(3)]
-    own = read_answers(file("own.jsonl", rows))
-    base = read_answers(file("base.jsonl", [{**one, "output": "b"} for one in numbered]))
-    with pytest.raises(InputError, match="is answered here"):
-        pair_up(own, base, questions)
-    # Categories go by the same ids as texts.
-    pairs = pair_up(own, own, PromptTexts(None, {"0": "x", "1": "y", "2": "z"}), {"1": "of question 1"})
-    assert [(pair.prompt, pair.model, pair.category) for pair in pairs] == [
-        ("x", "a0", None), ("y", "a1", None), ("z", "a2", None)
-    ]  # fmt: skip
-    sources = AnswerSources(models=(own.file,), questions=tmp_path / "questions.jsonl")
-    with pytest.raises(InputError, match="nothing says what the prompt '0' is; give the prompts with --questions"):
-        grade.judge_task(sources, grade.GradeOptions())
-    indexed = read_answers(file("indexed.jsonl", [{"index": row, **one} for row, one in enumerate(rows)]))
-    for known in (questions, PromptTexts("index", {"0": "x", "1": "y", "2": "z"}), PromptTexts(None, {"0": "x"})):
-        assert indexed.texts(known) == ["", "", ""]
-    # A row without a prompt of its own takes the known one.
-    half = [{**numbered[0], "output": "a"}, {**numbered[1], "question": None, "output": "b"}]
-    assert read_answers(file("half.jsonl", half)).texts(questions) == ["p1", "p2"]
-
-
-def test_references_belong_to_the_same_prompt(tmp_path: Path) -> None:
-    prompt = JudgePrompt((("user", "{question} {answer} {reference}"),))
-
-    def file(rows: list[dict[str, Any]]) -> AnswerFile:
-        (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        return read_answers(tmp_path / "rows.jsonl")
-
-    def asked(answers: AnswerFile, references: AnswerFile) -> list[str]:
-        items = grade_items(answers, ["p", "q"], prompt, references, 1)
-        return [item.request.messages[0][1] for item in items if item.request]
-
-    own = [{"prompt": "p", "output": "a"}, {"prompt": "q", "output": "b"}]
-    reversed_rows = [{"prompt": "q", "output": "Q"}, {"prompt": "p", "output": "P"}]
-    assert asked(file(own), file(reversed_rows)) == ["p a P", "q b Q"]
-    numbered = [{"index": row, **one} for row, one in enumerate(own)]
-    assert asked(file(numbered), file([{"index": row, **one} for row, one in enumerate(reversed_rows)])) == [
-        "p a P", "q b Q"
-    ]  # fmt: skip
-    by_id = [{"id": id, **one} for id, one in zip("xy", own, strict=True)]
-    assert asked(file(by_id), file([{"id": "y", "output": "Q"}, {"id": "x", "output": "P"}])) == ["p a P", "q b Q"]
-    assert asked(file(own), file([{"output": "P"}, {"output": "Q"}])) == ["p a P", "q b Q"], "row by row"
-    with pytest.raises(InputError, match=r"no reference answer to the prompt '0'; give it .* under the same uid"):
-        asked(file(own), file([{"question_id": row, "output": "P"} for row in (0, 1)]))
-
-
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -513,13 +405,6 @@ def test_published_judge_prompts_are_recognised() -> None:
             assert same_placeholders(prompt).fingerprint() == protocol.prompt
     prompts = mt_bench.read_judge_prompts(published("mt_bench") / "judge_prompts.jsonl")
     assert prompts_fingerprint(prompts[name] for name in mt_bench.GRADING_PROMPTS) == mt_bench.PROMPTS
-
-
-def test_an_arena_prompt_is_read_from_yaml(tmp_path: Path) -> None:
-    (tmp_path / "judge.yaml").write_text(
-        yaml.safe_dump({"system_prompt": "Judge.", "prompt_template": ["{QUESTION}"]})
-    )
-    assert read_judge_prompt(tmp_path / "judge.yaml").messages == (("system", "Judge."), ("user", "{QUESTION}"))
 
 
 def test_805_cached_verdicts_aggregate_within_5_seconds(files, tmp_path: Path, monkeypatch, capsys) -> None:

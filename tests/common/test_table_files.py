@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+import csv
+import gzip
+from pathlib import Path
+
+import pytest
+
+from mixdpo.common.errors import InputError
+from mixdpo.common.table_files import read_table
+
+
+def test_tables_with_line_breaks_and_cut_files(tmp_path: Path) -> None:
+    rows = [("one\n" * 50, "x" * 500)] * 3000  # more than a block of Arrow's reader
+    with (tmp_path / "long.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("prompt", "answer"), *rows])
+    assert read_table(tmp_path / "long.csv").columns["prompt"] == [row[0] for row in rows]
+    whole = gzip.compress(b'{"a": 1}\n' * 1000)
+    for name, content in (("cut.jsonl.gz", whole[:-20]), ("spoilt.jsonl.gz", whole[:12] + b"\xff" * 9 + whole[21:])):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(InputError, match="cannot be read"):
+            read_table(tmp_path / name)
