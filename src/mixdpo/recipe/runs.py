@@ -121,7 +121,7 @@ def _memory_explained() -> Iterator[None]:
         raise RunError(
             f"a batch does not fit in the device's memory ({str(error).splitlines()[0]}); lower "
             "train.per_device_train_batch_size and raise gradient_accumulation_steps by as much, or set "
-            "train.max_tokens_per_batch or train.activation_checkpointing"
+            "train.max_tokens_per_batch or train.gradient_checkpointing"
         ) from error
 
 
