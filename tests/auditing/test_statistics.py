@@ -10,11 +10,10 @@ from scipy import stats
 from sklearn.metrics import accuracy_score
 
 from mixdpo import MixDPOConfig, make_plan, score
-from mixdpo.auditing.duplicates import duplicate_figures
+from mixdpo.auditing.duplicates import BANDS, ROWS, clusters, duplicate_figures
 from mixdpo.auditing.examples import marked
 from mixdpo.auditing.leakage import leak_figures
 from mixdpo.auditing.margins import rating_grid
-from mixdpo.auditing.near_duplicates import BANDS, ROWS, clusters
 from mixdpo.auditing.noise import label_error, noise_figures
 from mixdpo.auditing.plan_preview import cosine_with_warmup, plan_preview
 from mixdpo.auditing.shingles import minhash, shingles

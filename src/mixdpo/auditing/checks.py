@@ -12,11 +12,10 @@ from collections.abc import Callable
 from typing import Final
 
 from mixdpo.auditing.audit_data import AuditData
-from mixdpo.auditing.duplicates import exact_duplicates_check
+from mixdpo.auditing.duplicates import exact_duplicates_check, near_duplicates_check
 from mixdpo.auditing.findings import RARE, FindingType, Section
 from mixdpo.auditing.leakage import leakage_check
 from mixdpo.auditing.margins import margins_check
-from mixdpo.auditing.near_duplicates import near_duplicates_check
 from mixdpo.auditing.noise import noise_check
 from mixdpo.auditing.overview import overview_check
 from mixdpo.auditing.plan_preview import plan_check

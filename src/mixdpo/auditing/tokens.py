@@ -19,7 +19,6 @@ from mixdpo.data.token_report import COUNTS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-from mixdpo.data.tokenize import tokenize_pairs
 
 
 def tokens_check(data: AuditData) -> Section:
@@ -52,6 +51,8 @@ def token_figures(
     Raises:
         InputError: as `tokenize_pairs`.
     """
+    from mixdpo.data.tokenize import tokenize_pairs  # loads transformers
+
     rows = np.sort(rng.permutation(len(dataset))[:most_pairs])
     part = dataset if len(rows) == len(dataset) else dataset.select(rows)
     tokens, report = tokenize_pairs(part, tokenizer, TokenSettings(max_length=None, num_proc=1))
