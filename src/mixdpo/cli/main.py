@@ -22,6 +22,7 @@ from mixdpo.cli.clean import clean
 from mixdpo.cli.compare import compare
 from mixdpo.cli.demo import demo
 from mixdpo.cli.eval import evaluate
+from mixdpo.cli.examples import examples
 from mixdpo.cli.generate import generate
 from mixdpo.cli.plan import plan
 from mixdpo.cli.recipe_options import CommandWithSettings, with_keys
@@ -39,7 +40,9 @@ def app() -> None:
     """Difficulty-aware preference optimisation: plan and train with small-margin pairs kept."""
 
 
-for _command in (audit, clean, compare, demo, evaluate, generate, plan, reference, score, study, train):
+for _command in (
+    audit, clean, compare, demo, evaluate, examples, generate, plan, reference, score, study, train
+):  # fmt: skip
     app.add_command(_command)
 
 

@@ -58,7 +58,7 @@ data_argument = click.argument("data", required=False)
 config_option = click.option(
     "--config",
     type=click.Path(path_type=Path),
-    help="Recipe: a YAML file; --SECTION.KEY VALUE overrides any key of it.",
+    help="Recipe: a YAML file, or mixdpo:NAME (see mixdpo examples); --SECTION.KEY VALUE overrides any key of it.",
 )
 
 
@@ -69,10 +69,11 @@ def recipe_of(overrides: dict[str, Any], config: Path | None, data: str | None) 
     """
     from mixdpo.data.data_settings import DataSettings, SourceSettings
     from mixdpo.recipe.recipe_file import load_recipe
+    from mixdpo.recipe.shipped_files import resolve
 
     quiet_libraries()
     if data is not None:
         of_source = {f.name for f in fields(SourceSettings)} - {"max_pairs"}
         defaults = {f.name: f.default for f in fields(DataSettings) if f.name in of_source}
         overrides = merge({"data": {**defaults, "path": data}}, overrides)
-    return load_recipe(config, overrides)
+    return load_recipe(None if config is None else resolve(config, "recipe"), overrides)

@@ -32,8 +32,10 @@ class _CommandWithKeys(click.Command):
 def study(file: Path, output: Path, reuse: tuple[Path, ...], dry_run: bool) -> None:
     """Compare plans, losses and settings fairly: tune every arm alike, run every seed, report with intervals.
 
-    FILE is a study file (YAML). A study that was stopped goes on where it was when it is started again.
+    FILE is a study file (YAML), or mixdpo:NAME (see mixdpo examples). A study that was stopped goes on where it was
+    when it is started again.
     """
+    from mixdpo.recipe.shipped_files import resolve
     from mixdpo.study.report_files import write_report
     from mixdpo.study.run_study import run_study
     from mixdpo.study.study_file import load_study
@@ -41,7 +43,7 @@ def study(file: Path, output: Path, reuse: tuple[Path, ...], dry_run: bool) -> N
     from mixdpo.study.study_results import gather, load_results, save_results, take_over
 
     quiet_libraries()
-    settings = load_study(file)
+    settings = load_study(resolve(file, "study file"))
     for folder in reuse:
         click.echo(f"{folder}: {take_over(load_results(folder), output)} runs taken over")
     planned = plan_of_runs(settings, output)
