@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import os
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -48,3 +52,15 @@ def test_every_room_has_a_folder_of_tests() -> None:
     rooms = {path.parent.name for path in SOURCE.glob("*/__init__.py")}
     folders = {path.parent.name for path in Path(__file__).parent.glob("*/test_*.py")}
     assert folders == rooms | {"parity", "invariant", "e2e"}
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="no make")
+def test_make_has_an_environment_for_each_python() -> None:
+    def started(*given: str) -> str:
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHON"}
+        command = ["make", "--dry-run", "fast", *given]
+        return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
+
+    version = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    assert f"\n.venv-{version}/bin/python -m pytest" in started(f"PYTHON={sys.executable}")
+    assert "\n.venv/bin/python -m pytest" in "\n" + started()

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-import sys
-from pathlib import Path
 
+import mixdpo_loop
 import pytest
 from datasets import Dataset
 
@@ -13,9 +12,6 @@ from mixdpo import load_pairs, make_plan, score
 from synthetic import chat_rows
 from tiny import tiny_llama
 from trainers import step_logs, trainer_for
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
-import mixdpo_loop
 
 
 def test_trainer_gives_the_examples_losses(tokenizer, tmp_path, monkeypatch, capsys) -> None:
