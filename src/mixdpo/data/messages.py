@@ -26,7 +26,7 @@ _OTHER_ROLES: Final = {
 CALL_ROLES: Final = frozenset({"function_call", "tool_call"})
 """Roles of a message whose text is a tool call in JSON (LLaMA-Factory, ms-swift)."""
 
-_SAYING_KEYS: Final = ("role", "content", "reasoning_content", "thinking")
+_THOUGHTS: Final = ("reasoning_content", "thinking")
 
 
 class WrongType(Exception):
@@ -121,9 +121,10 @@ def canonical(value: Any) -> str:
 
 def says(message: Message) -> tuple[str, ...]:
     """Return what tells two messages apart: role, words and tool calls, no ids, times or other keys."""
+    thoughts = "".join(str(message[key]) for key in _THOUGHTS if message.get(key))
     calls = message.get("tool_calls") or ()
     called = [call.get("function", call) if isinstance(call, Mapping) else call for call in calls]
-    return (*(str(message.get(key) or "") for key in _SAYING_KEYS), canonical(called) if called else "")
+    return message["role"], message.get("content") or "", thoughts, canonical(called) if called else ""
 
 
 def is_blank(message: Message) -> bool:
@@ -163,9 +164,10 @@ def _read_message(item: Any, number: int) -> Message:
     if not isinstance(role, str):
         found = ", ".join(map(str, message)) or "no keys"
         raise WrongType(f"has a message {number} without a role (its keys: {found})")
-    if role.strip().lower() in CALL_ROLES:
-        return _read_call(message)
-    message["role"] = _role(role)
+    if role not in ROLES:
+        if role.strip().lower() in CALL_ROLES:
+            return _read_call(message)
+        message["role"] = _role(role)
     if isinstance(content, list):
         message["content"] = "".join(_part_text(part, number) for part in content)
     elif content is not None and not isinstance(content, str):

@@ -130,7 +130,7 @@ def split_messages(
     _check_ends(sides)
     if any(is_blank(side[-1]) for side in sides):
         raise DropPair("empty_completion")
-    if _said(sides[0]) == _said(sides[1]):
+    if len(sides[0]) == len(sides[1]) and all(says(one) == says(other) for one, other in zip(*sides, strict=True)):
         raise DropPair("identical_completions")
     return given, sides[0], sides[1]
 
@@ -173,11 +173,14 @@ def _without_prompt(
 
     A system message that only the prompt has, or only the answers, is part of the prompt.
     """
+    system, body = _system_apart(given)
+    if _answers(sides) and not _answers([body]):
+        return None  # as most data has it
     for said in (_said, _said_loosely):
         wanted = said(given)
         if all(said(side[: len(given)]) == wanted for side in sides):
             return given, [side[len(given) :] for side in sides]
-    (system, body), (first, second) = _system_apart(given), (_system_apart(side) for side in sides)
+    first, second = (_system_apart(side) for side in sides)
     wanted = _said_loosely(body)
     alike = all(_said_loosely(rest[: len(body)]) == wanted for _, rest in (first, second))
     systems = [part for part in (system, first[0], second[0]) if part]

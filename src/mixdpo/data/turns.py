@@ -4,56 +4,61 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 
 @dataclass(frozen=True)
-class Turns:
-    """How a family of texts announces turns.
+class Template:
+    """How a family of chat templates announces turns.
 
     Attributes:
+        sign: what every announcement of it holds.
         user: a turn of the user's.
         assistant: a turn of the assistant's; a prompt ends behind it.
-        certain: whether these marks come up for nothing else.
     """
 
+    sign: str
     user: re.Pattern[str]
     assistant: re.Pattern[str]
-    certain: bool = True
 
 
-def _turns(user: str, assistant: str, certain: bool = True) -> Turns:
-    return Turns(re.compile(user), re.compile(assistant), certain)
-
-
-def _words(user: str, assistant: str, certain: bool) -> Turns:
-    return _turns(rf"(?:^|\n)[ \t]*(?:{user})[ \t]*:", rf"(?:^|\n)[ \t]*(?:{assistant})[ \t]*:", certain)
+def _template(sign: str, user: str, assistant: str) -> Template:
+    return Template(sign, re.compile(user), re.compile(assistant))
 
 
 TEMPLATES: Final = (
-    _turns(r"<\|im_start\|>user", r"<\|im_start\|>assistant(?:\n|<\|im_sep\|>)"),  # ChatML, Phi-4
-    _turns(r"<\|start_header_id\|>user", r"<\|start_header_id\|>assistant<\|end_header_id\|>\n\n"),  # Llama 3
-    _turns(r"<\|header_start\|>user", r"<\|header_start\|>assistant<\|header_end\|>\n\n"),  # Llama 4
-    _turns(r"<start_of_turn>user", r"<start_of_turn>model\n"),  # Gemma
-    _turns(r"\[INST\]", r"\[/INST\]"),  # Llama 2, Mistral
-    _turns(r"<\|user\|>", r"<\|assistant\|>\n?"),  # Zephyr, Tulu, Phi-3, GLM
-    _turns(r"<｜User｜>", r"<｜Assistant｜>"),  # DeepSeek
-    _turns(r"<\|start\|>user", r"<\|start\|>assistant"),  # gpt-oss
-    _turns(r"<\|START_OF_TURN_TOKEN\|><\|USER_TOKEN\|>", r"<\|START_OF_TURN_TOKEN\|><\|CHATBOT_TOKEN\|>"),  # Command
-    _turns(r"<\|start_of_role\|>user", r"<\|start_of_role\|>assistant<\|end_of_role\|>"),  # Granite
-    _turns(r"GPT4 Correct User:", r"GPT4 Correct Assistant:"),  # OpenChat, Starling
-    _turns(r"### (?:Instruction|Input|User|Human):", r"### (?:Response|Assistant):\n?"),  # Alpaca
-    _turns(r"(?:^|\s|</s>)USER[ \t]*:", r"(?:^|\s|</s>)ASSISTANT[ \t]*:"),  # Vicuna, also on one line
+    _template("<|im_start|>", r"<\|im_start\|>user", r"<\|im_start\|>assistant(?:\n|<\|im_sep\|>)"),  # ChatML, Phi-4
+    _template(
+        "<|start_header_id|>", r"_id\|>user", r"<\|start_header_id\|>assistant<\|end_header_id\|>\n\n"
+    ),  # Llama 3
+    _template("<|header_start|>", r"_start\|>user", r"<\|header_start\|>assistant<\|header_end\|>\n\n"),  # Llama 4
+    _template("<start_of_turn>", r"<start_of_turn>user", r"<start_of_turn>model\n"),  # Gemma
+    _template("INST]", r"\[INST\]", r"\[/INST\]"),  # Llama 2, Mistral
+    _template("<|", r"<\|user\|>", r"<\|assistant\|>\n?"),  # Zephyr, Tulu, Phi-3, GLM
+    _template("<｜", r"<｜User｜>", r"<｜Assistant｜>"),  # DeepSeek
+    _template("<|start|>", r"<\|start\|>user", r"<\|start\|>assistant"),  # gpt-oss
+    _template("_TURN_TOKEN|>", r"<\|USER_TOKEN\|>", r"<\|START_OF_TURN_TOKEN\|><\|CHATBOT_TOKEN\|>"),  # Command
+    _template("<|start_of_role|>", r"_role\|>user", r"<\|start_of_role\|>assistant<\|end_of_role\|>"),  # Granite
+    _template("GPT4 Correct", r"GPT4 Correct User:", r"GPT4 Correct Assistant:"),  # OpenChat, Starling
+    _template("### ", r"### (?:Instruction|Input|User|Human):", r"### (?:Response|Assistant):\n?"),  # Alpaca
+    _template("ASSISTANT", r"(?:^|\s|</s>)USER[ \t]*:", r"(?:^|\s|</s>)ASSISTANT[ \t]*:"),  # Vicuna, also on one line
 )
-"""Families of chat templates."""
 
-WORDS: Final = (
-    _words("Human|User|user|H|Prompter", "Assistant|assistant|AI|Bot", certain=True),
-    _words("Question", "Answer", certain=False),
-    _words("Q", "A", certain=False),
-)
-"""Families of words at the beginning of a line, of which answers have some too."""
+WORDS: Final = {
+    **dict.fromkeys(("Human", "User", "user", "USER", "H", "Prompter"), ("chat", "user")),
+    **dict.fromkeys(("Assistant", "assistant", "AI", "Bot"), ("chat", "assistant")),
+    "Question": ("question", "user"),
+    "Answer": ("question", "assistant"),
+    "Q": ("q", "user"),
+    "A": ("q", "assistant"),
+}
+"""Words that announce a turn at the beginning of a line: the family they belong to, and whose turn it is."""
 
+CERTAIN: Final = "chat"
+"""The family of words that mean nothing else there; answers have lines "A:" and "Answer:" of their own."""
+
+_WORD: Final = re.compile(rf"^[ \t]*({'|'.join(WORDS)})[ \t]*:", re.MULTILINE)
 _LONGEST_MARK: Final = 80
 
 
@@ -71,18 +76,19 @@ def answer_start(shared: str) -> int | None:
     Raises:
         UserTurnsDiffer: there are turns, and none of the assistant's.
     """
-    families = [turns for turns in TEMPLATES if _first(turns, shared) is not None]
-    if not families:
-        found = [(at, number) for number, turns in enumerate(WORDS) if (at := _first(turns, shared)) is not None]
-        families = [WORDS[number] for _, number in sorted(found)]
-    for turns in families:
-        ends = [match.end() for match in turns.assistant.finditer(shared)]
-        asked = [match.start() for match in turns.user.finditer(shared) if ends and match.start() < ends[-1]]
-        if asked and turns in WORDS:
-            return next(end for end in ends if end > asked[-1])
+    for template in TEMPLATES:
+        if template.sign in shared:
+            ends = [match.end() for match in template.assistant.finditer(shared)]
+            if ends:
+                return ends[-1]
+            if template.user.search(shared) is not None:
+                raise UserTurnsDiffer
+    marks = _marks(shared)
+    for family in dict.fromkeys(family for family, _, _ in marks):
+        ends = _answers_of(family, marks)
         if ends:
             return ends[-1]
-        if turns.certain:
+        if family == CERTAIN:
             raise UserTurnsDiffer
     return None
 
@@ -90,13 +96,28 @@ def answer_start(shared: str) -> int | None:
 def announces_answer(prompt: str) -> bool:
     """Whether a prompt ends with the announcement of an answer; "A:" is one only after a "Q:"."""
     end = prompt[-_LONGEST_MARK:]
-    return any(
-        any(match.end() == len(end) for match in turns.assistant.finditer(end))
-        and (turns.certain or turns.user.search(prompt) is not None)
-        for turns in (*TEMPLATES, *WORDS)
-    )
+    for template in TEMPLATES:
+        if template.sign in end and any(match.end() == len(end) for match in template.assistant.finditer(end)):
+            return True
+    marks = _marks(prompt)
+    if not marks or marks[-1][1:] != ("assistant", len(prompt)):
+        return False
+    family = marks[-1][0]
+    return family == CERTAIN or (family, "user") in [mark[:2] for mark in marks]
 
 
-def _first(turns: Turns, text: str) -> int | None:
-    places = [match.start() for mark in (turns.user, turns.assistant) if (match := mark.search(text)) is not None]
-    return min(places, default=None)
+def _marks(text: str) -> list[tuple[str, str, int]]:
+    """Return the words that announce turns, in order: their family, whose turn it is and where they end."""
+    return [(*WORDS[match[1]], match.end()) for match in _WORD.finditer(text)]
+
+
+def _answers_of(family: str, marks: list[tuple[str, str, int]]) -> list[int]:
+    """Return where answers begin: behind the first mark of the assistant's after each turn of the user's.
+
+    Where the user has no turn, behind every mark of the assistant's.
+    """
+    own = [(whose, end) for kind, whose, end in marks if kind == family]
+    turns = list(pairwise([("", 0), *own]))
+    if any(whose == "user" for whose, _ in own):
+        return [end for (before, _), (whose, end) in turns if (before, whose) == ("user", "assistant")]
+    return [end for _, end in own]
