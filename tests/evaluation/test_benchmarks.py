@@ -17,9 +17,7 @@ from mixdpo.common.table_files import read_table
 from mixdpo.evaluation.benchmark import Column, JudgedBenchmark, MetricNames, Record, Scored, models_table
 from mixdpo.evaluation.benchmarks import BENCHMARKS, benchmark_of
 from mixdpo.evaluation.items import ModelItems, read_transcripts
-from mixdpo.judges.answers import AnswerSources
-from mixdpo.judges.grades import grade_items, grade_rows, parse_grade
-from mixdpo.judges.task import JudgeTask
+from mixdpo.judges.grades import grade_task
 
 JUDGE = """import json, sys
 open(sys.argv[1], "a").write("started ")
@@ -31,20 +29,6 @@ for line in sys.stdin:
 @dataclass(frozen=True, kw_only=True)
 class ToyOptions:
     most: float = field(default=9.0, metadata={"help": "largest mark", "above": 0})
-
-
-def toy_task(sources: AnswerSources, options: ToyOptions) -> JudgeTask:
-    files = {file.name: file for file in sources.answers()}
-    items = {
-        name: grade_items(file, sources.texts_of(file), sources.prompt(), None, 9) for name, file in files.items()
-    }
-    return JudgeTask(
-        items=items,
-        parse=parse_grade,
-        rows=lambda model, verdicts: grade_rows(model, files[model], items[model], verdicts),
-        prompts={model: len(own) for model, own in items.items()},
-        settings={},
-    )
 
 
 def toy_items(verdicts: Sequence[Path], options: ToyOptions | None) -> dict[str, ModelItems]:
@@ -69,7 +53,7 @@ TOY = JudgedBenchmark(
     metrics=MetricNames(headlines=("marks",), labels={"marks": "marks of 9"}, lower_is_better=("marks",)),
     table=lambda record: models_table("toy", record, "marks", [Column.number("marks", "marks")]),
     judge_prompt="with {question} and {answer}",
-    task=toy_task,
+    task=lambda sources, options: grade_task(sources, None, 9),
     score=toy_score,
     items=toy_items,
 )

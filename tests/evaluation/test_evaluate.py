@@ -22,7 +22,7 @@ from mixdpo.cli.main import main
 from mixdpo.common.errors import InputError
 from mixdpo.evaluation.benchmarks import alpaca_eval, arena_hard, mt_bench
 from mixdpo.evaluation.benchmarks.alpaca_eval import AlpacaOptions, Verdicts, control_length, is_swapped
-from mixdpo.evaluation.benchmarks.arena_hard import ArenaOptions, read_battles, same_placeholders
+from mixdpo.evaluation.benchmarks.arena_hard import ArenaOptions, read_battles
 from mixdpo.evaluation.statistics.length_control import GamedRows, LengthControl
 from mixdpo.evaluation.statistics.style import style_differences
 from mixdpo.generation.answer_files import read_answers
@@ -30,6 +30,7 @@ from mixdpo.generation.endpoint import request_body
 from mixdpo.generation.generation_settings import EndpointSettings
 from mixdpo.generation.reply_cache import reply_cache, request_key
 from mixdpo.judges.answers import AnswerSources, pair_up
+from mixdpo.judges.games import spelled_alike
 from mixdpo.judges.prompt import JudgePrompt, prompts_fingerprint, read_judge_prompt
 from published import published
 from tiny import tiny_llama, tiny_reward_model
@@ -356,7 +357,6 @@ def test_values_of_which_there_are_a_few_are_checked(files, tmp_path: Path) -> N
     alpaca = AlpacaOptions(annotator=wrong, baseline=base, length_control=False)
     for call, said in (
         (lambda: arena_hard.judge_task(sources, arena), "version is 'v2.0'; it is one of v0.1, v2"),
-        (lambda: arena_hard.reply_parser(wrong), "version is"),
         (lambda: read_battles(files["long"], wrong), "version is"),
         (lambda: alpaca_eval.judge_task(sources, alpaca), "annotator is 'v2.0'; it is one of weighted, ranking"),
         (lambda: alpaca_eval.judge_items([], prompt, wrong), "annotator is"),
@@ -395,16 +395,18 @@ def test_answers_and_verdicts_are_read_side_by_side(files) -> None:
 
 
 def test_published_judge_prompts_are_recognised() -> None:
-    assert read_judge_prompt(published("alpaca_eval") / "judge_prompt_clf.txt").fingerprint() == alpaca_eval.PROMPT
+    prompt = read_judge_prompt(published("alpaca_eval") / "judge_prompt_clf.txt")
+    assert prompt.fingerprint() == alpaca_eval.PUBLISHED.settings["judge_prompt"]
     arena = json.loads((published("arena_hard") / "judge_prompts_and_settings.json").read_text())
-    for kind, protocol in arena_hard.PROTOCOLS.items():
+    for kind, known in arena_hard.PUBLISHED.items():
         for code in ("v01_original", "v2"):
             template = arena[code]["prompt_template"]
             text = template[0] if isinstance(template, list) else template
             prompt = JudgePrompt((("system", arena["judge_settings"][kind]["system_prompt"]), ("user", text)))
-            assert same_placeholders(prompt).fingerprint() == protocol.prompt
+            assert spelled_alike(prompt).fingerprint() == known.settings["judge_prompt"]
     prompts = mt_bench.read_judge_prompts(published("mt_bench") / "judge_prompts.jsonl")
-    assert prompts_fingerprint(prompts[name] for name in mt_bench.GRADING_PROMPTS) == mt_bench.PROMPTS
+    fingerprint = prompts_fingerprint(prompts[name] for name in mt_bench.GRADING_PROMPTS)
+    assert fingerprint == mt_bench.PUBLISHED.settings["judge_prompt"]
 
 
 def test_805_cached_verdicts_aggregate_within_5_seconds(files, tmp_path: Path, monkeypatch, capsys) -> None:

@@ -307,10 +307,10 @@ def test_the_example_prompts_give_verdicts_that_are_read(tmp_path: Path) -> None
 
 def test_snapshots_of_the_published_judge_are_told_from_others() -> None:
     record = {"judge": "judge", "failed_calls": {}, "unread_verdicts": 0, "calls": 1}
-    told = Published(("gpt-4.1", "gpt-4.1-2025-04-14"), 1)
+    known = Published(("gpt-4.1", "gpt-4.1-2025-04-14"), 1)
     for version, count in (("gpt-4.1-2025-04-14", 0), ("gpt-4.1", 0), ("gpt-4.1-mini", 1), (None, 1)):
         seen = {**record, "judge_versions": [version] if version else []}
-        assert len(differences_from_published(seen, told, {"own": 1})) == count
+        assert len(differences_from_published(seen, known, {"own": 1}, {})) == count
 
 
 def test_an_interrupted_run_says_how_it_goes_on(tmp_path: Path, monkeypatch, capsys) -> None:

@@ -17,8 +17,8 @@ from mixdpo.common.terminal import print_table
 
 if TYPE_CHECKING:
     from mixdpo.evaluation.benchmark import Benchmark, JudgedBenchmark, MeasuredBenchmark
-    from mixdpo.evaluation.evaluate import JudgeRun
     from mixdpo.judges.judge import Judge
+    from mixdpo.judges.task import JudgeRun
 
 _OF_ENDPOINTS: Final = ("model", "base_url")
 """Settings of an endpoint that `--judge` and `--endpoint` say."""
@@ -112,7 +112,7 @@ def _judged(name: str, benchmark: JudgedBenchmark) -> click.Command:
         verdicts: tuple[Path, ...], sources: Any, judge: Any, url: str | None, endpoint: Any, dry_run: bool,
         output: Path, options: Any,
     ) -> None:  # fmt: skip
-        from mixdpo.evaluation.evaluate import JudgeRun
+        from mixdpo.judges.task import JudgeRun
 
         context = click.get_current_context()
         if verdicts:
@@ -148,10 +148,9 @@ def _judged(name: str, benchmark: JudgedBenchmark) -> click.Command:
 def _check_asked(judge: Judge) -> None:
     """Refuse what a judge would be asked in words where it is asked nothing."""
     from mixdpo.common.errors import InputError
-    from mixdpo.judges.language_model import LanguageJudge
 
     unread = given_options("judge_prompt", "temperature", "max_tokens")
-    if unread and not isinstance(judge, LanguageJudge):
+    if unread and not judge.in_words:
         raise InputError(f"the judge {judge.name} is asked nothing in words", hint=f"leave out {' and '.join(unread)}")
 
 

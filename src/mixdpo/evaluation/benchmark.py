@@ -79,6 +79,7 @@ class Benchmark:
         options: dataclass of its own options, from which those of the command line are made.
         metrics: how its metrics are shown.
         table: from the content of a result file to the table that is printed.
+        in_folder: what the folder of a run holds of this benchmark, None for nothing.
     """
 
     help: str
@@ -86,6 +87,7 @@ class Benchmark:
     options: type[Any]
     metrics: MetricNames
     table: Callable[[Record], TextTable]
+    in_folder: Callable[[Path], Scored | None] = lambda folder: None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,6 @@ that was stopped goes on when it is started again.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,27 +18,7 @@ from mixdpo.common.progress import pairs_bar
 from mixdpo.evaluation.benchmark import Benchmark, JudgedBenchmark, MeasuredBenchmark, Record, Say, Scored
 from mixdpo.evaluation.items import write_items
 from mixdpo.generation.unfinished import forget_unfinished
-from mixdpo.judges.answers import AnswerSources
-from mixdpo.judges.judge import Judge
-from mixdpo.judges.language_model import LanguageJudge
-from mixdpo.judges.task import Temperature, at_temperature, run_task
-
-
-@dataclass(frozen=True, kw_only=True)
-class JudgeRun:
-    """Who judges what.
-
-    Attributes:
-        judge: who.
-        sources: the answers, and what a language model is asked.
-        temperature: see `at_temperature`.
-        dry_run: only say what the run would take.
-    """
-
-    judge: Judge
-    sources: AnswerSources
-    temperature: Temperature | None = None
-    dry_run: bool = False
+from mixdpo.judges.task import JudgeRun, at_temperature, run_task
 
 
 def verdicts_file(output: Path) -> Path:
@@ -95,13 +74,12 @@ def _judged(benchmark: JudgedBenchmark, options: Any, run: JudgeRun, file: Path,
     """Say what a run takes and, unless that is all that is wanted, run it; return what `run_task` returns."""
     if not run.dry_run:
         benchmark.check(options)
-    in_words = isinstance(run.judge, LanguageJudge)
-    if in_words and run.sources.judge_prompt is None:
+    if run.judge.in_words and run.sources.judge_prompt is None:
         raise InputError(
             "a language model needs a judge prompt", hint=f"give --judge-prompt FILE: {benchmark.judge_prompt}"
         )
     task = benchmark.task(run.sources, options)
-    if in_words:
+    if run.judge.in_words:
         task = at_temperature(task, run.temperature)
     prompts = ", ".join(f"{count:,} prompts of {model}" for model, count in task.prompts.items())
     say(f"{prompts}; {run.judge.estimate(task.all_items())}")

@@ -175,6 +175,21 @@ def same_prompts(
     return found or _joined(of_model, of_baseline, model.file)
 
 
+def references_by_row(answers: AnswerFile, texts: Sequence[str], references: AnswerFile) -> dict[int, str]:
+    """Return the reference answer to each row, joined as two models' answers are; `texts` are the rows' prompts."""
+    known = PromptTexts(answers.id_column, dict(zip(answers.keys(), texts, strict=True)))
+    rows = same_prompts(references, answers, references.texts(known), texts)
+    return {row: references.answers_at(theirs) for row, theirs in rows.items()}
+
+
+def no_reference(key: str) -> InputError:
+    """Return the error for a prompt without a reference answer."""
+    return InputError(
+        f"no reference answer to the prompt {key!r:.60}",
+        hint=f"give it in --references FILE, under the same {', '.join(JOINED_BY_ID)} or prompt",
+    )
+
+
 def _joined(of_model: Sequence[str], of_baseline: Sequence[str], file: str) -> dict[int, int]:
     own: dict[str, int] = {}
     for row, key in enumerate(of_model):

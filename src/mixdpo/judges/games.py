@@ -11,39 +11,24 @@ from typing import Any, Final
 
 import numpy as np
 
-from mixdpo.generation.completion import Completion
-from mixdpo.judges.answers import AnswerPair
-from mixdpo.judges.judge import JudgeItem, Verdict
+from mixdpo.generation.answer_files import AnswerFile
+from mixdpo.judges.answers import AnswerPair, AnswerSources
+from mixdpo.judges.judge import JudgeItem, Verdict, score_of_a
 from mixdpo.judges.prompt import JudgePrompt, placeholders
+from mixdpo.judges.task import JudgeTask
 
 Games = tuple[str | None, str | None]
 """Labels of both games of a prompt, None for one that cannot be read."""
 STRICT_LABEL: Final = re.compile(r"\[\[([AB<>=]+)\]\]")
 """What a judgement ends with, such as `[[A>>B]]`."""
-STRONG: Final = 3
-"""Battles that a game with a significant winner counts for."""
-PLACEHOLDERS: Final = (
+_PLACEHOLDERS: Final = (
     ("question", "QUESTION", "question_1", "instruction", "prompt"),
     ("answer_a", "ANSWER_A", "answer_1", "output_1", "response_a"),
     ("answer_b", "ANSWER_B", "answer_2", "output_2", "response_b"),
 )
 """What a judge prompt may call the question and the two answers."""
-_FOR_A: Final = {">>": (1.0, STRONG), ">": (1.0, 1), "=": (0.5, 1), "<": (0.0, 1), "<<": (0.0, STRONG)}
 _VERDICT: Final = re.compile(r"\[\[([ABC<>=]+)\]\]")
 _OF_LETTER: Final = {"A": "A>B", "B": "B>A", "C": "A=B"}
-
-
-def score_of_a(label: str | None) -> tuple[float, int] | None:
-    """Return the score of assistant A (1, 0.5 or 0) and for how many battles it counts, or None for no valid label."""
-    if label is None or len(label) < 3 or {label[0], label[-1]} != {"A", "B"} or label[1:-1] not in _FOR_A:
-        return None
-    score, battles = _FOR_A[label[1:-1]]
-    return (score, battles) if label[0] == "A" else (1 - score, battles)
-
-
-def label_of(score: float) -> str:
-    """Return the label of a score that says how much the first of two answers is preferred."""
-    return "A>B" if score > 0.5 else "B>A" if score < 0.5 else "A=B"
 
 
 def game_score(games: Games) -> float:
@@ -60,7 +45,7 @@ def game_items(pairs: Sequence[AnswerPair], prompt: JudgePrompt | None, max_toke
     Raises:
         InputError: the judge prompt has no placeholder for the question or for an answer.
     """
-    names = placeholders(prompt, PLACEHOLDERS) if prompt is not None else []
+    names = placeholders(prompt, _PLACEHOLDERS) if prompt is not None else []
     items = []
     for pair in pairs:
         for answers in ((pair.baseline, pair.model), (pair.model, pair.baseline)):
@@ -72,16 +57,10 @@ def game_items(pairs: Sequence[AnswerPair], prompt: JudgePrompt | None, max_toke
     return items
 
 
-def parse_game(reply: Completion) -> Verdict:
+def parse_game(text: str) -> str | None:
     """Read `[[A]]`, `[[B]]`, `[[C]]` (a tie) or a label such as `[[A>>B]]`; all that there are must be the same."""
-    found = {_OF_LETTER.get(one, one) for one in _VERDICT.findall(reply.text)}
-    return labelled(reply, found.pop() if len(found) == 1 else None)
-
-
-def labelled(reply: Completion, label: str | None) -> Verdict:
-    """Return the verdict of a reply with this label, which may be none or not valid."""
-    score = score_of_a(label)
-    return Verdict(reply) if score is None else Verdict(reply, score[0], label)
+    found = {_OF_LETTER.get(one, one) for one in _VERDICT.findall(text)}
+    return found.pop() if len(found) == 1 else None
 
 
 def game_rows(
@@ -107,3 +86,42 @@ def game_rows(
             }
         )
     return rows
+
+
+def game_task(
+    sources: AnswerSources, baseline: AnswerFile, longest: int, *, category: str | None = None, id_column: str = "id"
+) -> JudgeTask:
+    """Compare models' answers with a baseline's in two games each.
+
+    Args:
+        sources: whose answers.
+        baseline: what they are compared with.
+        longest: tokens of a judgement at most, where the sources do not say it.
+        category: only prompts of this category.
+        id_column: what rows of verdicts call the prompt's id.
+
+    Raises:
+        InputError: see `pair_up` and `game_items`.
+    """
+    prompt, longest = sources.prompt(), sources.max_tokens or longest
+    pairs = sources.pairs(baseline, category)
+    return JudgeTask(
+        items={model: game_items(own, prompt, longest) for model, own in pairs.items()},
+        parse=lambda reply: parse_game(reply.text),
+        rows=lambda model, verdicts: game_rows(model, pairs[model], verdicts, id_column),
+        prompts={model: len(own) for model, own in pairs.items()},
+        settings={
+            "baseline": baseline.name,
+            "judge_prompt": prompt.fingerprint() if prompt is not None else None,
+            "max_tokens": longest if prompt is not None else None,
+            "limit": sources.limit,
+        },
+    )
+
+
+def spelled_alike(prompt: JudgePrompt) -> JudgePrompt:
+    """Return the prompt with its placeholders in their first spelling, so that fingerprints of versions agree."""
+    for spellings, name in zip(_PLACEHOLDERS, placeholders(prompt, _PLACEHOLDERS), strict=True):
+        messages = tuple((role, text.replace(f"{{{name}}}", f"{{{spellings[0]}}}")) for role, text in prompt.messages)
+        prompt = JudgePrompt(messages)
+    return prompt

@@ -6,12 +6,11 @@ import re
 from collections.abc import Sequence
 from typing import Any, Final
 
-from mixdpo.common.errors import InputError
-from mixdpo.generation.answer_files import JOINED_BY_ID, AnswerFile, PromptTexts
-from mixdpo.generation.completion import Completion
-from mixdpo.judges.answers import same_prompts
+from mixdpo.generation.answer_files import AnswerFile
+from mixdpo.judges.answers import AnswerSources, no_reference, references_by_row
 from mixdpo.judges.judge import JudgeItem, Verdict
 from mixdpo.judges.prompt import JudgePrompt, placeholders
+from mixdpo.judges.task import JudgeTask
 
 _PLACEHOLDERS: Final = (
     ("question", "instruction", "prompt"),
@@ -38,7 +37,7 @@ def grade_items(
         InputError: the prompt lacks a placeholder, or an answer its reference.
     """
     names = placeholders(prompt, _PLACEHOLDERS) if prompt is not None else []
-    expected = _references(answers, texts, references) if references is not None else {}
+    expected = references_by_row(answers, texts, references) if references is not None else {}
     items = []
     for row, (key, text, answer) in enumerate(zip(answers.keys(), texts, answers.answers, strict=True)):
         request = None
@@ -46,27 +45,17 @@ def grade_items(
             values = dict(zip(names, (text, answer), strict=True))
             if references is not None or prompt.holds("reference"):
                 if row not in expected:
-                    raise InputError(
-                        f"no reference answer to the prompt {key!r:.60}",
-                        hint=f"give it in --references FILE, under the same {', '.join(JOINED_BY_ID)} or prompt",
-                    )
+                    raise no_reference(key)
                 values["reference"] = expected[row]
             request = prompt.request(values, max_tokens=max_tokens)
         items.append(JudgeItem((("user", text),), (answer,), request))
     return items
 
 
-def _references(answers: AnswerFile, texts: Sequence[str], references: AnswerFile) -> dict[int, str]:
-    """Return the reference to each row, joined as two models' answers are; `texts` are the prompts of the answers."""
-    known = PromptTexts(answers.id_column, dict(zip(answers.keys(), texts, strict=True)))
-    rows = same_prompts(references, answers, references.texts(known), texts)
-    return {row: references.answers_at(theirs) for row, theirs in rows.items()}
-
-
-def parse_grade(reply: Completion) -> Verdict:
+def parse_grade(text: str) -> float | None:
     """Read `[[number]]`; all that there are must be the same."""
-    found = set(_GRADE.findall(reply.text))
-    return Verdict(reply, float(found.pop()) if len(found) == 1 else None)
+    found = set(_GRADE.findall(text))
+    return float(found.pop()) if len(found) == 1 else None
 
 
 def grade_rows(
@@ -86,3 +75,33 @@ def grade_rows(
         }
         for id, item, verdict in zip(ids, items, verdicts, strict=False)  # a limit leaves some ids out
     ]
+
+
+def grade_task(sources: AnswerSources, references: AnswerFile | None, longest: int) -> JudgeTask:
+    """Grade models' answers one by one.
+
+    Args:
+        sources: whose answers.
+        references: reference answers; None where the judge prompt has no placeholder for one.
+        longest: tokens of a judgement at most, where the sources do not say it.
+
+    Raises:
+        InputError: what a prompt says is not known, or see `grade_items`.
+    """
+    prompt, longest = sources.prompt(), sources.max_tokens or longest
+    files = {file.name: file for file in sources.answers()}
+    items = {
+        model: grade_items(file, sources.texts_of(file), prompt, references, longest)[: sources.limit]
+        for model, file in files.items()
+    }
+    return JudgeTask(
+        items=items,
+        parse=lambda reply: parse_grade(reply.text),
+        rows=lambda model, verdicts: grade_rows(model, files[model], items[model], verdicts),
+        prompts={model: len(own) for model, own in items.items()},
+        settings={
+            "judge_prompt": prompt.fingerprint() if prompt is not None else None,
+            "max_tokens": longest if prompt is not None else None,
+            "limit": sources.limit,
+        },
+    )

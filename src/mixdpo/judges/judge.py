@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from mixdpo.generation.completion import Completion, Request
 
@@ -13,6 +13,22 @@ Chat = tuple[tuple[str, str], ...]
 """(role, content) of each message."""
 Progress = Callable[[int, int], None]
 """Called with (verdicts done, verdicts in all)."""
+STRONG: Final = 3
+"""Battles that a game with a significant winner counts for."""
+_FOR_A: Final = {">>": (1.0, STRONG), ">": (1.0, 1), "=": (0.5, 1), "<": (0.0, 1), "<<": (0.0, STRONG)}
+
+
+def score_of_a(label: str | None) -> tuple[float, int] | None:
+    """Return the score of assistant A (1, 0.5 or 0) and for how many battles it counts, or None for no valid label."""
+    if label is None or len(label) < 3 or {label[0], label[-1]} != {"A", "B"} or label[1:-1] not in _FOR_A:
+        return None
+    score, battles = _FOR_A[label[1:-1]]
+    return (score, battles) if label[0] == "A" else (1 - score, battles)
+
+
+def label_of(score: float) -> str:
+    """Return the label of a score that says how much the first of two answers is preferred."""
+    return "A>B" if score > 0.5 else "B>A" if score < 0.5 else "A=B"
 
 
 @dataclass(frozen=True)
@@ -45,11 +61,20 @@ class Verdict:
     score: float | None = None
     label: str | None = None
 
+    @classmethod
+    def of(cls, reply: Completion | str, found: float | str | None) -> Verdict:
+        """Return what a reply, or the text of one, says: a score, a label such as `A>B`, or None."""
+        reply = Completion(text=reply, finished=True) if isinstance(reply, str) else reply
+        if not isinstance(found, str):
+            return cls(reply, found)
+        score = score_of_a(found)
+        return cls(reply) if score is None else cls(reply, score[0], found)
 
-ParseReply = Callable[[Completion], Verdict]
-"""How a language model's reply is read."""
-FollowUp = Callable[[Request, Completion], Request | None]
-"""What a language model is asked after a reply, None for nothing."""
+
+ParseReply = Callable[[Completion], float | str | None]
+"""How a language model's reply is read: the score or the label in it, None if there is none."""
+FollowUp = Callable[[str], str | None]
+"""What a language model is asked after a reply with that text, None for nothing."""
 
 
 class Judge(Protocol):
@@ -58,6 +83,10 @@ class Judge(Protocol):
     @property
     def name(self) -> str:
         """What a result calls it."""
+
+    @property
+    def in_words(self) -> bool:
+        """Whether it is asked in words, and so needs a judge prompt."""
 
     def estimate(self, items: Sequence[JudgeItem]) -> str:
         """Say in a line what judging would take."""

@@ -25,6 +25,11 @@ class LanguageJudge:
         """The model's name."""
         return self.chat_model.name
 
+    @property
+    def in_words(self) -> bool:
+        """It is."""
+        return True
+
     def estimate(self, items: Sequence[JudgeItem]) -> str:
         """Count calls and tokens, without a second question about a reply; see `ChatModel.estimate`."""
         return self.chat_model.estimate(_requests(items))
@@ -43,7 +48,7 @@ class LanguageJudge:
         replies = self.chat_model.complete(requests, progress)
         if follow_up is not None:
             replies = self._asked_again(requests, replies, follow_up)
-        return [Verdict(reply) if reply.failure else parse(reply) for reply in replies]
+        return [Verdict(reply) if reply.failure else Verdict.of(reply, parse(reply)) for reply in replies]
 
     def record(self) -> dict[str, Any]:
         """Return the chat model's settings."""
@@ -54,7 +59,9 @@ class LanguageJudge:
     ) -> list[Completion]:
         answered = {request: reply for request, reply in zip(requests, replies, strict=True) if not reply.failure}
         further = {
-            request: second for request in answered if (second := follow_up(request, answered[request])) is not None
+            request: _continued(request, reply.text, question)
+            for request, reply in answered.items()
+            if (question := follow_up(reply.text)) is not None
         }
         if not further:
             return list(replies)
@@ -76,6 +83,10 @@ class LanguageJudge:
                 f"the judge {self.name} returns no log-probabilities, which the weighted annotator reads",
                 hint="take a judge that does, or --annotator ranking",
             )
+
+
+def _continued(request: Request, reply: str, question: str) -> Request:
+    return replace(request, messages=(*request.messages, ("assistant", reply), ("user", question)))
 
 
 def _requests(items: Sequence[JudgeItem]) -> list[Request]:

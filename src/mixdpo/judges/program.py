@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from mixdpo.common.errors import InputError, RunError
-from mixdpo.generation.completion import Completion
-from mixdpo.judges.games import labelled
 from mixdpo.judges.judge import FollowUp, JudgeItem, ParseReply, Progress, Verdict
 
 
@@ -52,6 +50,11 @@ class ProgramJudge:
         """The command."""
         return self.command
 
+    @property
+    def in_words(self) -> bool:
+        """It is not."""
+        return False
+
     def estimate(self, items: Sequence[JudgeItem]) -> str:
         """Say how much there is to judge."""
         return f"{len(items):,} verdicts by the program {self.command}"
@@ -88,11 +91,10 @@ def _line(item: JudgeItem) -> dict[str, Any]:
 
 
 def _verdict(line: str, answers: int) -> Verdict:
-    reply = Completion(text=line, finished=True)
     if answers == 2:
-        return labelled(reply, line)
+        return Verdict.of(line, line)
     try:
         score = float(line)
     except ValueError:
-        return Verdict(reply)
-    return Verdict(reply, score) if abs(score) < float("inf") else Verdict(reply)
+        return Verdict.of(line, None)
+    return Verdict.of(line, score if abs(score) < float("inf") else None)

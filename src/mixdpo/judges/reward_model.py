@@ -14,10 +14,8 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel, Pr
 
 from mixdpo.common.errors import InputError
 from mixdpo.common.files import cache_folder, digest
-from mixdpo.generation.completion import Completion
 from mixdpo.generation.reply_cache import reply_cache
-from mixdpo.judges.games import label_of
-from mixdpo.judges.judge import Chat, FollowUp, JudgeItem, ParseReply, Progress, Verdict
+from mixdpo.judges.judge import Chat, FollowUp, JudgeItem, ParseReply, Progress, Verdict, label_of
 from mixdpo.models.engine import disable_dropout
 from mixdpo.models.fingerprint import weights_digest
 from mixdpo.models.loading import cannot_load, hub_arguments, load_tokenizer, weight_format
@@ -41,6 +39,11 @@ class RewardJudge:
     def name(self) -> str:
         """Folder or hub id."""
         return self.model.name_or_path
+
+    @property
+    def in_words(self) -> bool:
+        """It is not."""
+        return False
 
     def estimate(self, items: Sequence[JudgeItem]) -> str:
         """Say how much there is to judge."""
@@ -171,8 +174,8 @@ def _ids(tokenizer: PreTrainedTokenizerBase, conversation: Chat) -> list[int]:
 
 
 def _verdict(rewards: Sequence[float]) -> Verdict:
-    reply = Completion(text=" ".join(f"{reward:.4f}" for reward in rewards), finished=True)
+    text = " ".join(f"{reward:.4f}" for reward in rewards)
     if len(rewards) == 1:
-        return Verdict(reply, rewards[0])
+        return Verdict.of(text, rewards[0])
     score = float(expit(rewards[0] - rewards[1]))
-    return replace(Verdict(reply, score), label=label_of(score))
+    return replace(Verdict.of(text, score), label=label_of(score))

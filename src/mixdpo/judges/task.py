@@ -7,9 +7,10 @@ from dataclasses import dataclass, field, replace
 from importlib.metadata import version as installed
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from mixdpo.common.table_files import write_json_lines
+from mixdpo.judges.answers import AnswerSources
 from mixdpo.judges.judge import FollowUp, Judge, JudgeItem, ParseReply, Progress, Verdict, verdict_record
 
 
@@ -20,16 +21,44 @@ class Published:
     Attributes:
         judge: its name, and those by which endpoints report it.
         prompts: number of prompts.
-        others: pairs (ours, theirs) of other settings, by what they are; ours is None where it does not apply.
+        settings: of the judge's task; those that a task does not have, or has as None, do not apply.
+        pooled: another judge whose verdicts were put together with its own.
     """
 
     judge: tuple[str, ...]
     prompts: int
-    others: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    pooled: str | None = None
 
 
+_FINGERPRINTS: Final = ("judge_prompt", "references")
+_CALLED: Final = {
+    "judge_prompt": "judge prompt",
+    "references": "set of reference answers",
+    "max_tokens": "longest judgement",
+    "temperature": "judge's temperature",
+}
 Temperature = float | Literal["default"]
 """At which a judge writes; `default` sends none, for models that take only their own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgeRun:
+    """Who judges what.
+
+    Attributes:
+        judge: who.
+        sources: the answers, and what a language model is asked.
+        temperature: see `at_temperature`.
+        dry_run: only say what the run would take.
+    """
+
+    judge: Judge
+    sources: AnswerSources
+    temperature: Temperature | None = None
+    dry_run: bool = False
+
+
 RowsOf = Callable[[str, Sequence[Verdict]], list[dict[str, Any]]]
 """From a model's name and the verdicts on its items, in their order, to rows of the file of verdicts."""
 
@@ -74,8 +103,7 @@ def at_temperature(task: JudgeTask, wanted: Temperature | None) -> JudgeTask:
     items = {model: [_asked_at(sent, item) for item in items] for model, items in task.items.items()}
     published = task.published
     if published is not None and own:
-        others = {**published.others, "judge's temperature": (wanted, next(iter(own)))}
-        published = replace(published, others=others)
+        published = replace(published, settings={**published.settings, "temperature": next(iter(own))})
     return replace(task, items=items, settings=settings, published=published)
 
 
@@ -100,19 +128,13 @@ def run_task(task: JudgeTask, judge: Judge, file: Path, progress: Progress | Non
         "settings": {**task.settings, "judge": judge.name, "mixdpo": installed("mixdpo")},
     }
     if task.published is not None:
-        because = differences_from_published(record, task.published, task.prompts)
+        because = differences_from_published(record, task.published, task.prompts, task.settings)
         metadata["comparable"] = {"published": not because, "because": because}
     return metadata
 
 
-def the_published_one(ours: str | None, published: str | None) -> tuple[str | None, str]:
-    """Return a pair for `Published.others` of fingerprints: whether ours is the published one; None does not apply."""
-    name = "the published one"
-    return (None if ours is None else name if ours == published else "another"), name
-
-
 def differences_from_published(
-    record: Mapping[str, Any], published: Published, prompts: Mapping[str, int]
+    record: Mapping[str, Any], published: Published, prompts: Mapping[str, int], settings: Mapping[str, Any]
 ) -> list[str]:
     """Return why a result cannot be put beside published ones; empty if nothing says so.
 
@@ -120,6 +142,7 @@ def differences_from_published(
         record: see `verdict_record`.
         published: what those were made with.
         prompts: number of prompts judged, of each model.
+        settings: of the task.
     """
     reasons = []
     seen = set(record["judge_versions"]) or {record["judge"]}
@@ -130,11 +153,14 @@ def differences_from_published(
         for model, count in prompts.items()
         if count != published.prompts
     ]
-    reasons += [
-        f"the {what} is {ours}, not {theirs}"
-        for what, (ours, theirs) in published.others.items()
-        if ours not in (None, theirs)
-    ]
+    for name, theirs in published.settings.items():
+        ours, called = settings.get(name), _CALLED.get(name, name)
+        if ours not in (None, theirs):
+            two = ("another", "the published one") if name in _FINGERPRINTS else (ours, theirs)
+            reasons.append(f"the {called} is {two[0]}, not {two[1]}")
+    if published.pooled is not None:
+        both = f"{published.judge[0]} and {published.pooled}, whose games are pooled"
+        reasons.append(f"the panel of judges is one judge, not {both}")
     missing = sum(record["failed_calls"].values()) + record["unread_verdicts"]
     if missing:
         reasons.append(f"{missing} of {record['calls']} verdicts are missing or cannot be read")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import gzip
 import json
-import math
 import time
 from pathlib import Path
 from typing import Any
@@ -135,10 +134,10 @@ def test_stored_order_and_preferences_of_alpaca_eval() -> None:
 
 
 def test_preferences_that_cannot_be_read() -> None:
-    assert math.isnan(first_token_score([("The", -0.1)]))
+    assert first_token_score([("The", -0.1)]) is None
     assert first_token_score([("m", -0.1)]) == 1
     assert preference(None, True) is None
     assert ranking_score('[{"model": "model_1", "rank": 2}, {"model": "model_2", "rank": 1}]') == 0
     assert ranking_score("[{'model': 'model_1', 'rank': 1}, {'model': 'model_2', 'rank': 2}]") == 1
     for text in ("", "both are good", "[1, 2]", '[{"model": "model_1", "rank": 1}]', "[__import__('os')]"):
-        assert math.isnan(ranking_score(text))
+        assert ranking_score(text) is None

@@ -13,11 +13,9 @@ import pytest
 
 from mixdpo.cli.main import main
 from mixdpo.common.bradley_terry import win_rate_of
-from mixdpo.evaluation.benchmarks import arena_hard
-from mixdpo.evaluation.benchmarks.arena_hard import finish_request, read_battles
+from mixdpo.evaluation.benchmarks.arena_hard import follow_up, parse_label, read_battles
 from mixdpo.evaluation.statistics.battles import Bootstrap, percentile_interval, score_at_equal_style, score_battles
 from mixdpo.evaluation.statistics.style import markdown_counts, read_style
-from mixdpo.generation.completion import Completion, Request
 from published import published
 
 
@@ -124,12 +122,7 @@ def test_published_bootstrap_intervals(arena: Path) -> None:
 
 
 def test_v01_asks_once_more_after_a_judgement_without_a_label() -> None:
-    request = Request(messages=(("user", "Judge."),), max_tokens=9, temperature=0.0)
-    further = finish_request(request, Completion(text="I think"))
-    assert further is not None
-    assert [role for role, _ in further.messages] == ["user", "assistant", "user"]
-    assert (
-        finish_request(request, Completion(text="[[A>B]] [[B>A]]")) is None
-    )  # that contradicts itself, and stays unread
-    assert arena_hard.reply_parser("v0.1")(Completion(text="[[A>B]] [[B>A]]")).label is None
-    assert arena_hard.reply_parser("v2")(Completion(text="[[A>B]] [[B>A]]")).label == "B>A"
+    assert follow_up("I think") is not None
+    assert follow_up("[[A>B]] [[B>A]]") is None, "that contradicts itself, and stays unread"
+    assert parse_label("[[A>B]] [[B>A]]", "v0.1") is None
+    assert parse_label("[[A>B]] [[B>A]]", "v2") == "B>A"

@@ -41,21 +41,20 @@ from mixdpo.evaluation.statistics.records import (
     length_effect_record,
 )
 from mixdpo.generation.answer_files import read_answers
-from mixdpo.generation.completion import Completion
 from mixdpo.generation.degenerate import find_constant_length, find_degenerate
 from mixdpo.judges.answers import AnswerPair, AnswerSources
-from mixdpo.judges.judge import JudgeItem, ParseReply, Verdict
+from mixdpo.judges.judge import JudgeItem, Verdict
 from mixdpo.judges.prompt import JudgePrompt
-from mixdpo.judges.task import JudgeTask, Published, the_published_one
+from mixdpo.judges.task import JudgeTask, Published
 
 Align = Literal["instruction", "row"]
 Annotator = Literal["weighted", "ranking"]
 INSTRUCTIONS: Final = 805
-JUDGE: Final = ("gpt-4-1106-preview",)
-"""The judge of the published leaderboard."""
-BASELINE: Final = "gpt4_1106_preview"
-PROMPT: Final = "cac5c1ebb5a8578d"
-"""Fingerprint of the published judge prompt."""
+PUBLISHED: Final = Published(
+    ("gpt-4-1106-preview",),
+    INSTRUCTIONS,
+    {"annotator": "weighted", "baseline": "gpt4_1106_preview", "judge_prompt": "cac5c1ebb5a8578d"},
+)
 FIRST, SECOND = "m", "M"
 """What the weighted annotator's prompt calls the answer shown first, and the other."""
 _HUB: Final = ("tatsu-lab/alpaca_eval", "2edc6fad8be6b14ea7230aabfd08188da6b8b814")
@@ -133,35 +132,24 @@ def judge_items(
     return items
 
 
-def reply_parser(annotator: Annotator) -> ParseReply:
-    """Return how a language model's reply is read."""
-    check_choice("annotator", annotator, Annotator)
-
-    def parse(reply: Completion) -> Verdict:
-        found = first_token_score(reply.first_token) if annotator == "weighted" else ranking_score(reply.text)
-        return Verdict(reply, None if math.isnan(found) else found)
-
-    return parse
-
-
-def first_token_score(first_token: Sequence[tuple[str, float]]) -> float:
-    """Return how likely the first answer is preferred, from the likeliest first tokens; NaN if they name neither."""
+def first_token_score(first_token: Sequence[tuple[str, float]]) -> float | None:
+    """Return how likely the first answer is preferred, from the likeliest first tokens; None if they name neither."""
     chances = dict(first_token)
     first, second = (math.exp(chances[name]) if name in chances else 0.0 for name in (FIRST, SECOND))
-    return math.nan if first + second == 0 else first / (first + second)
+    return None if first + second == 0 else first / (first + second)
 
 
-def ranking_score(text: str) -> float:
-    """Return 1 or 0 from a list such as [{"model": "model_1", "rank": 1}, ...], NaN if there is none."""
+def ranking_score(text: str) -> float | None:
+    """Return 1 or 0 from a list such as [{"model": "model_1", "rank": 1}, ...], None if there is none."""
     found = _LIST.search(text)
     try:
         ranks = {str(item["model"]): item["rank"] for item in _literal(found.group() if found else "")}
     except (ValueError, SyntaxError, KeyError, TypeError):
-        return math.nan
+        return None
     first = ranks.get("model_1", ranks.get(FIRST))
     second = ranks.get("model_2", ranks.get(SECOND))
     if not {first, second} <= {1, 2} or first == second:
-        return math.nan
+        return None
     return float(first == 1)
 
 
@@ -219,28 +207,19 @@ def judge_task(sources: AnswerSources, options: AlpacaOptions) -> JudgeTask:
         )  # fmt: skip
     prompt = sources.prompt()
     pairs = sources.pairs(baseline)
-    fingerprint = prompt.fingerprint() if prompt is not None else None
-    settings = {
-        "annotator": options.annotator if prompt is not None else None,
-        "baseline": baseline.name,
-        "judge_prompt": fingerprint,
-        "limit": sources.limit,
-    }
+    weighted = options.annotator == "weighted"
     return JudgeTask(
         items={model: judge_items(own, prompt, options.annotator, sources.max_tokens) for model, own in pairs.items()},
-        parse=reply_parser(options.annotator),
+        parse=lambda reply: first_token_score(reply.first_token) if weighted else ranking_score(reply.text),
         rows=lambda model, verdicts: verdict_rows(model, pairs[model], verdicts),
         prompts={model: len(own) for model, own in pairs.items()},
-        settings=settings,
-        published=Published(
-            JUDGE,
-            INSTRUCTIONS,
-            {
-                "annotator": (settings["annotator"], "weighted"),
-                "baseline": (baseline.name, BASELINE),
-                "judge prompt": the_published_one(fingerprint, PROMPT),
-            },
-        ),
+        settings={
+            "annotator": options.annotator if prompt is not None else None,
+            "baseline": baseline.name,
+            "judge_prompt": prompt.fingerprint() if prompt is not None else None,
+            "limit": sources.limit,
+        },
+        published=PUBLISHED,
     )
 
 

@@ -40,23 +40,36 @@ from mixdpo.evaluation.statistics.records import (
 )
 from mixdpo.evaluation.statistics.style import Control, Version, read_style, write_styles
 from mixdpo.generation.answer_files import read_answers
-from mixdpo.generation.completion import Completion, Request
+from mixdpo.judges import games
 from mixdpo.judges.answers import AnswerSources
-from mixdpo.judges.games import PLACEHOLDERS, STRICT_LABEL, Games, game_items, game_rows, labelled, score_of_a
-from mixdpo.judges.judge import ParseReply
-from mixdpo.judges.prompt import JudgePrompt, placeholders
-from mixdpo.judges.task import JudgeTask, Published, the_published_one
+from mixdpo.judges.judge import score_of_a
+from mixdpo.judges.task import JudgeTask, Published
 
-BASELINES: Final = {
-    "arena-hard-v0.1": "gpt-4-0314",
-    "hard_prompt": "o3-mini-2025-01-31",
-    "creative_writing": "gemini-2.0-flash-001",
+_GPT_4_1: Final = ("gpt-4.1", "gpt-4.1-2025-04-14")
+_HARD_PROMPT: Final = "1ae1ae76172e10e4"
+PUBLISHED: Final = {
+    "arena-hard-v0.1": Published(
+        ("gpt-4-1106-preview",),
+        500,
+        {"baseline": "gpt-4-0314", "judge_prompt": _HARD_PROMPT, "max_tokens": 4096},
+    ),
+    "hard_prompt": Published(
+        _GPT_4_1, 500, {"baseline": "o3-mini-2025-01-31", "judge_prompt": _HARD_PROMPT, "max_tokens": 16000}
+    ),
+    "creative_writing": Published(
+        _GPT_4_1,
+        250,
+        {"baseline": "gemini-2.0-flash-001", "judge_prompt": "24c86996cf2f0242", "max_tokens": 16000},
+        pooled="gemini-2.5",
+    ),
 }
-"""The published baseline of v0.1 and of each category of v2."""
+"""By the categories of the questions; the second and third are those of v2."""
 SEEDS: Final[dict[Version, int]] = {"v0.1": 42, "v2": 0}
 """v0.1 was published with this seed, v2 without one."""
 LONGEST_JUDGEMENT: Final = 1024
 """Tokens that a judge may write about prompts of a category of one's own."""
+STRICT_LABEL: Final = re.compile(r"\[\[([AB<>=]+)\]\]")
+"""What a judgement ends with, such as `[[A>>B]]`."""
 _LOOSE: Final = re.compile(r"\[([AB<>=]+)\]")
 _FINISH: Final = "continue your judgment and finish by outputting a final verdict label"
 """What the original of v0.1 asks after a judgement without a label."""
@@ -89,10 +102,9 @@ class ArenaOptions:
     def __post_init__(self) -> None:
         check_ranges(self)
 
-    @property
-    def kind(self) -> str | None:
-        """The name under which a baseline and a protocol are published."""
-        return "arena-hard-v0.1" if self.version == "v0.1" else self.category
+    def published(self) -> Published | None:
+        """Return what published numbers were made with, of v0.1 or of the category of v2."""
+        return PUBLISHED.get("arena-hard-v0.1" if self.version == "v0.1" else self.category or "hard_prompt")
 
     def bootstrap(self) -> Bootstrap:
         """Return how intervals are drawn."""
@@ -101,42 +113,6 @@ class ArenaOptions:
 
 
 # ---- What a judge is asked ----
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """What published numbers of Arena-Hard were made with.
-
-    Attributes:
-        judge: its name, and those by which endpoints report it.
-        max_tokens: longest judgement.
-        prompts: number of prompts.
-        prompt: fingerprint of the judge prompt, see `same_placeholders`.
-        pooled: another judge whose games were pooled with its own.
-    """
-
-    judge: tuple[str, ...]
-    max_tokens: int
-    prompts: int
-    prompt: str
-    pooled: str | None = None
-
-
-_GPT_4_1: Final = ("gpt-4.1", "gpt-4.1-2025-04-14")
-PROTOCOLS: Final = {
-    "arena-hard-v0.1": Protocol(("gpt-4-1106-preview",), 4096, 500, "1ae1ae76172e10e4"),
-    "hard_prompt": Protocol(_GPT_4_1, 16000, 500, "1ae1ae76172e10e4"),
-    "creative_writing": Protocol(_GPT_4_1, 16000, 250, "24c86996cf2f0242", pooled="gemini-2.5"),
-}
-"""By the categories of the questions; the second and third are those of v2."""
-
-
-def same_placeholders(prompt: JudgePrompt) -> JudgePrompt:
-    """Return the prompt with its placeholders spelled as current code does, so that fingerprints of versions agree."""
-    for spellings, name in zip(PLACEHOLDERS, placeholders(prompt, PLACEHOLDERS), strict=True):
-        messages = tuple((role, text.replace(f"{{{name}}}", f"{{{spellings[0]}}}")) for role, text in prompt.messages)
-        prompt = JudgePrompt(messages)
-    return prompt
 
 
 def parse_label(judgement: str, version: Version) -> str | None:
@@ -153,18 +129,9 @@ def parse_label(judgement: str, version: Version) -> str | None:
     return label if label is not None and score_of_a(label) is not None else None
 
 
-def reply_parser(version: Version) -> ParseReply:
-    """Return how a judgement is read, by the rules of the version."""
-    check_choice("version", version, Version)
-    return lambda reply: labelled(reply, parse_label(reply.text, version))
-
-
-def finish_request(request: Request, reply: Completion) -> Request | None:
+def follow_up(judgement: str) -> str | None:
     """Return what is asked after a judgement of v0.1 that has no label at all, None for one that has."""
-    if STRICT_LABEL.search(reply.text):
-        return None
-    messages = (*request.messages, ("assistant", reply.text), ("user", _FINISH))
-    return replace(request, messages=messages)
+    return None if STRICT_LABEL.search(judgement) else _FINISH
 
 
 def judge_task(sources: AnswerSources, options: ArenaOptions) -> JudgeTask:
@@ -173,46 +140,34 @@ def judge_task(sources: AnswerSources, options: ArenaOptions) -> JudgeTask:
     Raises:
         InputError: v2 without a category, whose baselines differ; or see `pair_up`.
     """
-    check_choice("version", options.version, Version)
-    if options.version == "v2" and options.category is None:
+    version, published = options.version, options.published()
+    check_choice("version", version, Version)
+    if version == "v2" and options.category is None:
         raise InputError(
             "v2 has two categories with different baselines and judge prompts",
             hint="take one: --category hard_prompt or --category creative_writing",
         )
-    kind = str(options.kind)
-    protocol, published_baseline = PROTOCOLS.get(kind), BASELINES.get(kind)
-    if options.baseline is None and published_baseline is None:
-        raise InputError(f"the category {kind!r} has no published baseline", hint="give one with --baseline")
-    baseline = read_answers(
-        options.baseline or fetch(_hub_file(options.version, f"model_answer/{published_baseline}.jsonl", "--baseline"))
-    )
+    if options.baseline is not None:
+        baseline = read_answers(options.baseline)
+    elif published is not None:
+        name = f"model_answer/{published.settings['baseline']}.jsonl"
+        baseline = read_answers(fetch(_hub_file(version, name, "--baseline")))
+    else:
+        raise InputError(
+            f"the category {options.category!r} has no published baseline", hint="give one with --baseline"
+        )
     if sources.questions is None and baseline.prompts is None:
-        sources = replace(sources, questions=fetch(_hub_file(options.version, "question.jsonl", "--questions")))
+        sources = replace(sources, questions=fetch(_hub_file(version, "question.jsonl", "--questions")))
+    longest = published.settings["max_tokens"] if published is not None else LONGEST_JUDGEMENT
+    task = games.game_task(sources, baseline, longest, category=options.category, id_column="question_id")
     prompt = sources.prompt()
-    pairs = sources.pairs(baseline, options.category)
-    longest = sources.max_tokens or (protocol.max_tokens if protocol else LONGEST_JUDGEMENT)
-    fingerprint = same_placeholders(prompt).fingerprint() if prompt is not None else None
-    others = {
-        "baseline": (baseline.name, published_baseline),
-        "judge prompt": the_published_one(fingerprint, protocol.prompt if protocol else None),
-        "longest judgement": (longest if prompt is not None else None, protocol.max_tokens if protocol else None),
-    }
-    if protocol and protocol.pooled:
-        both = f"{protocol.judge[0]} and {protocol.pooled}, whose games are pooled"
-        others["panel of judges"] = ("one judge", both)
-    return JudgeTask(
-        items={model: game_items(own, prompt, longest) for model, own in pairs.items()},
-        parse=reply_parser(options.version),
-        rows=lambda model, verdicts: game_rows(model, pairs[model], verdicts, "question_id"),
-        prompts={model: len(own) for model, own in pairs.items()},
-        settings={
-            "baseline": baseline.name,
-            "judge_prompt": fingerprint,
-            "max_tokens": longest if prompt is not None else None,
-            "limit": sources.limit,
-        },
-        published=Published(protocol.judge, protocol.prompts, others) if protocol else None,
-        follow_up=finish_request if options.version == "v0.1" else None,
+    fingerprint = games.spelled_alike(prompt).fingerprint() if prompt is not None else None
+    return replace(
+        task,
+        parse=lambda reply: parse_label(reply.text, version),
+        settings={**task.settings, "judge_prompt": fingerprint},
+        published=published,
+        follow_up=follow_up if version == "v0.1" else None,
     )
 
 
@@ -267,13 +222,13 @@ def read_battles(path: str | Path, version: Version, category: str | None = None
     )
 
 
-def read_games(path: str | Path, category: str | None = None) -> dict[str, list[Games]]:
+def read_games(path: str | Path, category: str | None = None) -> dict[str, list[games.Games]]:
     """Read the labels of both games of every prompt, by model; nothing from a file of battles."""
     table = read_table(path)
     if "winner" in table:
         return {}
     rows = _rows_of_category(table, category)
-    found: dict[str, list[Games]] = {}
+    found: dict[str, list[games.Games]] = {}
     for row, labels in zip(rows.tolist(), _games(table, rows), strict=True):
         found.setdefault(table.columns["model"][row], []).append(labels)
     return found
@@ -308,16 +263,16 @@ def _rows_of_category(table: TableFile, category: str | None) -> np.ndarray:
     return np.arange(len(table)) if category is None else np.flatnonzero(values == category)
 
 
-def _games(table: TableFile, rows: np.ndarray) -> list[Games]:
+def _games(table: TableFile, rows: np.ndarray) -> list[games.Games]:
     if "games" not in table:
         first, second = table.column("game1"), table.column("game2")
         return [(first[row], second[row]) for row in rows]
     found = []
     for row in rows:
-        games = table.columns["games"][row]
-        if not isinstance(games, list) or len(games) != 2:
+        both = table.columns["games"][row]
+        if not isinstance(both, list) or len(both) != 2:
             raise InputError("not a list of two games", file=table.file, row=int(row) + 1, column="games")
-        found.append((_score(games[0]), _score(games[1])))
+        found.append((_score(both[0]), _score(both[1])))
     return found
 
 
@@ -381,7 +336,8 @@ def _style(verdicts: Sequence[Path], options: ArenaOptions, run: Record | None) 
     """
     if run is not None and options.style is None:
         return write_styles(verdicts[0], run["baseline"], options.version), run["baseline"]
-    name = options.baseline_name or BASELINES.get(options.kind or "hard_prompt")
+    published = options.published()
+    name = options.baseline_name or (published.settings["baseline"] if published is not None else None)
     if name is None and run is not None:
         name = run["baseline"]
     if options.style is not None and name is None:
@@ -396,8 +352,8 @@ def _add_judge_biases(
     models: dict[str, Any], scores: dict[str, dict[str, float]], file: Path, category: str | None
 ) -> None:
     """Add position bias, and what the answers are like, where a file of verdicts has labels and answers."""
-    for model, games in read_games(file, category).items():
-        models[model]["position_bias"] = position_record(games)
+    for model, labels in read_games(file, category).items():
+        models[model]["position_bias"] = position_record(labels)
     for model, judged in judged_answers(read_table(file)).items():
         if model in models:
             models[model] |= answers_record(judged, {id: score / 100 for id, score in scores[model].items()})

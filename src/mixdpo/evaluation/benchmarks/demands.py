@@ -12,7 +12,7 @@ import numpy as np
 from mixdpo.common.errors import InputError
 from mixdpo.common.settings import check_ranges
 from mixdpo.common.statistics import clustered_mean, proportion
-from mixdpo.common.table_files import ENDINGS
+from mixdpo.common.table_files import ENDINGS, read_table
 from mixdpo.common.tables import TextTable
 from mixdpo.common.terminal import value_text
 from mixdpo.evaluation.benchmark import Column, MeasuredBenchmark, MetricNames, Record, Say, Scored, models_table
@@ -54,7 +54,8 @@ def measure(options: ConstraintOptions, output: Path, say: Say) -> Scored:
     sources = _named(options.sources)
     answers = {name: answers_of(source, held_out, options.column) for name, source in sources.items()}
     met = {name: count_met(texts, held_out) for name, texts in answers.items()}
-    items = {name: items_of(met[name], answers[name], held_out) for name in sources}
+    prompts, tasks = list(map(plain_text, held_out.prompts)), held_out.tasks
+    items = {name: _items(met[name], answers[name], prompts, tasks) for name in sources}
     by_task = {name: own.independent("demands_met") for name, own in items.items()}
     return Scored(
         models={name: summarise(answers[name], met[name], held_out) for name in sources},
@@ -83,15 +84,34 @@ def summarise(answers: Sequence[str], met: np.ndarray, held_out: ConstrainedProm
     }
 
 
-def items_of(met: np.ndarray, answers: Sequence[str], held_out: ConstrainedPrompts) -> ModelItems:
+def _items(met: np.ndarray, answers: Sequence[str], prompts: Sequence[str], tasks: Sequence[str]) -> ModelItems:
     """Return what one model's answers meet, by number of the prompt; prompts of one task are a group."""
     ids = list(map(str, range(len(met))))
-    prompts = map(plain_text, held_out.prompts)
     return ModelItems(
         {"demands_met": dict(zip(ids, met.tolist(), strict=True))},
         {id: Transcript(prompt, answer) for id, prompt, answer in zip(ids, prompts, answers, strict=True)},
-        dict(zip(ids, held_out.tasks, strict=True)),
+        dict(zip(ids, tasks, strict=True)),
     )
+
+
+def in_folder(folder: Path) -> Scored | None:
+    """Return what the demo measured before and after training."""
+    if not ((folder / "demo.json").is_file() and (folder / "answers.parquet").is_file()):
+        return None
+    table = read_table(folder / "answers.parquet")
+    prompts, tasks = table.texts("prompt"), table.texts("task")
+    models, items = {}, {}
+    for side, name in (("before", f"{folder.name} before training"), ("after", folder.name)):
+        met, answers = table.numbers(f"met_{side}"), table.texts(side)
+        mean = clustered_mean(met, tasks, rng=np.random.default_rng(0))
+        models[name] = {
+            "demands_met": mean.estimate,
+            "demands_met_interval": [mean.low, mean.high],
+            "avg_length": float(np.mean([len(answer) for answer in answers])),
+            "flags": [str(flag) for flag in find_degenerate(answers)],
+        }
+        items[name] = _items(met, answers, prompts, tasks)
+    return Scored(models=models, items=items, settings={"split": "test", "prompts": len(prompts)})
 
 
 def _named(sources: Sequence[str]) -> dict[str, str]:
@@ -139,4 +159,5 @@ BENCHMARK: Final = MeasuredBenchmark(
     ),
     table=_table,
     measure=measure,
+    in_folder=in_folder,
 )

@@ -18,7 +18,7 @@ from mixdpo.evaluation.items import ModelItems, read_transcripts
 from mixdpo.evaluation.statistics.records import answers_record, by_model, difference_records, judged_answers
 from mixdpo.generation.answer_files import read_answers
 from mixdpo.judges.answers import AnswerSources
-from mixdpo.judges.grades import grade_items, grade_rows, parse_grade
+from mixdpo.judges.grades import grade_task
 from mixdpo.judges.task import JudgeTask
 
 LONGEST_JUDGEMENT: Final = 1024
@@ -40,27 +40,10 @@ def judge_task(sources: AnswerSources, options: GradeOptions) -> JudgeTask:
     """Grade answers one by one.
 
     Raises:
-        InputError: what a prompt says is not known, or see `grade_items`.
+        InputError: see `grade_task`.
     """
-    prompt = sources.prompt()
     references = read_answers(options.references) if options.references is not None else None
-    longest = sources.max_tokens or LONGEST_JUDGEMENT
-    files = {file.name: file for file in sources.answers()}
-    items = {
-        model: grade_items(file, sources.texts_of(file), prompt, references, longest)[: sources.limit]
-        for model, file in files.items()
-    }
-    return JudgeTask(
-        items=items,
-        parse=parse_grade,
-        rows=lambda model, verdicts: grade_rows(model, files[model], items[model], verdicts),
-        prompts={model: len(own) for model, own in items.items()},
-        settings={
-            "judge_prompt": prompt.fingerprint() if prompt is not None else None,
-            "max_tokens": longest if prompt is not None else None,
-            "limit": sources.limit,
-        },
-    )
+    return grade_task(sources, references, LONGEST_JUDGEMENT)
 
 
 def read_grades(path: str | Path) -> dict[str, dict[str, float]]:

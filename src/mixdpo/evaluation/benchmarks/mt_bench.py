@@ -24,21 +24,18 @@ from mixdpo.evaluation.hub_files import HubFile, fetch
 from mixdpo.evaluation.items import ModelItems, read_transcripts
 from mixdpo.evaluation.statistics.records import answers_record, difference_records, judged_answers
 from mixdpo.generation.answer_files import AnswerFile, read_answers
-from mixdpo.generation.completion import Completion
 from mixdpo.judges.answers import AnswerSources, read_categories
 from mixdpo.judges.judge import JudgeItem, Verdict
 from mixdpo.judges.prompt import JudgePrompt, prompts_fingerprint
-from mixdpo.judges.task import JudgeTask, Published, the_published_one
+from mixdpo.judges.task import JudgeTask, Published
 
-JUDGE: Final = ("gpt-4", "gpt-4-0314", "gpt-4-0613")
-"""The published judge; which of its snapshots rated what is not published."""
-LONGEST_JUDGEMENT: Final = 2048
-PROMPTS: Final = "53e3a1486f671e9c"
-"""Fingerprint of the published judge prompts of single grading."""
-REFERENCE_SET: Final = "c83f8f8419d81c2a"
-"""Fingerprint of the published reference answers, which gpt-4 wrote."""
 GRADING_PROMPTS: Final = ("single-v1", "single-math-v1", "single-v1-multi-turn", "single-math-v1-multi-turn")
-QUESTIONS: Final = 80
+LONGEST_JUDGEMENT: Final = 2048
+PUBLISHED: Final = Published(
+    ("gpt-4", "gpt-4-0314", "gpt-4-0613"),  # which of its snapshots rated what is not published
+    80,
+    {"judge_prompt": "53e3a1486f671e9c", "references": "c83f8f8419d81c2a", "max_tokens": LONGEST_JUDGEMENT},
+)
 _HUB: Final = ("lmsys/mt-bench", "main")
 QUESTION_FILE: Final = HubFile(*_HUB, "data/mt_bench/question.jsonl", None, "--questions", "space")
 REFERENCE_FILE: Final = HubFile(*_HUB, "data/mt_bench/reference_answer/gpt-4.jsonl", None, "--references", "space")
@@ -197,11 +194,6 @@ def rated_turns(
     return found
 
 
-def parse_reply(reply: Completion) -> Verdict:
-    """Read a rating."""
-    return Verdict(reply, parse_rating(reply.text))
-
-
 def rating_rows(
     model: str, rated: Sequence[RatedTurn], verdicts: Sequence[Verdict], in_words: bool
 ) -> list[dict[str, Any]]:
@@ -237,27 +229,18 @@ def judge_task(sources: AnswerSources, options: MTBenchOptions) -> JudgeTask:
     fingerprint = None
     if prompts is not None:
         fingerprint = prompts_fingerprint(prompts[name] for name in GRADING_PROMPTS if name in prompts)
-    asked_longest = longest if prompts is not None else None
     return JudgeTask(
         items={model: [one.item for one in own] for model, own in rated.items()},
-        parse=parse_reply,
+        parse=lambda reply: parse_rating(reply.text),
         rows=lambda model, verdicts: rating_rows(model, rated[model], verdicts, prompts is not None),
         prompts={model: len(own) // 2 for model, own in rated.items()},
         settings={
             "judge_prompt": fingerprint,
             "references": references,
-            "max_tokens": asked_longest,
+            "max_tokens": longest if prompts is not None else None,
             "limit": sources.limit,
         },
-        published=Published(
-            JUDGE,
-            QUESTIONS,
-            {
-                "judge prompt": the_published_one(fingerprint, PROMPTS),
-                "set of reference answers": the_published_one(references, REFERENCE_SET),
-                "longest judgement": (asked_longest, LONGEST_JUDGEMENT),
-            },
-        ),
+        published=PUBLISHED,
     )
 
 

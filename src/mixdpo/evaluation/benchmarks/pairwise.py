@@ -24,8 +24,9 @@ from mixdpo.evaluation.statistics.records import (
     position_record,
 )
 from mixdpo.generation.answer_files import read_answers
+from mixdpo.judges import games
 from mixdpo.judges.answers import AnswerSources
-from mixdpo.judges.games import Games, game_items, game_rows, game_score, parse_game, score_of_a
+from mixdpo.judges.judge import score_of_a
 from mixdpo.judges.task import JudgeTask
 
 LONGEST_JUDGEMENT: Final = 1024
@@ -48,25 +49,10 @@ def judge_task(sources: AnswerSources, options: PairwiseOptions) -> JudgeTask:
     """
     if options.baseline is None:
         raise InputError("there is nothing to compare with", hint="give the answers with --baseline")
-    baseline = read_answers(options.baseline)
-    prompt = sources.prompt()
-    pairs = sources.pairs(baseline)
-    longest = sources.max_tokens or LONGEST_JUDGEMENT
-    return JudgeTask(
-        items={model: game_items(own, prompt, longest) for model, own in pairs.items()},
-        parse=parse_game,
-        rows=lambda model, verdicts: game_rows(model, pairs[model], verdicts),
-        prompts={model: len(own) for model, own in pairs.items()},
-        settings={
-            "baseline": baseline.name,
-            "judge_prompt": prompt.fingerprint() if prompt is not None else None,
-            "max_tokens": longest if prompt is not None else None,
-            "limit": sources.limit,
-        },
-    )
+    return games.game_task(sources, read_answers(options.baseline), LONGEST_JUDGEMENT)
 
 
-def read_games(path: str | Path) -> dict[str, dict[str, Games]]:
+def read_games(path: str | Path) -> dict[str, dict[str, games.Games]]:
     """Read `model`, `id`, `game1` and `game2` (labels such as `A>B`, or nothing), by model and prompt.
 
     Raises:
@@ -80,9 +66,9 @@ def items(verdicts: Sequence[Path], options: PairwiseOptions | None = None) -> d
     """Return the mean score of each prompt's games in percent."""
     texts = read_transcripts([read_table(file) for file in verdicts])
     return {
-        model: ModelItems({"win_rate": {id: 100 * game_score(pair) for id, pair in games.items()}}, texts[model])
+        model: ModelItems({"win_rate": {id: 100 * games.game_score(pair) for id, pair in own.items()}}, texts[model])
         for file in verdicts
-        for model, games in read_games(file).items()
+        for model, own in read_games(file).items()
     }
 
 
@@ -95,8 +81,8 @@ def score(verdicts: Sequence[Path], options: PairwiseOptions, run: Record | None
     (file,) = verdicts
     answers = judged_answers(read_table(file))
     models: dict[str, Any] = {}
-    for model, games in read_games(file).items():
-        scores = {id: game_score(pair) for id, pair in games.items()}
+    for model, own in read_games(file).items():
+        scores = {id: games.game_score(pair) for id, pair in own.items()}
         known = np.array([score for score in scores.values() if np.isfinite(score)])
         if not len(known):
             raise InputError(f"{model} has no game with a valid label", file=file)
@@ -109,13 +95,13 @@ def score(verdicts: Sequence[Path], options: PairwiseOptions, run: Record | None
             "n_wins_base": int((known < 0.5).sum()),
             "n_draws": int((known == 0.5).sum()),
             "n_prompts": len(known),
-            "n_unread": sum(score_of_a(label) is None for pair in games.values() for label in pair),
+            "n_unread": sum(score_of_a(label) is None for pair in own.values() for label in pair),
             "won_both_games": {"share": both.estimate, "interval": [both.low, both.high]},
-            "position_bias": position_record(list(games.values())),
+            "position_bias": position_record(list(own.values())),
             **answers_record(answers.get(model), scores),
         }
     found = items(verdicts)
-    differences = difference_records({model: own.scores["win_rate"] for model, own in found.items()}, options.seed)
+    differences = difference_records({model: one.scores["win_rate"] for model, one in found.items()}, options.seed)
     return Scored(models=models, items=found, others={"differences": differences})
 
 

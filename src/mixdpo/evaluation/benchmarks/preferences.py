@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from mixdpo.common.errors import InputError
 from mixdpo.common.files import atomic_path, digest
 from mixdpo.common.settings import check_ranges
+from mixdpo.common.table_files import read_json_rows, read_table
 from mixdpo.common.tables import TextTable
 from mixdpo.common.terminal import interval_text, value_text
 from mixdpo.data.data_settings import DataSettings
@@ -22,6 +23,7 @@ from mixdpo.evaluation.items import ModelItems
 from mixdpo.evaluation.statistics.preference_metrics import PairValues, summarise_pairs
 from mixdpo.models.forward_settings import ForwardSettings
 from mixdpo.models.model_settings import ModelSettings, model_name
+from mixdpo.plan.plan_settings import BUCKETS
 
 if TYPE_CHECKING:  # PyTorch and datasets take seconds, and help and stored results need neither
     from datasets import Dataset
@@ -150,7 +152,6 @@ def measure_preferences(
     """
     from mixdpo.data.arrays import token_counts
     from mixdpo.models.forward import all_tokens, check_same_tokens, dataset_logprobs
-    from mixdpo.plan.plan_settings import BUCKETS
 
     settings = settings or ForwardSettings()
     if reference is not None:
@@ -209,6 +210,30 @@ def _buckets(pairs: Dataset, metric: str | None) -> tuple[np.ndarray, np.ndarray
     return float_column(pairs, f"margin/{metric}"), plan.bucket.astype(np.int64)
 
 
+def in_folder(folder: Path) -> Scored | None:
+    """Return the metrics of a run's last evaluation, from the record of every pair."""
+    steps = {int(path.stem.rpartition("-")[2]): path for path in (folder / "records").glob("eval-step-*.parquet")}
+    if not steps or not (folder / "run.json").is_file():
+        return None
+    beta = (read_json_rows(folder / "run.json")[0].get("settings") or {}).get("beta")
+    if not isinstance(beta, int | float):
+        return None
+    table = read_table(steps[max(steps)])
+    policy, reference, tokens = (
+        np.stack([table.numbers(name.format(side)) for _, side in _SIDES], axis=1)
+        for name in ("{}", "ref_{}", "{}_tokens")
+    )
+    known = reference if np.isfinite(reference).all() else None
+    columns = PairValues(policy=policy, tokens=tokens, reference=known, beta=float(beta)).columns()
+    prompts, bucket = np.array(table.texts("prompt_id")), np.array(table.column("bucket"))
+    rows_of = {name: np.flatnonzero(bucket == name) for name in BUCKETS}
+    return Scored(
+        models={folder.name: summarise_pairs(columns, prompts, rows_of)},
+        items={folder.name: pair_items(columns, table.texts("pair_id"), prompts.tolist())},
+        settings={"beta": float(beta)},
+    )
+
+
 def _table(record: Record) -> TextTable:
     ((name, summary),) = record["models"].items()
     parts = summary.get("buckets", {})
@@ -249,4 +274,5 @@ BENCHMARK: Final = MeasuredBenchmark(
     ),
     table=_table,
     measure=measure,
+    in_folder=in_folder,
 )

@@ -8,17 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-
 from mixdpo.common.errors import InputError
-from mixdpo.common.statistics import clustered_mean
-from mixdpo.common.table_files import TableFile, read_table
-from mixdpo.evaluation.benchmarks.preferences import pair_items
+from mixdpo.evaluation.benchmarks import BENCHMARKS
 from mixdpo.evaluation.compare.metrics import Metrics, read_metrics
 from mixdpo.evaluation.compare.stored_items import beside, stored_items
-from mixdpo.evaluation.items import ModelItems, Transcript
-from mixdpo.evaluation.statistics.preference_metrics import PairValues, summarise_pairs
-from mixdpo.generation.degenerate import find_degenerate
+from mixdpo.evaluation.items import ModelItems
 from mixdpo.training.run_folder import METRICS_FILE, RUN_FILE, logged_metrics
 
 
@@ -57,7 +51,7 @@ def read_source(path: str | Path) -> list[ModelResult]:
     """
     path = Path(path).expanduser()
     if path.is_dir():
-        results = [result for read in (_results_in, _demo, _records, _logged) for result in read(path)]
+        results = [result for read in (_results_in, _measured_in, _logged) for result in read(path)]
         if not results:
             raise InputError(
                 "the folder holds no result",
@@ -75,21 +69,25 @@ def _result_file(path: Path) -> Iterator[ModelResult]:
         raise InputError(
             "not a result: it needs benchmark and models", file=path, hint="give the file that mixdpo eval wrote"
         )
-    items = stored_items(path, record)
+    yield from _results_of(record, stored_items(path, record), path)
+
+
+def _results_of(record: Mapping[str, Any], items: Mapping[str, ModelItems], source: Path) -> Iterator[ModelResult]:
+    """Yield the result of each model that the content of a result file names."""
     named = record.get("answers")
     answers = named if isinstance(named, dict) else {}
-    for model, result in models.items():
+    for model, result in record["models"].items():
         if not isinstance(result, dict):
-            raise InputError(f"the result of {model} is not a mapping of metrics", file=path)
+            raise InputError(f"the result of {model} is not a mapping of metrics", file=source)
         flags = result.get("flags")
         yield ModelResult(
             benchmark=record["benchmark"],
             model=model,
             metrics=read_metrics(result),
-            source=path,
+            source=source,
             settings=record.get("settings") or {},
             items=items.get(model, ModelItems()),
-            answers=beside(path, answers[model]) if isinstance(answers.get(model), str) else None,
+            answers=beside(source, answers[model]) if isinstance(answers.get(model), str) else None,
             comparable=record.get("comparable"),
             flags=tuple(map(str, flags)) if isinstance(flags, list) else (),
         )
@@ -114,69 +112,12 @@ def _results_in(folder: Path) -> Iterator[ModelResult]:
             yield from _result_file(path)
 
 
-def _demo(folder: Path) -> Iterator[ModelResult]:
-    """Yield what the demo measured before and after training."""
-    if not ((folder / "demo.json").is_file() and (folder / "answers.parquet").is_file()):
-        return
-    table = read_table(folder / "answers.parquet")
-    prompts, tasks = table.texts("prompt"), table.texts("task")
-    for side in ("before", "after"):
-        met, answers = table.numbers(f"met_{side}"), table.texts(side)
-        mean = clustered_mean(met, tasks, rng=np.random.default_rng(0))
-        record = {
-            "demands_met": mean.estimate,
-            "demands_met_interval": [mean.low, mean.high],
-            "avg_length": float(np.mean([len(answer) for answer in answers])),
-        }
-        yield ModelResult(
-            benchmark="demands",
-            model=folder.name if side == "after" else f"{folder.name} before training",
-            metrics=read_metrics(record),
-            source=folder,
-            settings={"split": "test", "prompts": len(prompts)},
-            items=ModelItems(
-                {"demands_met": {str(row): value for row, value in enumerate(met.tolist())}},
-                {str(row): Transcript(*texts) for row, texts in enumerate(zip(prompts, answers, strict=True))},
-                {str(row): task for row, task in enumerate(tasks)},
-            ),
-            flags=tuple(map(str, find_degenerate(answers))),
-        )
-
-
-_SIDES: Final = ("chosen", "rejected")
-
-
-def _records(folder: Path) -> Iterator[ModelResult]:
-    """Yield the preference metrics of a run's last evaluation, from the record of every pair."""
-    steps = {int(path.stem.rpartition("-")[2]): path for path in (folder / "records").glob("eval-step-*.parquet")}
-    if not steps or not (folder / RUN_FILE).is_file():
-        return
-    beta = (_read_json(folder / RUN_FILE).get("settings") or {}).get("beta")
-    if not isinstance(beta, int | float):
-        return
-    table = read_table(steps[max(steps)])
-    reference = _pair_columns(table, "ref_")
-    values = PairValues(
-        policy=_pair_columns(table, ""),
-        tokens=np.stack([table.numbers(f"{side}_tokens") for side in _SIDES], axis=1),
-        reference=reference if np.isfinite(reference).all() else None,
-        beta=float(beta),
-    )
-    columns, prompts = values.columns(), np.array(table.texts("prompt_id"))
-    bucket = np.array(table.column("bucket"))
-    rows_of = {name: np.flatnonzero(bucket == name) for name in ("easy", "middle", "hard")}
-    yield ModelResult(
-        benchmark="preferences",
-        model=folder.name,
-        metrics=read_metrics(summarise_pairs(columns, prompts, rows_of)),
-        source=folder,
-        settings={"beta": values.beta},
-        items=pair_items(columns, table.texts("pair_id"), prompts.tolist()),
-    )
-
-
-def _pair_columns(table: TableFile, prefix: str) -> np.ndarray:
-    return np.stack([table.numbers(f"{prefix}{side}") for side in _SIDES], axis=1)
+def _measured_in(folder: Path) -> Iterator[ModelResult]:
+    """Yield what benchmarks find in a run's folder, such as the pairs of its last evaluation."""
+    for benchmark in BENCHMARKS.values():
+        if (scored := benchmark.in_folder(folder)) is not None:
+            record = {"benchmark": benchmark.stored_as[0], "settings": scored.settings, "models": scored.models}
+            yield from _results_of(record, scored.items, folder)
 
 
 _BOOKKEEPING: Final = ("step", "epoch", "learning_rate", "grad_norm")

@@ -13,7 +13,7 @@ from mixdpo.common.statistics import Interval, proportion
 from mixdpo.common.table_files import TableFile
 from mixdpo.evaluation.statistics.paired import agreement, compare_all, length_effect, position_bias, sign_test
 from mixdpo.generation.degenerate import find_degenerate
-from mixdpo.judges.games import Games, score_of_a
+from mixdpo.judges.judge import score_of_a
 
 MOST_COMPARED: Final = 6
 """With more models than this a result holds no differences; `mixdpo compare` draws them against one model."""
@@ -106,7 +106,7 @@ def first_shown_record(score: np.ndarray, model_first: np.ndarray) -> dict[str, 
     return {"share": asdict(share), "p_value": sign_test(first, int(decided.sum()) - first)}
 
 
-def position_record(games: Sequence[Games]) -> dict[str, Any] | None:
+def position_record(games: Sequence[tuple[str | None, str | None]]) -> dict[str, Any] | None:
     """Return `position_bias` from the labels of both games of each prompt, of those that have both."""
     scores = [(score_of_a(first), score_of_a(second)) for first, second in games]
     both = [(one[0], two[0]) for one, two in scores if one is not None and two is not None]
