@@ -102,7 +102,7 @@ class MixDPOConfig(TrainingSettings, TrainingArguments):  # type: ignore[misc]  
         for name, least in _LEAST.items():
             value = getattr(self, name)
             unclipped = name == "max_grad_norm" and value == np.inf  # the norm is logged all the same
-            if not least <= value < np.inf and not unclipped:
+            if value is not None and not least <= value < np.inf and not unclipped:
                 raise InputError(f"{name} is {value}; it must be at least {least}")
         if not self.num_train_epochs > 0 and self.max_steps <= 0:
             raise InputError(f"num_train_epochs is {self.num_train_epochs}; it must be above 0, or max_steps be given")
