@@ -19,6 +19,7 @@ from tiny import tiny_llama
 
 
 @pytest.mark.figure
+@pytest.mark.slow
 def test_short_demo_with_a_model_of_ones_own(tokenizer, tmp_path, monkeypatch, capsys) -> None:
     tiny_llama(vocab_size=len(tokenizer), positions=1024).save_pretrained(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")

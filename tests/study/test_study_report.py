@@ -23,6 +23,7 @@ from study_summary import summary
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 def test_the_committed_report_is_generated_from_the_committed_results() -> None:
     made = report(analyses(ROOT / "studies" / "results"))
     assert (ROOT / "studies" / "REPORT.md").read_text(encoding="utf-8") == made, (
