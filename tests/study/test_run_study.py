@@ -86,6 +86,7 @@ def values_of(results: Results) -> list[dict[str, Any]]:
     return rows
 
 
+@pytest.mark.slow
 def test_a_killed_study_continues_to_the_same_table(study_file: Path, tmp_path: Path) -> None:
     study = load_study(study_file)
     whole = gather(study, run_study(study, tmp_path / "whole", runner=in_this_process), tmp_path / "whole")
