@@ -16,7 +16,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from mixdpo.common.errors import InputError
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 SECTIONS: Final[dict[str, str]] = {
     "model": "the policy to start from",
@@ -108,7 +108,7 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
     return result
 
 
-def build(cls: type[T], values: Any, section: str, file: str | Path | None = None) -> T:
+def build(cls: type[_T], values: Any, section: str, file: str | Path | None = None) -> _T:
     """Make the settings dataclass `cls` from a mapping.
 
     Raises:

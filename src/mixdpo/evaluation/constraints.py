@@ -13,7 +13,7 @@ Argument = str | int
 
 
 @dataclass(frozen=True)
-class Kind:
+class ConstraintKind:
     """A kind of constraint: its instruction, its check, and the arguments it is used with."""
 
     instruction: str
@@ -137,11 +137,13 @@ def _in_case(answer: str, case: str) -> bool:
     return letters.islower() if case == "lowercase" else letters.isupper()
 
 
-def _kind(instruction: str, check: Callable[..., bool], concerns: str, **choices: tuple[Argument, ...]) -> Kind:
-    return Kind(instruction, check, frozenset(concerns.split()), choices)
+def _kind(
+    instruction: str, check: Callable[..., bool], concerns: str, **choices: tuple[Argument, ...]
+) -> ConstraintKind:
+    return ConstraintKind(instruction, check, frozenset(concerns.split()), choices)
 
 
-KINDS: Mapping[str, Kind] = {
+KINDS: Mapping[str, ConstraintKind] = {
     "word": _kind(
         'Use the word "{word}".',
         _has_word,

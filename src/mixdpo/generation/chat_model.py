@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from mixdpo.generation.completion import Completion, Request
 
 Progress = Callable[[int, int], None]
-"""Called with (completions done, completions in all)."""
+"""Called with how many completions (or verdicts) are done, and how many there are in all."""
 
 
 class ChatModel(Protocol):

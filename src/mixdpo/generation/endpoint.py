@@ -66,7 +66,7 @@ class EndpointModel:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class CostEstimate:
     """What a run would cost: calls that are not cached, and their tokens (by a rule of thumb, at most)."""
 
     calls: int
@@ -83,7 +83,7 @@ class Estimate:
         )
 
 
-def estimate(requests: Sequence[Request], settings: EndpointSettings, folder: Path | None = None) -> Estimate:
+def estimate(requests: Sequence[Request], settings: EndpointSettings, folder: Path | None = None) -> CostEstimate:
     """Count the calls that `complete_all` would make, and estimate their tokens and cost."""
     bodies = {_key(request, settings): request for request in requests}
     new = list(bodies.values())
@@ -95,7 +95,7 @@ def estimate(requests: Sequence[Request], settings: EndpointSettings, folder: Pa
     dollars = None
     if settings.dollars_in is not None and settings.dollars_out is not None:
         dollars = (read * settings.dollars_in + written * settings.dollars_out) / 1e6
-    return Estimate(len(new), len(bodies) - len(new), read, written, dollars)
+    return CostEstimate(len(new), len(bodies) - len(new), read, written, dollars)
 
 
 def request_body(request: Request, settings: EndpointSettings) -> dict[str, Any]:

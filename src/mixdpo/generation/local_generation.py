@@ -16,13 +16,13 @@ from mixdpo.generation.completion import Completion
 from mixdpo.generation.decoding import write_batch
 from mixdpo.generation.generation_settings import SamplingSettings
 
-Message = Mapping[str, Any]
+ChatMessage = Mapping[str, Any]
 
 
 def generate_answers(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[Sequence[Message]],
+    prompts: Sequence[Sequence[ChatMessage]],
     *,
     settings: SamplingSettings | None = None,
     progress: Progress | None = None,
@@ -83,7 +83,7 @@ def answer_rendered(
     return [answers[index] for index in range(len(rendered))]
 
 
-def render_prompts(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Sequence[Message]]) -> list[list[int]]:
+def render_prompts(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Sequence[ChatMessage]]) -> list[list[int]]:
     """Turn each conversation into token ids by the chat template, up to where the assistant speaks.
 
     The template's ids are used as they are: encoding its text again would add a second beginning-of-sequence token.

@@ -30,7 +30,7 @@ _FORMAT: Final = "1"
 _OF_ENDPOINTS: Final = ("model", "failure")
 """Fields of a completion that are not cached, since a model on this machine fills in neither."""
 
-Ids = tuple[int, ...]
+TokenIds = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -101,12 +101,12 @@ class LocalModel:
             "stop_tokens": self._tokenizer.convert_ids_to_tokens(self._stops),
         }
 
-    def _render(self, requests: Sequence[Request]) -> dict[Request, Ids]:
+    def _render(self, requests: Sequence[Request]) -> dict[Request, TokenIds]:
         distinct = list(dict.fromkeys(requests))
         chats = [[{"role": role, "content": content} for role, content in one.messages] for one in distinct]
         return dict(zip(distinct, map(tuple, render_prompts(self._tokenizer, chats)), strict=True))
 
-    def _too_long(self, rendered: Mapping[Request, Ids]) -> dict[Request, Completion]:
+    def _too_long(self, rendered: Mapping[Request, TokenIds]) -> dict[Request, Completion]:
         room = positions(self._loaded)
         if room is None:
             return {}
@@ -119,7 +119,7 @@ class LocalModel:
             if len(ids) + request.max_tokens > room
         }
 
-    def _answer(self, batch: Mapping[Request, Ids], cache: ReplyCache) -> dict[Request, Completion]:
+    def _answer(self, batch: Mapping[Request, TokenIds], cache: ReplyCache) -> dict[Request, Completion]:
         """Return the completions of a batch of requests of equal settings, from the cache where they are there."""
         keys = _keys(batch, [_FORMAT, self._weights, str(self._loaded.dtype), repr(self._stops)])
         cached = {request: stored for request, key in keys.items() if (stored := cache.get(key)) is not None}
@@ -132,7 +132,7 @@ class LocalModel:
             cache.put_all({keys[request]: _stored(found[request]) for request in missing})
         return found
 
-    def _generate(self, rendered: Sequence[Ids], request: Request, seed: int) -> list[Completion]:
+    def _generate(self, rendered: Sequence[TokenIds], request: Request, seed: int) -> list[Completion]:
         settings = SamplingSettings(
             max_new_tokens=request.max_tokens,
             temperature=request.temperature or 0.0,
@@ -170,7 +170,7 @@ def _plain(value: Any) -> Any:
     return sorted(map(str, value)) if isinstance(value, (set, frozenset)) else str(value)
 
 
-def _batches(rendered: Mapping[Request, Ids], size: int) -> list[dict[Request, Ids]]:
+def _batches(rendered: Mapping[Request, TokenIds], size: int) -> list[dict[Request, TokenIds]]:
     alike: dict[Request, list[Request]] = {}
     for request in rendered:
         alike.setdefault(replace(request, messages=()), []).append(request)
@@ -182,7 +182,7 @@ def _batches(rendered: Mapping[Request, Ids], size: int) -> list[dict[Request, I
     return [{request: rendered[request] for request in batch} for batch in batches]
 
 
-def _keys(batch: Mapping[Request, Ids], model: Sequence[str]) -> dict[Request, str]:
+def _keys(batch: Mapping[Request, TokenIds], model: Sequence[str]) -> dict[Request, str]:
     """Return what each completion is cached under. Sampled ones depend on all of their batch, and so do their keys."""
     contents = {
         request: json.dumps([ids, asdict(replace(request, messages=()))], sort_keys=True)

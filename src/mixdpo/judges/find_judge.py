@@ -17,7 +17,7 @@ from mixdpo.judges.language_model import LanguageJudge
 from mixdpo.judges.program import ProgramJudge
 from mixdpo.judges.task import Temperature
 
-Kind = Literal["endpoint", "model", "reward", "program"]
+JudgeKind = Literal["endpoint", "model", "reward", "program"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,7 @@ class JudgeSettings:
     judge: str | None = field(
         default=None, metadata={"help": "who judges: a name at the endpoint, a model's folder or hub id, or a command"}
     )
-    kind: Kind | None = field(
+    kind: JudgeKind | None = field(
         default=None,
         metadata={
             "help": "default: endpoint where a URL is given, else model or reward, by the architecture",
@@ -81,7 +81,7 @@ def find_judge(settings: JudgeSettings) -> Judge:
     return LanguageJudge(LocalModel(model, settings.batch_size))
 
 
-def _kind_of_model(name: str) -> Kind:
+def _kind_of_model(name: str) -> JudgeKind:
     from transformers import AutoConfig
 
     from mixdpo.models.loading import cannot_load, hub_arguments

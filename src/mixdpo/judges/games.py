@@ -19,8 +19,6 @@ from mixdpo.judges.task import JudgeTask
 
 Games = tuple[str | None, str | None]
 """Labels of both games of a prompt, None for one that cannot be read."""
-STRICT_LABEL: Final = re.compile(r"\[\[([AB<>=]+)\]\]")
-"""What a judgement ends with, such as `[[A>>B]]`."""
 _PLACEHOLDERS: Final = (
     ("question", "QUESTION", "question_1", "instruction", "prompt"),
     ("answer_a", "ANSWER_A", "answer_1", "output_1", "response_a"),

@@ -7,12 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
+from mixdpo.generation.chat_model import Progress
 from mixdpo.generation.completion import Completion, Request
 
 Chat = tuple[tuple[str, str], ...]
 """(role, content) of each message."""
-Progress = Callable[[int, int], None]
-"""Called with (verdicts done, verdicts in all)."""
 STRONG: Final = 3
 """Battles that a game with a significant winner counts for."""
 _FOR_A: Final = {">>": (1.0, STRONG), ">": (1.0, 1), "=": (0.5, 1), "<": (0.0, 1), "<<": (0.0, STRONG)}

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from mixdpo.common.errors import InputError, RunError
-from mixdpo.judges.judge import FollowUp, JudgeItem, ParseReply, Progress, Verdict
+from mixdpo.generation.chat_model import Progress
+from mixdpo.judges.judge import FollowUp, JudgeItem, ParseReply, Verdict
 
 
 def run_program(command: Sequence[str], cases: Sequence[Mapping[str, Any]]) -> list[str]:

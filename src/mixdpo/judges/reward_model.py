@@ -14,8 +14,9 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel, Pr
 
 from mixdpo.common.errors import InputError
 from mixdpo.common.files import cache_folder, digest
+from mixdpo.generation.chat_model import Progress
 from mixdpo.generation.reply_cache import reply_cache
-from mixdpo.judges.judge import Chat, FollowUp, JudgeItem, ParseReply, Progress, Verdict, label_of
+from mixdpo.judges.judge import Chat, FollowUp, JudgeItem, ParseReply, Verdict, label_of
 from mixdpo.models.engine import disable_dropout
 from mixdpo.models.fingerprint import weights_digest
 from mixdpo.models.loading import cannot_load, hub_arguments, load_tokenizer, weight_format

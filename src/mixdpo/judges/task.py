@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from mixdpo.common.table_files import write_json_lines
+from mixdpo.generation.chat_model import Progress
 from mixdpo.judges.answers import AnswerSources
-from mixdpo.judges.judge import FollowUp, Judge, JudgeItem, ParseReply, Progress, Verdict, verdict_record
+from mixdpo.judges.judge import FollowUp, Judge, JudgeItem, ParseReply, Verdict, verdict_record
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class JudgeRun:
     dry_run: bool = False
 
 
-RowsOf = Callable[[str, Sequence[Verdict]], list[dict[str, Any]]]
+RowsOfVerdicts = Callable[[str, Sequence[Verdict]], list[dict[str, Any]]]
 """From a model's name and the verdicts on its items, in their order, to rows of the file of verdicts."""
 
 
@@ -79,7 +80,7 @@ class JudgeTask:
 
     items: Mapping[str, Sequence[JudgeItem]]
     parse: ParseReply
-    rows: RowsOf
+    rows: RowsOfVerdicts
     prompts: Mapping[str, int]
     settings: Mapping[str, Any]
     published: Published | None = None

@@ -14,11 +14,11 @@ from typing import Final, Literal
 from mixdpo.common.errors import InputError
 from mixdpo.common.files import atomic_path
 
-Kind = Literal["recipe", "accelerate configuration", "study file", "example"]
+ShippedKind = Literal["recipe", "accelerate configuration", "study file", "example"]
 
 PREFIX: Final = "mixdpo:"
 """How a command line names a file of the package instead of one of the user's."""
-_PLACES: Final[dict[Kind, str]] = {
+_PLACES: Final[dict[ShippedKind, str]] = {
     "recipe": "recipes/*.yaml",
     "accelerate configuration": "recipes/accelerate/*.yaml",
     "study file": "studies/*.yaml",
@@ -32,7 +32,7 @@ _IN_CLONE: Final = Path(__file__).parents[3]
 class ShippedFile:
     """A file of the package."""
 
-    kind: Kind
+    kind: ShippedKind
     path: Path
 
     @property
@@ -53,7 +53,7 @@ def shipped_files() -> list[ShippedFile]:
     return [ShippedFile(kind, path) for kind, places in _PLACES.items() for path in sorted(root.glob(places))]
 
 
-def find_shipped(name: str, kinds: Sequence[Kind] = tuple(_PLACES)) -> ShippedFile:
+def find_shipped(name: str, kinds: Sequence[ShippedKind] = tuple(_PLACES)) -> ShippedFile:
     """Return the file of that name; `InputError` names the nearest where there is none."""
     known = {one.name: one for one in shipped_files() if one.kind in kinds}
     if name not in known:
@@ -66,7 +66,7 @@ def find_shipped(name: str, kinds: Sequence[Kind] = tuple(_PLACES)) -> ShippedFi
     return known[name]
 
 
-def resolve(given: Path, kind: Kind) -> Path:
+def resolve(given: Path, kind: ShippedKind) -> Path:
     """Return the path of `mixdpo:NAME`, a file of the package; any other path as it is given."""
     text = str(given)
     return find_shipped(text.removeprefix(PREFIX), [kind]).path if text.startswith(PREFIX) else given

@@ -22,7 +22,7 @@ from mixdpo.common.files import write_json
 from mixdpo.common.tables import TextTable, as_latex, as_markdown, as_text, latex_text
 from mixdpo.evaluation.compare import CompareSettings, collect
 from mixdpo.evaluation.compare.figures import forest_figure, length_figure
-from mixdpo.evaluation.compare.metrics import headline, names_of, read_metrics, shown_metrics
+from mixdpo.evaluation.compare.result_metrics import headline, names_of, read_metrics, shown_metrics
 from mixdpo.evaluation.statistics.paired import holm
 from preferences import HOSTILE
 from published import published

@@ -13,7 +13,7 @@ from typing import Any, Final
 from mixdpo.common.errors import InputError
 from mixdpo.evaluation.benchmark import MetricNames
 from mixdpo.evaluation.compare.compare_settings import CompareSettings
-from mixdpo.evaluation.compare.metrics import headline, names_of, shown_metrics
+from mixdpo.evaluation.compare.result_metrics import headline, names_of, shown_metrics
 from mixdpo.evaluation.compare.sources import ModelResult, read_source
 from mixdpo.evaluation.items import Transcript
 from mixdpo.evaluation.statistics.paired import Difference, compare_pairs, holm

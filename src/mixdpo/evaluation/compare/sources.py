@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from mixdpo.common.errors import InputError
 from mixdpo.evaluation.benchmarks import BENCHMARKS
-from mixdpo.evaluation.compare.metrics import Metrics, read_metrics
+from mixdpo.evaluation.compare.result_metrics import Metrics, read_metrics
 from mixdpo.evaluation.compare.stored_items import beside, stored_items
 from mixdpo.evaluation.items import ModelItems
 from mixdpo.training.run_folder import METRICS_FILE, RUN_FILE, logged_metrics

@@ -17,10 +17,10 @@ def summary_table(results: BenchmarkResults) -> TextTable:
     rows = []
     for (model, result), length in zip(results.models.items(), lengths, strict=True):
         cells = [
-            number(result.metrics.values.get(metric), digits) + ends(result.metrics.intervals.get(metric), digits)
+            written(result.metrics.values.get(metric), digits) + ends(result.metrics.intervals.get(metric), digits)
             for metric, digits in places.items()
         ]
-        rows.append([model, *cells, *([number(length, 0)] if with_length else [])])
+        rows.append([model, *cells, *([written(length, 0)] if with_length else [])])
     headings = ["model", *map(results.names.label, results.shown), *(["mean length"] if with_length else [])]
     return TextTable(results.name, headings, rows)
 
@@ -34,7 +34,7 @@ def differences_table(results: BenchmarkResults, metric: str, differences: Seque
         [
             one.second,
             *([one.first] if several else []),
-            number(one.gain.estimate, digits, "+") + ends((one.gain.low, one.gain.high), digits, "+"),
+            written(one.gain.estimate, digits, "+") + ends((one.gain.low, one.gain.high), digits, "+"),
             f"{one.better} / {one.worse}",
             p_value(one.p_value),
             p_value(one.p_adjusted),
@@ -61,7 +61,7 @@ def decimals(results: BenchmarkResults, metric: str) -> int:
     return 1 if max(map(abs, values)) >= 20 else 2
 
 
-def number(value: float | None, digits: int, sign: str = "") -> str:
+def written(value: float | None, digits: int, sign: str = "") -> str:
     """Write a number, with its sign always if that is `+`; a dash for none."""
     return "–" if value is None else f"{value:{sign},.{digits}f}".replace("-", "−")
 
@@ -70,7 +70,7 @@ def ends(interval: Sequence[float] | None, digits: int, sign: str = "") -> str:
     """Write an interval in brackets, nothing for none."""
     if interval is None:
         return ""
-    return " [" + ", ".join(number(end, digits, sign) for end in interval) + "]"
+    return " [" + ", ".join(written(end, digits, sign) for end in interval) + "]"
 
 
 def p_value(value: float) -> str:

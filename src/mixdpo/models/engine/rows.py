@@ -9,7 +9,7 @@ from typing import Any, TypedDict, TypeVar
 import torch
 from torch import Tensor
 
-T = TypeVar("T", bound=Any)
+_T = TypeVar("_T", bound=Any)
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class PackedRows(TypedDict):
     layout: PackedLayout
 
 
-def to_device(batch: T, device: torch.device) -> T:
+def to_device(batch: _T, device: torch.device) -> _T:
     """Return a dictionary, or a list, of tensors, dictionaries, lists and plain values with its tensors on `device`.
 
     Copies to a GPU go through page-locked memory, so that none waits for what the GPU still has to do.
@@ -109,5 +109,5 @@ def to_device(batch: T, device: torch.device) -> T:
             return [moved(entry) for entry in value]
         return {k: moved(v) for k, v in value.items()} if isinstance(value, dict) else value
 
-    result: T = moved(batch)
+    result: _T = moved(batch)
     return result

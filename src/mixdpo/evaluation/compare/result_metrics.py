@@ -12,7 +12,7 @@ import numpy as np
 from mixdpo.evaluation.benchmark import MetricNames
 from mixdpo.evaluation.benchmarks import BENCHMARKS, benchmark_of
 
-Interval = tuple[float, float]
+IntervalEnds = tuple[float, float]
 
 _OF_TRAINING: Final = MetricNames(
     headlines=("rewards/accuracies",),
@@ -37,7 +37,7 @@ class Metrics:
     """
 
     values: Mapping[str, float]
-    intervals: Mapping[str, Interval]
+    intervals: Mapping[str, IntervalEnds]
 
 
 def read_metrics(record: Mapping[str, Any]) -> Metrics:
@@ -47,7 +47,7 @@ def read_metrics(record: Mapping[str, Any]) -> Metrics:
     number beside it. Where there is a `prompt_interval` too, it counts: prompts, not games, are independent.
     """
     values: dict[str, float] = {}
-    intervals: dict[str, Interval] = {}
+    intervals: dict[str, IntervalEnds] = {}
     for path, level in _levels(record):
         numbers = {name: float(value) for name, value in level.items() if _is_number(value)}
         values |= {path + name: value for name, value in numbers.items()}
@@ -105,7 +105,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool) and bool(np.isfinite(float(value)))
 
 
-def _ends(value: Any) -> Interval | None:
+def _ends(value: Any) -> IntervalEnds | None:
     if isinstance(value, list) and len(value) == 2 and all(map(_is_number, value)):
         return float(value[0]), float(value[1])
     return None
