@@ -70,6 +70,11 @@ def test_what_pandas_writes_of_messages(tmp_path: Path) -> None:
 BROKEN: dict[str, tuple[bytes, list[str]]] = {
     "a broken character late": (TABLE.encode() * 400 + b"x,\xff,y\n", ["row 1201", "UTF-8"]),
     "cells too many": (b"prompt;chosen;rejected\nq;a;b\nq;a;b;c\n", ["row 3", "4 cells where the header has 3"]),
+    "cells too many at once": (
+        b"prompt,chosen,rejected\nq,a,b,c\nq,a,b\n",
+        ["row 2", "4 cells where the header has 3"],
+    ),
+    "a cell behind the last comma": (b"prompt,chosen,rejected\nq,a,b,\nq, r,a,b\n", ["row 3", "4 cells"]),
     "one name twice": (b"prompt,chosen,chosen\nq,a,b\n", ["row 1", "'chosen'", "two columns"]),
     "half of UTF-16": (codecs.BOM_UTF16_LE + TABLE.encode("utf-16-le")[:-1], ["not UTF-16"]),
 }

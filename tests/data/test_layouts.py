@@ -199,6 +199,7 @@ def test_wrong_rows_of_layouts(jsonl: Any, refused: Any) -> None:
     refused(lambda: load_pairs(odd), "row 1", "'winner'", "names no winner")
     kto = jsonl([{"prompt": "p", "completion": "c", "label": True}])
     refused(lambda: load_pairs(kto), kto, "KTO", "join a good and a bad answer")
+    refused(lambda: load_pairs([{"messages": talk("a"), "label": False}]), "KTO")
     refused(lambda: load_pairs(kto, pair_rule="worst"), "best_vs_random, best_vs_worst, all")
 
 
@@ -259,6 +260,11 @@ def test_columns_of_images_are_known_by_their_type(caplog: pytest.LogCaptureFixt
     row = {"prompt": "Q", "chosen": "a", "rejected": "b", "picture": {"path": "a.png", "bytes": None}}
     load_pairs(Dataset.from_list([row]).cast_column("picture", Image(decode=False)))
     assert "'picture' is not read: only text" in caplog.text
+
+
+def test_the_mapping_to_write_holds_the_system_message(jsonl: Any, refused: Any) -> None:
+    path = jsonl([{"system": "Be kind.", "question": "Q?", "chosen": "good", "rejected": "bad"}])
+    refused(lambda: load_pairs(path), path, "--data.columns '{prompt: question, system: system}'")
 
 
 def test_a_system_message_is_read_where_it_is_mapped(jsonl: Any) -> None:

@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mixdpo import load_pairs
 from mixdpo.common.settings import build
-from mixdpo.data.arrays import data_fingerprint, float_column
+from mixdpo.data.arrays import check_is_loaded, data_fingerprint, float_column
 from mixdpo.data.columns import SCORE_NAMES
 from mixdpo.data.data_settings import DataSettings, SourceSettings
 from mixdpo.data.load import read_pairs, weighted_rows
@@ -204,3 +205,9 @@ def test_the_fingerprint_is_of_pairs_in_order(text_rows: list[dict[str, Any]], j
     assert data_fingerprint(pairs) == data_fingerprint(load_pairs(jsonl(text_rows, "copy.jsonl")))
     assert data_fingerprint(pairs) != data_fingerprint(pairs.select([1, 0, 2]))
     refused(lambda: data_fingerprint(pairs.remove_columns("pair_id")), "pair_id", "load_pairs")
+
+
+def test_rows_that_mixdpo_has_not_read_are_refused(text_rows: list[dict[str, Any]], refused: Any) -> None:
+    for rows, kind in ((text_rows, "a list"), (Dataset.from_list(text_rows), "without the column pair_id")):
+        refused(lambda rows=rows: check_is_loaded(rows, "train_dataset"), kind, "mixdpo.load_pairs(train_dataset)")
+    check_is_loaded(load_pairs(text_rows))

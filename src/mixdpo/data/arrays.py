@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Any, Final
 
 import numpy as np
 import pyarrow.compute as pc
+from datasets import Dataset
 
 from mixdpo.common.errors import InputError
 from mixdpo.data.hashing import column_digest
-
-if TYPE_CHECKING:
-    from datasets import Dataset
+from mixdpo.data.messages import kind_of
 
 _IDS_AT_ONCE: Final = 1 << 20
 
@@ -33,13 +32,24 @@ def token_counts(tokens: Dataset, sides: Sequence[str] = ("chosen", "rejected"))
     return np.stack([pc.list_value_length(table[name]).to_numpy().astype(np.int64) for name in columns], axis=1)
 
 
+def check_is_loaded(dataset: Any, name: str = "the data set") -> None:
+    """Raise `InputError` unless a data set was made by `load_pairs`; `name` is what the caller calls it."""
+    if not isinstance(dataset, Dataset) or "pair_id" not in dataset.column_names:
+        kind = "a data set without the column pair_id" if isinstance(dataset, Dataset) else kind_of(dataset)
+        given = name if name.isidentifier() else "data"
+        raise InputError(
+            f"it is {kind}, not pairs that mixdpo has read",
+            file=name,
+            hint=f"give mixdpo.load_pairs({given}), which takes data sets, tables and lists of dicts",
+        )
+
+
 def data_fingerprint(dataset: Dataset) -> str:
     """Return a digest (32 hexadecimal digits) of the pairs' ids in their order.
 
     Raises:
         InputError: the data set was not made by `load_pairs`.
     """
-    if "pair_id" not in dataset.column_names:
-        raise InputError("the data set has no column pair_id", hint="load it with mixdpo.load_pairs")
+    check_is_loaded(dataset)
     ids = dataset.select_columns(["pair_id"]).with_format("arrow")
     return column_digest(chunk for batch in ids.iter(batch_size=_IDS_AT_ONCE) for chunk in batch["pair_id"].chunks)

@@ -177,9 +177,12 @@ def check_prompt_is_read(source: Features, columns: PairColumns, file: str | Non
     looks_like_one = [name for wanted in PROMPT_NAMES for name in unread if _bare(name) == wanted]
     messages = [name for name in unread if _holds_messages(source[name])]
     found = next(iter([*looks_like_one, *messages]), None)
+    parts = {key: name for name in unread if (key := prompt_part(name)) in ("system", "history")}
     if found is not None:
         raise InputError(
-            f"there is no column 'prompt', and there is a column {found!r}", file=file, hint=_map({"prompt": found})
+            f"there is no column 'prompt', and there is a column {found!r}",
+            file=file,
+            hint=_map({"prompt": found, **parts}),
         )
 
 

@@ -22,6 +22,8 @@ LONGEST_CELL: Final = 2**31 - 1  # characters; the module's own limit is 128 Ki
 _SEPARATORS: Final = (",", ";", "\t", "|")
 _UTF_16: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _UTF_8: Final = "utf-8-sig"
+_FIRST_ROW_NAMES: Final = ("0", "1")
+"""What R, which gives no name to its row names and no cell for it either, writes before the first record."""
 _UNDEFINED: Final = frozenset(b"\x81\x8d\x8f\x90\x9d")
 """Bytes that are nothing in cp1252."""
 _CHUNK: Final = 1 << 22
@@ -37,6 +39,8 @@ class CsvForm:
         columns: names of the cells of a record; those without one have `UNNAMED` and their position.
         spaced: whether a space follows each separator.
         expected: the separator that the ending of the file's name says.
+        spare: whether the last column is not in the header: a separator ends the records alone.
+        overfull: whether the first record has more cells than there are columns.
     """
 
     encoding: str
@@ -44,6 +48,8 @@ class CsvForm:
     columns: tuple[str, ...]
     spaced: bool
     expected: str
+    spare: bool
+    overfull: bool
 
     @property
     def unnamed(self) -> tuple[str, ...]:
@@ -80,14 +86,15 @@ def csv_form(file: Path) -> CsvForm:
     spaced = len(header) > 1 and all(name.startswith(" ") for name in header[1:])
     columns = [name.lstrip(" ") if spaced else name for name in header]
     columns = [name if name.strip() else f"{UNNAMED}{at}" for at, name in enumerate(columns)]
-    if len(first) == len(columns) + 1 and columns:
-        # Row names as R writes them stand before the named cells, a separator at the end of lines behind them.
-        at = 0 if first[-1].strip() else len(columns)
-        columns.insert(at, f"{UNNAMED}{at}")
+    spare = len(first) == len(columns) + 1 and not first[-1].strip()
+    if spare:
+        columns.append(f"{UNNAMED}{len(columns)}")
+    elif len(first) == len(columns) + 1 and first[0] in _FIRST_ROW_NAMES:
+        columns.insert(0, f"{UNNAMED}0")
     twice = next((name for name in columns if columns.count(name) > 1), None)
     if twice is not None:
         raise InputError("two columns have this name", file=file, row=1, column=twice, hint="rename one of them")
-    return CsvForm(encoding, separator, tuple(columns), spaced, expected)
+    return CsvForm(encoding, separator, tuple(columns), spaced, expected, spare, len(first) > len(columns))
 
 
 def open_csv(file: Path, encoding: str) -> IO[str]:

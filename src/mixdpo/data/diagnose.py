@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from datasets import Dataset
 
 from mixdpo.common.errors import InputError
-from mixdpo.data.csv_form import csv_form, open_csv
+from mixdpo.data.csv_form import CsvForm, csv_form, open_csv
 from mixdpo.data.messages import kind_of
 
 _DAMAGED_GZIP = (EOFError, gzip.BadGzipFile, zlib.error)
@@ -170,12 +170,14 @@ def _json_list_fault(file: Path, items: list[Any]) -> InputError | None:
 
 
 def _csv_fault(file: Path) -> InputError | None:
-    records = number = width = 0
+    records = number = 0
+    form: CsvForm | None = None
     try:
         for number, record in _csv_records(file):
             records += 1
-            width = width or len(csv_form(file).columns)
-            if len(record) > width:
+            form = form or csv_form(file)
+            width = len(form.columns) - form.spare
+            if len(record) > width and any(cell.strip() or not form.spare for cell in record[width:]):
                 return InputError(
                     f"{len(record)} cells where the header has {width}",
                     file=file,

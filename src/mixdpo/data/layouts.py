@@ -316,7 +316,9 @@ LAYOUTS: Final = (
     ),
     Layout(
         name="KTO's single answers",
-        fits=_has("completion", "label", not_=_PLAIN),
+        fits=lambda features: any(
+            _has(answer, "label", not_=_PLAIN)(features) for answer in ("completion", "messages")
+        ),
         refusal="the rows are single answers with a label (KTO), not pairs; join a good and a bad answer to the same "
         "prompt into one row with prompt, chosen and rejected",
     ),

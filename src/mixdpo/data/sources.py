@@ -168,6 +168,8 @@ def _open_files(name: str, files: Sequence[Path], split: str) -> RawSource:
                 cache_dir=str(cache / key),
                 **options,
             )
+            if form is not None and form.overfull:
+                raise ValueError("a record has more cells than the header")  # pandas takes the first for an index
             dataset.data.table.validate(full=True)  # not every reader minds what is not UTF-8
     # Every reader and decompressor has errors of its own, and next() on no rows gives StopIteration.
     except Exception as error:
@@ -179,6 +181,8 @@ def _open_files(name: str, files: Sequence[Path], split: str) -> RawSource:
         if stray is not None:
             raise stray
     if form is not None:
+        if form.spare and any(cell and cell.strip() for cell in dataset[form.columns[-1]]):
+            raise diagnose(files, ValueError("more cells than the header has"))
         dataset = dataset.remove_columns([column for column in form.unnamed if column in dataset.column_names])
     notes = form.notes() if form is not None else ()
     return _sliced(RawSource(name=name, dataset=dataset, key=key, files=tuple(files), notes=notes), split)

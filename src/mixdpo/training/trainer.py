@@ -30,6 +30,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, Tr
 
 from mixdpo.common.errors import InputError, RunError
 from mixdpo.common.progress import pairs_bar
+from mixdpo.data.arrays import check_is_loaded
 from mixdpo.models.cached_logprobs import CacheUse
 from mixdpo.models.engine import to_device
 from mixdpo.plan.plan import Plan, make_plan
@@ -107,6 +108,7 @@ class MixDPOTrainer(Trainer):
             )
         if train_dataset is None:
             raise InputError("MixDPOTrainer needs a train_dataset")
+        check_is_loaded(train_dataset, "train_dataset")
         policy, self._starts_at_reference = prepare_policy(model, ref_model, peft_config, args)
         tokenizer = prepare_tokenizer(policy, processing_class)
         self._lay_out = choose_layout(policy, ref_model, args)
