@@ -12,7 +12,7 @@ import pytest
 from synthetic import chat_rows
 
 HEAVY = ("torch", "transformers", "peft", "accelerate")
-SMALL = ("audit", "clean", "compare", "demo", "eval", "generate", "plan", "reference", "score", "train")
+SMALL = ("audit", "clean", "compare", "demo", "eval", "generate", "plan", "reference", "score", "study", "train")
 # Runs command lines in one process, and says which of the package's lines a heavy import came from.
 WATCH = f"""
 import importlib.abc, json, sys, traceback

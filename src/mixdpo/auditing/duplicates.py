@@ -12,9 +12,8 @@ from typing import Any, Final
 
 import numpy as np
 import polars as pl
+import scipy
 from datasets import Dataset
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from mixdpo.auditing.audit_data import AuditData
 from mixdpo.auditing.findings import Flagged, Section
@@ -91,8 +90,8 @@ def _cycles(prompt: np.ndarray, chosen: np.ndarray, rejected: np.ndarray, usable
     winner, loser = node[: len(prompt)], node[len(prompt) :]
     size = int(node.max()) + 1
     ones = np.ones(int(usable.sum()), dtype=np.int8)
-    graph = coo_array((ones, (winner[usable], loser[usable])), shape=(size, size))
-    component = connected_components(graph, directed=True, connection="strong")[1]
+    graph = scipy.sparse.coo_array((ones, (winner[usable], loser[usable])), shape=(size, size))
+    component = scipy.sparse.csgraph.connected_components(graph, directed=True, connection="strong")[1]
     large = np.bincount(component) >= 3
     inside = usable & (component[winner] == component[loser]) & large[component[winner]]
     return np.where(inside, component[winner], -1).astype(np.int64)
@@ -236,5 +235,5 @@ def clusters(signatures: np.ndarray, least: float) -> np.ndarray:
         similar[rows] = (signatures[first] == signatures[second]).mean(axis=1) >= least
     first, second = candidates[similar].T
     size = len(signatures)
-    graph = coo_array((np.ones(len(first), dtype=np.int8), (first, second)), shape=(size, size))
-    return connected_components(graph, directed=False)[1].astype(np.int64)
+    graph = scipy.sparse.coo_array((np.ones(len(first), dtype=np.int8), (first, second)), shape=(size, size))
+    return scipy.sparse.csgraph.connected_components(graph, directed=False)[1].astype(np.int64)

@@ -7,7 +7,7 @@ from itertools import combinations
 from typing import Any, Final
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from mixdpo.auditing.audit_data import AuditData
 from mixdpo.auditing.findings import RARE, Finding, Flagged, Section, each_alone
@@ -108,7 +108,7 @@ def _doubt(margins: Mapping[str, np.ndarray]) -> np.ndarray:
     total, votes = np.zeros(n), np.zeros(n)
     for values in margins.values():
         known = np.isfinite(values)
-        order = stats.rankdata(np.where(known, values, np.inf), method="ordinal") - 1
+        order = scipy.stats.rankdata(np.where(known, values, np.inf), method="ordinal") - 1
         against = known & (values < 0)
         total += np.where(against, 1 - order / max(1, against.sum()), 0.0)
         votes += known
@@ -143,7 +143,7 @@ def _most_contradict(margins: Mapping[str, np.ndarray], doubt: np.ndarray) -> np
     stacked = np.stack(list(margins.values()))
     known = np.isfinite(stacked).sum(axis=0)
     flagged = (np.nan_to_num(stacked) < 0).sum(axis=0) * 2 > known
-    rank = stats.rankdata(-doubt, method="ordinal").astype(np.int64) - 1
+    rank = scipy.stats.rankdata(-doubt, method="ordinal").astype(np.int64) - 1
     return np.where(flagged, rank, -1)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from mixdpo.common.statistics import mean_interval, proportion
 
@@ -42,7 +42,7 @@ def standardised_mean(differences: np.ndarray) -> Estimate:
     if deviation == 0:
         return {"value": None, "low": None, "high": None, "n": n}
     d = float(differences.mean()) / deviation
-    half = float(stats.norm.ppf((1 + CONFIDENCE) / 2)) * float(np.sqrt(1 / n + d**2 / (2 * n)))
+    half = float(scipy.stats.norm.ppf((1 + CONFIDENCE) / 2)) * float(np.sqrt(1 / n + d**2 / (2 * n)))
     return {"value": d, "low": d - half, "high": d + half, "n": n}
 
 
@@ -52,10 +52,10 @@ def rank_correlation(first: np.ndarray, second: np.ndarray) -> Estimate:
     n = int(both.sum())
     if n < 4 or np.ptp(first[both]) == 0 or np.ptp(second[both]) == 0:
         return {"value": None, "low": None, "high": None, "n": n}
-    rho = float(stats.spearmanr(first[both], second[both]).statistic)
+    rho = float(scipy.stats.spearmanr(first[both], second[both]).statistic)
     if abs(rho) > 1 - 1e-12:
         return {"value": rho, "low": rho, "high": rho, "n": n}
-    half = stats.norm.ppf((1 + CONFIDENCE) / 2) * np.sqrt((1 + rho**2 / 2) / (n - 3))
+    half = scipy.stats.norm.ppf((1 + CONFIDENCE) / 2) * np.sqrt((1 + rho**2 / 2) / (n - 3))
     low, high = np.tanh(np.arctanh(rho) + np.array([-half, half]))
     return {"value": rho, "low": float(low), "high": float(high), "n": n}
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 import polars as pl
-from scipy import stats
+import scipy
 
 from mixdpo.auditing.audit_data import AuditData
 from mixdpo.auditing.findings import Finding, Section
@@ -107,7 +107,7 @@ def _cue(features: pl.DataFrame, cue: str) -> dict[str, Any]:
         "chosen": float((chosen > 0).mean()),
         "rejected": float((rejected > 0).mean()),
         "predicts": share(more, unequal),
-        "p": float(stats.binomtest(more, unequal).pvalue) if unequal else None,
+        "p": float(scipy.stats.binomtest(more, unequal).pvalue) if unequal else None,
     }
 
 

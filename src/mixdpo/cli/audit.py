@@ -34,12 +34,13 @@ def audit(
     output: Path,
 ) -> None:
     """Show what is in DATA (file, folder or hub id; default: the recipe's), what will hurt, and what to do."""
+    recipe = recipe_of(overrides, config, data)
+    settings = recipe.required("data")
+
     from mixdpo.auditing.audit import audit as audit_pairs
     from mixdpo.auditing.audit_data import load_for_audit, with_scores
     from mixdpo.common.charts import percent
 
-    recipe = recipe_of(overrides, config, data)
-    settings = recipe.required("data")
     loaded_tokenizer = _load_tokenizer(tokenizer) if tokenizer else None
     pairs, load_report = load_for_audit(settings)
     for file in scores:

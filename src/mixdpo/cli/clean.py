@@ -27,11 +27,13 @@ def clean(
     overrides: dict[str, Any], data: str | None, config: Path | None, report: Path, findings: str, output: Path
 ) -> None:
     """Apply findings of an audit to DATA: drop flagged pairs, or flip their labels."""
+    settings = recipe_of(overrides, config, data).required("data")
+
     from mixdpo.auditing.audit_data import load_for_audit
     from mixdpo.auditing.clean import clean as clean_pairs
     from mixdpo.auditing.clean import save_cleaned
 
-    pairs, load_report = load_for_audit(recipe_of(overrides, config, data).required("data"))
+    pairs, load_report = load_for_audit(settings)
     for line in load_report.lines():
         click.echo(line)
     left, log = clean_pairs(pairs, report, [name.strip() for name in findings.split(",") if name.strip()])

@@ -1,6 +1,7 @@
 """The command line: which commands there are, and what is printed when one fails.
 
-A command is one file, which parses and calls; what it calls is imported when it runs.
+A command is one file, which parses and calls. What it calls is imported when it runs, after its settings were checked:
+help and wrong settings are answered at once.
 """
 
 from __future__ import annotations

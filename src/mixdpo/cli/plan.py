@@ -30,9 +30,10 @@ def plan(overrides: dict[str, Any], data: str | None, config: Path | None, outpu
 
     With `--plan.threshold auto` the curve it was read from is printed and drawn beside the plan.
     """
+    recipe = recipe_of(overrides, config, data)
+
     from mixdpo.recipe.planned_pairs import load_and_score, plan_from_recipe
 
-    recipe = recipe_of(overrides, config, data)
     pairs, report = load_and_score(recipe, recipe.required("data"), recipe.plan)
     made = plan_from_recipe(recipe, pairs)
     made.save(output)

@@ -19,7 +19,7 @@ def reference(overrides: dict[str, Any], data: str | None, config: Path | None) 
 
     It is kept in the cache, so that `mixdpo train` with any learning rate, beta or batch size finds it there.
     """
-    recipe = recipe_of(overrides, config, data)  # wrong settings are answered before PyTorch is imported
+    recipe = recipe_of(overrides, config, data)
 
     from accelerate import PartialState
 

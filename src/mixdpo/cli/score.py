@@ -29,7 +29,7 @@ def score(
     On several GPUs: accelerate launch -m mixdpo score ...
     """
     recipe = recipe_of(overrides, config, data)
-    recipe.metrics_to_score(metric)  # a wrong name is answered before PyTorch is imported
+    recipe.metrics_to_score(metric)
 
     import numpy as np
     from accelerate import PartialState

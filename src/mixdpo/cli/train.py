@@ -22,7 +22,7 @@ def train(overrides: dict[str, Any], data: str | None, config: Path | None, outp
 
     On several GPUs: accelerate launch -m mixdpo train ...
     """
-    recipe = recipe_of(overrides, config, data)  # wrong settings are answered before PyTorch is imported
+    recipe = recipe_of(overrides, config, data)
 
     from accelerate import PartialState
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+import scipy  # whose submodules are imported when they are first used: stats takes longer than most commands
 
 _DRAWS_AT_ONCE = 2**22
 """Resampled values held in memory together (32 MB); the rest is done in turns."""
@@ -33,8 +33,8 @@ def share_bounds(
     Both counts may be fractions, as an effective number of trials is.
     """
     successes, failures = np.asarray(successes, dtype=np.float64), trials - np.asarray(successes, dtype=np.float64)
-    low = stats.beta.ppf(tail, np.maximum(successes, 1e-300), failures + 1)
-    high = stats.beta.ppf(1 - tail, successes + 1, np.maximum(failures, 1e-300))
+    low = scipy.stats.beta.ppf(tail, np.maximum(successes, 1e-300), failures + 1)
+    high = scipy.stats.beta.ppf(1 - tail, successes + 1, np.maximum(failures, 1e-300))
     return np.where(successes > 0, low, 0.0), np.where(failures > 0, high, 1.0)
 
 
@@ -64,7 +64,7 @@ def proportion(successes: int, trials: int, level: float = 0.95) -> Interval:
     Raises:
         ValueError: there are no trials.
     """
-    found = stats.binomtest(successes, trials).proportion_ci(level, method="wilson")
+    found = scipy.stats.binomtest(successes, trials).proportion_ci(level, method="wilson")
     return Interval(estimate=successes / trials, low=float(found.low), high=float(found.high), level=level)
 
 
@@ -86,7 +86,7 @@ def mean_interval(values: Sequence[float] | np.ndarray, level: float = 0.95) -> 
     estimate = float(array.mean())
     if len(array) == 1:
         return Interval(estimate=estimate, low=-np.inf, high=np.inf, level=level)
-    reach = stats.t.ppf((1 + level) / 2, len(array) - 1) * array.std(ddof=1) / np.sqrt(len(array))
+    reach = scipy.stats.t.ppf((1 + level) / 2, len(array) - 1) * array.std(ddof=1) / np.sqrt(len(array))
     return Interval(estimate=estimate, low=float(estimate - reach), high=float(estimate + reach), level=level)
 
 
@@ -125,7 +125,7 @@ def paired_bootstrap(
     estimate = float(difference.mean())
     if np.ptp(difference) == 0:
         return Interval(estimate=estimate, low=estimate, high=estimate, level=level)
-    interval = stats.bootstrap(
+    interval = scipy.stats.bootstrap(
         (difference,),
         np.mean,
         n_resamples=resamples,
@@ -222,5 +222,5 @@ def mean_of_means(
     variance = share**2 * np.array([values.var(ddof=1) for values in strata]) / counts
     error = float(np.sqrt(variance.sum()))
     freedom = variance.sum() ** 2 / (variance**2 / (counts - 1)).sum() if error else counts.sum()
-    reach = float(stats.t.ppf((1 + level) / 2, freedom)) * error
+    reach = float(scipy.stats.t.ppf((1 + level) / 2, freedom)) * error
     return Interval(estimate=estimate, low=estimate - reach, high=estimate + reach, level=level), error

@@ -18,8 +18,6 @@ from mixdpo.evaluation.constraints import Constraint, constraints_from_text, con
 from mixdpo.generation.answer_files import plain_text, read_answers
 from mixdpo.generation.completion import Completion
 from mixdpo.generation.generation_settings import SamplingSettings
-from mixdpo.generation.local_generation import generate_answers
-from mixdpo.models.loading import load_for_inference, load_tokenizer
 from mixdpo.models.model_settings import ModelSettings
 
 DATA = files("mixdpo.evaluation") / "data"
@@ -50,6 +48,9 @@ def read_held_out(split: str, limit: int | None = None) -> ConstrainedPrompts:
 
 def answer_held_out(model: str, held_out: ConstrainedPrompts) -> list[Completion]:
     """Let a model answer the held-out prompts, greedily, in bfloat16 where the hardware has it."""
+    from mixdpo.generation.local_generation import generate_answers
+    from mixdpo.models.loading import load_for_inference, load_tokenizer
+
     settings = ModelSettings(name_or_path=model)
     policy: Any = load_for_inference(settings)
     answers = generate_answers(policy, load_tokenizer(settings), held_out.prompts, settings=GENERATION)

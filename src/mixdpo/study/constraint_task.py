@@ -18,7 +18,6 @@ import pyarrow.parquet as pq
 
 from mixdpo.common.errors import InputError
 from mixdpo.common.files import atomic_path, digest
-from mixdpo.difficulty.scored_pairs import load_pairs
 from mixdpo.evaluation.constraints import (
     Constraint,
     constraints_from_text,
@@ -114,6 +113,8 @@ class ConstraintTask:
 
     def held_out(self, split: Split, folder: Path) -> HeldOutData:
         """Return the split's prompts and, for the test, the pairs of the tasks set aside with their true grades."""
+        from mixdpo.difficulty.scored_pairs import load_pairs
+
         demands = self._demands(split)
         prompts = [[{"role": "user", "content": prompt_text(task, asked)}] for task, asked in demands]
         groups = [task for task, _ in demands]

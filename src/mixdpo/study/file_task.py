@@ -7,18 +7,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from datasets import Dataset
 
 from mixdpo.common.errors import InputError, RunError
 from mixdpo.common.files import atomic_path, digest
 from mixdpo.data.arrays import data_fingerprint
-from mixdpo.data.load import weighted_rows
-from mixdpo.difficulty.scored_pairs import load_pairs
 from mixdpo.generation.completion import Completion
 from mixdpo.judges.program import run_program
 from mixdpo.study.task import ANSWER_MEASURES, PAIR_MEASURES, HeldOutData, Split, conversation_key
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +101,8 @@ class FileTask:
 
     def write_train(self, seed: int, path: Path) -> None:
         """Draw a seed's pairs."""
+        from mixdpo.data.load import weighted_rows
+
         pairs = self._splits["train"]
         with atomic_path(path) as temporary:
             pairs.select(weighted_rows(len(pairs), 1.0, self.pairs, [self.seed, seed])).to_parquet(temporary)
@@ -137,6 +140,9 @@ class FileTask:
 
     @cached_property
     def _splits(self) -> dict[str, Dataset]:
+        from mixdpo.data.load import weighted_rows
+        from mixdpo.difficulty.scored_pairs import load_pairs
+
         given: dict[str, str | None] = {"train": self.train, "validation": self.validation, "test": self.test}
         splits = {name: load_pairs(path, columns=self.columns) for name, path in given.items() if path is not None}
         rng = np.random.default_rng(self.seed)

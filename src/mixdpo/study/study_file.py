@@ -7,8 +7,6 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, Final
 
-from peft import LoraConfig
-
 from mixdpo.common.errors import InputError
 from mixdpo.common.settings import build, check_values, read_yaml, unknown_key
 from mixdpo.difficulty.metrics import find_metric
@@ -30,7 +28,6 @@ from mixdpo.study.study_settings import (
     routes_of,
 )
 from mixdpo.study.task import StudyTask
-from mixdpo.training.config import MixDPOConfig
 
 STUDY_TASKS: Final[Mapping[str, type[Any]]] = {"demands": ConstraintTask, "files": FileTask}
 
@@ -179,6 +176,8 @@ def _train_settings(values: Any, section: str, file: str) -> dict[str, Any]:
 
     The rest stays as it is written, because a run is known by it.
     """
+    from mixdpo.training.config import MixDPOConfig
+
     checked = check_values(MixDPOConfig, values, section, file)
     return {key: checked[key] if isinstance(value, str) else value for key, value in values.items()}
 
@@ -200,6 +199,8 @@ def _contrasts(values: Any, arms: Mapping[str, ArmSettings], file: str) -> dict[
 def _adapters(values: Any, file: str) -> Mapping[str, Any] | None:
     if values is None:
         return None
+    from peft import LoraConfig
+
     build(LoraConfig, values, "peft", file)
     return dict(values)
 
@@ -247,6 +248,8 @@ def _check_arm(name: str, arm: ArmSettings, tuning: TuningSettings, own_metrics:
 
 def _check_training(name: str, shared: Mapping[str, Any], arm: ArmSettings) -> None:
     """Raise `InputError` where training would refuse an arm's settings."""
+    from mixdpo.training.config import MixDPOConfig
+
     try:
         # On the CPU, because a study itself takes hold of no device.
         MixDPOConfig(**{**shared, **arm.train, "use_cpu": True, "bf16": False})

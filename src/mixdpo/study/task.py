@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, Protocol
-
-from datasets import Dataset
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 from mixdpo.generation.completion import Completion
 from mixdpo.plan.plan_settings import BUCKETS
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 Split = Literal["validation", "test"]
 ANSWER_MEASURES: Final = ("finished", "tokens")

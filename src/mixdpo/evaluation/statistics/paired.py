@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from mixdpo.common.statistics import Interval, paired_bootstrap, proportion
 
@@ -85,7 +85,7 @@ def sign_flip_test(differences: np.ndarray, *, seed: int = 0) -> float:
     moved = differences[differences != 0]
     if not len(moved) or np.ptp(np.abs(moved)) == 0:
         return sign_test(int((moved > 0).sum()), int((moved < 0).sum()))
-    found = stats.permutation_test(
+    found = scipy.stats.permutation_test(
         (moved,), np.mean, permutation_type="samples", vectorized=True, n_resamples=_FLIPS, batch=1000,
         random_state=np.random.default_rng(seed),
     )  # fmt: skip
@@ -95,7 +95,7 @@ def sign_flip_test(differences: np.ndarray, *, seed: int = 0) -> float:
 def sign_test(better: int, worse: int) -> float:
     """Return the exact two-sided p-value of `better` against `worse`; ties are left out. It is McNemar's exact test
     where scores are right or wrong."""
-    return float(stats.binomtest(better, better + worse).pvalue) if better + worse else 1.0
+    return float(scipy.stats.binomtest(better, better + worse).pvalue) if better + worse else 1.0
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -185,7 +185,7 @@ def length_effect(
     scores, difference = scores[known], difference[known]
     if len(scores) < 3 or np.ptp(scores) == 0 or np.ptp(difference) == 0:
         return None
-    found = stats.spearmanr(scores, difference)
+    found = scipy.stats.spearmanr(scores, difference)
     decided = (scores != 0.5) & (difference != 0)
     longer = (scores > 0.5) == (difference > 0)
     wins = proportion(int((longer & decided).sum()), int(decided.sum())) if decided.any() else None
