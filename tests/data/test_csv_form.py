@@ -75,6 +75,7 @@ BROKEN: dict[str, tuple[bytes, list[str]]] = {
         ["row 2", "4 cells where the header has 3"],
     ),
     "a cell behind the last comma": (b"prompt,chosen,rejected\nq,a,b,\nq, r,a,b\n", ["row 3", "4 cells"]),
+    "a line for Excel": (b"sep=;\nprompt;chosen;rejected\nq;a;b\n", ["row 1", "delete it"]),
     "one name twice": (b"prompt,chosen,chosen\nq,a,b\n", ["row 1", "'chosen'", "two columns"]),
     "half of UTF-16": (codecs.BOM_UTF16_LE + TABLE.encode("utf-16-le")[:-1], ["not UTF-16"]),
 }

@@ -195,8 +195,9 @@ def test_wrong_rows_of_layouts(jsonl: Any, refused: Any) -> None:
     path = jsonl([{**arena, "winner": w} for w in ("model_a", "tie", "tie (bothbad)")])
     _, report = read_pairs(DataSettings(path=path))
     assert (report.kept, report.dropped) == (1, {"tie": 2})
-    odd = jsonl([{**arena, "winner": "nobody knows"}])
-    refused(lambda: load_pairs(odd), "row 1", "'winner'", "names no winner")
+    for winner in ("nobody knows", None):
+        odd = jsonl([{**arena, "winner": "model_a"}, {**arena, "winner": winner}])
+        refused(lambda odd=odd: load_pairs(odd), "row 2", "'winner'", "names no winner")
     kto = jsonl([{"prompt": "p", "completion": "c", "label": True}])
     refused(lambda: load_pairs(kto), kto, "KTO", "join a good and a bad answer")
     refused(lambda: load_pairs([{"messages": talk("a"), "label": False}]), "KTO")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import csv
 import gzip
+import re
 import zlib
 from dataclasses import dataclass
 from io import StringIO, TextIOWrapper
@@ -24,6 +25,7 @@ _UTF_16: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _UTF_8: Final = "utf-8-sig"
 _FIRST_ROW_NAMES: Final = ("0", "1")
 """What R, which gives no name to its row names and no cell for it either, writes before the first record."""
+_SEPARATOR_LINE: Final = re.compile(r"sep=.?")
 _UNDEFINED: Final = frozenset(b"\x81\x8d\x8f\x90\x9d")
 """Bytes that are nothing in cp1252."""
 _CHUNK: Final = 1 << 22
@@ -83,6 +85,8 @@ def csv_form(file: Path) -> CsvForm:
         records = dict.fromkeys(_SEPARATORS, ([], []))
     separator = max(_SEPARATORS, key=lambda sep: (len(records[sep][0]), sep == expected))
     header, first = records[separator]
+    if header and _SEPARATOR_LINE.fullmatch("".join(header)):
+        raise InputError("the first line is one for Excel, not a header", file=file, row=1, hint="delete it")
     spaced = len(header) > 1 and all(name.startswith(" ") for name in header[1:])
     columns = [name.lstrip(" ") if spaced else name for name in header]
     columns = [name if name.strip() else f"{UNNAMED}{at}" for at, name in enumerate(columns)]

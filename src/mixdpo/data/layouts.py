@@ -197,7 +197,7 @@ _DUELS: Final = (
     _Duel("response_0", "response_1", "better_response_id", ("0",), ("1",)),
     _Duel("output_1", "output_2", "preference", ("1",), ("2",)),
 )
-_TIES: Final = ("tie", "tie (bothbad)", "both_bad", "bothbad", "both", "draw", "equal", "neither", "none")
+_TIES: Final = ("tie", "tie (bothbad)", "both_bad", "bothbad", "both", "draw", "equal", "neither")
 
 
 def _duel_of(names: Iterable[str]) -> _Duel | None:

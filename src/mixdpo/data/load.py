@@ -268,6 +268,7 @@ def _nothing_left(source: _Source, tally: Tally) -> InputError:
     details = ", ".join(tally.details.get(most, {}))
     meaning = f"{REASONS[most]}: {details}" if details else REASONS[most]
     column = source.columns.prompt if most == "empty_prompt" else None if details else source.columns.chosen
+    column = column if column in source.raw.dataset.column_names else None
     there = ", ".join(source.raw.dataset.column_names)
     return InputError(
         f"all {sum(counts.values()):,} rows were dropped ({listed}), from here on: {meaning}",
