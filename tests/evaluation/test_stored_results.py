@@ -13,7 +13,7 @@ import pytest
 from mixdpo.cli.main import main
 from mixdpo.common.table_files import read_table
 from mixdpo.evaluation.compare.result_metrics import names_of
-from mixdpo.evaluation.compare.stored_items import stored_items
+from mixdpo.evaluation.compare.sources import stored_items
 from mixdpo.evaluation.items import Transcript, read_items
 
 STORED = Path(__file__).parents[1] / "fixtures" / "stored"

@@ -23,8 +23,8 @@ from mixdpo.cli.main import main
 from mixdpo.data.data_settings import TokenSettings
 from mixdpo.data.tokenize import tokenize_pairs
 from mixdpo.models import fingerprint as keys
+from mixdpo.models.cached_logprobs import _DIGEST, _table_digest, add_to_cache, look_up
 from mixdpo.models.fingerprint import describe_tokens, weights_digest
-from mixdpo.models.pair_cache import _DIGEST, _table_digest, add_to_cache, look_up
 from synthetic import chat_pairs, chat_rows
 from tiny import plain_logprob, tiny_llama
 from trainers import trainer_for

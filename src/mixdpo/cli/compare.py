@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from mixdpo.cli.shared import quiet_libraries
-from mixdpo.common.terminal import results_table
+from mixdpo.common.tables import results_table
 
 
 @click.command()

@@ -13,7 +13,7 @@ from mixdpo.cli.options import given_options, refuse_options, settings_options
 from mixdpo.cli.recipe_options import CommandWithSettings, config_option, recipe_of
 from mixdpo.cli.shared import quiet_libraries
 from mixdpo.common.files import check_output
-from mixdpo.common.terminal import print_table
+from mixdpo.common.tables import print_table
 
 if TYPE_CHECKING:
     from mixdpo.evaluation.benchmark import Benchmark, JudgedBenchmark, MeasuredBenchmark

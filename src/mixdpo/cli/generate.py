@@ -10,7 +10,7 @@ import click
 
 from mixdpo.cli.options import refuse_options, settings_options
 from mixdpo.cli.shared import quiet_libraries
-from mixdpo.common.terminal import results_table, value_text
+from mixdpo.common.tables import results_table, value_text
 from mixdpo.generation.generation_settings import EndpointSettings, GenerationSettings
 
 if TYPE_CHECKING:

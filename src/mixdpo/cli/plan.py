@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mixdpo.cli.recipe_options import CommandWithSettings, config_option, data_argument, recipe_of
-from mixdpo.common.terminal import results_table
+from mixdpo.common.tables import results_table
 
 if TYPE_CHECKING:
     from mixdpo.plan.agreement_curve import AgreementCurve

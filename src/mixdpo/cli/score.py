@@ -9,7 +9,7 @@ import click
 from rich.console import Console
 
 from mixdpo.cli.recipe_options import CommandWithSettings, config_option, data_argument, recipe_of
-from mixdpo.common.terminal import results_table
+from mixdpo.common.tables import results_table
 
 
 @click.command(cls=CommandWithSettings)

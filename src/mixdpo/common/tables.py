@@ -1,10 +1,14 @@
-"""Tables of texts as plain text, Markdown and LaTeX."""
+"""Tables of texts as plain text, Markdown and LaTeX, and tables for the terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 _LATEX: Final = str.maketrans(
     {
@@ -94,3 +98,32 @@ def latex_text(text: str) -> str:
 def one_line(text: str) -> str:
     """Put a text on one line, without characters that control a terminal."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def results_table(title: str, *headings: str, names: int = 1, caption: str | None = None) -> Table:
+    """Return an empty table whose first `names` columns hold names and whose others hold numbers."""
+    table = Table(title=title, title_justify="left", caption=caption)
+    for column, heading in enumerate(headings):
+        if column < names:
+            table.add_column(heading, overflow="fold")
+        else:  # where room is short, names break and numbers do not
+            table.add_column(heading, justify="right", no_wrap=True)
+    return table
+
+
+def print_table(table: TextTable) -> None:
+    """Print a table of texts, of which nothing is taken for markup."""
+    printed = results_table(table.title, *table.headings, names=table.names)
+    for row in table.rows:
+        printed.add_row(*map(Text, row))
+    Console().print(printed)
+
+
+def interval_text(interval: Sequence[float] | None, digits: int = 1) -> str:
+    """Write an interval as `low to high`, a dash for none."""
+    return "-" if interval is None else " to ".join(f"{end:.{digits}f}" for end in interval)
+
+
+def value_text(value: Any, digits: int = 2) -> str:
+    """Write a number, a dash for none."""
+    return "-" if value is None else f"{value:,.{digits}f}"

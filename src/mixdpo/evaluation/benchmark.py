@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from mixdpo.common.tables import TextTable
-from mixdpo.common.terminal import interval_text, value_text
+from mixdpo.common.tables import TextTable, interval_text, value_text
 from mixdpo.evaluation.items import ModelItems
 from mixdpo.judges.answers import AnswerSources
 from mixdpo.judges.task import JudgeTask

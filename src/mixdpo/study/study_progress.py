@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from mixdpo.common.terminal import results_table
+from mixdpo.common.tables import results_table
 from mixdpo.study.run_specs import RunSpec, Variant, kept_share, start_run, tuning_runs, updates_of, variants
 from mixdpo.study.run_study import (
     RUNS_FOLDER,

@@ -7,7 +7,7 @@ from accelerate import Accelerator
 from rich.table import Table
 from torch import Tensor
 
-from mixdpo.common.terminal import results_table
+from mixdpo.common.tables import results_table
 from mixdpo.plan.plan_settings import BUCKETS
 from mixdpo.training.batch import PairBatch
 from mixdpo.training.step import StepResult

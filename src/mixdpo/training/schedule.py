@@ -14,7 +14,7 @@ from rich.console import Console
 from transformers import SchedulerType, TrainingArguments, get_scheduler
 
 from mixdpo.common.errors import InputError
-from mixdpo.common.terminal import results_table
+from mixdpo.common.tables import results_table
 from mixdpo.plan.plan_settings import ROUTES
 from mixdpo.training.checks import sft_mass_warning
 from mixdpo.training.sampling import PlannedPairs

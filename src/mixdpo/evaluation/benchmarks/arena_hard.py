@@ -18,8 +18,7 @@ import numpy as np
 from mixdpo.common.errors import InputError
 from mixdpo.common.settings import check_choice, check_ranges
 from mixdpo.common.table_files import TableFile, read_table
-from mixdpo.common.tables import TextTable
-from mixdpo.common.terminal import value_text
+from mixdpo.common.tables import TextTable, value_text
 from mixdpo.evaluation.benchmark import WIN_RATE, Column, JudgedBenchmark, Record, Scored, models_table
 from mixdpo.evaluation.hub_files import HubFile, fetch
 from mixdpo.evaluation.items import ModelItems, read_transcripts

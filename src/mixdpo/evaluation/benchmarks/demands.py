@@ -13,8 +13,7 @@ from mixdpo.common.errors import InputError
 from mixdpo.common.settings import check_ranges
 from mixdpo.common.statistics import clustered_mean, proportion
 from mixdpo.common.table_files import ENDINGS, read_table
-from mixdpo.common.tables import TextTable
-from mixdpo.common.terminal import value_text
+from mixdpo.common.tables import TextTable, value_text
 from mixdpo.evaluation.benchmark import Column, MeasuredBenchmark, MetricNames, Record, Say, Scored, models_table
 from mixdpo.evaluation.items import ModelItems, Transcript
 from mixdpo.evaluation.statistics.paired import compare_all

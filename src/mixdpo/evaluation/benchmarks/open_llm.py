@@ -22,8 +22,7 @@ from mixdpo.common.errors import InputError, RunError, install_extra
 from mixdpo.common.files import digest
 from mixdpo.common.settings import check_ranges
 from mixdpo.common.statistics import mean_of_means, proportion
-from mixdpo.common.tables import TextTable
-from mixdpo.common.terminal import interval_text, value_text
+from mixdpo.common.tables import TextTable, interval_text, value_text
 from mixdpo.evaluation.benchmark import MeasuredBenchmark, MetricNames, Record, Say, Scored
 from mixdpo.evaluation.items import ModelItems
 from mixdpo.generation.reply_cache import ReplyCache, reply_cache

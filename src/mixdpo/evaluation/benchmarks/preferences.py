@@ -15,8 +15,7 @@ from mixdpo.common.errors import InputError
 from mixdpo.common.files import atomic_path, digest
 from mixdpo.common.settings import check_ranges
 from mixdpo.common.table_files import read_json_rows, read_table
-from mixdpo.common.tables import TextTable
-from mixdpo.common.terminal import interval_text, value_text
+from mixdpo.common.tables import TextTable, interval_text, value_text
 from mixdpo.data.data_settings import DataSettings
 from mixdpo.evaluation.benchmark import MeasuredBenchmark, MetricNames, Record, Say, Scored
 from mixdpo.evaluation.items import ModelItems

@@ -20,7 +20,7 @@ from rich.text import Text
 from mixdpo.common.figure_files import save_figure
 from mixdpo.common.files import atomic_path, write_json
 from mixdpo.common.statistics import Interval, clustered_mean
-from mixdpo.common.terminal import results_table
+from mixdpo.common.tables import results_table
 from mixdpo.evaluation.held_out_prompts import (
     DATA,
     GENERATION,
