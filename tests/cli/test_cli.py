@@ -120,12 +120,12 @@ def test_data_named_on_the_command_line_is_read_by_its_own_columns_and_split(cap
 def test_version_and_short_help(capsys) -> None:
     assert main(["--version"]) == 0
     assert __version__ in capsys.readouterr().out
-    for verb in ("train", "eval"):
-        assert main([verb, "-h"]) == 0
-        assert capsys.readouterr().out.startswith(f"Usage: mixdpo {verb}")
+    for command in ("train", "eval"):
+        assert main([command, "-h"]) == 0
+        assert capsys.readouterr().out.startswith(f"Usage: mixdpo {command}")
 
 
-def test_a_model_can_be_named_as_in_verbs_without_a_recipe(tmp_path) -> None:
+def test_a_model_can_be_named_as_in_commands_without_a_recipe(tmp_path) -> None:
     def read(*words: str) -> dict:
         return split_overrides(with_keys(words), SECTIONS)[1]["model"]
 
@@ -181,12 +181,12 @@ def test_wrong_type_says_what_is_expected(capsys, recipe) -> None:
         assert f"{option[2:]} needs a value" in refused(capsys, "train", "--config", recipe, option, "--train.bf16")
 
 
-def test_a_group_without_a_verb_shows_its_verbs(capsys) -> None:
-    for words, verb in (([], "train"), (["eval"], "alpaca-eval")):
+def test_a_group_without_a_command_shows_its_commands(capsys) -> None:
+    for words, command in (([], "train"), (["eval"], "alpaca-eval")):
         assert main(words) == 2
         error = capsys.readouterr().err
         assert error.startswith("Usage: mixdpo")
-        assert verb in error
+        assert command in error
 
 
 def test_wrong_options_of_the_command_itself(capsys) -> None:

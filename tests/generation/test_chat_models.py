@@ -498,15 +498,15 @@ def test_bad_models_and_settings(
     far = ("--model", "far", "--endpoint", "http://127.0.0.1:9/v1")
     assert "--adapter" in refused(capsys, questions, *far, "--adapter", model, *end)
     assert "base_url" in refused(capsys, questions, "--model", "far", "--endpoint", "localhost:8000", *end)
-    told = refused(capsys, questions, "--model", "far", "--endpoint", "http://me:hidden@127.0.0.1:9/v1", *end)
-    assert "user name, password or query" in told
+    message = refused(capsys, questions, "--model", "far", "--endpoint", "http://me:hidden@127.0.0.1:9/v1", *end)
+    assert "user name, password or query" in message
     for secret, named in (("sk-proj-1", "OTHER"), ("gsk_1", "GROQ_KEY")):
         monkeypatch.setenv(named, secret)
-        told = refused(capsys, questions, *far, "--key-variable", secret, *end)
-        assert "give the name without $" in told
-        assert secret not in told
+        message = refused(capsys, questions, *far, "--key-variable", secret, *end)
+        assert "give the name without $" in message
+        assert secret not in message
     assert "base_url" in refused(capsys, questions, "--model", "far", "--endpoint", "http://localhost:80a0/v1", *end)
-    assert "hidden" not in told
+    assert "hidden" not in message
     tokenizer = AutoTokenizer.from_pretrained(model)
     tokenizer.chat_template = None
     (model / "chat_template.jinja").unlink()

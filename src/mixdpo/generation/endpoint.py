@@ -1,7 +1,7 @@
 """Calls to an OpenAI-compatible endpoint (a provider, vLLM, SGLang, ...): cached, retried, a bounded number at a time.
 
 The client is the `openai` package: it retries 408, 409, 429, 5xx and lost connections with growing pauses and heeds
-`Retry-After`. Finished calls are kept by content, so a run that was killed continues where it was.
+`Retry-After`. Finished calls are cached by content, so a run that was killed continues where it was.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Replies of endpoints, kept by the content of the request, so that no finished call is ever paid for twice."""
+"""Finished replies by the content of the request, so that no call is paid for and nothing is computed twice."""
 
 from __future__ import annotations
 

@@ -16,5 +16,5 @@ def unfinished(output: Path) -> Path:
 
 
 def forget_unfinished(output: Path) -> None:
-    """Remove what was kept of an output that is complete now."""
+    """Remove what was finished of an output that is complete now."""
     shutil.rmtree(unfinished(output), ignore_errors=True)

@@ -13,7 +13,6 @@ import numpy as np
 
 from mixdpo.common.errors import InputError, RunError
 from mixdpo.common.files import atomic_path, digest
-from mixdpo.data.arrays import data_fingerprint
 from mixdpo.generation.completion import Completion
 from mixdpo.judges.program import run_program
 from mixdpo.study.task import ANSWER_MEASURES, PAIR_MEASURES, HeldOutData, Split, conversation_key
@@ -92,6 +91,8 @@ class FileTask:
 
     def fingerprint(self) -> str:
         """Return a digest of the pairs of every split and of what is done with them."""
+        from mixdpo.data.arrays import data_fingerprint
+
         judge = self.judge_command
         if judge is not None:  # the program's own text is part of what it says
             files = [Path(word).read_bytes() for word in judge if Path(word).is_file()]
