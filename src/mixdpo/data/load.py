@@ -257,7 +257,9 @@ def _rows_of_pairs(source: _Source, tally: Tally) -> np.ndarray:
     """Return the index of the row of each pair, int64."""
     if source.view is not None:
         return np.asarray(tally.rows, dtype=np.int64)
-    return np.setdiff1d(np.arange(len(source.raw.dataset)), list(chain.from_iterable(tally.dropped.values())))
+    kept = np.ones(len(source.raw.dataset), dtype=bool)
+    kept[list(chain.from_iterable(tally.dropped.values()))] = False
+    return np.flatnonzero(kept)
 
 
 def _nothing_left(source: _Source, tally: Tally) -> InputError:
