@@ -94,7 +94,7 @@ def test_help_says_what_the_fields_say() -> None:
         (["--dollars", "0"], "not in the range 0<x<100"),
         (["--layout", "packed"], "is not one of 'plain', 'padded'"),
         (["--temperature", "warm"], "not a valid float range, and not default"),
-        (["--files", "one"], "one: write it as NAME=VALUE"),
+        (["--files", "one"], "one: write it as NAME=FILE"),
     ],
 )
 def test_wrong_words_are_refused(words: list[str], reason: str) -> None:

@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 
 from mixdpo.common.errors import InputError
-from mixdpo.evaluation.benchmarks import grade
 from mixdpo.generation.answer_files import AnswerFile, PromptTexts, read_answers, read_prompt_texts
 from mixdpo.judges.answers import AnswerSources, pair_up
-from mixdpo.judges.grades import grade_items
+from mixdpo.judges.grades import grade_items, grade_task
 from mixdpo.judges.prompt import JudgePrompt
 
 
@@ -68,7 +67,7 @@ def test_texts_of_questions_are_joined_by_real_ids_only(tmp_path: Path) -> None:
     ]  # fmt: skip
     sources = AnswerSources(models=(own.file,), questions=tmp_path / "questions.jsonl")
     with pytest.raises(InputError, match="nothing says what the prompt '0' is; give the prompts with --questions"):
-        grade.judge_task(sources, grade.GradeOptions())
+        grade_task(sources, None, 9)
     indexed = read_answers(file("indexed.jsonl", [{"index": row, **one} for row, one in enumerate(rows)]))
     for known in (questions, PromptTexts("index", {"0": "x", "1": "y", "2": "z"}), PromptTexts(None, {"0": "x"})):
         assert indexed.texts(known) == ["", "", ""]

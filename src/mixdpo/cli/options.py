@@ -164,7 +164,7 @@ class _KeyValue(click.ParamType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Any]:
         name, equals, given = value.partition("=")
         if not (name and equals and given):
-            self.fail(f"{value}: write it as NAME=VALUE.", param, ctx)
+            self.fail(f"{value}: write it as {(param and param.metavar) or self.name}.", param, ctx)
         return name, self.value.convert(given, param, ctx)
 
 

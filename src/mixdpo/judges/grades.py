@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Final
 
-from mixdpo.generation.answer_files import AnswerFile
+from mixdpo.generation.answer_files import AnswerFile, read_answers
 from mixdpo.judges.answers import AnswerSources, no_reference, references_by_row
 from mixdpo.judges.judge import JudgeItem, Verdict
 from mixdpo.judges.prompt import JudgePrompt, placeholders
@@ -77,21 +78,22 @@ def grade_rows(
     ]
 
 
-def grade_task(sources: AnswerSources, references: AnswerFile | None, longest: int) -> JudgeTask:
+def grade_task(sources: AnswerSources, references: Path | None, longest: int) -> JudgeTask:
     """Grade models' answers one by one.
 
     Args:
         sources: whose answers.
-        references: reference answers; None where the judge prompt has no placeholder for one.
+        references: file of reference answers; None where the judge prompt has no placeholder for one.
         longest: tokens of a judgement at most, where the sources do not say it.
 
     Raises:
         InputError: what a prompt says is not known, or see `grade_items`.
     """
     prompt, longest = sources.prompt(), sources.max_tokens or longest
+    expected = read_answers(references) if references is not None else None
     files = {file.name: file for file in sources.answers()}
     items = {
-        model: grade_items(file, sources.texts_of(file), prompt, references, longest)[: sources.limit]
+        model: grade_items(file, sources.texts_of(file), prompt, expected, longest)[: sources.limit]
         for model, file in files.items()
     }
     return JudgeTask(

@@ -20,7 +20,8 @@ from mixdpo.cli.main import main
 from mixdpo.common.charts import place_labels
 from mixdpo.common.files import write_json
 from mixdpo.common.tables import TextTable, as_latex, as_markdown, as_text, latex_text
-from mixdpo.evaluation.compare import CompareSettings, collect
+from mixdpo.evaluation.compare.collect import collect
+from mixdpo.evaluation.compare.compare_settings import CompareSettings
 from mixdpo.evaluation.compare.figures import forest_figure, length_figure
 from mixdpo.evaluation.compare.result_metrics import headline, names_of, read_metrics, shown_metrics
 from mixdpo.evaluation.statistics.paired import holm
@@ -308,7 +309,7 @@ def test_bad_sources_are_one_line(tmp_path, result, capsys) -> None:
         ([str(tmp_path / "empty")], "holds no result"),
         ([str(result), str(result)], "give each file once"),
         ([str(result), "--against", "nobody"], "against 'nobody'"),
-        ([str(result), "--answers", "first"], "NAME=FILE"),
+        ([str(result), "--answers", "first"], "write it as BENCHMARK/MODEL=FILE"),
         ([str(result), "--answers", "own/frist=x.jsonl"], "did you mean own/first?"),
         ([str(result), "--answers", f"own/first={tmp_path / 'none.jsonl'}"], "no such file"),
         ([str(result), "--prompts", "other=x.jsonl"], "no benchmark for prompts 'other'; there is own"),

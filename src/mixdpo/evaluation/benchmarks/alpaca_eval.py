@@ -38,10 +38,10 @@ from mixdpo.evaluation.statistics.records import (
     bounded_ends,
     difference_records,
     first_shown_record,
+    flags_record,
     length_effect_record,
 )
 from mixdpo.generation.answer_files import read_answers
-from mixdpo.generation.degenerate import find_constant_length, find_degenerate
 from mixdpo.judges.answers import AnswerPair, AnswerSources
 from mixdpo.judges.judge import JudgeItem, Verdict
 from mixdpo.judges.prompt import JudgePrompt
@@ -366,8 +366,7 @@ def score_verdicts(
         result["length_effect"] = length_effect_record(one.preference - 1, one.model_length - one.baseline_length)
         if one.switched is not None:
             result["first_shown"] = first_shown_record(one.preference - 1, one.switched)
-        flags = find_degenerate(one.answers) if one.answers else find_constant_length(one.model_length)
-        result["flags"] = list(map(str, flags))
+        result["flags"] = flags_record(one.answers, one.model_length)
         if control is not None:
             fitted = control_length(one, control, C=C, align=align)
             result["length_controlled_winrate"] = fitted.win_rate

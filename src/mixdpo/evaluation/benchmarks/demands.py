@@ -17,8 +17,8 @@ from mixdpo.common.tables import TextTable, value_text
 from mixdpo.evaluation.benchmark import Column, MeasuredBenchmark, MetricNames, Record, Say, Scored, models_table
 from mixdpo.evaluation.items import ModelItems, Transcript
 from mixdpo.evaluation.statistics.paired import compare_all
+from mixdpo.evaluation.statistics.records import flags_record
 from mixdpo.generation.answer_files import plain_text
-from mixdpo.generation.degenerate import find_degenerate
 
 if TYPE_CHECKING:
     from mixdpo.evaluation.held_out_prompts import ConstrainedPrompts
@@ -78,7 +78,7 @@ def summarise(answers: Sequence[str], met: np.ndarray, held_out: ConstrainedProm
         "all_met": 100 * all_met.estimate,
         "all_met_interval": [100 * all_met.low, 100 * all_met.high],
         "avg_length": int(np.mean([len(answer) for answer in answers])),
-        "flags": [str(flag) for flag in find_degenerate(answers)],
+        "flags": flags_record(answers),
         "n": len(met),
     }
 
@@ -107,7 +107,7 @@ def in_folder(folder: Path) -> Scored | None:
             "demands_met": mean.estimate,
             "demands_met_interval": [mean.low, mean.high],
             "avg_length": float(np.mean([len(answer) for answer in answers])),
-            "flags": [str(flag) for flag in find_degenerate(answers)],
+            "flags": flags_record(answers),
         }
         items[name] = _items(met, answers, prompts, tasks)
     return Scored(models=models, items=items, settings={"split": "test", "prompts": len(prompts)})

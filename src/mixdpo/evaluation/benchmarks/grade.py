@@ -16,10 +16,7 @@ from mixdpo.common.tables import TextTable
 from mixdpo.evaluation.benchmark import Column, JudgedBenchmark, MetricNames, Record, Scored, models_table
 from mixdpo.evaluation.items import ModelItems, read_transcripts
 from mixdpo.evaluation.statistics.records import answers_record, by_model, difference_records, judged_answers
-from mixdpo.generation.answer_files import read_answers
-from mixdpo.judges.answers import AnswerSources
 from mixdpo.judges.grades import grade_task
-from mixdpo.judges.task import JudgeTask
 
 LONGEST_JUDGEMENT: Final = 1024
 """Tokens that a judge may write, where nothing else is said."""
@@ -34,16 +31,6 @@ class GradeOptions:
         metadata={"help": "reference answers by id, for judge prompts with {reference}", "judge_only": True},
     )
     seed: int = field(default=0, metadata={"help": "of the bootstrap"})
-
-
-def judge_task(sources: AnswerSources, options: GradeOptions) -> JudgeTask:
-    """Grade answers one by one.
-
-    Raises:
-        InputError: see `grade_task`.
-    """
-    references = read_answers(options.references) if options.references is not None else None
-    return grade_task(sources, references, LONGEST_JUDGEMENT)
 
 
 def read_grades(path: str | Path) -> dict[str, dict[str, float]]:
@@ -108,7 +95,7 @@ BENCHMARK: Final = JudgedBenchmark(
     metrics=MetricNames(headlines=("average",), labels={"average": "rating"}),
     table=_table,
     judge_prompt="with {question} and {answer}, that asks for [[grade]]",
-    task=judge_task,
+    task=lambda sources, options: grade_task(sources, options.references, LONGEST_JUDGEMENT),
     score=score,
     items=items,
 )

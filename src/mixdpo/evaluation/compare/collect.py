@@ -5,41 +5,19 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import combinations, islice
 from pathlib import Path
 from typing import Any, Final
 
 from mixdpo.common.errors import InputError
 from mixdpo.evaluation.benchmark import MetricNames
+from mixdpo.evaluation.compare.compare_settings import CompareSettings
 from mixdpo.evaluation.compare.result_metrics import headline, names_of, shown_metrics
 from mixdpo.evaluation.compare.sources import ModelResult, read_source
 from mixdpo.evaluation.items import Transcript
 from mixdpo.evaluation.statistics.paired import Difference, compare_pairs, holm
 from mixdpo.generation.answer_files import read_answers, read_prompt_texts
-
-
-@dataclass(kw_only=True, frozen=True)
-class CompareSettings:
-    """What is compared with what, and what the page shows."""
-
-    against: str | None = field(
-        default=None,
-        metadata={
-            "help": "model that all others are compared with; null: every two of up to six models, and of more each "
-            "with the best"
-        },
-    )
-    answers: Mapping[str, str | Path] = field(
-        default_factory=dict, metadata={"help": "files of answers, by BENCHMARK/MODEL, for results that name none"}
-    )
-    prompts: Mapping[str, str | Path] = field(
-        default_factory=dict,
-        metadata={"help": "files of ids and texts of prompts, by benchmark, for answers that have no prompts"},
-    )
-    seed: int = field(default=0, metadata={"help": "seed of the resamples"})
-    level: float = field(default=0.95, metadata={"help": "confidence level of the differences"})
-
 
 MOST_FOR_ALL_PAIRS: Final = 6
 """With more models than this, each is compared with one instead of with every other."""

@@ -124,9 +124,11 @@ def agreement(first: Sequence[str], second: Sequence[str]) -> Agreement:
     a, b = np.asarray(first), np.asarray(second)
     if a.shape != b.shape or not len(a):
         raise ValueError(f"{len(a)} and {len(b)} verdicts; two lists of one length are needed")
+    from sklearn.metrics import cohen_kappa_score
+
     same = int((a == b).sum())
-    by_chance = sum(float((a == label).mean() * (b == label).mean()) for label in np.unique(np.concatenate([a, b])))
-    kappa = 1.0 if by_chance == 1 else (same / len(a) - by_chance) / (1 - by_chance)
+    # It is not defined where both judges see the same winner everywhere.
+    kappa = 1.0 if same == len(a) else cohen_kappa_score(a, b)
     return Agreement(proportion(same, len(a)), float(kappa))
 
 

@@ -12,7 +12,7 @@ from mixdpo.common.errors import InputError
 from mixdpo.common.statistics import Interval, proportion
 from mixdpo.common.table_files import TableFile
 from mixdpo.evaluation.statistics.paired import agreement, compare_all, length_effect, position_bias, sign_test
-from mixdpo.generation.degenerate import find_degenerate
+from mixdpo.generation.degenerate import find_constant_length, find_degenerate
 from mixdpo.judges.judge import score_of_a
 
 MOST_COMPARED: Final = 6
@@ -67,7 +67,7 @@ def answers_record(judged: JudgedAnswers | None, scores: Mapping[str, float]) ->
         return {}
     record: dict[str, Any] = {
         "avg_length": float(np.mean([len(answer) for answer in judged.answers])),
-        "flags": list(map(str, find_degenerate(judged.answers))),
+        "flags": flags_record(judged.answers),
     }
     others = judged.baseline or [""] * len(judged.answers)
     difference = [len(answer) - len(other) for answer, other in zip(judged.answers, others, strict=True)]
@@ -76,6 +76,13 @@ def answers_record(judged: JudgedAnswers | None, scores: Mapping[str, float]) ->
     if effect is not None and judged.baseline is None:
         del effect["longer_wins"]  # of a grade there is no other answer to be longer than
     return record | {"length_effect": effect}
+
+
+def flags_record(answers: Sequence[str] | None, lengths: np.ndarray | None = None) -> list[str]:
+    """Return the signs of a degenerate model, from the lengths of its answers where these are not known."""
+    if answers:
+        return list(map(str, find_degenerate(answers)))
+    return list(map(str, find_constant_length(lengths))) if lengths is not None else []
 
 
 def bounded_ends(rate: Interval) -> list[float] | None:
