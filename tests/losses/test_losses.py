@@ -123,7 +123,7 @@ def formulas(v, s=SETTINGS) -> dict[str, np.ndarray]:
 
 def of_equal_rank(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Of each value of one sample, the value of the other sample with the same rank."""
-    return np.sort(other)[stats.rankdata(one, method="ordinal") - 1]
+    return np.sort(other)[stats.rankdata(one, method="ordinal").astype(int) - 1]
 
 
 def loss_of(name: str, p: PairLogprobs, settings: LossSettings = SETTINGS) -> torch.Tensor:
