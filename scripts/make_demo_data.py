@@ -34,7 +34,7 @@ from mixdpo.evaluation.constraints import (
     prompt_text,
     sample_constraints,
 )
-from mixdpo.generation.completion import Completion
+from mixdpo.generation.chat_model import Completion
 from mixdpo.generation.generation_settings import SamplingSettings
 from mixdpo.generation.local_generation import generate_answers
 from mixdpo.study.demo.smollm2 import smollm2_folder

@@ -23,7 +23,7 @@ from mixdpo.common.errors import InputError
 from mixdpo.common.pages import embedded
 from mixdpo.evaluation.held_out_prompts import read_held_out
 from mixdpo.generation.answer_files import read_answers
-from mixdpo.generation.completion import Request
+from mixdpo.generation.chat_model import Request
 from mixdpo.generation.generate import planned_requests, settings_for
 from mixdpo.generation.generation_settings import GenerationSettings
 from mixdpo.generation.local_generation import answer_rendered

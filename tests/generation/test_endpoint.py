@@ -10,7 +10,7 @@ import pytest
 
 from loopback import FIRST_TOKENS, Endpoint
 from mixdpo.common.errors import InputError, RunError
-from mixdpo.generation.completion import Request
+from mixdpo.generation.chat_model import Request
 from mixdpo.generation.endpoint import complete_all, estimate
 from mixdpo.generation.generation_settings import EndpointSettings
 from mixdpo.generation.reply_cache import reply_cache

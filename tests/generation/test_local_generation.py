@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from mixdpo.common.errors import InputError
-from mixdpo.generation.completion import Completion
+from mixdpo.generation.chat_model import Completion
 from mixdpo.generation.generation_settings import SamplingSettings
 from mixdpo.generation.local_generation import generate_answers, render_prompts, stop_token_ids
 from tiny import tiny_llama

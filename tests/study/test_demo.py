@@ -12,7 +12,7 @@ from mixdpo.cli.main import main
 from mixdpo.common.statistics import Interval
 from mixdpo.evaluation import held_out_prompts
 from mixdpo.evaluation.constraints import constraints_from_text, constraints_met
-from mixdpo.generation.completion import Completion
+from mixdpo.generation.chat_model import Completion
 from mixdpo.generation.generation_settings import SamplingSettings
 from mixdpo.study.demo import demo as run
 from tiny import tiny_llama

@@ -16,7 +16,7 @@ import pytest
 
 import mixdpo.evaluation
 from mixdpo.evaluation.constraints import KINDS, Constraint, constraints_from_text, constraints_met
-from mixdpo.generation.completion import Completion
+from mixdpo.generation.chat_model import Completion
 
 FOLDER = Path(mixdpo.evaluation.__file__).parent / "data"
 SPLITS = ("train", "validation", "test")

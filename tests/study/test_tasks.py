@@ -13,7 +13,7 @@ from datasets import Dataset
 from mixdpo import load_pairs, score
 from mixdpo.common.errors import RunError
 from mixdpo.evaluation.constraints import constraints_from_text, constraints_met
-from mixdpo.generation.completion import Completion
+from mixdpo.generation.chat_model import Completion
 from mixdpo.study.constraint_task import DATA, ConstraintTask, RaterSettings, rate
 from mixdpo.study.file_task import FileTask
 from mixdpo.study.single_run import choose_subset

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from mixdpo.cli.options import settings_options
-from mixdpo.cli.shared import quiet_libraries
+from mixdpo.cli.recipe_options import quiet_libraries
 from mixdpo.common.tables import TextTable, print_table
 from mixdpo.evaluation.compare.compare_settings import CompareSettings
 

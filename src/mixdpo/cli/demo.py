@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from mixdpo.cli.shared import quiet_libraries
+from mixdpo.cli.recipe_options import quiet_libraries
 
 
 @click.command()

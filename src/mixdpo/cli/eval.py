@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from mixdpo.cli.options import given_options, refuse_options, settings_options
-from mixdpo.cli.recipe_options import CommandWithSettings, config_option, recipe_of
-from mixdpo.cli.shared import quiet_libraries
+from mixdpo.cli.recipe_options import CommandWithSettings, config_option, quiet_libraries, recipe_of
 from mixdpo.common.files import check_output
 from mixdpo.common.tables import print_table
 

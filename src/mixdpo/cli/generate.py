@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mixdpo.cli.options import refuse_options, settings_options
-from mixdpo.cli.shared import quiet_libraries
+from mixdpo.cli.recipe_options import quiet_libraries
 from mixdpo.common.tables import results_table, value_text
 from mixdpo.generation.generation_settings import EndpointSettings, GenerationSettings
 
@@ -45,12 +45,11 @@ def generate(
     beside OUTPUT until all are there.
     """
     from mixdpo.common.errors import RunError
-    from mixdpo.common.files import write_json
+    from mixdpo.common.files import forget_unfinished, unfinished, write_json
     from mixdpo.common.progress import pairs_bar
     from mixdpo.generation.generate import generate, planned_requests
     from mixdpo.generation.output_files import answer_report, check_writable, report_file, write_answers
     from mixdpo.generation.prompts import read_prompts
-    from mixdpo.generation.unfinished import forget_unfinished, unfinished
 
     quiet_libraries()
     check_writable(output)

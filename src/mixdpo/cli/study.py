@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from mixdpo.cli.shared import quiet_libraries
+from mixdpo.cli.recipe_options import quiet_libraries
 
 
 class _CommandWithKeys(click.Command):

@@ -1,10 +1,11 @@
-"""Files that are either whole or absent, and hashes of content."""
+"""Files that are either whole or absent, folders of what is unfinished, and hashes of content."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -102,3 +103,17 @@ def digest(parts: Iterable[bytes | str], size: int = 16) -> str:
         state.update(len(data).to_bytes(8, "little"))
         state.update(data)
     return state.hexdigest()
+
+
+def unfinished(output: Path) -> Path:
+    """Return the folder for what is finished of an output that is not.
+
+    It is beside the output and goes when that is complete. A cache for all runs would not do where the key cannot
+    tell that something has changed, such as the model behind a name.
+    """
+    return output.with_name(f"{output.name}.unfinished")
+
+
+def forget_unfinished(output: Path) -> None:
+    """Remove what was finished of an output that is complete now."""
+    shutil.rmtree(unfinished(output), ignore_errors=True)

@@ -13,11 +13,10 @@ from typing import Any
 import click
 
 from mixdpo.common.errors import InputError
-from mixdpo.common.files import check_output, write_json
+from mixdpo.common.files import check_output, forget_unfinished, write_json
 from mixdpo.common.progress import pairs_bar
 from mixdpo.evaluation.benchmark import Benchmark, JudgedBenchmark, MeasuredBenchmark, Record, Say, Scored
 from mixdpo.evaluation.items import write_items
-from mixdpo.generation.unfinished import forget_unfinished
 from mixdpo.judges.task import JudgeRun, at_temperature, run_task
 
 

@@ -16,7 +16,7 @@ from mixdpo.common.errors import InputError
 from mixdpo.common.table_files import ENDINGS
 from mixdpo.evaluation.constraints import Constraint, constraints_from_text, constraints_met, task_of
 from mixdpo.generation.answer_files import plain_text, read_answers
-from mixdpo.generation.completion import Completion
+from mixdpo.generation.chat_model import Completion
 from mixdpo.generation.generation_settings import SamplingSettings
 from mixdpo.models.model_settings import ModelSettings
 

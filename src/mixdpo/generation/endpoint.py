@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from mixdpo.common.errors import InputError, RunError, install_extra
 from mixdpo.common.table_files import well_formed
-from mixdpo.generation.chat_model import Progress
-from mixdpo.generation.completion import Completion, Request
+from mixdpo.generation.chat_model import Completion, Progress, Request
 from mixdpo.generation.generation_settings import EndpointSettings
 from mixdpo.generation.reply_cache import ReplyCache, reply_cache, request_key
 

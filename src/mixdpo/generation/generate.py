@@ -6,8 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from mixdpo.generation.chat_model import ChatModel, Progress
-from mixdpo.generation.completion import Completion, Request
+from mixdpo.generation.chat_model import ChatModel, Completion, Progress, Request
 from mixdpo.generation.generation_settings import GenerationSettings
 from mixdpo.generation.prompts import Prompt
 

@@ -11,8 +11,7 @@ from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from mixdpo.common.errors import InputError
-from mixdpo.generation.chat_model import Progress
-from mixdpo.generation.completion import Completion
+from mixdpo.generation.chat_model import Completion, Progress
 from mixdpo.generation.decoding import write_batch
 from mixdpo.generation.generation_settings import SamplingSettings
 

@@ -17,8 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from mixdpo.common.errors import InputError, RunError
 from mixdpo.common.files import cache_folder, digest
-from mixdpo.generation.chat_model import Progress
-from mixdpo.generation.completion import Completion, Request
+from mixdpo.generation.chat_model import Completion, Progress, Request
 from mixdpo.generation.generation_settings import SamplingSettings
 from mixdpo.generation.local_generation import answer_rendered, positions, render_prompts, stop_token_ids
 from mixdpo.generation.reply_cache import ReplyCache, reply_cache

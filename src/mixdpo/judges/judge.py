@@ -7,8 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from mixdpo.generation.chat_model import Progress
-from mixdpo.generation.completion import Completion, Request
+from mixdpo.generation.chat_model import Completion, Progress, Request
 
 Chat = tuple[tuple[str, str], ...]
 """(role, content) of each message."""

@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from mixdpo.common.errors import InputError
-from mixdpo.generation.chat_model import ChatModel, Progress
-from mixdpo.generation.completion import Completion, Request
+from mixdpo.generation.chat_model import ChatModel, Completion, Progress, Request
 from mixdpo.judges.judge import FollowUp, JudgeItem, ParseReply, Verdict
 
 _PROBES: Final = 3

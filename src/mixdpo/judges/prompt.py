@@ -11,7 +11,7 @@ from typing import Final
 from mixdpo.common.errors import InputError
 from mixdpo.common.files import digest
 from mixdpo.common.settings import read_yaml
-from mixdpo.generation.completion import Request
+from mixdpo.generation.chat_model import Request
 
 _CHATML: Final = re.compile(r"<\|im_start\|>(\w+)\n(.*?)\n?<\|im_end\|>", re.DOTALL)
 

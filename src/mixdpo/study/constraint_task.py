@@ -28,7 +28,7 @@ from mixdpo.evaluation.constraints import (
     task_of,
 )
 from mixdpo.evaluation.held_out_prompts import DATA
-from mixdpo.generation.completion import Completion
+from mixdpo.generation.chat_model import Completion
 from mixdpo.study.task import ANSWER_MEASURES, HeldOutData, Split
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from mixdpo.common.errors import InputError, RunError
 from mixdpo.common.files import atomic_path, digest
-from mixdpo.generation.completion import Completion
+from mixdpo.generation.chat_model import Completion
 from mixdpo.judges.program import run_program
 from mixdpo.study.task import ANSWER_MEASURES, PAIR_MEASURES, HeldOutData, Split, conversation_key
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from mixdpo.common.errors import RunError
 from mixdpo.common.files import digest
-from mixdpo.generation.completion import Completion
+from mixdpo.generation.chat_model import Completion
 from mixdpo.generation.generation_settings import SamplingSettings
 from mixdpo.generation.local_generation import generate_answers
 from mixdpo.models.forward import all_tokens, dataset_logprobs

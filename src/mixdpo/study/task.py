@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
-from mixdpo.generation.completion import Completion
+from mixdpo.generation.chat_model import Completion
 from mixdpo.plan.plan_settings import BUCKETS
 
 if TYPE_CHECKING:

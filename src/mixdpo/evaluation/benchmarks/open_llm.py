@@ -19,14 +19,13 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from mixdpo.common.errors import InputError, RunError, install_extra
-from mixdpo.common.files import digest
+from mixdpo.common.files import digest, unfinished
 from mixdpo.common.settings import check_ranges
 from mixdpo.common.statistics import mean_of_means, proportion
 from mixdpo.common.tables import TextTable, interval_text, value_text
 from mixdpo.evaluation.benchmark import MeasuredBenchmark, MetricNames, Record, Say, Scored
 from mixdpo.evaluation.items import ModelItems
 from mixdpo.generation.reply_cache import ReplyCache, reply_cache
-from mixdpo.generation.unfinished import unfinished
 
 if TYPE_CHECKING:  # PyTorch takes seconds, and help and stored results need none of it
     from peft import PeftModel

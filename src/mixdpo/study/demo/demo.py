@@ -29,7 +29,7 @@ from mixdpo.evaluation.held_out_prompts import (
     count_met,
     read_held_out,
 )
-from mixdpo.generation.completion import Completion
+from mixdpo.generation.chat_model import Completion
 from mixdpo.recipe.recipe_file import load_recipe
 from mixdpo.recipe.runs import train_from_recipe
 from mixdpo.study.demo.smollm2 import smollm2_folder
