@@ -96,7 +96,11 @@ def _judged(name: str, benchmark: JudgedBenchmark) -> click.Command:
 
     own = {field.name for field in fields(benchmark.options)}
     both = [field.name for field in fields(AnswerSources) if field.name in own]
-    kept = {"verdicts", "output", *(f.name for f in fields(benchmark.options) if "judge_only" not in f.metadata)}
+    read_too = {
+        "verdicts",
+        "output",
+        *(f.name for f in fields(benchmark.options) if "judge_only" not in f.metadata),
+    }
 
     @click.option("--verdicts", type=click.Path(path_type=Path), multiple=True,
                   help="Score these stored verdicts instead of running a judge.")  # fmt: skip
@@ -115,7 +119,7 @@ def _judged(name: str, benchmark: JudgedBenchmark) -> click.Command:
 
         context = click.get_current_context()
         if verdicts:
-            if unread := given_options(*(context.params.keys() - kept)):
+            if unread := given_options(*(context.params.keys() - read_too)):
                 raise click.UsageError(f"--verdicts are scored as they are, without {' and '.join(unread)}.")
             if len(verdicts) > 1 and not benchmark.several_judges:
                 raise click.UsageError("Give --verdicts once; mixdpo compare puts several results side by side.")

@@ -64,7 +64,7 @@ class LanguageJudge:
         }
         if not further:
             return list(replies)
-        # Together with what is kept already: where every second question is refused, the endpoint still answers.
+        # Together with what is cached already: where every second question is refused, the endpoint still answers.
         seconds = self.chat_model.complete([*answered, *further.values()])[len(answered) :]
         joined = {
             request: _joined(answered[request], second) for request, second in zip(further, seconds, strict=True)

@@ -135,7 +135,7 @@ def measure_preferences(
 ) -> PreferenceResult:
     """Measure how a model ranks pairs it was not trained on.
 
-    What either model gave for a pair is kept in the cache that training and `mixdpo score` use.
+    What either model gave for a pair stays in the cache that training and `mixdpo score` use.
 
     Args:
         pairs: from `load_pairs`.
