@@ -260,14 +260,14 @@ def _missing(
     if "prompt" not in {*mapping, *missing} and _find("prompt", available) is None:
         prompt = next((found for name in PROMPT_NAMES if (found := _find(name, available))), None)
         rest |= {"prompt": prompt} if prompt is not None else {}
-    names = ", ".join(repr(name) for name in missing.values())
+    wanted = list(dict.fromkeys(missing.values()))
     guesses = ", ".join(repr(name) for name in dict.fromkeys(near.values()) if name is not None)
     nearest = "" if not guesses else f", nearest {'are' if ', ' in guesses else 'is'} {guesses}"
     there = f"(there are {', '.join(available)}{nearest})"
     hint = _map({**{key: name or "..." for key, name in near.items()}, **rest})
-    if len(missing) == 1:
-        return InputError(f"there is no such column {there}", file=file, column=names.strip("'"), hint=hint)
-    return InputError(f"there are no columns {names} {there}", file=file, hint=hint)
+    if len(wanted) == 1:
+        return InputError(f"there is no such column {there}", file=file, column=wanted[0], hint=hint)
+    return InputError(f"there are no columns {', '.join(map(repr, wanted))} {there}", file=file, hint=hint)
 
 
 def _nearest(name: str, key: str, available: Sequence[str]) -> str | None:
