@@ -116,17 +116,17 @@ def _classifier(features: pl.DataFrame, most_pairs: int, rng: np.random.Generato
 
     Each pair is shown once, from a random side, so that guessing gives one half. Pairs of one prompt share a fold.
     """
+    rows = np.sort(rng.permutation(len(features))[:most_pairs])
+    part = features[rows]
+    groups = part["prompt/hash"].to_numpy()
+    if len(part) < LEAST_STYLE_PAIRS or len(np.unique(groups)) < STYLE_FOLDS:
+        return None
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import roc_auc_score
     from sklearn.model_selection import GroupKFold, cross_val_predict
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    rows = np.sort(rng.permutation(len(features))[:most_pairs])
-    part = features[rows]
-    groups = part["prompt/hash"].to_numpy()
-    if len(part) < LEAST_STYLE_PAIRS or len(np.unique(groups)) < STYLE_FOLDS:
-        return None
     names = ["words", "characters per word", *CUES]
     difference = _surface(part, "chosen") - _surface(part, "rejected")
     is_shown = rng.random(len(part)) < 0.5
