@@ -1,4 +1,4 @@
-"""Language judges behind an endpoint, by every verb: what is sent, and what the verdicts come to."""
+"""Language judges behind an endpoint, by every command: what is sent, and what the verdicts come to."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def answer_files(folder: Path, *models: str) -> list[Path]:
 
 
 def judged(bench: str, endpoint: Endpoint, folder: Path, model: Path, prompt: Path, *words: Any) -> dict[str, Any]:
-    """Run the verb, score its stored verdicts once more, and return the result."""
+    """Run the command, score its stored verdicts once more, and return the result."""
     output, again = folder / f"{bench}.json", folder / "again.json"
     common = ["--judge", "judge", "--endpoint", endpoint.url, "--concurrency", 2, "--max-retries", 0]
     given = ["--model", model, "--judge-prompt", prompt, *common, *words, "--output", output]
@@ -321,4 +321,5 @@ def test_an_interrupted_run_says_how_it_goes_on(tmp_path: Path, monkeypatch, cap
     words = ["--model", "own.jsonl", "--judge", "judge", "--output", str(tmp_path / "out.json")]
     assert main(["eval", "grade", *words]) == 130
     said = capsys.readouterr().err.strip()
-    assert said == "mixdpo: interrupted; give the same command again: finished passes, answers and verdicts are kept"
+    kept = "finished log-probabilities, answers and verdicts are kept"
+    assert said == f"mixdpo: interrupted; give the same command again: {kept}"

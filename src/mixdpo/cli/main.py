@@ -60,7 +60,7 @@ def _continued(words: Sequence[str]) -> str:
     """Say how a command that was broken off goes on."""
     if words and words[0] == "train":
         return "give the command again with --resume: it continues from the last complete checkpoint"
-    return "give the same command again: finished passes, answers and verdicts are kept"
+    return "give the same command again: finished log-probabilities, answers and verdicts are kept"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

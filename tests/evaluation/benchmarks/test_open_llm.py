@@ -196,7 +196,7 @@ def test_what_cannot_be_had_is_one_line(tmp_path, tasks, model, capsys) -> None:
 
 
 def test_what_loading_a_task_raises_has_a_mend_of_its_kind(monkeypatch, refused) -> None:
-    online, own = "load it once while online", "mend its task file"
+    online, own = "load it once while online", "fix its task file"
     for error, hint in (
         (ConnectionError("Couldn't reach the hub"), online),
         (ValueError("Couldn't find cache for winogrande\nAvailable: none"), online),

@@ -346,7 +346,7 @@ def _cannot_be_had(name: str, error: Exception) -> InputError:
     from datasets.exceptions import DatasetsError
 
     first_line = str(error).strip().split("\n")[0] or type(error).__name__
-    hint = "mend its task file, or replace the task by one of your own (--include-path)"
+    hint = "fix its task file, or replace the task by one of your own (--include-path)"
     if isinstance(error, ImportError):
         hint = "install the package, or put a module of your own beside the task file"
     elif isinstance(error, (OSError, DatasetsError)) or first_line.startswith(_NOT_LOADED):
