@@ -24,7 +24,7 @@ demo: $(VENV)/.installed-demo  ## train and measure a real 135M model in 5 to 7 
 test: install  ## run every test: about 10 minutes on 2 CPU cores
 	$(BIN)/python -m pytest -n auto --dist loadgroup
 
-fast: install  ## run the tests that are not marked slow: under 3 minutes on 2 CPU cores
+fast: install  ## run the tests that are not marked slow: 3 to 4 minutes on 2 CPU cores
 	$(BIN)/python -m pytest -n auto --dist loadgroup -m "not slow"
 
 bench: install  ## measure speed and memory against TRL, on pairs of yours (PAIRS=pairs.parquet)

@@ -18,6 +18,7 @@ QUICK = AuditSettings(near_duplicates=False)
 
 
 @pytest.mark.parametrize("n", [1, 3, 60, 300])
+@pytest.mark.slow
 def test_clean_data_of_any_size_and_seed_raise_no_alarm(tmp_path, n) -> None:
     for seed in range(20, 24):
         report = audit(loaded(tmp_path, clean_rows(n, seed), f"pairs{seed}"), settings=QUICK)

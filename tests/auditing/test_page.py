@@ -47,6 +47,7 @@ def page_path(tmp_path) -> Path:
 
 
 @pytest.mark.parametrize("width", [390, 1180])
+@pytest.mark.slow
 def test_in_chromium(browser, page_path, width) -> None:
     page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme="dark", reduced_motion="reduce")
     problems: list[str] = []

@@ -64,6 +64,7 @@ def test_wrong_settings(command: str) -> None:
     )
 
 
+@pytest.mark.slow
 def test_audit_clean_and_plan(tmp_path: Path) -> None:
     pairs = tmp_path / "pairs.jsonl"
     rows = [{**row, "score_chosen": 2.0 + n % 3, "score_rejected": 1.0} for n, row in enumerate(chat_rows(12))]

@@ -50,6 +50,7 @@ def read(raw: Dataset, by_columns: bool, **policies: Any) -> tuple[Any, Any]:
     contradictions=st.sampled_from(["keep", "flip", "drop"]),
 )
 @settings(deadline=None, max_examples=300)
+@pytest.mark.slow
 def test_columns_give_what_rows_give(rows: list[Any], scores: str, invalid: Any, contradictions: Any) -> None:
     text, number = Value("string"), Value("float64")
     types = {"prompt": text, "chosen": text, "rejected": text, "first": number, "second": number, "third": number}

@@ -101,6 +101,7 @@ def test_embedding_takes_every_text_once_the_longest_first(monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("pairs", [text_pairs(), message_pairs()], ids=["text", "messages"])
+@pytest.mark.slow
 def test_embedding_equals_transformers_mean_pooling(minilm: str, pairs: Dataset) -> None:
     margin = embedding_margin(pairs, EmbeddingSettings(model=minilm, batch_size=2))
     assert margin.dtype == np.float64

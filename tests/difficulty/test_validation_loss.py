@@ -40,6 +40,7 @@ def labelled_pairs(tmp_path: Path, n: int = 64, wrong: int = 12) -> tuple[Datase
 FAST = {"repetitions": 2, "learning_rate": 1e-2, "step_size": 8, "beta": 0.1, "lora_r": 4, "bf16": False}
 
 
+@pytest.mark.slow
 def test_validation_loss_is_highest_for_wrong_labels(model, tmp_path) -> None:
     pairs, wrong = labelled_pairs(tmp_path)
     settings = {"model": {"name_or_path": model, "dtype": "float32"}, **FAST}
@@ -62,6 +63,7 @@ def test_runs_of_one_step_train_nothing(model, tmp_path, refused) -> None:
     refused(lambda: score(pairs, "validation_loss", **settings), "8 pairs in one step of 8", "step_size")
 
 
+@pytest.mark.slow
 def test_killed_runs_go_on_and_the_seed_decides(model, tmp_path, monkeypatch) -> None:
     pairs, _ = labelled_pairs(tmp_path, n=16, wrong=2)
     settings = {"model": {"name_or_path": model, "dtype": "float32"}, **FAST, "step_size": 2}
@@ -89,6 +91,7 @@ def test_killed_runs_go_on_and_the_seed_decides(model, tmp_path, monkeypatch) ->
     assert other != margin
 
 
+@pytest.mark.slow
 def test_a_run_killed_in_its_middle_goes_on_from_its_checkpoint(model, tmp_path, monkeypatch) -> None:
     pairs, _ = labelled_pairs(tmp_path, n=32, wrong=4)
     settings = {"model": {"name_or_path": model, "dtype": "float32"}, **FAST, "repetitions": 1, "step_size": 2}

@@ -75,6 +75,7 @@ def run(block: Block) -> list[str]:
 
 
 @pytest.mark.parametrize("block", COMMANDS, ids=lambda block: block.text.splitlines()[0][:40])
+@pytest.mark.slow
 def test_commands(block: Block, reader: Path) -> None:
     for line in run(block):
         assert line.startswith(tuple(NOT_RUN)), f"neither run nor named in NOT_RUN: {line}"

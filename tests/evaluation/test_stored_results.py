@@ -44,6 +44,7 @@ def same(found: Any, expected: Any) -> bool:
     return found == (pytest.approx(expected, rel=1e-9) if isinstance(expected, float) else expected)
 
 
+@pytest.mark.slow
 def test_comparisons_have_the_numbers_of_the_version_before(stored: Path) -> None:
     sources = json.loads((stored / "compare-sources.json").read_text())["sources"]
     assert main(["compare", *sources, "--output", "compared"]) == 0

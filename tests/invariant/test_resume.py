@@ -52,6 +52,7 @@ def cut(whole: Path, folder: Path, step: int) -> Path:
 
 
 @pytest.mark.parametrize(("way", "step"), STOPS)  # in the middle of an epoch, at its end, in the next one
+@pytest.mark.slow
 def test_a_resumed_run_equals_an_uninterrupted_one(way: str, step: int, tmp_path: Path) -> None:
     whole = make(way, tmp_path / "whole")
     whole.train()

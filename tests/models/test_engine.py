@@ -193,6 +193,7 @@ class Counting:
         return torch._dynamo.lookup_backend("aot_eager")(graph, inputs)
 
 
+@pytest.mark.slow
 def test_flex_attention_is_compiled_once_a_kind_and_has_the_gradients(monkeypatch) -> None:
     """What a GPU compiles, computed by PyTorch's own operations; of the backward pass a CPU has no kernel."""
     monkeypatch.setattr("torch.nn.attention.flex_attention._validate_device", lambda *_: None)

@@ -80,6 +80,7 @@ def test_file_holds_the_sums_and_the_token_counts(model, tokenizer, tmp_path, ca
             assert row[f"{side}_tokens"] == len(pair[f"{side}_ids"])
 
 
+@pytest.mark.slow
 def test_no_forward_for_another_recipe_of_the_same_pairs(model, tokenizer, tmp_path, computed) -> None:
     pairs = chat_pairs(tmp_path, n=12)
     trainer_for(copy.deepcopy(model), tokenizer, pairs, tmp_path / "first", make_plan(pairs, "dpo")).train()

@@ -134,6 +134,7 @@ def test_tiny_llama_run_equals_trl(tokenizer, tmp_path, precompute: bool) -> Non
     ],
     ids=str,
 )
+@pytest.mark.slow
 def test_every_loss_of_trl(tokenizer, tmp_path, changes: dict) -> None:
     pairs = chat_pairs(tmp_path)
     tiny_llama(vocab_size=len(tokenizer)).save_pretrained(tmp_path / "model")
@@ -177,6 +178,7 @@ OWN_TRAINERS = {
 
 
 @pytest.mark.parametrize("name", OWN_TRAINERS)
+@pytest.mark.slow
 def test_losses_with_a_trainer_of_their_own(tokenizer, tmp_path, name: str) -> None:
     kind, their_changes, our_changes = OWN_TRAINERS[name]
     tokenizer = copy.deepcopy(tokenizer)

@@ -64,6 +64,7 @@ def test_planted_effects_are_covered(own_luck: float, seeds: int) -> None:
 
 @pytest.mark.parametrize("seeds", [2, 3, 5])
 @pytest.mark.parametrize("own_luck", [0.02, 0.06, 0.15])
+@pytest.mark.slow
 def test_null_studies_name_an_arm_no_more_often_than_they_may(own_luck: float, seeds: int) -> None:
     """Seeds that hardly matter, that matter as much as prompts, and that drown them."""
     rng = np.random.default_rng(2)

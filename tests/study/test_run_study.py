@@ -345,6 +345,7 @@ run.run_study(load_study(sys.argv[1]), Path(sys.argv[2]), started=lambda spec: p
 """
 
 
+@pytest.mark.slow
 def test_an_interrupted_study_ends_at_once_and_nothing_has_failed(tmp_path: Path) -> None:
     file, out = tmp_path / "simulated.yaml", tmp_path / "out"
     file.write_text(yaml.safe_dump(SIMULATED, sort_keys=False))

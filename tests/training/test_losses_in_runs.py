@@ -63,6 +63,7 @@ def computed_references(monkeypatch) -> list[int]:
 
 
 @pytest.mark.parametrize("name", sorted(LOSSES))
+@pytest.mark.slow
 def test_every_loss_trains(model, tokenizer, tmp_path, computed_references, name: str) -> None:
     pairs = chat_pairs(tmp_path, n=8)
     trainer = run(
@@ -159,6 +160,7 @@ def test_answers_to_other_prompts_are_of_another_prompt_and_within_the_length_li
 
 
 @pytest.mark.parametrize("name", ["bco", "alpha_dpo", "beta_dpo"])
+@pytest.mark.slow
 def test_moving_statistics_do_not_depend_on_micro_batches(model, tokenizer, tmp_path, name: str) -> None:
     """Steps of four pairs, cut in one or two micro-batches, move the statistics alike."""
     pairs = chat_pairs(tmp_path, n=16)

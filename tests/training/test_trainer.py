@@ -45,6 +45,7 @@ def test_a_saved_model_names_every_stop_token(model, tokenizer, tmp_path) -> Non
 # ---- order ----
 
 
+@pytest.mark.slow
 def test_steps_see_the_plans_pairs_in_order_whatever_the_accumulation(model, tokenizer, tmp_path) -> None:
     pairs = chat_pairs(tmp_path, n=22)
     plan = make_plan(pairs, threshold={"hardest": 0.25})

@@ -73,6 +73,7 @@ def test_arena_hard_current_code(arena: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["official2", "fork18"])
 @pytest.mark.parametrize("control", ["style", "length", "markdown"])
+@pytest.mark.slow
 def test_style_control_of_v01(arena: Path, name: str, control: Any) -> None:
     battles = read_battles(arena / f"battles_{name}.parquet", "v0.1")
     oracle = json.loads((arena / f"oracle_{name}.json").read_text())["v01_code_at_0489bf3"][control]
@@ -88,6 +89,7 @@ def test_style_control_of_v01(arena: Path, name: str, control: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["official2", "fork18"])
+@pytest.mark.slow
 def test_style_control_of_the_current_code(arena: Path, name: str) -> None:
     battles = read_battles(arena / f"games_reconstructed_{name}.parquet", "v2")
     oracle = json.loads((arena / f"oracle_{name}.json").read_text())["current_code_at_196f6b8_numpy_seed0"]

@@ -125,6 +125,7 @@ def model(tmp_path, tokenizer) -> str:
     return str(tmp_path / "tiny")
 
 
+@pytest.mark.slow
 def test_local_tasks_through_the_harness(tmp_path, tokenizer, tasks, model, questions, capsys, monkeypatch) -> None:
     from mixdpo.models import loading as model_module
 
@@ -172,6 +173,7 @@ def test_local_tasks_through_the_harness(tmp_path, tokenizer, tasks, model, ques
     assert limited["settings"]["chat_template"] is True
 
 
+@pytest.mark.slow
 def test_what_cannot_be_had_is_one_line(tmp_path, tasks, model, capsys) -> None:
     out = tmp_path / "out.json"
     arguments = ["eval", "open-llm-v1", "--model", model, "--output", str(out), "--limit", "2"]
@@ -209,6 +211,7 @@ def test_what_loading_a_task_raises_has_a_mend_of_its_kind(monkeypatch, refused)
         refused(lambda: find_tasks(["winogrande"]), str(error).split("\n")[0], hint)
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_goes_on_with_the_next_task(tmp_path, tasks, model, monkeypatch) -> None:
     import lm_eval
 
@@ -261,6 +264,7 @@ def test_a_run_that_was_stopped_goes_on_with_the_next_task(tmp_path, tasks, mode
     assert ran(find_tasks(names[:1], tasks))[1]
 
 
+@pytest.mark.slow
 def test_every_task_of_the_leaderboard_is_one_of_the_harness() -> None:
     from lm_eval.tasks import TaskManager
 
@@ -288,6 +292,7 @@ def test_subtasks_count_alike() -> None:
     assert single["gsm8k_interval"] is None
 
 
+@pytest.mark.slow
 def test_an_adapter_is_part_of_the_model(tmp_path, tasks, model) -> None:
     torch.manual_seed(0)
     adapted = get_peft_model(

@@ -362,6 +362,7 @@ def test_labels_cover_neither_each_other_nor_points() -> None:
 
 
 @pytest.mark.parametrize("width", [390, 1180])
+@pytest.mark.slow
 def test_page_in_chromium(tmp_path, browser, result, scores, width) -> None:
     folder = tmp_path / "comparison"
     assert main(["compare", str(result), "--output", str(folder)]) == 0
@@ -410,6 +411,7 @@ def test_page_in_chromium(tmp_path, browser, result, scores, width) -> None:
     assert "<img" not in html
 
 
+@pytest.mark.slow
 def test_gains_of_real_models_are_differences_of_published_win_rates(tmp_path) -> None:
     folder = published("alpaca_eval")
     with (folder / "published_leaderboard.csv").open(newline="") as file:
