@@ -1,4 +1,4 @@
-"""Sums of the hidden states that predict a completion's tokens."""
+"""Sums of the hidden states that predict a completion's trained tokens."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from mixdpo.models.engine.rows import PackedRows, PaddedRows
 
 
 def completion_hidden_sums(model: nn.Module, rows: PackedRows | PaddedRows) -> Tensor:
-    """Return, for every completion, the sum of the last layer's hidden states that predict its tokens.
+    """Return, for every completion, the sum of the last layer's hidden states that predict its trained tokens.
 
-    For a completion of T tokens these are T states: that of the prompt's last token, and those of the completion
-    without its last. They are what enters the language-model head, so after the final norm.
+    For a completion of T tokens, all trained, these are T states: that of the prompt's last token, and those of the
+    completion without its last. They are what enters the language-model head, so after the final norm.
 
     Args:
         model: a causal language model, possibly wrapped by DDP or peft.
@@ -38,5 +38,5 @@ def completion_hidden_sums(model: nn.Module, rows: PackedRows | PaddedRows) -> T
             return torch.stack([part.sum(0) for part in states_NE.split(packed["layout"].scored)])
         arguments: dict[str, Any] = {name: rows[name] for name in ("input_ids", "attention_mask")}
         model(**arguments, use_cache=False)
-    predicts_RT = rows["completion_mask"][:, 1:]
+    predicts_RT = rows["scored"][:, 1:]
     return torch.stack([h[:-1][mask].float().sum(0) for h, mask in zip(entered[0], predicts_RT, strict=True)])

@@ -2,7 +2,7 @@
 
 Nothing is padded and no prompt is computed twice: a completion's tokens attend to their prompt and to
 themselves (`attention.py`), position ids go on from the prompt's end, and only the hidden states that predict a
-completion token reach the language-model head (`lm_head.py`).
+trained token reach the language-model head (`lm_head.py`).
 """
 
 from __future__ import annotations
@@ -41,12 +41,11 @@ def pack_rows(groups: Sequence[PromptGroup]) -> PackedRows:
         start, prompt = len(ids), len(group.prompt)
         ids += group.prompt
         positions += range(prompt)
-        for completion in group.completions:
-            before = [start + prompt - 1] if prompt else []
+        for completion, places in zip(group.completions, group.scored_places(), strict=True):
             first = len(ids)
-            sources += [*before, *range(first, first + len(completion) - 1)]
-            targets += completion if prompt else completion[1:]
-            scored.append(len(completion) - (not prompt))
+            sources += [first + place - 1 if place else start + prompt - 1 for place in places]
+            targets += [completion[place] for place in places]
+            scored.append(len(places))
             ids += completion
             positions += range(prompt, prompt + len(completion))
         placed.append(Group(start, prompt, tuple(len(completion) for completion in group.completions)))

@@ -21,21 +21,25 @@ from mixdpo.models.engine.wrappers import causal_model
 
 def pad_rows(groups: Sequence[PromptGroup], pad_token_id: int) -> PaddedRows:
     """Lay out every completion in a row of its own, behind its prompt, padded on the right."""
-    rows = [(group.prompt, completion) for group in groups for completion in group.completions]
-    width = max(len(prompt) + len(completion) for prompt, completion in rows)
+    rows = [
+        (group.prompt, completion, places)
+        for group in groups
+        for completion, places in zip(group.completions, group.scored_places(), strict=True)
+    ]
+    width = max(len(prompt) + len(completion) for prompt, completion, _ in rows)
     input_ids = torch.full((len(rows), width), pad_token_id, dtype=torch.int64)
     attention_mask = torch.zeros((len(rows), width), dtype=torch.int64)
-    completion_mask = torch.zeros((len(rows), width), dtype=torch.bool)
-    for r, (prompt, completion) in enumerate(rows):
+    scored = torch.zeros((len(rows), width), dtype=torch.bool)
+    for r, (prompt, completion, places) in enumerate(rows):
         end = len(prompt) + len(completion)
         input_ids[r, :end] = torch.tensor([*prompt, *completion])
         attention_mask[r, :end] = 1
-        completion_mask[r, len(prompt) : end] = True
+        scored[r, torch.tensor(places, dtype=torch.int64) + len(prompt)] = True
     return PaddedRows(
         input_ids=input_ids,
         attention_mask=attention_mask,
-        completion_mask=completion_mask,
-        prompt_width=min(len(prompt) for prompt, _ in rows),
+        scored=scored,
+        prompt_width=min(len(prompt) for prompt, *_ in rows),
         shared=shared_lengths(groups),
     )
 
@@ -65,12 +69,12 @@ def padded_scores(
     logits_RKV = model(**arguments).logits[:, :-1]
     K = logits_RKV.shape[1]
     targets_RK = input_ids[:, -K:]
-    mask_RK = rows["completion_mask"][:, -K:]
+    scored_RK = rows["scored"][:, -K:]
 
-    # Row by row in float32: one row's log-softmax is alive at a time, and only over completion tokens.
+    # Row by row in float32: one row's log-softmax is alive at a time, and only over trained tokens.
     parts = [
-        scores_of_logits(logits_KV[mask_K], targets_K[mask_K], alignment)
-        for logits_KV, targets_K, mask_K in zip(logits_RKV, targets_RK, mask_RK, strict=True)
+        scores_of_logits(logits_KV[scored_K], targets_K[scored_K], alignment)
+        for logits_KV, targets_K, scored_K in zip(logits_RKV, targets_RK, scored_RK, strict=True)
     ]
     return CompletionScores(
         logprob=torch.stack([part[:, 0].sum() for part in parts]),

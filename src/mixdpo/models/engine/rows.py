@@ -14,10 +14,24 @@ _T = TypeVar("_T", bound=Any)
 
 @dataclass(frozen=True)
 class PromptGroup:
-    """Token ids of a prompt and of the completions that follow it, each by itself."""
+    """Token ids of a prompt and of the completions that follow it, each by itself.
+
+    `masks` tells, by completion, which of its tokens are trained; the others are context only. None: all are.
+    """
 
     prompt: Sequence[int]
     completions: Sequence[Sequence[int]]
+    masks: Sequence[Sequence[bool]] | None = None
+
+    def scored_places(self) -> list[Sequence[int]]:
+        """Return, by completion, the places of its scored tokens: trained ones that something stands before."""
+        first = 0 if self.prompt else 1
+        if self.masks is None:
+            return [range(first, len(completion)) for completion in self.completions]
+        return [
+            [place for place in range(first, len(completion)) if mask[place]]
+            for completion, mask in zip(self.completions, self.masks, strict=True)
+        ]
 
 
 @dataclass(frozen=True)
@@ -25,9 +39,9 @@ class CompletionScores:
     """What the model says of C completions; float32, shape (C,), in nats.
 
     Attributes:
-        logprob: log pi(completion | prompt), summed over its tokens.
-        shared_logprob: the same over as many tokens as its prompt's shortest completion has; None unless asked for.
-        alignment: mean over its tokens of log pi(y_t) - log sum_v pi(v)^2, without gradient; None unless asked for.
+        logprob: log pi(completion | prompt), summed over its trained tokens.
+        shared_logprob: the same over as many of them as its prompt's shortest completion has; None unless asked for.
+        alignment: mean over them of log pi(y_t) - log sum_v pi(v)^2, without gradient; None unless asked for.
     """
 
     logprob: Tensor
@@ -36,11 +50,11 @@ class CompletionScores:
 
 
 def shared_lengths(groups: Sequence[PromptGroup]) -> list[int]:
-    """Return, by completion, the number of scored tokens of the shortest completion of its prompt."""
+    """Return, by completion, the least number of scored tokens that a completion of its prompt has."""
     lengths = []
     for group in groups:
-        scored = [len(completion) - (not group.prompt) for completion in group.completions]
-        lengths += [min(scored, default=0)] * len(scored)
+        counts = [len(places) for places in group.scored_places()]
+        lengths += [min(counts, default=0)] * len(counts)
     return lengths
 
 
@@ -49,7 +63,7 @@ class PaddedRows(TypedDict):
 
     input_ids: Tensor  # int64 (R, T)
     attention_mask: Tensor  # int64 (R, T)
-    completion_mask: Tensor  # bool (R, T)
+    scored: Tensor  # bool (R, T), trained tokens of the completion
     prompt_width: int  # length of the shortest prompt
     shared: list[int]  # by row, see `shared_lengths`
 
@@ -69,8 +83,8 @@ class PackedLayout:
 
     Attributes:
         groups: in the row's order.
-        scored: number of scored tokens of each completion. It is the completion's length, less one where the
-            prompt is empty, for nothing stands before the first token to predict it.
+        scored: number of scored tokens of each completion: of its trained ones, without the row's first where the
+            prompt is empty, for nothing stands before that to predict it.
         shared: by completion, see `shared_lengths`.
     """
 
