@@ -24,7 +24,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PreTr
 
 from mixdpo import MixDPOConfig, MixDPOTrainer, load_pairs, make_plan, score
 from mixdpo.data.data_settings import TokenSettings
-from mixdpo.data.tokenize import tokenize_pairs
+from mixdpo.data.tokenize import tokens_of
 from mixdpo.study.demo.smollm2 import smollm2_folder
 
 RESULTS = Path(__file__).parent / "results"
@@ -131,7 +131,7 @@ def needed_flops(setting: Setting) -> float:
     tokens, four times: for the reference once, for training forward and two gradients. Attention's own are left out.
     """
     max_length = setting.arguments.get("max_length", 1024)
-    tokens, _ = tokenize_pairs(setting.pairs, setting.tokenizer, TokenSettings(max_length=max_length))
+    tokens, _ = tokens_of(setting.pairs, setting.tokenizer, TokenSettings(max_length=max_length))
     scored = sum(len(row["chosen_ids"]) + len(row["rejected_ids"]) for row in tokens)
     distinct = scored + sum(len(row["prompt_ids"]) for row in tokens)
     model = setting.make_model()

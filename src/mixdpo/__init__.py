@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from mixdpo.auditing.audit import audit as audit
     from mixdpo.auditing.audit_settings import AuditSettings as AuditSettings
     from mixdpo.auditing.report import AuditReport as AuditReport
+    from mixdpo.data.tokenize import tokenize_pairs as tokenize_pairs
     from mixdpo.difficulty.scored_pairs import load_pairs as load_pairs
     from mixdpo.plan.plan import Plan as Plan
     from mixdpo.plan.plan import make_plan as make_plan
@@ -36,6 +37,7 @@ _HOME = {
     "load_pairs": "mixdpo.difficulty.scored_pairs",
     "make_plan": "mixdpo.plan.plan",
     "score": "mixdpo.recipe.scoring",
+    "tokenize_pairs": "mixdpo.data.tokenize",
 }
 __all__ = [*_HOME, "__version__"]
 

@@ -17,7 +17,7 @@ from mixdpo import load_pairs
 from mixdpo.data.arrays import token_counts
 from mixdpo.data.data_settings import TokenSettings
 from mixdpo.data.render import shared_length
-from mixdpo.data.tokenize import tokenize_pairs
+from mixdpo.data.tokenize import tokens_of
 from tiny import CHATML, byte_level_tokenizer
 
 BOS_TEMPLATE = "{{ bos_token }}" + CHATML
@@ -72,7 +72,7 @@ STYLES: dict[str, Any] = {
 
 
 def assert_equals_template(dataset: Dataset, tokenizer: Any, closes: bool = True) -> None:
-    tokens, report = tokenize_pairs(dataset, tokenizer, NO_LIMIT)
+    tokens, report = tokens_of(dataset, tokenizer, NO_LIMIT)
     assert len(tokens) == len(dataset) == report.pairs
     for row, ids in zip(dataset, tokens, strict=True):
         for side in ("chosen", "rejected"):
@@ -108,12 +108,12 @@ def test_ids_equal_smollm2s_template(
 def test_real_pairs_with_smollm2(alpaca_graded: Path, smollm2_tokenizer: PreTrainedTokenizerFast) -> None:
     dataset = load_pairs(str(alpaca_graded), split="test")
     assert_equals_template(dataset, smollm2_tokenizer)
-    _, report = tokenize_pairs(dataset, smollm2_tokenizer, NO_LIMIT)
+    _, report = tokens_of(dataset, smollm2_tokenizer, NO_LIMIT)
     assert not any(report.counts.values())
 
 
 def test_the_generation_prompt_belongs_to_the_prompt(tokenizer: PreTrainedTokenizerFast) -> None:
-    tokens, report = tokenize_pairs(pairs_of((chat("Hi"), answer("yes"), answer("no"))), tokenizer)
+    tokens, report = tokens_of(pairs_of((chat("Hi"), answer("yes"), answer("no"))), tokenizer)
     assert tokenizer.decode(tokens[0]["prompt_ids"]).endswith("<|im_start|>assistant\n")
     assert tokenizer.decode(tokens[0]["chosen_ids"]) == "yes<|im_end|>\n"
     assert report.counts["boundary_moved"] == 0
@@ -121,7 +121,7 @@ def test_the_generation_prompt_belongs_to_the_prompt(tokenizer: PreTrainedTokeni
 
 def test_without_generation_prompt_the_answer_holds_its_header() -> None:
     tokenizer = STYLES["no generation prompt"]()
-    tokens, _ = tokenize_pairs(pairs_of((chat("Hi"), answer("yes"), answer("no"))), tokenizer)
+    tokens, _ = tokens_of(pairs_of((chat("Hi"), answer("yes"), answer("no"))), tokenizer)
     assert tokenizer.decode(tokens[0]["chosen_ids"]) == "<|im_start|>assistant\nyes<|im_end|>\n"
 
 
@@ -129,7 +129,7 @@ def test_a_prompt_that_is_rendered_otherwise_alone_moves_the_boundary() -> None:
     thinking = CHATML.replace("<|im_start|>assistant\n'", "<|im_start|>assistant\n(thinking)'")
     tokenizer = byte_level_tokenizer(chat_template=thinking)
     dataset = pairs_of((chat("Hi"), answer("yes"), answer("no")))
-    tokens, report = tokenize_pairs(dataset, tokenizer, NO_LIMIT)
+    tokens, report = tokens_of(dataset, tokenizer, NO_LIMIT)
     assert report.counts["boundary_moved"] == 1
     assert "(thinking)" not in tokenizer.decode(tokens[0]["prompt_ids"])
     assert_equals_template(dataset, tokenizer)
@@ -138,7 +138,7 @@ def test_a_prompt_that_is_rendered_otherwise_alone_moves_the_boundary() -> None:
 def test_a_template_without_end_token_gets_an_eos() -> None:
     tokenizer = STYLES["no end token"]()
     dataset = pairs_of((chat("Hi"), answer("a"), answer("b")), (chat("Ho"), answer("c"), answer("d")))
-    tokens, report = tokenize_pairs(dataset, tokenizer, NO_LIMIT)
+    tokens, report = tokens_of(dataset, tokenizer, NO_LIMIT)
     assert report.counts["eos_appended"] == 4
     assert tokens[0]["chosen_ids"][-1] == tokenizer.eos_token_id
 
@@ -148,7 +148,7 @@ def test_an_end_token_of_the_prompt_does_not_close_a_short_answer() -> None:
         "+ '\n' }}{% endfor", "+ ('<|im_end|>' if m['role'] == 'user' else '') }}{% endfor"
     )
     template = template.replace("'assistant:'", "''").replace("m['role'] + ': ' + ", "")
-    tokens, report = tokenize_pairs(
+    tokens, report = tokens_of(
         pairs_of((chat("Hi"), answer("a"), answer("b"))), byte_level_tokenizer(chat_template=template)
     )
     assert report.counts["eos_appended"] == 2
@@ -160,7 +160,7 @@ def test_tools_reach_the_template() -> None:
     row = (chat("Hi"), answer("yes"), answer("no"))
     dataset = pairs_of(row, row, row, tools=['[{"name": "f"}]', None, '[{"name": "g"}]'])
     tokenizer = byte_level_tokenizer(chat_template=template)
-    tokens, _ = tokenize_pairs(dataset, tokenizer)
+    tokens, _ = tokens_of(dataset, tokenizer)
     starts = [tokenizer.decode(ids)[:15] for ids in tokens["prompt_ids"]]
     assert starts == ['[{"name": "f"}]', "<|im_start|>use", '[{"name": "g"}]']
 
@@ -169,7 +169,7 @@ def test_null_filled_messages_are_rendered_as_written(tokenizer: PreTrainedToken
     template = CHATML.replace("message['role']", "(message['name'] if 'name' in message else message['role'])")
     tokenizer = byte_level_tokenizer(chat_template=template)
     prompt = [{"role": "user", "content": "a", "name": "Ann"}, {"role": "user", "content": "b", "name": None}]
-    tokens, _ = tokenize_pairs(pairs_of((prompt, answer("yes"), answer("no"))), tokenizer)
+    tokens, _ = tokens_of(pairs_of((prompt, answer("yes"), answer("no"))), tokenizer)
     assert tokenizer.decode(tokens[0]["prompt_ids"]).startswith("<|im_start|>Ann\na<|im_end|>\n<|im_start|>user\nb")
 
 
@@ -177,11 +177,11 @@ def test_messages_that_the_template_refuses_are_counted(refused: Any) -> None:
     tokenizer = byte_level_tokenizer(chat_template=STRICT)
     good = (chat("Hi"), answer("yes"), answer("no"))
     bad = ([{"role": "system", "content": "x"}, *chat("Hi")], answer("yes"), answer("no"))
-    tokens, report = tokenize_pairs(pairs_of(good, bad, good), tokenizer)
+    tokens, report = tokens_of(pairs_of(good, bad, good), tokenizer)
     assert tokens["row"][:] == [0, 2]
     assert report.counts["template_refused"] == 1
     assert "no system role" in report.lines()[-1]
-    refused(lambda: tokenize_pairs(pairs_of(bad), tokenizer), "all 1 pairs", "template_refused", "no system role")
+    refused(lambda: tokens_of(pairs_of(bad), tokenizer), "all 1 pairs", "template_refused", "no system role")
 
 
 # ---- plain text ----
@@ -193,7 +193,7 @@ WORDS = ("The quick brown", " fox jumps", " dog.")
 @pytest.mark.parametrize("prompt", [WORDS[0], "<s>" + WORDS[0], "The qu"])
 def test_texts_have_one_bos_at_most_and_one_eos(make: Any, prompt: str) -> None:
     tokenizer = make()
-    tokens, report = tokenize_pairs(pairs_of((prompt, WORDS[1], WORDS[2] + tokenizer.eos_token)), tokenizer, NO_LIMIT)
+    tokens, report = tokens_of(pairs_of((prompt, WORDS[1], WORDS[2] + tokenizer.eos_token)), tokenizer, NO_LIMIT)
     for side, text in (("chosen", WORDS[1]), ("rejected", WORDS[2])):
         ids = tokens[0]["prompt_ids"] + tokens[0][f"{side}_ids"]
         assert ids.count(tokenizer.eos_token_id) == 1
@@ -212,7 +212,7 @@ def test_a_merge_over_the_boundary_goes_to_the_answers() -> None:
     tokenizer = byte_level_tokenizer()
     prompt, chosen = "The quick bro", "wn fox"
     assert len(tokenizer("The quick brown")["input_ids"]) <= len(tokenizer(prompt)["input_ids"])
-    tokens, report = tokenize_pairs(pairs_of((prompt, chosen, "th")), tokenizer, NO_LIMIT)
+    tokens, report = tokens_of(pairs_of((prompt, chosen, "th")), tokenizer, NO_LIMIT)
     assert report.counts["boundary_moved"] == 1
     ids = tokens[0]["prompt_ids"] + tokens[0]["chosen_ids"]
     assert ids == [*tokenizer(prompt + chosen)["input_ids"], tokenizer.eos_token_id]
@@ -220,7 +220,7 @@ def test_a_merge_over_the_boundary_goes_to_the_answers() -> None:
 
 
 def test_a_pair_without_a_shared_first_token_is_dropped(refused: Any) -> None:
-    refused(lambda: tokenize_pairs(pairs_of(("b", "rown", "y")), byte_level_tokenizer(), NO_LIMIT), "no_shared_tokens")
+    refused(lambda: tokens_of(pairs_of(("b", "rown", "y")), byte_level_tokenizer(), NO_LIMIT), "no_shared_tokens")
 
 
 # ---- length ----
@@ -233,9 +233,9 @@ def test_truncation_is_counted_and_never_empties(tokenizer: PreTrainedTokenizerF
         ("1 2 3 4 5 6 7 8 9", " 1", " 2"),
         ("1 2", " 3 4 5 6 7 8", " 3 4 5 6 7 9"),
     )
-    whole, _ = tokenize_pairs(dataset, tokenizer, NO_LIMIT)
+    whole, _ = tokens_of(dataset, tokenizer, NO_LIMIT)
     limit = len(whole[0]["prompt_ids"]) + len(whole[0]["chosen_ids"])
-    tokens, report = tokenize_pairs(dataset, tokenizer, TokenSettings(max_length=limit))
+    tokens, report = tokens_of(dataset, tokenizer, TokenSettings(max_length=limit))
     assert tokens["row"][:] == [0, 1, 3]
     assert report.pairs == 3
     happened = {name: count for name, count in report.counts.items() if count}
@@ -257,29 +257,29 @@ def test_truncation_is_counted_and_never_empties(tokenizer: PreTrainedTokenizerF
 def test_a_prompt_is_cut_on_the_left_and_keeps_its_bos(limit: int) -> None:
     tokenizer = bos_adding()
     dataset = pairs_of(("1 2 3 4 5 6", " 7", " 8"))
-    whole = tokenize_pairs(dataset, tokenizer, NO_LIMIT)[0][0]["prompt_ids"]
-    tokens, report = tokenize_pairs(dataset, tokenizer, TokenSettings(max_length=None, max_prompt_length=limit))
+    whole = tokens_of(dataset, tokenizer, NO_LIMIT)[0][0]["prompt_ids"]
+    tokens, report = tokens_of(dataset, tokenizer, TokenSettings(max_length=None, max_prompt_length=limit))
     assert report.counts["prompt_truncated"] == 1
     assert tokens[0]["prompt_ids"] == [whole[0], *whole[len(whole) - limit + 1 :]]
     plain = byte_level_tokenizer()
-    cut = tokenize_pairs(dataset, plain, TokenSettings(max_prompt_length=limit))[0][0]["prompt_ids"]
+    cut = tokens_of(dataset, plain, TokenSettings(max_prompt_length=limit))[0][0]["prompt_ids"]
     assert cut == plain("1 2 3 4 5 6")["input_ids"][-limit:]
 
 
 def test_bad_settings_and_tokenizers(refused: Any) -> None:
     dataset = pairs_of((chat("Hi"), answer("yes"), answer("no")))
-    refused(lambda: tokenize_pairs(dataset, byte_level_tokenizer(chat_template=None)), "no chat template", "instruct")
-    refused(lambda: tokenize_pairs(dataset, byte_level_tokenizer(), TokenSettings(max_length=2)), "raise max_length")
+    refused(lambda: tokens_of(dataset, byte_level_tokenizer(chat_template=None)), "no chat template", "instruct")
+    refused(lambda: tokens_of(dataset, byte_level_tokenizer(), TokenSettings(max_length=2)), "raise max_length")
     refused(lambda: TokenSettings(max_length=1), "max_length is 1; it must be at least 2")
     endless = byte_level_tokenizer()
     endless.eos_token = None
-    refused(lambda: tokenize_pairs(pairs_of(("a", " b", " c")), endless), "no EOS token")
+    refused(lambda: tokens_of(pairs_of(("a", " b", " c")), endless), "no EOS token")
 
 
 def test_several_processes_give_the_same(tokenizer: PreTrainedTokenizerFast) -> None:
     dataset = pairs_of(*[(chat(f"Say {i}"), answer("yes"), answer(f"no {i}")) for i in range(9)])
-    alone, report = tokenize_pairs(dataset, tokenizer, NO_LIMIT)
-    together, same = tokenize_pairs(dataset, tokenizer, TokenSettings(max_length=None, num_proc=2))
+    alone, report = tokens_of(dataset, tokenizer, NO_LIMIT)
+    together, same = tokens_of(dataset, tokenizer, TokenSettings(max_length=None, num_proc=2))
     assert alone[:] == together[:]
     assert report == same
 
@@ -305,7 +305,7 @@ def test_token_ids_are_kept_and_a_broken_file_is_made_anew(tmp_path, monkeypatch
     tokenizer = byte_level_tokenizer()
     rows = [(chat(f"Question {i}?"), answer(f"Yes {i}."), answer(f"No, {i} times.")) for i in range(20)]
     pairs = pairs_of(*rows)
-    first, report = tokenize_pairs(pairs, tokenizer)
+    first, report = tokens_of(pairs, tokenizer)
     files = sorted((tmp_path / "data").glob("tokens-*.arrow"))
     assert len(files) == 1
 
@@ -314,7 +314,7 @@ def test_token_ids_are_kept_and_a_broken_file_is_made_anew(tmp_path, monkeypatch
 
     with monkeypatch.context() as patched:
         patched.setattr("mixdpo.data.tokenize._tokenize_batch", refuse)
-        again, same = tokenize_pairs(pairs, tokenizer)
+        again, same = tokens_of(pairs, tokenizer)
         assert (again[:], same) == (first[:], report)
         changed = copy.deepcopy(tokenizer)
         changed.chat_template = "{% for m in messages %}{{ m.content }}<e>{% endfor %}"
@@ -325,7 +325,7 @@ def test_token_ids_are_kept_and_a_broken_file_is_made_anew(tmp_path, monkeypatch
             (pairs_of(*rows[1:]), tokenizer, None),
         ):
             with pytest.raises(AssertionError, match="tokenised again"):
-                tokenize_pairs(other, tokens, limits)
+                tokens_of(other, tokens, limits)
     files[0].write_bytes(files[0].read_bytes()[:-200])
-    mended, _ = tokenize_pairs(pairs, tokenizer)
+    mended, _ = tokens_of(pairs, tokenizer)
     assert mended[:] == first[:]

@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from mixdpo import load_pairs, score
 from mixdpo.data.data_settings import TokenSettings
-from mixdpo.data.tokenize import tokenize_pairs
+from mixdpo.data.tokenize import tokens_of
 from mixdpo.evaluation.constraints import Constraint, constraints_met
 from mixdpo.evaluation.held_out_prompts import DATA
 from mixdpo.judges.reward_model import padded
@@ -42,7 +42,7 @@ def model(tmp_path, tokenizer) -> str:
 
 def plain_pairs(model, tokenizer, pairs: Dataset) -> np.ndarray:
     """log pi of (chosen, rejected) of every pair, from logits of one sequence at a time."""
-    tokens, _ = tokenize_pairs(pairs, tokenizer, TokenSettings())
+    tokens, _ = tokens_of(pairs, tokenizer, TokenSettings())
     with torch.no_grad():
         return np.array(
             [
@@ -53,7 +53,7 @@ def plain_pairs(model, tokenizer, pairs: Dataset) -> np.ndarray:
 
 
 def counts(tokenizer, pairs: Dataset) -> np.ndarray:
-    tokens, _ = tokenize_pairs(pairs, tokenizer, TokenSettings())
+    tokens, _ = tokens_of(pairs, tokenizer, TokenSettings())
     return np.array([[len(t["chosen_ids"]), len(t["rejected_ids"])] for t in tokens])
 
 
@@ -115,7 +115,7 @@ def test_implicit_reward_needs_one_tokenizer(model, pairs, tmp_path, refused) ->
 
 def plain_ches(model, tokenizer, pairs: Dataset) -> np.ndarray:
     """CHES and length-normalised CHES by their definition, from the hidden states transformers returns."""
-    tokens, _ = tokenize_pairs(pairs, tokenizer, TokenSettings())
+    tokens, _ = tokens_of(pairs, tokenizer, TokenSettings())
     result = []
     for t in tokens:
         sums, lengths = [], []
@@ -220,7 +220,7 @@ def test_trained_reward_model_ranks_held_out_pairs(tokenizer, tmp_path) -> None:
     torch.manual_seed(0)
     model = AutoModelForSequenceClassification.from_config(config)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    tokens, _ = tokenize_pairs(load_pairs(str(tmp_path / "train.parquet")), tokenizer, TokenSettings())
+    tokens, _ = tokens_of(load_pairs(str(tmp_path / "train.parquet")), tokenizer, TokenSettings())
     for _ in range(8):
         for batch in np.array_split(rng.permutation(len(tokens)), 10):
             sides = [tokens[int(i)]["prompt_ids"] + tokens[int(i)][f"{s}_ids"] for i in batch for s in SIDES]

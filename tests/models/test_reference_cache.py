@@ -21,7 +21,7 @@ from peft import LoraConfig, get_peft_model
 from mixdpo import make_plan
 from mixdpo.cli.main import main
 from mixdpo.data.data_settings import TokenSettings
-from mixdpo.data.tokenize import tokenize_pairs
+from mixdpo.data.tokenize import tokens_of
 from mixdpo.models import fingerprint as keys
 from mixdpo.models.cached_logprobs import _DIGEST, _table_digest, add_to_cache, look_up
 from mixdpo.models.fingerprint import describe_tokens, weights_digest
@@ -196,7 +196,7 @@ def test_digest_names_the_reference_and_nothing_else(model, tmp_path) -> None:
 
 
 def test_pairs_are_described_alike_in_blocks(tokenizer, tmp_path, monkeypatch) -> None:
-    tokens, _ = tokenize_pairs(chat_pairs(tmp_path, n=8), tokenizer, TokenSettings())
+    tokens, _ = tokens_of(chat_pairs(tmp_path, n=8), tokenizer, TokenSettings())
     index = np.array([5, 0, 7, 2, 3])
     whole = describe_tokens(tokens, index)
     assert len(set(whole["pair"].to_pylist())) == 5

@@ -49,13 +49,13 @@ def token_figures(
         figures, and the tokens of every pair by side, int64 of shape (N,), -1 for those left out.
 
     Raises:
-        InputError: as `tokenize_pairs`.
+        InputError: as `tokens_of`.
     """
-    from mixdpo.data.tokenize import tokenize_pairs  # loads transformers
+    from mixdpo.data.tokenize import tokens_of  # loads transformers
 
     rows = np.sort(rng.permutation(len(dataset))[:most_pairs])
     part = dataset if len(rows) == len(dataset) else dataset.select(rows)
-    tokens, report = tokenize_pairs(part, tokenizer, TokenSettings(max_length=None, num_proc=1))
+    tokens, report = tokens_of(part, tokenizer, TokenSettings(max_length=None, num_proc=1))
     table = tokens.with_format("arrow")[:]
     ids = {side: table[f"{side}_ids"].combine_chunks() for side in SIDES}
     lengths = {side: np.diff(values.offsets.to_numpy()) for side, values in ids.items()}

@@ -199,6 +199,16 @@ _BOUNDS: Final = {
 }
 
 
+def key_values(settings: Any) -> dict[str, Any]:
+    """Return a settings dataclass as plain values for a key, without what has the metadata `keyed_if_set` and is not.
+
+    A setting that came later is left out at its default, so what was kept before it is still found.
+    """
+    younger = [f for f in dataclasses.fields(settings) if f.metadata.get("keyed_if_set")]
+    unset = {f.name for f in younger if getattr(settings, f.name) == f.default}
+    return {name: value for name, value in dataclasses.asdict(settings).items() if name not in unset}
+
+
 def check_ranges(settings: Any, kind: str = "") -> None:
     """Raise `InputError` for a number outside the bounds that its field's metadata names.
 

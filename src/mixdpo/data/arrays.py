@@ -32,6 +32,16 @@ def token_counts(tokens: Dataset, sides: Sequence[str] = ("chosen", "rejected"))
     return np.stack([pc.list_value_length(table[name]).to_numpy().astype(np.int64) for name in columns], axis=1)
 
 
+def trained_counts(tokens: Dataset) -> np.ndarray:
+    """Return the trained tokens of the chosen and of the rejected completion; int64, shape (N, 2)."""
+    columns = ("chosen_mask", "rejected_mask")
+    table = tokens.select_columns(list(columns)).with_format("arrow")[:]
+    masks = [table[name].combine_chunks() for name in columns]
+    totals = [np.concatenate([[0], np.cumsum(mask.flatten().to_numpy(zero_copy_only=False))]) for mask in masks]
+    bounds = [mask.offsets.to_numpy() - mask.offsets[0].as_py() for mask in masks]
+    return np.stack([np.diff(total[bound]) for total, bound in zip(totals, bounds, strict=True)], axis=1)
+
+
 def check_is_loaded(dataset: Any, name: str = "the data set") -> None:
     """Raise `InputError` unless a data set was made by `load_pairs`; `name` is what the caller calls it."""
     if not isinstance(dataset, Dataset) or "pair_id" not in dataset.column_names:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -17,6 +18,18 @@ Contradictions = Literal["keep", "flip", "drop"]
 INVALID_SCORES: Final[tuple[str, ...]] = get_args(InvalidScores)
 PAIR_RULES: Final[tuple[str, ...]] = get_args(PairRule)
 CONTRADICTIONS: Final[tuple[str, ...]] = get_args(Contradictions)
+
+LossTurns = Literal["all", "last"]
+ASSISTANT_ONLY_HELP: Final = (
+    "train only what the assistant says in answers of several turns; false: user and tool turns too, as TRL's DPO does"
+)
+LOSS_TURNS_HELP: Final = "assistant turns of an answer that are trained: all, or the last"
+EMPTY_THINKING_HELP: Final = "leave an empty think block at the start of an answer untrained"
+TEMPLATE_KWARGS_HELP: Final = "settings of the chat template, such as {enable_thinking: false}"
+TEMPLATE_DATE_HELP: Final = "date (YYYY-MM-DD) that chat templates write which print today's; null: today, recorded"
+
+_TEMPLATES_OWN: Final = ("messages", "tools", "documents", "add_generation_prompt", "tokenize", "strftime_now")
+"""What a template is told about the conversation, and `apply_chat_template` about the rendering."""
 
 
 @dataclass(kw_only=True, frozen=True)
@@ -114,10 +127,10 @@ class DataSettings:
 
 @dataclass(kw_only=True, frozen=True)
 class TokenSettings:
-    """Limits of length.
+    """How pairs become tokens: limits of length, which tokens are trained, and what the chat template is told.
 
     Raises:
-        InputError: a limit is below what a pair needs.
+        InputError: a limit is below what a pair needs, or the template would be told what is not its own.
     """
 
     max_length: int | None = field(
@@ -131,15 +144,49 @@ class TokenSettings:
         default=None,
         metadata={"help": "processes that tokenise; null: one per 2,000 pairs, at most one per core", "at_least": 1},
     )
+    assistant_only_loss: bool = field(default=True, metadata={"help": ASSISTANT_ONLY_HELP})
+    loss_turns: LossTurns = field(default="all", metadata={"help": LOSS_TURNS_HELP})
+    mask_empty_thinking: bool = field(default=True, metadata={"help": EMPTY_THINKING_HELP})
+    chat_template_kwargs: dict[str, Any] | None = field(default=None, metadata={"help": TEMPLATE_KWARGS_HELP})
+    template_date: str | None = field(default=None, metadata={"help": TEMPLATE_DATE_HELP})
 
     def __post_init__(self) -> None:
         check_ranges(self)
+        check_loss_turns(self.loss_turns)
+        check_template_kwargs(self.chat_template_kwargs)
+        check_template_date(self.template_date)
 
 
 def check_cap(max_pairs: Any, file: str | None = None) -> None:
     """Raise `InputError` unless `max_pairs` is None or a positive whole number."""
     if max_pairs is not None and (isinstance(max_pairs, bool) or not isinstance(max_pairs, int) or max_pairs < 1):
         raise InputError(f"max_pairs must be a whole number above 0, got {max_pairs!r}", file=file)
+
+
+def check_loss_turns(value: Any) -> None:
+    """Raise `InputError` unless `value` is one of `LossTurns`."""
+    if value not in get_args(LossTurns):
+        raise InputError(f"loss_turns must be one of {', '.join(get_args(LossTurns))}, got {value!r}")
+
+
+def check_template_kwargs(value: Any) -> None:
+    """Raise `InputError` unless `value` is None or a mapping of settings that are a chat template's own."""
+    if value is None:
+        return
+    if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
+        raise InputError(f"chat_template_kwargs must be a mapping such as {{enable_thinking: false}}, got {value!r}")
+    for name in value:
+        if name in _TEMPLATES_OWN:
+            raise InputError(f"chat_template_kwargs cannot set {name!r}, which comes from the data or the run")
+
+
+def check_template_date(value: Any) -> None:
+    """Raise `InputError` unless `value` is None or a date such as 2026-01-31."""
+    try:
+        if value is not None:
+            datetime.date.fromisoformat(value)
+    except (TypeError, ValueError):
+        raise InputError(f"template_date must be a date such as 2026-01-31, got {value!r}") from None
 
 
 def _as_source(item: Any) -> SourceSettings:

@@ -30,7 +30,7 @@ from datasets import Dataset, Features, List, Value
 
 from mixdpo.common.errors import InputError
 from mixdpo.common.files import data_cache, digest
-from mixdpo.data.data_settings import TokenSettings
+from mixdpo.data.data_settings import LossTurns, TokenSettings
 from mixdpo.data.render import ChatRenderer, Ids, Rendered, Renderer, TextRenderer, shared_length
 from mixdpo.data.token_report import COUNTS, DROPS, TokenReport, length_statistics
 
@@ -40,19 +40,61 @@ if TYPE_CHECKING:
 PAIRS_PER_PROCESS: Final = 2000
 """So many pairs make up for starting a process."""
 
-_CACHE_FORMAT: Final = "1"
+_CACHE_FORMAT: Final = "2"
 _SIDES: Final = ("prompt", "chosen", "rejected")
 _IDS: Final = tuple(f"{side}_ids" for side in _SIDES)
+_MASKS: Final = ("chosen_mask", "rejected_mask")
 
 
 def tokenize_pairs(
+    pairs: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    chat_template_kwargs: dict[str, Any] | None = None,
+    assistant_only_loss: bool = True,
+    loss_turns: LossTurns = "all",
+    mask_empty_thinking: bool = True,
+    max_length: int | None = None,
+    max_prompt_length: int | None = None,
+) -> tuple[Dataset, TokenReport]:
+    """Return the tokens that training would see, and which of them it would train.
+
+    Args:
+        pairs: from `load_pairs`.
+        tokenizer: of the model.
+        chat_template_kwargs: settings of its chat template, such as ``{"enable_thinking": False}``.
+        assistant_only_loss: train only what the assistant says in answers of several turns.
+        loss_turns: `all` assistant turns of an answer, or the `last`.
+        mask_empty_thinking: leave an empty think block at the start of an answer untrained.
+        max_length: tokens of prompt and completion together, cut on the right; None: no limit.
+        max_prompt_length: tokens of the prompt, cut on the left; None: no limit.
+
+    Returns:
+        As `tokens_of`.
+
+    Raises:
+        InputError: as `tokens_of`, or a setting is out of its range.
+    """
+    settings = TokenSettings(
+        chat_template_kwargs=chat_template_kwargs,
+        assistant_only_loss=assistant_only_loss,
+        loss_turns=loss_turns,
+        mask_empty_thinking=mask_empty_thinking,
+        max_length=max_length,
+        max_prompt_length=max_prompt_length,
+    )
+    return tokens_of(pairs, tokenizer, settings)
+
+
+def tokens_of(
     dataset: Dataset, tokenizer: PreTrainedTokenizerBase, settings: TokenSettings | None = None
 ) -> tuple[Dataset, TokenReport]:
     """Tokenise the pairs of `load_pairs`; the module's docstring has the rule.
 
     Returns:
         A data set with the columns `row` (int64, index in `dataset`), `pair_id`, `prompt_ids`, `chosen_ids` and
-        `rejected_ids` (lists of int32, none of them empty), without the pairs that the report counts as dropped.
+        `rejected_ids` (lists of int32, none of them empty), `chosen_mask` and `rejected_mask` (lists of bool over the
+        completion's ids; true: trained), without the pairs that the report counts as dropped.
 
     Raises:
         InputError: messages but no chat template, texts but no EOS token, or no pair is left.
@@ -66,6 +108,7 @@ def tokenize_pairs(
             "row": Value("int64"),
             "pair_id": Value("string"),
             **dict.fromkeys(_IDS, ids),
+            **dict.fromkeys(_MASKS, List(Value("bool"))),
             **dict.fromkeys(COUNTS, Value("int8")),
             "refusal": Value("string"),
         }
@@ -153,7 +196,7 @@ def _tokenize_batch(
         for pair in rendered
     ]
     result: dict[str, list[Any]] = {"row": list(rows), "pair_id": batch["pair_id"]}
-    for name in _IDS:
+    for name in (*_IDS, *_MASKS):
         result[name] = [pair.get(name, []) for pair in pairs]
     for name in COUNTS:
         result[name] = [pair.get(name, 0) for pair in pairs]
@@ -181,7 +224,8 @@ def _fitted(pair: Rendered, settings: TokenSettings, bos: int | None) -> dict[st
         counts["chosen_truncated"], counts["rejected_truncated"] = int(len(chosen) > room), int(len(rejected) > room)
         chosen, rejected = chosen[:room], rejected[:room]
         counts["same_after_truncation"] = int(chosen == rejected)
-    return {**counts, "prompt_ids": prompt, "chosen_ids": chosen, "rejected_ids": rejected}
+    masks = {"chosen_mask": [True] * len(chosen), "rejected_mask": [True] * len(rejected)}
+    return {**counts, "prompt_ids": prompt, "chosen_ids": chosen, "rejected_ids": rejected, **masks}
 
 
 def _cut_left(ids: Ids, length: int, bos: int | None) -> Ids:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -16,6 +16,7 @@ import numpy as np
 
 from mixdpo.common.errors import InputError
 from mixdpo.common.files import atomic_path, cache_folder, digest
+from mixdpo.common.settings import key_values
 from mixdpo.models.forward_settings import ForwardSettings
 from mixdpo.models.model_settings import MODEL_HELP, ModelSettings, model_named
 
@@ -202,7 +203,7 @@ def _folder(dataset: Dataset, model: ModelSettings, settings: ValidationLossSett
 
     if not _processes().is_main_process:
         return cache_folder() / "validation_loss"
-    deciding = {**asdict(settings), "model": None, "preset": None, "repetitions": None, "batch_size": None}
+    deciding = {**key_values(settings), "model": None, "preset": None, "repetitions": None, "batch_size": None}
     weights = weights_digest(load_policy(model, with_adapters=True)) or repr(model)
     pairs = data_fingerprint(dataset)
     return cache_folder() / "validation_loss" / digest([weights, pairs, repr(deciding), repr(settings.amount()[1])])

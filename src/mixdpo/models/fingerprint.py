@@ -81,7 +81,7 @@ def describe_tokens(tokens: Dataset, index: np.ndarray) -> pa.Table:
     """Return the columns `pair` (digest of the token ids), `chosen_tokens` and `rejected_tokens`.
 
     Args:
-        tokens: output of `tokenize_pairs`.
+        tokens: output of `tokens_of`.
         index: int64, which of its pairs.
     """
     table = tokens.with_format("arrow")[:]  # mapped from disk; what is taken out of it is in memory

@@ -19,7 +19,7 @@ from mixdpo.common.progress import pairs_bar
 from mixdpo.data.arrays import token_counts
 from mixdpo.data.data_settings import TokenSettings
 from mixdpo.data.token_report import DROPS
-from mixdpo.data.tokenize import tokenize_pairs
+from mixdpo.data.tokenize import tokens_of
 from mixdpo.models.cached_logprobs import cached_values
 from mixdpo.models.engine import (
     PackedRows,
@@ -76,7 +76,8 @@ def all_tokens(dataset: Dataset, settings: ModelSettings, limits: TokenSettings,
     Raises:
         InputError: some pairs cannot be tokenised within the limits; says how many, why, and which is the first.
     """
-    tokens, report = tokenize_pairs(dataset, load_tokenizer(settings), limits)
+    limits = replace(limits, chat_template_kwargs=settings.chat_template_kwargs, template_date=settings.template_date)
+    tokens, report = tokens_of(dataset, load_tokenizer(settings), limits)
     lost = np.setdiff1d(np.arange(len(dataset)), tokens["row"][:])
     if len(lost):
         reasons = ", ".join(f"{report.counts[name]:,} {name}" for name in DROPS if report.counts[name])

@@ -8,19 +8,43 @@ from typing import Any, Final
 
 from mixdpo.common.errors import InputError
 from mixdpo.common.settings import build
+from mixdpo.data.data_settings import (
+    TEMPLATE_DATE_HELP,
+    TEMPLATE_KWARGS_HELP,
+    check_template_date,
+    check_template_kwargs,
+)
 
 MODEL_HELP: Final = "folder or hub id, or a mapping of the settings of a recipe's section model"
 
 
 @dataclass(kw_only=True, frozen=True)
 class ModelSettings:
-    """Which model to load and how."""
+    """Which model to load and how.
+
+    Raises:
+        InputError: the chat template would be told what is not its own, or `template_date` is no date.
+    """
 
     name_or_path: str = field(metadata={"help": "folder or hub id of the model"})
     revision: str | None = field(default=None, metadata={"help": "branch, tag or commit on the hub"})
     tokenizer: str | None = field(default=None, metadata={"help": "folder or hub id; null: the model's own"})
     chat_template: str | None = field(
         default=None, metadata={"help": "file with a Jinja chat template; null: the tokenizer's own"}
+    )
+    chat_template_kwargs: dict[str, Any] | None = field(
+        default=None,
+        metadata={
+            "help": TEMPLATE_KWARGS_HELP,
+            "keyed_if_set": True,
+        },
+    )
+    template_date: str | None = field(
+        default=None,
+        metadata={
+            "help": TEMPLATE_DATE_HELP,
+            "keyed_if_set": True,
+        },
     )
     adapter: str | None = field(default=None, metadata={"help": "folder or hub id of a trained adapter to continue"})
     dtype: str = field(
@@ -42,6 +66,10 @@ class ModelSettings:
         default=False,
         metadata={"help": "run Python code that comes with the model; only for code you have read"},
     )
+
+    def __post_init__(self) -> None:
+        check_template_kwargs(self.chat_template_kwargs)
+        check_template_date(self.template_date)
 
 
 def model_named(

@@ -67,8 +67,9 @@ class Recipe:
         """Return the settings of the trainer, with `output` as folder if given."""
         from mixdpo.training.config import MixDPOConfig
 
-        values = dict(self.train) if output is None else {**self.train, "output_dir": output}
-        return MixDPOConfig(**values)
+        of_model = {name: getattr(self.model, name, None) for name in ("chat_template_kwargs", "template_date")}
+        values = {**{name: value for name, value in of_model.items() if value is not None}, **self.train}
+        return MixDPOConfig(**values if output is None else {**values, "output_dir": output})
 
     def metrics_to_score(self, given: Sequence[str]) -> list[str]:
         """Return the given metrics; those of the section score if there are none, else the plan's.

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from mixdpo.common.files import digest
+from mixdpo.common.settings import key_values
 from mixdpo.models.model_settings import ModelSettings
 from mixdpo.study.study_settings import StudySettings, routes_of
 from mixdpo.study.task import Split
@@ -197,7 +198,7 @@ def _work(study: StudySettings, model: str, split: Split, training: Mapping[str,
     work = {
         "bench": study.task.fingerprint(),
         "model": {
-            **asdict(settings),
+            **key_values(settings),
             "name_or_path": model,
             **{key: content_name(path) for key in ("tokenizer", "chat_template") if (path := getattr(settings, key))},
         },

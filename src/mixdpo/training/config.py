@@ -79,6 +79,7 @@ class MixDPOConfig(TrainingSettings, TrainingArguments):  # type: ignore[misc]  
                 f"loss_weights has {len(self.loss_weights)} values for {len(self.loss_names)} losses in loss_type"
             )
         check_ranges(self)
+        self.token_settings()
         if self.ld_alpha is not None and needs(self._all_losses, "mismatched"):
             raise InputError(
                 "ld_alpha discounts the tails of a pair's answers, and kto reads answers to other prompts too",

@@ -16,9 +16,8 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from mixdpo.common.errors import InputError
-from mixdpo.data.data_settings import TokenSettings
 from mixdpo.data.token_report import TokenReport
-from mixdpo.data.tokenize import tokenize_pairs
+from mixdpo.data.tokenize import tokens_of
 from mixdpo.generation.local_generation import stop_token_ids
 from mixdpo.models.engine import disable_dropout, pack_rows, pad_rows, prepare_packing
 from mixdpo.models.loading import load_policy, load_tokenizer
@@ -152,12 +151,7 @@ class PairPreparation:
         return self._planned(dataset, "eval", plan, all_sides=True)
 
     def _planned(self, dataset: Dataset, name: str, plan: Plan, **settings: Any) -> PlannedPairs:
-        limits = TokenSettings(
-            max_length=self.args.max_length,
-            max_prompt_length=self.args.max_prompt_length,
-            num_proc=self.args.dataset_num_proc,
-        )
-        tokens, self.reports[name] = tokenize_pairs(dataset, self.tokenizer, limits)
+        tokens, self.reports[name] = tokens_of(dataset, self.tokenizer, self.args.token_settings())
         pairs = PlannedPairs(tokens, plan, **self.args.pair_needs(), **settings)
         if self.args.reads_mismatched:
             if len(tokens) < 2:

@@ -142,9 +142,10 @@ def check_same_run(folder: Path, record: dict[str, Any], compares_pairs: bool) -
         )
     for name, value in record["settings"].items():
         free = name.startswith(_FREE_TO_CHANGE) or name in ("output_dir", *_CUT_OF_A_STEP)
-        if not free and before["settings"].get(name) != value:
+        is_younger = name not in before["settings"]  # the run is of a version that did not have it
+        if not (free or is_younger) and before["settings"][name] != value:
             raise InputError(
-                f"the run was started with {name} = {before['settings'].get(name)!r}, not {value!r}",
+                f"the run was started with {name} = {before['settings'][name]!r}, not {value!r}",
                 file=folder / RUN_FILE,
                 hint="continue it with the settings it was started with",
             )

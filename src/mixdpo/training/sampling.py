@@ -24,7 +24,7 @@ class PlannedPairs(TorchDataset[PairItem]):
     batch, so that all processes take part in every step.
 
     Args:
-        tokens: output of `tokenize_pairs`; pairs that it dropped are not in it and never trained.
+        tokens: output of `tokens_of`; pairs that it dropped are not in it and never trained.
         plan: the plan of the loaded data.
         sft_target: which answer the routes `sft` and `both` imitate.
         hard_loss: the routes `sft` and `both` have a loss that compares both answers instead of SFT.

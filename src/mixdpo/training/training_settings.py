@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
 
+from mixdpo.data.data_settings import (
+    ASSISTANT_ONLY_HELP,
+    EMPTY_THINKING_HELP,
+    LOSS_TURNS_HELP,
+    TEMPLATE_DATE_HELP,
+    TEMPLATE_KWARGS_HELP,
+    LossTurns,
+    TokenSettings,
+)
 from mixdpo.losses.loss_settings import LOSS_NAMES, LossSettings
 
 SftTarget = Literal["chosen", "rejected", "both", "random"]
@@ -83,6 +92,11 @@ class TrainingSettings(LossSettings):
     max_prompt_length: int | None = field(
         default=None, metadata={"help": "tokens of the prompt, cut on the left; null: no limit", "at_least": 1}
     )
+    assistant_only_loss: bool = field(default=True, metadata={"help": ASSISTANT_ONLY_HELP})
+    loss_turns: LossTurns = field(default="all", metadata={"help": LOSS_TURNS_HELP})
+    mask_empty_thinking: bool = field(default=True, metadata={"help": EMPTY_THINKING_HELP})
+    chat_template_kwargs: dict[str, Any] | None = field(default=None, metadata={"help": TEMPLATE_KWARGS_HELP})
+    template_date: str | None = field(default=None, metadata={"help": TEMPLATE_DATE_HELP})
     dataset_num_proc: int | None = field(
         default=None, metadata={"help": "processes that tokenise; null: one per 2,000 pairs, at most one per core"}
     )
@@ -133,3 +147,12 @@ class TrainingSettings(LossSettings):
         default=50.0,
         metadata={"help": "warn when a bucket's chosen log-probability falls this many nats under the reference"},
     )
+
+    def token_settings(self) -> TokenSettings:
+        """Return the part that tokenisation reads.
+
+        Raises:
+            InputError: a value is out of its range.
+        """
+        shared = {f.name for f in fields(TokenSettings)} - {"num_proc"}
+        return TokenSettings(**{name: getattr(self, name) for name in shared}, num_proc=self.dataset_num_proc)

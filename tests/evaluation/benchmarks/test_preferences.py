@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from mixdpo import load_pairs
 from mixdpo.cli.main import main
 from mixdpo.data.data_settings import TokenSettings
-from mixdpo.data.tokenize import tokenize_pairs
+from mixdpo.data.tokenize import tokens_of
 from synthetic import chat_rows
 from tiny import plain_logprob, tiny_llama
 
@@ -40,7 +40,7 @@ def test_preferences_equal_the_plain_forward(tmp_path, tokenizer, models, capsys
     found = pq.read_table(tmp_path / record["pairs"])
 
     pairs = load_pairs(data)
-    tokens, _ = tokenize_pairs(pairs, tokenizer, TokenSettings())
+    tokens, _ = tokens_of(pairs, tokenizer, TokenSettings())
     policy, reference = tiny_llama(1, len(tokenizer), positions=1024), tiny_llama(0, len(tokenizer), positions=1024)
     expected = {"chosen": [], "rejected": [], "ref_chosen": [], "ref_rejected": []}
     with torch.no_grad():
