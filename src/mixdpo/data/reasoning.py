@@ -43,9 +43,9 @@ def split_reasoning(text: str, opened: bool = False) -> tuple[str | None, str]:
     """Return what a model thought before its answer, None if nothing, and the answer.
 
     Reasoning stands at the beginning: a block in tags, one that only closes because the prompt opened it, or the
-    channels of harmony (gpt-oss), whose answer is the channel `final`. Marks further inside are the answer's own. A text
-    without reasoning is its own answer, unchanged. Reasoning that does not end leaves an empty answer: the model wrote
-    none.
+    channels of harmony (gpt-oss), whose answer is the channel `final`. Marks further inside are the answer's own. A
+    text without reasoning is its own answer, unchanged. Reasoning that does not end leaves an empty answer: the model
+    wrote none.
 
     Args:
         text: what the model wrote, with special tokens where these mark reasoning.
@@ -56,15 +56,13 @@ def split_reasoning(text: str, opened: bool = False) -> tuple[str | None, str]:
     if (bare := _HARMONY_BARE.fullmatch(text)) is not None:
         return bare[1].strip() or None, bare[2]
     thoughts: list[str] = []
-    rest, inside = text, opened
+    rest, inside = text, opened or closes_unopened(text)
     while True:
         start = rest.lstrip()
         tag = next((tag for tag in _TAGS if start.startswith(tag)), None)
         if tag is not None:
             thought, closed, rest = start[len(tag) :].partition(_TAGS[tag])
         elif inside:
-            thought, closed, rest = _up_to_close(rest)
-        elif not thoughts and _closes_unopened(rest):
             thought, closed, rest = _up_to_close(rest)
         else:
             break
@@ -85,10 +83,6 @@ def opens_reasoning(prompt: str) -> bool:
 
 def closes_unopened(text: str) -> bool:
     """Whether a text closes reasoning that it does not open: its prompt did."""
-    return not _HARMONY_START.match(text) and _closes_unopened(text)
-
-
-def _closes_unopened(text: str) -> bool:
     close = _CLOSED.search(text)
     return close is not None and not any(tag in text[: close.start()] for tag in _TAGS)
 
