@@ -153,14 +153,14 @@ def test_clean_applies_what_is_asked_and_logs_every_row(tmp_path, planted) -> No
     audit(pairs).save(tmp_path / "report")
     left, log = clean(pairs, tmp_path / "report", ["duplicates", "opposite", "contradicted"])
     assert len(left) == len(pairs) - 20 - len(faults["opposite"])
-    assert log["row"].to_list() == list(range(len(pairs)))
+    assert log["row"].to_list() == list(range(1, len(pairs) + 1))
     flipped = log.filter(pl.col("action") == "flipped")
-    assert set(flipped["row"].to_list()) == faults["contradicted"]
+    assert {row - 1 for row in flipped["row"]} == faults["contradicted"]
     for row, new_row in flipped.select("row", "new_row").iter_rows():
-        assert left[new_row]["chosen"] == pairs[row]["rejected"]
-        assert left[new_row]["score_chosen"] == pairs[row]["score_rejected"]
+        assert left[new_row - 1]["chosen"] == pairs[row - 1]["rejected"]
+        assert left[new_row - 1]["score_chosen"] == pairs[row - 1]["score_rejected"]
     kept = log.filter(pl.col("action") == "kept")
-    assert [left[i]["pair_id"] for i in kept["new_row"]] == kept["pair_id"].to_list()
+    assert [left[i - 1]["pair_id"] for i in kept["new_row"]] == kept["pair_id"].to_list()
     save_cleaned(left, log, tmp_path / "cleaned.parquet")
     again = load_pairs(str(tmp_path / "cleaned.parquet"))
     assert again["pair_id"][:] == left["pair_id"][:], "ids are those of the content, flipped pairs' too"

@@ -36,7 +36,7 @@ def test_small_repairs_are_one_command(tmp_path) -> None:
     assert report.small_repairs == "mixdpo clean 'my pairs.parquet' --apply same_answers,special"
     report.save(tmp_path / "report")
     left, log = clean(pairs, tmp_path / "report", report.small_repairs.split()[-1].split(","))
-    assert log.filter(log["action"] == "dropped")["row"].to_list() == [3, 5]
+    assert log.filter(log["action"] == "dropped")["row"].to_list() == [4, 6]
     assert audit(left, settings=QUICK).findings == []
 
 

@@ -77,12 +77,11 @@ def test_pairs_know_the_row_of_their_file(text_rows: list[dict[str, Any]], jsonl
         jsonl([text_rows[0], "", dropped, text_rows[2]], "2.jsonl"),
     )
     settings = DataSettings(path=[first, {"path": second, "weight": 2}], max_pairs=5)
-    pairs, report = read_pairs(settings)
-    assert report.origins is not None
-    places = report.origins.locate(range(len(pairs)))
+    pairs, _ = read_pairs(settings)
+    places = list(zip(pairs["source_file"], pairs["source_row"], strict=True))
     expected = {(first, 2): "Four.", (first, 3): "Red.", (first, 4): "Rex.", (second, 1): "Four.", (second, 4): "Rex."}
     assert [expected[place] for place in places] == pairs["chosen"][:]
-    sliced = read_pairs(DataSettings(path=first, split="train[2:]"))[1].origins
-    assert sliced is not None
-    assert sliced.locate([1]) == [(first, 4)]
-    assert "origins" not in report.to_dict()
+    sliced = load_pairs(first, split="train[2:]")
+    assert sliced["source_row"][:] == [3, 4]
+    assert "source_file" not in sliced.column_names
+    assert sliced["pair_id"][:] == load_pairs(text_rows[1:])["pair_id"][:]

@@ -43,6 +43,7 @@ def test_columns_are_mapped(jsonl: Any, refused: Any) -> None:
         "chosen": "a",
         "rejected": "b",
         "margin": 2.0,
+        "source_row": 1,
     }
     refused(lambda: load_pairs(path), path, "'rejected'", "instruction, good, bad", "columns: {rejected: ")
     refused(lambda: load_pairs(path, columns={**columns, "prompt": "instrution"}), "'instrution'", "'instruction'")

@@ -58,7 +58,8 @@ def test_other_trainers_formats_are_the_same_pair(jsonl: Any) -> None:
         {"chosen": [sharegpt(S), sharegpt(U), sharegpt(A)], "rejected": [sharegpt(S), sharegpt(U), sharegpt(B)]},
     ]
     loaded = [load_pairs(str(jsonl([row], f"{number}.jsonl"))) for number, row in enumerate(rows)]
-    assert loaded[0][0] | {"pair_id": ""} == {"pair_id": "", "prompt": [S, U], "chosen": [A], "rejected": [B]}
+    pair = {"prompt": [S, U], "chosen": [A], "rejected": [B], "source_row": 1}
+    assert loaded[0][0] == {"pair_id": loaded[0]["pair_id"][0], **pair}
     assert all(pairs.features == loaded[0].features and pairs[0] == loaded[0][0] for pairs in loaded)
 
 

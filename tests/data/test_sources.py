@@ -57,7 +57,9 @@ def test_every_format_gives_the_same_pairs(
     before = sorted(tmp_path.rglob("*"))
     capfd.readouterr()  # what writing the file printed
     found = load_pairs(path)
-    assert found[:] == expected[:]
+    rows = found["source_row"][:]
+    assert rows == ([2, 3, 4] if kind in (".csv", ".tsv") else [1, 2, 3]), "the line, where there are lines"
+    assert found[:] == {**expected[:], "source_row": rows}
     assert found.features == expected.features
     assert sorted(tmp_path.rglob("*")) == before, "something was written beside the user's data"
     assert capfd.readouterr().err == ""
@@ -122,7 +124,7 @@ def test_a_data_set_of_ones_own_is_read_as_a_file_is(
     changed = own.rename_column("prompt", "ask").select([2, 0])
     assert load_pairs(changed, columns={"prompt": "ask"})["pair_id"][:] == [expected["pair_id"][i] for i in (2, 0)]
     both = DatasetDict(train=own, test=own.select([1]))
-    assert load_pairs(both, split="test")[:] == expected.select([1])[:]
+    assert load_pairs(both, split="test")[:] == {**expected.select([1])[:], "source_row": [1]}
     assert load_pairs(own, split="train[1:]")[:] == expected.select([1, 2])[:]
     refused(lambda: load_pairs(both, split="tset"), "the data set", "one of train, test")
     refused(lambda: load_pairs(own, split="test"), "it has no splits")
@@ -260,7 +262,7 @@ def test_rows_are_counted_as_an_editor_does(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text('prompt,chosen\n"two\nlines",b\n\nc,d\n')
     source = open_source(str(path))
-    assert source.locate([1, 0]) == [(str(path), 5), (str(path), 2)]
+    assert [source.places[row] for row in (1, 0)] == [(str(path), 5), (str(path), 2)]
 
 
 def test_real_data(alpaca_graded: Path) -> None:

@@ -15,6 +15,7 @@ from mixdpo.common.files import digest
 from mixdpo.data.columns import find_columns
 from mixdpo.data.hashing import column_digest, row_digests
 from mixdpo.data.pairs import PairReader, RowFault, pair_features
+from mixdpo.data.row_places import places_in_table
 from mixdpo.data.text_reader import is_plain, read_text_table
 
 TEXT = st.sampled_from(["Why?", "Därum", "  two words ", "", " ", "\n", "\x1c", "\u00a0", "\x00", None])
@@ -28,7 +29,12 @@ def read(raw: Dataset, by_columns: bool, **policies: Any) -> tuple[Any, Any]:
     features = pair_features([(raw.features, columns)], conversational=False)
     assert is_plain(raw.features, columns)
     reader = PairReader(
-        columns=columns, conversational=False, features=features, exchanged=lambda metric, margin: -margin, **policies
+        columns=columns,
+        conversational=False,
+        features=features,
+        exchanged=lambda metric, margin: -margin,
+        places=places_in_table("the data set", 100 + len(raw)),
+        **policies,
     )
     rows = range(100, 100 + len(raw))
     try:

@@ -166,7 +166,7 @@ def test_saved_plan_is_the_same_plan_and_refuses_other_data(tmp_path) -> None:
     with pytest.raises(InputError, match="5 pairs and the data 3"):
         loaded.check_belongs_to(data.select(range(3)))
     table = pq.read_table(tmp_path / "plan.parquet")
-    assert table.column_names == ["row", "margin", "quantile", "bucket", "route", "position"]
+    assert table.column_names == ["pair_id", "row", "margin", "quantile", "bucket", "route", "position"]
     assert json.loads(table.schema.metadata[b"mixdpo.plan"])["settings"]["order"] == "hard_to_easy"
     assert plan.to_pandas().equals(table.to_pandas())
 

@@ -8,6 +8,7 @@ from shlex import quote
 from typing import TYPE_CHECKING
 
 import numpy as np
+import polars as pl
 from datasets import Dataset
 
 from mixdpo.auditing.audit_data import AuditData, margins_of, metric_of, scores_of
@@ -20,7 +21,7 @@ from mixdpo.auditing.report import AuditReport
 from mixdpo.auditing.surface import surface_features
 from mixdpo.auditing.texts import stored_column
 from mixdpo.auditing.tokens import token_figures
-from mixdpo.data.arrays import data_fingerprint
+from mixdpo.data.arrays import data_fingerprint, origins
 from mixdpo.data.load_report import LoadReport
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def audit(
         findings=advice,
         small_repairs=small_repairs(advice, command),
         flags=flags,
-        pair_ids=stored_column(dataset, "pair_id"),
+        origins=pl.DataFrame(origins(dataset)),
         examples=show(dataset, shown, numbers, notes),
         settings=asdict(data.settings),
     )

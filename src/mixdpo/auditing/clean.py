@@ -12,10 +12,9 @@ from datasets import Dataset
 
 from mixdpo.auditing.checks import FINDING_TYPES
 from mixdpo.auditing.report import read_report
-from mixdpo.auditing.texts import stored_column
 from mixdpo.common.errors import InputError
 from mixdpo.common.files import atomic_path, check_parquet_output
-from mixdpo.data.arrays import data_fingerprint
+from mixdpo.data.arrays import data_fingerprint, origins
 from mixdpo.data.pairs import flipped, pair_id
 from mixdpo.data.sources import quiet_datasets
 from mixdpo.difficulty.metrics import exchanged_margin
@@ -32,9 +31,9 @@ def clean(dataset: Dataset, report: str | Path, apply: Sequence[str]) -> tuple[D
         apply: names of findings; of several that concern a pair, dropping wins over flipping.
 
     Returns:
-        the pairs that are left, and a log with one row per pair of `dataset`: `row`, `pair_id`, `action` (`kept`,
-        `dropped`, `flipped`), `finding` (the first that decided, null for kept ones) and `new_row` (null for dropped
-        ones).
+        the pairs that are left, and a log with one row per pair of `dataset`: `pair_id`, `row` (of its file, from 1),
+        `file` where there are several, `action` (`kept`, `dropped`, `flipped`), `finding` (the first that decided,
+        null for kept ones) and `new_row` (among those that are left, from 1; null for dropped ones).
 
     Raises:
         InputError: unknown finding, another report, or nothing would be left.
@@ -61,15 +60,10 @@ def clean(dataset: Dataset, report: str | Path, apply: Sequence[str]) -> tuple[D
     left_rows = np.flatnonzero(~is_dropped)
     if len(left_rows) == 0:
         raise InputError("nothing would be left of the data", hint="apply fewer findings")
-    new_row = np.cumsum(~is_dropped) - 1
-    log = pl.DataFrame(
-        {
-            "row": np.arange(n),
-            "pair_id": stored_column(dataset, "pair_id"),
-            "action": np.where(is_dropped, "dropped", np.where(is_flipped, "flipped", "kept")),
-            "finding": pl.Series(why, dtype=pl.String),
-            "new_row": pl.Series(new_row).set(pl.Series(is_dropped), None),
-        }
+    log = pl.DataFrame(origins(dataset)).with_columns(
+        action=pl.Series(np.where(is_dropped, "dropped", np.where(is_flipped, "flipped", "kept"))),
+        finding=pl.Series(why, dtype=pl.String),
+        new_row=pl.Series(np.cumsum(~is_dropped)).set(pl.Series(is_dropped), None),
     )
     with quiet_datasets():
         left = dataset.select(left_rows)
@@ -92,8 +86,8 @@ def save_cleaned(pairs: Dataset, log: pl.DataFrame, output: str | Path) -> Path:
 
 def _rows(flagged: pl.DataFrame, keep_first: bool) -> np.ndarray:
     if keep_first:
-        flagged = flagged.filter(pl.col("row") > pl.col("row").min().over("group"))
-    return flagged["row"].to_numpy()
+        flagged = flagged.filter(pl.col("pair") > pl.col("pair").min().over("group"))
+    return flagged["pair"].to_numpy()
 
 
 def _flip(pair: dict[str, Any], row: int, is_flipped: np.ndarray) -> dict[str, Any]:

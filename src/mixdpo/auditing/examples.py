@@ -12,6 +12,7 @@ from datasets import Dataset
 
 from mixdpo.auditing.checks import FINDING_TYPES
 from mixdpo.auditing.texts import text_batches
+from mixdpo.data.arrays import origins
 
 EXAMPLE_CHARACTERS: Final = 1200
 """Of each text; with at most `MOST_EXAMPLES`, the page stays under 5 MB whatever the texts are."""
@@ -60,7 +61,7 @@ def choose_examples(
 def show(
     dataset: Dataset, chosen_rows: Mapping[int, list[str]], columns: Mapping[str, np.ndarray], notes: Mapping[int, str]
 ) -> list[dict[str, Any]]:
-    """Return the examples with their texts.
+    """Return the examples with their texts, and the row of the file that each is from.
 
     Args:
         dataset: the pairs.
@@ -72,13 +73,14 @@ def show(
     if not rows:
         return []
     texts = [pair for batch in text_batches(dataset, "examples", rows) for pair in batch.iter_rows(named=True)]
+    places = origins(dataset.select(rows)).to_pylist()
     examples = []
-    for row, pair in zip(rows, texts, strict=True):
+    for row, pair, place in zip(rows, texts, places, strict=True):
         first, second = marked(_clipped(pair["chosen"]), _clipped(pair["rejected"]))
         numbers = {name: float(values[row]) for name, values in columns.items() if np.isfinite(values[row])}
         examples.append(
             {
-                "row": row,
+                "row": place["row"] if "file" not in place else f"{place['row']} of {place['file']}",
                 "of": chosen_rows[row],
                 "prompt": _clipped(pair["prompt"]),
                 "chosen": first,

@@ -16,7 +16,9 @@ from mixdpo.auditing.findings import Finding
 from mixdpo.common.errors import InputError
 from mixdpo.common.files import atomic_path, write_json
 
-REPORT_VERSION: Final = 1
+REPORT_VERSION: Final = 2
+_WITHOUT_ORIGINS: Final = 1
+"""The version whose flagged rows say the pair's place in the data alone, as `row`."""
 PAGE, FIGURES, FLAGGED = "report.html", "report.json", "flagged.parquet"
 
 
@@ -32,7 +34,7 @@ class AuditReport:
         findings: what needs a decision, most harmful first.
         small_repairs: the command that deals with all small findings at once, None without any.
         flags: by finding, the group of each pair, -1 for none; int64 of shape (N,).
-        pair_ids: of each pair.
+        origins: of each pair `pair_id`, `row` (of its file, from 1), `file` where there are several.
         examples: pairs to show.
         settings: what the audit was made with.
     """
@@ -43,22 +45,18 @@ class AuditReport:
     findings: list[Finding]
     small_repairs: str | None
     flags: dict[str, np.ndarray]
-    pair_ids: pl.Series
+    origins: pl.DataFrame
     examples: list[dict[str, Any]]
     settings: dict[str, Any]
 
     def flagged(self) -> pl.DataFrame:
-        """Return one row per pair and finding: `row` (from 0), `pair_id`, `finding`, `group`."""
+        """Return one row per pair and finding: the columns of `origins`, `finding`, `group`, `pair` (from 0)."""
         parts = []
         for name, group in self.flags.items():
-            rows = np.flatnonzero(group >= 0)
-            parts.append(
-                pl.DataFrame(
-                    {"row": rows, "pair_id": self.pair_ids[rows], "group": group[rows]},
-                    schema={"row": pl.Int64, "pair_id": pl.String, "group": pl.Int64},
-                ).with_columns(finding=pl.lit(name))
-            )
-        return pl.concat(parts).select("row", "pair_id", "finding", "group")
+            pairs = np.flatnonzero(group >= 0)
+            part = self.origins[pairs].with_columns(pl.lit(name).alias("finding"))
+            parts.append(part.with_columns(group=pl.Series(group[pairs], dtype=pl.Int64), pair=pl.Series(pairs)))
+        return pl.concat(parts)
 
     def to_dict(self) -> dict[str, Any]:
         """Return every figure and finding as plain values, for JSON."""
@@ -89,7 +87,7 @@ class AuditReport:
 
 
 def read_report(folder: str | Path) -> tuple[dict[str, Any], pl.DataFrame]:
-    """Return the figures and the flagged rows of a report.
+    """Return the figures and the flagged pairs of a report.
 
     Raises:
         InputError: the folder holds no report of this version.
@@ -102,7 +100,9 @@ def read_report(folder: str | Path) -> tuple[dict[str, Any], pl.DataFrame]:
         raise InputError("the folder holds no report", file=folder, hint="make one with `mixdpo audit`") from None
     except (OSError, ValueError, pl.exceptions.PolarsError) as error:
         raise InputError(f"the report cannot be read ({error})", file=folder, hint="make it anew") from error
-    if figures.get("version") != REPORT_VERSION:
+    if figures.get("version") == _WITHOUT_ORIGINS:
+        flagged = flagged.rename({"row": "pair"})
+    elif figures.get("version") != REPORT_VERSION:
         raise InputError("the report is of another version", file=folder, hint="make it anew with `mixdpo audit`")
     return figures, flagged
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset
 
@@ -40,6 +41,26 @@ def trained_counts(tokens: Dataset) -> np.ndarray:
     totals = [np.concatenate([[0], np.cumsum(mask.flatten().to_numpy(zero_copy_only=False))]) for mask in masks]
     bounds = [mask.offsets.to_numpy() - mask.offsets[0].as_py() for mask in masks]
     return np.stack([np.diff(total[bound]) for total, bound in zip(totals, bounds, strict=True)], axis=1)
+
+
+def origins(pairs: Dataset) -> pa.Table:
+    """Return which pairs these are: `pair_id`, `row` (of its file, int64, from 1), `file` where there are several.
+
+    In a data set that another tool made, a row is one of the data set.
+    """
+    check_is_loaded(pairs)
+    names = {"pair_id": "pair_id", "source_row": "row", "source_file": "file"}
+    there = [name for name in names if name in pairs.column_names]
+    table = pairs.select_columns(there).with_format("arrow")[:].rename_columns([names[name] for name in there])
+    if "row" not in table.column_names:
+        table = table.append_column("row", pa.array(np.arange(1, len(pairs) + 1)))
+    return table.replace_schema_metadata(None)
+
+
+def place_of(pairs: Dataset, index: int) -> dict[str, Any]:
+    """Return `row` and, where several files were read, `file` of a pair, as an `InputError` takes them."""
+    pair = pairs[index]
+    return {"row": pair.get("source_row", index + 1), "file": pair.get("source_file")}
 
 
 def check_is_loaded(dataset: Any, name: str = "the data set") -> None:

@@ -163,7 +163,7 @@ def unread_columns(available: Sequence[str], columns: PairColumns) -> list[str]:
     """Return the columns of a source that nothing is read from, but for `pair_id`, which is made anew."""
     used = {columns.prompt, columns.chosen, columns.rejected, columns.tools, *columns.scores, *columns.margins}
     used |= {columns.ratings_chosen, columns.ratings_rejected, columns.input, columns.system, columns.history}
-    used |= {"pair_id"}
+    used |= {"pair_id", "source_row", "source_file"}  # what we write ourselves, and make anew
     lists = {of_list(name)[0] for name in columns.scores if name not in available}
     return [name for name in available if name not in used | lists]
 

@@ -1,4 +1,4 @@
-"""Where in a file the trouble is: the first row that cannot be read, and rows as an editor counts them.
+"""Where in a file the trouble is: the first row that cannot be read.
 
 Only read when something is wrong, so these are plain passes over the file, one per format.
 """
@@ -11,14 +11,12 @@ import gzip
 import json
 import re
 import zlib
-from collections.abc import Container, Iterable, Iterator, Sequence
-from itertools import chain
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from datasets import Dataset
 
 from mixdpo.common.errors import InputError
 from mixdpo.data.csv_form import CsvForm, csv_form, open_csv
@@ -30,7 +28,7 @@ _DAMAGED_GZIP = (EOFError, gzip.BadGzipFile, zlib.error)
 def diagnose(files: Sequence[Path], error: BaseException) -> InputError:
     """Return what is wrong with `files`, which the library could not read because of `error`."""
     for file in files:
-        kind = _kind(file)
+        kind = kind_of_file(file)
         finder = {"json": _json_fault, "csv": _csv_fault, "parquet": _parquet_fault}.get(kind)
         fault = finder(file) if finder is not None else None
         if fault is None and kind == "parquet":
@@ -48,7 +46,7 @@ def find_stray_type(files: Sequence[Path], columns: Container[str]) -> InputErro
     Needed where the library took the types from an earlier part of the data: it turns what follows into text.
     """
     for file in files:
-        for row, item in _json_rows(file):
+        for row, item in json_rows(file):
             for column, value in item.items():
                 if column in columns and not isinstance(value, str) and value is not None:
                     return InputError(
@@ -61,69 +59,37 @@ def find_stray_type(files: Sequence[Path], columns: Container[str]) -> InputErro
     return None
 
 
-def editor_rows(files: Sequence[Path], indices: Iterable[int]) -> list[tuple[str, int]]:
-    """Return the file and row (from 1) of each index into the joined rows of `files`.
-
-    In text formats a row is the line it starts on, so that blank lines, a CSV header and cells of several lines
-    count as they do in an editor.
-    """
-    wanted = list(indices)
-    if not wanted:
-        return []
-    pending = iter(sorted(set(wanted)))
-    places: dict[int, tuple[str, int]] = {}
-    target = next(pending, None)
-    numbered = chain.from_iterable(((str(file), number) for number in _row_numbers(file)) for file in files)
-    for index, place in enumerate(numbered):
-        if target is None:
-            break
-        if index == target:
-            places[index] = place
-            target = next(pending, None)
-    return [places[index] for index in wanted]
-
-
-def _kind(file: Path) -> str:
+def kind_of_file(file: Path) -> str:
+    """Return the format that a file's name says: json, csv, parquet or arrow."""
     name = file.name.lower().removesuffix(".gz")
     return {"jsonl": "json", "ndjson": "json", "tsv": "csv"}.get(ending := name.rpartition(".")[2], ending)
 
 
-def _open(file: Path) -> IO[bytes]:
+def open_file(file: Path) -> IO[bytes]:
+    """Open a file, also a compressed one, for its bytes."""
     opener: Any = gzip.open if file.suffix.lower() == ".gz" else open
     return opener(file, "rb")
 
 
-def _row_numbers(file: Path) -> Iterator[int]:
-    kind = _kind(file)
-    if kind == "csv":
-        # As lenient as the reader of the library, which took these records.
-        yield from (number for number, _ in list(_csv_records(file, strict=False))[1:])
-    elif kind == "parquet":
-        yield from range(1, pq.ParquetFile(file).metadata.num_rows + 1)
-    elif kind == "arrow":
-        yield from range(1, len(Dataset.from_file(str(file))) + 1)
-    elif _is_json_list(file):
-        yield from (number for number, _ in _json_rows(file))
-    else:
-        yield from (number for number, _ in _lines(file))
-
-
-def _lines(file: Path) -> Iterator[tuple[int, bytes]]:
-    with _open(file) as stream:
+def lines(file: Path) -> Iterator[tuple[int, bytes]]:
+    """Yield the lines that are not blank, with their numbers from 1."""
+    with open_file(file) as stream:
         for number, line in enumerate(stream, start=1):
             if line.strip():
                 yield number, line.removeprefix(codecs.BOM_UTF8)
 
 
-def _json_rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    if _is_json_list(file):
-        with _open(file) as stream:
+def json_rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the objects of JSON lines or of a JSON list, with their rows from 1."""
+    if is_json_list(file):
+        with open_file(file) as stream:
             yield from enumerate(json.load(stream), start=1)
     else:
-        yield from ((number, json.loads(line)) for number, line in _lines(file))
+        yield from ((number, json.loads(line)) for number, line in lines(file))
 
 
-def _csv_records(file: Path, strict: bool = True) -> Iterator[tuple[int, list[str]]]:
+def csv_records(file: Path, strict: bool = True) -> Iterator[tuple[int, list[str]]]:
+    """Yield the records of a CSV file, its header first, with the lines from 1 that they start on."""
     form = csv_form(file)
     with open_csv(file, form.encoding) as stream:
         reader = csv.reader(stream, strict=strict, delimiter=form.separator, skipinitialspace=form.spaced)
@@ -134,18 +100,19 @@ def _csv_records(file: Path, strict: bool = True) -> Iterator[tuple[int, list[st
             start = reader.line_num + 1
 
 
-def _is_json_list(file: Path) -> bool:
-    with _open(file) as stream:
+def is_json_list(file: Path) -> bool:
+    """Whether a JSON file holds one list, not an object a line."""
+    with open_file(file) as stream:
         return stream.read(4096).removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"[")
 
 
 def _json_fault(file: Path) -> InputError | None:
     row = 0
     try:
-        if _is_json_list(file):
-            with _open(file) as stream:
+        if is_json_list(file):
+            with open_file(file) as stream:
                 return _json_list_fault(file, json.loads(stream.read()))
-        for row, line in _lines(file):
+        for row, line in lines(file):
             if not isinstance(json.loads(line), dict):
                 return InputError("the line is not a JSON object", file=file, row=row)
     except json.JSONDecodeError as error:
@@ -173,7 +140,7 @@ def _csv_fault(file: Path) -> InputError | None:
     records = number = 0
     form: CsvForm | None = None
     try:
-        for number, record in _csv_records(file):
+        for number, record in csv_records(file):
             records += 1
             form = form or csv_form(file)
             width = len(form.columns) - form.spare
@@ -198,7 +165,7 @@ def _csv_fault(file: Path) -> InputError | None:
 def _undecodable_line(file: Path, encoding: str) -> int | None:
     """Return the number of the first line that cannot be decoded; readers decode far ahead of the record they give."""
     decoder = codecs.getincrementaldecoder(encoding)()
-    with _open(file) as stream:
+    with open_file(file) as stream:
         for number, line in enumerate(stream, start=1):
             try:
                 decoder.decode(line)

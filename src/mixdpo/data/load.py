@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import chain
 from typing import Any, Final
 
 import numpy as np
@@ -31,7 +30,6 @@ from mixdpo.data.data_settings import DataSettings, SourceSettings
 from mixdpo.data.layouts import Layout, find_layout, view_layout
 from mixdpo.data.load_report import SHOWN_ROWS, LoadReport, SourceReport
 from mixdpo.data.messages import CALL_ROLES
-from mixdpo.data.pair_origins import PairOrigins
 from mixdpo.data.pairs import (
     ExchangedMargin,
     PairReader,
@@ -71,7 +69,8 @@ def read_pairs(
     Returns:
         One row per pair: `pair_id` (20 hexadecimal digits of its content), `prompt`, `chosen`, `rejected` (all text,
         or all lists of messages), and where the data has them `tools` (JSON text or null), `score_chosen`,
-        `score_rejected`, `margin`, `margin/<metric>` (float64); `source` (text) if there are several. And the report.
+        `score_rejected`, `margin`, `margin/<metric>` (float64); `source_row` (int64), the row of the file, from 1,
+        with `source_file` if there are several files and `source` if there are several sources. And the report.
 
     Raises:
         InputError: a source cannot be read, lacks a column, has a row of the wrong type or an invalid score, or
@@ -97,21 +96,20 @@ def _joined_sources(
         )
     conversational = formats.pop()
     calls = conversational and any(_holds_calls(source) for source in sources)
-    features = pair_features([(source.features, source.columns) for source in sources], conversational, calls)
-    parts, reports, rows = [], [], []
+    files = {file for source in sources for file in source.raw.places.files}
+    kinds = [(source.features, source.columns) for source in sources]
+    features = pair_features(kinds, conversational, calls, files=len(files) > 1)
+    parts, reports = [], []
     for number, source in enumerate(sources):
         part, tally = _read(source, features, settings, exchanged)
         used = weighted_rows(len(part), source.settings.weight, source.settings.max_pairs, [settings.seed, number])
         parts.append(_taken(part, used))
-        rows.append(_rows_of_pairs(source, tally)[used])
         reports.append(_report(source, part, tally, features, settings, len(used)))
     with quiet_datasets():
         pairs = _joined(parts, sources)
     capped = weighted_rows(len(pairs), 1.0, settings.max_pairs, [settings.seed, len(sources)])
     pairs = _taken(pairs, capped)
-    numbers = np.repeat(np.arange(len(sources), dtype=np.int32), [len(part) for part in rows])
-    origins = PairOrigins([source.raw for source in sources], numbers[capped], np.concatenate(rows)[capped])
-    return pairs, LoadReport(sources=reports, pairs=len(pairs), origins=origins)
+    return pairs, LoadReport(sources=reports, pairs=len(pairs))
 
 
 def weighted_rows(n: int, weight: float, max_pairs: int | None, seed: list[int]) -> np.ndarray:
@@ -224,10 +222,12 @@ def _read(
         invalid_scores=settings.invalid_scores,
         contradictions=settings.contradictions,
         exchanged=exchanged,
+        places=source.raw.places,
         repeats_prompt=source.repeats_prompt,
         view=source.view,
     )
-    fingerprint = digest([source.raw.key, repr(replace(reader, tally=Tally()))])
+    files = source.raw.places.files if "source_file" in features else ()
+    fingerprint = digest([source.raw.key, repr(replace(reader, tally=Tally())), *files])
     raw, read, size = source.raw.dataset, reader.read_batch, 1000
     if source.view is None and not source.repeats_prompt and is_plain(raw.features, source.columns):
         raw, read, size = raw.with_format("arrow"), partial(read_text_table, reader=reader), _TABLE
@@ -246,26 +246,17 @@ def _read(
                 new_fingerprint=fingerprint,
             ).with_format(None)
     except RowFault as fault:
-        file, row = source.raw.locate([fault.row])[0]
+        file, row = source.raw.places[fault.row]
         raise InputError(fault.problem, file=file, row=row, column=fault.column, hint=fault.hint) from fault
     if len(pairs) == 0:
         raise _nothing_left(source, reader.tally)
     return pairs, reader.tally
 
 
-def _rows_of_pairs(source: _Source, tally: Tally) -> np.ndarray:
-    """Return the index of the row of each pair, int64."""
-    if source.view is not None:
-        return np.asarray(tally.rows, dtype=np.int64)
-    kept = np.ones(len(source.raw.dataset), dtype=bool)
-    kept[list(chain.from_iterable(tally.dropped.values()))] = False
-    return np.flatnonzero(kept)
-
-
 def _nothing_left(source: _Source, tally: Tally) -> InputError:
     counts = {reason: len(rows) for reason, rows in tally.dropped.items()}
     most = max(counts, key=lambda reason: counts[reason])
-    file, row = source.raw.locate(tally.dropped[most][:1])[0]
+    file, row = source.raw.places[tally.dropped[most][0]]
     listed = ", ".join(f"{count:,} {reason}" for reason, count in counts.items())
     details = ", ".join(tally.details.get(most, {}))
     meaning = f"{REASONS[most]}: {details}" if details else REASONS[most]
@@ -322,13 +313,12 @@ def _report(
 
 def _shown(source: _Source, indices: Mapping[str, Sequence[int]]) -> dict[str, list[str]]:
     """Return the places of the first rows of each kind."""
-    shown = {kind: rows[:SHOWN_ROWS] for kind, rows in indices.items()}
-    places = iter(source.raw.locate(chain.from_iterable(shown.values())))
-    several = len(source.raw.files) > 1
-    return {
-        kind: [f"{file}:{row}" if several else str(row) for file, row in (next(places) for _ in rows)]
-        for kind, rows in shown.items()
-    }
+    return {kind: [_place(source.raw, row) for row in rows[:SHOWN_ROWS]] for kind, rows in indices.items()}
+
+
+def _place(raw: RawSource, row: int) -> str:
+    file, number = raw.places[row]
+    return f"{file}:{number}" if len(raw.files) > 1 else str(number)
 
 
 def _notes(source: _Source, tally: Tally, settings: DataSettings) -> Iterator[str]:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
-from mixdpo.data.pair_origins import PairOrigins
 from mixdpo.data.prompts import DOUBTS, REASONS
 
 SHOWN_ROWS: Final = 5
@@ -92,12 +91,10 @@ class LoadReport:
     Attributes:
         sources: the report of each.
         pairs: number of pairs in the result.
-        origins: the row of the file that each pair was made of.
     """
 
     sources: Sequence[SourceReport]
     pairs: int
-    origins: PairOrigins | None = field(default=None, repr=False, compare=False)
 
     @property
     def read(self) -> int:

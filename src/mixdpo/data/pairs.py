@@ -3,7 +3,8 @@
 The form: `pair_id`, `prompt`, `chosen`, `rejected` (all text, or all lists of messages where the completions hold only
 what follows the prompt), `tools` (JSON text or null) if the data has tools; if the data has them, `score_chosen`,
 `score_rejected`, `margin` and `margin/<metric>` (float64), and `ratings_chosen` and `ratings_rejected` (lists of
-float64, one per annotator, NaN where one is missing).
+float64, one per annotator, NaN where one is missing). Then `source_row` (the row of the file, from 1) and, where
+several files were read, `source_file`: they say where a pair stands, and are no part of its id or of a cache's key.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from mixdpo.data.messages import (
     read_tools,
 )
 from mixdpo.data.prompts import DropPair, split_messages, split_repeated, split_text
+from mixdpo.data.row_places import RowPlaces
 from mixdpo.data.turns import announces_answer
 from mixdpo.data.views import View, ViewFault
 
@@ -63,7 +65,6 @@ class Tally:
         parsed: rows whose messages were kept as text.
         repeated: pairs of texts whose answers began with the prompt.
         added: pairs that rows made beyond one each.
-        rows: index of the row of each pair; only where a row may make several.
         contradicted: pairs whose chosen answer is scored lower.
         ties: pairs whose answers are scored equally.
     """
@@ -74,7 +75,6 @@ class Tally:
     parsed: int = 0
     repeated: int = 0
     added: int = 0
-    rows: list[int] = field(default_factory=list)
     contradicted: int = 0
     ties: int = 0
 
@@ -96,11 +96,12 @@ def repeats_prompt(rows: Sequence[Mapping[str, Any]], columns: PairColumns) -> b
 
 
 def pair_features(
-    sources: Sequence[tuple[Features, PairColumns]], conversational: bool, calls: bool = False
+    sources: Sequence[tuple[Features, PairColumns]], conversational: bool, calls: bool = False, files: bool = False
 ) -> Features:
     """Return the columns of pairs that come from all these sources, without `source`.
 
-    Scores and margins are there if every source has them, tools if any has. `calls`: as `message_feature` has it.
+    Scores and margins are there if every source has them, tools if any has. `calls`: as `message_feature` has it;
+    `files`: whether the pairs say which file they come from.
     """
     used = [features[name] for features, c in sources for name in (c.prompt, c.chosen, c.rejected) if name]
     side = message_feature(used, calls) if conversational else Value("string")
@@ -115,6 +116,9 @@ def pair_features(
     for name in sources[0][1].margins:
         if all(name in columns.margins for _, columns in sources):
             result[name] = Value("float64")
+    result["source_row"] = Value("int64")
+    if files:
+        result["source_file"] = Value("string")
     return result
 
 
@@ -129,6 +133,7 @@ class PairReader:
         invalid_scores: what a missing, NaN or infinite score does to the row: stop the loading or drop it.
         contradictions: what is done with a pair whose chosen answer is scored lower.
         exchanged: what flipping such a pair makes of its `margin/<metric>` columns.
+        places: where the rows of the source stand.
         repeats_prompt: whether text answers are whole conversations, although there is a prompt.
         view: what makes rows of pairs of rows of the source, None where they are those.
         tally: counts, filled while reading.
@@ -140,6 +145,7 @@ class PairReader:
     invalid_scores: InvalidScores
     contradictions: Contradictions
     exchanged: ExchangedMargin = field(repr=False)
+    places: RowPlaces = field(repr=False)
     repeats_prompt: bool = False
     view: View | None = None
     tally: Tally = field(default_factory=Tally)
@@ -157,8 +163,6 @@ class PairReader:
                 if pair is not None:
                     for name, values in result.items():
                         values.append(pair.get(name))
-                    if self.view is not None:
-                        self.tally.rows.append(row)
         return result
 
     def read(self, values: Mapping[str, Any], row: int) -> dict[str, Any] | None:
@@ -213,6 +217,7 @@ class PairReader:
             pair["tools"] = self._tools(values[self.columns.tools], row)
         pair = self._against_label(pair)
         pair["pair_id"] = pair_id(pair["prompt"], pair["chosen"], pair["rejected"], pair.get("tools"))
+        pair["source_file"], pair["source_row"] = self.places[row]
         return pair
 
     def _side(self, values: Mapping[str, Any], name: str, row: int) -> Any:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from logging import CRITICAL
 from pathlib import Path
 from typing import Any, Final
@@ -19,7 +20,8 @@ from mixdpo.common.errors import InputError
 from mixdpo.common.files import data_cache, digest
 from mixdpo.data.columns import is_text
 from mixdpo.data.csv_form import CsvForm, csv_form
-from mixdpo.data.diagnose import diagnose, editor_rows, find_stray_type
+from mixdpo.data.diagnose import diagnose, find_stray_type
+from mixdpo.data.row_places import RowPlaces, places_in_files, places_in_table
 
 FORMATS: Final[dict[str, str]] = {
     ".parquet": "parquet",
@@ -53,6 +55,7 @@ class RawSource:
         key: digest of its content; another content is another key.
         files: the local files in reading order, empty for the hub.
         row_index: for slices of a split, index in the files of each row; None when all rows are there.
+        whole_rows: for slices, rows that there are in the files.
         notes: what was guessed about the files, for reports.
     """
 
@@ -61,14 +64,15 @@ class RawSource:
     key: str
     files: tuple[Path, ...] = ()
     row_index: Sequence[int] | None = None
+    whole_rows: int = 0
     notes: tuple[str, ...] = ()
 
-    def locate(self, rows: Iterable[int]) -> list[tuple[str, int]]:
-        """Return, for indices into `dataset`, the file and the row (from 1, as an editor shows it) of each."""
-        indices = [row if self.row_index is None else self.row_index[row] for row in rows]
-        if not self.files:
-            return [(self.name, index + 1) for index in indices]
-        return editor_rows(self.files, indices)
+    @cached_property
+    def places(self) -> RowPlaces:
+        """Where its rows stand; of text files a pass over them."""
+        rows = len(self.dataset) if self.row_index is None else self.whole_rows
+        whole = places_in_files(self.name, self.files, rows) if self.files else places_in_table(self.name, rows)
+        return whole if self.row_index is None else whole.taken(self.row_index)
 
 
 def open_source(path: str, *, split: str = "train", name: str | None = None, revision: str | None = None) -> RawSource:
@@ -262,6 +266,7 @@ def _sliced(source: RawSource, split: str) -> RawSource:
         key=digest([source.key, split]),
         files=source.files,
         row_index=rows,
+        whole_rows=len(source.dataset),
         notes=source.notes,
     )
 

@@ -62,6 +62,10 @@ def read_text_table(table: pa.Table, rows: Sequence[int], *, reader: PairReader)
     no_tools = pa.array([""] * len(found), pa.string())
     pairs = {"pair_id": row_digests([*texts.values(), no_tools], PAIR_ID_SIZE), **texts}
     pairs |= {name: found[name].to_arrow() for name in numbers}
+    places = reader.places.taken(np.asarray(rows)[is_plain_row.to_numpy()])
+    pairs["source_row"] = pa.array(places.number)
+    if "source_file" in reader.features:
+        pairs["source_file"] = pa.array(places.files).take(pa.array(places.file))
     names = list(reader.features)
     result = pa.table([pairs[name] for name in names], names=names).cast(reader.features.arrow_schema)
     return _with_odd(result, is_plain_row.arg_true().to_numpy(), table, rows, reader)

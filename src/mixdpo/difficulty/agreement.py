@@ -80,10 +80,12 @@ def _differences(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
     count, other = (lists.value_lengths().fill_null(0).to_numpy() for lists in (chosen, rejected))
     bad = np.flatnonzero(count != other)
     if len(bad):
+        from mixdpo.data.arrays import place_of
+
         row = int(bad[0])
         raise InputError(
             f"the chosen answer has {count[row]} ratings and the rejected one {other[row]}",
-            row=row + 1,
+            **place_of(dataset, row),
             column=RATINGS[1],
             hint="give both in the order of the same annotators, with null where one is missing",
         )

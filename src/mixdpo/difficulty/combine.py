@@ -37,7 +37,7 @@ def combine_margin(dataset: Dataset, settings: CombineSettings) -> np.ndarray:
     """
     from scipy.stats import rankdata
 
-    from mixdpo.data.arrays import float_column
+    from mixdpo.data.arrays import float_column, place_of
 
     present = [name.removeprefix("margin/") for name in dataset.column_names if name.startswith("margin/")]
     weights = settings.weights
@@ -59,6 +59,7 @@ def combine_margin(dataset: Dataset, settings: CombineSettings) -> np.ndarray:
         margin = float_column(dataset, f"margin/{name}")
         bad = np.flatnonzero(~np.isfinite(margin))
         if len(bad):
-            raise InputError("the margin is not a finite number", row=int(bad[0]) + 1, column=f"margin/{name}")
+            place = place_of(dataset, int(bad[0]))
+            raise InputError("the margin is not a finite number", **place, column=f"margin/{name}")
         total += weight * (rankdata(margin) - 1)
     return total / (sum(weights.values()) * max(1, len(dataset) - 1))

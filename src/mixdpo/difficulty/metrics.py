@@ -99,9 +99,11 @@ def add_margins(
         column = f"margin/{name}"
         bad = np.flatnonzero(~np.isfinite(margins))
         if len(bad):
+            from mixdpo.data.arrays import place_of
+
             raise InputError(
                 f"{name} gave {margins[bad[0]]} for {len(bad):,} of {len(margins):,} pairs, first for this one",
-                row=int(bad[0]) + 1,
+                **place_of(dataset, int(bad[0])),
                 hint="a margin must be a finite number; check the scores or the model",
             )
         if column in dataset.column_names:

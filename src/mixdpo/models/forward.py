@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from mixdpo.common.errors import InputError
 from mixdpo.common.progress import pairs_bar
-from mixdpo.data.arrays import token_counts
+from mixdpo.data.arrays import place_of, token_counts
 from mixdpo.data.data_settings import TokenSettings
 from mixdpo.data.token_report import DROPS
 from mixdpo.data.tokenize import tokens_of
@@ -82,8 +82,8 @@ def all_tokens(dataset: Dataset, settings: ModelSettings, limits: TokenSettings,
     if len(lost):
         reasons = ", ".join(f"{report.counts[name]:,} {name}" for name in DROPS if report.counts[name])
         raise InputError(
-            f"{metric} cannot read {len(lost):,} of {len(dataset):,} pairs, first of them number {lost[0] + 1} "
-            f"({reasons})",
+            f"{metric} cannot read {len(lost):,} of {len(dataset):,} pairs ({reasons}), this one first",
+            **place_of(dataset, int(lost[0])),
             hint="cut long prompts with max_prompt_length, raise max_length, or take these pairs out of the data",
         )
     for line in report.lines() if PartialState().is_main_process else ():

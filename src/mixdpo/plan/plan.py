@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from mixdpo.common.errors import InputError
 from mixdpo.common.files import atomic_path
 from mixdpo.common.settings import unknown_name
-from mixdpo.data.arrays import data_fingerprint, float_column
+from mixdpo.data.arrays import data_fingerprint, float_column, origins, place_of
 from mixdpo.plan.agreement_curve import AgreementCurve
 from mixdpo.plan.plan_settings import BUCKETS, PLANS, ROUTES, PlanSettings, Threshold, check_settings
 
@@ -45,6 +45,8 @@ class Plan:
         fingerprint: `data_fingerprint` of the data set it belongs to.
         threshold_margin: the margin at the threshold (the largest one routed as hard), None if none is.
         curve: what `threshold: auto` was read from, None with any other threshold.
+        origins: which pairs these are: `pair_id`, `row` (of the file, from 1), `file` if there are several; None for a
+            plan that an early version stored.
     """
 
     margin: np.ndarray
@@ -56,6 +58,7 @@ class Plan:
     fingerprint: str
     threshold_margin: float | None
     curve: AgreementCurve | None = None
+    origins: pa.Table | None = None
 
     def __len__(self) -> int:
         return len(self.position)
@@ -101,10 +104,11 @@ class Plan:
             )
 
     def to_table(self) -> pa.Table:
-        """Return the columns row, margin, quantile, bucket, route and position, with the settings as metadata."""
+        """Return the columns of `origins`, margin, quantile, bucket, route and position; as metadata the settings."""
+        pairs = pa.table({}) if self.origins is None else self.origins
         table = pa.table(
             {
-                "row": np.arange(len(self), dtype=np.int64),
+                **dict(zip(pairs.column_names, pairs.columns, strict=True)),
                 "margin": pa.array(self.margin, from_pandas=True),
                 "quantile": pa.array(self.quantile, from_pandas=True),
                 "bucket": pa.array(BUCKETS).take(pa.array(self.bucket, mask=self.bucket < 0)),
@@ -160,6 +164,7 @@ class Plan:
             fingerprint=description["fingerprint"],
             threshold_margin=description["threshold_margin"],
             curve=None if curve is None else AgreementCurve.from_dict(curve),
+            origins=_origins(table),
         )
 
     def summary(self) -> list[dict[str, Any]]:
@@ -256,7 +261,15 @@ def make_plan(
         fingerprint=data_fingerprint(dataset),
         threshold_margin=float(margin[is_hard].max()) if is_hard.any() else None,
         curve=curve,
+        origins=origins(dataset),
     )
+
+
+def _origins(table: pa.Table) -> pa.Table | None:
+    """Return which pairs a stored plan is of; early ones have a column `row`, which is no row of a file."""
+    if "pair_id" not in table.column_names:
+        return None
+    return table.select([name for name in ("pair_id", "row", "file") if name in table.column_names])
 
 
 def _margins(dataset: Dataset, settings: PlanSettings, random_rank: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -266,7 +279,7 @@ def _margins(dataset: Dataset, settings: PlanSettings, random_rank: np.ndarray) 
         margin = float_column(dataset, column)
         bad = np.flatnonzero(~np.isfinite(margin))
         if len(bad):
-            raise InputError("the margin is not a finite number", row=int(bad[0]) + 1, column=column)
+            raise InputError("the margin is not a finite number", **place_of(dataset, int(bad[0])), column=column)
     elif settings.order in ("shuffled", "as_is") and settings.threshold is None:
         margin = np.full(len(dataset), np.nan)  # nothing here asks how hard a pair is
     else:
