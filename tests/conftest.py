@@ -17,11 +17,12 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import datasets
 import pytest
 import torch
+from datasets import Dataset
 from transformers import PreTrainedTokenizerFast
 
 from loopback import Endpoint, running
 from mixdpo.common.errors import InputError
-from mixdpo.models import cached_logprobs
+from mixdpo.models import cached_logprobs, forward
 from published import published
 from tiny import byte_level_tokenizer
 
@@ -40,6 +41,18 @@ def smollm2() -> Path:
     from mixdpo.study.demo.smollm2 import smollm2_folder
 
     return smollm2_folder()
+
+
+@pytest.fixture
+def half_trained(monkeypatch) -> Callable[[Dataset], Dataset]:
+    """Every second token of an answer is not trained; returns what does that to tokenised pairs."""
+
+    def mask(pair: dict[str, Any]) -> dict[str, Any]:
+        return {f"{s}_mask": [k % 2 == 0 for k in range(len(pair[f"{s}_ids"]))] for s in ("chosen", "rejected")}
+
+    original = forward.all_tokens
+    monkeypatch.setattr(forward, "all_tokens", lambda *args: original(*args).map(mask))
+    return lambda tokens: tokens.map(mask)
 
 
 @pytest.fixture

@@ -80,15 +80,21 @@ def byte_level_tokenizer(vocab_size: int = 400, chat_template: str | None = CHAT
     return fast
 
 
-def token_pairs(n: int, seed: int = 0, vocab_size: int = VOCABULARY) -> Dataset:
-    """Tokenised pairs as `tokens_of` makes them, with random ids and lengths."""
+def token_pairs(n: int, seed: int = 0, vocab_size: int = VOCABULARY, masked: bool = False) -> Dataset:
+    """Tokenised pairs as `tokens_of` makes them, with random ids and lengths; masked: about half of them untrained."""
     rng = np.random.default_rng(seed)
 
     def ids(low: int, high: int) -> list[list[int]]:
         return [rng.integers(3, vocab_size, size=rng.integers(low, high)).tolist() for _ in range(n)]
 
     sides = {"prompt_ids": ids(2, 9), "chosen_ids": ids(1, 12), "rejected_ids": ids(1, 12)}
-    masks = {f"{side}_mask": [[True] * len(i) for i in sides[f"{side}_ids"]] for side in ("chosen", "rejected")}
+
+    def mask(length: int) -> list[bool]:
+        trained = rng.integers(2, size=length).astype(bool) if masked else np.ones(length, dtype=bool)
+        trained[rng.integers(length) if masked else 0] = True
+        return trained.tolist()
+
+    masks = {f"{side}_mask": [mask(len(ids)) for ids in sides[f"{side}_ids"]] for side in ("chosen", "rejected")}
     return Dataset.from_dict({"row": list(range(n)), "pair_id": [f"{i:020x}" for i in range(n)], **sides, **masks})
 
 

@@ -7,18 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from mixdpo import load_pairs
-from mixdpo.data.arrays import token_counts
+from mixdpo.data.arrays import token_counts, trained_counts
 from mixdpo.data.data_settings import TokenSettings
 from mixdpo.data.render import shared_length
 from mixdpo.data.tokenize import tokens_of
-from tiny import CHATML, byte_level_tokenizer
+from tiny import CHATML, byte_level_tokenizer, token_pairs
 
 BOS_TEMPLATE = "{{ bos_token }}" + CHATML
 NO_GENERATION_PROMPT = (
@@ -298,6 +298,16 @@ def test_tokens_are_counted_in_the_order_of_the_data() -> None:
     sides = ("prompt", "chosen", "rejected")
     assert token_counts(tokens, sides).tolist() == [[1, 1, 1], [2, 0, 2], [0, 3, 1]]
     assert token_counts(tokens.select([2, 0])).tolist() == [[3, 1], [1, 1]]
+
+
+def test_trained_tokens_are_counted_in_the_order_of_the_data() -> None:
+    tokens = concatenate_datasets([token_pairs(n, seed=n, masked=True) for n in (3, 2)])
+    expected = [
+        [sum(mask) for mask in pair] for pair in zip(tokens["chosen_mask"], tokens["rejected_mask"], strict=True)
+    ]
+    assert trained_counts(tokens).tolist() == expected
+    assert trained_counts(tokens.select([4, 0])).tolist() == [expected[4], expected[0]]
+    assert trained_counts(tokens.select(range(1, 3))).tolist() == expected[1:3]
 
 
 def test_token_ids_are_kept_and_a_broken_file_is_made_anew(tmp_path, monkeypatch) -> None:

@@ -145,6 +145,34 @@ def test_ches(model, tokenizer, pairs, attention) -> None:
     np.testing.assert_allclose(scored["margin/ches_length_normalised"], -expected[:, 1], rtol=1e-4, atol=1e-4)
 
 
+def test_margins_are_of_the_trained_tokens(model, tokenizer, pairs, half_trained) -> None:
+    settings = {"model": model, "bf16": False}
+    names = ["nll_gap", "reference_logp", "ches", "ches_length_normalised"]
+    scored = score(pairs, names, **dict.fromkeys(names, settings))
+    tokens = half_trained(tokens_of(pairs, tokenizer, TokenSettings())[0])
+    plain = AutoModelForCausalLM.from_pretrained(model).eval()
+    for i, pair in enumerate(tokens):
+        sums, states, counts = [], [], []
+        for side in SIDES:
+            ids, prompt = pair["prompt_ids"] + pair[f"{side}_ids"], len(pair["prompt_ids"])
+            places = torch.tensor([prompt + k for k, trained in enumerate(pair[f"{side}_mask"]) if trained])
+            with torch.no_grad():
+                output = plain(input_ids=torch.tensor([ids]), output_hidden_states=True)
+            logprobs = output.logits[0].double().log_softmax(-1)
+            sums.append(float(logprobs[places - 1, torch.tensor(ids)[places]].sum()))
+            states.append(output.hidden_states[-1][0, places - 1].double().sum(0))
+            counts.append(len(places))
+        (w, r), (n_w, n_r) = states, counts
+        expected = {
+            "nll_gap": sums[0] / n_w - sums[1] / n_r,
+            "reference_logp": sums[0] - sums[1],
+            "ches": float(w @ w - w @ r),
+            "ches_length_normalised": float(w @ w / n_w**2 - w @ r / (n_w * n_r)),
+        }
+        for name, value in expected.items():
+            assert scored[f"margin/{name}"][i] == pytest.approx(value, rel=1e-4, abs=1e-3), name
+
+
 # ---- the real model ----
 
 

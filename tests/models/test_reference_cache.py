@@ -7,6 +7,7 @@ import json
 import logging
 import multiprocessing
 import time
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +21,14 @@ from peft import LoraConfig, get_peft_model
 
 from mixdpo import make_plan
 from mixdpo.cli.main import main
+from mixdpo.common.files import digest
 from mixdpo.data.data_settings import TokenSettings
 from mixdpo.data.tokenize import tokens_of
 from mixdpo.models import fingerprint as keys
 from mixdpo.models.cached_logprobs import _DIGEST, _table_digest, add_to_cache, look_up
 from mixdpo.models.fingerprint import describe_tokens, weights_digest
 from synthetic import chat_pairs, chat_rows
-from tiny import plain_logprob, tiny_llama
+from tiny import plain_logprob, tiny_llama, token_pairs
 from trainers import trainer_for
 
 
@@ -193,6 +195,28 @@ def test_digest_names_the_reference_and_nothing_else(model, tmp_path) -> None:
     first.q_proj, second.q_proj = second.q_proj, first.q_proj
     different.add(weights_digest(model))
     assert len(different) == 5
+
+
+def test_masks_are_part_of_a_key_only_where_a_token_is_untrained() -> None:
+    whole, masked = token_pairs(30), token_pairs(30, masked=True)  # the same ids
+    index = np.arange(30)
+    described, of_masked = describe_tokens(whole, index), describe_tokens(masked, index)
+    by_ids = [
+        digest([np.array(pair[f"{side}_ids"], "<i4").tobytes() for side in ("prompt", "chosen", "rejected")])
+        for pair in whole
+    ]
+    assert described["pair"].to_pylist() == by_ids
+    for i, pair in enumerate(masked):
+        masks = [pair["chosen_mask"], pair["rejected_mask"]]
+        assert (of_masked["pair"][i].as_py() == by_ids[i]) == all(map(all, masks))
+        assert [of_masked[f"{side}_tokens"][i].as_py() for side in ("chosen", "rejected")] == list(map(sum, masks))
+    twins = Dataset.from_list(
+        [
+            {"prompt_ids": [3], "chosen_ids": [4] * 9, "rejected_ids": [5] * 9, "chosen_mask": a, "rejected_mask": b}
+            for a, b in product([[True] * 9, [False] + [True] * 8, [True] * 8 + [False]], repeat=2)
+        ]
+    )
+    assert len(set(describe_tokens(twins, np.arange(9))["pair"].to_pylist())) == 9
 
 
 def test_pairs_are_described_alike_in_blocks(tokenizer, tmp_path, monkeypatch) -> None:

@@ -34,13 +34,16 @@ def token_counts(tokens: Dataset, sides: Sequence[str] = ("chosen", "rejected"))
 
 
 def trained_counts(tokens: Dataset) -> np.ndarray:
-    """Return the trained tokens of the chosen and of the rejected completion; int64, shape (N, 2)."""
-    columns = ("chosen_mask", "rejected_mask")
-    table = tokens.select_columns(list(columns)).with_format("arrow")[:]
-    masks = [table[name].combine_chunks() for name in columns]
-    totals = [np.concatenate([[0], np.cumsum(mask.flatten().to_numpy(zero_copy_only=False))]) for mask in masks]
-    bounds = [mask.offsets.to_numpy() - mask.offsets[0].as_py() for mask in masks]
-    return np.stack([np.diff(total[bound]) for total, bound in zip(totals, bounds, strict=True)], axis=1)
+    """Return the trained tokens of the chosen and of the rejected completion, none empty; int64, shape (N, 2)."""
+    columns = ["chosen_mask", "rejected_mask"]
+    table = tokens.select_columns(columns).with_format("arrow")[:]
+    return np.stack([np.concatenate([_trues(chunk) for chunk in table[name].chunks]) for name in columns], axis=1)
+
+
+def _trues(masks: pa.ListArray) -> np.ndarray:
+    values = masks.values.to_numpy(zero_copy_only=False)
+    offsets = masks.offsets.to_numpy()
+    return np.add.reduceat(values[: offsets[-1]], offsets[:-1], dtype=np.int64)
 
 
 def origins(pairs: Dataset) -> pa.Table:

@@ -37,10 +37,10 @@ def ches_length_normalised(dataset: Dataset, settings: LikelihoodSettings) -> np
 
 
 def _products(dataset: Dataset, settings: LikelihoodSettings, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return <s(y_w), s(y)> for y = y_w and y = y_l, float64, and the token counts; both shape (N, 2)."""
+    """Return <s(y_w), s(y)> for y = y_w and y = y_l, float64, and the trained tokens; both shape (N, 2)."""
     import torch
 
-    from mixdpo.data.arrays import token_counts
+    from mixdpo.data.arrays import trained_counts
     from mixdpo.models.engine import completion_hidden_sums
     from mixdpo.models.forward import all_tokens, layout_for, load_frozen, pass_over
 
@@ -54,4 +54,4 @@ def _products(dataset: Dataset, settings: LikelihoodSettings, name: str) -> tupl
         return torch.einsum("pe,pse->ps", sums_P2E[:, 0], sums_P2E).flatten()
 
     products = pass_over(tokens, model, layout_for(model), values_of, settings, kind="ches", name=name)
-    return products, token_counts(tokens)
+    return products, trained_counts(tokens)

@@ -40,12 +40,12 @@ def nll_gap(dataset: Dataset, settings: LikelihoodSettings) -> np.ndarray:
 
     NLL(y) = -log pi(y | x) / |y|. Positive: the model finds the chosen answer likelier per token.
     """
-    from mixdpo.data.arrays import token_counts
+    from mixdpo.data.arrays import trained_counts
     from mixdpo.models.forward import all_tokens, dataset_logprobs
 
     model = model_named(settings.model, "nll_gap.model")
     tokens = all_tokens(dataset, model, settings.token_settings(), "nll_gap")
-    per_token = dataset_logprobs(tokens, model, settings, "nll_gap") / token_counts(tokens)
+    per_token = dataset_logprobs(tokens, model, settings, "nll_gap") / trained_counts(tokens)
     return per_token[:, 0] - per_token[:, 1]
 
 

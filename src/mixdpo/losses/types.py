@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class PairLogprobs:
-    """Log-probabilities of B pairs, summed over completion tokens; float32, shape (B,), in nats.
+    """Log-probabilities of B pairs, summed over trained tokens; float32, shape (B,), in nats.
 
     A value that a pair's route did not compute is NaN, so a loss that uses it by mistake shows at once. The optional
     fields are there when a loss asks for them.
@@ -20,7 +20,7 @@ class PairLogprobs:
         rejected: log pi(y_l | x) of the policy.
         ref_chosen: log pi_ref(y_w | x) of the frozen reference.
         ref_rejected: log pi_ref(y_l | x) of the frozen reference.
-        chosen_tokens: number of tokens summed in `chosen`.
+        chosen_tokens: number of tokens summed in `chosen`: |y_w|, the trained ones.
         rejected_tokens: number of tokens summed in `rejected`.
         prompt_tokens: number of tokens of the prompt.
         margin: the plan's margin of each pair, in the metric's units, larger = easier.

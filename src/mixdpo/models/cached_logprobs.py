@@ -1,9 +1,9 @@
 """A forward pass over the pairs of a data set that computes only what is not on disk yet.
 
 What it gave is kept in one file per model and number format, one row per pair of token sequences. A pair is known by
-its token ids. So another template, tokenizer, limit of length or data set finds the pairs whose ids are the same, and
-nothing else of a run (losses, learning rate, batches, plan) matters. A row carries one value of each side and how many
-tokens the sides have.
+its token ids and which of them are trained. So another template, tokenizer, limit of length or data set finds the
+pairs of which these are the same, and nothing else of a run (losses, learning rate, batches, plan) matters. A row
+carries one value of each side and how many trained tokens the sides have.
 """
 
 from __future__ import annotations

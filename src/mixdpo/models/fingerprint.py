@@ -12,7 +12,6 @@ from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from datasets import Dataset
 from peft.tuners.tuners_utils import BaseTunerLayer
@@ -20,6 +19,7 @@ from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import Tensor, nn
 
 from mixdpo.common.files import cache_folder, digest
+from mixdpo.data.arrays import trained_counts
 from mixdpo.models.engine import without_wrappers
 
 _FORMAT: Final = "3"
@@ -78,7 +78,9 @@ def weights_digest(model: nn.Module) -> str | None:
 
 
 def describe_tokens(tokens: Dataset, index: np.ndarray) -> pa.Table:
-    """Return the columns `pair` (digest of the token ids), `chosen_tokens` and `rejected_tokens`.
+    """Return the columns `pair` (digest of ids and masks), `chosen_tokens` and `rejected_tokens` (trained ones).
+
+    Masks are part of the digest only where some token is untrained.
 
     Args:
         tokens: output of `tokens_of`.
@@ -86,18 +88,21 @@ def describe_tokens(tokens: Dataset, index: np.ndarray) -> pa.Table:
     """
     table = tokens.with_format("arrow")[:]  # mapped from disk; what is taken out of it is in memory
     blocks = np.array_split(index, max(1, -(-len(index) // _PAIRS_AT_ONCE)))
-    return pa.concat_tables([_describe(table.take(block)) for block in blocks])
-
-
-def _describe(table: pa.Table) -> pa.Table:
-    ids = zip(*(_id_bytes(table[f"{side}_ids"]) for side in ("prompt", "chosen", "rejected")), strict=True)
-    counts = {f"{side}_tokens": pc.list_value_length(table[f"{side}_ids"]) for side in ("chosen", "rejected")}
+    chosen, rejected = trained_counts(tokens)[index].astype(np.int32).T
     return pa.table(
         {
-            "pair": pa.array([digest(sides) for sides in ids], pa.string()),
-            **{name: column.cast(pa.int32()) for name, column in counts.items()},
+            "pair": pa.array([key for block in blocks for key in _pair_keys(table.take(block))], pa.string()),
+            "chosen_tokens": chosen,
+            "rejected_tokens": rejected,
         }
     )
+
+
+def _pair_keys(table: pa.Table) -> Iterator[str]:
+    ids = zip(*(_id_bytes(table[f"{side}_ids"]) for side in ("prompt", "chosen", "rejected")), strict=True)
+    masks = zip(*(_mask_bytes(table[f"{side}_mask"]) for side in ("chosen", "rejected")), strict=True)
+    for sides, untrained in zip(ids, masks, strict=True):
+        yield digest([*sides, *untrained] if any(untrained) else sides)
 
 
 def _named_tensors(module: nn.Module, adapters_off: bool, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
@@ -131,3 +136,12 @@ def _id_bytes(column: pa.ChunkedArray) -> Iterator[bytes]:
         values = chunk.values.to_numpy().astype("<i4", copy=False)
         for start, end in pairwise(chunk.offsets.to_numpy()):
             yield values[start:end].tobytes()
+
+
+def _mask_bytes(column: pa.ChunkedArray) -> Iterator[bytes]:
+    """Yield each mask as bits, and nothing where all tokens are trained."""
+    for chunk in column.chunks:
+        values = chunk.values.to_numpy(zero_copy_only=False)
+        for start, end in pairwise(chunk.offsets.to_numpy()):
+            mask = values[start:end]
+            yield b"" if mask.all() else np.packbits(mask).tobytes()

@@ -120,8 +120,10 @@ def pass_over(
 
     def values(index: np.ndarray) -> Tensor:
         pairs = tokens[index.tolist()]
-        sides = zip(pairs["prompt_ids"], pairs["chosen_ids"], pairs["rejected_ids"], strict=True)
-        rows = to_device(rows_of([PromptGroup(prompt, completions) for prompt, *completions in sides]), state.device)
+        completions = zip(pairs["chosen_ids"], pairs["rejected_ids"], strict=True)
+        masks = zip(pairs["chosen_mask"], pairs["rejected_mask"], strict=True)
+        groups = [PromptGroup(*group) for group in zip(pairs["prompt_ids"], completions, masks, strict=True)]
+        rows = to_device(rows_of(groups), state.device)
         with torch.no_grad(), torch.autocast(state.device.type, torch.bfloat16, enabled=autocasts):
             return values_of(rows).view(-1, 2)
 
@@ -148,7 +150,7 @@ def layout_for(model: nn.Module) -> RowsOf:
 
 
 def dataset_logprobs(tokens: Dataset, model: ModelSettings, settings: ForwardSettings, name: str) -> np.ndarray:
-    """Return log pi(y | x) of chosen and rejected, sums over tokens in nats; float64, shape (N, 2)."""
+    """Return log pi(y | x) of chosen and rejected, sums over trained tokens in nats; float64, shape (N, 2)."""
     loaded = load_frozen(model)
     return pass_over(
         tokens, loaded, layout_for(loaded), partial(completion_logprobs, loaded), settings, kind="reference", name=name

@@ -34,6 +34,8 @@ class PairItem:
         weight: 1, or 0 for a copy that only fills up a batch.
         ref_chosen: reference log-probability of the chosen answer in nats, NaN if not needed.
         ref_rejected: the same of the rejected answer.
+        chosen_mask: which tokens of the chosen completion are trained, None for all.
+        rejected_mask: the same of the rejected completion.
         mismatched: the pair's prompt with both answers to another prompt, if a loss reads it.
     """
 
@@ -50,6 +52,8 @@ class PairItem:
     weight: float
     ref_chosen: float
     ref_rejected: float
+    chosen_mask: Sequence[bool] | None = None
+    rejected_mask: Sequence[bool] | None = None
     mismatched: PairItem | None = None
 
     @property
@@ -65,8 +69,8 @@ class PairBatch(TypedDict):
     weight: Tensor  # float32 (B,)
     chosen_index: Tensor  # int64 (B,), the pair's chosen completion in `rows`, -1 if it has none
     rejected_index: Tensor  # int64 (B,), the pair's rejected completion in `rows`, -1 if it has none
-    chosen_tokens: Tensor  # float32 (B,)
-    rejected_tokens: Tensor  # float32 (B,)
+    chosen_tokens: Tensor  # float32 (B,), trained ones
+    rejected_tokens: Tensor  # float32 (B,), trained ones
     prompt_tokens: Tensor  # float32 (B,)
     preference: Tensor  # bool (B,)
     hard: Tensor  # bool (B,)
@@ -125,14 +129,13 @@ def collate_pairs(
         live_reference: lay out the pairs with two answers once more by themselves, for the reference to compute.
         in_step: processes wait for each other, so where there is no such pair one runs for nothing.
     """
-    groups = [_group(item) for item in items]
     index = {"chosen": [-1] * len(items), "rejected": [-1] * len(items)}
+    tokens = {"chosen": [0.0] * len(items), "rejected": [0.0] * len(items)}
     count = 0
     for b, item in enumerate(items):
-        for side, completion in (("chosen", item.chosen_ids), ("rejected", item.rejected_ids)):
-            if completion is not None:
-                index[side][b] = count
-                count += 1
+        for side, (_, mask) in _answers(item).items():
+            index[side][b], tokens[side][b] = count, float(sum(mask))
+            count += 1
 
     def column(name: str, dtype: torch.dtype) -> Tensor:
         return torch.tensor([getattr(item, name) for item in items], dtype=dtype)
@@ -142,8 +145,8 @@ def collate_pairs(
         weight=column("weight", torch.float32),
         chosen_index=torch.tensor(index["chosen"]),
         rejected_index=torch.tensor(index["rejected"]),
-        chosen_tokens=torch.tensor([float(len(item.chosen_ids or ())) for item in items]),
-        rejected_tokens=torch.tensor([float(len(item.rejected_ids or ())) for item in items]),
+        chosen_tokens=torch.tensor(tokens["chosen"]),
+        rejected_tokens=torch.tensor(tokens["rejected"]),
         prompt_tokens=torch.tensor([float(len(item.prompt_ids)) for item in items]),
         preference=column("preference", torch.bool),
         preference_index=_where(item.preference for item in items),
@@ -156,7 +159,7 @@ def collate_pairs(
         margin=column("margin", torch.float32),
         ref_chosen=column("ref_chosen", torch.float32),
         ref_rejected=column("ref_rejected", torch.float32),
-        rows=lay_out(groups),
+        rows=lay_out([_group(item) for item in items]),
     )
     compared = [item for item in items if item.preference or item.hard]
     if live_reference and (compared or in_step):
@@ -171,6 +174,19 @@ def _where(flags: Iterable[bool]) -> Tensor:
     return torch.tensor([index for index, flag in enumerate(flags) if flag], dtype=torch.int64)
 
 
+def _answers(item: PairItem) -> dict[str, tuple[Sequence[int], Sequence[bool]]]:
+    """Return, by side, the ids of a pair's answers that a loss reads, and which of them are trained."""
+    sides = {
+        "chosen": (item.chosen_ids, item.chosen_mask),
+        "rejected": (item.rejected_ids, item.rejected_mask),
+    }
+    return {
+        side: (ids, [True] * len(ids) if mask is None else mask)
+        for side, (ids, mask) in sides.items()
+        if ids is not None
+    }
+
+
 def _group(item: PairItem) -> PromptGroup:
-    completions = [ids for ids in (item.chosen_ids, item.rejected_ids) if ids is not None]
-    return PromptGroup(item.prompt_ids, completions)
+    answers = _answers(item).values()
+    return PromptGroup(item.prompt_ids, [ids for ids, _ in answers], [mask for _, mask in answers])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from datasets import Dataset, concatenate_datasets
@@ -78,6 +79,8 @@ class PlannedPairs(TorchDataset[PairItem]):
             prompt_ids=pair["prompt_ids"],
             chosen_ids=pair["chosen_ids"] if both or self.sft_chosen[row] else None,
             rejected_ids=pair["rejected_ids"] if both or self.sft_rejected[row] else None,
+            chosen_mask=pair["chosen_mask"],
+            rejected_mask=pair["rejected_mask"],
             # A copy has no loss of its own, for it must not count in losses of whole batches either.
             preference=bool(self.has_preference[row]) and not is_copy,
             hard=bool(self.has_hard[row]) and not is_copy,
@@ -115,9 +118,10 @@ class PlannedPairs(TorchDataset[PairItem]):
 def mismatched_pairs(pairs: PlannedPairs, max_length: int | None) -> PlannedPairs:
     """Return the prompts of `pairs` with both answers of the nearest pair before that has another prompt.
 
-    The first take those of the last. Answers are cut where prompt and answer together exceed `max_length` tokens.
+    The first take those of the last. Of an answer with which the prompt exceeds `max_length` tokens the beginning is
+    taken that fits; where that has no trained token, as much from the first trained one on.
     """
-    sides = ["chosen_ids", "rejected_ids"]
+    columns = [f"{side}_{kind}" for side in ("chosen", "rejected") for kind in ("ids", "mask")]
     room: list[int | None] = []
     order: list[int] = []
     first_of_prompt, before = 0, None  # rows of one prompt usually stand together
@@ -126,12 +130,22 @@ def mismatched_pairs(pairs: PlannedPairs, max_length: int | None) -> PlannedPair
         order.append((first_of_prompt - 1) % len(pairs.tokens))
         room.append(None if max_length is None else max(max_length - len(prompt), 1))
         before = prompt
-    answers = pairs.tokens.select_columns(sides).select(order)
-    answers = answers.map(lambda row, index: {side: row[side][: room[index]] for side in sides}, with_indices=True)
+
+    def cut(row: dict[str, list[Any]], index: int) -> dict[str, list[Any]]:
+        fits = {side: _window(row[f"{side}_mask"], room[index]) for side in ("chosen", "rejected")}
+        return {name: row[name][fits[name.split("_")[0]]] for name in columns}
+
+    answers = pairs.tokens.select_columns(columns).select(order).map(cut, with_indices=True)
     mismatched = copy.copy(pairs)
-    mismatched.tokens = concatenate_datasets([pairs.tokens.remove_columns(sides), answers], axis=1)
+    mismatched.tokens = concatenate_datasets([pairs.tokens.remove_columns(columns), answers], axis=1)
     mismatched.reference = np.full_like(pairs.reference, np.nan)
     return mismatched
+
+
+def _window(mask: list[bool], room: int | None) -> slice:
+    """Return which part of an answer of the given mask is taken where `room` tokens are left (None: all of it)."""
+    first = 0 if any(mask[:room]) else mask.index(True)
+    return slice(first, None if room is None else first + room)
 
 
 class PlanSampler(Sampler[int]):

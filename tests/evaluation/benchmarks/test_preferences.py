@@ -69,6 +69,17 @@ def test_preferences_equal_the_plain_forward(tmp_path, tokenizer, models, capsys
     assert "margin/nll_gap" in capsys.readouterr().err
 
 
+def test_means_per_token_are_of_the_trained_ones(tmp_path, tokenizer, models, half_trained) -> None:
+    Dataset.from_list(chat_rows(6)).to_parquet(tmp_path / "pairs.parquet")
+    data, out = str(tmp_path / "pairs.parquet"), tmp_path / "out.json"
+    assert main(["eval", "preferences", data, "--model", models[0], "--output", str(out)]) == 0
+    found = pq.read_table(tmp_path / json.loads(out.read_text())["pairs"])
+    tokens = half_trained(tokens_of(load_pairs(data), tokenizer, TokenSettings())[0])
+    for side in ("chosen", "rejected"):
+        assert found[f"{side}_tokens"].to_pylist() == [sum(mask) for mask in tokens[f"{side}_mask"]]
+        assert [len(ids) for ids in tokens[f"{side}_ids"]] != found[f"{side}_tokens"].to_pylist()
+
+
 def test_preferences_reads_data_and_model_as_training_does(tmp_path, models, capsys) -> None:
     rows = chat_rows(8)
     renamed = [{**{k: v for k, v in row.items() if k != "chosen"}, "good": row["chosen"]} for row in rows]

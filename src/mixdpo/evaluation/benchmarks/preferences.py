@@ -149,7 +149,7 @@ def measure_preferences(
     Raises:
         InputError: a pair does not fit the limits, the tokenizers differ, or there are no margins of `metric`.
     """
-    from mixdpo.data.arrays import token_counts
+    from mixdpo.data.arrays import trained_counts
     from mixdpo.models.forward import all_tokens, check_same_tokens, dataset_logprobs
 
     settings = settings or ForwardSettings()
@@ -159,7 +159,7 @@ def measure_preferences(
     tokens = all_tokens(pairs, model, settings.token_settings(), "eval preferences")
     values = PairValues(
         policy=dataset_logprobs(tokens, model, settings, "policy"),
-        tokens=token_counts(tokens),
+        tokens=trained_counts(tokens),
         reference=dataset_logprobs(tokens, reference, settings, "reference") if reference is not None else None,
         beta=beta,
     )
