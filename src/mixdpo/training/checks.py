@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -28,7 +29,7 @@ def check_first_loss(result: StepResult, batch: PairBatch, settings: StepSetting
 
     While the policy equals the reference, both log-ratios are 0 up to rounding, so the sigmoid loss is ln 2, and any
     loss is what it is of the reference's own values. Another value means that policy and reference saw other
-    weights, tokens or settings.
+    weights, tokens or settings. A loss that is not finite is left to the end of the step, which names its pairs.
 
     Raises:
         RunError: the mean loss of the batch's preference pairs is further from that value than rounding allows.
@@ -48,7 +49,7 @@ def check_first_loss(result: StepResult, batch: PairBatch, settings: StepSetting
 
     loss, expected = float(result.preference[index].mean()), mean_loss(0.0)
     allowed = 1e-3 + max(abs(mean_loss(noise_B) - expected), abs(mean_loss(-noise_B) - expected))
-    if not abs(loss - expected) <= allowed:
+    if math.isfinite(loss) and not abs(loss - expected) <= allowed:
         ratios = torch.stack([pairs.chosen_log_ratio, pairs.rejected_log_ratio])
         apart = float(ratios.detach().abs().mean())
         raise RunError(

@@ -152,7 +152,7 @@ class PairPreparation:
 
     def _planned(self, dataset: Dataset, name: str, plan: Plan, **settings: Any) -> PlannedPairs:
         tokens, self.reports[name] = tokens_of(dataset, self.tokenizer, self.args.token_settings())
-        pairs = PlannedPairs(tokens, plan, **self.args.pair_needs(), **settings)
+        pairs = PlannedPairs(tokens, plan, loaded=dataset, **self.args.pair_needs(), **settings)
         if self.args.reads_mismatched:
             if len(tokens) < 2:
                 raise InputError("kto reads answers to other prompts, and the data has one pair")

@@ -32,6 +32,7 @@ class PlannedPairs(TorchDataset[PairItem]):
         easy_reference: whether the preference route's loss reads the reference.
         hard_reference: whether the hard loss does.
         all_sides: the preference loss of every pair, whatever its route (evaluation).
+        loaded: the loaded data, by which messages name pairs; None if all of it is in `tokens`.
     """
 
     def __init__(
@@ -43,8 +44,10 @@ class PlannedPairs(TorchDataset[PairItem]):
         easy_reference: bool = True,
         hard_reference: bool = False,
         all_sides: bool = False,
+        loaded: Dataset | None = None,
     ) -> None:
         self.tokens, self.plan = tokens, plan
+        self.loaded = tokens if loaded is None else loaded
         self.mismatched: PlannedPairs | None = None
         """The same prompts with answers to other prompts, for losses that read them."""
         rows = np.asarray(tokens["row"][:], dtype=np.int64)

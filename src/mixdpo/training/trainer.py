@@ -38,6 +38,17 @@ from mixdpo.training.batch import MicroBatches, PairBatch, collate_parts
 from mixdpo.training.callbacks import PlanCallback, TrainingProgress
 from mixdpo.training.checks import check_first_loss, displaced_buckets, displacement_warning
 from mixdpo.training.config import MixDPOConfig
+from mixdpo.training.finite import (
+    StepRecords,
+    broken_reference_error,
+    broken_step_error,
+    broken_weights_error,
+    check_loss_scale,
+    not_finite_anywhere,
+    smaller_updates,
+    steps_between_looks,
+    weights_not_finite,
+)
 from mixdpo.training.loss_state import LossState
 from mixdpo.training.metrics import MetricSums, add_step_metrics
 from mixdpo.training.preparation import (
@@ -49,7 +60,14 @@ from mixdpo.training.preparation import (
     prepare_tokenizer,
 )
 from mixdpo.training.records import EvaluationRecords, load_reference, save_reference
-from mixdpo.training.reference import adapters_off, fill_reference, live_reference, reference_file, reference_values
+from mixdpo.training.reference import (
+    adapters_off,
+    fill_reference,
+    live_reference,
+    reference_file,
+    reference_rows,
+    reference_values,
+)
 from mixdpo.training.run_folder import RunFolder, check_is_free, checkpoint_to_continue, describe_run
 from mixdpo.training.sampling import PlannedPairs, PlanSampler
 from mixdpo.training.schedule import (
@@ -127,6 +145,7 @@ class MixDPOTrainer(Trainer):
         self._step_settings = args.step_settings(plan)
         self._sums = {"train": MetricSums(), "eval": MetricSums()}
         self._records = EvaluationRecords()
+        self._steps = StepRecords()
         self._first_loss_checked = not self._starts_at_reference
         self._displaced: set[str] = set()
         super().__init__(
@@ -181,11 +200,23 @@ class MixDPOTrainer(Trainer):
         batch = self._with_live_reference(inputs)
         result = pair_losses(model, batch, self._step_settings, self.loss_state.running)
         self.loss_state.add(batch, result.pairs)
+        self._steps.add_pairs(self.state.global_step + 1, batch, result)
         self._check_first_loss(batch, result)
         add_step_metrics(self._sums["train"], result, batch, self.args.beta)
         assert num_items_in_batch is not None  # transformers asks `_get_num_items_in_batch` before every step
         # Data-parallel wrappers average gradients over processes; the step's mean needs their sum.
         return reduce_losses(result.losses, batch["weight"], num_items_in_batch) * self.accelerator.num_processes
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        """Return the norm of a step's gradients, which the optimizer has not seen yet."""
+        norm = super()._get_grad_norm(model, grad_norm)
+        done = self.state.global_step
+        if not self.args.fp16:  # there infinite ones are part of the work: the scale is lowered and the step skipped
+            self._steps.add_gradient(done + 1, norm)
+        at_an_end = done + 1 in (self._first_step, self.state.max_steps)
+        if at_an_end or (done + 1) % steps_between_looks(self.args.device) == 0:
+            self._stop_if_broken(before_update=True)
+        return norm
 
     def _get_num_items_in_batch(self, batch_samples: list[MicroBatches], device: torch.device) -> Tensor:
         """Count the pairs of the whole optimizer step, over its micro-batches and all processes."""
@@ -218,6 +249,34 @@ class MixDPOTrainer(Trainer):
             return batch
         with self.accelerator.autocast():  # as the policy's own forward, which accelerate wrapped
             return live_reference(self._ref_model or self.model_wrapped, batch, self.args.ld_alpha)
+
+    # ---- finite or not ----
+
+    def _stop_if_broken(self, before_update: bool = False) -> None:
+        """Raise `RunError` on all processes if a step since the last call was not finite on any.
+
+        `before_update`: the optimizer has not changed the weights yet since the last step was computed.
+        """
+        broken = self._steps.first_broken(self.accelerator, self.train_dataset.reads_reference)
+        if broken is None:
+            check_loss_scale(self.accelerator.scaler, self.state.global_step)
+            return
+        raise broken_step_error(
+            broken,
+            self.train_dataset.loaded,
+            smaller_updates(self.model_wrapped, self.args),
+            is_first=broken.step == self._first_step,
+            weights=not_finite_anywhere(self.model_wrapped, self.accelerator) if before_update else (),
+        )
+
+    def _check_weights(self) -> None:
+        """Raise `RunError` on all processes if a step or a weight is not finite on any."""
+        self._stop_if_broken()
+        if found := not_finite_anywhere(self.model_wrapped, self.accelerator):
+            raise self._broken_weights(found)
+
+    def _broken_weights(self, names: list[str]) -> RunError:
+        return broken_weights_error(self.state.global_step, names, smaller_updates(self.model_wrapped, self.args))
 
     # ---- data in the plan's order ----
 
@@ -272,6 +331,7 @@ class MixDPOTrainer(Trainer):
 
         Raises:
             InputError: there is no such checkpoint, or a new run would write over another one.
+        RunError: a loss, a gradient or a weight became NaN or infinite; no such weights are saved.
         """
         folder = Path(self.args.output_dir or ".")
         if resume_from_checkpoint is True:
@@ -281,13 +341,16 @@ class MixDPOTrainer(Trainer):
         if self._precomputes_reference:  # its weights are known only before they are sharded and trained
             self._reference_file = reference_file(self._ref_model or self.model_wrapped, self.args, self.accelerator)
         self._resumed_from = Path(str(resume_from_checkpoint))
-        return super().train(resume_from_checkpoint, *args, **kwargs)
+        output = super().train(resume_from_checkpoint, *args, **kwargs)
+        self._check_weights()
+        return output
 
     def before_first_step(self) -> None:
         """Compute the reference, or read it back when a run continues, and say what is about to happen."""
         for name, pairs in (("train", self.train_dataset), ("eval", self.eval_dataset)):
             if self._precomputes_reference and isinstance(pairs, PlannedPairs):
                 self._fill_reference(pairs, name)
+        self._first_step = self.state.global_step + 1
         if self.state.global_step > 0:
             self.loss_state.load(self._resumed_from)
             self._first_loss_checked = True
@@ -315,19 +378,34 @@ class MixDPOTrainer(Trainer):
             save_reference(folder, name, pairs)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        self._check_weights()
         if self.is_world_process_zero():  # first, for what makes a checkpoint complete is written last
             folder = Path(self._get_output_dir(trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
             self.loss_state.save(folder)
         super()._save_checkpoint(model, trial)
 
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write model and tokenizer.
+
+        Raises:
+            RunError: a weight is NaN or infinite.
+        """
+        if found := weights_not_finite(self.model_wrapped):
+            raise self._broken_weights(found)
+        super().save_model(output_dir, _internal_call)
+
     def precompute_reference(self, pairs: PlannedPairs, name: str) -> CacheUse:
-        """Fill in the reference of `pairs`, from the cache and for the rest by forward passes."""
+        """Fill in the reference of `pairs`, from the cache and for the rest by forward passes.
+
+        Raises:
+            RunError: a value is NaN or infinite.
+        """
         model = self._ref_model or self.model_wrapped
         file = self._reference_file if self.is_in_train else reference_file(model, self.args, self.accelerator)
         engine = {"lay_out": self._lay_out, "device": self.accelerator.device, "ld_alpha": self.args.ld_alpha}
         values_of = partial(reference_values, model, pairs, **engine)
         with adapters_off(model), self.accelerator.autocast():
-            return fill_reference(
+            use = fill_reference(
                 pairs,
                 name,
                 values_of,
@@ -335,6 +413,12 @@ class MixDPOTrainer(Trainer):
                 file=file,
                 on_progress=None if self.args.disable_tqdm else pairs_bar(f"reference ({name})"),
             )
+        rows = reference_rows(pairs)
+        broken = rows[~np.isfinite(pairs.reference[rows]).all(axis=1)]
+        if len(broken):
+            weights = not_finite_anywhere(model, self.accelerator)
+            raise broken_reference_error(broken, len(rows), name, pairs.loaded, weights)
+        return use
 
     def evaluation_loop(
         self,
@@ -347,6 +431,7 @@ class MixDPOTrainer(Trainer):
         """Run transformers' loop; metrics are exact means over pairs, and every pair's values are kept."""
         pairs = dataloader.dataset
         assert isinstance(pairs, PlannedPairs)
+        self._stop_if_broken()
         if self._precomputes_reference and np.isnan(pairs.reference).all():
             if self.state.global_step > 0 and self._starts_at_reference:
                 raise RunError("the reference of this data was not computed before training; give it as eval_dataset")
@@ -378,6 +463,7 @@ class MixDPOTrainer(Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the means since the last line, and warn when a bucket's chosen answers lose likelihood."""
         if "loss" in logs:
+            self._stop_if_broken()
             logs.update(self._sums["train"].means(self.accelerator))
         bound = self.args.displacement_bound
         for bucket, change in displaced_buckets(logs, bound).items():

@@ -100,6 +100,9 @@ def _difference(model: nn.Module, config: Any) -> str | None:
         model.train(training)
     if len(seen) < config.num_hidden_layers:
         return f"{config.num_hidden_layers - len(seen)} of its layers do not pass on the packed layout"
+    for name, values in (("its", plain), ("packed", packed)):
+        if not torch.isfinite(values).all():
+            return f"{name} log-probabilities of a few random tokens are not finite"
     # Rounding moves a token's log-probability by some of the format's steps; a leak or a wrong position moves it more.
     coarse = next(model.parameters()).dtype != torch.float32
     if not torch.allclose(packed, plain, atol=0.3 if coarse else 1e-3, rtol=0.02 if coarse else 1e-4):
