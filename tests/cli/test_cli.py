@@ -315,7 +315,9 @@ def test_run_that_failed_before_its_first_checkpoint_starts_anew(capsys, monkeyp
     assert main(["train", "--config", str(recipe)]) == 0
 
 
-@pytest.mark.parametrize(("name", "word"), [("scored.jsonl", "end --output with .parquet"), ("a.parquet", "a folder")])
+@pytest.mark.parametrize(
+    ("name", "word"), [("scored.txt", "end --output with one of .parquet"), ("a.parquet", "a folder")]
+)
 def test_where_scores_cannot_be_written(capsys, tmp_path, recipe, name, word) -> None:
     (tmp_path / "a.parquet").mkdir()
     line = refused(capsys, "score", "--config", recipe, "--metric", "rating", "-o", tmp_path / name)

@@ -17,7 +17,7 @@ from mixdpo.data.data_settings import PAIR_RULES, DataSettings
 from mixdpo.data.layouts import LAYOUTS, choose_pairs
 from mixdpo.data.load import read_pairs
 from mixdpo.data.messages import without_nulls
-from mixdpo.data.views import parse_messages
+from mixdpo.data.views import parse_text
 
 
 def m(role: str, content: str, **more: Any) -> dict[str, Any]:
@@ -278,7 +278,7 @@ def test_a_system_message_is_read_where_it_is_mapped(jsonl: Any) -> None:
 @pytest.mark.parametrize("text", ["[{'role': " + "[" * 5000, '{"role": ' + "[" * 200_000])
 def test_messages_nested_too_deeply_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="nested too deeply"):
-        parse_messages(text)
+        parse_text(text)
 
 
 def test_messages_as_text_that_cannot_be_read(jsonl: Any, refused: Any) -> None:

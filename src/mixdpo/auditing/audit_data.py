@@ -111,9 +111,9 @@ def metric_of(margins: Mapping[str, np.ndarray], wanted: str | None) -> str | No
     return wanted
 
 
-def load_for_audit(settings: DataSettings) -> tuple[Dataset, LoadReport]:
+def load_for_audit(settings: DataSettings, *, keep_columns: bool = False) -> tuple[Dataset, LoadReport]:
     """Load pairs as `load_pairs_with_report` does, but count pairs with invalid scores instead of stopping there."""
-    return load_pairs_with_report(replace(settings, invalid_scores="drop"))
+    return load_pairs_with_report(replace(settings, invalid_scores="drop"), keep_columns=keep_columns)
 
 
 def with_scores(dataset: Dataset, path: str | Path) -> Dataset:

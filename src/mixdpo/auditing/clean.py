@@ -13,8 +13,9 @@ from datasets import Dataset
 from mixdpo.auditing.checks import FINDING_TYPES
 from mixdpo.auditing.report import read_report
 from mixdpo.common.errors import InputError
-from mixdpo.common.files import atomic_path, check_parquet_output
+from mixdpo.common.files import atomic_path
 from mixdpo.data.arrays import data_fingerprint, origins
+from mixdpo.data.pair_files import beside, save_pairs
 from mixdpo.data.pairs import flipped, pair_id
 from mixdpo.data.sources import quiet_datasets
 from mixdpo.difficulty.metrics import exchanged_margin
@@ -74,13 +75,12 @@ def clean(dataset: Dataset, report: str | Path, apply: Sequence[str]) -> tuple[D
 
 
 def save_cleaned(pairs: Dataset, log: pl.DataFrame, output: str | Path) -> Path:
-    """Write pairs and log as `<output>` and `<output stem>.log.parquet`; return the log's path."""
+    """Write pairs as `output`, in the format that its name says, and beside it the log; return the log's path."""
     output = Path(output)
-    check_parquet_output(output)
-    log_path = output.with_suffix(".log.parquet")
-    with atomic_path(output) as temporary, atomic_path(log_path) as temporary_log, quiet_datasets():
-        pairs.to_parquet(str(temporary))
-        log.write_parquet(temporary_log)
+    save_pairs(pairs, output)
+    log_path = beside(output, ".log.parquet")
+    with atomic_path(log_path) as temporary:
+        log.write_parquet(temporary)
     return log_path
 
 

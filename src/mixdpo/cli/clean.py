@@ -20,7 +20,7 @@ from mixdpo.cli.recipe_options import CommandWithSettings, config_option, data_a
 @click.option("--apply", "findings", required=True, help="Findings to deal with, separated by commas.")
 @click.option(
     "--output", "-o", type=click.Path(path_type=Path), default=Path("cleaned.parquet"), show_default=True,
-    help="The cleaned pairs; the log of all rows is written beside it.",
+    help="The cleaned pairs (.parquet, .jsonl, .json, .csv); the log of all rows is written beside it.",
 )  # fmt: skip
 @click.pass_obj
 def clean(
@@ -32,8 +32,10 @@ def clean(
     from mixdpo.auditing.audit_data import load_for_audit
     from mixdpo.auditing.clean import clean as clean_pairs
     from mixdpo.auditing.clean import save_cleaned
+    from mixdpo.data.pair_files import check_pairs_output
 
-    pairs, load_report = load_for_audit(settings)
+    check_pairs_output(output)
+    pairs, load_report = load_for_audit(settings, keep_columns=True)
     for line in load_report.lines():
         click.echo(line)
     left, log = clean_pairs(pairs, report, [name.strip() for name in findings.split(",") if name.strip()])

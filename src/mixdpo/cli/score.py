@@ -18,7 +18,7 @@ from mixdpo.common.tables import results_table
 @click.option("--metric", multiple=True, help="Difficulty metric; may be given several times. Default: the recipe's.")
 @click.option(
     "--output", "-o", type=click.Path(path_type=Path), default=Path("scored.parquet"), show_default=True,
-    help="The parquet file of the pairs with their margins.",
+    help="The file of the pairs with their margins: .parquet, .jsonl, .json or .csv.",
 )  # fmt: skip
 @click.pass_obj
 def score(

@@ -53,13 +53,6 @@ def check_output(path: Path) -> None:
         raise InputError("the folder cannot be written", file=folder)
 
 
-def check_parquet_output(path: Path) -> None:
-    """Raise `InputError` where pairs could not be written, or under a name that would not be read back as parquet."""
-    if path.suffix != ".parquet":
-        raise InputError("pairs are written as parquet", file=path, hint="end --output with .parquet")
-    check_output(path)
-
-
 def nearest_existing(path: Path) -> Path:
     """Return the path, or the nearest above it that is there."""
     return next(one for one in (path.absolute(), *path.absolute().parents) if one.exists())

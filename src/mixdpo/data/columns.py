@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
@@ -96,6 +96,14 @@ class PairColumns:
         """The columns that hold ratings, in the source's words."""
         return tuple(name for name in (self.score_chosen, self.score_rejected, self.margin) if name is not None)
 
+    def numbers(self) -> Iterator[tuple[str, str]]:
+        """Yield the columns of numbers that pairs may have, and the source's columns of them."""
+        for key in ("score_chosen", "score_rejected", "margin", "ratings_chosen", "ratings_rejected"):
+            name = getattr(self, key)
+            if name is not None:
+                yield key, name
+        yield from ((name, name) for name in self.margins)
+
 
 def find_columns(source: Features, mapping: Mapping[str, str] | None, file: str | None = None) -> PairColumns:
     """Find the columns of the pair: as `mapping` says, else by their common names.
@@ -159,11 +167,15 @@ def find_columns(source: Features, mapping: Mapping[str, str] | None, file: str 
     )
 
 
+def read_columns(columns: PairColumns) -> set[str]:
+    """Return the columns of a source that pairs are made of; not those whose best and worst is read."""
+    sides = {columns.prompt, columns.input, columns.system, columns.history, columns.chosen, columns.rejected}
+    return {name for name in (*sides, columns.tools, *dict(columns.numbers()).values()) if name is not None}
+
+
 def unread_columns(available: Sequence[str], columns: PairColumns) -> list[str]:
-    """Return the columns of a source that nothing is read from, but for `pair_id`, which is made anew."""
-    used = {columns.prompt, columns.chosen, columns.rejected, columns.tools, *columns.scores, *columns.margins}
-    used |= {columns.ratings_chosen, columns.ratings_rejected, columns.input, columns.system, columns.history}
-    used |= {"pair_id", "source_row", "source_file"}  # what we write ourselves, and make anew
+    """Return the columns of a source that nothing is read from, but for those that we write and make anew."""
+    used = read_columns(columns) | {"pair_id", "source_row", "source_file"}
     lists = {of_list(name)[0] for name in columns.scores if name not in available}
     return [name for name in available if name not in used | lists]
 

@@ -24,9 +24,11 @@ from mixdpo.data.columns import (
     is_text,
     nested_kind,
     prompt_part,
+    read_columns,
     unread_columns,
 )
 from mixdpo.data.data_settings import DataSettings, SourceSettings
+from mixdpo.data.kept_columns import in_one_type, kept_names, with_columns
 from mixdpo.data.layouts import Layout, find_layout, view_layout
 from mixdpo.data.load_report import SHOWN_ROWS, LoadReport, SourceReport
 from mixdpo.data.messages import CALL_ROLES
@@ -58,6 +60,7 @@ def read_pairs(
     dataset: Dataset | DatasetDict | None = None,
     *,
     exchanged: ExchangedMargin = unknown_margin,
+    keep_columns: bool = False,
 ) -> tuple[Dataset, LoadReport]:
     """Read the pairs that settings name, validated and in one form, and say what became of every row.
 
@@ -65,6 +68,7 @@ def read_pairs(
         settings: the sources, and what is done with doubtful rows.
         dataset: rows in memory, to be read instead of `path`.
         exchanged: what flipping a pair that contradicts its label makes of its `margin/<metric>` columns.
+        keep_columns: whether the pairs get the columns of the input, too, that they are not made of.
 
     Returns:
         One row per pair: `pair_id` (20 hexadecimal digits of its content), `prompt`, `chosen`, `rejected` (all text,
@@ -77,14 +81,15 @@ def read_pairs(
             nothing is left of it.
     """
     if dataset is None:
-        return _joined_sources([_open(source, settings) for source in settings.sources()], settings, exchanged)
+        sources = [_open(source, settings) for source in settings.sources()]
+        return _joined_sources(sources, settings, exchanged, keep_columns)
     (one,) = settings.sources()
     source = _interpreted(one, source_in_memory(dataset, settings.split), settings)
-    return _joined_sources([source], settings, exchanged)
+    return _joined_sources([source], settings, exchanged, keep_columns)
 
 
 def _joined_sources(
-    sources: list[_Source], settings: DataSettings, exchanged: ExchangedMargin
+    sources: list[_Source], settings: DataSettings, exchanged: ExchangedMargin, keep_columns: bool
 ) -> tuple[Dataset, LoadReport]:
     formats = {source.conversational for source in sources}
     if len(formats) > 1:
@@ -102,9 +107,11 @@ def _joined_sources(
     parts, reports = [], []
     for number, source in enumerate(sources):
         part, tally = _read(source, features, settings, exchanged)
+        kept = _kept_names(source, features, len(sources) > 1) if keep_columns else {}
+        part = with_columns(part, source.raw, kept)
         used = weighted_rows(len(part), source.settings.weight, source.settings.max_pairs, [settings.seed, number])
         parts.append(_taken(part, used))
-        reports.append(_report(source, part, tally, features, settings, len(used)))
+        reports.append(_report(source, part, tally, features, settings, len(used), kept))
     with quiet_datasets():
         pairs = _joined(parts, sources)
     capped = weighted_rows(len(pairs), 1.0, settings.max_pairs, [settings.seed, len(sources)])
@@ -283,11 +290,27 @@ def _joined(parts: list[Dataset], sources: list[_Source]) -> Dataset:
         part.add_column("source", [source.raw.name] * len(part), feature=Value("string"))
         for part, source in zip(parts, sources, strict=True)
     ]
-    return concatenate_datasets(named)
+    return concatenate_datasets(in_one_type(named))
+
+
+def _kept_names(source: _Source, features: Features, several: bool) -> dict[str, str]:
+    """Return the columns of the input that no pair is made of, and what they are called beside the pairs."""
+    there, columns = source.raw.dataset.column_names, source.columns
+    left_out = [name for key, name in columns.numbers() if key not in features]
+    taken = {*read_columns(columns), *(source.view.reads if source.view is not None else ())}
+    unread = [name for name in there if name not in taken]
+    own = [*features, "source"] if several else list(features)
+    return kept_names(unread, [name for name in left_out if name in there], own)
 
 
 def _report(
-    source: _Source, part: Dataset, tally: Tally, features: Features, settings: DataSettings, used: int
+    source: _Source,
+    part: Dataset,
+    tally: Tally,
+    features: Features,
+    settings: DataSettings,
+    used: int,
+    kept: Mapping[str, str],
 ) -> SourceReport:
     rated = "score_chosen" in features or "margin" in features
     return SourceReport(
@@ -301,7 +324,7 @@ def _report(
         added=tally.added,
         doubted={doubt: len(rows) for doubt, rows in tally.doubted.items()},
         doubted_rows=_shown(source, tally.doubted),
-        notes=tuple(_notes(source, tally, settings)),
+        notes=(*_notes(source, tally, settings), *_renamed(part, kept)),
         warnings=tuple(_warnings(source)),
         score_columns=source.columns.scores,
         unread_columns=tuple(_unread(source)),
@@ -335,6 +358,12 @@ def _notes(source: _Source, tally: Tally, settings: DataSettings) -> Iterator[st
         yield f"rows that keep messages as text: {tally.parsed:,}, in {', '.join(source.view.parses)}"
     if tally.repeated:
         yield f"pairs whose answers began with the prompt, which was taken off: {tally.repeated:,}"
+
+
+def _renamed(part: Dataset, kept: Mapping[str, str]) -> Iterator[str]:
+    for name, given in kept.items():
+        if given != name and given in part.column_names:
+            yield f"column {name!r} is written as {given!r}: pairs have a column of that name, or lack these scores"
 
 
 def _unread(source: _Source) -> list[str]:

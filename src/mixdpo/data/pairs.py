@@ -13,6 +13,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -34,7 +35,7 @@ from mixdpo.data.messages import (
 from mixdpo.data.prompts import DropPair, split_messages, split_repeated, split_text
 from mixdpo.data.row_places import RowPlaces
 from mixdpo.data.turns import announces_answer
-from mixdpo.data.views import View, ViewFault
+from mixdpo.data.views import View, ViewFault, parse_text
 
 ExchangedMargin = Callable[[str, float], float]
 """From a metric's name and a pair's margin to the margin of the pair with chosen and rejected exchanged."""
@@ -333,6 +334,9 @@ def _score_cell(values: Mapping[str, Any], column: str, row: int) -> Any:
 
 def _ratings(values: Mapping[str, Any], column: str, row: int) -> list[float]:
     ratings = values[column]
+    if isinstance(ratings, str):  # as CSV has lists
+        with suppress(ValueError):
+            ratings = parse_text(ratings)
     if ratings is not None and not isinstance(ratings, list):
         raise RowFault(row, column, f"the value is {kind_of(ratings)}, not a list of ratings", "fix or delete the row")
     return [read_number(rating, row, column) for rating in ratings or []]

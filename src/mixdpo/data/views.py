@@ -91,8 +91,8 @@ def view_text_as_messages(features: Features, names: Iterable[str], rows: Sequen
     )
 
 
-def parse_messages(text: str) -> Any:
-    """Return the list of messages, or the one message, that a text holds as JSON or as Python prints it.
+def parse_text(text: str) -> Any:
+    """Return the list or object that a text holds as JSON or as Python prints it.
 
     Raises:
         ValueError: it cannot be read, is nested too deeply or is too long; the message says which.
@@ -125,7 +125,7 @@ def _parsed(text: Any, column: str) -> Any:
     if not isinstance(text, str) or not _LIKE_MESSAGES.match(text):
         return text
     try:
-        return parse_messages(text)
+        return parse_text(text)
     except ValueError as error:
         raise ViewFault(column, f"looks like messages kept as text and cannot be read ({error})") from error
 

@@ -53,10 +53,12 @@ def load_pairs(source: str | Path | SourceSettings | Mapping[str, Any] | list[An
     return pairs
 
 
-def load_pairs_with_report(settings: DataSettings) -> tuple[Dataset, LoadReport]:
+def load_pairs_with_report(settings: DataSettings, *, keep_columns: bool = False) -> tuple[Dataset, LoadReport]:
     """Load pairs as `load_pairs` does, and return what became of every row instead of logging it.
+
+    With `keep_columns` they have the columns of the input, too, that they are not made of.
 
     Raises:
         InputError: as `load_pairs`.
     """
-    return read_pairs(settings, exchanged=exchanged_margin)
+    return read_pairs(settings, exchanged=exchanged_margin, keep_columns=keep_columns)

@@ -16,8 +16,8 @@ from datasets import Dataset
 from transformers import IntervalStrategy
 
 from mixdpo.common.errors import InputError, RunError
-from mixdpo.common.files import atomic_path, check_parquet_output
 from mixdpo.data.load_report import LoadReport
+from mixdpo.data.pair_files import check_pairs_output, save_pairs
 from mixdpo.difficulty.scored_pairs import load_pairs_with_report
 from mixdpo.models.cached_logprobs import CacheUse
 from mixdpo.models.loading import load_policy, load_tokenizer
@@ -42,25 +42,24 @@ class TrainedRun:
 
 
 def score_from_recipe(recipe: Recipe, metrics: Sequence[str], output: Path) -> tuple[Dataset, LoadReport]:
-    """Write a recipe's pairs with the margins of metrics to a parquet file that `load_pairs` reads back.
+    """Write a recipe's pairs with the margins of metrics to a file that `load_pairs` reads back.
 
     Args:
         recipe: `data` is read, and what the metrics' settings take from `model`, `train` and `score`.
         metrics: see `Recipe.metrics_to_score`.
-        output: the file.
+        output: the file; its name says the format. Columns of the input that no pair is made of are in it, too.
 
     Raises:
         InputError: anything wrong with the recipe, the data, a metric or the place of the file.
     """
     names = recipe.metrics_to_score(metrics)
-    check_parquet_output(output)
+    check_pairs_output(output)
     state = PartialState(cpu=bool(recipe.train.get("use_cpu")))
     with state.main_process_first():
-        pairs, report = load_pairs_with_report(recipe.required("data"))
+        pairs, report = load_pairs_with_report(recipe.required("data"), keep_columns=True)
     pairs = score(pairs, names, **{name: recipe.metric_parameters(name) for name in names})
     if state.is_main_process:
-        with atomic_path(output) as temporary:
-            pairs.to_parquet(temporary)
+        save_pairs(pairs, output)
     return pairs, report
 
 
