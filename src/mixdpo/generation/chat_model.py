@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Final, Protocol
+
+from mixdpo.data.reasoning import split_reasoning
+
+USED_UP: Final = "the reasoning used up the longest answer (max_new_tokens)"
+ONLY_REASONING: Final = "the model ended its turn within its reasoning"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +25,8 @@ class Request:
     seed: int | None = None
     top_logprobs: int | None = None
     """Likeliest first tokens to return with their log-probabilities."""
+    chat_template_kwargs: str | None = None
+    """What the chat template is told about this prompt besides the model's own settings, JSON text of a mapping."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,18 +34,39 @@ class Completion:
     """What a chat model wrote, or the failure that it is missing for."""
 
     text: str = ""
+    """The answer. Caches hold it together with its reasoning, as the model wrote it; see `without_reasoning`."""
+    reasoning: str | None = None
+    """What the model thought before its answer; None if nothing."""
     finished: bool = False
     """Whether the model ended its turn; if not, the text is cut at the longest answer."""
     first_token: tuple[tuple[str, float], ...] = ()
-    """Likeliest first tokens and their log-probabilities at temperature 1, where they were asked for."""
+    """Likeliest first tokens and their log-probabilities at temperature 1, where they were asked for. Empty where the
+    first token is one of the reasoning."""
     model: str = ""
     """Name of the model as an endpoint gives it, often with a date."""
     tokens_in: int = 0
     """Tokens of the prompt."""
     tokens_out: int = 0
     """Tokens written, without the one that ended the turn where the model is on this machine."""
+    reasoning_tokens: int = 0
+    """Those of them that are not the answer's; 0 where an endpoint does not say it."""
     failure: str | None = None
     """Why there is no completion after all tries."""
+
+    @property
+    def no_answer(self) -> str | None:
+        """Why a model that was not prevented wrote no answer; None if it wrote one."""
+        if self.failure is not None or self.text.strip() or (self.finished and self.reasoning is None):
+            return None
+        return ONLY_REASONING if self.finished else USED_UP
+
+    def without_reasoning(self, opened: bool = False) -> Completion:
+        """Return the completion with its reasoning apart from its text; `opened`: the prompt ends within reasoning."""
+        reasoning, answer = split_reasoning(self.text, opened)
+        if answer == self.text and not opened:
+            return self
+        thoughts = "\n\n".join(filter(None, (self.reasoning, reasoning))) or None
+        return replace(self, text=answer, reasoning=thoughts, first_token=())
 
     @classmethod
     def of_stored(cls, stored: Mapping[str, Any]) -> Completion:

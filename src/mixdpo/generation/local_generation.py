@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import replace
+from itertools import groupby
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from mixdpo.common.errors import InputError
+from mixdpo.data.reasoning import MARKS, opens_reasoning, split_reasoning
 from mixdpo.generation.chat_model import Completion, Progress
 from mixdpo.generation.decoding import write_batch
 from mixdpo.generation.generation_settings import SamplingSettings
 
 ChatMessage = Mapping[str, Any]
+_LONGEST_MARK: Final = 16
+"""Tokens at the end of a prompt among which a mark that opens reasoning is looked for."""
 
 
 def generate_answers(
@@ -46,7 +51,8 @@ def generate_answers(
     settings = settings or SamplingSettings()
     rendered = render_prompts(tokenizer, prompts)
     _check_lengths(model, rendered, settings)
-    return answer_rendered(model, tokenizer, rendered, settings, progress, top_logprobs)
+    written = answer_rendered(model, tokenizer, rendered, settings, progress, top_logprobs)
+    return [without_reasoning(one, ids, tokenizer) for one, ids in zip(written, rendered, strict=True)]
 
 
 def answer_rendered(
@@ -59,7 +65,7 @@ def answer_rendered(
 ) -> list[Completion]:
     """Answer prompts that are token ids already, of `render_prompts`; otherwise as `generate_answers`.
 
-    They must fit: see `positions`.
+    They must fit: see `positions`. Reasoning stays in the text, with its marks: see `without_reasoning`.
     """
     stops = stop_token_ids(model, tokenizer)
     padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else min(stops, default=0)
@@ -76,10 +82,25 @@ def answer_rendered(
             )
             first = _first_tokens(tokenizer, logits, top_logprobs) if logits is not None else [()] * len(indices)
             for index, row, likeliest in zip(indices, rows, first, strict=True):
-                answers[index] = _read_answer(tokenizer, row, stops, likeliest, len(rendered[index]))
+                answers[index] = _read_answer(tokenizer, row, stops, likeliest, rendered[index])
             if progress is not None:
                 progress(len(answers), len(order))
     return [answers[index] for index in range(len(rendered))]
+
+
+def without_reasoning(completion: Completion, prompt: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> Completion:
+    """Return a completion of `answer_rendered` with its reasoning apart and its tokens counted.
+
+    Args:
+        completion: as the model wrote it.
+        prompt: token ids of the prompt, which may end within reasoning.
+        tokenizer: the model's.
+    """
+    split = completion.without_reasoning(_opens_reasoning(tokenizer, prompt))
+    if split is completion:
+        return completion
+    of_answer = len(tokenizer.encode(split.text, add_special_tokens=False))
+    return replace(split, reasoning_tokens=max(0, split.tokens_out - of_answer))
 
 
 def render_prompts(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Sequence[ChatMessage]]) -> list[list[int]]:
@@ -106,7 +127,8 @@ def stop_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -
 
     These are the end tokens of the tokenizer and of the model's generation settings, and the token with which the
     chat template closes an answer. A model trained on the template ends with the last, and many a published
-    generation config does not name it.
+    generation config does not name it. A token that ends a message and not the turn, harmony's `<|end|>` behind the
+    reasoning, is none of them.
     """
     declared = model.generation_config.eos_token_id if model.generation_config is not None else None
     stops = {declared} if isinstance(declared, int) else set(declared or ())
@@ -144,6 +166,8 @@ def _closing_token_id(tokenizer: PreTrainedTokenizerBase) -> int | None:
     tail = str(text).rpartition(marker)[2]
     special = {id for id, token in tokenizer.added_tokens_decoder.items() if token.special}
     special.update(tokenizer.all_special_ids)
+    if "<|channel|>" in str(tokenizer.chat_template):
+        special.discard(tokenizer.convert_tokens_to_ids("<|end|>"))
     ids = tokenizer.encode(tail, add_special_tokens=False)
     return next((id for id in ids if id in special), None)
 
@@ -175,16 +199,36 @@ def _read_answer(
     ids: list[int],
     stops: list[int],
     first_token: tuple[tuple[str, float], ...],
-    tokens_in: int,
+    prompt: Sequence[int],
 ) -> Completion:
     end = next((position for position, id in enumerate(ids) if id in stops), None)
+    text = str(tokenizer.decode(ids[:end], skip_special_tokens=True))
+    marked = _text_with_marks(tokenizer, ids[:end])
+    if split_reasoning(marked, _opens_reasoning(tokenizer, prompt))[1] != marked:
+        text = marked
     return Completion(
-        text=str(tokenizer.decode(ids[:end], skip_special_tokens=True)),
+        text=text,
         finished=end is not None,
         first_token=first_token,
-        tokens_in=tokens_in,
+        tokens_in=len(prompt),
         tokens_out=len(ids[:end]),
     )
+
+
+def _text_with_marks(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
+    """Decode ids without special tokens, but for those that mark reasoning in some families of models."""
+    marks = {id for id in tokenizer.all_special_ids if _is_mark(tokenizer.convert_ids_to_tokens(id))}
+    marks |= {id for id, token in tokenizer.added_tokens_decoder.items() if token.special and _is_mark(token.content)}
+    parts = [list(part) for _, part in groupby(ids, key=lambda id: id in marks)]
+    return "".join(str(tokenizer.decode(part, skip_special_tokens=part[0] not in marks)) for part in parts)
+
+
+def _is_mark(token: str) -> bool:
+    return bool(token) and any(token in mark for mark in MARKS)
+
+
+def _opens_reasoning(tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int]) -> bool:
+    return opens_reasoning(str(tokenizer.decode(list(prompt[-_LONGEST_MARK:]))))
 
 
 def _first_tokens(

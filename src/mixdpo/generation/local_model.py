@@ -19,15 +19,21 @@ from mixdpo.common.errors import InputError, RunError
 from mixdpo.common.files import cache_folder, digest
 from mixdpo.generation.chat_model import Completion, Progress, Request
 from mixdpo.generation.generation_settings import SamplingSettings
-from mixdpo.generation.local_generation import answer_rendered, positions, render_prompts, stop_token_ids
+from mixdpo.generation.local_generation import (
+    answer_rendered,
+    positions,
+    render_prompts,
+    stop_token_ids,
+    without_reasoning,
+)
 from mixdpo.generation.reply_cache import ReplyCache, reply_cache
 from mixdpo.models.fingerprint import weights_digest
 from mixdpo.models.loading import load_for_inference, load_tokenizer
 from mixdpo.models.model_settings import ModelSettings, model_name
 
 _FORMAT: Final = "1"
-_OF_ENDPOINTS: Final = ("model", "failure")
-"""Fields of a completion that are not cached, since a model on this machine fills in neither."""
+_NOT_CACHED: Final = ("model", "failure", "reasoning", "reasoning_tokens")
+"""Fields of a completion that a model on this machine does not fill in, or that follow from its text."""
 
 TokenIds = tuple[int, ...]
 
@@ -129,7 +135,7 @@ class LocalModel:
             written = self._generate([batch[one] for one in missing], missing[0], seed)
             found |= dict(zip(missing, written, strict=True))
             cache.put_all({keys[request]: _stored(found[request]) for request in missing})
-        return found
+        return {request: without_reasoning(one, batch[request], self._tokenizer) for request, one in found.items()}
 
     def _generate(self, rendered: Sequence[TokenIds], request: Request, seed: int) -> list[Completion]:
         settings = SamplingSettings(
@@ -151,7 +157,7 @@ class LocalModel:
 
 
 def _stored(completion: Completion) -> dict[str, Any]:
-    return {name: value for name, value in asdict(completion).items() if name not in _OF_ENDPOINTS}
+    return {name: value for name, value in asdict(completion).items() if name not in _NOT_CACHED}
 
 
 def content_digest(model: Any) -> str:
@@ -170,9 +176,9 @@ def _plain(value: Any) -> Any:
 
 
 def _batches(rendered: Mapping[Request, TokenIds], size: int) -> list[dict[Request, TokenIds]]:
-    alike: dict[Request, list[Request]] = {}
+    alike: dict[tuple[Any, ...], list[Request]] = {}
     for request in rendered:
-        alike.setdefault(replace(request, messages=()), []).append(request)
+        alike.setdefault(_settings(request), []).append(request)
     batches = []
     for group in alike.values():
         # Longest first: little padding within a batch, and what does not fit in memory shows at once.
@@ -181,12 +187,15 @@ def _batches(rendered: Mapping[Request, TokenIds], size: int) -> list[dict[Reque
     return [{request: rendered[request] for request in batch} for batch in batches]
 
 
+def _settings(request: Request) -> tuple[tuple[str, Any], ...]:
+    """Return all of a request but what is in the ids of its prompt."""
+    settings = asdict(replace(request, messages=()))
+    return tuple((name, value) for name, value in settings.items() if name != "chat_template_kwargs")
+
+
 def _keys(batch: Mapping[Request, TokenIds], model: Sequence[str]) -> dict[Request, str]:
     """Return what each completion is cached under. Sampled ones depend on all of their batch, and so do their keys."""
-    contents = {
-        request: json.dumps([ids, asdict(replace(request, messages=()))], sort_keys=True)
-        for request, ids in batch.items()
-    }
+    contents = {request: json.dumps([ids, dict(_settings(request))], sort_keys=True) for request, ids in batch.items()}
     sampled = (next(iter(batch)).temperature or 0.0) > 0
     together = list(contents.values()) if sampled else []
     return {request: digest([*model, content, *together]) for request, content in contents.items()}
