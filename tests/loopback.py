@@ -10,8 +10,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, TypeVar
 
 Served = TypeVar("Served", bound=ThreadingHTTPServer)
-Answer = Callable[[dict[str, Any]], str | int]
-"""From a call's body to the text of the reply, or to the status of a refusal."""
+Answer = Callable[[dict[str, Any]], str | int | dict[str, Any]]
+"""From a call's body to the text of the reply, to the status of a refusal, or to what the reply's choice is like."""
 FIRST_TOKENS = (("m", -0.1), ("M", -2.3))
 """Log-probabilities of the first token, where they are asked for."""
 
@@ -42,9 +42,10 @@ class _Handler(BaseHTTPRequestHandler):
         text = self.server.answer(body)
         if isinstance(text, int):
             fault, text = text, ""
-        choice: dict[str, Any] = {
-            "index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}
-        }  # fmt: skip
+        choice: dict[str, Any] = {"index": 0, "finish_reason": "stop"}
+        if isinstance(text, dict):
+            choice, text = choice | text, "some words"
+        choice["message"] = {"role": "assistant", "content": text} | choice.get("message", {})
         if body.get("logprobs"):
             top = [{"token": token, "logprob": chance, "bytes": None} for token, chance in FIRST_TOKENS]
             choice["logprobs"] = {"content": [{**top[0], "top_logprobs": top}]}

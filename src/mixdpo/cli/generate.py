@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mixdpo.cli.options import refuse_options, settings_options
+from mixdpo.cli.options import YamlMapping, refuse_options, sentence, settings_options
 from mixdpo.cli.recipe_options import quiet_libraries
 from mixdpo.common.tables import results_table, value_text
+from mixdpo.data.data_settings import TEMPLATE_DATE_HELP, TEMPLATE_KWARGS_HELP
 from mixdpo.generation.generation_settings import EndpointSettings, GenerationSettings
 
 if TYPE_CHECKING:
     from mixdpo.generation.chat_model import ChatModel
 
-_GIVEN = ("model", "base_url", "concurrency")
+_GIVEN = ("model", "base_url", "concurrency", "chat_template_kwargs")
 """Settings of an endpoint that options of the command say: `--model`, `--endpoint` and `--batch-size`."""
 _OF_ENDPOINTS = [field.name for field in fields(EndpointSettings) if field.name not in _GIVEN]
 
@@ -31,13 +32,16 @@ _OF_ENDPOINTS = [field.name for field in fields(EndpointSettings) if field.name 
               help="Split of PROMPTS, or a slice such as train[:100].")  # fmt: skip
 @click.option("--limit", type=click.IntRange(min=1), help="Answer the first prompts only.")
 @settings_options(GenerationSettings, "settings")
+@click.option("--chat-template-kwargs", type=YamlMapping(), help=sentence(TEMPLATE_KWARGS_HELP))
+@click.option("--template-date", help=sentence(TEMPLATE_DATE_HELP))
 @click.option("--batch-size", type=click.IntRange(min=1), help="Answers at once; default: 32, of an endpoint 16.")
 @click.option("--dry-run", is_flag=True, help="Say how much there is to read and write, and stop.")
 @click.option("--output", "-o", type=click.Path(path_type=Path), required=True,
               help="Answers: .jsonl, or .json for one list. A report is written beside them.")  # fmt: skip
 def generate(
     prompts: str, model: str, adapter: str | None, url: str | None, endpoint: Any, split: str, limit: int | None,
-    settings: GenerationSettings, batch_size: int | None, dry_run: bool, output: Path,
+    settings: GenerationSettings, chat_template_kwargs: dict[str, Any] | None, template_date: str | None,
+    batch_size: int | None, dry_run: bool, output: Path,
 ) -> None:  # fmt: skip
     """Let a model answer PROMPTS (file, folder or hub id) in its chat template.
 
@@ -57,10 +61,13 @@ def generate(
     chat_model: ChatModel
     if url is None:
         refuse_options("no effect without --endpoint", *_OF_ENDPOINTS)
-        chat_model = _local_model(model, adapter, batch_size)
+        told = {"chat_template_kwargs": chat_template_kwargs, "template_date": template_date}
+        chat_model = _local_model(batch_size, name_or_path=model, adapter=adapter, **told)
     else:
         refuse_options("of a local model; an endpoint's name of an adapter is a --model", "adapter")
-        called = endpoint(model=model, base_url=url, **({} if batch_size is None else {"concurrency": batch_size}))
+        refuse_options("of a local model; an endpoint applies the chat template itself", "template_date")
+        at_once = {} if batch_size is None else {"concurrency": batch_size}
+        called = endpoint(model=model, base_url=url, chat_template_kwargs=chat_template_kwargs, **at_once)
         chat_model = _endpoint_model(called, finished)
     wanted = read_prompts(prompts, split, limit)
     if dry_run or url is not None:
@@ -72,21 +79,22 @@ def generate(
     generations = generate(wanted, chat_model, settings, lambda name: pairs_bar(name, "answers"))
     report = answer_report(generations, chat_model, settings)
     if not report["answered"]:
-        raise RunError(f"no prompt was answered; the first failure: {next(iter(report['failures']))}")
+        why = next(iter(report["failures"] | report["without_answer"]))
+        raise RunError(f"no prompt was answered; the first failure: {why}")
     write_answers(output, generations, chat_model.name)
     write_json(report_file(output), report)
-    if report["answered"] == report["prompts"]:
+    if not report["failures"]:
         forget_unfinished(output)
     _show(report)
     click.echo(f"answers: {output}; report: {report_file(output)}")
 
 
-def _local_model(model: str, adapter: str | None, batch_size: int | None) -> ChatModel:
+def _local_model(batch_size: int | None, **model: Any) -> ChatModel:
     from mixdpo.generation.local_model import LocalModel
     from mixdpo.models.model_settings import ModelSettings
 
     at_once = {} if batch_size is None else {"batch_size": batch_size}
-    return LocalModel(ModelSettings(name_or_path=model, adapter=adapter), **at_once)
+    return LocalModel(ModelSettings(**model), **at_once)
 
 
 def _endpoint_model(settings: EndpointSettings, finished: Path) -> ChatModel:
@@ -111,12 +119,17 @@ def _show(report: dict[str, Any]) -> None:
     table.show_header = False
     table.add_row("answered", f"{report['answered']:,} of {report['prompts']:,}")
     table.add_row("not ended by the model", f"{report['unfinished_share']:.1%}")
+    if thought := report["reasoning"]["answers"]:
+        tokens = value_text((report["reasoning"]["tokens"] or {}).get("mean"), 0)
+        table.add_row("with reasoning; its tokens, mean", f"{thought:,}; {tokens}")
     for unit in ("tokens", "characters"):
         spread = report[unit] or {}
         mean, largest = (value_text(spread.get(key), 0) for key in ("mean", "largest"))
         table.add_row(f"{unit}, mean and longest", f"{mean}, {largest}")
     Console().print(table)
     for failure, count in report["failures"].items():
-        click.echo(f"{count:,} without an answer: {failure}", err=True)
+        click.echo(f"{count:,} without a reply: {failure}", err=True)
+    for why, count in report["without_answer"].items():
+        click.echo(f"{count:,} without an answer: {why}", err=True)
     for flag in report["flags"]:
         click.echo(f"note: {flag}")

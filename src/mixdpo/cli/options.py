@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import click
+import yaml
 from click.core import ParameterSource
 
 Command = Callable[..., Any]
@@ -20,7 +21,8 @@ def settings_options(cls: type[Any], into: str, *, leave_out: Collection[str] = 
     """Give a command an option for every field of the dataclass `cls`, and an instance of it as the argument `into`.
 
     An option is called as its field is. Its type is the field's: `Literal` gives a choice, a tuple an option that may
-    be given again, a mapping one of `KEY=VALUE`, a bool a flag, or a pair with `--no-` where it is true by default.
+    be given again, a mapping one of `KEY=VALUE`, a dict one mapping in YAML, a bool a flag, or a pair with `--no-`
+    where it is true by default.
     What else there is to say stands in the field's metadata: `help`; `option` (another name, or several in a tuple);
     `metavar`; and the bounds that `mixdpo.common.settings.check_ranges` reads.
 
@@ -98,6 +100,8 @@ def _kind(types_of_field: Sequence[Any], metadata: Mapping[str, Any]) -> dict[st
         return {"is_flag": True}
     if get_origin(first) is tuple:
         return {"type": _click_type(get_args(first)[0], metadata), "multiple": True}
+    if get_origin(first) is dict:
+        return {"type": YamlMapping()}
     if get_origin(first) is Mapping:
         value = _click_type(_parts(get_args(first)[1])[0], metadata)
         return {"type": _KeyValue(value), "multiple": True, "callback": _as_dict}
@@ -153,6 +157,22 @@ class _OneOf(click.ParamType):
             return self.value.convert(value, param, ctx)
         except click.BadParameter as error:
             self.fail(f"{error.message.rstrip('.')}, and not {' or '.join(self.words)}.", param, ctx)
+
+
+class YamlMapping(click.ParamType):
+    """A mapping in YAML, such as `{enable_thinking: false}`."""
+
+    name = "{KEY: VALUE}"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the mapping."""
+        try:
+            found = yaml.safe_load(value) if isinstance(value, str) else value
+        except yaml.YAMLError:
+            found = None
+        if not isinstance(found, dict):
+            self.fail(f"{value}: write a mapping, such as '{{enable_thinking: false}}'.", param, ctx)
+        return found
 
 
 class _KeyValue(click.ParamType):

@@ -7,6 +7,7 @@ The client is the `openai` package: it retries 408, 409, 429, 5xx and lost conne
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from mixdpo.common.errors import InputError, RunError, install_extra
 from mixdpo.common.table_files import well_formed
+from mixdpo.data.reasoning import closes_unopened
 from mixdpo.generation.chat_model import Completion, Progress, Request
 from mixdpo.generation.generation_settings import EndpointSettings
 from mixdpo.generation.reply_cache import ReplyCache, reply_cache, request_key
@@ -30,6 +32,10 @@ _REFUSED: Final = "PermissionDeniedError"
 """What the failure of a call that ended in 403 begins with."""
 _REFUSED_IN_A_ROW: Final = 16
 """Calls that ended in 403, one after the other, after which it is the key that is refused and not single prompts."""
+_REASONING: Final = ("reasoning_content", "reasoning", "thinking")
+"""Fields beside a message's content: of vLLM, SGLang and DeepSeek; of OpenRouter and newer vLLM; of Ollama."""
+_NOT_OPENAIS: Final = ("chat_template_kwargs",)
+"""Parts of a request that only servers of open models take, and the client only in its `extra_body`."""
 _Done = TypeVar("_Done")
 
 
@@ -108,7 +114,8 @@ def request_body(request: Request, settings: EndpointSettings) -> dict[str, Any]
     body |= {name: value for name, value in optional if value is not None}
     if request.top_logprobs is not None:
         body |= {"logprobs": True, "top_logprobs": request.top_logprobs}
-    return body
+    template = {**(settings.chat_template_kwargs or {}), **json.loads(request.chat_template_kwargs or "{}")}
+    return body | ({"chat_template_kwargs": template} if template else {})
 
 
 def _key(request: Request, settings: EndpointSettings) -> str:
@@ -123,8 +130,8 @@ def complete_all(
 ) -> list[Completion]:
     """Send all requests and return the completions in their order. Equal requests are sent once.
 
-    A request that fails after all tries gives a `Completion` with `failure`, which is not cached: the next run tries
-    again.
+    A request that fails after all tries, or is answered with no content, gives a `Completion` with `failure`, which is
+    not cached: the next run tries again. Reasoning is apart from the text, and may have left it empty.
 
     Args:
         requests: what is sent.
@@ -187,7 +194,18 @@ def complete_all(
         if all(failure.startswith(_REFUSED) for failure in failures):
             raise _key_refused(settings, failures[0])
         raise RunError(f"{settings.base_url}: none of {len(distinct)} calls was answered; the first: {failures[0]}")
-    return [completions[request] for request in requests]
+    return _without_reasoning([completions[request] for request in requests])
+
+
+def _without_reasoning(completions: Sequence[Completion]) -> list[Completion]:
+    """Split reasoning from the answers.
+
+    Where most finished texts close reasoning that they do not open, the prompts opened it, and one that was cut before
+    it closed anything is reasoning too.
+    """
+    closing = [closes_unopened(one.text) for one in completions if one.finished]
+    opened = 2 * sum(closing) > len(closing)
+    return [one.without_reasoning(opened and not one.finished and one.failure is None) for one in completions]
 
 
 def _beside_any_loop(work: Callable[[], _Done]) -> _Done:
@@ -217,9 +235,11 @@ async def _call(
     import openai
 
     failure = ""
+    body = request_body(request, settings)
+    beside = {name: body.pop(name) for name in _NOT_OPENAIS if name in body}
     for _ in range(_TRIES_OF_MALFORMED):
         try:
-            completion = _well_formed(_read(await client.chat.completions.create(**request_body(request, settings))))
+            completion = _well_formed(_read(await client.chat.completions.create(**body, extra_body=beside)))
         except openai.AuthenticationError as error:
             raise _key_refused(settings, _scrubbed(error, key)) from None
         except openai.NotFoundError as error:
@@ -233,7 +253,8 @@ async def _call(
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
             failure = f"malformed reply: {_scrubbed(error, key)}"
         else:
-            cache.put(_key(request, settings), asdict(completion))
+            if completion.failure is None:
+                cache.put(_key(request, settings), asdict(completion))
             return completion
     return Completion(failure=failure)
 
@@ -242,20 +263,53 @@ def _read(response: Any) -> Completion:
     choice = response.choices[0]
     logprobs = choice.logprobs.content if choice.logprobs is not None else None
     first = logprobs[0].top_logprobs if logprobs else []
-    usage = response.usage
+    usage, details = response.usage, getattr(response.usage, "completion_tokens_details", None)
+    text, reasoning = _parts(choice.message)
     return Completion(
-        text=choice.message.content or "",
+        text=text,
+        reasoning=reasoning,
         finished=choice.finish_reason == "stop",
-        first_token=tuple((top.token, float(top.logprob)) for top in first),
+        first_token=tuple((top.token, float(top.logprob)) for top in first) if reasoning is None else (),
         model=response.model or "",
         tokens_in=usage.prompt_tokens if usage else 0,
         tokens_out=usage.completion_tokens if usage else 0,
+        reasoning_tokens=getattr(details, "reasoning_tokens", None) or 0,
+        failure=None if text.strip() or first else _no_content(choice, reasoning),
     )
+
+
+def _parts(message: Any) -> tuple[str, str | None]:
+    """Return the answer, and the reasoning that some endpoints keep apart: beside it, or as a part of it (Mistral)."""
+    beside = [getattr(message, name, None) for name in _REASONING]
+    reasoning = next((text for text in beside if isinstance(text, str) and text.strip()), None)
+    content = message.content
+    if not isinstance(content, list):
+        return content or "", reasoning
+    texts = {
+        kind: "".join(_part_text(part[kind]) for part in content if kind in part) for kind in ("text", "thinking")
+    }
+    return texts["text"], reasoning or texts["thinking"] or None
+
+
+def _part_text(value: Any) -> str:
+    return value if isinstance(value, str) else "".join(str(part.get("text", "")) for part in value)
+
+
+def _no_content(choice: Any, reasoning: str | None) -> str | None:
+    """Return why a reply without content is no answer; None where its reasoning took all there was to write."""
+    if choice.finish_reason == "content_filter":
+        return "no content: a filter of the provider withheld it"
+    if getattr(choice.message, "refusal", None):
+        return "no content: the model refused"
+    if choice.finish_reason == "length" or reasoning is not None:
+        return None
+    return f"no content: the reply is empty (finish_reason {choice.finish_reason})"
 
 
 def _well_formed(completion: Completion) -> Completion:
     first_token = tuple((well_formed(token), chance) for token, chance in completion.first_token)
-    return replace(completion, text=well_formed(completion.text), first_token=first_token)
+    reasoning = None if completion.reasoning is None else well_formed(completion.reasoning)
+    return replace(completion, text=well_formed(completion.text), reasoning=reasoning, first_token=first_token)
 
 
 def _scrubbed(error: Exception, key: str) -> str:

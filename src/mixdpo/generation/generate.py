@@ -38,6 +38,11 @@ class Generation:
         """Why there is no whole answer."""
         return self.completions[-1].failure
 
+    @property
+    def no_answer(self) -> str | None:
+        """Why a turn has no answer though the model wrote something; None if all have one."""
+        return next((why for one in self.completions if (why := one.no_answer) is not None), None)
+
 
 def generate(
     prompts: Sequence[Prompt],
@@ -101,4 +106,5 @@ def _request(prompt: Prompt, answers: Sequence[str], settings: GenerationSetting
         temperature=temperature,
         top_p=settings.top_p,
         seed=settings.seed if temperature > 0 else None,
+        chat_template_kwargs=prompt.chat_template_kwargs,
     )

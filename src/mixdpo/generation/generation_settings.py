@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
 from mixdpo.common.errors import InputError
 from mixdpo.common.settings import check_choice, check_ranges
+from mixdpo.data.data_settings import TEMPLATE_KWARGS_HELP, check_template_kwargs
 
 TokenLimit = Literal["max_tokens", "max_completion_tokens"]
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -95,6 +96,9 @@ class EndpointSettings:
     token_limit: TokenLimit = field(
         default="max_tokens", metadata={"help": "what the endpoint calls the longest answer"}
     )
+    chat_template_kwargs: dict[str, Any] | None = field(
+        default=None, metadata={"help": f"{TEMPLATE_KWARGS_HELP}, which vLLM and SGLang take"}
+    )
     dollars_in: float | None = field(
         default=None, metadata={"help": "price of a million tokens read, for estimates", "at_least": 0}
     )
@@ -116,6 +120,7 @@ class EndpointSettings:
         if not _is_url(self.base_url):
             raise InputError(f"endpoint setting base_url is {self.base_url!r}")
         check_ranges(self, "endpoint setting ")
+        check_template_kwargs(self.chat_template_kwargs)
         check_choice("endpoint setting token_limit", self.token_limit, TokenLimit)
 
 

@@ -14,6 +14,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from mixdpo.common.errors import InputError
 from mixdpo.data.reasoning import MARKS, opens_reasoning, split_reasoning
+from mixdpo.data.template_arguments import template_arguments
 from mixdpo.generation.chat_model import Completion, Progress
 from mixdpo.generation.decoding import write_batch
 from mixdpo.generation.generation_settings import SamplingSettings
@@ -31,6 +32,7 @@ def generate_answers(
     settings: SamplingSettings | None = None,
     progress: Progress | None = None,
     top_logprobs: int = 0,
+    template: Mapping[str, Any] | None = None,
 ) -> list[Completion]:
     """Answer every prompt once, in the order given.
 
@@ -44,12 +46,13 @@ def generate_answers(
         settings: see `SamplingSettings`.
         progress: called with (answers done, answers in all) after every batch.
         top_logprobs: likeliest first tokens to return with their log-probabilities.
+        template: what the chat template is told, see `template_arguments`; None: nothing but today's date.
 
     Raises:
         InputError: no chat template, one that refuses a prompt, or a prompt too long for the model.
     """
     settings = settings or SamplingSettings()
-    rendered = render_prompts(tokenizer, prompts)
+    rendered = render_prompts(tokenizer, prompts, [template or template_arguments()] * len(prompts))
     _check_lengths(model, rendered, settings)
     written = answer_rendered(model, tokenizer, rendered, settings, progress, top_logprobs)
     return [without_reasoning(one, ids, tokenizer) for one, ids in zip(written, rendered, strict=True)]
@@ -103,18 +106,27 @@ def without_reasoning(completion: Completion, prompt: Sequence[int], tokenizer: 
     return replace(split, reasoning_tokens=max(0, split.tokens_out - of_answer))
 
 
-def render_prompts(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Sequence[ChatMessage]]) -> list[list[int]]:
+def render_prompts(
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Sequence[ChatMessage]],
+    arguments: Sequence[Mapping[str, Any]] | None = None,
+) -> list[list[int]]:
     """Turn each conversation into token ids by the chat template, up to where the assistant speaks.
 
     The template's ids are used as they are: encoding its text again would add a second beginning-of-sequence token.
+
+    Args:
+        tokenizer: with a chat template.
+        prompts: the conversations.
+        arguments: what the template is told about each, see `template_arguments`; None: nothing.
     """
     if tokenizer.chat_template is None:
         raise InputError("the tokenizer has no chat template", hint="name a template file, or take an instruct model")
     rendered = []
-    for number, prompt in enumerate(prompts, start=1):
+    for number, (prompt, told) in enumerate(zip(prompts, arguments or [{}] * len(prompts), strict=True), start=1):
         try:
             ids = tokenizer.apply_chat_template(
-                [dict(message) for message in prompt], add_generation_prompt=True, return_dict=False
+                [dict(message) for message in prompt], add_generation_prompt=True, return_dict=False, **told
             )
         except Exception as error:  # a template is a program: jinja2's errors, and any it raises by itself
             raise InputError(f"the chat template refuses prompt {number}: {error}") from error
@@ -217,8 +229,9 @@ def _read_answer(
 
 def _text_with_marks(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
     """Decode ids without special tokens, but for those that mark reasoning in some families of models."""
-    marks = {id for id in tokenizer.all_special_ids if _is_mark(tokenizer.convert_ids_to_tokens(id))}
-    marks |= {id for id, token in tokenizer.added_tokens_decoder.items() if token.special and _is_mark(token.content)}
+    special = {id: token.content for id, token in tokenizer.added_tokens_decoder.items() if token.special}
+    special |= dict(zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True))
+    marks = {id for id, token in special.items() if _is_mark(token)}
     parts = [list(part) for _, part in groupby(ids, key=lambda id: id in marks)]
     return "".join(str(tokenizer.decode(part, skip_special_tokens=part[0] not in marks)) for part in parts)
 

@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from mixdpo.common.errors import InputError, RunError
 from mixdpo.common.files import cache_folder, digest
+from mixdpo.data.template_arguments import template_arguments, today
 from mixdpo.generation.chat_model import Completion, Progress, Request
 from mixdpo.generation.generation_settings import SamplingSettings
 from mixdpo.generation.local_generation import (
@@ -62,6 +63,10 @@ class LocalModel:
     def _weights(self) -> str:
         return content_digest(self._loaded)
 
+    @cached_property
+    def _date(self) -> str:
+        return self.model.template_date or today()
+
     @property
     def _stops(self) -> list[int]:
         return stop_token_ids(self._loaded, self._tokenizer)
@@ -101,6 +106,7 @@ class LocalModel:
             "batch_size": self.batch_size,
             "device": str(self._loaded.device),
             **asdict(self.model),
+            "template_date": self._date,
             "dtype": str(self._loaded.dtype).removeprefix("torch."),
             "weights": self._weights,
             "stop_tokens": self._tokenizer.convert_ids_to_tokens(self._stops),
@@ -109,7 +115,12 @@ class LocalModel:
     def _render(self, requests: Sequence[Request]) -> dict[Request, TokenIds]:
         distinct = list(dict.fromkeys(requests))
         chats = [[{"role": role, "content": content} for role, content in one.messages] for one in distinct]
-        return dict(zip(distinct, map(tuple, render_prompts(self._tokenizer, chats)), strict=True))
+        told = [self._template_arguments(request) for request in distinct]
+        return dict(zip(distinct, map(tuple, render_prompts(self._tokenizer, chats, told)), strict=True))
+
+    def _template_arguments(self, request: Request) -> dict[str, Any]:
+        own = json.loads(request.chat_template_kwargs or "{}")
+        return template_arguments({**(self.model.chat_template_kwargs or {}), **own}, self._date)
 
     def _too_long(self, rendered: Mapping[Request, TokenIds]) -> dict[Request, Completion]:
         room = positions(self._loaded)

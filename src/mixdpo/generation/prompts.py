@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,8 @@ from typing import Any, Final
 
 from mixdpo.common.errors import InputError
 from mixdpo.common.table_files import read_table
-from mixdpo.data.messages import WrongType, read_messages
+from mixdpo.data.data_settings import check_template_kwargs
+from mixdpo.data.messages import WrongType, read_messages, without_nulls
 from mixdpo.data.sources import open_source
 from mixdpo.generation.answer_files import ID_COLUMNS, JOINED_BY_ID, plain_text
 
@@ -26,6 +28,7 @@ class Prompt:
         history: (role, content) of the messages before the first turn.
         turns: what the user says in each turn.
         category: of the prompt, where the set names one.
+        chat_template_kwargs: what the chat template is told about this prompt, JSON text of a mapping.
     """
 
     id: str | int
@@ -33,6 +36,7 @@ class Prompt:
     history: tuple[tuple[str, str], ...]
     turns: tuple[str, ...]
     category: str | None
+    chat_template_kwargs: str | None = None
 
     @property
     def text(self) -> str:
@@ -45,7 +49,8 @@ def read_prompts(source: str | Path, split: str = "train", limit: int | None = N
     """Read a file (parquet, CSV, JSON or JSON lines, plain or gzipped), a folder of them, or a data set of the hub.
 
     A row has its prompt in `instruction` (with Alpaca's `input` below it), `prompt`, `question` (text), `messages`,
-    `conversations` or `prompt` (a chat, whose last answer is left out) or `turns`.
+    `conversations` or `prompt` (a chat, whose last answer is left out) or `turns`. A column `chat_template_kwargs`
+    says what the chat template is told about each.
 
     Args:
         source: file, folder or hub id.
@@ -101,7 +106,23 @@ def _prompt(row: Mapping[str, Any], file: str, number: int) -> Prompt:
         history=tuple(history),
         turns=tuple(turns),
         category=category if isinstance(category, str) else None,
+        chat_template_kwargs=_template_kwargs(row.get("chat_template_kwargs"), file, number),
     )
+
+
+def _template_kwargs(value: Any, file: str, number: int) -> str | None:
+    """Return the JSON text of a mapping that a file holds as one or as such a text."""
+    if not value:
+        return None
+    try:
+        found = without_nulls(json.loads(value) if isinstance(value, str) else value)
+        check_template_kwargs(found)
+    except (json.JSONDecodeError, InputError) as error:
+        raise InputError(
+            f"not settings of a chat template: {value!r:.80}", file=file, row=number, column="chat_template_kwargs",
+            hint='write them as a mapping, such as {"enable_thinking": false}',
+        ) from error  # fmt: skip
+    return json.dumps(found, sort_keys=True) if found else None
 
 
 def _chat(
