@@ -294,7 +294,8 @@ def test_the_example_prompts_give_verdicts_that_are_read(tmp_path: Path) -> None
         assert role == "user"
         assert content.count("{answer_a}") == 1, "the question's own"
         if "<answer A>" not in content:
-            return f"It is short.\n[[{content.split('</answer>')[0].strip()[-1]}]]"
+            number = int(content.split("</answer>")[0].strip()[-1])
+            return f"It is short.\n[[{number or 85}]]"
         return "The first is longer.\n" + ("[[A]]" if "<answer A>\nown" in content else "[[B]]")
 
     with running(judge) as endpoint:
@@ -302,7 +303,9 @@ def test_the_example_prompts_give_verdicts_that_are_read(tmp_path: Path) -> None
         graded = judged("grade", endpoint, tmp_path, own, examples / "judge_grade.txt")
     assert pairs["models"]["own"]["win_rate"] == 100
     assert pairs["models"]["own"]["n_unread"] == 0
-    assert graded["models"]["own"]["average"] == (0 + 1 + 2 + 3) / 4
+    assert graded["models"]["own"]["average"] == (1 + 2 + 3) / 3
+    assert graded["models"]["own"]["n_unread"] == 1, "85 is no grade from 1 to 10"
+    assert graded["settings"]["scale"] == [1, 10]
 
 
 def test_snapshots_of_the_published_judge_are_told_from_others() -> None:

@@ -294,7 +294,7 @@ def test_a_prompt_that_does_not_fit_is_counted(
     prompts = jsonl([{"prompt": "cats " * 600}, {"prompt": "How?"}])
     run(prompts, "--model", model, "--max-new-tokens", 12, "--output", output)
     assert [row["index"] for row in rows_of(output)] == [1]
-    assert "1 without an answer: the prompt and 12 tokens" in capsys.readouterr().err
+    assert "1 without a reply: the prompt and 12 tokens" in capsys.readouterr().err
     assert sum(report_of(output)["failures"].values()) == 1
     assert main(["generate", prompts, "--model", str(model), "--limit", "1", "-o", str(output)]) == 1
     assert "no prompt was answered" in capsys.readouterr().err

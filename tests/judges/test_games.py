@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import pytest
+
 from mixdpo.judges.games import parse_game
-from mixdpo.judges.grades import parse_grade
+from mixdpo.judges.grades import parse_grade, scale_of
 from mixdpo.judges.judge import Verdict
+from mixdpo.judges.prompt import JudgePrompt
 
 
 def test_own_verdicts_are_read_strictly() -> None:
@@ -11,5 +14,23 @@ def test_own_verdicts_are_read_strictly() -> None:
     for text in ("", "A", "[A]", "[[A]] or [[B]]", "[[D]]", "[[A>C]]"):
         assert Verdict.of(text, parse_game(text)).score is None
     assert parse_grade("[[7.5]]") == 7.5
+    assert parse_grade("[[85]]", (1.0, 10.0)) is parse_grade("[[0]]", (1.0, 10.0)) is None
+    assert parse_grade("[[85]]", (0.0, 100.0)) == parse_grade("[[85]]") == 85
     for text in ("", "[5]", "[[5]] [[6]]", "[[five]]"):
         assert parse_grade(text) is None
+
+
+@pytest.mark.parametrize(
+    ("prompt", "scale"),
+    [
+        ("You grade an answer with a number from 1 to 10.\n\n1 to 2: wrong. 3 to 4: serious errors.", (1, 10)),
+        ("Rate the response on a scale of 1 to 10 by strictly following this format", (1, 10)),
+        ("Give a score between 0 and 100.", (0, 100)),
+        ("Rate it on a scale of 1-5. The score goes from 1 to 5.", (1, 5)),
+        ("Grade the answer: [[number]].", None),
+        ("Answers of 2 to 3 sentences are fine. Grade the answer.", None),
+        ("A score from 1 to 10, or from 0 to 5.", None),
+    ],
+)
+def test_the_scale_of_grades_is_the_judge_prompts(prompt: str, scale: tuple[float, float] | None) -> None:
+    assert scale_of(JudgePrompt((("system", "Be fair."), ("user", prompt)))) == scale

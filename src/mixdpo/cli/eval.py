@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from mixdpo.judges.judge import Judge
     from mixdpo.judges.task import JudgeRun
 
-_OF_ENDPOINTS: Final = ("model", "base_url")
-"""Settings of an endpoint that `--judge` and `--endpoint` say."""
+_OF_ENDPOINTS: Final = ("model", "base_url", "chat_template_kwargs")
+"""Settings of an endpoint that `--judge`, `--endpoint` and `--judge-chat-template-kwargs` say."""
 
 
 class _Benchmarks(click.Group):

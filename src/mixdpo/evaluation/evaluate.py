@@ -17,6 +17,7 @@ from mixdpo.common.files import check_output, forget_unfinished, write_json
 from mixdpo.common.progress import pairs_bar
 from mixdpo.evaluation.benchmark import Benchmark, JudgedBenchmark, MeasuredBenchmark, Record, Say, Scored
 from mixdpo.evaluation.items import write_items
+from mixdpo.generation.answer_files import ReasoningCount
 from mixdpo.judges.task import JudgeRun, at_temperature, run_task
 
 
@@ -55,18 +56,18 @@ def evaluate(
     """
     check_output(output)
     if isinstance(benchmark, MeasuredBenchmark):
-        return _stored(benchmark, benchmark.measure(options, output, say), {}, output)
+        return _stored(benchmark, benchmark.measure(options, output, say), {}, output, say)
     assert isinstance(benchmark, JudgedBenchmark)
     if isinstance(by, JudgeRun):
         run = _judged(benchmark, options, by, verdicts_file(output), say)
         if run is None:
             return None
-        return _stored(benchmark, benchmark.score([verdicts_file(output)], options, run["settings"]), run, output)
+        return _stored(benchmark, benchmark.score([verdicts_file(output)], options, run["settings"]), run, output, say)
     if not by or (len(by) > 1 and not benchmark.several_judges):
         raise InputError(f"{len(by)} files of verdicts", hint="give one; compare puts several results together")
     files = list(map(str, by))
     run = {"verdicts": files if benchmark.several_judges else files[0]}
-    return _stored(benchmark, benchmark.score(by, options, None), run, output)
+    return _stored(benchmark, benchmark.score(by, options, None), run, output, say)
 
 
 def _judged(benchmark: JudgedBenchmark, options: Any, run: JudgeRun, file: Path, say: Say) -> dict[str, Any] | None:
@@ -94,7 +95,7 @@ def _judged(benchmark: JudgedBenchmark, options: Any, run: JudgeRun, file: Path,
     return record
 
 
-def _stored(benchmark: Benchmark, scored: Scored, run: Record, output: Path) -> dict[str, Any]:
+def _stored(benchmark: Benchmark, scored: Scored, run: Record, output: Path, say: Say) -> dict[str, Any]:
     write_items(items_file(output), scored.items)
     result = {
         "benchmark": scored.name or benchmark.stored_as[0],
@@ -104,6 +105,8 @@ def _stored(benchmark: Benchmark, scored: Scored, run: Record, output: Path) -> 
         **{key: value for key, value in run.items() if key != "settings"},
         "items": items_file(output).name,
     }
+    for name, count in result.get("reasoning", {}).items():
+        say(f"{name}: {ReasoningCount(**count)}")
     write_json(output, result)
     forget_unfinished(output)
     return result

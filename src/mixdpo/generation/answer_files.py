@@ -9,6 +9,7 @@ from typing import Any, Final, TypeVar
 
 from mixdpo.common.errors import InputError
 from mixdpo.common.table_files import TableFile, read_table
+from mixdpo.data.reasoning import split_reasoning
 
 JOINED_BY_ID: Final = ("uid", "question_id", "id")
 """Ids by which judges put two models' answers side by side; the others may be mere row numbers, and there they compare
@@ -16,6 +17,7 @@ the texts of the prompts."""
 ID_COLUMNS: Final = (*JOINED_BY_ID, "prompt_id", "instruction_index", "index")
 _PROMPTS: Final = ("prompt", "instruction", "question", "turns")
 _ANSWERS: Final = ("answer", "output", "response", "completion", "text", "choices", "messages")
+_REASONING: Final = ("reasoning", "reasoning_content", "thinking")
 _NAMES: Final = ("generator", "model", "model_id")
 _Given = TypeVar("_Given")
 
@@ -34,8 +36,29 @@ class PromptTexts:
 
 
 @dataclass(frozen=True)
+class ReasoningCount:
+    """How many answers came after reasoning, which is not judged, and how many of these are reasoning alone."""
+
+    answers: int
+    with_reasoning: int = 0
+    without_answer: int = 0
+
+    def __str__(self) -> str:
+        alone = f"; {self.without_answer:,} of them hold no answer" if self.without_answer else ""
+        return f"{self.with_reasoning:,} of {self.answers:,} answers come after reasoning, which is not judged{alone}"
+
+
+def without_reasoning(answers: Sequence[str]) -> tuple[list[str], ReasoningCount]:
+    """Return answers without their reasoning, and how many had some."""
+    split = [split_reasoning(answer) for answer in answers]
+    thought = [answer for reasoning, answer in split if reasoning is not None]
+    count = ReasoningCount(len(split), len(thought), sum(not answer.strip() for answer in thought))
+    return [answer for _, answer in split], count
+
+
+@dataclass(frozen=True)
 class AnswerFile:
-    """One answer per prompt, in the order of the file.
+    """One answer per prompt, in the order of the file, without the reasoning before it.
 
     Attributes:
         file: where it is from.
@@ -45,6 +68,7 @@ class AnswerFile:
         prompts: text of each prompt; None where the file has none.
         categories: of each prompt; None where the file has none.
         turns: texts of each answer, one for each turn.
+        reasoning: how many answers had some, in their text or beside it.
     """
 
     file: str
@@ -54,6 +78,7 @@ class AnswerFile:
     prompts: list[str] | None
     categories: list[str | None] | None
     turns: list[tuple[str, ...]]
+    reasoning: ReasoningCount
 
     @property
     def answers(self) -> list[str]:
@@ -122,6 +147,12 @@ def read_answers(path: str | Path, column: str | None = None) -> AnswerFile:
     name = column or next(name for name in _ANSWERS if name in table)
     prompts = next((table.columns[key] for key in _PROMPTS if key in table), None)
     id_column = _id_column(table)
+    given = [_turns(value, table.file, row, name) for row, value in enumerate(answers, start=1)]
+    split = [[split_reasoning(turn) for turn in turns] for turns in given]
+    thought = [
+        [answer for reasoning, answer in turns if reasoning is not None or beside]
+        for turns, beside in zip(split, map(_thinks, answers, *_columns(table, _REASONING)), strict=True)
+    ]
     return AnswerFile(
         file=table.file,
         name=_name(table),
@@ -129,8 +160,23 @@ def read_answers(path: str | Path, column: str | None = None) -> AnswerFile:
         ids=table.ids(id_column) if id_column else None,
         prompts=[plain_text(prompt) for prompt in prompts] if prompts is not None else None,
         categories=table.columns.get("category"),
-        turns=[_turns(value, table.file, row, name) for row, value in enumerate(answers, start=1)],
+        turns=[tuple(answer for _, answer in turns) for turns in split],
+        reasoning=ReasoningCount(
+            answers=len(split),
+            with_reasoning=sum(map(bool, thought)),
+            without_answer=sum(not all(answer.strip() for answer in answers) for answers in thought),
+        ),
     )
+
+
+def _columns(table: TableFile, names: Sequence[str]) -> list[list[Any]]:
+    return [table.columns.get(name, [None] * len(table)) for name in names]
+
+
+def _thinks(answer: Any, *beside: Any) -> bool:
+    """Whether a row, or the last message of a conversation, holds reasoning beside its answer."""
+    message = answer[-1] if isinstance(answer, list) and answer and isinstance(answer[-1], dict) else {}
+    return any(any(value) if isinstance(value, list) else value for value in (*beside, *map(message.get, _REASONING)))
 
 
 def _one_text(turns: Sequence[str]) -> str:

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 from mixdpo.common.errors import InputError
 from mixdpo.common.settings import check_ranges
 from mixdpo.common.table_files import read_table
-from mixdpo.generation.answer_files import JOINED_BY_ID, AnswerFile, PromptTexts, read_answers, read_prompt_texts
+from mixdpo.generation.answer_files import (
+    JOINED_BY_ID,
+    AnswerFile,
+    PromptTexts,
+    ReasoningCount,
+    read_answers,
+    read_prompt_texts,
+)
 from mixdpo.judges.prompt import JudgePrompt, read_judge_prompt
 
 
@@ -46,8 +54,9 @@ class AnswerSources:
     def __post_init__(self) -> None:
         check_ranges(self)
 
+    @cached_property
     def answers(self) -> list[AnswerFile]:
-        """Read the models' answers.
+        """The models' answers.
 
         Raises:
             InputError: a file cannot be read, or two models have one name.
@@ -80,9 +89,11 @@ class AnswerSources:
     def pairs(self, baseline: AnswerFile, category: str | None = None) -> dict[str, list[AnswerPair]]:
         """Put each model's answers beside the baseline's, up to the limit; see `pair_up`."""
         texts, categories = self.texts(), self._categories()
-        return {
-            file.name: pair_up(file, baseline, texts, categories, category)[: self.limit] for file in self.answers()
-        }
+        return {file.name: pair_up(file, baseline, texts, categories, category)[: self.limit] for file in self.answers}
+
+    def reasoning(self, *others: AnswerFile) -> dict[str, ReasoningCount]:
+        """Return how many answers of the models and of other files come after reasoning; those that have some."""
+        return {file.name: file.reasoning for file in (*self.answers, *others) if file.reasoning.with_reasoning}
 
     def _categories(self) -> dict[str, str]:
         if self.questions is None or "category" not in read_table(self.questions):

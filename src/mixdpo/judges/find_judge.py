@@ -5,11 +5,12 @@ What loads models is imported when such a judge is wanted: PyTorch takes seconds
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 from mixdpo.common.errors import InputError
 from mixdpo.common.settings import check_ranges
+from mixdpo.data.data_settings import TEMPLATE_KWARGS_HELP
 from mixdpo.generation.endpoint import EndpointModel
 from mixdpo.generation.generation_settings import EndpointSettings
 from mixdpo.judges.judge import Judge
@@ -43,6 +44,10 @@ class JudgeSettings:
             "below": 100,
         },
     )
+    chat_template_kwargs: dict[str, Any] | None = field(
+        default=None,
+        metadata={"help": f"of the judge: {TEMPLATE_KWARGS_HELP}", "option": "--judge-chat-template-kwargs"},
+    )
     batch_size: int = field(default=8, metadata={"help": "answers at once, of a judge on this machine", "at_least": 1})
     endpoint: EndpointSettings | None = field(default=None, metadata={"help": "how an endpoint is called"})
 
@@ -64,13 +69,16 @@ def find_judge(settings: JudgeSettings) -> Judge:
             "an endpoint needs a URL" if kind == "endpoint" else f"a judge of kind {kind} has no endpoint",
             hint="give --endpoint URL" if kind == "endpoint" else "leave out --endpoint or --judge-kind",
         )
+    told = settings.chat_template_kwargs
     if settings.endpoint is not None:
-        return LanguageJudge(EndpointModel(settings.endpoint))
+        return LanguageJudge(EndpointModel(replace(settings.endpoint, chat_template_kwargs=told)))
     if kind == "program":
+        if told is not None:
+            raise InputError("a program has no chat template", hint="leave out --judge-chat-template-kwargs")
         return ProgramJudge(settings.judge)
     from mixdpo.models.model_settings import ModelSettings, check_is_model
 
-    model = ModelSettings(name_or_path=settings.judge)
+    model = ModelSettings(name_or_path=settings.judge, chat_template_kwargs=told)
     check_is_model(settings.judge)
     if kind == "reward":
         from mixdpo.judges.reward_model import RewardJudge

@@ -114,6 +114,7 @@ def game_task(
             "max_tokens": longest if prompt is not None else None,
             "limit": sources.limit,
         },
+        reasoning=sources.reasoning(baseline),
     )
 
 

@@ -17,6 +17,8 @@ _PLACEHOLDERS: Final = (
     ("question", "instruction", "prompt"),
     ("answer", "output", "response"),
 )
+_GRADING: Final = re.compile(r"grad|\brat|scor|scale|number|mark", re.IGNORECASE)
+_RANGE: Final = re.compile(r"\b(?:from|between|scale of)\s+(\d+(?:\.\d+)?)\s*(?:to|and|-|–)\s*(\d+(?:\.\d+)?)")
 _GRADE: Final = re.compile(r"\[\[(-?\d+(?:\.\d+)?)\]\]")
 
 
@@ -53,10 +55,18 @@ def grade_items(
     return items
 
 
-def parse_grade(text: str) -> float | None:
-    """Read `[[number]]`; all that there are must be the same."""
+def parse_grade(text: str, scale: tuple[float, float] | None = None) -> float | None:
+    """Read `[[number]]`; all that there are must be the same, and on the scale if there is one."""
     found = set(_GRADE.findall(text))
-    return float(found.pop()) if len(found) == 1 else None
+    grade = float(found.pop()) if len(found) == 1 else None
+    return grade if grade is None or scale is None or scale[0] <= grade <= scale[1] else None
+
+
+def scale_of(prompt: JudgePrompt) -> tuple[float, float] | None:
+    """Return the scale that a judge prompt names, as in "a number from 1 to 10"; None where it names none or two."""
+    sentences = [one for _, text in prompt.messages for one in re.split(r"[.!?]\s|\n", text) if _GRADING.search(one)]
+    found = {(float(low), float(high)) for one in sentences for low, high in _RANGE.findall(one)}
+    return found.pop() if len(found) == 1 else None
 
 
 def grade_rows(
@@ -79,7 +89,7 @@ def grade_rows(
 
 
 def grade_task(sources: AnswerSources, references: Path | None, longest: int) -> JudgeTask:
-    """Grade models' answers one by one.
+    """Grade models' answers one by one. A number off the scale that the judge prompt names is no grade.
 
     Args:
         sources: whose answers.
@@ -90,20 +100,23 @@ def grade_task(sources: AnswerSources, references: Path | None, longest: int) ->
         InputError: what a prompt says is not known, or see `grade_items`.
     """
     prompt, longest = sources.prompt(), sources.max_tokens or longest
+    scale = scale_of(prompt) if prompt is not None else None
     expected = read_answers(references) if references is not None else None
-    files = {file.name: file for file in sources.answers()}
+    files = {file.name: file for file in sources.answers}
     items = {
         model: grade_items(file, sources.texts_of(file), prompt, expected, longest)[: sources.limit]
         for model, file in files.items()
     }
     return JudgeTask(
         items=items,
-        parse=lambda reply: parse_grade(reply.text),
+        parse=lambda reply: parse_grade(reply.text, scale),
         rows=lambda model, verdicts: grade_rows(model, files[model], items[model], verdicts),
         prompts={model: len(own) for model, own in items.items()},
         settings={
             "judge_prompt": prompt.fingerprint() if prompt is not None else None,
             "max_tokens": longest if prompt is not None else None,
+            "scale": scale,
             "limit": sources.limit,
         },
+        reasoning=sources.reasoning(),
     )

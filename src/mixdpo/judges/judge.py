@@ -50,7 +50,7 @@ class Verdict:
     """What a judge says of an item.
 
     Attributes:
-        reply: its words, or the failure that they are missing for.
+        reply: its words, without the reasoning before them, or the failure that they are missing for.
         score: the grade, or of two answers how much the first is preferred, 0 to 1; None if it cannot be read.
         label: of two answers, such as `A>B`; None if it cannot be read.
     """
@@ -113,11 +113,13 @@ def verdict_record(verdicts: Sequence[Verdict], judge: str) -> dict[str, Any]:
     """Return who judged and what came back, for the result."""
     replies = [verdict.reply for verdict in verdicts]
     answered = [reply for reply in replies if not reply.failure]
+    thought = sum(reply.reasoning is not None for reply in answered)
     return {
         "judge": judge,
         "judge_versions": sorted({reply.model for reply in answered if reply.model}),
         "calls": len(replies),
         "failed_calls": dict(Counter(reply.failure for reply in replies if reply.failure)),
+        **({"replies_with_reasoning": thought} if thought else {}),
         "unread_verdicts": sum(verdict.score is None for verdict in verdicts if not verdict.reply.failure),
         "tokens_in": sum(reply.tokens_in for reply in answered),
         "tokens_out": sum(reply.tokens_out for reply in answered),

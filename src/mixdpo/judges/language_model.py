@@ -79,8 +79,9 @@ class LanguageJudge:
         answered = [reply for reply in self.chat_model.complete(requests) if not reply.failure]
         if answered and not any(reply.first_token for reply in answered):
             raise InputError(
-                f"the judge {self.name} returns no log-probabilities, which the weighted annotator reads",
-                hint="take a judge that does, or --annotator ranking",
+                f"the judge {self.name} returns no log-probabilities of a verdict, which the weighted annotator reads",
+                hint="take a judge that does and does not think first (--judge-chat-template-kwargs "
+                "'{enable_thinking: false}'), or --annotator ranking",
             )
 
 

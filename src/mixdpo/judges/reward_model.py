@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, cast
 
@@ -14,6 +14,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel, Pr
 
 from mixdpo.common.errors import InputError
 from mixdpo.common.files import cache_folder, digest
+from mixdpo.data.template_arguments import template_arguments
 from mixdpo.generation.chat_model import Progress
 from mixdpo.generation.reply_cache import reply_cache
 from mixdpo.judges.judge import Chat, FollowUp, JudgeItem, ParseReply, Verdict, label_of
@@ -68,13 +69,15 @@ class RewardJudge:
                 f"the reward model {self.name!r} has no chat template", hint="save one with its tokenizer"
             )
         conversations = _conversations(items)
-        ids = [_ids(tokenizer, conversation) for conversation in conversations]
+        told = template_arguments(self.model.chat_template_kwargs, self.model.template_date)
+        ids = [_ids(tokenizer, conversation, told) for conversation in conversations]
         rewards = dict(zip(conversations, self._rewards(ids, progress), strict=True))
         return [_verdict([rewards[_whole(item.chat, answer)] for answer in item.answers]) for item in items]
 
     def record(self) -> dict[str, Any]:
         """Return what a result names."""
-        return {"engine": "reward model", "model": self.name, "revision": self.model.revision}
+        told = {"chat_template_kwargs": self.model.chat_template_kwargs} if self.model.chat_template_kwargs else {}
+        return {"engine": "reward model", "model": self.name, "revision": self.model.revision, **told}
 
     def _rewards(self, ids: list[list[int]], progress: Progress | None) -> list[float]:
         model = load_reward_model(self.model)
@@ -166,10 +169,10 @@ def _whole(chat: Chat, answer: str) -> Chat:
     return (*chat, ("assistant", answer))
 
 
-def _ids(tokenizer: PreTrainedTokenizerBase, conversation: Chat) -> list[int]:
+def _ids(tokenizer: PreTrainedTokenizerBase, conversation: Chat, told: Mapping[str, Any]) -> list[int]:
     messages = [{"role": role, "content": content} for role, content in conversation]
     try:
-        return list(cast(Any, tokenizer).apply_chat_template(messages, return_dict=False))
+        return list(cast(Any, tokenizer).apply_chat_template(messages, return_dict=False, **told))
     except Exception as error:  # a template is a program: jinja2's errors, and any it raises by itself
         raise InputError(f"the reward model's chat template refuses a conversation: {error}") from error
 

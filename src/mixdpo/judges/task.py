@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version as installed
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from mixdpo.common.table_files import write_json_lines
+from mixdpo.generation.answer_files import ReasoningCount
 from mixdpo.generation.chat_model import Progress
 from mixdpo.judges.answers import AnswerSources
 from mixdpo.judges.judge import FollowUp, Judge, JudgeItem, ParseReply, Verdict, verdict_record
@@ -76,6 +77,7 @@ class JudgeTask:
         settings: what makes two results of the benchmark comparable.
         published: what published numbers were made with; None where there are none.
         follow_up: what a language model is asked after a reply.
+        reasoning: how many answers come after reasoning, by model, the baseline too; those that have some.
     """
 
     items: Mapping[str, Sequence[JudgeItem]]
@@ -85,6 +87,7 @@ class JudgeTask:
     settings: Mapping[str, Any]
     published: Published | None = None
     follow_up: FollowUp | None = None
+    reasoning: Mapping[str, ReasoningCount] = field(default_factory=dict)
 
     def all_items(self) -> list[JudgeItem]:
         """Return the items of all models, one after the other."""
@@ -116,7 +119,7 @@ def run_task(task: JudgeTask, judge: Judge, file: Path, progress: Progress | Non
     """Let the judge decide on all items, store the verdicts, and return what the result says of the run.
 
     Returns:
-        `verdicts`, `judge`, `settings` and `comparable`, for the result file.
+        `verdicts`, `judge`, `settings`, `comparable` and `reasoning`, for the result file.
     """
     verdicts = judge.judge(task.all_items(), task.parse, task.follow_up, progress)
     in_turn = iter(verdicts)
@@ -128,6 +131,8 @@ def run_task(task: JudgeTask, judge: Judge, file: Path, progress: Progress | Non
         "judge": {**record, **judge.record()},
         "settings": {**task.settings, "judge": judge.name, "mixdpo": installed("mixdpo")},
     }
+    if task.reasoning:
+        metadata["reasoning"] = {name: asdict(count) for name, count in task.reasoning.items()}
     if task.published is not None:
         because = differences_from_published(record, task.published, task.prompts, task.settings)
         metadata["comparable"] = {"published": not because, "because": because}

@@ -40,8 +40,9 @@ from mixdpo.evaluation.statistics.records import (
     first_shown_record,
     flags_record,
     length_effect_record,
+    reasoning_record,
 )
-from mixdpo.generation.answer_files import read_answers
+from mixdpo.generation.answer_files import read_answers, without_reasoning
 from mixdpo.judges.answers import AnswerPair, AnswerSources
 from mixdpo.judges.judge import JudgeItem, Verdict
 from mixdpo.judges.prompt import JudgePrompt
@@ -220,6 +221,7 @@ def judge_task(sources: AnswerSources, options: AlpacaOptions) -> JudgeTask:
             "limit": sources.limit,
         },
         published=PUBLISHED,
+        reasoning=sources.reasoning(baseline),
     )
 
 
@@ -265,6 +267,7 @@ def read_verdicts(path: str | Path) -> list[Verdicts]:
     preference[preference == 0] = 1.5  # a draw in files of the first versions
     preference[~((preference >= 1) & (preference <= 2))] = np.nan
     lengths = [_lengths(table, side) for side in ("1", "2")]
+    answers = without_reasoning(table.texts("output_2"))[0] if "output_2" in table else None
     verdicts = []
     for model in dict.fromkeys(models.tolist()):
         members = np.flatnonzero(models == model)
@@ -279,7 +282,7 @@ def read_verdicts(path: str | Path) -> list[Verdicts]:
                 lengths[0][members],
                 lengths[1][members],
                 np.array(table.columns["switched"], dtype=bool)[members] if "switched" in table else None,
-                [table.texts("output_2")[row] for row in members] if "output_2" in table else None,
+                [answers[row] for row in members] if answers else None,
             )
         )
     return verdicts
@@ -288,7 +291,8 @@ def read_verdicts(path: str | Path) -> list[Verdicts]:
 def _lengths(table: TableFile, side: str) -> np.ndarray:
     if f"len_{side}" in table:
         return table.integers(f"len_{side}").astype(np.float64)
-    return np.array([len(text) for text in table.texts(f"output_{side}")], dtype=np.float64)
+    answers, _ = without_reasoning(table.texts(f"output_{side}"))
+    return np.array(list(map(len, answers)), dtype=np.float64)
 
 
 def _instructions(table: TableFile, members: np.ndarray, model: str) -> np.ndarray:
@@ -399,7 +403,10 @@ def score(verdicts: Sequence[Path], options: AlpacaOptions, run: Record | None =
         models=dict(score_verdicts(judged, control, C=options.C, align=options.align)),
         items=found,
         settings={"C": options.C or "cross-validated", "align": options.align} if control else {},
-        others={"differences": difference_records({model: own.scores["win_rate"] for model, own in found.items()})},
+        others={
+            "differences": difference_records({model: own.scores["win_rate"] for model, own in found.items()}),
+            **reasoning_record(*map(read_table, verdicts)),
+        },
     )
 
 

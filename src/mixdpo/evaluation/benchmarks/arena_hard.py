@@ -36,6 +36,7 @@ from mixdpo.evaluation.statistics.records import (
     difference_records,
     judged_answers,
     position_record,
+    reasoning_record,
 )
 from mixdpo.evaluation.statistics.style import Control, Version, read_style, write_styles
 from mixdpo.generation.answer_files import read_answers
@@ -317,6 +318,7 @@ def score(verdicts: Sequence[Path], options: ArenaOptions, run: Record | None = 
             models[model]["style_control"] = result
         settings |= {"control": options.control, "baseline": baseline}
     others["differences"] = difference_records(scores, bootstrap.seed)
+    others |= reasoning_record(*map(read_table, verdicts))
     if len(judges) > 1:
         others["judge_agreement"] = _agreements(judges, verdicts)
     return Scored(

@@ -15,7 +15,13 @@ from mixdpo.common.table_files import read_table
 from mixdpo.common.tables import TextTable
 from mixdpo.evaluation.benchmark import Column, JudgedBenchmark, MetricNames, Record, Scored, models_table
 from mixdpo.evaluation.items import ModelItems, read_transcripts
-from mixdpo.evaluation.statistics.records import answers_record, by_model, difference_records, judged_answers
+from mixdpo.evaluation.statistics.records import (
+    answers_record,
+    by_model,
+    difference_records,
+    judged_answers,
+    reasoning_record,
+)
 from mixdpo.judges.grades import grade_task
 
 LONGEST_JUDGEMENT: Final = 1024
@@ -66,7 +72,10 @@ def score(verdicts: Sequence[Path], options: GradeOptions, run: Record | None = 
     for model, own in grades.items():
         known = np.array([grade for grade in own.values() if np.isfinite(grade)])
         if not len(known):
-            raise InputError(f"{model} has no grade that could be read", file=file)
+            raise InputError(
+                f"{model} has no grade that could be read", file=file,
+                hint="a grade is one [[number]] on the scale that the judge prompt names",
+            )  # fmt: skip
         mean = mean_interval(known)
         models[model] = {
             "average": mean.estimate,
@@ -75,7 +84,8 @@ def score(verdicts: Sequence[Path], options: GradeOptions, run: Record | None = 
             "n_unread": len(own) - len(known),
             **answers_record(answers.get(model), own),
         }
-    return Scored(models=models, items=found, others={"differences": difference_records(grades, options.seed)})
+    others = {"differences": difference_records(grades, options.seed), **reasoning_record(read_table(file))}
+    return Scored(models=models, items=found, others=others)
 
 
 def _table(record: Record) -> TextTable:

@@ -19,10 +19,16 @@ from mixdpo.common.files import digest
 from mixdpo.common.statistics import clustered_mean
 from mixdpo.common.table_files import read_table
 from mixdpo.common.tables import TextTable
+from mixdpo.data.reasoning import split_reasoning
 from mixdpo.evaluation.benchmark import Column, JudgedBenchmark, MetricNames, Record, Scored, models_table
 from mixdpo.evaluation.hub_files import HubFile, fetch
 from mixdpo.evaluation.items import ModelItems, read_transcripts
-from mixdpo.evaluation.statistics.records import answers_record, difference_records, judged_answers
+from mixdpo.evaluation.statistics.records import (
+    answers_record,
+    difference_records,
+    judged_answers,
+    reasoning_record,
+)
 from mixdpo.generation.answer_files import AnswerFile, read_answers
 from mixdpo.judges.answers import AnswerSources, read_categories
 from mixdpo.judges.judge import JudgeItem, Verdict
@@ -45,14 +51,21 @@ REFERENCE_CATEGORIES: Final = ("math", "reasoning", "coding")
 FAILED: Final = -1.0
 """The stored score of a judgement without a rating."""
 
+SCALE: Final = (1.0, 10.0)
+"""On which a judge is asked to rate; what lies off it is no rating."""
 _RATING = re.compile(r"\[\[(\d+\.?\d*)\]\]")
 _LOOSE_RATING = re.compile(r"\[(\d+\.?\d*)\]")
 
 
 def parse_rating(judgement: str) -> float | None:
-    """Return the first `[[number]]` of a judgement, or else the first `[number]`, or None."""
+    """Return the first `[[number]]` of a judgement, or else the first `[number]`; None if there is none on the scale.
+
+    Reasoning before the judgement is not read.
+    """
+    _, judgement = split_reasoning(judgement)
     found = _RATING.search(judgement) or _LOOSE_RATING.search(judgement)
-    return float(found.group(1)) if found else None
+    rating = float(found.group(1)) if found else None
+    return rating if rating is not None and SCALE[0] <= rating <= SCALE[1] else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,7 +238,7 @@ def judge_task(sources: AnswerSources, options: MTBenchOptions) -> JudgeTask:
     questions = questions[: sources.limit]
     prompts = read_judge_prompts(sources.judge_prompt) if sources.judge_prompt is not None else None
     longest = sources.max_tokens or LONGEST_JUDGEMENT
-    rated = {file.name: rated_turns(file, questions, prompts, longest) for file in sources.answers()}
+    rated = {file.name: rated_turns(file, questions, prompts, longest) for file in sources.answers}
     fingerprint = None
     if prompts is not None:
         fingerprint = prompts_fingerprint(prompts[name] for name in GRADING_PROMPTS if name in prompts)
@@ -241,6 +254,7 @@ def judge_task(sources: AnswerSources, options: MTBenchOptions) -> JudgeTask:
             "limit": sources.limit,
         },
         published=PUBLISHED,
+        reasoning=sources.reasoning(),
     )
 
 
@@ -355,7 +369,7 @@ def score(verdicts: Sequence[Path], options: MTBenchOptions, run: Record | None 
         models=models,
         items=found,
         settings={"seed": options.seed},
-        others={"differences": difference_records(scores, options.seed)},
+        others={"differences": difference_records(scores, options.seed), **reasoning_record(table)},
     )
 
 

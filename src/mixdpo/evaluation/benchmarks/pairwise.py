@@ -22,6 +22,7 @@ from mixdpo.evaluation.statistics.records import (
     difference_records,
     judged_answers,
     position_record,
+    reasoning_record,
 )
 from mixdpo.generation.answer_files import read_answers
 from mixdpo.judges import games
@@ -102,7 +103,8 @@ def score(verdicts: Sequence[Path], options: PairwiseOptions, run: Record | None
         }
     found = items(verdicts)
     differences = difference_records({model: one.scores["win_rate"] for model, one in found.items()}, options.seed)
-    return Scored(models=models, items=found, others={"differences": differences})
+    others = {"differences": differences, **reasoning_record(read_table(file))}
+    return Scored(models=models, items=found, others=others)
 
 
 def _table(record: Record) -> TextTable:

@@ -12,6 +12,7 @@ from mixdpo.common.errors import InputError
 from mixdpo.common.statistics import Interval, proportion
 from mixdpo.common.table_files import TableFile
 from mixdpo.evaluation.statistics.paired import agreement, compare_all, length_effect, position_bias, sign_test
+from mixdpo.generation.answer_files import without_reasoning
 from mixdpo.generation.degenerate import find_constant_length, find_degenerate
 from mixdpo.judges.judge import score_of_a
 
@@ -37,7 +38,8 @@ def by_model(table: TableFile, values: list[Any]) -> dict[str, dict[str, Any]]:
 
 @dataclass(frozen=True)
 class JudgedAnswers:
-    """A model's answers as a file of verdicts holds them: of each row the prompt's id, the answer, the baseline's."""
+    """A model's answers in a file of verdicts, without reasoning: of each row the prompt's id, the answer, the
+    baseline's."""
 
     ids: list[str]
     answers: list[str]
@@ -49,8 +51,8 @@ def judged_answers(table: TableFile) -> dict[str, JudgedAnswers]:
     column = next((name for name in ("output_2", "answer") if name in table), None)
     if column is None:
         return {}
-    ids, answers = table.ids("question_id", "uid", "id"), table.texts(column)
-    baseline = table.texts("output_1") if "output_1" in table else None
+    ids, (answers, _) = table.ids("question_id", "uid", "id"), without_reasoning(table.texts(column))
+    baseline = without_reasoning(table.texts("output_1"))[0] if "output_1" in table else None
     models = table.texts("model")
     found = {}
     for model in dict.fromkeys(models):
@@ -58,6 +60,20 @@ def judged_answers(table: TableFile) -> dict[str, JudgedAnswers]:
         others = [baseline[row] for row in rows] if baseline else None
         found[model] = JudgedAnswers([ids[row] for row in rows], [answers[row] for row in rows], others)
     return found
+
+
+def reasoning_record(*tables: TableFile) -> dict[str, Any]:
+    """Return `reasoning` for a result: how many answers in files of verdicts come after reasoning, by model; empty
+    where none does."""
+    answers: dict[str, list[str]] = {}
+    for table in tables:
+        models = table.texts("model", "generator_2")
+        for column, names in (("output_2", models), ("answer", models), ("output_1", ["baseline"] * len(table))):
+            for name, answer in zip(names, table.columns.get(column, ()), strict=False):
+                answers.setdefault(name, []).append(answer if isinstance(answer, str) else "")
+    counts = {name: without_reasoning(given)[1] for name, given in answers.items()}
+    found = {name: asdict(count) for name, count in counts.items() if count.with_reasoning}
+    return {"reasoning": found} if found else {}
 
 
 def answers_record(judged: JudgedAnswers | None, scores: Mapping[str, float]) -> dict[str, Any]:
