@@ -286,4 +286,4 @@ def test_messages_as_text_that_cannot_be_read(jsonl: Any, refused: Any) -> None:
     path = jsonl([good, {**good, "rejected": repr([B])[:-1]}])
     refused(lambda: load_pairs(path), path, "row 2", "'rejected'", "neither JSON nor what Python prints")
     _, report = read_pairs(DataSettings(path=jsonl([good, good, {**good, "chosen": "plain"}])))
-    assert "rows that keep messages as text: 3, in chosen, rejected" in report.sources[0].notes
+    assert "rows that keep lists or messages as text: 3, in chosen, rejected" in report.sources[0].notes

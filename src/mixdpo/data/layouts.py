@@ -13,6 +13,7 @@ from datasets import Features, Json, LargeList, List, Value
 
 from mixdpo.data.columns import is_text
 from mixdpo.data.data_settings import PairRule
+from mixdpo.data.duels import TURNS, duel_columns, duel_pairs, duel_reads, is_duel, turns_columns, turns_pairs
 from mixdpo.data.messages import kind_of
 from mixdpo.data.prompts import DropPair
 from mixdpo.data.views import Row, View, ViewFault
@@ -40,6 +41,7 @@ class Layout:
         reads: the columns that `pairs` reads.
         pairs: from a row, the rule and a seed to rows with the columns `made`; None if `columns` says it all.
         made: types of the columns that `pairs` adds.
+        by_rule: whether a row has several answers, of which the rule says which become pairs.
         refusal: what to do with data that cannot become pairs.
     """
 
@@ -49,6 +51,7 @@ class Layout:
     reads: Callable[[Features], tuple[str, ...]] = lambda features: ()
     pairs: PairsOfRow | None = None
     made: Callable[[Features], dict[str, Any]] = lambda features: {}
+    by_rule: bool = False
     refusal: str | None = None
 
 
@@ -78,6 +81,9 @@ _SCORE_LISTS: Final = ("ratings", "rating", "scores", "rewards")
 _TEXT_KEYS: Final = ("response", "text", "completion", "content", "answer", "output", "generation")
 _SCORE_KEYS: Final = ("overall_score", "fine-grained_score", "score", "rating", "reward")
 _RANK_KEY: Final = "rank"
+
+LISTS: Final = (*_ANSWERS, *_SCORE_LISTS, "messages", "rejected_messages", "input")
+"""Columns of lists and objects that a table of texts, such as CSV, keeps as JSON or as Python prints them."""
 
 
 def choose_pairs(answers: Answers, rule: PairRule, rng: random.Random) -> list[tuple[int, int]]:
@@ -127,6 +133,8 @@ def _scored_answers(row: Row) -> Answers:
     if answers and isinstance(answers[0], Mapping) and not _is_message(answers[0]):
         return [_scored_answer(item, name) for item in answers]
     scores_name = _present(_SCORE_LISTS, row)
+    if not scores_name:
+        raise ViewFault(name, f"has no scores, and there is no column of them (one of {', '.join(_SCORE_LISTS)})")
     scores = row[scores_name] or []
     if not isinstance(scores, list) or len(scores) != len(answers):
         raise ViewFault(scores_name, f"is not a list of {len(answers)} scores, one for each of {name!r}")
@@ -173,61 +181,6 @@ def _ranked_columns(features: Features) -> dict[str, Any]:
     prompt = features[_present(_PROMPTS, features)]
     scores = dict.fromkeys(("score_chosen", "score_rejected"), Value("float64"))
     return {"prompt": prompt, "chosen": answer, "rejected": answer, **scores}
-
-
-# Two answers and who won
-
-
-@dataclass(frozen=True)
-class _Duel:
-    """Columns of two answers, and of the winner with what it says where the first or the second won."""
-
-    first: str
-    second: str
-    winner: str
-    first_wins: tuple[str, ...]
-    second_wins: tuple[str, ...]
-
-
-_ARENA: Final = (("model_a", "a", "left"), ("model_b", "b", "right"))
-_DUELS: Final = (
-    _Duel("conversation_a", "conversation_b", "winner", *_ARENA),
-    _Duel("response_a", "response_b", "winner", *_ARENA),
-    _Duel("response_a", "response_b", "preference", *_ARENA),
-    _Duel("response_0", "response_1", "better_response_id", ("0",), ("1",)),
-    _Duel("output_1", "output_2", "preference", ("1",), ("2",)),
-)
-_TIES: Final = ("tie", "tie (bothbad)", "both_bad", "bothbad", "both", "draw", "equal", "neither")
-
-
-def _duel_of(names: Iterable[str]) -> _Duel | None:
-    there = set(names)
-    return next((duel for duel in _DUELS if {duel.first, duel.second, duel.winner} <= there), None)
-
-
-def _duel_pairs(row: Row, rule: PairRule, seed: int) -> list[dict[str, Any]]:
-    duel = _duel_of(row)
-    assert duel is not None, "the layout was found by these columns"
-    value = row[duel.winner]
-    winner = str(int(value)) if isinstance(value, (bool, float)) and value == value else str(value).strip().lower()
-    if winner in _TIES:
-        raise DropPair("tie")
-    if winner not in (*duel.first_wins, *duel.second_wins):
-        expected = ", ".join((*duel.first_wins, *duel.second_wins))
-        raise ViewFault(duel.winner, f"{value!r:.40} names no winner (one of {expected}, tie)")
-    chosen, rejected = (duel.first, duel.second) if winner in duel.first_wins else (duel.second, duel.first)
-    return [{"chosen": row[chosen], "rejected": row[rejected]}]
-
-
-def _duel_columns(features: Features) -> dict[str, Any]:
-    duel = _duel_of(features)
-    assert duel is not None, "the layout was found by these columns"
-    return {"chosen": features[duel.first], "rejected": features[duel.second]}
-
-
-def _duel_reads(features: Features) -> tuple[str, ...]:
-    duel = _duel_of(features)
-    return (duel.first, duel.second, duel.winner) if duel is not None else ()
 
 
 # A conversation and another answer to it
@@ -301,11 +254,18 @@ LAYOUTS: Final = (
         columns={**_SWIFT, "system": "system", "history": "history"},
     ),
     Layout(
+        name="turns as lists and a winner",
+        fits=_has(*TURNS, not_=_PLAIN),
+        reads=lambda features: (*TURNS, "winner_tie"),
+        pairs=turns_pairs,
+        made=turns_columns,
+    ),
+    Layout(
         name="two answers and a winner",
-        fits=lambda features: not set(_PLAIN) <= set(features) and _duel_of(features) is not None,
-        reads=_duel_reads,
-        pairs=_duel_pairs,
-        made=_duel_columns,
+        fits=lambda features: not set(_PLAIN) <= set(features) and is_duel(features),
+        reads=duel_reads,
+        pairs=duel_pairs,
+        made=duel_columns,
     ),
     Layout(
         name="scored answers",
@@ -313,6 +273,7 @@ LAYOUTS: Final = (
         reads=lambda features: tuple(_present(names, features) for names in (_PROMPTS, _ANSWERS, _SCORE_LISTS)),
         pairs=_ranked_pairs,
         made=_ranked_columns,
+        by_rule=True,
     ),
     Layout(
         name="KTO's single answers",

@@ -29,7 +29,7 @@ from mixdpo.data.columns import (
 )
 from mixdpo.data.data_settings import DataSettings, SourceSettings
 from mixdpo.data.kept_columns import in_one_type, kept_names, with_columns
-from mixdpo.data.layouts import Layout, find_layout, view_layout
+from mixdpo.data.layouts import LISTS, Layout, find_layout, view_layout
 from mixdpo.data.load_report import SHOWN_ROWS, LoadReport, SourceReport
 from mixdpo.data.messages import CALL_ROLES
 from mixdpo.data.pairs import (
@@ -45,7 +45,7 @@ from mixdpo.data.pairs import (
 from mixdpo.data.prompts import REASONS, DropPair
 from mixdpo.data.sources import RawSource, open_source, quiet_datasets, source_in_memory
 from mixdpo.data.text_reader import is_plain, read_text_table
-from mixdpo.data.views import View, ViewFault, chained, view_nested, view_text_as_messages
+from mixdpo.data.views import View, ViewFault, chained, view_nested, view_text_as_data, view_text_as_messages
 
 _TABLE: Final = 5_000
 """Pairs of plain text that are read together."""
@@ -157,16 +157,22 @@ def _open(settings: SourceSettings, data: DataSettings) -> _Source:
 def _interpreted(settings: SourceSettings, raw: RawSource, data: DataSettings) -> _Source:
     """Decide how the rows of a source are read: by its columns, and by its first rows where those are open."""
     features, mapping = raw.dataset.features, settings.columns or {}
-    layout = None if {"prompt", "chosen", "rejected"} & set(mapping) else find_layout(features)
-    view = None
+    view, layout = None, None
+    if not {"chosen", "rejected"} & set(mapping):
+        lists = [name for name in LISTS if is_text(features.get(name))]
+        if lists and not {"chosen", "rejected"} <= set(features):
+            view = view_text_as_data(features, lists, _first_rows(raw, None))
+            features = features if view is None else view.features
+        layout = find_layout(features)
     if layout is not None:
         if layout.refusal is not None:
             raise InputError(layout.refusal, file=settings.path)
-        view = view_layout(layout, features, data.pair_rule, data.seed)
         mapping = {
             **{key: name for key, name in layout.columns.items() if nested_kind(features, name) is not None},
             **mapping,
         }
+        view = chained(view, view_layout(layout, features, data.pair_rule, data.seed))
+        features = features if view is None else view.features
     view = chained(view, view_nested(features, mapping.values()))
     features = view.features if view is not None else features
     columns = find_columns(features, mapping, settings.path)
@@ -351,11 +357,11 @@ def _notes(source: _Source, tally: Tally, settings: DataSettings) -> Iterator[st
         yield f"read in spite of case, spaces or hyphens: {', '.join(map(repr, source.columns.renamed))}"
     if source.layout is not None:
         yield f"layout: {source.layout.name}"
-    if source.layout is not None and "score_chosen" in source.layout.made(source.raw.dataset.features):
+    if source.layout is not None and source.layout.by_rule:
         beyond = f", {tally.added:,} beyond one a row" if tally.added else ""
         yield f"pairs of scored answers by {settings.pair_rule}{beyond}"
     if source.view is not None and source.view.parses:
-        yield f"rows that keep messages as text: {tally.parsed:,}, in {', '.join(source.view.parses)}"
+        yield f"rows that keep lists or messages as text: {tally.parsed:,}, in {', '.join(source.view.parses)}"
     if tally.repeated:
         yield f"pairs whose answers began with the prompt, which was taken off: {tally.repeated:,}"
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from datasets import Features, Json, List
+from datasets import Features, Json, List, Value
 
 from mixdpo.data.columns import is_text, nested_kind
 from mixdpo.data.messages import kind_of
@@ -91,6 +91,23 @@ def view_text_as_messages(features: Features, names: Iterable[str], rows: Sequen
     )
 
 
+def view_text_as_data(features: Features, names: Iterable[str], rows: Sequence[Row]) -> View | None:
+    """Return a view in which the lists and objects that the columns `names` keep as text are those.
+
+    A column keeps them so if all the first `rows` that say anything do.
+    """
+    kinds = {name: _kind_of_data([row[name] for row in rows]) for name in names if is_text(features.get(name))}
+    found = {name: kind for name, kind in kinds.items() if kind is not None}
+    if not found:
+        return None
+    return View(
+        name=f"lists as text in {', '.join(found)}",
+        features=Features({**features, **found}),
+        rows=lambda row: [{**row, **{name: _parsed_data(row[name], name) for name in found}}],
+        parses=tuple(found),
+    )
+
+
 def parse_text(text: str) -> Any:
     """Return the list or object that a text holds as JSON or as Python prints it.
 
@@ -119,6 +136,33 @@ def parse_text(text: str) -> Any:
 def _hold_messages(texts: Sequence[Any]) -> bool:
     said = [text for text in texts if isinstance(text, str) and text.strip()]
     return bool(said) and 2 * sum(_LIKE_MESSAGES.match(text) is not None for text in said) > len(said)
+
+
+def _kind_of_data(texts: Sequence[Any]) -> Any:
+    """Return the type of the lists or objects that texts hold, None if they hold none."""
+    said = [text for text in texts if isinstance(text, str) and text.strip()]
+    if not said or not all(text.lstrip()[0] in "[{" for text in said):
+        return None
+    try:
+        values = [parse_text(text) for text in said]
+    except ValueError:
+        return None
+    if not all(isinstance(value, list) for value in values):
+        return Json() if all(isinstance(value, Mapping) for value in values) else None
+    items = [item for value in values for item in value if item is not None]
+    if all(isinstance(item, str) for item in items):
+        return List(Value("string"))
+    is_number = all(isinstance(item, (int, float)) and not isinstance(item, bool) for item in items)
+    return List(Value("float64")) if is_number else List(Json())
+
+
+def _parsed_data(text: Any, column: str) -> Any:
+    if not isinstance(text, str) or not text.strip():
+        return None
+    try:
+        return parse_text(text)
+    except ValueError as error:
+        raise ViewFault(column, f"is not a list as in the first rows ({error})") from error
 
 
 def _parsed(text: Any, column: str) -> Any:

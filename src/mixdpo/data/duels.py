@@ -1,0 +1,191 @@
+"""Two answers to a prompt and who of them won: how arenas and annotators keep it, and the pair it makes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from datasets import Features, List, Value
+
+from mixdpo.common.table_files import well_formed
+from mixdpo.data.data_settings import PairRule
+from mixdpo.data.messages import Message
+from mixdpo.data.prompts import DropPair
+from mixdpo.data.views import Row, ViewFault, parse_text
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Duel:
+    """Columns of two answers and of their winner.
+
+    Attributes:
+        first: the one answer; `second`: the other one.
+        winner: says who won.
+        first_wins: what `winner` says where the first won, in lower case; `second_wins` likewise. Neither: it is a
+            number, under 0 where the first won, whose size says by how much.
+        prompt: the column of the prompt.
+        scores: columns of the scores of both answers.
+    """
+
+    first: str
+    second: str
+    winner: str
+    first_wins: tuple[str, ...] = ()
+    second_wins: tuple[str, ...] = ()
+    prompt: str = "prompt"
+    scores: tuple[str, str] | None = None
+
+
+_A, _B = ("model_a", "a", "left"), ("model_b", "b", "right")
+_DUELS: Final = (
+    _Duel(first="conversation_a", second="conversation_b", winner="winner", first_wins=_A, second_wins=_B),
+    _Duel(first="response_a", second="response_b", winner="winner", first_wins=_A, second_wins=_B),
+    _Duel(first="response_a", second="response_b", winner="preference", first_wins=_A, second_wins=_B),
+    _Duel(first="response_0", second="response_1", winner="better_response_id", first_wins=("0",), second_wins=("1",)),
+    _Duel(first="output_1", second="output_2", winner="preference", first_wins=("1",), second_wins=("2",)),
+    _Duel(first="response_1", second="response_2", winner="preference_strength"),  # HelpSteer2
+    _Duel(first="response1", second="response2", winner="overall_preference", prompt="context"),  # HelpSteer3
+    _Duel(
+        first="human_ref_A",
+        second="human_ref_B",
+        winner="labels",
+        first_wins=("1",),
+        second_wins=("0",),
+        prompt="history",
+        scores=("score_A", "score_B"),
+    ),  # SHP
+)
+_TIES: Final = ("tie", "tie (bothbad)", "both_bad", "bothbad", "both", "draw", "equal", "neither")
+
+TURNS: Final = ("prompt", "response_a", "response_b", "winner_model_a", "winner_model_b")
+"""Columns of Kaggle's copy of LMSYS' arena: the texts of all turns as a JSON list, and a column per outcome."""
+
+
+def is_duel(names: Iterable[str]) -> bool:
+    """Whether columns hold two answers and who won."""
+    return _duel_of(names) is not None
+
+
+def duel_pairs(row: Row, rule: PairRule, seed: int) -> list[dict[str, Any]]:
+    """Return the pair of a row.
+
+    Raises:
+        DropPair: neither answer won.
+        ViewFault: nobody can say who won.
+    """
+    duel = _duel_of(row)
+    assert duel is not None, "the layout was found by these columns"
+    lead = _lead(row[duel.winner], duel)
+    if lead == 0:
+        raise DropPair("tie")
+    names = [(duel.first, "chosen"), (duel.second, "rejected")]
+    if lead < 0:
+        names = [(duel.second, "chosen"), (duel.first, "rejected")]
+    pair: dict[str, Any] = {side: row[name] for name, side in names}
+    if duel.prompt in row:
+        pair["prompt"] = row[duel.prompt]
+    if not duel.first_wins:
+        pair["margin"] = abs(lead)
+    if duel.scores is not None and set(duel.scores) <= set(row):
+        scores = [row[name] for name in duel.scores]
+        pair["score_chosen"], pair["score_rejected"] = scores if lead > 0 else scores[::-1]
+    return [pair]
+
+
+def duel_columns(features: Features) -> dict[str, Any]:
+    """Return the types of the columns that `duel_pairs` makes."""
+    duel = _duel_of(features)
+    assert duel is not None, "the layout was found by these columns"
+    made = {"chosen": features[duel.first], "rejected": features[duel.second]}
+    if duel.prompt in features:
+        made["prompt"] = features[duel.prompt]
+    if not duel.first_wins:
+        made["margin"] = Value("float64")
+    if duel.scores is not None and set(duel.scores) <= set(features):
+        made |= {"score_chosen": features[duel.scores[0]], "score_rejected": features[duel.scores[1]]}
+    return made
+
+
+def duel_reads(features: Features) -> tuple[str, ...]:
+    """Return the columns that `duel_pairs` reads."""
+    duel = _duel_of(features)
+    return () if duel is None else (duel.first, duel.second, duel.winner, duel.prompt, *(duel.scores or ()))
+
+
+def _duel_of(names: Iterable[str]) -> _Duel | None:
+    there = set(names)
+    return next((duel for duel in _DUELS if {duel.first, duel.second, duel.winner} <= there), None)
+
+
+def _lead(value: Any, duel: _Duel) -> float:
+    """Return by how much the first answer won: over 0, under 0 where it lost, 0 for a tie."""
+    if not duel.first_wins:
+        try:
+            lead = -float(value)
+        except (TypeError, ValueError):
+            lead = math.nan
+        if not math.isfinite(lead):
+            raise ViewFault(duel.winner, f"{value!r:.40} is no number that says which answer is better")
+        return lead
+    winner = str(int(value)) if isinstance(value, (bool, float)) and value == value else str(value).strip().lower()
+    if winner in _TIES:
+        return 0.0
+    if winner not in (*duel.first_wins, *duel.second_wins):
+        expected = ", ".join((*duel.first_wins, *duel.second_wins))
+        raise ViewFault(duel.winner, f"{value!r:.40} names no winner (one of {expected}, tie)")
+    return 1.0 if winner in duel.first_wins else -1.0
+
+
+def turns_pairs(row: Row, rule: PairRule, seed: int) -> list[dict[str, Any]]:
+    """Return the pair of a row with the texts of all turns: the first turn is the prompt, the rest are the answers.
+
+    Raises:
+        DropPair: neither answer won, or a turn has no answer.
+        ViewFault: the lists are none, or of different lengths.
+    """
+    won = [_is_one(row[name]) for name in ("winner_model_a", "winner_model_b")]
+    if won[0] == won[1]:
+        raise DropPair("tie")
+    asked, first, second = (_texts(row, name) for name in ("prompt", "response_a", "response_b"))
+    sides = [_answers(asked, side, name) for side, name in ((first, "response_a"), (second, "response_b"))]
+    chosen, rejected = sides if won[0] else sides[::-1]
+    return [{"prompt": [_says("user", asked[0])], "chosen": chosen, "rejected": rejected}]
+
+
+def turns_columns(features: Features) -> dict[str, Any]:
+    """Return the types of the columns that `turns_pairs` makes."""
+    return dict.fromkeys(("prompt", "chosen", "rejected"), List({"role": Value("string"), "content": Value("string")}))
+
+
+def _is_one(value: Any) -> bool:
+    return str(value).strip().lower() in ("1", "1.0", "true")
+
+
+def _texts(row: Row, name: str) -> list[str | None]:
+    """Return the texts of all turns; a text that is no list is that of the only turn."""
+    value = row[name]
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            value = parse_text(value)
+        except ValueError as error:
+            raise ViewFault(name, f"looks like a list of turns and cannot be read ({error})") from error
+    texts = value if isinstance(value, list) else [value]
+    if not texts or not all(text is None or isinstance(text, str) for text in texts):
+        raise ViewFault(name, "is not a list with the text of every turn")
+    # Escapes in the file stand for halves of characters that its text was cut in.
+    return [None if text is None else well_formed(text) for text in texts]
+
+
+def _answers(asked: list[str | None], answered: list[str | None], name: str) -> list[Message]:
+    if len(answered) != len(asked):
+        raise ViewFault(name, f"has {len(answered)} answers to {len(asked)} prompts")
+    if not all(text and text.strip() for text in answered):
+        raise DropPair("empty_completion")
+    turns = [[_says("user", prompt), _says("assistant", text)] for prompt, text in zip(asked, answered, strict=True)]
+    return [message for turn in turns for message in turn][1:]
+
+
+def _says(role: str, text: str | None) -> Message:
+    return {"role": role, "content": text or ""}
