@@ -6,6 +6,7 @@ import networkx
 import numpy as np
 import polars as pl
 import pytest
+from datasets import Dataset
 from scipy import stats
 from sklearn.metrics import accuracy_score
 
@@ -239,3 +240,27 @@ def test_marked_pieces_join_to_the_texts() -> None:
     assert ("".join(first), "".join(second)) == ("the  same\nwords here", "the  other words")
     assert first[0] == second[0] == "the  ", "white space before a difference is not marked"
     assert marked("", "x") == ([""], ["", "x"])
+
+
+def test_length_and_style_are_of_answers_without_reasoning() -> None:
+    thought = "<think>\n- one\n- two **bold** words\n</think>\n\n"
+    plain = Dataset.from_dict({"prompt": ["q"] * 3, "chosen": ["two words", "- a", "x"], "rejected": ["y"] * 3})
+    text = Dataset.from_dict({**plain.to_dict(), "chosen": [thought + "two words", "- a", "Hm</think>x"]})
+    chats = Dataset.from_dict(
+        {
+            "prompt": [[{"role": "user", "content": "q"}]] * 3,
+            **{
+                side: [[{"role": "assistant", "content": answer}] for answer in text[side]]
+                for side in ("chosen", "rejected")
+            },
+        }
+    )
+    expected = surface_features(plain)
+    for thinking in (text, chats):
+        found = surface_features(thinking)
+        for name in ("chars", "words", "bold", "list items", "paragraphs"):
+            assert found[f"chosen/{name}"].to_list() == expected[f"chosen/{name}"].to_list()
+        assert found["chosen/reasoning"].to_list() == [1, 0, 1]
+        assert found["chosen/hash"][0] != expected["chosen/hash"][0], "duplicates are compared whole"
+        assert length_figures(found, None)["reasoning"] == [2, 0]
+    assert expected["chosen/reasoning"].sum() == 0

@@ -171,6 +171,17 @@ def test_length_gap_reads_only_what_the_assistant_says() -> None:
     np.testing.assert_allclose(length_gap_margin(data, LengthGapSettings()), [np.log(7 / 3)])
 
 
+def test_length_gap_is_of_answers_without_reasoning() -> None:
+    thought = "<think>\nIt wants a long, long thought.\n</think>\n\n"
+    text = Dataset.from_dict({"chosen": [thought + "1234", "Hm</think>12"], "rejected": ["1", "<think>12"]})
+    chats = Dataset.from_dict(
+        {side: [[{"role": "assistant", "content": one}] for one in text[side]] for side in ("chosen", "rejected")}
+    )
+    for data in (text, chats):
+        gap = length_gap_margin(data, LengthGapSettings(signed=True))
+        assert gap == pytest.approx([np.log(5 / 2), np.log(3 / 1)])
+
+
 def test_length_gap_without_tokenizer(refused, tmp_path: Path) -> None:
     settings = LengthGapSettings(tokenizer=str(tmp_path / "none"))
     refused(lambda: length_gap_margin(text_pairs(), settings), "no tokenizer", "none")

@@ -44,8 +44,9 @@ def length_figures(features: pl.DataFrame, margin: np.ndarray | None) -> dict[st
         margin: float64 of shape (N,), NaN where missing; None without margins.
 
     Returns:
-        `longer`: share of pairs of unequal length whose chosen answer is longer; `ratio`: geometric mean of chosen
-        over rejected length; `d`: Cohen's d of the log ratio; `buckets`: `longer` by tenth of the margin, hardest
+        `reasoning`: how many chosen and rejected answers begin with reasoning, whose words are not counted; `longer`:
+        share of pairs of unequal length whose chosen answer is longer; `ratio`: geometric mean of chosen over rejected
+        length; `d`: Cohen's d of the log ratio; `buckets`: `longer` by tenth of the margin, hardest
         first; `correlation` of the log ratio with the margin.
     """
     chosen = features["chosen/words"].to_numpy().astype(np.float64)
@@ -54,6 +55,7 @@ def length_figures(features: pl.DataFrame, margin: np.ndarray | None) -> dict[st
     ratio = mean(log_ratio)
     exponent = {key: value if value is None or key == "n" else float(np.exp(value)) for key, value in ratio.items()}
     return {
+        "reasoning": [int(features[f"{side}/reasoning"].sum()) for side in ("chosen", "rejected")],
         "longer": _longer(chosen, rejected),
         "equal": int((chosen == rejected).sum()),
         "ratio": exponent,

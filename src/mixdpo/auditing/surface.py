@@ -51,7 +51,8 @@ def surface_features(dataset: Dataset, special_tokens: Sequence[str] = ()) -> pl
         one row per pair, in order: `row`, `turns`, `bad_turns`, `prompt/script`, and per side S (prompt, chosen,
         rejected) `S/chars`, `S/words` (between white space), `S/broken` (U+FFFD characters), `S/special` (special
         tokens), `S/hash` (uint64, of the text without case and runs of white space); for both answers also `S/<cue>`
-        of `CUES`; and `question/hash`, of the prompt with its system messages and tools.
+        of `CUES` and `S/reasoning` (1 where it begins with reasoning, which is not counted in length and style); and
+        `question/hash`, of the prompt with its system messages and tools.
     """
     special = "|".join([SPECIAL, *(re.escape(token) for token in special_tokens if token.strip())])
     return pl.concat([_features(batch, special) for batch in text_batches(dataset, "surface", context=True)])
@@ -59,21 +60,30 @@ def surface_features(dataset: Dataset, special_tokens: Sequence[str] = ()) -> pl
 
 def _features(batch: pl.DataFrame, special: str) -> pl.DataFrame:
     expressions = [pl.col("row", "turns", "bad_turns"), _script(pl.col("prompt")).alias("prompt/script")]
+    # Texts are made lower and plain once where no answer begins with reasoning, as in most data.
+    answers = {
+        side: f"{side}/answer"
+        for side in SIDES
+        if f"{side}/answer" in batch.columns and not batch[side].equals(batch[f"{side}/answer"])
+    }
     for side in SIDES:
-        text, lower, plain = pl.col(side), pl.col(f"{side}/lower"), pl.col(f"{side}/plain")
+        whole = pl.col(side)
+        text, lower, plain = (pl.col(f"{answers.get(side, side)}{form}") for form in ("", "/lower", "/plain"))
         counted = {
             "chars": text.str.len_chars(),
             "words": plain.str.count_matches(" ", literal=True) + (plain != "").cast(pl.UInt32),
-            "broken": text.str.count_matches("\ufffd", literal=True),
-            "special": text.str.count_matches(special),
+            "broken": whole.str.count_matches("\ufffd", literal=True),
+            "special": whole.str.count_matches(special),
+            **({} if side == "prompt" else {"reasoning": text != whole}),
             **({cue: lower.str.count_matches(pattern) for cue, pattern in CUES.items()} if side != "prompt" else {}),
         }
         expressions += [count.cast(pl.UInt32).alias(f"{side}/{name}") for name, count in counted.items()]
-        expressions.append(plain.hash(seed=0).alias(f"{side}/hash"))
+        expressions.append(pl.col(f"{side}/plain").hash(seed=0).alias(f"{side}/hash"))
     question = pl.concat_str(pl.col("context").fill_null(""), pl.col("prompt/plain"), separator="\0")
     expressions.append(question.hash(seed=0).alias("question/hash"))
-    with_lower = batch.lazy().with_columns(pl.col(side).str.to_lowercase().alias(f"{side}/lower") for side in SIDES)
-    both = with_lower.with_columns(_single_spaced(pl.col(f"{side}/lower")).alias(f"{side}/plain") for side in SIDES)
+    texts = [*SIDES, *answers.values()]
+    with_lower = batch.lazy().with_columns(pl.col(name).str.to_lowercase().alias(f"{name}/lower") for name in texts)
+    both = with_lower.with_columns(_single_spaced(pl.col(f"{name}/lower")).alias(f"{name}/plain") for name in texts)
     return both.select(expressions).collect()
 
 

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 from mixdpo.data.messages import is_blank, message_text
+from mixdpo.data.reasoning import MARKS, split_reasoning
 
 BATCH: Final = 5_000
 """Pairs whose texts are in memory together."""
@@ -31,8 +32,9 @@ def text_batches(
 
     The text of messages is their contents and tool calls, joined by blank lines. System messages are left out, or
     every prompt under a common one would look alike; with `context` they are in a column of that name, with the
-    tools. `turns` (uint32) is the number of the prompt's other messages, 1 for texts, and `bad_turns` how many of them
-    are blank, repeat the role before, or are the assistant's at the end.
+    tools, and `chosen/answer` and `rejected/answer` are the answers without their reasoning. `turns` (uint32) is the
+    number of the prompt's other messages, 1 for texts, and `bad_turns` how many of them are blank, repeat the role
+    before, or are the assistant's at the end.
     """
     part = dataset if rows is None else dataset.select(rows)
     numbers = pl.int_range(len(dataset), eager=True) if rows is None else pl.Series(list(rows), dtype=pl.Int64)
@@ -47,6 +49,7 @@ def text_batches(
             texts = {side: message_texts(table[side]) for side in SIDES}
             if context:
                 texts["context"] = _context(table)
+                texts |= {f"{side}/answer": _answers(table[side], texts[side]) for side in SIDES[1:]}
             turns, bad_turns = _turns(table["prompt"])
             yield pl.DataFrame(
                 {"row": numbers[start : start + len(table)], "turns": turns, "bad_turns": bad_turns, **texts}
@@ -84,6 +87,19 @@ def _context(table: pl.DataFrame) -> pl.Series:
     """Return what stands over each prompt: its system messages and its tools."""
     context = message_texts(table["prompt"], instructions=True)
     return context if "tools" not in table.columns else context + table["tools"].fill_null("")
+
+
+def _answers(side: pl.Series, texts: pl.Series) -> pl.Series:
+    """Return the texts of `side` without the reasoning before each message's words."""
+    marked = texts.str.contains_any([*MARKS, "assistantfinal"]).fill_null(False).arg_true()
+    if marked.is_empty():
+        return texts
+    found = []
+    for row in marked:
+        value = side[row]
+        said = [value] if isinstance(value, str) else _said(map(_message, value))
+        found.append("\n\n".join(filter(None, (split_reasoning(text)[1] for text in said))))
+    return texts.scatter(marked, pl.Series(found, dtype=pl.String))
 
 
 def _bar() -> Progress:
@@ -131,8 +147,12 @@ def _struct_text(kind: pl.Struct) -> pl.Expr:
 
 def chat_text(messages: Iterable[Mapping[str, Any]], instructions: bool = False) -> str:
     """Return the contents of messages, joined by blank lines: without system messages, or `instructions` alone."""
+    return "\n\n".join(_said(messages, instructions))
+
+
+def _said(messages: Iterable[Mapping[str, Any]], instructions: bool = False) -> list[str]:
     wanted = [message for message in messages if (message.get("role") in _INSTRUCTIONS) == instructions]
-    return "\n\n".join(filter(None, map(message_text, wanted)))
+    return list(filter(None, map(message_text, wanted)))
 
 
 def _message(value: Any) -> dict[str, Any]:

@@ -26,6 +26,8 @@ _AROUND_ANSWERS: Final = {
     "<|begin_of_solution|>": "<|end_of_solution|>",
 }
 """What some families write around the answer when reasoning came before it."""
+ENDS: Final = tuple(_TAGS.values())
+"""What closes a block of reasoning."""
 _HARMONY: Final = ("<|start|>", "<|channel|>", "<|message|>", "<|end|>", "<|return|>", "<|call|>", "<|constrain|>")
 MARKS: Final = (*_TAGS, *_TAGS.values(), *_AROUND_ANSWERS, *_AROUND_ANSWERS.values(), *_HARMONY)
 """All marks. Where they are special tokens, text that is to be split must be decoded with them kept."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from mixdpo.data.messages import message_text
+from mixdpo.data.reasoning import split_reasoning
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -14,10 +15,12 @@ _ROWS_AT_ONCE = 10_000
 
 
 def answer_text(completion: Any) -> str:
-    """Return a text completion as it is, and of messages what the assistant says, an empty line between its turns."""
+    """Return a text completion, and of messages what the assistant says, an empty line between its turns; each without
+    the reasoning before it."""
     if isinstance(completion, str):
-        return completion
-    return "\n\n".join(message_text(message) for message in completion if message["role"] == "assistant")
+        return split_reasoning(completion)[1]
+    turns = (message_text(message) for message in completion if message["role"] == "assistant")
+    return "\n\n".join(split_reasoning(turn)[1] for turn in turns)
 
 
 def answer_texts(dataset: Dataset) -> Iterator[tuple[str, str]]:

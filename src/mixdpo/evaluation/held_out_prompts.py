@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from mixdpo.common.errors import InputError
 from mixdpo.common.table_files import ENDINGS
 from mixdpo.evaluation.constraints import Constraint, constraints_from_text, constraints_met, task_of
-from mixdpo.generation.answer_files import plain_text, read_answers
+from mixdpo.generation.answer_files import ReasoningCount, plain_text, read_answers
 from mixdpo.generation.chat_model import Completion
 from mixdpo.generation.generation_settings import SamplingSettings
 from mixdpo.models.model_settings import ModelSettings
@@ -65,8 +65,10 @@ def count_met(answers: Sequence[str], held_out: ConstrainedPrompts) -> np.ndarra
     return np.array([constraints_met(answer, constraints) for answer, constraints in pairs], dtype=np.float64)
 
 
-def answers_of(source: str, held_out: ConstrainedPrompts, column: str | None = None) -> list[str]:
-    """Return a source's answer to every held-out prompt.
+def answers_of(
+    source: str, held_out: ConstrainedPrompts, column: str | None = None
+) -> tuple[list[str], ReasoningCount]:
+    """Return a source's answer to every held-out prompt, and how many of its answers come after reasoning.
 
     Args:
         source: a file of answers with a column `prompt`, or a model (folder or hub id), which answers now.
@@ -77,8 +79,15 @@ def answers_of(source: str, held_out: ConstrainedPrompts, column: str | None = N
         InputError: a prompt has no answer, or the file or the model cannot be read.
     """
     if not source.endswith(ENDINGS):
-        return [answer.text for answer in answer_held_out(source, held_out)]
-    found = read_answers(Path(source), column).by_prompt()
+        written = answer_held_out(source, held_out)
+        count = ReasoningCount(
+            answers=len(written),
+            with_reasoning=sum(one.reasoning is not None for one in written),
+            without_answer=sum(one.reasoning is not None and one.no_answer is not None for one in written),
+        )
+        return [one.text for one in written], count
+    file = read_answers(Path(source), column)
+    found = file.by_prompt()
     prompts = [plain_text(prompt) for prompt in held_out.prompts]
     missing = [prompt for prompt in prompts if prompt not in found]
     if missing:
@@ -87,4 +96,4 @@ def answers_of(source: str, held_out: ConstrainedPrompts, column: str | None = N
             file=source,
             hint=f"the prompts are in {DATA / 'test.parquet'}",
         )
-    return [found[prompt] for prompt in prompts]
+    return [found[prompt] for prompt in prompts], file.reasoning

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from mixdpo.common.errors import RunError
 from mixdpo.common.files import digest
+from mixdpo.data.template_arguments import template_arguments
 from mixdpo.generation.chat_model import Completion
 from mixdpo.generation.generation_settings import SamplingSettings
 from mixdpo.generation.local_generation import generate_answers
@@ -73,7 +74,7 @@ def measure_model(
         columns = {
             **task.judge(split, answers),
             "finished": [float(answer.finished) for answer in answers],
-            "tokens": [float(answer.tokens_out) for answer in answers],
+            "tokens": [float(answer.tokens_out - answer.reasoning_tokens) for answer in answers],
         }
         items = [digest([repr(prompt)], size=6) for prompt in held_out.prompts]
         for name, values in columns.items():
@@ -85,7 +86,8 @@ def measure_model(
 
 def _answers(model: ModelSettings, held_out: HeldOutData, generation: SamplingSettings) -> list[Completion]:
     policy: Any = load_for_inference(replace(model, dtype="auto"))  # the format to answer in is the machine's
-    answers = generate_answers(policy, load_tokenizer(model), held_out.prompts, settings=generation)
+    told = template_arguments(model.chat_template_kwargs, model.template_date)
+    answers = generate_answers(policy, load_tokenizer(model), held_out.prompts, settings=generation, template=told)
     del policy
     gc.collect()  # the next thing to load is a model of the same size
     return answers

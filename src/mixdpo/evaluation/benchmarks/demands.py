@@ -51,7 +51,9 @@ def measure(options: ConstraintOptions, output: Path, say: Say) -> Scored:
 
     held_out = read_held_out(options.split, options.limit)
     sources = _named(options.sources)
-    answers = {name: answers_of(source, held_out, options.column) for name, source in sources.items()}
+    read = {name: answers_of(source, held_out, options.column) for name, source in sources.items()}
+    answers = {name: texts for name, (texts, _) in read.items()}
+    thought = {name: asdict(count) for name, (_, count) in read.items() if count.with_reasoning}
     met = {name: count_met(texts, held_out) for name, texts in answers.items()}
     prompts, tasks = list(map(plain_text, held_out.prompts)), held_out.tasks
     items = {name: _items(met[name], answers[name], prompts, tasks) for name in sources}
@@ -60,7 +62,10 @@ def measure(options: ConstraintOptions, output: Path, say: Say) -> Scored:
         models={name: summarise(answers[name], met[name], held_out) for name in sources},
         items=items,
         settings={"split": options.split, "prompts": len(held_out.prompts), "sources": sources},
-        others={"differences": [asdict(one) for one in compare_all(by_task)]},
+        others={
+            "differences": [asdict(one) for one in compare_all(by_task)],
+            **({"reasoning": thought} if thought else {}),
+        },
     )
 
 

@@ -51,8 +51,8 @@ REFERENCE_CATEGORIES: Final = ("math", "reasoning", "coding")
 FAILED: Final = -1.0
 """The stored score of a judgement without a rating."""
 
-SCALE: Final = (1.0, 10.0)
-"""On which a judge is asked to rate; what lies off it is no rating."""
+SCALE: Final = (0.0, 10.0)
+"""What lies off it is no rating. A judge is asked to rate from 1 to 10; published means count the 0 it gave too."""
 _RATING = re.compile(r"\[\[(\d+\.?\d*)\]\]")
 _LOOSE_RATING = re.compile(r"\[(\d+\.?\d*)\]")
 

@@ -23,8 +23,10 @@ from mixdpo.common.files import digest, unfinished
 from mixdpo.common.settings import check_ranges
 from mixdpo.common.statistics import mean_of_means, proportion
 from mixdpo.common.tables import TextTable, interval_text, value_text
+from mixdpo.data.data_settings import TEMPLATE_KWARGS_HELP, check_template_kwargs
 from mixdpo.evaluation.benchmark import MeasuredBenchmark, MetricNames, Record, Say, Scored
 from mixdpo.evaluation.items import ModelItems
+from mixdpo.evaluation.thinking_templates import opens_reasoning_by, reasoning_end
 from mixdpo.generation.reply_cache import ReplyCache, reply_cache
 
 if TYPE_CHECKING:  # PyTorch takes seconds, and help and stored results need none of it
@@ -56,11 +58,17 @@ class OpenLLMOptions:
     chat_template: bool = field(
         default=False, metadata={"help": "ask in the model's chat template; the leaderboard did not"}
     )
+    chat_template_kwargs: dict[str, Any] | None = field(
+        default=None, metadata={"help": f"{TEMPLATE_KWARGS_HELP}, with --chat-template"}
+    )
     include_path: Path | None = field(default=None, metadata={"help": "folder of task files of your own"})
     batch_size: int = field(default=8, metadata={"help": "requests at once", "at_least": 1})
 
     def __post_init__(self) -> None:
         check_ranges(self)
+        check_template_kwargs(self.chat_template_kwargs)
+        if self.chat_template_kwargs is not None and not self.chat_template:
+            raise InputError("chat_template_kwargs: no chat template is used", hint="give --chat-template too")
 
 
 @dataclass(frozen=True)
@@ -144,10 +152,18 @@ def measure(options: OpenLLMOptions, output: Path, say: Say) -> Scored:
     settings = ModelSettings(name_or_path=options.model, adapter=options.adapter)
     tasks = find_tasks(names, options.include_path)
     model = load_for_inference(settings)
-    how: dict[str, Any] = {name: getattr(options, name) for name in ("limit", "chat_template", "batch_size")}
+    tokenizer = load_tokenizer(settings)
+    if options.chat_template and opens_reasoning_by(tokenizer, options.chat_template_kwargs):
+        say(
+            "note: the chat template opens reasoning, within which choices are scored; "
+            "--chat-template-kwargs '{enable_thinking: false}' keeps many a template from it",
+            err=True,
+        )
+    names_of_how = ("limit", "chat_template", "chat_template_kwargs", "batch_size")
+    how: dict[str, Any] = {name: getattr(options, name) for name in names_of_how}
     with reply_cache(unfinished(output)) as cache:
         finished = Finished(cache, content_digest(model))
-        scores = dict(run_tasks(model, load_tokenizer(settings), tasks, **how, finished=finished))
+        scores = dict(run_tasks(model, tokenizer, tasks, **how, finished=finished))
     as_published = not (options.limit or options.chat_template or options.include_path)
     name = model_name(options.adapter or options.model)
     return Scored(
@@ -155,7 +171,8 @@ def measure(options: OpenLLMOptions, output: Path, say: Say) -> Scored:
         items={name: items_of(scores)},
         settings={
             "model": options.model, "adapter": options.adapter, "dtype": str(model.dtype).removeprefix("torch."),
-            "limit": options.limit, "chat_template": options.chat_template, **describe(scores),
+            "limit": options.limit, "chat_template": options.chat_template,
+            "chat_template_kwargs": options.chat_template_kwargs, **describe(scores),
         },
         others={
             "comparable": {
@@ -200,6 +217,7 @@ def run_tasks(
     *,
     limit: int | None = None,
     chat_template: bool = False,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
     batch_size: int = 8,
     seed: int = 1234,
     finished: Finished | None = None,
@@ -212,6 +230,7 @@ def run_tasks(
         tasks: from `find_tasks`.
         limit: questions of each subtask at most, for a trial.
         chat_template: ask in the tokenizer's chat template, each example a turn of its own. The leaderboard did not.
+        chat_template_kwargs: what the template is told. Of written answers, what follows the reasoning is read.
         batch_size: requests at once.
         seed: of the choice of examples; the harness's default.
         finished: by a run before; what this one finishes is added. The number of requests at once makes no difference.
@@ -231,12 +250,20 @@ def run_tasks(
     if chat_template and tokenizer.chat_template is None:
         raise InputError("the tokenizer has no chat template", hint="run without --chat-template")
     with _without_warnings("lm_eval.models.huggingface"):  # of a model that is loaded already, as it should be
-        adapter = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
+        adapter = HFLM(
+            pretrained=model,
+            tokenizer=tokenizer,
+            batch_size=batch_size,
+            chat_template_args=dict(chat_template_kwargs or {}),
+            think_end_token=reasoning_end(tokenizer) if chat_template else None,
+        )
     asked = [_FORMAT, finished.model if finished else "", _tokenizer_digest(tokenizer), metadata.version("lm_eval")]
     for name, loaded in tasks.loaded.items():
         setup = OPEN_LLM_V1.get(name, TaskSetup())
         template = tokenizer.chat_template if chat_template else None
-        how = repr((name, setup, limit, template, seed))
+        # Kept scores of runs that told the template nothing are found again.
+        told = (sorted(chat_template_kwargs.items()),) if chat_template_kwargs else ()
+        how = repr((name, setup, limit, template, seed, *told))
         key = digest([*asked, tasks.contents[name], how])
         if finished is not None and (score := finished.scores.get(key)) is not None:
             _log.info("%s: taken from the run before, which was not finished", name)
