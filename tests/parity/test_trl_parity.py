@@ -13,6 +13,7 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 
 from mixdpo import MixDPOConfig, MixDPOTrainer, load_pairs, make_plan, score
+from prompt_groups import tiny
 from synthetic import chat_pairs
 from tiny import tiny_llama
 
@@ -53,7 +54,7 @@ def settings(folder: Path, **changes) -> dict:
     }
 
 
-def run_both(model, tokenizer, pairs: Dataset, tmp_path: Path, **changes):
+def run_both(model, tokenizer, pairs: Dataset, tmp_path: Path, ours: dict | None = None, **changes):
     theirs_recorder, ours_recorder = Recorder(), Recorder()
     theirs = trl.DPOTrainer(
         copy.deepcopy(model),
@@ -67,17 +68,17 @@ def run_both(model, tokenizer, pairs: Dataset, tmp_path: Path, **changes):
         callbacks=[theirs_recorder],
     )
     theirs.train()
-    ours = MixDPOTrainer(
+    our_run = MixDPOTrainer(
         copy.deepcopy(model),
         # Micro-batches of the same pairs, for losses that compare the pairs of one.
-        args=MixDPOConfig(**settings(tmp_path / "ours", **changes), length_window=1),
+        args=MixDPOConfig(**settings(tmp_path / "ours", **changes | (ours or {})), length_window=1),
         train_dataset=pairs,
         plan=make_plan(pairs, "dpo", order="as_is"),
         processing_class=tokenizer,
         callbacks=[ours_recorder],
     )
-    ours.train()
-    return theirs, ours, theirs_recorder.gradients, ours_recorder.gradients
+    our_run.train()
+    return theirs, our_run, theirs_recorder.gradients, ours_recorder.gradients
 
 
 def assert_same_run(theirs, ours, their_gradients, our_gradients, steps: int, noise: float = 2e-5) -> None:
@@ -141,6 +142,34 @@ def test_every_loss_of_trl(tokenizer, tmp_path, changes: dict) -> None:
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
     result = run_both(model, tokenizer, pairs, tmp_path, max_steps=2, learning_rate=1e-3, **changes)
     assert_same_run(*result, steps=2)
+
+
+MIXTURES = {
+    "mixtral": ("Mixtral", {"num_local_experts": 4}),
+    "qwen3-moe": ("Qwen3Moe", {"num_experts": 4, "moe_intermediate_size": 16}),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "engine", "changes"),
+    [
+        ("mixtral", "packed", {}),
+        ("mixtral", "padded", {}),
+        ("qwen3-moe", "packed", {}),
+        ("qwen3-moe", "padded", {"router_aux_loss_coef": 0.2}),
+        ("qwen3-moe", "packed", {"router_aux_loss_coef": 0.0}),
+    ],
+)
+def test_routers_are_balanced_as_by_trl(tokenizer, tmp_path, name: str, engine: str, changes: dict) -> None:
+    family, sizes = MIXTURES[name]
+    sizes = {**sizes, "num_experts_per_tok": 2, "router_aux_loss_coef": 0.5, "vocab_size": len(tokenizer)}
+    tiny(family, **sizes).save_pretrained(tmp_path / "model")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
+    pairs, settings = chat_pairs(tmp_path), {"max_steps": 2, **changes}
+    theirs, ours, *gradients = run_both(model, tokenizer, pairs, tmp_path, {"engine": engine}, **settings)
+    assert_same_run(theirs, ours, *gradients, steps=2)
+    found, expected = ([log.get("aux_loss") for log in run.state.log_history[:2]] for run in (ours, theirs))
+    assert found == ([None, None] if changes.get("router_aux_loss_coef") == 0 else pytest.approx(expected, rel=1e-4))
 
 
 def text_pairs(folder: Path, tokenizer) -> Dataset:

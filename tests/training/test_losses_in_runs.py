@@ -12,9 +12,11 @@ import torch
 from accelerate import Accelerator
 
 from mixdpo import MixDPOConfig, MixDPOTrainer, load_pairs, make_plan, score
+from mixdpo.common.errors import RunError
 from mixdpo.losses import LOSSES
 from mixdpo.training import trainer as trainer_module
 from mixdpo.training.loss_state import RunningStatistics
+from prompt_groups import tiny
 from synthetic import chat_pairs
 from tiny import plain_logprob, tiny_llama
 
@@ -195,6 +197,33 @@ def test_moving_statistics_start_with_the_first_pairs_of_a_loss(tmp_path) -> Non
     assert step(3.0, 5.0) == [4.0, 1.0]
     assert step() == [4.0, 1.0]
     assert step(2.0, 2.0) == pytest.approx([0.9 * 4.0 + 0.1 * 2.0, 0.9])
+
+
+def test_a_dense_model_has_no_routers_to_balance(model, tokenizer, tmp_path, refused) -> None:
+    pairs = chat_pairs(tmp_path, n=4)
+    words = ("router_aux_loss_coef", "no mixture of experts")
+    refused(lambda: run(model, tokenizer, pairs, tmp_path / "run", router_aux_loss_coef=0.1), *words)
+    assert not (tmp_path / "run").exists()
+    trainer = run(model, tokenizer, pairs, tmp_path / "run", router_aux_loss_coef=0.0, max_steps=1)
+    assert "aux_loss" not in trainer.state.log_history[0]
+
+
+def test_routers_without_a_loss_stop_the_run(model, tokenizer, tmp_path) -> None:
+    model.config.output_router_logits, model.config.router_aux_loss_coef = False, 0.1  # a forward that ignores both
+    with pytest.raises(RunError, match="set router_aux_loss_coef to 0"):
+        run(model, tokenizer, chat_pairs(tmp_path, n=4), tmp_path / "run", max_steps=1)
+
+
+def test_routers_are_balanced_on_either_route_and_at_evaluation(tokenizer, tmp_path) -> None:
+    mixture = tiny("Mixtral", vocab_size=len(tokenizer), num_local_experts=4, router_aux_loss_coef=0.5)
+    pairs = chat_pairs(tmp_path, n=8)
+    plan = make_plan(pairs, threshold={"hardest": 0.5})
+    trainer = run(mixture, tokenizer, pairs, tmp_path / "run", plan, pairs.select(range(4)), eval_strategy="epoch")
+    easy, hard, evaluation, _ = trainer.state.log_history
+    for log, loss in ((easy, "loss/preference"), (hard, "loss/sft")):
+        assert log["loss"] == pytest.approx(log[loss] + 0.5 * log["aux_loss"], rel=1e-5)
+    expected = evaluation["eval_loss/preference"] + 0.5 * evaluation["eval_aux_loss"]
+    assert evaluation["eval_loss"] == pytest.approx(expected, rel=1e-5)
 
 
 def test_synced_reference_follows_the_policy(model, tokenizer, tmp_path) -> None:

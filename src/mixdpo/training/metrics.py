@@ -53,6 +53,8 @@ def add_step_metrics(sums: MetricSums, result: StepResult, batch: PairBatch, bet
     margins = beta * (chosen_change - rejected_change)
     groups = {"": real, **{f"/{name}": real & (batch["bucket"] == code) for code, name in enumerate(BUCKETS)}}
 
+    if result.aux_loss is not None:
+        sums.add("aux_loss", result.aux_loss.expand_as(result.losses), real)
     sums.add("loss/preference", result.preference, real & batch["preference"])
     sums.add("loss/sft", result.sft, real & sft)
     sums.add("route/sft", (sft & ~batch["preference"]).float(), real)

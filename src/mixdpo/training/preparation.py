@@ -19,7 +19,14 @@ from mixdpo.common.errors import InputError
 from mixdpo.data.token_report import TokenReport
 from mixdpo.data.tokenize import tokens_of
 from mixdpo.generation.local_generation import stop_token_ids
-from mixdpo.models.engine import disable_dropout, pack_rows, pad_rows, prepare_packing
+from mixdpo.models.engine import (
+    disable_dropout,
+    has_routers,
+    pack_rows,
+    pad_rows,
+    prepare_packing,
+    router_coefficient,
+)
 from mixdpo.models.loading import load_policy, load_tokenizer
 from mixdpo.models.model_settings import ModelSettings
 from mixdpo.plan.plan import Plan, make_plan
@@ -95,6 +102,19 @@ def prepare_sharding(args: MixDPOConfig, accelerator: Accelerator) -> None:
     if accelerator.is_fsdp2 and accelerator.state.fsdp_plugin.mixed_precision_policy is not None:
         plugin = accelerator.state.fsdp_plugin
         plugin.mixed_precision_policy = dataclasses.replace(plugin.mixed_precision_policy, output_dtype=None)
+
+
+def router_factor(policy: nn.Module, args: MixDPOConfig) -> float:
+    """Return the factor of the loss that balances a mixture of experts' routers, 0 where there are none.
+
+    Raises:
+        InputError: `router_aux_loss_coef` is given, and the policy has no routers.
+    """
+    if args.router_aux_loss_coef is None:
+        return router_coefficient(policy)
+    if args.router_aux_loss_coef and not has_routers(policy):
+        raise InputError("router_aux_loss_coef is given, and the model is no mixture of experts", hint="leave it out")
+    return args.router_aux_loss_coef
 
 
 def choose_layout(policy: nn.Module, ref_model: nn.Module | None, args: MixDPOConfig) -> RowLayout:

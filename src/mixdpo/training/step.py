@@ -17,8 +17,9 @@ import torch
 from accelerate.utils import reduce
 from torch import Tensor, nn
 
+from mixdpo.common.errors import RunError
 from mixdpo.losses import LossSettings, PairLogprobs, Running, combined_loss, discount_tail, needs, wpo_weight
-from mixdpo.models.engine import completion_scores
+from mixdpo.models.engine import CompletionScores, completion_scores
 from mixdpo.training.batch import PairBatch
 
 
@@ -34,6 +35,7 @@ class StepSettings:
         sft_weight: factor of the loss of pairs on the routes `sft` and `both`.
         ld_alpha: weight of tokens beyond the shorter answer's length in the preference losses, None for 1.
         use_weighting: weigh each pair's preference loss by its probability under the policy (WPO).
+        router_coefficient: factor of the loss that balances a mixture of experts' routers, 0 to do without.
     """
 
     loss_names: Sequence[str]
@@ -43,19 +45,22 @@ class StepSettings:
     sft_weight: float
     ld_alpha: float | None = None
     use_weighting: bool = False
+    router_coefficient: float = 0.0
 
 
 @dataclass(frozen=True)
 class StepResult:
     """Values of one micro-batch, shape (B,), float32.
 
-    `preference` and `sft` are NaN for pairs whose route has no such loss. All but `losses` are detached.
+    `preference` and `sft` are NaN for pairs whose route has no such loss. All but `losses` are detached. `aux_loss` is
+    what balances the routers, 0-d, before its factor; None without.
     """
 
     losses: Tensor
     preference: Tensor
     sft: Tensor
     pairs: PairLogprobs
+    aux_loss: Tensor | None = None
 
 
 def pair_losses(
@@ -68,8 +73,18 @@ def pair_losses(
         batch: a micro-batch on its device.
         settings: the losses of the routes.
         running: moving statistics of earlier steps, by loss.
+
+    Raises:
+        RunError: the routers are to be balanced, and the model gives no loss for it.
     """
-    pairs = pair_logprobs(model, batch, settings.ld_alpha, settings.use_weighting)
+    scores = completion_scores(
+        model,
+        batch["rows"],
+        alignment=settings.use_weighting,
+        shared_length=settings.ld_alpha is not None,
+        router_loss=settings.router_coefficient > 0,
+    )
+    pairs = _by_pair(scores, batch, settings.ld_alpha)
     if "mismatched" in batch:
         pairs = _with_kl(model, batch, pairs, settings)
 
@@ -91,7 +106,13 @@ def pair_losses(
     losses_B = _weigh(batch["preference"].float(), preference_B) + settings.sft_weight * _weigh(
         (has_sft_B | batch["hard"]).float(), sft_B
     )
-    return StepResult(losses=losses_B, preference=preference_B.detach(), sft=sft_B.detach(), pairs=pairs)
+    aux_loss = scores.router_loss
+    if settings.router_coefficient > 0:
+        if aux_loss is None:
+            raise RunError("the model gives no loss that balances its routers: set router_aux_loss_coef to 0")
+        losses_B = losses_B + settings.router_coefficient * aux_loss  # to each pair, so once to their mean
+        aux_loss = aux_loss.detach()
+    return StepResult(losses_B, preference_B.detach(), sft_B.detach(), pairs, aux_loss)
 
 
 def reduce_losses(losses: Tensor, weight: Tensor, pairs_in_step: Tensor | int) -> Tensor:
@@ -99,12 +120,12 @@ def reduce_losses(losses: Tensor, weight: Tensor, pairs_in_step: Tensor | int) -
     return (losses * weight).sum() / pairs_in_step
 
 
-def pair_logprobs(
-    model: nn.Module, batch: PairBatch, ld_alpha: float | None = None, use_weighting: bool = False
-) -> PairLogprobs:
+def pair_logprobs(model: nn.Module, batch: PairBatch, ld_alpha: float | None = None) -> PairLogprobs:
     """One forward pass over the completions of `batch`; a side that a pair's route does not need is NaN."""
-    scores = completion_scores(model, batch["rows"], alignment=use_weighting, shared_length=ld_alpha is not None)
+    return _by_pair(completion_scores(model, batch["rows"], shared_length=ld_alpha is not None), batch, ld_alpha)
 
+
+def _by_pair(scores: CompletionScores, batch: PairBatch, ld_alpha: float | None) -> PairLogprobs:
     def sides(values_C: Tensor) -> tuple[Tensor, Tensor]:
         padded = torch.cat([values_C, values_C.new_full((1,), torch.nan)])  # index -1: no such completion
         return padded[batch["chosen_index"]], padded[batch["rejected_index"]]

@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,7 @@ from mixdpo.training.preparation import (
     prepare_policy,
     prepare_sharding,
     prepare_tokenizer,
+    router_factor,
 )
 from mixdpo.training.records import EvaluationRecords, load_reference, save_reference
 from mixdpo.training.reference import (
@@ -142,7 +144,7 @@ class MixDPOTrainer(Trainer):
 
         self._ref_model = frozen_reference(policy, ref_model, args)
         self._precomputes_reference = args.reads_reference and args.precompute_ref_log_probs
-        self._step_settings = args.step_settings(plan)
+        self._step_settings = replace(args.step_settings(plan), router_coefficient=router_factor(policy, args))
         self._sums = {"train": MetricSums(), "eval": MetricSums()}
         self._records = EvaluationRecords()
         self._steps = StepRecords()

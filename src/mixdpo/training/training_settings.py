@@ -74,6 +74,14 @@ class TrainingSettings(LossSettings):
         default=1.0,
         metadata={"help": "factor of the hard loss on routes sft and both", "at_least": 0, "below": math.inf},
     )
+    router_aux_loss_coef: float | None = field(
+        default=None,
+        metadata={
+            "help": "factor of the loss that balances the routers of a mixture of experts; null: the model's own",
+            "at_least": 0,
+            "below": math.inf,
+        },
+    )
     sft_target: SftTarget = field(
         default="chosen",
         metadata={"help": "answer that SFT imitates: chosen, rejected, both (half each), or random per pair"},

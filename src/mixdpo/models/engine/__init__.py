@@ -8,6 +8,7 @@ from mixdpo.models.engine.hidden import completion_hidden_sums
 from mixdpo.models.engine.packed import pack_rows, packed_scores
 from mixdpo.models.engine.padded import pad_rows, padded_scores
 from mixdpo.models.engine.precision import disable_dropout, hardware_has_bf16
+from mixdpo.models.engine.routers import has_routers, router_coefficient
 from mixdpo.models.engine.rows import CompletionScores, PackedRows, PaddedRows, PromptGroup, to_device
 from mixdpo.models.engine.support import prepare_packing
 from mixdpo.models.engine.wrappers import without_wrappers
@@ -22,21 +23,28 @@ __all__ = [
     "completion_scores",
     "disable_dropout",
     "hardware_has_bf16",
+    "has_routers",
     "pack_rows",
     "pad_rows",
     "prepare_packing",
+    "router_coefficient",
     "to_device",
     "without_wrappers",
 ]
 
 
 def completion_scores(
-    model: nn.Module, rows: PackedRows | PaddedRows, alignment: bool = False, shared_length: bool = False
+    model: nn.Module,
+    rows: PackedRows | PaddedRows,
+    *,
+    alignment: bool = False,
+    shared_length: bool = False,
+    router_loss: bool = False,
 ) -> CompletionScores:
     """Return the log-probability of every completion, and what else of `CompletionScores` is asked for."""
     if "layout" in rows:
-        return packed_scores(model, cast(PackedRows, rows), alignment, shared_length)
-    return padded_scores(model, rows, alignment, shared_length)
+        return packed_scores(model, cast(PackedRows, rows), alignment, shared_length, router_loss)
+    return padded_scores(model, rows, alignment, shared_length, router_loss)
 
 
 def completion_logprobs(model: nn.Module, rows: PackedRows | PaddedRows) -> Tensor:

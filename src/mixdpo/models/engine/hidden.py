@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mixdpo.models.engine.packed import HeadForward, packed_forward, replaced_lm_head
+from mixdpo.models.engine.routers import router_arguments
 from mixdpo.models.engine.rows import PackedRows, PaddedRows
 
 
@@ -37,6 +38,6 @@ def completion_hidden_sums(model: nn.Module, rows: PackedRows | PaddedRows) -> T
             states_NE = entered[0][0, packed["source"]].float()
             return torch.stack([part.sum(0) for part in states_NE.split(packed["layout"].scored)])
         arguments: dict[str, Any] = {name: rows[name] for name in ("input_ids", "attention_mask")}
-        model(**arguments, use_cache=False)
+        model(**arguments, **router_arguments(model, router_loss=False), use_cache=False)
     predicts_RT = rows["scored"][:, 1:]
     return torch.stack([h[:-1][mask].float().sum(0) for h, mask in zip(entered[0], predicts_RT, strict=True)])

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from mixdpo.common.errors import RunError
 from mixdpo.models.engine.lm_head import target_scores
+from mixdpo.models.engine.routers import router_arguments
 from mixdpo.models.engine.rows import (
     CompletionScores,
     Group,
@@ -33,6 +34,7 @@ def pack_rows(groups: Sequence[PromptGroup]) -> PackedRows:
     """Lay out prompt groups one after the other: prompt, first completion, second completion, ..."""
     ids: list[int] = []
     positions: list[int] = []
+    multiplicity: list[int] = []
     sources: list[int] = []
     targets: list[int] = []
     placed: list[Group] = []
@@ -41,6 +43,7 @@ def pack_rows(groups: Sequence[PromptGroup]) -> PackedRows:
         start, prompt = len(ids), len(group.prompt)
         ids += group.prompt
         positions += range(prompt)
+        multiplicity += [len(group.completions)] * prompt
         for completion, places in zip(group.completions, group.scored_places(), strict=True):
             first = len(ids)
             sources += [first + place - 1 if place else start + prompt - 1 for place in places]
@@ -48,10 +51,12 @@ def pack_rows(groups: Sequence[PromptGroup]) -> PackedRows:
             scored.append(len(places))
             ids += completion
             positions += range(prompt, prompt + len(completion))
+            multiplicity += [1] * len(completion)
         placed.append(Group(start, prompt, tuple(len(completion) for completion in group.completions)))
     return PackedRows(
         input_ids=torch.tensor([ids]),
         position_ids=torch.tensor([positions]),
+        multiplicity=torch.tensor([[[multiplicity]]], dtype=torch.float32),
         source=torch.tensor(sources, dtype=torch.int64),
         target=torch.tensor(targets, dtype=torch.int64),
         layout=PackedLayout(tuple(placed), tuple(scored), tuple(shared_lengths(groups))),
@@ -59,7 +64,11 @@ def pack_rows(groups: Sequence[PromptGroup]) -> PackedRows:
 
 
 def packed_scores(
-    model: nn.Module, rows: PackedRows, alignment: bool = False, shared_length: bool = False
+    model: nn.Module,
+    rows: PackedRows,
+    alignment: bool = False,
+    shared_length: bool = False,
+    router_loss: bool = False,
 ) -> CompletionScores:
     """Return the scores of every completion. Differentiable unless grad mode is off.
 
@@ -68,6 +77,7 @@ def packed_scores(
         rows: from `pack_rows`, on the model's device.
         alignment: whether to compute `CompletionScores.alignment`, one more exponential per logit.
         shared_length: whether to compute `CompletionScores.shared_logprob`.
+        router_loss: whether to compute `CompletionScores.router_loss`.
 
     Raises:
         RunError: what wraps the model casts its outputs, which would round the log-probabilities.
@@ -79,7 +89,8 @@ def packed_scores(
         return torch.stack([scores])  # not a view of them, which FSDP2 could not hook safely
 
     with replaced_lm_head(model, score):
-        scores_N1 = packed_forward(model, rows)[0]
+        outputs = packed_forward(model, rows, router_loss)
+    scores_N1 = outputs.logits[0]
     if scores_N1.dtype != torch.float32:
         dtype = str(scores_N1.dtype).removeprefix("torch.")
         raise RunError(f"the model's wrapper rounds log-probabilities to {dtype}: let it leave outputs as they are")
@@ -93,19 +104,21 @@ def packed_scores(
         alignment=torch.stack([part.mean() for part in scores_N1[:, 1].detach().split(layout.scored)])
         if alignment
         else None,
+        router_loss=outputs.get("aux_loss") if router_loss else None,
     )
 
 
-def packed_forward(model: nn.Module, rows: PackedRows) -> Tensor:
-    """Return what the model's head, or what replaces it, makes of a packed row."""
-    logits: Tensor = model(
+def packed_forward(model: nn.Module, rows: PackedRows, router_loss: bool = False) -> Any:
+    """Return what the model makes of a packed row; its logits are of the head or of what replaces it."""
+    return model(
         input_ids=rows["input_ids"],
         position_ids=rows["position_ids"],
-        attention_mask=rows["input_ids"].new_zeros((1, 1, 1, 1)),  # transformers passes it on, and nobody reads it
+        # Transformers passes it on, and what balances the routers weighs tokens by it. Attention does not read it.
+        attention_mask=rows["multiplicity"],
         packed_layout=rows["layout"],
         use_cache=False,
-    ).logits
-    return logits
+        **router_arguments(model, router_loss),
+    )
 
 
 @contextmanager

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from mixdpo.models.engine.lm_head import scores_of_logits
+from mixdpo.models.engine.routers import router_arguments
 from mixdpo.models.engine.rows import CompletionScores, PaddedRows, PromptGroup, shared_lengths
 from mixdpo.models.engine.wrappers import causal_model
 
@@ -45,7 +46,11 @@ def pad_rows(groups: Sequence[PromptGroup], pad_token_id: int) -> PaddedRows:
 
 
 def padded_scores(
-    model: nn.Module, rows: PaddedRows, alignment: bool = False, shared_length: bool = False
+    model: nn.Module,
+    rows: PaddedRows,
+    alignment: bool = False,
+    shared_length: bool = False,
+    router_loss: bool = False,
 ) -> CompletionScores:
     """Return the scores of every row's completion. Differentiable unless grad mode is off.
 
@@ -55,18 +60,21 @@ def padded_scores(
             empty the completion's first token is not scored.
         alignment: whether to compute `CompletionScores.alignment`.
         shared_length: whether to compute `CompletionScores.shared_logprob`.
+        router_loss: whether to compute `CompletionScores.router_loss`.
     """
     input_ids = rows["input_ids"]
     arguments: dict[str, Any] = {
         "input_ids": input_ids,
         "attention_mask": rows["attention_mask"],
         "use_cache": False,
+        **router_arguments(model, router_loss),
     }
     # The logits at position t predict the token at t + 1: the completions need those from prompt_width - 1 on.
     prompt_width = rows["prompt_width"]
     if prompt_width > 1 and _can_keep_last_logits(model):
         arguments["logits_to_keep"] = input_ids.shape[1] - prompt_width + 1
-    logits_RKV = model(**arguments).logits[:, :-1]
+    outputs = model(**arguments)
+    logits_RKV = outputs.logits[:, :-1]
     K = logits_RKV.shape[1]
     targets_RK = input_ids[:, -K:]
     scored_RK = rows["scored"][:, -K:]
@@ -84,6 +92,7 @@ def padded_scores(
         if shared_length
         else None,
         alignment=torch.stack([part[:, 1].detach().mean() for part in parts]) if alignment else None,
+        router_loss=outputs.get("aux_loss") if router_loss else None,
     )
 
 

@@ -18,7 +18,7 @@ def hardware_has_bf16() -> bool:
 
 
 def disable_dropout(model: nn.Module) -> None:
-    """Set every dropout probability of `model` to 0, in place.
+    """Set every dropout probability of `model` to 0, in place, and the noise on what routers of experts read.
 
     Policy and reference must be comparable: with dropout the implicit reward of an untrained policy is noise.
     Covers dropout modules and the plain floats that attention layers pass to functional dropout.
@@ -27,5 +27,5 @@ def disable_dropout(model: nn.Module) -> None:
         if isinstance(module, nn.modules.dropout._DropoutNd):
             module.p = 0.0
         for name, value in vars(module).items():
-            if "dropout" in name and isinstance(value, float):
+            if ("dropout" in name or "jitter_noise" in name) and isinstance(value, float):
                 setattr(module, name, 0.0)

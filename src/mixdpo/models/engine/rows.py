@@ -36,17 +36,20 @@ class PromptGroup:
 
 @dataclass(frozen=True)
 class CompletionScores:
-    """What the model says of C completions; float32, shape (C,), in nats.
+    """What the model says of C completions; float32, shape (C,), in nats, but for the routers' loss.
 
     Attributes:
         logprob: log pi(completion | prompt), summed over its trained tokens.
         shared_logprob: the same over as many of them as its prompt's shortest completion has; None unless asked for.
         alignment: mean over them of log pi(y_t) - log sum_v pi(v)^2, without gradient; None unless asked for.
+        router_loss: loss of a mixture of experts that balances its routers, 0-d, over all tokens of all completions
+            each behind its own prompt; None unless asked for, and for a model that gives none.
     """
 
     logprob: Tensor
     shared_logprob: Tensor | None = None
     alignment: Tensor | None = None
+    router_loss: Tensor | None = None
 
 
 def shared_lengths(groups: Sequence[PromptGroup]) -> list[int]:
@@ -103,6 +106,7 @@ class PackedRows(TypedDict):
 
     input_ids: Tensor  # int64 (1, S)
     position_ids: Tensor  # int64 (1, S), each completion goes on counting where its prompt ends
+    multiplicity: Tensor  # float32 (1, 1, 1, S), in how many rows of one completion each a token would stand
     source: Tensor  # int64 (N,), position in the row whose hidden state predicts a scored token
     target: Tensor  # int64 (N,), that token
     layout: PackedLayout

@@ -90,21 +90,27 @@ def _difference(model: nn.Module, config: Any) -> str | None:
     model.eval()
     try:
         with torch.no_grad(), _packed_calls() as seen:
-            packed = packed_scores(model, to_device(pack_rows(groups), device)).logprob
-            plain = padded_scores(model, to_device(pad_rows(groups, 0), device)).logprob
+            packed = packed_scores(model, to_device(pack_rows(groups), device), router_loss=True)
+            plain = padded_scores(model, to_device(pad_rows(groups, 0), device), router_loss=True)
     except UnsupportedAttention as error:
         return f"its attention needs {error}"
-    except TypeError as error:
+    except (TypeError, ValueError, RuntimeError) as error:
         return f"its forward does not take a packed row ({error})"
     finally:
         model.train(training)
     if len(seen) < config.num_hidden_layers:
         return f"{config.num_hidden_layers - len(seen)} of its layers do not pass on the packed layout"
-    for name, values in (("its", plain), ("packed", packed)):
+    for name, values in (("its", plain.logprob), ("packed", packed.logprob)):
         if not torch.isfinite(values).all():
             return f"{name} log-probabilities of a few random tokens are not finite"
     # Rounding moves a token's log-probability by some of the format's steps; a leak or a wrong position moves it more.
     coarse = next(model.parameters()).dtype != torch.float32
-    if not torch.allclose(packed, plain, atol=0.3 if coarse else 1e-3, rtol=0.02 if coarse else 1e-4):
-        return f"packed log-probabilities are off by up to {float((packed - plain).abs().max()):.2g} nats"
+    for what, ours, theirs in (
+        ("log-probabilities are", packed.logprob, plain.logprob),
+        ("losses of its routers are", packed.router_loss, plain.router_loss),
+    ):
+        if ours is None or theirs is None:
+            continue
+        if not torch.allclose(ours, theirs, atol=0.3 if coarse else 1e-3, rtol=0.02 if coarse else 1e-4):
+            return f"packed {what} off by up to {float((ours - theirs).abs().max()):.2g}"
     return None
