@@ -170,6 +170,27 @@ def test_a_key_that_comes_up_late_in_a_big_file(text_rows: list[dict[str, Any]],
     assert pairs[1200]["chosen"] == [{"role": "assistant", "content": "a", "name": "Al"}]
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "cp1252"])
+@pytest.mark.parametrize("ending", [".jsonl", ".json", ".jsonl.gz"])
+def test_json_of_any_encoding(encoding: str, ending: str, tmp_path: Path, refused: Any) -> None:
+    rows = [{"prompt": "Straße?", "chosen": "größer", "rejected": "€ klein"}] * 2
+    text = "\n" + "\n\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+    if ending == ".json":
+        text = json.dumps(rows, ensure_ascii=False, indent=1)
+
+    def write(name: str, content: str) -> str:
+        raw = content.encode(encoding)
+        (tmp_path / name).write_bytes(gzip.compress(raw) if ending.endswith(".gz") else raw)
+        return str(tmp_path / name)
+
+    pairs, report = read_pairs(DataSettings(path=write(f"a{ending}", text)))
+    assert pairs["pair_id"][:] == load_pairs(rows)["pair_id"][:]
+    assert pairs["source_row"][:] == ([1, 2] if ending == ".json" else [2, 4])
+    guessed = () if encoding == "utf-8-sig" else (f"guessed: encoding {encoding}",)
+    assert report.sources[0].notes == guessed
+    refused(lambda: load_pairs(write(f"b{ending}", text[:-1])), "not valid JSON")
+
+
 def test_a_name_with_glob_characters_is_a_name(text_rows: list[dict[str, Any]], jsonl: Any) -> None:
     assert len(load_pairs(jsonl(text_rows, "pairs[1].jsonl"))) == 3
 
@@ -185,7 +206,7 @@ BROKEN: dict[str, tuple[str, bytes, list[str]]] = {
     "list of texts": ("a.json", b'[{"chosen": "a"}, "b"]', ["row 2", "not an object"]),
     "not UTF-8": (
         "a.jsonl",
-        b'{"chosen": "a", "rejected": "b"}\n{"chosen": "\xff", "rejected": "b"}\n',
+        '{"chosen": "é", "rejected": "b"}\n'.encode() + b'{"chosen": "\xff", "rejected": "b"}\n',
         ["row 2", "UTF-8"],
     ),
     "damaged gzip": (

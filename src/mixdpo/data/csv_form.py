@@ -21,8 +21,8 @@ UNNAMED: Final = "Unnamed: "
 LONGEST_CELL: Final = 2**31 - 1  # characters; the module's own limit is 128 Ki
 
 _SEPARATORS: Final = (",", ";", "\t", "|")
-_UTF_16: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-_UTF_8: Final = "utf-8-sig"
+UTF_16: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+UTF_8: Final = "utf-8-sig"
 _FIRST_ROW_NAMES: Final = ("0", "1")
 """What R, which gives no name to its row names and no cell for it either, writes before the first record."""
 _SEPARATOR_LINE: Final = re.compile(r"sep=.?")
@@ -60,7 +60,7 @@ class CsvForm:
 
     def notes(self) -> tuple[str, ...]:
         """Say what was guessed, for a person."""
-        guessed = [f"encoding {self.encoding}"] if self.encoding != _UTF_8 else []
+        guessed = [f"encoding {self.encoding}"] if self.encoding != UTF_8 else []
         guessed += [f"separator {self.separator!r}"] if self.separator != self.expected else []
         guessed += ["a space after each separator"] if self.spaced else []
         guessed += [f"column {self.columns.index(name) + 1} has no name and is left out" for name in self.unnamed]
@@ -106,15 +106,20 @@ def open_csv(file: Path, encoding: str) -> IO[str]:
     return TextIOWrapper(_open(file), encoding=encoding, newline="")
 
 
+def open_lines(file: Path, encoding: str) -> IO[str]:
+    """Open a text file, also a compressed one, whose lines end at a line feed and nowhere else."""
+    return TextIOWrapper(_open(file), encoding=encoding, newline="\n")
+
+
 def find_encoding(file: Path) -> str:
     """Return the encoding of a text file, compressed or not; UTF-8 for one that is broken."""
     try:
         with _open(file) as stream:
-            if stream.read(2) in _UTF_16:
+            if stream.read(2) in UTF_16:
                 return "utf-16"
-        return _UTF_8 if _is_utf8(file) else _windows(file)
+        return UTF_8 if _is_utf8(file) else _windows(file)
     except (OSError, EOFError, zlib.error):
-        return _UTF_8
+        return UTF_8
 
 
 def _is_utf8(file: Path) -> bool:
@@ -137,7 +142,7 @@ def _windows(file: Path) -> str:
         while chunk := stream.read(_CHUNK):
             text = decoder.decode(chunk)
             if any(ord(char) > 127 and not "\udc80" <= char <= "\udcff" for char in set(text)):
-                return _UTF_8
+                return UTF_8
             undefined = undefined or not _UNDEFINED.isdisjoint(chunk)
     return "latin-1" if undefined else "cp1252"
 

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mixdpo.common.errors import InputError
-from mixdpo.data.csv_form import CsvForm, csv_form, open_csv
+from mixdpo.data.csv_form import UTF_8, UTF_16, CsvForm, csv_form, find_encoding, open_csv, open_lines
 from mixdpo.data.messages import kind_of
 
 _DAMAGED_GZIP = (EOFError, gzip.BadGzipFile, zlib.error)
@@ -72,9 +72,14 @@ def open_file(file: Path) -> IO[bytes]:
 
 
 def lines(file: Path) -> Iterator[tuple[int, bytes]]:
-    """Yield the lines that are not blank, with their numbers from 1."""
-    with open_file(file) as stream:
-        for number, line in enumerate(stream, start=1):
+    """Yield the lines that are not blank, in UTF-8, with their numbers from 1."""
+    encoding = find_encoding(file)
+    if encoding != UTF_8:
+        with open_lines(file, encoding) as stream:
+            yield from ((number, text.encode()) for number, text in enumerate(stream, start=1) if text.strip())
+        return
+    with open_file(file) as raw:
+        for number, line in enumerate(raw, start=1):
             if line.strip():
                 yield number, line.removeprefix(codecs.BOM_UTF8)
 
@@ -82,8 +87,7 @@ def lines(file: Path) -> Iterator[tuple[int, bytes]]:
 def json_rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield the objects of JSON lines or of a JSON list, with their rows from 1."""
     if is_json_list(file):
-        with open_file(file) as stream:
-            yield from enumerate(json.load(stream), start=1)
+        yield from enumerate(_json_list(file), start=1)
     else:
         yield from ((number, json.loads(line)) for number, line in lines(file))
 
@@ -103,15 +107,22 @@ def csv_records(file: Path, strict: bool = True) -> Iterator[tuple[int, list[str
 def is_json_list(file: Path) -> bool:
     """Whether a JSON file holds one list, not an object a line."""
     with open_file(file) as stream:
-        return stream.read(4096).removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"[")
+        begin = stream.read(4096)
+    if begin[:2] in UTF_16:
+        begin = begin.decode("utf-16", errors="ignore").encode()
+    return begin.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"[")
+
+
+def _json_list(file: Path) -> Any:
+    with open_lines(file, find_encoding(file)) as stream:
+        return json.loads(stream.read())
 
 
 def _json_fault(file: Path) -> InputError | None:
     row = 0
     try:
         if is_json_list(file):
-            with open_file(file) as stream:
-                return _json_list_fault(file, json.loads(stream.read()))
+            return _json_list_fault(file, _json_list(file))
         for row, line in lines(file):
             if not isinstance(json.loads(line), dict):
                 return InputError("the line is not a JSON object", file=file, row=row)

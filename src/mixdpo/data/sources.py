@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import re
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,9 +18,9 @@ from datasets.data_files import DataFilesList, get_data_patterns
 from datasets.exceptions import DatasetsError
 
 from mixdpo.common.errors import InputError
-from mixdpo.common.files import data_cache, digest
+from mixdpo.common.files import atomic_path, data_cache, digest
 from mixdpo.data.columns import is_text
-from mixdpo.data.csv_form import CsvForm, csv_form
+from mixdpo.data.csv_form import UTF_8, CsvForm, csv_form, find_encoding, open_lines
 from mixdpo.data.diagnose import diagnose, find_stray_type
 from mixdpo.data.row_places import RowPlaces, places_in_files, places_in_table
 
@@ -162,11 +163,13 @@ def _open_files(name: str, files: Sequence[Path], split: str) -> RawSource:
     kind, key, cache = kinds[0], _content_key(files), data_cache()
     form = _common_form(files) if kind == "csv" else None
     options = _csv_options(form) if form is not None else {"chunksize": _JSON_CHUNK} if kind == "json" else {}
+    encodings = {file: find_encoding(file) for file in files} if kind == "json" else {}
     try:
+        readable = [_in_utf8(file, encodings.get(file, UTF_8), cache / key) for file in files]
         with quiet_datasets():
             dataset = datasets.load_dataset(
                 kind,
-                data_files={"train": [glob.escape(str(file.absolute())) for file in files]},
+                data_files={"train": [glob.escape(str(file.absolute())) for file in readable]},
                 split="train",
                 # The library's own key is path and time; a changed file of the same time would give stale rows.
                 cache_dir=str(cache / key),
@@ -188,7 +191,8 @@ def _open_files(name: str, files: Sequence[Path], split: str) -> RawSource:
         if form.spare and any(cell and cell.strip() for cell in dataset[form.columns[-1]]):
             raise diagnose(files, ValueError("more cells than the header has"))
         dataset = dataset.remove_columns([column for column in form.unnamed if column in dataset.column_names])
-    notes = form.notes() if form is not None else ()
+    odd = sorted({encoding for encoding in encodings.values() if encoding != UTF_8})
+    notes = form.notes() if form is not None else (f"guessed: encoding {', '.join(odd)}",) if odd else ()
     return _sliced(RawSource(name=name, dataset=dataset, key=key, files=tuple(files), notes=notes), split)
 
 
@@ -296,6 +300,20 @@ def _content_key(files: Sequence[Path]) -> str:
                     yield chunk
 
     return digest(chunks())
+
+
+def _in_utf8(file: Path, encoding: str, folder: Path) -> Path:
+    """Return a file of JSON in UTF-8: itself, or a copy in `folder`, as the library splits it at bytes."""
+    if encoding == UTF_8:
+        return file
+    copy = folder / f"{digest([str(file)])}.jsonl"
+    with (
+        open_lines(file, encoding) as given,
+        atomic_path(copy) as temporary,
+        temporary.open("w", encoding="utf-8", newline="") as stream,
+    ):
+        shutil.copyfileobj(given, stream)
+    return copy
 
 
 def _common_form(files: Sequence[Path]) -> CsvForm:
