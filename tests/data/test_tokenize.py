@@ -16,7 +16,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from mixdpo import load_pairs
 from mixdpo.data.arrays import token_counts, trained_counts
 from mixdpo.data.data_settings import TokenSettings
-from mixdpo.data.render import shared_length
+from mixdpo.data.token_ids import shared_length
 from mixdpo.data.tokenize import tokens_of
 from tiny import CHATML, byte_level_tokenizer, token_pairs
 
@@ -83,7 +83,7 @@ def assert_equals_template(dataset: Dataset, tokenizer: Any, closes: bool = True
                 assert (ids["prompt_ids"] + ids[f"{side}_ids"]).count(tokenizer.bos_token_id) == 1
 
 
-TEXT = st.text(st.characters(codec="utf-8", exclude_characters="<|>"), min_size=1, max_size=20)
+TEXT = st.text(st.characters(codec="utf-8", exclude_characters="<|>"), min_size=1, max_size=20).filter(str.strip)
 CONVERSATION = st.lists(TEXT, min_size=1, max_size=5).filter(lambda contents: len(contents) % 2 == 1)
 
 

@@ -26,7 +26,8 @@ _OTHER_ROLES: Final = {
 CALL_ROLES: Final = frozenset({"function_call", "tool_call"})
 """Roles of a message whose text is a tool call in JSON (LLaMA-Factory, ms-swift)."""
 
-_THOUGHTS: Final = ("reasoning_content", "thinking")
+THOUGHTS: Final = ("reasoning_content", "thinking")
+"""Keys under which a message keeps the thoughts before its answer."""
 
 
 class WrongType(Exception):
@@ -121,7 +122,7 @@ def canonical(value: Any) -> str:
 
 def says(message: Message) -> tuple[str, ...]:
     """Return what tells two messages apart: role, words and tool calls, no ids, times or other keys."""
-    thoughts = "".join(str(message[key]) for key in _THOUGHTS if message.get(key))
+    thoughts = "".join(str(message[key]) for key in THOUGHTS if message.get(key))
     calls = message.get("tool_calls") or ()
     called = [call.get("function", call) if isinstance(call, Mapping) else call for call in calls]
     return message["role"], message.get("content") or "", thoughts, canonical(called) if called else ""

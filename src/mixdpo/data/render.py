@@ -1,55 +1,73 @@
-"""Token ids of prompts and of whole conversations, exactly as the tokenizer itself makes them."""
+"""Token ids of prompts and of whole conversations, exactly as the tokenizer itself makes them, and what is trained."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from jinja2 import TemplateError
-
 from mixdpo.common.errors import InputError
-from mixdpo.data.messages import without_nulls
+from mixdpo.data.chat_template import ChatTemplate, Frame
+from mixdpo.data.data_settings import TokenSettings
+from mixdpo.data.left_out import left_out
+from mixdpo.data.loss_masks import (
+    PrefixTokens,
+    RenderedText,
+    Span,
+    assistant_spans,
+    empty_thinking,
+    generated_spans,
+    is_one_answer,
+    without,
+)
+from mixdpo.data.messages import Message
+from mixdpo.data.token_ids import ENDS_OF_TURN, EndTokens, Ids, alike, shared_length
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Ids = list[int]
+Batch = Mapping[str, Sequence[Any]]
 
 
 @dataclass
 class Rendered:
-    """Ids of one pair: the prompt alone, and the prompt with either completion; how many answers got an EOS."""
+    """Ids of one pair: the prompt alone, and the prompt with either completion.
+
+    Attributes:
+        prompt: ids of the prompt with its generation prompt.
+        chosen: ids of the prompt with the chosen completion.
+        rejected: ids of the prompt with the rejected completion.
+        trained: by `chosen` and `rejected`, the spans of these ids that are trained; without, all of the completion.
+        counts: what happened, by its name in `token_report.COUNTS`.
+    """
 
     prompt: Ids
     chosen: Ids
     rejected: Ids
-    eos_appended: int = 0
-
-
-def shared_length(first: Ids, *others: Ids) -> int:
-    """Return the length of the longest common beginning."""
-    if all(ids[: len(first)] == first for ids in others):
-        return len(first)
-    columns = zip(first, *others, strict=False)
-    return next(i for i, column in enumerate([*columns, None]) if column is None or len(set(column)) > 1)
+    trained: dict[str, list[Span]] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
 
 
 class Renderer(Protocol):
     """Turns pairs of one kind into ids. A pair that cannot be rendered gives the reason as text."""
 
-    def __call__(
-        self, prompts: Sequence[Any], chosen: Sequence[Any], rejected: Sequence[Any], tools: Sequence[str | None]
-    ) -> list[Rendered | str]:
-        """Render a batch; all sequences have one element per pair."""
+    @property
+    def ends(self) -> EndTokens:
+        """The tokens that may end an answer."""
+
+    def __call__(self, batch: Batch) -> list[Rendered | str]:
+        """Render a batch of pairs with the columns `prompt`, `chosen` and `rejected`, and perhaps others."""
 
 
 @dataclass(frozen=True)
 class TextRenderer:
-    """Plain text: the tokenizer's own special tokens, one BOS at most, and one EOS at the end."""
+    """Plain text: the tokenizer's own special tokens, one BOS at most, and one end token at the end."""
 
     tokenizer: PreTrainedTokenizerBase
+    ends: EndTokens = field(init=False)
+    end_ids: frozenset[int] = field(init=False)
+    adds_bos: bool = field(init=False)
     adds_eos: bool = field(init=False)
 
     def __post_init__(self) -> None:
@@ -59,32 +77,47 @@ class TextRenderer:
                 f"the tokenizer {self.tokenizer.name_or_path!r} has no EOS token, so no answer would end",
                 hint="set the tokenizer's eos_token",
             )
-        object.__setattr__(self, "adds_eos", self.tokenizer("a")["input_ids"][-1] == eos)
+        ids = self.tokenizer("a")["input_ids"]
+        object.__setattr__(self, "ends", EndTokens(self.tokenizer))
+        known = {token: self.tokenizer.get_vocab().get(token) for token in ENDS_OF_TURN}
+        object.__setattr__(self, "end_ids", frozenset({eos, *known.values()} - {None}))
+        object.__setattr__(self, "adds_bos", ids[0] == self.tokenizer.bos_token_id)
+        object.__setattr__(self, "adds_eos", ids[-1] == eos)
 
-    def __call__(
-        self, prompts: Sequence[Any], chosen: Sequence[Any], rejected: Sequence[Any], tools: Sequence[str | None]
-    ) -> list[Rendered | str]:
-        """Render a batch of texts; `tools` are not used."""
+    def __call__(self, batch: Batch) -> list[Rendered | str]:
+        """Render a batch of texts."""
+        prompts = batch["prompt"]
         alone = self._encode(prompts)
-        if self.adds_eos:
-            alone = [ids[:-1] for ids in alone]
-        whole = [
-            [self._ended(ids) for ids in self._encode([p + c for p, c in zip(prompts, side, strict=True)])]
-            for side in (chosen, rejected)
-        ]
-        return [Rendered(p, c, r) for p, c, r in zip(alone, *whole, strict=True)]
+        chosen, rejected = (
+            self._encode([p + c for p, c in zip(prompts, batch[side], strict=True)]) for side in ("chosen", "rejected")
+        )
+        return [self._pair(*sides) for sides in zip(alone, chosen, rejected, strict=True)]
 
     def _encode(self, texts: Sequence[str]) -> list[Ids]:
         bos = self.tokenizer.bos_token_id
         encoded: list[Ids] = self.tokenizer(list(texts), verbose=False)["input_ids"]
         # A text that writes the BOS itself gets a second one from the tokenizer.
-        return [ids[1:] if bos is not None and ids[:2] == [bos, bos] else ids for ids in encoded]
+        encoded = [ids[1:] if bos is not None and ids[:2] == [bos, bos] else ids for ids in encoded]
+        return [ids[:-1] for ids in encoded] if self.adds_eos else encoded
 
-    def _ended(self, ids: Ids) -> Ids:
+    def _pair(self, prompt: Ids, chosen: Ids, rejected: Ids) -> Rendered:
+        start = shared_length(prompt, chosen, rejected)
+        pair = Rendered(prompt, self._ended(chosen, start), self._ended(rejected, start))
+        answers = [ids[start:] for ids in (chosen, rejected)]
+        # Where a tokenizer puts no BOS in front of a text, templates may begin every turn with it.
+        inside = self.adds_bos and any(self.tokenizer.bos_token_id in answer for answer in answers)
+        twice = any(self._ends(answer[:-1]) and answer[-1] in self.end_ids for answer in answers if answer)
+        pair.counts = {"bos_in_answer": int(inside), "second_end": int(twice)}
+        return pair
+
+    def _ended(self, ids: Ids, start: int) -> Ids:
         eos = self.tokenizer.eos_token_id
         while ids[-2:] == [eos, eos]:
             ids = ids[:-1]
-        return ids if ids[-1:] == [eos] else [*ids, eos]
+        return ids if self._ends(ids[start:]) else [*ids, eos]
+
+    def _ends(self, answer: Ids) -> bool:
+        return next((token in self.end_ids for token in reversed(answer) if not self.ends.is_blank(token)), False)
 
 
 @dataclass(frozen=True)
@@ -92,87 +125,140 @@ class ChatRenderer:
     """Conversations: the ids of the chat template, and an EOS where it closes an answer with no special token."""
 
     tokenizer: PreTrainedTokenizerBase
-    closers: frozenset[int] = field(init=False)
-    blanks: dict[int, bool] = field(init=False, default_factory=dict)
+    settings: TokenSettings = field(default_factory=TokenSettings)
+    template: ChatTemplate = field(init=False)
 
     def __post_init__(self) -> None:
-        try:
-            self.tokenizer.get_chat_template()
-        except ValueError as error:
-            raise InputError(
-                f"the data holds messages, and the tokenizer {self.tokenizer.name_or_path!r} has no chat template",
-                hint="use an instruct model's tokenizer, or set model.chat_template to a template file",
-            ) from error
-        special = set(self.tokenizer.all_special_ids)
-        special |= {i for i, token in self.tokenizer.added_tokens_decoder.items() if token.special}
-        special -= {self.tokenizer.unk_token_id, self.tokenizer.bos_token_id}
-        if self.tokenizer.eos_token_id is not None:
-            special.add(self.tokenizer.eos_token_id)
-        object.__setattr__(self, "closers", frozenset(special))
+        kwargs, date = self.settings.chat_template_kwargs, self.settings.template_date
+        object.__setattr__(self, "template", ChatTemplate(self.tokenizer, kwargs, date))
 
-    def __call__(
-        self, prompts: Sequence[Any], chosen: Sequence[Any], rejected: Sequence[Any], tools: Sequence[str | None]
-    ) -> list[Rendered | str]:
-        """Render a batch of message lists; pairs with the same tools are rendered together."""
-        result: list[Rendered | str] = [""] * len(prompts)
-        triples = [[without_nulls(side[i]) for side in (prompts, chosen, rejected)] for i in range(len(prompts))]
-        for kind in dict.fromkeys(tools):
-            members = [i for i, of_pair in enumerate(tools) if of_pair == kind]
-            parsed = json.loads(kind) if kind else None
-            try:
-                rendered = self._render([triples[i] for i in members], parsed)
-            except TemplateError:
-                rendered = [self._render_alone(triples[i], parsed) for i in members]
-            for i, pair in zip(members, rendered, strict=True):
+    @property
+    def ends(self) -> EndTokens:
+        """The tokens that may end an answer."""
+        return self.template.ends
+
+    def __call__(self, batch: Batch) -> list[Rendered | str]:
+        """Render a batch of message lists; pairs with the same tools and settings are rendered together."""
+        count = len(batch["prompt"])
+        none = [None] * count
+        kinds = list(zip(batch.get("tools") or none, batch.get("chat_template_kwargs") or none, strict=True))
+        sides = [[self.template.prepared(side) for side in batch[name]] for name in ("prompt", "chosen", "rejected")]
+        triples = list(zip(*sides, strict=True))
+        result: list[Rendered | str] = [""] * count
+        for kind in dict.fromkeys(kinds):
+            members = [i for i, of_pair in enumerate(kinds) if of_pair == kind]
+            tools, own = (json.loads(text) if text else None for text in kind)
+            for i, pair in zip(members, self._render([triples[i] for i in members], tools, own), strict=True):
                 result[i] = pair
         return result
 
-    def _render(self, triples: Sequence[Any], tools: Any) -> list[Rendered | str]:
-        alone = self._encode([prompt for prompt, _, _ in triples], tools, answer_next=True)
-        chosen = self._encode([prompt + side for prompt, side, _ in triples], tools)
-        rejected = self._encode([prompt + side for prompt, _, side in triples], tools)
-        return [self._closed(*sides) for sides in zip(alone, chosen, rejected, strict=True)]
-
-    def _render_alone(self, triple: Any, tools: Any) -> Rendered | str:
+    def _render(self, triples: Sequence[Sequence[list[Message]]], tools: Any, own: Any) -> list[Rendered | str]:
         try:
-            return self._render([triple], tools)[0]
-        except TemplateError as error:
-            return str(error) or type(error).__name__
+            texts = [
+                *self.template.texts([prompt for prompt, _, _ in triples], tools, own, answer_next=True),
+                *self.template.texts([prompt + side for prompt, side, _ in triples], tools, own),
+                *self.template.texts([prompt + side for prompt, _, side in triples], tools, own),
+            ]
+        except Exception as error:  # a template may raise whatever Python can
+            if len(triples) > 1:
+                return [self._render([triple], tools, own)[0] for triple in triples]
+            return [" ".join(str(error).split()) or type(error).__name__]
+        encoded: Any = self.tokenizer(texts, add_special_tokens=False, verbose=False)
+        encodings = encoded.encodings or [None] * len(texts)
+        rendered = [
+            RenderedText(text, ids, encoding or PrefixTokens(self.tokenizer, text, ids))
+            for text, ids, encoding in zip(texts, encoded["input_ids"], encodings, strict=True)
+        ]
+        n = len(triples)
+        thirds = zip(triples, rendered[:n], rendered[n : 2 * n], rendered[2 * n :], strict=True)
+        return [self._pair(triple, alone, sides, tools, own) for triple, alone, *sides in thirds]
 
-    def _encode(self, conversations: list[Any], tools: Any, answer_next: bool = False) -> list[Ids]:
-        ids: Any = self.tokenizer.apply_chat_template(
-            conversations,
-            tools=tools,
-            add_generation_prompt=answer_next,
-            tokenize=True,
-            return_dict=False,
-            tokenizer_kwargs={"verbose": False},
-        )
-        return list(ids)
-
-    def _closed(self, prompt: Ids, chosen: Ids, rejected: Ids) -> Rendered:
-        eos = self.tokenizer.eos_token_id
-        pair = Rendered(prompt, chosen, rejected)
+    def _pair(
+        self,
+        triple: Sequence[list[Message]],
+        alone: RenderedText,
+        sides: Sequence[RenderedText],
+        tools: Any,
+        own: Any,
+    ) -> Rendered:
+        prompt, *answers = triple
+        frame = self.template.frame(own)
+        pair = Rendered(alone.ids, sides[0].ids, sides[1].ids)
         # Only the answer counts: the end of the turn before it must not stand in for its own.
-        start = shared_length(prompt, chosen, rejected)
-        for side in ("chosen", "rejected"):
-            ids = getattr(pair, side)
-            if len(ids) == start or self._is_closed(ids[start:]):
-                continue
-            if eos is None:
-                raise InputError(
-                    "the chat template closes an answer with no special token, and the tokenizer has no EOS token",
-                    hint="set the tokenizer's eos_token",
-                )
-            setattr(pair, side, [*ids, eos])
-            pair.eos_appended += 1
+        start = shared_length(alone.ids, *(side.ids for side in sides))
+        lacking = set(left_out(prompt + answers[0], len(prompt), sides[0].text))
+        lacking |= set(left_out(answers[1], 0, sides[1].text))
+        pair.counts = dict.fromkeys(lacking, 1)
+        if frame is not None:
+            words = (message.get("content") or "" for side in triple for message in side)
+            pair.counts["special_in_text"] = int(any(control in text for text in words for control in frame.controls))
+        pair.counts["second_end"] = int(any(self._ends_twice(answer) for answer in answers))
+        pair.counts["next_header"] = int(frame is not None and bool(frame.next_header))
+        if self.settings.assistant_only_loss:
+            several = not all(map(is_one_answer, answers))
+            for name, answer, side in zip(("chosen", "rejected"), answers, sides, strict=True):
+                spans = self._spans(prompt, answer, side, start, tools, own) if several else None
+                if several and spans is None:
+                    pair.counts["turns_unclear"] = 1
+                    return pair
+                self._mask(pair, name, side, alone, spans, frame)
+            pair.counts["untrained_turns"] = int(several)
+        for name in ("chosen", "rejected"):
+            self._close(pair, name, start)
         return pair
 
-    def _is_closed(self, answer: Ids) -> bool:
-        # After the answer's end token many templates write a line break.
-        return next((token in self.closers for token in reversed(answer) if not self._is_blank(token)), False)
+    def _spans(
+        self, prompt: list[Message], answer: list[Message], side: RenderedText, start: int, tools: Any, own: Any
+    ) -> list[Span] | None:
+        """Return the spans of tokens of the assistant's turns of an answer, None if they are not certain."""
+        if self.template.marks_generation:
+            marked = self.template.generated(prompt + answer, tools, own)
+            spans = generated_spans(marked, start)
+            spans = [(first, self.ends.end_of_turn(side.ids, last)) for first, last in spans]
+        else:
+            in_text = assistant_spans(self.template, prompt, answer, side.text, tools, own)
+            spans = [side.tokens(span) for span in in_text or ()]
+        if not spans:
+            return None
+        return spans if self.settings.loss_turns == "all" else spans[-1:]
 
-    def _is_blank(self, token: int) -> bool:
-        if token not in self.blanks:
-            self.blanks[token] = token not in self.closers and not str(self.tokenizer.decode([token])).strip()
-        return self.blanks[token]
+    def _mask(
+        self,
+        pair: Rendered,
+        name: str,
+        side: RenderedText,
+        alone: RenderedText,
+        spans: list[Span] | None,
+        frame: Frame | None,
+    ) -> None:
+        """Set the trained spans of a side, where they are not the whole answer."""
+        trained = [(0, len(side.ids))] if spans is None else spans
+        if spans is None and frame is not None and frame.next_header:
+            trained = without(trained, side.tokens((len(side.text) - len(frame.next_header), len(side.text))))
+        if self.settings.mask_empty_thinking:
+            start = alike(alone.text, side.text)
+            for block in empty_thinking(side.text, start, frame.header if frame is not None else ""):
+                trained = without(trained, side.tokens(block))
+                pair.counts["empty_thinking"] = pair.counts.get("empty_thinking", 0) + 1
+        if trained != [(0, len(side.ids))]:
+            pair.trained[name] = trained
+
+    def _close(self, pair: Rendered, name: str, start: int) -> None:
+        """Add an EOS to an answer that the template closes with no special token."""
+        ids, eos = getattr(pair, name), self.tokenizer.eos_token_id
+        if len(ids) == start or self.ends.close(ids[start:]):
+            return
+        if eos is None:
+            raise InputError(
+                "the chat template closes an answer with no special token, and the tokenizer has no EOS token",
+                hint="set the tokenizer's eos_token",
+            )
+        setattr(pair, name, [*ids, eos])
+        if name in pair.trained:
+            *before, (first, _) = pair.trained[name]
+            pair.trained[name] = [*before, (first, len(ids) + 1)]
+        pair.counts["eos_appended"] = pair.counts.get("eos_appended", 0) + 1
+
+    def _ends_twice(self, answer: list[Message]) -> bool:
+        words = (answer[-1].get("content") or "").rstrip()
+        return any(found.end() == len(words) for found in self.ends.pattern.finditer(words))

@@ -20,7 +20,9 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
+from itertools import compress
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -31,7 +33,10 @@ from datasets import Dataset, Features, List, Value
 from mixdpo.common.errors import InputError
 from mixdpo.common.files import data_cache, digest
 from mixdpo.data.data_settings import LossTurns, TokenSettings
-from mixdpo.data.render import ChatRenderer, Ids, Rendered, Renderer, TextRenderer, shared_length
+from mixdpo.data.loss_masks import Span
+from mixdpo.data.render import ChatRenderer, Rendered, Renderer, TextRenderer
+from mixdpo.data.template_arguments import today
+from mixdpo.data.token_ids import Ids, shared_length
 from mixdpo.data.token_report import COUNTS, DROPS, TokenReport, length_statistics
 
 if TYPE_CHECKING:
@@ -101,7 +106,7 @@ def tokens_of(
     """
     settings = settings or TokenSettings()
     is_chat = not isinstance(dataset.features["chosen"], Value)
-    renderer: Renderer = ChatRenderer(tokenizer) if is_chat else TextRenderer(tokenizer)
+    renderer: Renderer = ChatRenderer(tokenizer, settings) if is_chat else TextRenderer(tokenizer)
     ids = List(Value("int32"))
     features = Features(
         {
@@ -136,7 +141,7 @@ def tokens_of(
         tokens.data.table.validate(full=True)
     except (pa.ArrowException, OSError, ValueError):
         tokens = tokenize(reuse=False)  # the file of an earlier run is broken
-    return _kept(tokens, settings)
+    return _kept(tokens, dataset, settings)
 
 
 def _cores() -> int:
@@ -148,7 +153,10 @@ def _cache_key(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, settings: T
     backend = getattr(tokenizer, "backend_tokenizer", None)
     own = backend.to_str() if backend is not None else json.dumps(sorted(tokenizer.get_vocab().items()))
     template = json.dumps(tokenizer.chat_template, sort_keys=True)
-    columns = [name for name in ("pair_id", *_SIDES, "tools") if name in dataset.column_names]
+    columns = [n for n in ("pair_id", *_SIDES, "tools", "chat_template_kwargs") if n in dataset.column_names]
+    told = {**asdict(settings), "num_proc": None, "template_date": None}
+    if "strftime_now" in template:
+        told["template_date"] = settings.template_date or today()
     contents = dataset.select_columns(columns).with_format("arrow")[:].combine_chunks()
     return digest(
         [
@@ -156,13 +164,13 @@ def _cache_key(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, settings: T
             f"{type(tokenizer).__name__} {tokenizer.special_tokens_map}",
             own,
             template,
-            f"{settings.max_length} {settings.max_prompt_length}",
+            json.dumps(told, sort_keys=True, default=repr),
             *(batch.serialize().to_pybytes() for batch in contents.to_batches()),
         ]
     )
 
 
-def _kept(tokens: Dataset, settings: TokenSettings) -> tuple[Dataset, TokenReport]:
+def _kept(tokens: Dataset, dataset: Dataset, settings: TokenSettings) -> tuple[Dataset, TokenReport]:
     table = tokens.with_format("arrow")[:]
     counts = {name: int(pc.sum(table[name]).as_py()) for name in COUNTS}
     refusal = next((text for text in table["refusal"].drop_null().slice(0, 1).to_pylist()), None)
@@ -176,9 +184,24 @@ def _kept(tokens: Dataset, settings: TokenSettings) -> tuple[Dataset, TokenRepor
             else "use a chat template that fits the messages",
         )
     lengths = {side: pc.list_value_length(table[f"{side}_ids"]).to_numpy()[keep] for side in _SIDES}
-    report = TokenReport(pairs=int(keep.sum()), counts=counts, lengths=length_statistics(lengths), refusal=refusal)
+    report = TokenReport(
+        pairs=int(keep.sum()),
+        counts=counts,
+        lengths=length_statistics(lengths),
+        refusal=refusal,
+        first=_first_rows(table, dataset),
+    )
     tokens = tokens.remove_columns([*COUNTS, "refusal"])
     return (tokens if keep.all() else tokens.select(np.flatnonzero(keep))), report
+
+
+def _first_rows(table: pa.Table, dataset: Dataset) -> dict[str, int]:
+    """Return the row, from 1, of the first pair that each count touched."""
+    firsts = {name: int(np.argmax(table[name].to_numpy() > 0)) for name in COUNTS if pc.max(table[name]).as_py()}
+    rows = {name: int(table["row"][place].as_py()) for name, place in firsts.items()}
+    if "source_row" not in dataset.column_names:
+        return {name: row + 1 for name, row in rows.items()}
+    return {name: int(dataset[row]["source_row"]) for name, row in rows.items()}
 
 
 def _tokenize_batch(
@@ -189,11 +212,9 @@ def _tokenize_batch(
     settings: TokenSettings,
     bos: int | None,
 ) -> dict[str, list[Any]]:
-    tools = batch.get("tools") or [None] * len(rows)
-    rendered = renderer(batch["prompt"], batch["chosen"], batch["rejected"], tools)
     pairs = [
-        {"template_refused": 1, "refusal": pair} if isinstance(pair, str) else _fitted(pair, settings, bos)
-        for pair in rendered
+        {"template_refused": 1, "refusal": pair} if isinstance(pair, str) else _fitted(pair, settings, bos, renderer)
+        for pair in renderer(batch)
     ]
     result: dict[str, list[Any]] = {"row": list(rows), "pair_id": batch["pair_id"]}
     for name in (*_IDS, *_MASKS):
@@ -204,16 +225,29 @@ def _tokenize_batch(
     return result
 
 
-def _fitted(pair: Rendered, settings: TokenSettings, bos: int | None) -> dict[str, Any]:
-    """Return ids and counts (only those that are not 0) of a pair, split at its boundary and cut to its limits."""
+def _fitted(pair: Rendered, settings: TokenSettings, bos: int | None, renderer: Renderer) -> dict[str, Any]:
+    """Return ids, masks and counts of a pair, split at its boundary and cut to its limits; of a dropped one counts."""
+    if "turns_unclear" in pair.counts:
+        return {"turns_unclear": 1}
     end = shared_length(pair.prompt, pair.chosen, pair.rejected)
+    moved = end < len(pair.prompt)
+    if moved and len(pair.trained) == 2:
+        # A template may write a conversation's first turns in another way when more of them follow.
+        first = min(spans[0][0] for spans in pair.trained.values())
+        end = max(end, min(first, shared_length(pair.chosen, pair.rejected)))
+        moved = end < first
     if end == 0:
         # Nothing stands before the first token, so no model can say how likely it is.
         return {"no_shared_tokens": 1}
     prompt, chosen, rejected = pair.chosen[:end], pair.chosen[end:], pair.rejected[end:]
     if not chosen or not rejected:
         return {"not_rendered": 1}
-    counts = {"boundary_moved": int(end < len(pair.prompt)), "eos_appended": pair.eos_appended}
+    answers = {"chosen": chosen, "rejected": rejected}
+    masks = [_mask(pair.trained.get(side), end, len(ids)) for side, ids in answers.items()]
+    trained = [list(compress(ids, mask)) for ids, mask in zip(answers.values(), masks, strict=True)]
+    if any(map(renderer.ends.say_nothing, trained)):
+        return {**pair.counts, "only_end_token": 1}
+    counts = {**pair.counts, "boundary_moved": int(moved), "same_after_template": int(chosen == rejected)}
     if settings.max_prompt_length is not None and len(prompt) > settings.max_prompt_length:
         prompt = _cut_left(prompt, settings.max_prompt_length, bos)
         counts["prompt_truncated"] = 1
@@ -222,10 +256,24 @@ def _fitted(pair: Rendered, settings: TokenSettings, bos: int | None) -> dict[st
         if room < 1:
             return {"prompt_too_long": 1}
         counts["chosen_truncated"], counts["rejected_truncated"] = int(len(chosen) > room), int(len(rejected) > room)
-        chosen, rejected = chosen[:room], rejected[:room]
-        counts["same_after_truncation"] = int(chosen == rejected)
-    masks = {"chosen_mask": [True] * len(chosen), "rejected_mask": [True] * len(rejected)}
-    return {**counts, "prompt_ids": prompt, "chosen_ids": chosen, "rejected_ids": rejected, **masks}
+        were_equal = chosen == rejected
+        chosen, rejected, masks = chosen[:room], rejected[:room], [mask[:room] for mask in masks]
+        counts["same_after_truncation"] = int(chosen == rejected and not were_equal)
+    if not all(map(any, masks)):
+        return {"nothing_trained": 1}
+    ids = {"prompt_ids": prompt, "chosen_ids": chosen, "rejected_ids": rejected}
+    return {**counts, **ids, **dict(zip(_MASKS, masks, strict=True))}
+
+
+def _mask(trained: Sequence[Span] | None, start: int, length: int) -> list[bool]:
+    """Return which of the `length` ids from `start` on are trained."""
+    if trained is None:
+        return [True] * length
+    mask = [False] * length
+    for first, last in trained:
+        first, last = max(first - start, 0), max(last - start, 0)
+        mask[first:last] = [True] * (last - first)
+    return mask
 
 
 def _cut_left(ids: Ids, length: int, bos: int | None) -> Ids:

@@ -86,8 +86,8 @@ def all_tokens(dataset: Dataset, settings: ModelSettings, limits: TokenSettings,
             **place_of(dataset, int(lost[0])),
             hint="cut long prompts with max_prompt_length, raise max_length, or take these pairs out of the data",
         )
-    for line in report.lines() if PartialState().is_main_process else ():
-        logger.info("%s tokens: %s", metric, line)
+    if PartialState().is_main_process:
+        report.log(logger, metric)
     return tokens
 
 

@@ -360,8 +360,7 @@ class MixDPOTrainer(Trainer):
             factors = self.learning_rate_factors()
             log_run_summary(self.train_dataset, self.step_plan(), factors, self.args.phase_schedule)
             for name, report in self._preparation.reports.items():
-                for line in report.lines():
-                    logger.info("%s tokens: %s", name, line)
+                report.log(logger, name)
 
     def end_step(self, step: int) -> None:
         """Move what the losses carry from one optimizer step to the next."""
