@@ -18,9 +18,9 @@ def test_rows_are_those_of_the_file() -> None:
     assert pair_names(of_two, [2, 5]) == "pairs id2 (row 13 of a.jsonl), id5 (row 16 of b.csv)"
 
 
-def test_rows_of_loaded_pairs_count_from_1() -> None:
-    assert pair_names(pairs(), [0]) == "pair id0 (loaded row 1)"
+def test_rows_of_a_data_set_count_from_1() -> None:
+    assert pair_names(pairs(), [0]) == "pair id0 (row 1)"
 
 
 def test_only_the_first_few_are_named() -> None:
-    assert pair_names(pairs(), range(8)).endswith("id4 (loaded row 5) and 3 more")
+    assert pair_names(pairs(), range(8)).endswith("id4 (row 5) and 3 more")

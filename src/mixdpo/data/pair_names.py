@@ -7,26 +7,26 @@ from typing import Final
 
 from datasets import Dataset
 
+from mixdpo.data.arrays import place_of
+
 SHOWN_PAIRS: Final = 5
 """How many pairs a message names."""
 
 
 def pair_names(dataset: Dataset, rows: Sequence[int]) -> str:
-    """Return what a message calls pairs: the id and the row of the file, from 1, of the first few.
+    """Return what a message calls pairs: id, row of the file and, where there are several, the file of the first few.
 
     Args:
-        dataset: pairs from `load_pairs`; without the column `source_row` it is their row in it.
+        dataset: pairs from `load_pairs`.
         rows: index in `dataset` of each pair, at least one.
     """
-    shown = dataset.select([int(row) for row in rows[:SHOWN_PAIRS]])
-    files = shown["source_file"][:] if "source_file" in shown.column_names else [None] * len(shown)
-    if "source_row" in shown.column_names:
-        places = [f"row {row}" for row in shown["source_row"]]
-    else:
-        places = [f"loaded row {row + 1}" for row in rows[:SHOWN_PAIRS]]
-    names = [
-        f"{pair_id} ({place}{f' of {file}' if file is not None else ''})"
-        for pair_id, place, file in zip(shown["pair_id"], places, files, strict=True)
-    ]
-    more = len(rows) - len(names)
-    return f"pair{'s' if len(rows) > 1 else ''} {', '.join(names)}{f' and {more:,} more' if more else ''}"
+    shown = [pair_name(dataset, int(row)) for row in rows[:SHOWN_PAIRS]]
+    more = len(rows) - len(shown)
+    return f"pair{'s' if len(rows) > 1 else ''} {', '.join(shown)}{f' and {more:,} more' if more else ''}"
+
+
+def pair_name(dataset: Dataset, row: int) -> str:
+    """Return what a message calls one pair."""
+    place = place_of(dataset, row)
+    file = f" of {place['file']}" if place["file"] is not None else ""
+    return f"{dataset[row]['pair_id']} (row {place['row']}{file})"

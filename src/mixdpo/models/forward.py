@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import PartialState
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 from torch import Tensor, nn
 
 from mixdpo.common.errors import InputError
@@ -37,6 +37,7 @@ from mixdpo.models.fingerprint import cache_file, describe_tokens
 from mixdpo.models.forward_settings import ForwardSettings
 from mixdpo.models.loading import load_policy, load_tokenizer
 from mixdpo.models.model_settings import ModelSettings
+from mixdpo.models.token_limits import check_tokens_fit, long_pairs_warning, tokens_of_longer_side
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +74,9 @@ def load_frozen(settings: ModelSettings) -> nn.Module:
 def all_tokens(dataset: Dataset, settings: ModelSettings, limits: TokenSettings, metric: str) -> Dataset:
     """Tokenise pairs, none of which may be lost: a margin of every pair is wanted.
 
+    Returns:
+        What `tokens_of` does, with the columns of `dataset` that say where a pair stands.
+
     Raises:
         InputError: some pairs cannot be tokenised within the limits; says how many, why, and which is the first.
     """
@@ -88,7 +92,8 @@ def all_tokens(dataset: Dataset, settings: ModelSettings, limits: TokenSettings,
         )
     if PartialState().is_main_process:
         report.log(logger, metric)
-    return tokens
+    places = [name for name in ("source_row", "source_file") if name in dataset.column_names]
+    return concatenate_datasets([tokens, dataset.select_columns(places)], axis=1) if places else tokens
 
 
 def pass_over(
@@ -114,8 +119,14 @@ def pass_over(
 
     Returns:
         float64, shape (N, 2): chosen, rejected.
+
+    Raises:
+        InputError: a pair has a token id or more tokens than the model can read.
     """
+    check_tokens_fit(tokens, model, tokens)
     state = PartialState()
+    if state.is_main_process and (warning := long_pairs_warning(model, tokens_of_longer_side(tokens))):
+        logger.warning(warning)
     autocasts = hardware_has_bf16() if settings.bf16 is None else settings.bf16
 
     def values(index: np.ndarray) -> Tensor:

@@ -48,6 +48,12 @@ def load_policy(settings: ModelSettings, with_adapters: bool = False) -> PreTrai
             return PeftModel.from_pretrained(model, settings.adapter, is_trainable=True)
         except (OSError, ValueError) as error:
             raise cannot_load("adapter", settings.adapter, error) from error
+        except (RuntimeError, IndexError) as error:  # weights of other shapes, tokens that are not there
+            raise InputError(
+                f"the adapter {settings.adapter!r} does not fit {settings.name_or_path!r}: {_last_line(error)}",
+                hint="give the model that it was trained on; if its embeddings were resized for that, resize and save "
+                "them first",
+            ) from error
     return model
 
 
@@ -81,6 +87,10 @@ def load_tokenizer(settings: ModelSettings) -> PreTrainedTokenizerBase:
                 f"cannot read the chat template ({error.strerror})", file=settings.chat_template
             ) from error
     return tokenizer
+
+
+def _last_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[-1].strip()
 
 
 def _check_is_no_adapter(settings: ModelSettings) -> None:

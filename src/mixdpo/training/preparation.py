@@ -5,9 +5,11 @@ from __future__ import annotations
 import copy
 import dataclasses
 import logging
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from datasets import Dataset
@@ -29,6 +31,7 @@ from mixdpo.models.engine import (
 )
 from mixdpo.models.loading import load_policy, load_tokenizer
 from mixdpo.models.model_settings import ModelSettings
+from mixdpo.models.token_limits import check_tokens_fit, embedding_rows, long_pairs_warning, tokens_of_longer_side
 from mixdpo.plan.plan import Plan, make_plan
 from mixdpo.training.batch import RowLayout
 from mixdpo.training.checks import rounding_warning
@@ -147,6 +150,33 @@ def prepare_tokenizer(policy: Any, given: PreTrainedTokenizerBase | None) -> Pre
     if policy.generation_config is not None:
         policy.generation_config.eos_token_id = stop_token_ids(policy, tokenizer) or None
     return tokenizer
+
+
+def check_pairs_fit(
+    policy: nn.Module,
+    ref_model: nn.Module | None,
+    tokenizer: PreTrainedTokenizerBase,
+    data_sets: Sequence[PlannedPairs],
+) -> None:
+    """Check that the models of a run can read its pairs, and warn if the policy hardly can.
+
+    Raises:
+        InputError: a pair has a token id or more tokens than a model can read; names it.
+    """
+    data_sets = [*data_sets, *(pairs.mismatched for pairs in data_sets if pairs.mismatched is not None)]
+    for pairs in data_sets:
+        for model in (policy, ref_model):
+            if model is not None:
+                check_tokens_fit(pairs.tokens, model, pairs.loaded)
+    rows = embedding_rows(policy)
+    if len(tokenizer) > rows:
+        logger.warning(
+            f"the tokenizer has {len(tokenizer):,} tokens and the model embeddings for {rows:,}; the data uses none "
+            "of those beyond"
+        )
+    lengths = np.concatenate([tokens_of_longer_side(pairs.tokens) for pairs in data_sets])
+    if warning := long_pairs_warning(policy, lengths):
+        logger.warning(warning)
 
 
 class PairPreparation:

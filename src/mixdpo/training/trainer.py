@@ -54,6 +54,7 @@ from mixdpo.training.loss_state import LossState
 from mixdpo.training.metrics import MetricSums, add_step_metrics
 from mixdpo.training.preparation import (
     PairPreparation,
+    check_pairs_fit,
     choose_layout,
     frozen_reference,
     prepare_policy,
@@ -142,6 +143,8 @@ class MixDPOTrainer(Trainer):
             if eval_dataset is not None:
                 eval_pairs = self._preparation.evaluation(eval_dataset, plan.settings.metric)
 
+        given = [pairs for pairs in (train_pairs, eval_pairs) if pairs is not None]
+        check_pairs_fit(policy, ref_model, tokenizer, given)
         self._ref_model = frozen_reference(policy, ref_model, args)
         self._precomputes_reference = args.reads_reference and args.precompute_ref_log_probs
         self._step_settings = replace(args.step_settings(plan), router_coefficient=router_factor(policy, args))

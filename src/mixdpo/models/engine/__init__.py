@@ -11,13 +11,14 @@ from mixdpo.models.engine.precision import disable_dropout, hardware_has_bf16
 from mixdpo.models.engine.routers import has_routers, router_coefficient
 from mixdpo.models.engine.rows import CompletionScores, PackedRows, PaddedRows, PromptGroup, to_device
 from mixdpo.models.engine.support import prepare_packing
-from mixdpo.models.engine.wrappers import without_wrappers
+from mixdpo.models.engine.wrappers import causal_model, without_wrappers
 
 __all__ = [
     "CompletionScores",
     "PackedRows",
     "PaddedRows",
     "PromptGroup",
+    "causal_model",
     "completion_hidden_sums",
     "completion_logprobs",
     "completion_scores",
