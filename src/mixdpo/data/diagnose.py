@@ -80,8 +80,9 @@ def lines(file: Path) -> Iterator[tuple[int, bytes]]:
         return
     with open_file(file) as raw:
         for number, line in enumerate(raw, start=1):
-            if line.strip():
-                yield number, line.removeprefix(codecs.BOM_UTF8)
+            said = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+            if said.strip():
+                yield number, said
 
 
 def json_rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
