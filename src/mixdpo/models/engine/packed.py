@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -33,33 +34,31 @@ HeadForward = Callable[[Tensor], Tensor]
 def pack_rows(groups: Sequence[PromptGroup]) -> PackedRows:
     """Lay out prompt groups one after the other: prompt, first completion, second completion, ..."""
     ids: list[int] = []
-    positions: list[int] = []
-    multiplicity: list[int] = []
-    sources: list[int] = []
-    targets: list[int] = []
+    positions: list[np.ndarray] = []
+    multiplicity: list[np.ndarray] = []
+    sources: list[np.ndarray] = []
+    targets: list[np.ndarray] = []
     placed: list[Group] = []
-    scored: list[int] = []
     for group in groups:
         start, prompt = len(ids), len(group.prompt)
         ids += group.prompt
-        positions += range(prompt)
-        multiplicity += [len(group.completions)] * prompt
+        positions.append(np.arange(prompt))
+        multiplicity.append(np.full(prompt, len(group.completions), dtype=np.float32))
         for completion, places in zip(group.completions, group.scored_places(), strict=True):
-            first = len(ids)
-            sources += [first + place - 1 if place else start + prompt - 1 for place in places]
-            targets += [completion[place] for place in places]
-            scored.append(len(places))
+            targets.append(len(ids) + places)
+            sources.append(np.where(places > 0, targets[-1] - 1, start + prompt - 1))
             ids += completion
-            positions += range(prompt, prompt + len(completion))
-            multiplicity += [1] * len(completion)
+            positions.append(np.arange(prompt, prompt + len(completion)))
+            multiplicity.append(np.ones(len(completion), dtype=np.float32))
         placed.append(Group(start, prompt, tuple(len(completion) for completion in group.completions)))
+    row = np.array(ids, dtype=np.int64)  # many times faster than a tensor of them
     return PackedRows(
-        input_ids=torch.tensor([ids]),
-        position_ids=torch.tensor([positions]),
-        multiplicity=torch.tensor([[[multiplicity]]], dtype=torch.float32),
-        source=torch.tensor(sources, dtype=torch.int64),
-        target=torch.tensor(targets, dtype=torch.int64),
-        layout=PackedLayout(tuple(placed), tuple(scored), tuple(shared_lengths(groups))),
+        input_ids=torch.from_numpy(row[None]),
+        position_ids=torch.from_numpy(np.concatenate(positions)[None]),
+        multiplicity=torch.from_numpy(np.concatenate(multiplicity)[None, None, None]),
+        source=torch.from_numpy(np.concatenate(sources)),
+        target=torch.from_numpy(row[np.concatenate(targets)]),
+        layout=PackedLayout(tuple(placed), tuple(map(len, targets)), tuple(shared_lengths(groups))),
     )
 
 

@@ -35,7 +35,7 @@ def pad_rows(groups: Sequence[PromptGroup], pad_token_id: int) -> PaddedRows:
         end = len(prompt) + len(completion)
         input_ids[r, :end] = torch.tensor([*prompt, *completion])
         attention_mask[r, :end] = 1
-        scored[r, torch.tensor(places, dtype=torch.int64) + len(prompt)] = True
+        scored[r, len(prompt) + places] = True
     return PaddedRows(
         input_ids=input_ids,
         attention_mask=attention_mask,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,15 +24,12 @@ class PromptGroup:
     completions: Sequence[Sequence[int]]
     masks: Sequence[Sequence[bool]] | None = None
 
-    def scored_places(self) -> list[Sequence[int]]:
-        """Return, by completion, the places of its scored tokens: trained ones that something stands before."""
+    def scored_places(self) -> list[np.ndarray]:
+        """Return, by completion, the places of its scored tokens, int64: trained ones that something stands before."""
         first = 0 if self.prompt else 1
         if self.masks is None:
-            return [range(first, len(completion)) for completion in self.completions]
-        return [
-            [place for place in range(first, len(completion)) if mask[place]]
-            for completion, mask in zip(self.completions, self.masks, strict=True)
-        ]
+            return [np.arange(first, len(completion)) for completion in self.completions]
+        return [first + np.flatnonzero(mask[first:]) for mask in self.masks]
 
 
 @dataclass(frozen=True)
