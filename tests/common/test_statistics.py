@@ -6,7 +6,9 @@ from scipy import stats
 
 from mixdpo.common.statistics import (
     Interval,
+    both_ends,
     clustered_bootstrap,
+    clustered_mean,
     mean_interval,
     mean_of_means,
     paired_bootstrap,
@@ -130,3 +132,22 @@ def test_mean_of_means_is_welchs() -> None:
     alone, error = mean_of_means([first], [3])
     own = stats.ttest_1samp(first, 0).confidence_interval(0.95)
     assert (alone.low, alone.high, error) == pytest.approx((own.low, own.high, stats.sem(first)))
+
+
+def test_equal_values_on_a_scale_have_wilsons_interval() -> None:
+    wins = mean_interval([1.0] * 5, scale=(0.0, 1.0))
+    wilson = stats.binomtest(5, 5).proportion_ci(method="wilson")
+    assert (wins.estimate, wins.low, wins.high) == pytest.approx((1.0, wilson.low, wilson.high))
+    rest = 1 - wilson.low
+    draws = mean_interval([50.0] * 5, scale=(0.0, 100.0))
+    assert (draws.low, draws.high) == pytest.approx((50 - 50 * rest, 50 + 50 * rest))
+    clusters = clustered_mean(np.full(10, 10.0), ["a", "b"] * 5, rng=np.random.default_rng(0), scale=(0.0, 10.0))
+    two = stats.binomtest(2, 2).proportion_ci(method="wilson")
+    assert (clusters.low, clusters.high) == pytest.approx((10 * two.low, 10.0))
+    assert mean_interval([1.0, 0.0], scale=(0.0, 1.0)) == mean_interval([1.0, 0.0])
+
+
+def test_a_single_item_has_no_interval() -> None:
+    one = clustered_mean(np.full(4, 0.5), ["a"] * 4, rng=np.random.default_rng(0), scale=(0.0, 1.0))
+    assert (one.estimate, both_ends(one), both_ends(mean_interval([3.0]))) == (0.5, None, None)
+    assert both_ends(Interval(estimate=0.5, low=0.25, high=0.75, level=0.95), 100) == [25.0, 75.0]

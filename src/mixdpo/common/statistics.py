@@ -25,6 +25,13 @@ class Interval:
         return f"{self.estimate:+.2f} ({self.level:.0%} interval {self.low:+.2f} to {self.high:+.2f})"
 
 
+def both_ends(interval: Interval, times: float = 1.0) -> list[float] | None:
+    """Return both ends of an interval, in the unit of `times` of its own; None for an interval without bounds."""
+    if not np.isfinite([interval.low, interval.high]).all():
+        return None
+    return [times * interval.low, times * interval.high]
+
+
 def share_bounds(
     successes: float | np.ndarray, trials: float | np.ndarray, tail: float
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -68,7 +75,30 @@ def proportion(successes: int, trials: int, level: float = 0.95) -> Interval:
     return Interval(estimate=successes / trials, low=float(found.low), high=float(found.high), level=level)
 
 
-def mean_interval(values: Sequence[float] | np.ndarray, level: float = 0.95) -> Interval:
+def interval_of_equal(value: float, items: int, scale: tuple[float, float], level: float = 0.95) -> Interval:
+    """Return the interval of a mean of which every item shows the same value.
+
+    Neither the spread of the items nor a resample of them says how far the mean may be off. But Wilson's interval
+    bounds the share of items that would show another value, none of which was seen; and those lie somewhere on the
+    scale. For a share (all right, or all wrong) this is Wilson's interval itself. A single item gives an interval
+    without bounds.
+
+    Args:
+        value: what all items show.
+        items: number of independent items.
+        scale: smallest and largest value there is.
+        level: confidence level, between 0 and 1.
+    """
+    if items == 1:
+        return Interval(estimate=value, low=-np.inf, high=np.inf, level=level)
+    others = proportion(0, items, level).high
+    low, high = value - others * max(0.0, value - scale[0]), value + others * max(0.0, scale[1] - value)
+    return Interval(estimate=value, low=low, high=high, level=level)
+
+
+def mean_interval(
+    values: Sequence[float] | np.ndarray, level: float = 0.95, scale: tuple[float, float] | None = None
+) -> Interval:
     """Estimate a mean with Student's t interval; a hundred items or more need not be normally distributed.
 
     A single value gives an interval without bounds.
@@ -76,6 +106,8 @@ def mean_interval(values: Sequence[float] | np.ndarray, level: float = 0.95) -> 
     Args:
         values: one finite value per item.
         level: confidence level, between 0 and 1.
+        scale: smallest and largest value there is, for values that are all equal; see `interval_of_equal`. Without it
+            they give an interval of no width.
 
     Raises:
         ValueError: no values, or one that is not finite.
@@ -84,6 +116,8 @@ def mean_interval(values: Sequence[float] | np.ndarray, level: float = 0.95) -> 
     if array.ndim != 1 or not len(array) or not np.isfinite(array).all():
         raise ValueError("a mean needs a list of finite values")
     estimate = float(array.mean())
+    if scale is not None and np.ptp(array) == 0:
+        return interval_of_equal(float(array[0]), len(array), scale, level)
     if len(array) == 1:
         return Interval(estimate=estimate, low=-np.inf, high=np.inf, level=level)
     reach = scipy.stats.t.ppf((1 + level) / 2, len(array) - 1) * array.std(ddof=1) / np.sqrt(len(array))
@@ -179,10 +213,17 @@ def clustered_mean(
     rng: np.random.Generator,
     level: float = 0.95,
     resamples: int = 2_000,
+    scale: tuple[float, float] | None = None,
 ) -> Interval:
-    """Estimate the mean of `values`, (N,), as `clustered_bootstrap` does; `clusters` names the cluster of each."""
+    """Estimate the mean of `values`, (N,), as `clustered_bootstrap` does; `clusters` names the cluster of each.
+
+    On a `scale` (smallest and largest value there is), a single cluster has an interval without bounds, and clusters
+    of equal means have that of `interval_of_equal`; without one they give an interval of no width.
+    """
     index = np.unique(clusters, return_inverse=True)[1]
     totals, counts = np.bincount(index, weights=values), np.bincount(index)
+    if scale is not None and np.ptp(totals / counts) == 0:
+        return interval_of_equal(float(np.mean(values)), len(counts), scale, level)
     return clustered_bootstrap(totals, counts, rng=rng, level=level, resamples=resamples)
 
 

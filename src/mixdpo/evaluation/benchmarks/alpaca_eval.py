@@ -321,7 +321,7 @@ def win_rates(preference: np.ndarray, model: str) -> dict[str, Any]:
     known = preference[np.isfinite(preference)] - 1
     if not len(known):
         raise InputError(f"no verdict on {model} could be read")
-    rate = mean_interval(100 * known)
+    rate = mean_interval(100 * known, scale=(0.0, 100.0))
     discrete = np.where(known == 0.5, 0.5, np.round(known))
     return {
         "win_rate": rate.estimate,

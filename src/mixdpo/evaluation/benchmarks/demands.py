@@ -11,7 +11,7 @@ import numpy as np
 
 from mixdpo.common.errors import InputError
 from mixdpo.common.settings import check_ranges
-from mixdpo.common.statistics import clustered_mean, proportion
+from mixdpo.common.statistics import Interval, both_ends, clustered_mean, proportion
 from mixdpo.common.table_files import ENDINGS, read_table
 from mixdpo.common.tables import TextTable, value_text
 from mixdpo.evaluation.benchmark import Column, MeasuredBenchmark, MetricNames, Record, Say, Scored, models_table
@@ -22,6 +22,10 @@ from mixdpo.generation.answer_files import plain_text
 
 if TYPE_CHECKING:
     from mixdpo.evaluation.held_out_prompts import ConstrainedPrompts
+
+
+CONSTRAINTS: Final = 3
+"""On an answer to each prompt."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,18 +78,22 @@ def summarise(answers: Sequence[str], met: np.ndarray, held_out: ConstrainedProm
 
     The interval of the first is of percentiles of a bootstrap that resamples tasks, that of the share Wilson's.
     """
-    mean = clustered_mean(met, held_out.tasks, rng=np.random.default_rng(0))
+    mean = _mean(met, held_out.tasks)
     every = met == np.array([len(constraints) for constraints in held_out.constraints])
     all_met = proportion(int(every.sum()), len(every))
     return {
         "demands_met": mean.estimate,
-        "demands_met_interval": [mean.low, mean.high],
+        "demands_met_interval": both_ends(mean),
         "all_met": 100 * all_met.estimate,
         "all_met_interval": [100 * all_met.low, 100 * all_met.high],
         "avg_length": int(np.mean([len(answer) for answer in answers])),
         "flags": flags_record(answers),
         "n": len(met),
     }
+
+
+def _mean(met: np.ndarray, tasks: Sequence[str]) -> Interval:
+    return clustered_mean(met, tasks, rng=np.random.default_rng(0), scale=(0.0, CONSTRAINTS))
 
 
 def _items(met: np.ndarray, answers: Sequence[str], prompts: Sequence[str], tasks: Sequence[str]) -> ModelItems:
@@ -107,10 +115,10 @@ def in_folder(folder: Path) -> Scored | None:
     models, items = {}, {}
     for side, name in (("before", f"{folder.name} before training"), ("after", folder.name)):
         met, answers = table.numbers(f"met_{side}"), table.texts(side)
-        mean = clustered_mean(met, tasks, rng=np.random.default_rng(0))
+        mean = _mean(met, tasks)
         models[name] = {
             "demands_met": mean.estimate,
-            "demands_met_interval": [mean.low, mean.high],
+            "demands_met_interval": both_ends(mean),
             "avg_length": float(np.mean([len(answer) for answer in answers])),
             "flags": flags_record(answers),
         }

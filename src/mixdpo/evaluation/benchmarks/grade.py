@@ -79,7 +79,8 @@ def score(verdicts: Sequence[Path], options: GradeOptions, run: Record | None = 
         mean = mean_interval(known)
         models[model] = {
             "average": mean.estimate,
-            "average_interval": [mean.low, mean.high] if len(known) > 1 else None,
+            # Of grades that are all equal the items say nothing, and stored ones nothing of their scale.
+            "average_interval": [mean.low, mean.high] if np.ptp(known) > 0 else None,
             "n_prompts": len(known),
             "n_unread": len(own) - len(known),
             **answers_record(answers.get(model), own),

@@ -16,7 +16,7 @@ import numpy as np
 
 from mixdpo.common.errors import InputError
 from mixdpo.common.files import digest
-from mixdpo.common.statistics import clustered_mean
+from mixdpo.common.statistics import both_ends, clustered_mean
 from mixdpo.common.table_files import read_table
 from mixdpo.common.tables import TextTable
 from mixdpo.data.reasoning import split_reasoning
@@ -313,10 +313,10 @@ def mean_ratings(
     if not known.any():
         raise InputError("no judgement has a rating")
     question, turn, score = ratings.question[known], ratings.turn[known], ratings.score[known]
-    overall = clustered_mean(score, question, rng=np.random.default_rng(seed), level=level)
+    overall = clustered_mean(score, question, rng=np.random.default_rng(seed), level=level, scale=SCALE)
     result: dict[str, Any] = {
         "average": overall.estimate,
-        "interval": [overall.low, overall.high],
+        "interval": both_ends(overall),
         "first_turn": _mean(score[turn == 1]),
         "second_turn": _mean(score[turn == 2]),
         "n": len(ratings.score),

@@ -87,7 +87,7 @@ def score(verdicts: Sequence[Path], options: PairwiseOptions, run: Record | None
         known = np.array([score for score in scores.values() if np.isfinite(score)])
         if not len(known):
             raise InputError(f"{model} has no game with a valid label", file=file)
-        rate = mean_interval(100 * known)
+        rate = mean_interval(100 * known, scale=(0.0, 100.0))
         both = proportion(int((known == 1).sum()), len(known))
         models[model] = {
             "win_rate": rate.estimate,

@@ -15,7 +15,7 @@ import numpy as np
 from mixdpo.common.bradley_terry import bootstrap_by_model, elo_of, pooled_bootstrap, win_rate_of
 from mixdpo.common.errors import InputError
 from mixdpo.common.settings import check_choice
-from mixdpo.common.statistics import cluster_means, clustered_mean
+from mixdpo.common.statistics import both_ends, cluster_means, clustered_mean
 from mixdpo.evaluation.statistics.style import (
     CONTROLS,
     FEATURES,
@@ -83,7 +83,8 @@ def score_battles(battles: Battles, version: Version, bootstrap: Bootstrap) -> d
     """Return win rates against the baseline in percent, by model, with two intervals.
 
     `interval` is drawn as the published one was: over battles, as if they were independent. `prompt_interval` draws
-    prompts, whose battles are not; it is the honest one.
+    prompts, whose battles are not; it is the honest one, also where all battles end alike, of which every resample of
+    the first shows the same.
     """
     check_choice("version", version, Version)
     count = len(battles.models)
@@ -97,11 +98,11 @@ def score_battles(battles: Battles, version: Version, bootstrap: Bootstrap) -> d
             raise InputError(f"{model} has no game with a valid label")
         prompts = battles.prompt[own]
         rng = np.random.default_rng(bootstrap.seed)
-        by_prompt = clustered_mean(battles.outcome[own], prompts, rng=rng, level=bootstrap.level)
+        by_prompt = clustered_mean(battles.outcome[own], prompts, rng=rng, level=bootstrap.level, scale=(0.0, 1.0))
         results[model] = {
             "win_rate": 100 * by_prompt.estimate,
             "interval": [float(100 * low[index]), float(100 * high[index])],
-            "prompt_interval": [100 * by_prompt.low, 100 * by_prompt.high],
+            "prompt_interval": both_ends(by_prompt, 100),
             "elo": float(elo_of(np.array(by_prompt.estimate))),
             "bootstrap_mean": float(100 * np.nanmean(rates[:, index])),
             "n_prompts": len(np.unique(prompts)),

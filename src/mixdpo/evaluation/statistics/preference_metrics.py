@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mixdpo.common.statistics import Interval, clustered_mean, proportion
+from mixdpo.common.statistics import Interval, both_ends, clustered_mean, proportion
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,8 @@ def _means(
         if unit == 100 and prompts == len(rows):
             found: Interval = proportion(int(own.sum()), len(own), level)
         else:
-            found = clustered_mean(own, clusters, rng=np.random.default_rng(seed), level=level)
+            scale = (0.0, 1.0) if unit == 100 else None
+            found = clustered_mean(own, clusters, rng=np.random.default_rng(seed), level=level, scale=scale)
         result[name] = unit * found.estimate
-        result[f"{name}_interval"] = [unit * found.low, unit * found.high]
+        result[f"{name}_interval"] = both_ends(found, unit)
     return result | {"n": len(rows), "n_prompts": prompts}
