@@ -99,3 +99,20 @@ def test_references_belong_to_the_same_prompt(tmp_path: Path) -> None:
     assert asked(file(own), file([{"output": "P"}, {"output": "Q"}])) == ["p a P", "q b Q"], "row by row"
     with pytest.raises(InputError, match=r"no reference answer to the prompt '0'; give it .* under the same uid"):
         asked(file(own), file([{"question_id": row, "output": "P"} for row in (0, 1)]))
+
+
+def test_prompts_are_joined_whatever_their_white_space_and_missing_ones_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def file(name: str, prompts: Sequence[str]) -> AnswerFile:
+        rows = [{"instruction": prompt, "output": f"{name} {number}"} for number, prompt in enumerate(prompts)]
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return read_answers(tmp_path / name)
+
+    base = file("base.jsonl", ["a b", "c", "d"])
+    pairs = pair_up(file("own.jsonl", ["a  b\n", "c", "e"]), base)
+    assert [(pair.prompt, pair.model) for pair in pairs] == [("a b", "own.jsonl 0"), ("c", "own.jsonl 1")]
+    assert "1 of 3 prompts that the baseline answers have no answer, first 'd'" in caplog.text
+    # Of prompts that differ in white space alone, each is its own.
+    pairs = pair_up(file("own.jsonl", ["c ", "c", "d "]), base)
+    assert [(pair.prompt, pair.model) for pair in pairs] == [("c", "own.jsonl 1")]

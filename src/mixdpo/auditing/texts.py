@@ -99,7 +99,7 @@ def _answers(side: pl.Series, texts: pl.Series) -> pl.Series:
         value = side[row]
         said = [value] if isinstance(value, str) else _said(map(_message, value))
         found.append("\n\n".join(filter(None, (split_reasoning(text)[1] for text in said))))
-    return texts.scatter(marked, pl.Series(found, dtype=pl.String))
+    return texts.clone().scatter(marked, pl.Series(found, dtype=pl.String))
 
 
 def _bar() -> Progress:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -19,6 +20,8 @@ from mixdpo.generation.answer_files import (
     read_prompt_texts,
 )
 from mixdpo.judges.prompt import JudgePrompt, read_judge_prompt
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -135,13 +138,14 @@ def pair_up(
     ids, known, own_texts = baseline.keys(), baseline.texts(prompts), model.texts(prompts)
     by_id = categories if categories and baseline.id_column in JOINED_BY_ID else {}
     own = same_prompts(model, baseline, own_texts, known)
-    pairs = []
+    pairs, missing = [], []
     for index, (id, text) in enumerate(zip(ids, known, strict=True)):
         row = own.get(index)
-        if row is None:
-            continue
-        kind = by_id.get(id) or _category(baseline, index) or _category(model, row)
+        kind = by_id.get(id) or _category(baseline, index) or (_category(model, row) if row is not None else None)
         if category is not None and kind != category:
+            continue
+        if row is None:
+            missing.append(text or id)
             continue
         prompt = text or own_texts[row]
         if not prompt:
@@ -154,6 +158,11 @@ def pair_up(
             file=model.file,
             hint=f"let both answer the same prompts, with their texts or under the same {', '.join(JOINED_BY_ID)}",
         )
+    if missing:
+        _log.warning(
+            "%s: %d of %d prompts that the baseline answers have no answer, first %.60r",
+            model.file, len(missing), len(missing) + len(pairs), missing[0],
+        )  # fmt: skip
     return pairs
 
 
@@ -169,7 +178,8 @@ def same_prompts(
 ) -> dict[int, int]:
     """Return, by row of the baseline's file, the row of the model's that answers the same prompt.
 
-    By an id of `JOINED_BY_ID` where both files have one, else by the text of the prompt.
+    By an id of `JOINED_BY_ID` where both files have one, else by the text of the prompt, of which white space makes no
+    difference where no other prompt is alike.
 
     Args:
         model: answers of the model.
@@ -208,7 +218,11 @@ def _joined(of_model: Sequence[str], of_baseline: Sequence[str], file: str) -> d
             raise InputError(
                 f"a second answer to the prompt {key!r:.60}", file=file, row=row + 1, hint="leave one answer to each"
             )
-    return {row: own[key] for row, key in enumerate(of_baseline) if key in own}
+    alike = {" ".join(key.split()): key for key in own}
+    if len(alike) < len(own):  # prompts of the model that differ in white space alone
+        alike = {}
+    keys = (key if key in own else alike.get(" ".join(key.split())) for key in of_baseline)
+    return {row: own[key] for row, key in enumerate(keys) if key in own}
 
 
 def _check_prompts(

@@ -33,6 +33,7 @@ from mixdpo.evaluation.statistics.battles import (
 from mixdpo.evaluation.statistics.records import (
     agreement_record,
     answers_record,
+    check_once,
     difference_records,
     judged_answers,
     position_record,
@@ -187,7 +188,8 @@ def read_battles(path: str | Path, version: Version, category: str | None = None
     column `category` selects.
 
     Raises:
-        InputError: a column is missing or holds something else, or there are several categories and none is named.
+        InputError: a column is missing or holds something else, a prompt comes twice where a row has both games, or
+            there are several categories and none is named.
     """
     check_choice("version", version, Version)
     table = read_table(path)
@@ -206,6 +208,7 @@ def read_battles(path: str | Path, version: Version, category: str | None = None
                 )
             rows.append((row, scores[winner]))
     else:
+        check_once(table, chosen, ("prompt", prompts), ("model", names))
         for row, labels in zip(chosen, _games(table, chosen), strict=True):
             outcomes, missing = game_outcomes(*labels, version)
             unread[names[row]] += missing

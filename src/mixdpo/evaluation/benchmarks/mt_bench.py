@@ -25,6 +25,7 @@ from mixdpo.evaluation.hub_files import HubFile, fetch
 from mixdpo.evaluation.items import ModelItems, read_transcripts
 from mixdpo.evaluation.statistics.records import (
     answers_record,
+    check_once,
     difference_records,
     judged_answers,
     reasoning_record,
@@ -275,10 +276,14 @@ def read_ratings(path: str | Path) -> dict[str, Ratings]:
 
     A stored text is read again, so that the rating does not depend on who stored it. Where a column `failure` says
     why there is none, -1 is a score like any other, as reward models give.
+
+    Raises:
+        InputError: a column is missing, or a turn of an answer is rated twice.
     """
     table = read_table(path)
     models = np.array(table.texts("model"))
     questions, turns = np.array(table.ids("question_id")), table.integers("turn")
+    check_once(table, np.arange(len(table)), ("question", questions), ("turn", turns), ("model", models))
     if "judgment" in table:
         parsed = [parse_rating(text or "") for text in table.column("judgment")]
         scores = np.array([np.nan if score is None else score for score in parsed])

@@ -36,6 +36,25 @@ def by_model(table: TableFile, values: list[Any]) -> dict[str, dict[str, Any]]:
     return found
 
 
+def check_once(table: TableFile, rows: Sequence[int] | np.ndarray, *keys: tuple[str, np.ndarray]) -> None:
+    """Raise `InputError` for the first of these rows of a file of verdicts whose keys are those of a row before.
+
+    Args:
+        table: the file.
+        rows: from 0.
+        keys: what each key is called, and its value in every row of the file.
+    """
+    seen: dict[tuple[str, ...], int] = {}
+    for row in map(int, rows):
+        key = tuple(str(values[row]) for _, values in keys)
+        if (first := seen.setdefault(key, row)) != row:
+            what = ", ".join(f"{name} {value!r:.60}" for (name, _), value in zip(keys, key, strict=True))
+            raise InputError(
+                f"a second verdict on {what}, after row {first + 1}", file=table.file, row=row + 1,
+                hint="leave one; several judges are several files of verdicts",
+            )  # fmt: skip
+
+
 @dataclass(frozen=True)
 class JudgedAnswers:
     """A model's answers in a file of verdicts, without reasoning: of each row the prompt's id, the answer, the
