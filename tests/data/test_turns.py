@@ -10,7 +10,7 @@ from mixdpo import load_pairs
 from mixdpo.data.data_settings import DataSettings
 from mixdpo.data.load import read_pairs
 from mixdpo.data.prompts import DropPair, split_repeated, split_text
-from mixdpo.data.turns import announces_answer
+from mixdpo.data.turns import announces_answer, extra_turn
 
 OPENINGS: dict[str, str] = {
     "ChatML": "<|im_start|>user\nAdd<|im_end|>\n<|im_start|>assistant\n",
@@ -84,6 +84,47 @@ def test_text_answers_that_begin_with_the_prompt(jsonl: Any) -> None:
     assert report.sources[0].notes == ("pairs whose answers began with the prompt, which was taken off: 9",)
     few = load_pairs(jsonl([rows[0], alone, alone], "few.jsonl"))
     assert few["chosen"][0] == "River 0?\nElbe", "one of three may begin like its prompt by chance"
+
+
+@pytest.mark.parametrize("family", OPENINGS)
+def test_a_further_turn_of_the_users_is_no_part_of_an_answer(family: str) -> None:
+    opening = OPENINGS[family]
+    script = " 2\nPrompter: so?"  # a line of another word is one of the answer's
+    assert extra_turn(opening, script) is None
+    end = extra_turn(opening, f"{script}\n{opening} 4")
+    assert end is not None
+    assert f"{script}\n{opening} 4"[:end].strip().removesuffix("A chat.").strip() == script.strip()
+
+
+@pytest.mark.parametrize("with_prompt", [True, False])
+def test_answers_end_before_a_further_turn(with_prompt: bool, jsonl: Any) -> None:
+    opening, more = "\n\nHuman: Name a river\n\nAssistant:", "\n\nHuman: thanks"
+    answers = [(" The Elbe." + more, " Water."), (" The Elbe.", " The Elbe." + more), (" a", " b"),
+               (" The Elbe.", f" Water.{more}\n\nAssistant: Bye."), (" x", more)]  # fmt: skip
+    rows: list[dict[str, Any]] = [{"prompt": opening, "chosen": one, "rejected": two} for one, two in answers]
+    if not with_prompt:
+        rows = [{side: opening + row[side] for side in ("chosen", "rejected")} for row in rows]
+    pairs, report = read_pairs(DataSettings(path=jsonl(rows)))
+    assert list(zip(pairs["chosen"], pairs["rejected"], strict=True)) == [
+        (" The Elbe.", " Water."), (" a", " b"), (" The Elbe.", " Water.")]  # fmt: skip
+    source = report.sources[0]
+    assert source.doubted == {"extra_turn": 2}
+    assert source.doubted_rows == {"extra_turn": ["1", "4"]}
+    assert source.dropped == {"identical_completions": 1, "empty_completion": 1}
+    assert list(source.dropped_details["identical_completions"]) == ["up to a further turn of the user's"]
+
+
+def test_a_word_of_another_kind_within_an_answer_ends_no_prompt() -> None:
+    opening = "Question: Add 1 and 1\n\nAssistant:"
+    shared = " Work: 1+1\nAnswer:"
+    assert split_text(None, f"{opening}{shared} 2", f"{opening}{shared} 3")[0] == opening
+    assert announces_answer(opening)
+    again = f"{opening} 2\n\n{opening}"
+    assert split_text(None, f"{again} 2", f"{again} 3")[0] == again
+    choice = "Question: Which?\nA: one\nB: two\nAnswer:"
+    assert split_text(None, f"{choice} one", f"{choice} two")[0] == choice
+    quoted = "Q: Write a dialogue.\nA:"
+    assert split_text(None, f"{quoted} So:\nAssistant: 2", f"{quoted} So:\nAssistant: 3")[0] == quoted
 
 
 @pytest.mark.parametrize(

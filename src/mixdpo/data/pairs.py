@@ -32,7 +32,7 @@ from mixdpo.data.messages import (
     read_system,
     read_tools,
 )
-from mixdpo.data.prompts import DropPair, split_messages, split_repeated, split_text
+from mixdpo.data.prompts import DropPair, split_messages, split_repeated, split_text, without_extra_turn
 from mixdpo.data.row_places import RowPlaces
 from mixdpo.data.turns import announces_answer
 from mixdpo.data.views import View, ViewFault, parse_text
@@ -243,11 +243,14 @@ class PairReader:
         parts = split_repeated(prompt, chosen, rejected) if self.repeats_prompt and prompt is not None else None
         if parts is not None:
             self.tally.repeated += 1
-            return split_text(*parts)
-        parts = split_text(prompt, chosen, rejected)
+        parts = split_text(*(parts or (prompt, chosen, rejected)))
         if prompt is None and not announces_answer(parts[0]):
             self.tally.doubted.setdefault("unmarked_prompt", []).append(row)
-        return parts
+        shorter = without_extra_turn(*parts)
+        if shorter is None:
+            return parts
+        self.tally.doubted.setdefault("extra_turn", []).append(row)
+        return parts[0], *shorter
 
     def _with_context(self, prompt: list[Message], values: Mapping[str, Any], row: int) -> list[Message]:
         """Put the system message and the turns before, which have columns of their own, before the prompt."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Final
 
 from mixdpo.data.messages import ROLES, Message, is_blank, says
-from mixdpo.data.turns import UserTurnsDiffer, answer_start
+from mixdpo.data.turns import UserTurnsDiffer, answer_start, extra_turn
 
 REASONS: Final[dict[str, str]] = {
     "empty_prompt": "the prompt holds only white space",
@@ -24,6 +24,7 @@ REASONS: Final[dict[str, str]] = {
 
 DOUBTS: Final[dict[str, str]] = {
     "unmarked_prompt": "no turn is announced, so the words that both answers begin with are taken for the prompt",
+    "extra_turn": "an answer goes on with a turn of the user's, which is left out with all behind it",
 }
 """What is doubtful about a pair that is kept."""
 
@@ -71,6 +72,24 @@ def split_text(prompt: str | None, chosen: str, rejected: str) -> tuple[str, str
     if not prompt.strip():
         raise DropPair("empty_prompt")
     return prompt, chosen, rejected
+
+
+def without_extra_turn(prompt: str, chosen: str, rejected: str) -> tuple[str, str] | None:
+    """Return both answers up to a further turn of the user's, which no model is to write; None if there is none.
+
+    Raises:
+        DropPair: nothing is left of an answer, or both are the same then.
+    """
+    ends = [extra_turn(prompt, side) for side in (chosen, rejected)]
+    if ends == [None, None]:
+        return None
+    sides = zip((chosen, rejected), ends, strict=True)
+    chosen, rejected = (side if end is None else side[:end].rstrip() for side, end in sides)
+    if not chosen.strip() or not rejected.strip():
+        raise DropPair("empty_completion")
+    if chosen.rstrip() == rejected.rstrip():
+        raise DropPair("identical_completions", "up to a further turn of the user's")
+    return chosen, rejected
 
 
 def split_repeated(prompt: str, chosen: str, rejected: str) -> tuple[str, str, str] | None:

@@ -14,10 +14,13 @@ from datasets import Features, Value
 from mixdpo.data.columns import PairColumns
 from mixdpo.data.hashing import row_digests
 from mixdpo.data.pairs import PAIR_ID_SIZE, PairReader
+from mixdpo.data.turns import ANNOUNCED
 
 _SIDES: Final = ("prompt", "chosen", "rejected")
 _SCORES: Final = ("score_chosen", "score_rejected", "margin")
 _NUMBER: Final = r"u?int\d+|float(32|64)"
+_END: Final = 80
+"""Characters at the end of a prompt that may announce an answer."""
 _SAYS_SOMETHING: Final = r"[^\s\x1c-\x1f]"
 """What `str.strip` leaves: Python takes four separators for white space that Unicode does not."""
 
@@ -52,6 +55,10 @@ def read_text_table(table: pa.Table, rows: Sequence[int], *, reader: PairReader)
     plain += [number.is_finite() for name, number in numbers.items() if name in _SCORES]
     if reader.contradictions != "keep":
         plain.append(gap >= 0)
+    end = pl.col(sides["prompt"]).str.tail(_END) + "\n\n"
+    announced = pl.DataFrame(table).select(end.str.contains(ANNOUNCED).fill_null(False)).to_series()
+    if announced.any():  # an answer may hold a further turn then
+        plain.append(~pl.lit(announced))
     found = pl.DataFrame(table).select(plain=pl.all_horizontal(plain).fill_null(False), gap=gap, **numbers)
     is_plain_row, found = found["plain"], found.filter("plain")
     reader.tally.ties += int((found["gap"] == 0).sum())

@@ -30,16 +30,24 @@ def _template(sign: str, user: str, assistant: str) -> Template:
 TEMPLATES: Final = (
     _template("<|im_start|>", r"<\|im_start\|>user", r"<\|im_start\|>assistant(?:\n|<\|im_sep\|>)"),  # ChatML, Phi-4
     _template(
-        "<|start_header_id|>", r"_id\|>user", r"<\|start_header_id\|>assistant<\|end_header_id\|>\n\n"
+        "<|start_header_id|>", r"<\|start_header_id\|>user", r"<\|start_header_id\|>assistant<\|end_header_id\|>\n\n"
     ),  # Llama 3
-    _template("<|header_start|>", r"_start\|>user", r"<\|header_start\|>assistant<\|header_end\|>\n\n"),  # Llama 4
+    _template(
+        "<|header_start|>", r"<\|header_start\|>user", r"<\|header_start\|>assistant<\|header_end\|>\n\n"
+    ),  # Llama 4
     _template("<start_of_turn>", r"<start_of_turn>user", r"<start_of_turn>model\n"),  # Gemma
-    _template("INST]", r"\[INST\]", r"\[/INST\]"),  # Llama 2, Mistral
+    _template("INST]", r"(?:<s>)?\[INST\]", r"\[/INST\]"),  # Llama 2, Mistral
     _template("<|", r"<\|user\|>", r"<\|assistant\|>\n?"),  # Zephyr, Tulu, Phi-3, GLM
     _template("<｜", r"<｜User｜>", r"<｜Assistant｜>"),  # DeepSeek
     _template("<|start|>", r"<\|start\|>user", r"<\|start\|>assistant"),  # gpt-oss
-    _template("_TURN_TOKEN|>", r"<\|USER_TOKEN\|>", r"<\|START_OF_TURN_TOKEN\|><\|CHATBOT_TOKEN\|>"),  # Command
-    _template("<|start_of_role|>", r"_role\|>user", r"<\|start_of_role\|>assistant<\|end_of_role\|>"),  # Granite
+    _template(
+        "_TURN_TOKEN|>",
+        r"(?:<\|START_OF_TURN_TOKEN\|>)?<\|USER_TOKEN\|>",
+        r"<\|START_OF_TURN_TOKEN\|><\|CHATBOT_TOKEN\|>",
+    ),  # Command
+    _template(
+        "<|start_of_role|>", r"<\|start_of_role\|>user", r"<\|start_of_role\|>assistant<\|end_of_role\|>"
+    ),  # Granite
     _template("GPT4 Correct", r"GPT4 Correct User:", r"GPT4 Correct Assistant:"),  # OpenChat, Starling
     _template("### ", r"### (?:Instruction|Input|User|Human):", r"### (?:Response|Assistant):\n?"),  # Alpaca
     _template("ASSISTANT", r"(?:^|\s|</s>)USER[ \t]*:", r"(?:^|\s|</s>)ASSISTANT[ \t]*:"),  # Vicuna, also on one line
@@ -59,6 +67,16 @@ CERTAIN: Final = "chat"
 """The family of words that mean nothing else there; answers have lines "A:" and "Answer:" of their own."""
 
 _WORD: Final = re.compile(rf"^[ \t]*({'|'.join(WORDS)})[ \t]*:", re.MULTILINE)
+
+_ANSWERERS: Final = "|".join(word for word, (_, whose) in WORDS.items() if whose == "assistant")
+ANNOUNCED: Final = "|".join(
+    rf"(?:{pattern})\s*$"
+    for pattern in (
+        *(template.assistant.pattern for template in TEMPLATES),
+        rf"(?m:^)[ \t]*(?:{_ANSWERERS})[ \t]*:",
+    )
+)
+"""What a prompt with two line ends behind it ends with where it announces an answer, also for Rust's expressions."""
 _LONGEST_MARK: Final = 80
 
 
@@ -93,6 +111,28 @@ def answer_start(shared: str) -> int | None:
     return None
 
 
+def extra_turn(prompt: str, answer: str) -> int | None:
+    """Return where in an answer a further turn of the user's begins, None if there is none.
+
+    It is announced as the last one in the prompt, which itself ends with the announcement of the answer.
+    """
+    end = prompt.rstrip()[-_LONGEST_MARK:]
+    for template in TEMPLATES:
+        if template.sign in end and re.search(rf"(?:{template.assistant.pattern})\s*$", f"{end}\n\n") is not None:
+            return _start(template.user.search(answer))
+    marks = list(_WORD.finditer(prompt))
+    if not marks or marks[-1].end() != len(prompt.rstrip()) or WORDS[marks[-1][1]][1] != "assistant":
+        return None
+    words = [mark[1] for mark in marks if WORDS[mark[1]][1] == "user"]
+    if not words:
+        return None
+    return _start(re.search(rf"\n[ \t]*{words[-1]}[ \t]*:", answer))
+
+
+def _start(found: re.Match[str] | None) -> int | None:
+    return None if found is None else found.start()
+
+
 def announces_answer(prompt: str) -> bool:
     """Whether a prompt ends with the announcement of an answer; "A:" is one only after a "Q:"."""
     end = prompt[-_LONGEST_MARK:]
@@ -114,9 +154,13 @@ def _marks(text: str) -> list[tuple[str, str, int]]:
 def _answers_of(family: str, marks: list[tuple[str, str, int]]) -> list[int]:
     """Return where answers begin: behind the first mark of the assistant's after each turn of the user's.
 
-    Where the user has no turn, behind every mark of the assistant's.
+    Where the user has no turn, behind every mark of the assistant's. After "Question:" the first of "Answer:" and
+    "Assistant:" announces answers, and the other is a word of theirs.
     """
-    own = [(whose, end) for kind, whose, end in marks if kind == family]
+    asked = next((at for at, (kind, whose, _) in enumerate(marks) if (kind, whose) == (family, "user")), len(marks))
+    behind = [kind for kind, whose, _ in marks[asked:] if whose == "assistant" and kind in (family, CERTAIN)]
+    answers = family if family == CERTAIN or not behind else behind[0]
+    own = [(whose, end) for kind, whose, end in marks if kind == (family if whose == "user" else answers)]
     turns = list(pairwise([("", 0), *own]))
     if any(whose == "user" for whose, _ in own):
         return [end for (before, _), (whose, end) in turns if (before, whose) == ("user", "assistant")]
