@@ -8,12 +8,11 @@ header through its end token. Where the places are not certain, nothing is guess
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from mixdpo.data.chat_template import ChatTemplate, Frame
+from mixdpo.data.chat_template import EMPTY_THINKING, OPENED_THINKING, ChatTemplate, Frame
 from mixdpo.data.messages import Message
 from mixdpo.data.token_ids import Ids, alike, shared_length
 
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
 Span = tuple[int, int]
 """Where a piece of text, or of a list of tokens, begins and ends."""
 
-_EMPTY_THINKING: Final = re.compile(r"<think>\s*</think>\s*|\[THINK\]\s*\[/THINK\]\s*|<seed:think>\s*</seed:think>\s*")
-_OPENED: Final = re.compile(r"(?:<think>|\[THINK\]|<seed:think>)\s*\Z")
 _LONGEST_OPENING: Final = 32
 """Characters in which an opened think block at the end of a prompt is looked for."""
 
@@ -70,18 +67,20 @@ def assistant_spans(
         mark += "z"
     calls = any(message.get("tool_calls") for message in side)
     for keeps_calls in (False, True) if calls else (False,):
-        numbered = list(_marked(template, side, mark, keeps_calls))
+        marked = [*prompt, *_marked(template, side, mark, keeps_calls, tools is not None)]
         try:
-            (variant,) = template.texts([[*prompt, *numbered]], tools, own)
+            (variant,) = template.texts([marked], tools, own)
         except Exception:  # a template may raise whatever Python can; some want a call before every result
             continue
-        spans = _aligned(text, variant, mark, side, frame, template.ends.pattern, keeps_calls)
+        spans = _aligned(text, variant, mark, side, frame, keeps_calls)
         if spans is not None:
             return spans
-    return None
+    return _by_beginnings(template, prompt, side, text, tools, own, frame)
 
 
-def _marked(template: ChatTemplate, side: Sequence[Message], mark: str, keeps_calls: bool) -> Iterator[Message]:
+def _marked(
+    template: ChatTemplate, side: Sequence[Message], mark: str, keeps_calls: bool, with_tools: bool
+) -> Iterator[Message]:
     """Yield the messages, those of the assistant with a mark for their words, thoughts and arguments."""
     for number, message in enumerate(side):
         if message["role"] != "assistant":
@@ -92,9 +91,9 @@ def _marked(template: ChatTemplate, side: Sequence[Message], mark: str, keeps_ca
         if not (calls and keeps_calls):
             yield {"role": "assistant", "content": words}
             continue
-        content = {"content": words if message["content"] else message["content"]} if "content" in message else {}
-        marked = [_marked_call(call, words) for call in calls]
-        yield template.prepared([{"role": "assistant", **content, "tool_calls": marked}])[0]
+        content = {"content": message["content"] and words} if "content" in message else {}
+        marked = {"role": "assistant", **content, "tool_calls": [_marked_call(call, words) for call in calls]}
+        yield template.prepared([marked], with_tools)[0]
 
 
 def _marked_call(call: Any, words: str) -> Any:
@@ -104,80 +103,78 @@ def _marked_call(call: Any, words: str) -> Any:
 
 
 def _aligned(
-    text: str,
-    variant: str,
-    mark: str,
-    side: Sequence[Message],
-    frame: Frame,
-    closing: re.Pattern[str],
-    keeps_calls: bool,
+    text: str, variant: str, mark: str, side: Sequence[Message], frame: Frame, keeps_calls: bool
 ) -> list[Span] | None:
     """Find the pieces between the marks of `variant` in `text`; return what lies between them, with the end tokens."""
-    if keeps_calls and not frame.closes:
-        return None  # nothing says where the arguments of a call end
-    found: list[Span] = []
-    for number, message in enumerate(side):
-        if message["role"] == "assistant":
-            words = f"{mark}{number}{mark}"
-            first = variant.find(words)
-            if first < 0:
-                return None
-            found.append((first, variant.rfind(words) + len(words)))
-    pieces: list[str | None] = []
+    pieces: list[str] = []
+    headers: list[bool] = []
     before = 0
-    for first, last in found:
-        pieces.append(_between(variant[before:first], frame, closing, is_first=not pieces))
-        before = last
-    tail = variant[before:]
-    if any(piece is None for piece in pieces):
+    for number, message in enumerate(side):
+        if message["role"] != "assistant":
+            continue
+        words = f"{mark}{number}{mark}"
+        first = variant.find(words)
+        if first < 0:
+            return None
+        gap = variant[before:first]
+        before = variant.rfind(words) + len(words)
+        at = gap.rfind(frame.anchor) if frame.anchor else -1
+        if at < 0 and keeps_calls and message.get("tool_calls"):
+            return None  # nothing parts the beginning of a call from what stands before it
+        headers.append(at >= 0)
+        # It ends in the header, for an empty think block may follow, and begins at the end token of the turn before,
+        # for the rest of a call may stand in front of that.
+        gap = gap[: at + len(frame.anchor)] if at >= 0 else gap
+        pieces.append(_from_closer(gap, frame) if pieces else gap)
+    tail = _from_closer(variant[before:], frame)
+    if not text.endswith(tail) or not all(pieces) or (keeps_calls and frame.closer is None):
         return None
-    end = len(text) - len(_from_closer(tail, frame, closing))
-    if not text.endswith(tail if not frame.closes else _from_closer(tail, frame, closing)):
-        return None
-    starts = _places([piece for piece in pieces if piece is not None], text, end)
+    end = len(text) - len(tail)
+    starts = _places(pieces, text, end)
     if starts is None:
         return None
     spans = []
-    for i, (at, piece) in enumerate(zip(starts, pieces, strict=True)):
-        assert piece is not None
+    for at, piece, has_header, stop in zip(starts, pieces, headers, [*starts[1:], end], strict=True):
         start = at + len(piece)
-        if frame.header:
-            header_at = start - len(_anchor(frame.header, closing))
-            start = header_at + alike(text[header_at:], frame.header)
-        stop = starts[i + 1] if i + 1 < len(starts) else end
-        closer = closing.match(text, stop) if frame.closes else None
+        if has_header:
+            start += alike(text[start - len(frame.anchor) :], frame.header) - len(frame.anchor)
+        closer = frame.closer.match(text, stop) if frame.closer else None
         spans.append((start, closer.end() if closer else stop))
     return spans if all(start <= stop for start, stop in spans) else None
 
 
-def _between(gap: str, frame: Frame, closing: re.Pattern[str], is_first: bool) -> str | None:
-    """Return what of the text between two marks must stand in the conversation too, None if the turns touch.
-
-    It begins at the end token of the turn before, for what is left of a call stands in front of it, and ends in the
-    header of the turn, for an empty think block may follow.
-    """
-    if frame.header:
-        anchor = _anchor(frame.header, closing)
-        at = gap.rfind(anchor)
-        if at < 0:
-            return None
-        gap = gap[: at + len(anchor)]
-    if is_first:
+def _from_closer(gap: str, frame: Frame) -> str:
+    if frame.closer is None:
         return gap
-    return _from_closer(gap, frame, closing) or None
-
-
-def _from_closer(gap: str, frame: Frame, closing: re.Pattern[str]) -> str:
-    if not frame.closes:
-        return gap
-    found = closing.search(gap)
+    found = frame.closer.search(gap)
     return gap[found.start() :] if found else ""
 
 
-def _anchor(header: str, closing: re.Pattern[str]) -> str:
-    """Return the beginning of a header through its first special token; without any, the words."""
-    found = closing.search(header)
-    return header[: found.end()] if found else header.rstrip()
+def _by_beginnings(
+    template: ChatTemplate,
+    prompt: Sequence[Message],
+    side: Sequence[Message],
+    text: str,
+    tools: Any,
+    own: Any,
+    frame: Frame,
+) -> list[Span] | None:
+    """Return the turns where the conversation up to each, with a generation prompt, begins the whole conversation."""
+    if frame.closer is None:
+        return None
+    spans: list[Span] = []
+    for number, message in enumerate(side):
+        if message["role"] != "assistant":
+            continue
+        try:
+            (before,) = template.texts([[*prompt, *side[:number]]], tools, own, answer_next=True)
+        except Exception:  # a template may raise whatever Python can
+            return None
+        closer = frame.closer.search(text, len(before))
+        if not text.startswith(before) or closer is None or (spans and spans[-1][1] > len(before)):
+            return None
+        spans.append((len(before), closer.end()))
+    return spans
 
 
 def _places(pieces: Sequence[str], text: str, end: int) -> list[int] | None:
@@ -199,18 +196,19 @@ def _places(pieces: Sequence[str], text: str, end: int) -> list[int] | None:
     return forward if [0, *reversed(backward)] == forward else None
 
 
-def empty_thinking(text: str, start: int, header: str) -> Iterator[Span]:
-    """Yield where empty think blocks stand at the beginning of turns, the first at `start`; in characters.
+def empty_thinking(text: str, start: int, frame: Frame | None) -> Iterator[Span]:
+    """Yield where empty think blocks stand at the beginning of turns, with the blanks around them; in characters.
 
     Args:
         text: a conversation.
         start: where the answer begins.
-        header: what the template writes in front of an answer; it may open the block.
+        frame: what the template writes around a turn. Its header may open the block.
     """
-    header = _OPENED.sub("", header)
-    for block in _EMPTY_THINKING.finditer(text, max(0, start - _LONGEST_OPENING)):
-        if text.endswith(header, 0, block.start()):
-            yield block.span()
+    header = OPENED_THINKING.sub("", frame.header).rstrip() if frame is not None else ""
+    for block in EMPTY_THINKING.finditer(text, max(0, start - _LONGEST_OPENING)):
+        before = text[: block.start()].rstrip()
+        if before.endswith(header):
+            yield len(before), block.end()
 
 
 def generated_spans(marked: Sequence[int], start: int) -> list[Span]:
@@ -221,6 +219,12 @@ def generated_spans(marked: Sequence[int], start: int) -> list[Span]:
             first = runs.pop()[0] if runs and runs[-1][1] == i else i
             runs.append((first, i + 1))
     return runs
+
+
+def shared_spans(spans: Sequence[Span], others: Sequence[Span]) -> list[Span]:
+    """Return what lies in a span of either list."""
+    both = [(max(a, c), min(b, d)) for a, b in spans for c, d in others]
+    return [(first, last) for first, last in both if first < last]
 
 
 def without(spans: Sequence[Span], cut: Span) -> list[Span]:

@@ -19,6 +19,7 @@ from mixdpo.data.loss_masks import (
     empty_thinking,
     generated_spans,
     is_one_answer,
+    shared_spans,
     without,
 )
 from mixdpo.data.messages import Message
@@ -142,7 +143,13 @@ class ChatRenderer:
         count = len(batch["prompt"])
         none = [None] * count
         kinds = list(zip(batch.get("tools") or none, batch.get("chat_template_kwargs") or none, strict=True))
-        sides = [[self.template.prepared(side) for side in batch[name]] for name in ("prompt", "chosen", "rejected")]
+        sides = [
+            [
+                self.template.prepared(side, tools is not None)
+                for side, (tools, _) in zip(batch[name], kinds, strict=True)
+            ]
+            for name in ("prompt", "chosen", "rejected")
+        ]
         triples = list(zip(*sides, strict=True))
         result: list[Rendered | str] = [""] * count
         for kind in dict.fromkeys(kinds):
@@ -197,30 +204,34 @@ class ChatRenderer:
         if self.settings.assistant_only_loss:
             several = not all(map(is_one_answer, answers))
             for name, answer, side in zip(("chosen", "rejected"), answers, sides, strict=True):
-                spans = self._spans(prompt, answer, side, start, tools, own) if several else None
-                if several and spans is None:
-                    pair.counts["turns_unclear"] = 1
-                    return pair
+                spans = [(0, len(side.ids))]
+                if several or start < len(alone.ids):
+                    turns = self._turns(prompt, answer, side, start, tools, own)
+                    if several and turns is None:
+                        pair.counts["turns_unclear"] = 1
+                        return pair
+                    # Of a single answer all is trained, but for what of the prompt the template writes otherwise.
+                    spans = turns or spans if several else [((turns or spans)[0][0], len(side.ids))]
                 self._mask(pair, name, side, alone, spans, frame)
             pair.counts["untrained_turns"] = int(several)
         for name in ("chosen", "rejected"):
             self._close(pair, name, start)
         return pair
 
-    def _spans(
+    def _turns(
         self, prompt: list[Message], answer: list[Message], side: RenderedText, start: int, tools: Any, own: Any
     ) -> list[Span] | None:
         """Return the spans of tokens of the assistant's turns of an answer, None if they are not certain."""
+        in_text = assistant_spans(self.template, prompt, answer, side.text, tools, own)
+        turns = [[side.tokens(span)] for span in in_text or ()]
         if self.template.marks_generation:
-            marked = self.template.generated(prompt + answer, tools, own)
-            spans = generated_spans(marked, start)
-            spans = [(first, self.ends.end_of_turn(side.ids, last)) for first, last in spans]
-        else:
-            in_text = assistant_spans(self.template, prompt, answer, side.text, tools, own)
-            spans = [side.tokens(span) for span in in_text or ()]
-        if not spans:
+            generated = generated_spans(self.template.generated(prompt + answer, tools, own), start)
+            # Of a turn, the template's own word goes, but for its last token, which is the end.
+            turns = [[*shared_spans([(first, last - 1)], generated), (last - 1, last)] for ((first, last),) in turns]
+            turns = turns or [[run] for run in generated]
+        if not turns:
             return None
-        return spans if self.settings.loss_turns == "all" else spans[-1:]
+        return [span for turn in (turns if self.settings.loss_turns == "all" else turns[-1:]) for span in turn]
 
     def _mask(
         self,
@@ -228,16 +239,15 @@ class ChatRenderer:
         name: str,
         side: RenderedText,
         alone: RenderedText,
-        spans: list[Span] | None,
+        trained: list[Span],
         frame: Frame | None,
     ) -> None:
-        """Set the trained spans of a side, where they are not the whole answer."""
-        trained = [(0, len(side.ids))] if spans is None else spans
-        if spans is None and frame is not None and frame.next_header:
+        """Set the trained spans of a side, less what the template adds to it, where they are not the whole answer."""
+        if frame is not None and frame.next_header:
             trained = without(trained, side.tokens((len(side.text) - len(frame.next_header), len(side.text))))
         if self.settings.mask_empty_thinking:
             start = alike(alone.text, side.text)
-            for block in empty_thinking(side.text, start, frame.header if frame is not None else ""):
+            for block in empty_thinking(side.text, start, frame):
                 trained = without(trained, side.tokens(block))
                 pair.counts["empty_thinking"] = pair.counts.get("empty_thinking", 0) + 1
         if trained != [(0, len(side.ids))]:
@@ -260,5 +270,4 @@ class ChatRenderer:
         pair.counts["eos_appended"] = pair.counts.get("eos_appended", 0) + 1
 
     def _ends_twice(self, answer: list[Message]) -> bool:
-        words = (answer[-1].get("content") or "").rstrip()
-        return any(found.end() == len(words) for found in self.ends.pattern.finditer(words))
+        return (answer[-1].get("content") or "").rstrip().endswith(self.ends.texts)

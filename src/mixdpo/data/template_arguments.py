@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import datetime
+import json
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
-@dataclass(frozen=True)
-class PinnedDate:
-    """Stands in for `strftime_now` of chat templates, so that all of a run's prompts are of one day.
+CLOCK: Final = "strftime_now"
+"""What transformers lets templates call for the date."""
 
-    Attributes:
-        date: the day, such as 2026-01-31.
-    """
-
-    date: str
-
-    def __call__(self, form: str) -> str:
-        """Return the date in a form of `strftime`, at midnight."""
-        return datetime.datetime.fromisoformat(self.date).strftime(form)
+_CLOCK_CALL: Final = re.compile(CLOCK + r"""\(\s*(?:format\s*=\s*)?(?P<quote>['"])(?P<form>.*?)(?P=quote)\s*\)""")
 
 
 def today() -> str:
@@ -28,12 +22,35 @@ def today() -> str:
     return datetime.date.today().isoformat()
 
 
-def template_arguments(kwargs: Mapping[str, Any] | None = None, date: str | None = None) -> dict[str, Any]:
+def pinned(template: str, date: str | None = None) -> str:
+    """Return a chat template that writes one date wherever it would write today's.
+
+    transformers hands templates nothing that can be called, so the dates are written into the text.
+
+    Args:
+        template: the template's text.
+        date: such as 2026-01-31; None: today.
+    """
+    day = datetime.datetime.fromisoformat(date or today())
+    return _CLOCK_CALL.sub(lambda call: json.dumps(day.strftime(call["form"])), template)
+
+
+def template_arguments(
+    tokenizer: PreTrainedTokenizerBase,
+    kwargs: Mapping[str, Any] | None = None,
+    date: str | None = None,
+    tools: Any = None,
+) -> dict[str, Any]:
     """Return the keyword arguments of `apply_chat_template` for a template's settings and the date it may write.
 
     Args:
+        tokenizer: with a chat template.
         kwargs: the template's own settings, such as ``{"enable_thinking": False}``.
         date: such as 2026-01-31; None: today.
+        tools: of the conversation; some tokenizers have another template for conversations with tools.
+
+    Raises:
+        ValueError: the tokenizer has no chat template.
     """
-    # transformers offers templates a clock under this name, which what it is told stands in front of.
-    return {**(kwargs or {}), "strftime_now": PinnedDate(date or today())}
+    source = tokenizer.get_chat_template(tools=tools)
+    return {**(kwargs or {}), **({"chat_template": pinned(source, date)} if CLOCK in source else {})}

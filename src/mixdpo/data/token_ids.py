@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 Ids = list[int]
 
 ENDS_OF_TURN: Final = (
-    *("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|eot|>", "<|end|>", "<|return|>", "<end_of_turn>"),
+    *("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|eot|>", "<|end|>", "<|call|>", "<|return|>", "<end_of_turn>"),
     *("<|END_OF_TURN_TOKEN|>", "<|endoftext|>", "<|end_of_text|>", "</s>", "<｜end▁of▁sentence｜>"),
 )
 """What chat formats end a turn with: a text that ends so is ended, whatever the tokenizer's EOS is."""
@@ -56,19 +56,22 @@ class EndTokens:
     @cached_property
     def pattern(self) -> re.Pattern[str]:
         """Finds their texts."""
-        texts = self.tokenizer.convert_ids_to_tokens(sorted(self.ids))
-        return re.compile("|".join(map(re.escape, sorted(texts, key=len, reverse=True))) or r"(?!)")
+        return re.compile("|".join(map(re.escape, sorted(self.texts, key=len, reverse=True))) or r"(?!)")
+
+    @cached_property
+    def texts(self) -> tuple[str, ...]:
+        """Their texts."""
+        return tuple(self.tokenizer.convert_ids_to_tokens(sorted(self.ids)))
 
     def close(self, answer: Sequence[int]) -> bool:
         """Whether one of them ends the answer; after the end token many templates write a line break."""
         return next((token in self.ids for token in reversed(answer) if not self.is_blank(token)), False)
 
-    def end_of_turn(self, ids: Sequence[int], position: int) -> int:
-        """Return where a turn ends whose words end at `position`: behind the end token, if one follows."""
-        if position > 0 and ids[position - 1] in self.ids:
-            return position
-        at = next((i for i in range(position, len(ids)) if not self.is_blank(ids[i])), len(ids))
-        return at + 1 if at < len(ids) and ids[at] in self.ids else position
+    def of_turns(self, token: str) -> re.Pattern[str]:
+        """Return what finds the tokens that end a turn in a conversation: `token`, EOS and those of known formats."""
+        known: set[str] = {text for text in ENDS_OF_TURN if text in self.texts}
+        known |= {token, str(self.tokenizer.eos_token or token)}
+        return re.compile("|".join(map(re.escape, known)))
 
     def say_nothing(self, answer: Sequence[int]) -> bool:
         """Whether an answer is nothing but end tokens and white space."""

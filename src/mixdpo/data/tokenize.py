@@ -231,7 +231,7 @@ def _fitted(pair: Rendered, settings: TokenSettings, bos: int | None, renderer: 
         return {"turns_unclear": 1}
     end = shared_length(pair.prompt, pair.chosen, pair.rejected)
     moved = end < len(pair.prompt)
-    if moved and len(pair.trained) == 2:
+    if moved and pair.counts.get("untrained_turns"):
         # A template may write a conversation's first turns in another way when more of them follow.
         first = min(spans[0][0] for spans in pair.trained.values())
         end = max(end, min(first, shared_length(pair.chosen, pair.rejected)))

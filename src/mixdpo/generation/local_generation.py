@@ -52,7 +52,7 @@ def generate_answers(
         InputError: no chat template, one that refuses a prompt, or a prompt too long for the model.
     """
     settings = settings or SamplingSettings()
-    rendered = render_prompts(tokenizer, prompts, [template or template_arguments()] * len(prompts))
+    rendered = render_prompts(tokenizer, prompts, [template or template_arguments(tokenizer)] * len(prompts))
     _check_lengths(model, rendered, settings)
     written = answer_rendered(model, tokenizer, rendered, settings, progress, top_logprobs)
     return [without_reasoning(one, ids, tokenizer) for one, ids in zip(written, rendered, strict=True)]

@@ -120,7 +120,7 @@ class LocalModel:
 
     def _template_arguments(self, request: Request) -> dict[str, Any]:
         own = json.loads(request.chat_template_kwargs or "{}")
-        return template_arguments({**(self.model.chat_template_kwargs or {}), **own}, self._date)
+        return template_arguments(self._tokenizer, {**(self.model.chat_template_kwargs or {}), **own}, self._date)
 
     def _too_long(self, rendered: Mapping[Request, TokenIds]) -> dict[Request, Completion]:
         room = positions(self._loaded)

@@ -69,7 +69,7 @@ class RewardJudge:
                 f"the reward model {self.name!r} has no chat template", hint="save one with its tokenizer"
             )
         conversations = _conversations(items)
-        told = template_arguments(self.model.chat_template_kwargs, self.model.template_date)
+        told = template_arguments(tokenizer, self.model.chat_template_kwargs, self.model.template_date)
         ids = [_ids(tokenizer, conversation, told) for conversation in conversations]
         rewards = dict(zip(conversations, self._rewards(ids, progress), strict=True))
         return [_verdict([rewards[_whole(item.chat, answer)] for answer in item.answers]) for item in items]

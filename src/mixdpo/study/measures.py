@@ -86,8 +86,9 @@ def measure_model(
 
 def _answers(model: ModelSettings, held_out: HeldOutData, generation: SamplingSettings) -> list[Completion]:
     policy: Any = load_for_inference(replace(model, dtype="auto"))  # the format to answer in is the machine's
-    told = template_arguments(model.chat_template_kwargs, model.template_date)
-    answers = generate_answers(policy, load_tokenizer(model), held_out.prompts, settings=generation, template=told)
+    tokenizer = load_tokenizer(model)
+    told = template_arguments(tokenizer, model.chat_template_kwargs, model.template_date)
+    answers = generate_answers(policy, tokenizer, held_out.prompts, settings=generation, template=told)
     del policy
     gc.collect()  # the next thing to load is a model of the same size
     return answers
