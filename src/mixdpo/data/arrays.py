@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -15,6 +16,7 @@ from mixdpo.data.hashing import column_digest
 from mixdpo.data.messages import kind_of
 
 _IDS_AT_ONCE: Final = 1 << 20
+_PAIRS_AT_ONCE: Final = 10_000
 
 
 def float_column(dataset: Dataset, name: str) -> np.ndarray:
@@ -87,3 +89,16 @@ def data_fingerprint(dataset: Dataset) -> str:
     check_is_loaded(dataset)
     ids = dataset.select_columns(["pair_id"]).with_format("arrow")
     return column_digest(chunk for batch in ids.iter(batch_size=_IDS_AT_ONCE) for chunk in batch["pair_id"].chunks)
+
+
+def tokens_digest(tokens: Dataset) -> str:
+    """Return a digest (32 hexadecimal digits) of tokenised pairs: rows, token ids and masks."""
+    lists = [name for name in tokens.column_names if name.endswith(("_ids", "_mask"))]
+    state = hashlib.blake2b(digest_size=16)
+    for part in tokens.select_columns(["row", *sorted(lists)]).with_format("arrow").iter(batch_size=_PAIRS_AT_ONCE):
+        state.update(part["row"].to_numpy().tobytes())
+        for name in sorted(lists):
+            values = pc.list_flatten(part[name]).to_numpy(zero_copy_only=False)
+            state.update(pc.list_value_length(part[name]).to_numpy().astype("<i8").tobytes())
+            state.update(values.astype("<i4").tobytes())
+    return state.hexdigest()

@@ -26,7 +26,13 @@ from mixdpo.recipe.planned_pairs import load_and_score, load_eval_pairs, plan_fr
 from mixdpo.recipe.recipe_file import Recipe
 from mixdpo.recipe.scoring import score
 from mixdpo.training.config import MixDPOConfig
-from mixdpo.training.run_folder import MODEL_FOLDER, check_is_free, checkpoint_to_continue, logged_metrics
+from mixdpo.training.run_folder import (
+    MODEL_FOLDER,
+    check_is_free,
+    checkpoint_to_continue,
+    logged_metrics,
+    recorded_template_date,
+)
 from mixdpo.training.sampling import PlannedPairs
 from mixdpo.training.trainer import MixDPOTrainer
 
@@ -73,6 +79,8 @@ def train_from_recipe(recipe: Recipe, output: str | None = None, resume: bool = 
     args = recipe.training_config(output)
     folder = Path(args.output_dir or ".")
     (checkpoint_to_continue if resume else check_is_free)(folder)  # before any model or data is loaded
+    if resume and args.template_date is None:
+        args.template_date = recorded_template_date(folder)
     trainer = _trainer(recipe, args)
     with _memory_explained():
         trainer.train(resume_from_checkpoint=resume)

@@ -17,7 +17,7 @@ from mixdpo.difficulty.validation_loss import HeldOutRun
 from mixdpo.models.loading import load_policy, load_tokenizer
 from mixdpo.plan.plan import make_plan
 from mixdpo.training.config import MixDPOConfig
-from mixdpo.training.run_folder import last_complete_checkpoint
+from mixdpo.training.run_folder import last_complete_checkpoint, recorded_template_date
 from mixdpo.training.trainer import MixDPOTrainer
 
 SHARE_PER_CHECKPOINT: Final = 0.1
@@ -42,6 +42,11 @@ def train_and_evaluate(run: HeldOutRun) -> pa.Table | None:
         beta=settings.beta,
         max_length=settings.max_length,
         max_prompt_length=settings.max_prompt_length,
+        assistant_only_loss=settings.assistant_only_loss,
+        loss_turns=settings.loss_turns,
+        mask_empty_thinking=settings.mask_empty_thinking,
+        chat_template_kwargs=run.model.chat_template_kwargs,
+        template_date=run.model.template_date or recorded_template_date(run.folder),
         bf16=settings.bf16,
         per_device_train_batch_size=per_device,
         per_device_eval_batch_size=settings.batch_size,

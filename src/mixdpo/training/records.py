@@ -13,16 +13,21 @@ from torch import Tensor
 
 from mixdpo.common.errors import RunError
 from mixdpo.common.files import atomic_path, digest
+from mixdpo.data.arrays import token_counts, tokens_digest, trained_counts
 from mixdpo.losses import PairLogprobs
 from mixdpo.plan.plan_settings import BUCKETS
 from mixdpo.training.batch import PairBatch
 from mixdpo.training.sampling import PlannedPairs
 
+_TOKENS = b"mixdpo.tokens"
 _COLUMNS = ("ref_chosen", "ref_rejected", "chosen", "rejected", "chosen_tokens", "rejected_tokens")
 
 
 def save_reference(folder: Path, name: str, pairs: PlannedPairs) -> None:
-    """Write `reference/<name>.parquet`: pair_id, ref_chosen, ref_rejected (nats, null where not computed)."""
+    """Write `reference/<name>.parquet`: pair_id, ref_chosen, ref_rejected (nats, null where not computed).
+
+    A digest of the tokens they are of is in its metadata.
+    """
     rows = np.asarray(pairs.tokens["row"][:])
     table = pa.table(
         {
@@ -32,14 +37,14 @@ def save_reference(folder: Path, name: str, pairs: PlannedPairs) -> None:
         }
     )
     with atomic_path(folder / "reference" / f"{name}.parquet") as temporary:
-        pq.write_table(table, temporary)
+        pq.write_table(table.replace_schema_metadata({_TOKENS: tokens_digest(pairs.tokens)}), temporary)
 
 
 def load_reference(folder: Path, name: str, pairs: PlannedPairs) -> np.ndarray:
     """Read what `save_reference` wrote for these pairs; float32, shape (number of loaded pairs, 2).
 
     Raises:
-        RunError: the file is missing or of other pairs.
+        RunError: the file is missing, or of other pairs or tokens.
     """
     path = folder / "reference" / f"{name}.parquet"
     try:
@@ -50,6 +55,15 @@ def load_reference(folder: Path, name: str, pairs: PlannedPairs) -> np.ndarray:
         ) from error
     if table["pair_id"].to_pylist() != list(pairs.tokens["pair_id"][:]):
         raise RunError(f"{path}: the reference values are of other pairs; start the run anew")
+    written = (table.schema.metadata or {}).get(_TOKENS)
+    if written is None:  # an earlier version, which trained all tokens of an answer
+        if (trained_counts(pairs.tokens) < token_counts(pairs.tokens)).any():
+            raise RunError(
+                f"{path}: the reference values are of whole answers, of which this version trains a part; set "
+                "assistant_only_loss and mask_empty_thinking to false, or start the run anew"
+            )
+    elif written.decode() != tokens_digest(pairs.tokens):
+        raise RunError(f"{path}: the reference values are of other tokens; start the run anew")
     reference = np.full_like(pairs.reference, np.nan)
     rows = np.asarray(pairs.tokens["row"][:])
     reference[rows] = np.stack(

@@ -22,6 +22,7 @@ from mixdpo.data.token_report import TokenReport
 from mixdpo.plan.plan import Plan
 from mixdpo.training.config import MixDPOConfig
 from mixdpo.training.figure import save_training_figure
+from mixdpo.training.token_record import check_same_tokens
 
 RUN_FILE = "run.json"
 METRICS_FILE = "metrics.jsonl"
@@ -41,6 +42,7 @@ _FREE_TO_CHANGE = (
     "push",
     "log_level",
     "reference_cache",
+    "template_date",  # what it makes of the tokens is compared
 )
 _CUT_OF_A_STEP = ("per_device_train_batch_size", "gradient_accumulation_steps")
 
@@ -111,10 +113,11 @@ def versions() -> dict[str, str]:
 
 
 def check_same_run(folder: Path, record: dict[str, Any], compares_pairs: bool) -> None:
-    """Raise `InputError` unless the run of `folder` had the same data, plan, model and settings as `record`.
+    """Raise `InputError` unless the run of `folder` had the same data, plan, model, settings and tokens.
 
-    A step may be cut in another way, for example for another number of processes, as long as it keeps its pairs and
-    no loss compares (`compares_pairs`) those that are computed together.
+    `record` is what `describe_run` says of the run that continues it. A step may be cut in another way, for example
+    for another number of processes, as long as it keeps its pairs and no loss compares (`compares_pairs`) those that
+    are computed together.
     """
     try:
         before = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
@@ -149,6 +152,16 @@ def check_same_run(folder: Path, record: dict[str, Any], compares_pairs: bool) -
                 file=folder / RUN_FILE,
                 hint="continue it with the settings it was started with",
             )
+    check_same_tokens(before, record, folder / RUN_FILE)
+
+
+def recorded_template_date(folder: Path) -> str | None:
+    """Return the date that chat templates were told in the run of `folder`, None if it has none or cannot be read."""
+    try:
+        settings = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))["settings"]
+    except (OSError, ValueError, KeyError):
+        return None  # continuing it fails for the same reason, and says it
+    return settings.get("template_date")
 
 
 def _cut_of_a_step(record: dict[str, Any]) -> tuple[int, int, int]:
@@ -205,7 +218,12 @@ def check_is_free(folder: Path) -> None:
 
 
 def describe_run(
-    args: MixDPOConfig, model: Any, plan: Plan, token_reports: Mapping[str, TokenReport], processes: int
+    args: MixDPOConfig,
+    model: Any,
+    plan: Plan,
+    token_reports: Mapping[str, TokenReport],
+    token_digests: dict[str, Any],
+    processes: int,
 ) -> dict[str, Any]:
     """Return the content of `run.json`: what is needed to repeat the run, and what it consists of."""
     return {
@@ -218,6 +236,7 @@ def describe_run(
         },
         "data": {"pairs": len(plan), "fingerprint": plan.fingerprint},
         "tokens": {name: report.to_dict() for name, report in token_reports.items()},
+        "token_digests": token_digests,
         "plan": {"settings": asdict(plan.settings), "routes": plan.summary()},
         "processes": processes,
         "settings": args.to_record(),

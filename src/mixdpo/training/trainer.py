@@ -32,6 +32,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, Tr
 from mixdpo.common.errors import InputError, RunError
 from mixdpo.common.progress import pairs_bar
 from mixdpo.data.arrays import check_is_loaded
+from mixdpo.data.template_arguments import today
 from mixdpo.models.cached_logprobs import CacheUse
 from mixdpo.models.engine import to_device
 from mixdpo.plan.plan import Plan, make_plan
@@ -81,6 +82,7 @@ from mixdpo.training.schedule import (
     phase_lengths,
 )
 from mixdpo.training.step import pair_losses, reduce_losses
+from mixdpo.training.token_record import describe_run_tokens
 
 logger = logging.getLogger(__name__)
 
@@ -122,6 +124,7 @@ class MixDPOTrainer(Trainer):
         callbacks: Sequence[TrainerCallback] = (),
     ) -> None:
         args = args or MixDPOConfig()
+        args.template_date = args.template_date or today()  # one for the whole run, which records it
         if args.n_gpu > 1:
             raise InputError(
                 f"one process sees {args.n_gpu} GPUs",
@@ -486,5 +489,9 @@ class MixDPOTrainer(Trainer):
 
     def describe(self) -> dict[str, Any]:
         """Return what `run.json` says of this run."""
-        model, plan = self.accelerator.unwrap_model(self.model), self.train_dataset.plan
-        return describe_run(self.args, model, plan, self._preparation.reports, self.accelerator.num_processes)
+        model, preparation = self.accelerator.unwrap_model(self.model), self._preparation
+        data = {"train": self.train_dataset, "eval": self.eval_dataset}
+        tokens = {name: pairs.tokens for name, pairs in data.items() if isinstance(pairs, PlannedPairs)}
+        digests = describe_run_tokens(tokens, preparation.tokenizer)
+        plan, processes = self.train_dataset.plan, self.accelerator.num_processes
+        return describe_run(self.args, model, plan, preparation.reports, digests, processes)
