@@ -23,6 +23,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PreTrainedTokenizerFast
 
 from mixdpo import MixDPOConfig, MixDPOTrainer, load_pairs, make_plan, score
+from mixdpo.data.arrays import token_counts, trained_counts
 from mixdpo.data.data_settings import TokenSettings
 from mixdpo.data.tokenize import tokens_of
 from mixdpo.study.demo.smollm2 import smollm2_folder
@@ -127,13 +128,13 @@ def read_pairs(data: str | None, pairs: int, words: Sequence[str] = WORDS) -> Da
 def needed_flops(setting: Setting) -> float:
     """Floating-point operations that DPO on all pairs cannot do without, reference pass included.
 
-    Two per weight and token in every projection over each pair's distinct tokens and in the head over the completions'
+    Two per weight and token in every projection over each pair's distinct tokens and in the head over the trained
     tokens, four times: for the reference once, for training forward and two gradients. Attention's own are left out.
     """
     max_length = setting.arguments.get("max_length", 1024)
     tokens, _ = tokens_of(setting.pairs, setting.tokenizer, TokenSettings(max_length=max_length))
-    scored = sum(len(row["chosen_ids"]) + len(row["rejected_ids"]) for row in tokens)
-    distinct = scored + sum(len(row["prompt_ids"]) for row in tokens)
+    distinct = int(token_counts(tokens, ("prompt", "chosen", "rejected")).sum())
+    scored = int(trained_counts(tokens).sum())
     model = setting.make_model()
     head = model.get_output_embeddings()
     projections = sum(m.weight.numel() for m in model.modules() if isinstance(m, nn.Linear) and m is not head)

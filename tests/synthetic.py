@@ -41,6 +41,21 @@ def chat_rows(n: int, seed: int = 0) -> list[dict]:
     return rows
 
 
+def agent_rows(n: int, seed: int = 0) -> list[dict]:
+    """The rows above with answers of two or three turns of the assistant, between which a tool and the user speak."""
+    rng = np.random.default_rng([seed, 1])
+    rows = chat_rows(n, seed)
+
+    def message(role: str) -> dict[str, str]:
+        return {"role": role, "content": " ".join(rng.choice(_WORDS, rng.integers(1, 9)))}
+
+    for row in rows:
+        for side in ("chosen", "rejected"):
+            roles = ("tool", "assistant", "user", "assistant")[: 2 * int(rng.integers(1, 3))]
+            row[side] += [message(role) for role in roles]
+    return rows
+
+
 def chat_pairs(tmp_path: Path, n: int = 24, seed: int = 0) -> Dataset:
     """The rows above, through a parquet file and `load_pairs`, with margins."""
     path = tmp_path / f"pairs-{n}-{seed}.parquet"

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 
 from mixdpo import MixDPOConfig, MixDPOTrainer, load_pairs, make_plan, score
 from prompt_groups import tiny
-from synthetic import chat_pairs
+from synthetic import agent_rows, chat_pairs
 from tiny import tiny_llama
 
 trl = pytest.importorskip("trl")
@@ -142,6 +142,16 @@ def test_every_loss_of_trl(tokenizer, tmp_path, changes: dict) -> None:
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
     result = run_both(model, tokenizer, pairs, tmp_path, max_steps=2, learning_rate=1e-3, **changes)
     assert_same_run(*result, steps=2)
+
+
+@pytest.mark.parametrize("engine", ["packed", "padded"])
+def test_answers_of_several_turns_trained_throughout_equal_trl(tokenizer, tmp_path, engine: str) -> None:
+    Dataset.from_list(agent_rows(12)).to_parquet(tmp_path / "pairs.parquet")
+    pairs = score(load_pairs(str(tmp_path / "pairs.parquet")))
+    tiny_llama(vocab_size=len(tokenizer)).save_pretrained(tmp_path / "model")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
+    ours = {"engine": engine, "assistant_only_loss": False}
+    assert_same_run(*run_both(model, tokenizer, pairs, tmp_path, ours, max_steps=2), steps=2)
 
 
 MIXTURES = {
