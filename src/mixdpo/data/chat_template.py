@@ -7,6 +7,7 @@ it writes as JSON, and thoughts under the key that it knows. Both are found out 
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,8 @@ from mixdpo.data.token_ids import EndTokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
 
 ArgumentsForm = Literal["object", "text"]
 
@@ -78,6 +81,9 @@ class ChatTemplate:
                 f"the data holds messages, and the tokenizer {self.tokenizer.name_or_path!r} has no chat template",
                 hint="use an instruct model's tokenizer, or set model.chat_template to a template file",
             ) from error
+        for name in self.kwargs or ():
+            if not re.search(rf"\b{re.escape(name)}\b", self.source):
+                logger.warning("the chat template does not read %s, which chat_template_kwargs sets", name)
 
     @cached_property
     def source(self) -> str:

@@ -263,12 +263,13 @@ class RenderedText:
 
     def _token_before(self, end: int) -> int:
         """Return the number of tokens that begin in front of `end`."""
-        if self.encoding.char_to_token(end - 1) is None and end < len(self.text):
-            behind = self.encoding.char_to_token(end)
-            if behind is not None:
-                return behind
+        if end >= len(self.text):
+            return len(self.ids)
         claimed = map(self.encoding.char_to_token, range(end - 1, max(end - 1 - _UNCLAIMED, -1), -1))
-        return next((token + 1 for token in claimed if token is not None), 0)
+        last = next((token for token in claimed if token is not None), -1)
+        # A character may have several tokens, of which it names the first, and white space may claim none.
+        behind = self.encoding.char_to_token(end)
+        return last + 1 if behind is None else max(last + 1, behind)
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,13 @@ template that ignores the generation prompt and ends the prompt in another way),
 and the pair is counted as `boundary_moved`. Where a template closes the answer with no special token, an EOS is
 added, or nobody would learn to stop; that is counted too.
 
+Which tokens are trained. Of an answer that is one message of the assistant, all; not an empty think block, nor the
+header of a next answer that some templates write behind every conversation. Of an answer of several turns, what the
+assistant says, each turn through its end token (`loss_masks.py`). There the prompt also takes what both answers share
+before their first trained token.
+
 Plain texts follow the same rule with `tokenizer(prompt)` and `tokenizer(prompt + completion)`: special tokens as the
-tokenizer adds them, never a second BOS, exactly one EOS at the end.
+tokenizer adds them, never a second BOS, one end token at the end.
 
 Then lengths: the prompt is cut on the left to `max_prompt_length` (a leading BOS stays), prompt and completion
 together on the right to `max_length`. Every cut and every dropped pair is counted, and no completion is ever empty.
