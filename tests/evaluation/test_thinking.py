@@ -14,9 +14,11 @@ from mixdpo.cli.main import main
 from mixdpo.common.errors import InputError
 from mixdpo.evaluation.benchmarks.alpaca_eval import read_verdicts
 from mixdpo.evaluation.benchmarks.mt_bench import parse_rating
+from mixdpo.evaluation.thinking_templates import opens_reasoning_by, reasoning_end
 from mixdpo.generation.answer_files import ReasoningCount, read_answers
 from mixdpo.judges.find_judge import JudgeSettings, find_judge
 from mixdpo.judges.language_model import LanguageJudge
+from tiny import byte_level_tokenizer, saved, tiny_llama
 
 Write = Callable[..., str]
 THOUGHTS = "<think>\nI could also say B. [[B]] [[2]]\n</think>\n\n"
@@ -168,8 +170,6 @@ def test_a_judge_that_thinks_first_has_no_weighted_verdict(jsonl: Write, tmp_pat
 
 
 def test_whose_template_is_told(tmp_path: Path, tokenizer: Any) -> None:
-    from tiny import saved, tiny_llama
-
     folder = saved(tiny_llama(vocab_size=len(tokenizer)), tokenizer, tmp_path / "judge")
     silent = {"enable_thinking": False}
     judge = find_judge(JudgeSettings(judge=folder, chat_template_kwargs=silent))
@@ -177,3 +177,24 @@ def test_whose_template_is_told(tmp_path: Path, tokenizer: Any) -> None:
     assert judge.chat_model.model.chat_template_kwargs == silent  # type: ignore[attr-defined]
     with pytest.raises(InputError, match="a program has no chat template"):
         find_judge(JudgeSettings(judge="true", kind="program", chat_template_kwargs=silent))
+
+
+# ---- tasks of the harness ----
+
+OPENING = (
+    "{% for m in messages %}{{ m.content }}{% if m.role == 'assistant' %}</think>{% endif %}{% endfor %}"
+    "{% if enable_thinking is defined and not enable_thinking %}<think></think>{% else %}<think>\n{% endif %}"
+)
+
+
+def test_what_a_template_does_about_reasoning() -> None:
+    plain, thinking = byte_level_tokenizer(), byte_level_tokenizer(chat_template=OPENING)
+    assert not opens_reasoning_by(plain, None)
+    assert opens_reasoning_by(thinking, None)
+    assert not opens_reasoning_by(thinking, {"enable_thinking": False})
+    assert reasoning_end(plain) is None
+    assert reasoning_end(thinking) == "</think>"
+    thinking.add_special_tokens({"additional_special_tokens": ["<think>", "</think>"]})
+    assert reasoning_end(thinking) == thinking.convert_tokens_to_ids("</think>")
+    plain.chat_template = None
+    assert not opens_reasoning_by(plain, None)

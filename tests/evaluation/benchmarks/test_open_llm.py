@@ -167,10 +167,14 @@ def test_local_tasks_through_the_harness(tmp_path, tokenizer, tasks, model, ques
     assert result["n"] == dict.fromkeys(names.split(","), QUESTIONS)
     assert "exact_match" in capsys.readouterr().out
 
-    assert main([*arguments, "--tasks", "which_meets_more", "--limit", "3", "--chat-template"]) == 0
+    told = ["--chat-template", "--chat-template-kwargs", "{enable_thinking: false}"]
+    assert main([*arguments, "--tasks", "which_meets_more", "--limit", "3", *told]) == 0
     limited = json.loads(out.read_text())
     assert limited["models"]["tiny"]["n"] == {"which_meets_more": 3}
     assert limited["settings"]["chat_template"] is True
+    assert limited["settings"]["chat_template_kwargs"] == {"enable_thinking": False}
+    assert main([*arguments, *told[1:]]) == 2
+    assert "no chat template is used" in capsys.readouterr().err
 
 
 @pytest.mark.slow
