@@ -20,7 +20,6 @@ Write = Callable[..., str]
     [
         ("arena-hard", {"model": "own", "question_id": "q0", "game1": "A>B", "game2": "A>B"}),
         ("arena-hard", {"model": "own", "question_id": "q0", "games": [{"score": "A>B"}, {"score": "A>B"}]}),
-        ("mt-bench", {"model": "own", "question_id": 81, "turn": 1, "judgment": "[[5]]"}),
         ("pairwise", {"model": "own", "id": "q0", "game1": "A>B", "game2": "A>B"}),
         ("grade", {"model": "own", "id": "q0", "score": 5}),
     ],
@@ -55,3 +54,13 @@ def test_results_that_are_all_equal_have_no_interval_of_no_width(jsonl: Write, t
     assert scored("mt-bench", ratings[:2])["interval"] is None
     grades = [{"model": "own", "id": f"q{n}", "score": 7} for n in range(5)]
     assert scored("grade", grades)["average_interval"] is None
+
+
+def test_turns_that_were_rated_twice_are_counted(jsonl: Write, tmp_path: Path) -> None:
+    """Published means have them."""
+    rated = [(81, 1, 5), (81, 2, 5), (82, 1, 9), (82, 1, 9), (82, 2, 7)]
+    rows = [{"model": "own", "question_id": q, "turn": t, "judgment": f"[[{rating}]]"} for q, t, rating in rated]
+    output = tmp_path / "out.json"
+    assert main(["eval", "mt-bench", "--verdicts", jsonl(rows), "--output", str(output)]) == 0
+    own = json.loads(output.read_text())["models"]["own"]
+    assert (own["average"], own["n"], own["n_repeated"]) == (7, 5, 1)

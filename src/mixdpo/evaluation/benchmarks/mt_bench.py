@@ -6,6 +6,7 @@ Definitions: github.com/lm-sys/FastChat, commit 0e6d3e4bea, arXiv 2306.05685.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,7 +26,6 @@ from mixdpo.evaluation.hub_files import HubFile, fetch
 from mixdpo.evaluation.items import ModelItems, read_transcripts
 from mixdpo.evaluation.statistics.records import (
     answers_record,
-    check_once,
     difference_records,
     judged_answers,
     reasoning_record,
@@ -49,6 +49,7 @@ REFERENCE_FILE: Final = HubFile(*_HUB, "data/mt_bench/reference_answer/gpt-4.jso
 REFERENCE_CATEGORIES: Final = ("math", "reasoning", "coding")
 """Categories that are judged against a reference answer."""
 
+_log = logging.getLogger(__name__)
 FAILED: Final = -1.0
 """The stored score of a judgement without a rating."""
 
@@ -276,14 +277,10 @@ def read_ratings(path: str | Path) -> dict[str, Ratings]:
 
     A stored text is read again, so that the rating does not depend on who stored it. Where a column `failure` says
     why there is none, -1 is a score like any other, as reward models give.
-
-    Raises:
-        InputError: a column is missing, or a turn of an answer is rated twice.
     """
     table = read_table(path)
     models = np.array(table.texts("model"))
     questions, turns = np.array(table.ids("question_id")), table.integers("turn")
-    check_once(table, np.arange(len(table)), ("question", questions), ("turn", turns), ("model", models))
     if "judgment" in table:
         parsed = [parse_rating(text or "") for text in table.column("judgment")]
         scores = np.array([np.nan if score is None else score for score in parsed])
@@ -303,7 +300,8 @@ def mean_ratings(
 ) -> dict[str, Any]:
     """Return the mean rating overall, by turn and by category; judgements without a rating are left out and counted.
 
-    Overall is the mean of all ratings, not of the two turns. The interval resamples questions.
+    Overall is the mean of all ratings, not of the two turns, and those of a turn that was rated several times count
+    each, as in the original; how many there are too many is `n_repeated`. The interval resamples questions.
 
     Args:
         ratings: one model's.
@@ -327,6 +325,9 @@ def mean_ratings(
         "n": len(ratings.score),
         "n_error": int((~known).sum()),
     }
+    repeated = len(ratings.score) - len(set(zip(ratings.question.tolist(), ratings.turn.tolist(), strict=True)))
+    if repeated:
+        result["n_repeated"] = repeated
     kinds = np.array([categories.get(id, "") for id in question])
     named = sorted(set(kinds.tolist()) - {""})
     if named:
@@ -366,6 +367,9 @@ def score(verdicts: Sequence[Path], options: MTBenchOptions, run: Record | None 
         named = table.columns.get("category", [])
         categories = dict(zip(table.ids("question_id"), named, strict=True)) if named else {}
     models = {model: mean_ratings(own, categories, seed=options.seed) for model, own in read_ratings(file).items()}
+    for model, record in models.items():
+        if repeated := record.get("n_repeated"):
+            _log.warning("%s: %d of %d ratings are of a turn that was rated before", model, repeated, record["n"])
     found = items(verdicts)
     scores = {model: own.scores["average"] for model, own in found.items()}
     for model, judged in judged_answers(table).items():
