@@ -192,8 +192,6 @@ def test_tool_calls_are_part_of_an_answer(tmp_path) -> None:
 
 
 def test_tool_calls_that_are_json_text_are_part_of_an_answer(tmp_path) -> None:
-    """Messages are then columns of text, and not JSON objects."""
-
     def as_text(place: str) -> dict:
         return {"content": "", "tool_calls": json.dumps(called(place)["tool_calls"])}
 
@@ -205,12 +203,13 @@ def test_tool_calls_that_are_json_text_are_part_of_an_answer(tmp_path) -> None:
         for row in rows:
             row[side] = [{"tool_calls": None, **message} for message in row[side]]
     pairs = loaded(tmp_path, rows)
-    assert pairs.features["chosen"].feature.keys() == {"role", "content", "tool_calls"}
+    assert pairs["chosen"][0][0]["tool_calls"][0]["function"]["name"]
     report = audit(pairs, settings=AuditSettings(near_duplicates=False))
     assert report.figures["duplicates"]["same_answers"] == 0
     assert rows_of(report, "bad_turns") == set()
     text = next(text_batches(pairs, "texts"))["prompt"][1]
-    assert text == f"Rain?\n\n{as_text('Oslo')['tool_calls']}\n\nWet.\n\nAnd now?"
+    asked, calls, *rest = text.split("\n\n")
+    assert [asked, json.loads(calls), *rest] == ["Rain?", called("Oslo")["tool_calls"], "Wet.", "And now?"]
 
 
 TURNS = ("One?", "Two?")

@@ -11,7 +11,7 @@ from typing import Any, Final
 from datasets import Audio, Features, Image, Json, LargeList, List, Value, Video
 
 from mixdpo.common.errors import InputError
-from mixdpo.data.messages import with_role
+from mixdpo.data.messages import CALLS, with_role
 
 SCORE_NAMES: Final[tuple[tuple[str, str], ...]] = (
     ("score_chosen", "score_rejected"),
@@ -51,7 +51,9 @@ CONVERSATION_NAMES: Final = ("conversations", "messages")
 """Names of the conversation that comes before two answers of one message each; it ends before the answer."""
 
 _REQUIRED: Final = ("chosen", "rejected")
-_DEFAULT_KEYS: Final = ("prompt", *_REQUIRED, "tools", "margin", "ratings_chosen", "ratings_rejected")
+_DEFAULT_KEYS: Final = (
+    *("prompt", *_REQUIRED, "tools", "chat_template_kwargs", "margin", "ratings_chosen", "ratings_rejected"),
+)
 """Keys of `columns` that are looked for under their own names."""
 
 _OF_LIST: Final = re.compile(r"(max|min)\((.+)\)")
@@ -85,6 +87,7 @@ class PairColumns:
     margin: str | None
     ratings_chosen: str | None = None
     ratings_rejected: str | None = None
+    chat_template_kwargs: str | None = None
     input: str | None = None
     system: str | None = None
     history: str | None = None
@@ -152,6 +155,7 @@ def find_columns(source: Features, mapping: Mapping[str, str] | None, file: str 
         margin=found["margin"],
         ratings_chosen=found["ratings_chosen"],
         ratings_rejected=found["ratings_rejected"],
+        chat_template_kwargs=found["chat_template_kwargs"],
         input=found.get("input", alpaca),
         system=found.get("system"),
         history=found.get("history"),
@@ -170,7 +174,8 @@ def find_columns(source: Features, mapping: Mapping[str, str] | None, file: str 
 def read_columns(columns: PairColumns) -> set[str]:
     """Return the columns of a source that pairs are made of; not those whose best and worst is read."""
     sides = {columns.prompt, columns.input, columns.system, columns.history, columns.chosen, columns.rejected}
-    return {name for name in (*sides, columns.tools, *dict(columns.numbers()).values()) if name is not None}
+    sides |= {columns.tools, columns.chat_template_kwargs}
+    return {name for name in (*sides, *dict(columns.numbers()).values()) if name is not None}
 
 
 def unread_columns(available: Sequence[str], columns: PairColumns) -> list[str]:
@@ -317,10 +322,18 @@ def message_feature(columns: Sequence[Any], calls: bool = False) -> Any:
         if not isinstance(element, dict):
             return List(Json())
         for name, kind in with_role(element).items():
-            if name != "content" and not is_text(kind):
+            if _becomes_objects(name, kind) or (name != "content" and not is_text(kind)):
                 return List(Json())
             keys[name] = Value("string")
     return List(keys)
+
+
+def _becomes_objects(name: str, kind: Any) -> bool:
+    """Whether a key of messages is read as objects, or makes keys of other names, such as thoughts in parts."""
+    if name == "content":
+        part = getattr(kind, "feature", None)
+        return isinstance(part, Json) or (isinstance(part, dict) and not part.keys() <= {"type", "text"})
+    return name in CALLS and kind != Value("null")
 
 
 def is_text(feature: Any) -> bool:

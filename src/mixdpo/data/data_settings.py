@@ -82,8 +82,9 @@ class DataSettings:
     columns: dict[str, str] | None = field(
         default=None,
         metadata={
-            "help": "names of the columns for prompt, chosen, rejected, input, system, history, tools, score_chosen, "
-            "score_rejected, margin, ratings_chosen, ratings_rejected where they differ, such as {prompt: instruction}"
+            "help": "names of the columns for prompt, chosen, rejected, input, system, history, tools, "
+            "chat_template_kwargs, score_chosen, score_rejected, margin, ratings_chosen, ratings_rejected where they "
+            "differ, such as {prompt: instruction}"
         },
     )
     invalid_scores: InvalidScores = field(

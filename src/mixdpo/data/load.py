@@ -184,6 +184,8 @@ def _interpreted(settings: SourceSettings, raw: RawSource, data: DataSettings) -
         view, features, first = chained(view, parsed), parsed.features, _first_rows(raw, chained(view, parsed))
         columns = find_columns(features, mapping, settings.path)
     conversational = is_conversational(features, first[0] if first else {}, columns)
+    if not conversational:  # texts have no template
+        columns = replace(columns, chat_template_kwargs=None)
     if not conversational:
         check_prompt_is_read(features, columns, settings.path)
     return _Source(

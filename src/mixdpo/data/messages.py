@@ -12,13 +12,15 @@ from typing import Any, Final
 
 Message = dict[str, Any]
 
-ROLES: Final = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
+ROLES: Final = frozenset({"system", "developer", "user", "assistant", "tool"})
 
 _SHAREGPT_KEYS: Final = {"from": "role", "value": "content"}
 _OTHER_ROLES: Final = {
     **dict.fromkeys(("human", "prompter", "customer", "user_query"), "user"),
     **dict.fromkeys(("gpt", "model", "bot", "chatbot", "chatgpt", "ai", "claude", "llm"), "assistant"),
-    **dict.fromkeys(("observation", "tool_response", "function_response", "tool_result", "ipython"), "tool"),
+    **dict.fromkeys(
+        ("function", "observation", "tool_response", "function_response", "tool_result", "ipython"), "tool"
+    ),
     "system_prompt": "system",
 }
 """What other formats call the roles, in lower case."""
@@ -26,8 +28,14 @@ _OTHER_ROLES: Final = {
 CALL_ROLES: Final = frozenset({"function_call", "tool_call"})
 """Roles of a message whose text is a tool call in JSON (LLaMA-Factory, ms-swift)."""
 
-THOUGHTS: Final = ("reasoning_content", "thinking")
+THOUGHTS: Final = ("reasoning_content", "thinking", "reasoning")
 """Keys under which a message keeps the thoughts before its answer."""
+
+CALLS: Final = ("tool_calls", "function_call")
+"""Keys under which a message keeps its tool calls; the second is OpenAI's old one for a single call."""
+
+_TEXT_PARTS: Final = ("text", "input_text", "output_text")
+_THOUGHT_PARTS: Final = ("thinking", "reasoning")
 
 
 class WrongType(Exception):
@@ -92,6 +100,26 @@ def read_history(value: Any) -> list[Message]:
     return turns
 
 
+def read_template_kwargs(value: Any) -> str | None:
+    """Return a row's settings of the chat template as the JSON text of a mapping, None if it has none.
+
+    Raises:
+        WrongType: it is neither a mapping nor the JSON text of one.
+    """
+    if isinstance(value, str):
+        if not value.strip():
+            return None
+        try:
+            value = json.loads(value)
+        except (json.JSONDecodeError, RecursionError):
+            raise WrongType("is no JSON") from None
+    if value is None:
+        return None
+    if not isinstance(value, Mapping):
+        raise WrongType(f"is {kind_of(value)}, not a mapping such as {{enable_thinking: false}}")
+    return canonical(without_nulls(value)) if without_nulls(value) else None
+
+
 def read_tools(value: Any) -> str | None:
     """Return a row's tools as the JSON text of a list, None if it has none.
 
@@ -129,8 +157,13 @@ def says(message: Message) -> tuple[str, ...]:
 
 
 def is_blank(message: Message) -> bool:
-    """Whether a message says nothing: only white space, and no tool call."""
-    return not message.get("content", "").strip() and not message.get("tool_calls")
+    """Whether a message says nothing: only white space, no thoughts and no tool call."""
+    return not answers(message) and not any(str(message.get(key) or "").strip() for key in THOUGHTS)
+
+
+def answers(message: Message) -> bool:
+    """Whether a message says something beside its thoughts."""
+    return bool((message.get("content") or "").strip() or message.get("tool_calls"))
 
 
 def message_text(message: Mapping[str, Any]) -> str:
@@ -170,10 +203,13 @@ def _read_message(item: Any, number: int) -> Message:
             return _read_call(message)
         message["role"] = _role(role)
     if isinstance(content, list):
-        message["content"] = "".join(_part_text(part, number) for part in content)
+        message |= _from_parts(content, message, number)
     elif content is not None and not isinstance(content, str):
         raise WrongType(f"has {kind_of(content)} as content of message {number}, not text")
-    return message
+    thoughts = message.get("reasoning")
+    if thoughts is not None and not isinstance(thoughts, str):
+        message = {**message, "reasoning": _thought_text(thoughts)}
+    return _read_calls(message, number) if any(key in message for key in CALLS) else message
 
 
 def _role(name: str) -> str:
@@ -192,7 +228,7 @@ def _read_call(message: Message) -> Message:
     if not all(isinstance(call, Mapping) and "name" in call for call in calls):
         return {**message, "role": "assistant"}
     rest = {key: value for key, value in message.items() if key not in ("role", "content")}
-    return {**rest, "role": "assistant", "tool_calls": [{"type": "function", "function": call} for call in calls]}
+    return {**rest, "role": "assistant", "tool_calls": [_as_call(call) for call in calls]}
 
 
 def with_role(message: Mapping[str, Any]) -> dict[str, Any]:
@@ -201,10 +237,77 @@ def with_role(message: Mapping[str, Any]) -> dict[str, Any]:
     return {_SHAREGPT_KEYS.get(key, key) if is_sharegpt else key: value for key, value in message.items()}
 
 
-def _part_text(part: Any, number: int) -> str:
-    if isinstance(part, str):
-        return part
-    if isinstance(part, Mapping) and part.get("type", "text") == "text" and isinstance(part.get("text"), str):
-        return str(part["text"])
-    kind = part.get("type", "unknown") if isinstance(part, Mapping) else kind_of(part)
-    raise WrongType(f"has a part of type {kind} in message {number}; only text can be trained on")
+def _from_parts(parts: list[Any], message: Message, number: int) -> Message:
+    """Return the keys of a message that its content in parts makes: text, thoughts, tool calls or a tool's result."""
+    texts: list[str] = []
+    thoughts: list[str] = []
+    calls: list[dict[str, Any]] = []
+    results = 0
+    for part in parts:
+        kind = part.get("type", "text") if isinstance(part, Mapping) else kind_of(part)
+        if isinstance(part, str):
+            texts.append(part)
+        elif kind in _TEXT_PARTS and isinstance(part.get("text"), str):
+            texts.append(part["text"])
+        elif kind in _THOUGHT_PARTS:
+            thoughts.append(_thought_text(part))
+        elif kind == "redacted_thinking":
+            continue  # nobody can read it
+        elif kind == "tool_use" and isinstance(part.get("name"), str):
+            calls.append({"id": part.get("id"), "name": part["name"], "arguments": part.get("input")})
+        elif kind == "tool_result" and len(parts) == 1:
+            results += 1
+            inner = part.get("content") or ""
+            texts += [inner] if isinstance(inner, str) else [str(_from_parts(inner, {}, number)["content"])]
+        else:
+            raise WrongType(f"has a part of type {kind} in message {number}; only text can be trained on")
+    made: Message = {"content": "".join(texts)}
+    if thoughts and not any(message.get(key) for key in THOUGHTS):
+        made["reasoning_content"] = "\n".join(thoughts)
+    if calls:
+        made["tool_calls"] = [*message.get("tool_calls", ()), *map(_as_call, calls)]
+    if results:
+        made["role"] = "tool"
+    return made
+
+
+def _thought_text(value: Any) -> str:
+    """Return the words of thoughts, which are kept as text, or as an object or a list of objects with a text."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, Mapping):
+        named = (value.get(key) for key in ("thinking", "text", "content", "summary"))
+        return _thought_text(next((found for found in named if found), ""))
+    return "\n".join(map(_thought_text, value)) if isinstance(value, list) else ""
+
+
+def _read_calls(message: Message, number: int) -> Message:
+    """Return a message with its tool calls as OpenAI has them: a list of {type, function: {name, arguments}}."""
+    if not any(message.get(key) for key in CALLS):
+        # An empty list stays: it is a part of the ids of pairs.
+        return {key: value for key, value in message.items() if key not in CALLS or value == []}
+    rest = {key: value for key, value in message.items() if key not in CALLS}
+    calls = message.get("tool_calls") or message["function_call"]
+    if isinstance(calls, str):
+        try:
+            calls = json.loads(calls)
+        except (json.JSONDecodeError, RecursionError):
+            raise WrongType(f"has tool calls in message {number} that are no JSON") from None
+    calls = [calls] if isinstance(calls, Mapping) else calls or []
+    if not isinstance(calls, list) or not all(isinstance(call, Mapping) for call in calls):
+        raise WrongType(f"has {kind_of(calls)} as tool calls of message {number}, not a list of objects")
+    return {**rest, "tool_calls": [_as_call(call) for call in calls]} if calls else rest
+
+
+def _as_call(call: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a tool call under `function`, with arguments also where it has none."""
+    own = ("name", "arguments", "parameters")
+    function = call.get("function") if isinstance(call.get("function"), Mapping) else None
+    if function is None and "name" not in call:
+        return dict(call)
+    if function is None:
+        function = {key: call[key] for key in own if key in call}
+        call = {"type": "function", **{key: value for key, value in call.items() if key not in own}}
+    arguments = function.get("arguments", function.get("parameters"))
+    named = {key: value for key, value in function.items() if key not in ("arguments", "parameters")}
+    return without_nulls({**call, "function": {**named, "arguments": {} if arguments in (None, "") else arguments}})

@@ -1,7 +1,7 @@
 """From a row of any preference format to a pair in the one form that everything downstream reads.
 
 The form: `pair_id`, `prompt`, `chosen`, `rejected` (all text, or all lists of messages where the completions hold only
-what follows the prompt), `tools` (JSON text or null) if the data has tools; if the data has them, `score_chosen`,
+what follows the prompt), `tools` and `chat_template_kwargs` (JSON text or null) if the data has such; `score_chosen`,
 `score_rejected`, `margin` and `margin/<metric>` (float64), and `ratings_chosen` and `ratings_rejected` (lists of
 float64, one per annotator, NaN where one is missing). Then `source_row` (the row of the file, from 1) and, where
 several files were read, `source_file`: they say where a pair stands, and are no part of its id or of a cache's key.
@@ -19,9 +19,10 @@ from typing import Any, Final
 
 from datasets import Features, LargeList, List, Value
 
+from mixdpo.common.errors import InputError
 from mixdpo.common.files import digest
 from mixdpo.data.columns import CONVERSATION_NAMES, PairColumns, message_feature, of_list
-from mixdpo.data.data_settings import Contradictions, InvalidScores
+from mixdpo.data.data_settings import Contradictions, InvalidScores, check_template_kwargs
 from mixdpo.data.messages import (
     Message,
     WrongType,
@@ -30,6 +31,7 @@ from mixdpo.data.messages import (
     read_history,
     read_messages,
     read_system,
+    read_template_kwargs,
     read_tools,
 )
 from mixdpo.data.prompts import DropPair, split_messages, split_repeated, split_text, without_extra_turn
@@ -109,6 +111,8 @@ def pair_features(
     result = Features({"pair_id": Value("string"), **dict.fromkeys(_SIDES, side)})
     if any(columns.tools for _, columns in sources):
         result["tools"] = Value("string")
+    if conversational and any(columns.chat_template_kwargs for _, columns in sources):
+        result["chat_template_kwargs"] = Value("string")
     for name in ("score_chosen", "score_rejected", "margin"):
         if all(getattr(columns, name) for _, columns in sources):
             result[name] = Value("float64")
@@ -216,6 +220,8 @@ class PairReader:
                 pair[name] = _ratings(values, getattr(self.columns, name), row)
         if self.columns.tools is not None:
             pair["tools"] = self._tools(values[self.columns.tools], row)
+        if self.columns.chat_template_kwargs is not None:
+            pair["chat_template_kwargs"] = self._template_kwargs(values[self.columns.chat_template_kwargs], row)
         pair = self._against_label(pair)
         pair["pair_id"] = pair_id(pair["prompt"], pair["chosen"], pair["rejected"], pair.get("tools"))
         pair["source_file"], pair["source_row"] = self.places[row]
@@ -287,6 +293,16 @@ class PairReader:
             return read_tools(value)
         except WrongType as error:
             raise RowFault(row, self.columns.tools or "tools", f"the value {error}", "give a list of tools") from error
+
+    def _template_kwargs(self, value: Any, row: int) -> str | None:
+        column = str(self.columns.chat_template_kwargs)
+        try:
+            text = read_template_kwargs(value)
+            check_template_kwargs(None if text is None else json.loads(text))
+        except (WrongType, InputError) as error:
+            problem = f"the value {error}" if isinstance(error, WrongType) else str(error)
+            raise RowFault(row, column, problem, "fix or delete the row") from error
+        return text
 
     def _scores(self, values: Mapping[str, Any], row: int) -> dict[str, float]:
         scores = {}

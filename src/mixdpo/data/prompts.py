@@ -6,12 +6,13 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-from mixdpo.data.messages import ROLES, Message, is_blank, says
+from mixdpo.data.messages import ROLES, Message, answers, is_blank, says
 from mixdpo.data.turns import UserTurnsDiffer, answer_start, extra_turn
 
 REASONS: Final[dict[str, str]] = {
     "empty_prompt": "the prompt holds only white space",
     "empty_completion": "a completion holds only white space",
+    "thoughts_only": "a completion is reasoning without an answer",
     "identical_completions": "chosen and rejected are the same",
     "bad_roles": "a role is unknown, or a completion does not start and end with the assistant",
     "no_shared_prompt": "there is no prompt, and chosen and rejected do not begin alike",
@@ -149,6 +150,8 @@ def split_messages(
     _check_ends(sides)
     if any(is_blank(side[-1]) for side in sides):
         raise DropPair("empty_completion")
+    if not all(answers(side[-1]) for side in sides):
+        raise DropPair("thoughts_only")
     if len(sides[0]) == len(sides[1]) and all(says(one) == says(other) for one, other in zip(*sides, strict=True)):
         raise DropPair("identical_completions")
     return given, sides[0], sides[1]
