@@ -12,7 +12,10 @@ import pytest
 from synthetic import chat_rows
 
 HEAVY = ("torch", "transformers", "peft", "accelerate")
-SMALL = ("audit", "clean", "compare", "demo", "eval", "generate", "plan", "reference", "score", "study", "train")
+SMALL = (
+    *("audit", "clean", "compare", "demo", "eval", "generate", "plan", "reference", "score", "study"),
+    *("tokens", "train"),
+)
 # Runs command lines in one process, and says which of the package's lines a heavy import came from.
 WATCH = f"""
 import importlib.abc, json, sys, traceback

@@ -30,6 +30,7 @@ from mixdpo.cli.recipe_options import CommandWithSettings, with_keys
 from mixdpo.cli.reference import reference
 from mixdpo.cli.score import score
 from mixdpo.cli.study import study
+from mixdpo.cli.tokens import tokens
 from mixdpo.cli.train import train
 from mixdpo.common.errors import MixdpoError
 from mixdpo.common.settings import SECTIONS, split_overrides
@@ -42,7 +43,7 @@ def app() -> None:
 
 
 for _command in (
-    audit, clean, compare, demo, evaluate, examples, generate, plan, reference, score, study, train
+    audit, clean, compare, demo, evaluate, examples, generate, plan, reference, score, study, tokens, train
 ):  # fmt: skip
     app.add_command(_command)
 

@@ -110,6 +110,19 @@ def tokens_of(
         InputError: messages but no chat template, texts but no EOS token, or no pair is left.
     """
     settings = settings or TokenSettings()
+    return kept_tokens(counted_tokens(dataset, tokenizer, settings), dataset, settings)
+
+
+def counted_tokens(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, settings: TokenSettings) -> Dataset:
+    """Tokenise every pair, and say of each what happened to it.
+
+    Returns:
+        A data set with a row for each pair, in their order: the columns of `tokens_of`, with empty lists where the
+        pair is dropped; one per name of `COUNTS` (int8); and `refusal` (string), why the chat template refuses it.
+
+    Raises:
+        InputError: messages but no chat template, or texts but no EOS token.
+    """
     is_chat = not isinstance(dataset.features["chosen"], Value)
     renderer: Renderer = ChatRenderer(tokenizer, settings) if is_chat else TextRenderer(tokenizer)
     ids = List(Value("int32"))
@@ -146,7 +159,7 @@ def tokens_of(
         tokens.data.table.validate(full=True)
     except (pa.ArrowException, OSError, ValueError):
         tokens = tokenize(reuse=False)  # the file of an earlier run is broken
-    return _kept(tokens, dataset, settings)
+    return tokens
 
 
 def _cores() -> int:
@@ -175,7 +188,12 @@ def _cache_key(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, settings: T
     )
 
 
-def _kept(tokens: Dataset, dataset: Dataset, settings: TokenSettings) -> tuple[Dataset, TokenReport]:
+def kept_tokens(tokens: Dataset, dataset: Dataset, settings: TokenSettings) -> tuple[Dataset, TokenReport]:
+    """Return what `tokens_of` does, of what `counted_tokens` gave for the same pairs and settings.
+
+    Raises:
+        InputError: no pair is left.
+    """
     table = tokens.with_format("arrow")[:]
     counts = {name: int(pc.sum(table[name]).as_py()) for name in COUNTS}
     refusal = next((text for text in table["refusal"].drop_null().slice(0, 1).to_pylist()), None)

@@ -16,10 +16,11 @@ import yaml
 from mixdpo.auditing.audit_settings import AuditSettings
 from mixdpo.common.errors import InputError
 from mixdpo.common.settings import SECTIONS, build, check_values, merge, read_yaml, unknown_key, unknown_name
-from mixdpo.data.data_settings import DataSettings
+from mixdpo.data.data_settings import DataSettings, TokenSettings
 from mixdpo.difficulty.metrics import find_metric, metric_settings
 from mixdpo.models.model_settings import ModelSettings
 from mixdpo.plan.plan_settings import PLANS, PlanSettings
+from mixdpo.training.training_settings import TrainingSettings
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -67,9 +68,19 @@ class Recipe:
         """Return the settings of the trainer, with `output` as folder if given."""
         from mixdpo.training.config import MixDPOConfig
 
-        of_model = {name: getattr(self.model, name, None) for name in ("chat_template_kwargs", "template_date")}
-        values = {**{name: value for name, value in of_model.items() if value is not None}, **self.train}
+        values = {**self._of_template(), **self.train}
         return MixDPOConfig(**values if output is None else {**values, "output_dir": output})
+
+    def token_settings(self) -> TokenSettings:
+        """Return what tokenisation reads, as training would tell it, without taking hold of a device."""
+        known = {f.name for f in fields(TrainingSettings)}
+        values = {**self._of_template(), **{name: value for name, value in self.train.items() if name in known}}
+        return TrainingSettings(**values).token_settings()
+
+    def _of_template(self) -> dict[str, Any]:
+        """Return what the section model says that the trainer's settings have too."""
+        of_model = {name: getattr(self.model, name, None) for name in ("chat_template_kwargs", "template_date")}
+        return {name: value for name, value in of_model.items() if value is not None}
 
     def metrics_to_score(self, given: Sequence[str]) -> list[str]:
         """Return the given metrics; those of the section score if there are none, else the plan's.

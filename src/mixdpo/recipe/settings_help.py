@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import MISSING, fields
-from typing import Any
+from typing import Any, Final
 
 from mixdpo.auditing.audit_settings import AuditSettings
 from mixdpo.data.data_settings import DataSettings
@@ -12,6 +12,10 @@ from mixdpo.difficulty.metrics import METRICS
 from mixdpo.models.model_settings import ModelSettings
 from mixdpo.recipe.recipe_file import PlanSection, yaml_text
 from mixdpo.training.training_settings import TrainingSettings
+
+_LIMITS: Final = ("max_length", "max_prompt_length")
+_MASKS: Final = ("assistant_only_loss", "loss_turns", "mask_empty_thinking")
+"""What tokenisation reads of the section train."""
 
 
 def settings_named(key: str) -> list[str]:
@@ -38,6 +42,8 @@ def settings_help(command: str) -> str:
     lines += [*setting_lines(DataSettings, "data"), ""]
     if command == "preferences":
         lines += ["--train.KEY  max_length, max_prompt_length, bf16 and beta, as in training"]
+    elif command == "tokens":
+        lines += setting_lines(TrainingSettings, "train", (*_LIMITS, *_MASKS))
     elif command == "score":
         for name, metric in METRICS.items():
             lines += setting_lines(metric.settings, f"score.{name}")
@@ -54,11 +60,11 @@ def settings_help(command: str) -> str:
     return _indented(lines)
 
 
-def setting_lines(cls: type[Any], section: str) -> list[str]:
-    """Return one line per field of a settings dataclass: key, help and default."""
+def setting_lines(cls: type[Any], section: str, only: Collection[str] | None = None) -> list[str]:
+    """Return one line per field of a settings dataclass (of `only` these): key, help and default."""
     lines = []
     for f in fields(cls):
-        if not f.init:
+        if not f.init or (only is not None and f.name not in only):
             continue
         if f.default is MISSING and f.default_factory is MISSING:
             default = "required"
