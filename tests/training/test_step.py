@@ -97,6 +97,21 @@ def test_sft_target_and_the_route_both(model) -> None:
     torch.testing.assert_close(both.losses, expected)
 
 
+@pytest.mark.parametrize("row", [1, 4], ids=["sft", "preference"])
+def test_copies_that_fill_up_a_batch_are_computed_only_where_nothing_else_is(model, row) -> None:
+    pairs = planned()
+    alone, filled, only = (batch_of(pairs, rows) for rows in ([0, row, 5], [0, row, 5, ~row], [~row, ~row]))
+    for name in ("input_ids", "source", "target"):
+        assert torch.equal(alone["rows"][name], filled["rows"][name])
+    assert only["rows"]["input_ids"].shape[1] > 0
+    losses = pair_losses(model, filled, SETTINGS).losses
+    assert losses[3] == 0
+    assert torch.equal(losses[:3], pair_losses(model, alone, SETTINGS).losses)
+    reduce_losses(losses, filled["weight"], pairs_in_step=3).backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters())
+    assert (pair_losses(model, only, SETTINGS).losses == 0).all()
+
+
 def test_micro_batches_add_up_to_the_mean_over_the_whole_batch(model) -> None:
     pairs = planned()
 

@@ -121,7 +121,7 @@ def collate_parts(
 def collate_pairs(
     items: Sequence[PairItem], lay_out: RowLayout, live_reference: bool = False, in_step: bool = False
 ) -> PairBatch:
-    """Make a micro-batch.
+    """Make a micro-batch. Copies of weight 0 beside other pairs bring no completion.
 
     Args:
         items: the pairs.
@@ -132,8 +132,9 @@ def collate_pairs(
     index = {"chosen": [-1] * len(items), "rejected": [-1] * len(items)}
     tokens = {"chosen": [0.0] * len(items), "rejected": [0.0] * len(items)}
     count = 0
-    for b, item in enumerate(items):
-        for side, (_, mask) in _answers(item).items():
+    computed = [b for b, item in enumerate(items) if item.weight] or range(len(items))
+    for b in computed:
+        for side, (_, mask) in _answers(items[b]).items():
             index[side][b], tokens[side][b] = count, float(sum(mask))
             count += 1
 
@@ -159,7 +160,7 @@ def collate_pairs(
         margin=column("margin", torch.float32),
         ref_chosen=column("ref_chosen", torch.float32),
         ref_rejected=column("ref_rejected", torch.float32),
-        rows=lay_out([_group(item) for item in items]),
+        rows=lay_out([_group(items[b]) for b in computed]),
     )
     compared = [item for item in items if item.preference or item.hard]
     if live_reference and (compared or in_step):

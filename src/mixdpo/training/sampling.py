@@ -87,8 +87,8 @@ class PlannedPairs(TorchDataset[PairItem]):
             # A copy has no loss of its own, for it must not count in losses of whole batches either.
             preference=bool(self.has_preference[row]) and not is_copy,
             hard=bool(self.has_hard[row]) and not is_copy,
-            sft_chosen=float(self.sft_chosen[row]),
-            sft_rejected=float(self.sft_rejected[row]),
+            sft_chosen=0.0 if is_copy else float(self.sft_chosen[row]),
+            sft_rejected=0.0 if is_copy else float(self.sft_rejected[row]),
             bucket=int(self.plan.bucket[row]),
             margin=float(self.plan.margin[row]),
             weight=0.0 if is_copy else 1.0,
