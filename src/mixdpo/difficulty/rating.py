@@ -28,5 +28,6 @@ def rating(dataset: Dataset, settings: RatingSettings) -> np.ndarray:
         return float_column(dataset, "margin")
     raise InputError(
         "the rating metric needs scores, and the data has none",
-        hint="name the score columns with `columns: {score_chosen: ..., score_rejected: ...}` or a `margin` column",
+        hint="name the score columns with `columns: {score_chosen: ..., score_rejected: ...}` or a `margin` column; "
+        "or take a metric that a model computes, such as nll_gap",
     )

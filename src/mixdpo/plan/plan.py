@@ -283,9 +283,14 @@ def _margins(dataset: Dataset, settings: PlanSettings, random_rank: np.ndarray) 
     elif settings.order in ("shuffled", "as_is") and settings.threshold is None:
         margin = np.full(len(dataset), np.nan)  # nothing here asks how hard a pair is
     else:
+        unscored = settings.metric == "rating" and not {"score_chosen", "margin"} & set(dataset.column_names)
         raise InputError(
-            f"this plan needs the column {column!r}, which the data does not have",
-            hint=f"add it with `mixdpo.score(dataset, metric={settings.metric!r})`",
+            f"this plan needs the column {column!r}, which the data does not have"
+            + (", nor scores to make it of" if unscored else ""),
+            hint='train all pairs alike with `make_plan(dataset, "dpo")`; or let a model compute margins with '
+            '`dataset = mixdpo.score(dataset, "nll_gap", model=MODEL)`, and give make_plan metric="nll_gap"'
+            if unscored
+            else f"add it with `mixdpo.score(dataset, metric={settings.metric!r})`",
         )
     rank = np.empty(len(margin), dtype=np.int64)
     rank[np.lexsort((random_rank, -margin))] = np.arange(len(margin))

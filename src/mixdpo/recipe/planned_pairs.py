@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from typing import TYPE_CHECKING
 
 from mixdpo.common.errors import InputError
@@ -12,7 +13,7 @@ from mixdpo.difficulty.metrics import METRICS
 from mixdpo.difficulty.scored_pairs import load_pairs_with_report
 from mixdpo.plan.plan import Plan, make_plan
 from mixdpo.plan.plan_settings import PlanSettings
-from mixdpo.recipe.recipe_file import Recipe
+from mixdpo.recipe.recipe_file import Recipe, yaml_text
 from mixdpo.recipe.scoring import score
 
 if TYPE_CHECKING:
@@ -25,7 +26,8 @@ def load_and_score(recipe: Recipe, data: DataSettings, plan: PlanSettings) -> tu
     """Load pairs and add the margins that the plan's metric needs, if it needs any and they are not there.
 
     Raises:
-        InputError: they are not there and come from a model, whose pass is `mixdpo score`'s to start.
+        InputError: they are not there, and the data has no scores to make them of, or they come from a model, whose
+            pass is `mixdpo score`'s to start.
     """
     pairs, report = load_pairs_with_report(data)
     column = f"margin/{plan.metric}"
@@ -33,6 +35,8 @@ def load_and_score(recipe: Recipe, data: DataSettings, plan: PlanSettings) -> tu
     has_ratings = "score_chosen" in pairs.column_names or "margin" in pairs.column_names
     # Margins that nothing asks for still give the report its buckets.
     if column not in pairs.column_names and (needed or (plan.metric == "rating" and has_ratings)):
+        if plan.metric == "rating" and not has_ratings:
+            raise _no_scores(recipe, data)
         pairs = _with_margins(recipe, pairs, plan.metric, data)
     return pairs, report
 
@@ -41,21 +45,47 @@ def _with_margins(recipe: Recipe, pairs: Dataset, metric: str, data: DataSetting
     """Add the margins of a metric that needs no model, or raise `InputError`."""
     known = METRICS.get(metric)
     if known is None or known.runs_model:
-        compute = f"compute it first with mixdpo score --metric {metric}, and take the data that it writes"
+        compute = f"compute it first with {_score_command(recipe, data, metric)}, and give scored.parquet instead"
         add = f"add it to the data, or take a metric that mixdpo score computes: {', '.join(METRICS)}"
         raise InputError(
             f"the data has no column 'margin/{metric}'",
-            file=data.path if isinstance(data.path, str) else recipe.file,
+            file=_file(recipe, data),
             hint=add if known is None else compute,
         )
     return score(pairs, metric, **recipe.metric_parameters(metric))
 
 
+def _no_scores(recipe: Recipe, data: DataSettings) -> InputError:
+    """Return the error for a plan that needs scores where there are none; says the ways on."""
+    computed = f"{_score_command(recipe, data, 'nll_gap')}, and give scored.parquet with --plan.metric nll_gap instead"
+    return InputError(
+        "the plan needs scores, and the data has none",
+        file=_file(recipe, data),
+        hint=f"train all pairs alike with --plan.name dpo; or let a model compute margins with {computed}; or name "
+        "the columns of the scores with --data.columns '{score_chosen: ..., score_rejected: ...}'",
+    )
+
+
+def _score_command(recipe: Recipe, data: DataSettings, metric: str) -> str:
+    """Return the command that writes `data` with the margins of a metric to scored.parquet."""
+    path = data.path if isinstance(data.path, str) else yaml_text(data.path)
+    if recipe.file is not None:
+        words = ["--metric", metric, "--config", recipe.file, "--data.path", path]
+    else:
+        words = [path, "--metric", metric, "--model", recipe.model.name_or_path if recipe.model else "MODEL"]
+    return f"`{shlex.join(['mixdpo', 'score', *words])}`"
+
+
+def _file(recipe: Recipe, data: DataSettings) -> str | None:
+    return data.path if isinstance(data.path, str) else recipe.file
+
+
 def load_eval_pairs(recipe: Recipe, metric: str, buckets: bool) -> Dataset | None:
-    """Load the pairs to measure on; `buckets`: with margins, where they can be had."""
+    """Load the pairs to measure on and log what became of their rows; `buckets`: with margins, where there are any."""
     if recipe.eval_data is None:
         return None
-    pairs, _ = load_pairs_with_report(recipe.eval_data)
+    pairs, report = load_pairs_with_report(recipe.eval_data)
+    report.log(logger)
     if not buckets or f"margin/{metric}" in pairs.column_names:
         return pairs
     try:
