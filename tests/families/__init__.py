@@ -48,6 +48,7 @@ _DEEPSEEK = (
 
 FAMILIES = {
     "chatml": Family("<|im_end|>", special=_CHATML),
+    "chatml_bare": Family("<|im_end|>", special=_CHATML),
     "command_r": Family(
         "<|END_OF_TURN_TOKEN|>",
         "<BOS_TOKEN>",
@@ -56,6 +57,7 @@ FAMILIES = {
     ),
     "deepseek_r1_distill": Family("<｜end▁of▁sentence｜>", "<｜begin▁of▁sentence｜>", words=_DEEPSEEK, adds_bos=True),
     "deepseek_v3": Family("<｜end▁of▁sentence｜>", "<｜begin▁of▁sentence｜>", words=_DEEPSEEK, adds_bos=True),
+    "deepseek_v3_1": Family("<｜end▁of▁sentence｜>", "<｜begin▁of▁sentence｜>", words=_DEEPSEEK, adds_bos=True),
     "gemma2": Family("<eos>", "<bos>", _GEMMA, adds_bos=True),
     "gemma3": Family("<eos>", "<bos>", _GEMMA, adds_bos=True),
     "glm4_5": Family(
@@ -70,6 +72,15 @@ FAMILIES = {
         thoughts="thinking",
     ),
     "granite": Family("<|end_of_text|>", special=("<|start_of_role|>", "<|end_of_role|>", "<|tool_call|>")),
+    "kimi_k2": Family(
+        "<|im_end|>",
+        "[BOS]",
+        ("[EOS]", "<|im_system|>", "<|im_user|>", "<|im_assistant|>", "<|im_middle|>"),
+        (
+            *("<|tool_calls_section_begin|>", "<|tool_calls_section_end|>", "<|tool_call_argument_begin|>"),
+            *("<|tool_call_begin|>", "<|tool_call_end|>"),
+        ),
+    ),
     "llama2": Family("</s>", "<s>", ("<unk>",), adds_bos=True),
     "llama3": Family("<|eot_id|>", "<|begin_of_text|>", _LLAMA3, adds_bos=True),
     "llama3_1": Family("<|eot_id|>", "<|begin_of_text|>", _LLAMA3, adds_bos=True),
@@ -98,7 +109,14 @@ FAMILIES = {
     "qwen3": Family("<|im_end|>", special=_CHATML, words=_THINK + _CALL),
     "qwen3_5": Family("<|im_end|>", special=_CHATML, words=_THINK + _CALL),
     "qwen3_coder": Family("<|im_end|>", special=_CHATML, words=_CALL),
+    "seed_oss": Family(
+        "<seed:eos>",
+        "<seed:bos>",
+        ("<seed:pad>",),
+        ("<seed:think>", "</seed:think>", "<seed:tool_call>", "</seed:tool_call>"),
+    ),
     "smollm3": Family("<|im_end|>", special=_CHATML, words=_THINK + _CALL),
+    "tulu": Family("<|endoftext|>", special=("<|padding|>",)),
     "vicuna": Family("</s>", "<s>", ("<unk>",)),
     "zephyr": Family("</s>", "<s>", ("<unk>",)),
 }

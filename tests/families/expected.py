@@ -31,7 +31,7 @@ class Expected:
 @cache
 def expected_of(name: str) -> dict[str, Expected]:
     """Read `NAME.txt`: by case, what is expected."""
-    text = (FOLDER / f"{name}.txt").read_text(encoding="utf-8").removesuffix("\n")
+    text = (FOLDER / f"{name}.txt").read_text(encoding="utf-8")
     above, *parts = re.split(r"^=== (.*)\n", text, flags=re.M)
     return {
         case: _expected(above + part.removesuffix("\n")) for case, part in zip(parts[::2], parts[1::2], strict=True)
