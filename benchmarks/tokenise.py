@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import re
 import statistics
 from typing import Any
 
@@ -23,28 +24,7 @@ from mixdpo.data.render import ChatRenderer
 from mixdpo.data.token_ids import shared_length
 from mixdpo.data.tokenize import _tokenize_batch
 
-WORDS = [
-    "the",
-    "river",
-    "flows",
-    "through",
-    "a",
-    "town",
-    "and",
-    "its",
-    "water",
-    "is",
-    "cold",
-    "in",
-    "spring",
-    "while",
-    "people",
-    "ask",
-    "what",
-    "they",
-    "may",
-    "drink",
-]
+WORDS = re.findall("[a-z]+", "the river flows through a town and its water is cold in spring and people drink")
 PAIRS = 200
 
 

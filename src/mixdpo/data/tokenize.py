@@ -42,7 +42,7 @@ from mixdpo.data.loss_masks import Span
 from mixdpo.data.render import ChatRenderer, Rendered, Renderer, TextRenderer
 from mixdpo.data.template_arguments import today
 from mixdpo.data.token_ids import Ids, shared_length
-from mixdpo.data.token_report import COUNTS, DROPS, TokenReport, length_statistics
+from mixdpo.data.token_report import ALARMS, COUNTS, DROPS, TokenReport, length_statistics
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -199,7 +199,7 @@ def kept_tokens(tokens: Dataset, dataset: Dataset, settings: TokenSettings) -> t
     refusal = next((text for text in table["refusal"].drop_null().slice(0, 1).to_pylist()), None)
     keep = sum(table[name].to_numpy() for name in DROPS) == 0
     if not keep.any():
-        found = ", ".join(f"{counts[name]:,} {name}" for name in DROPS if counts[name])
+        found = ", ".join(f"{counts[name]:,} {name}" for name in (*DROPS, *ALARMS) if counts[name])
         raise InputError(
             f"all {len(tokens):,} pairs were dropped in tokenisation ({found})" + (f": {refusal}" if refusal else ""),
             hint=f"raise max_length (it is {settings.max_length})"
