@@ -157,7 +157,10 @@ def test_answers_of_several_turns_trained_throughout_equal_trl(tokenizer, tmp_pa
 MIXTURES = {
     "mixtral": ("Mixtral", {"num_local_experts": 4}),
     "qwen3-moe": ("Qwen3Moe", {"num_experts": 4, "moe_intermediate_size": 16}),
-}
+    "olmoe": ("Olmoe", {"num_experts": 4}),
+    "gpt-oss": ("GptOss", {"num_local_experts": 4, "sliding_window": 16, "max_position_embeddings": 131072,
+                           "layer_types": ["sliding_attention", "full_attention"]}),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -168,6 +171,8 @@ MIXTURES = {
         ("qwen3-moe", "packed", {}),
         ("qwen3-moe", "padded", {"router_aux_loss_coef": 0.2}),
         ("qwen3-moe", "packed", {"router_aux_loss_coef": 0.0}),
+        ("olmoe", "packed", {}),
+        ("gpt-oss", "padded", {}),
     ],
 )
 def test_routers_are_balanced_as_by_trl(tokenizer, tmp_path, name: str, engine: str, changes: dict) -> None:
