@@ -12,6 +12,7 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from mixdpo import load_pairs, make_plan
+from mixdpo.cli.main import main
 from mixdpo.common.errors import InputError, RunError
 from mixdpo.data import template_arguments
 from mixdpo.data.arrays import tokens_digest
@@ -22,8 +23,8 @@ from mixdpo.training.run_folder import recorded_template_date
 from mixdpo.training.sampling import PlannedPairs
 from mixdpo.training.token_record import check_same_tokens, describe_run_tokens
 from synthetic import chat_pairs, chat_rows
-from tiny import CHATML, byte_level_tokenizer, tiny_llama, token_pairs
-from trainers import trainer_for
+from tiny import CHATML, byte_level_tokenizer, saved, tiny_llama, token_pairs
+from trainers import step_logs, trainer_for
 
 STORED = Path(__file__).parents[1] / "fixtures" / "stored"
 DATED = "Today is {{ strftime_now('%d %B %Y') }}.\n" + CHATML
@@ -74,11 +75,42 @@ def test_a_template_that_is_edited_without_an_effect_is_no_other(tokenizer, tmp_
     started(tmp_path, edited, resume=True)
 
 
+def test_a_template_that_prints_the_date(tmp_path, day, refused) -> None:
+    tokenizer = byte_level_tokenizer(chat_template=DATED)
+    day("2026-01-31")
+    started(tmp_path, tokenizer)
+    losses = [line["loss"] for line in step_logs(tmp_path / "run")]
+    assert recorded_template_date(tmp_path / "run") == "2026-01-31"
+    day("2026-02-01")
+    refused(
+        lambda: started(tmp_path, tokenizer, resume=True),
+        "the chat template prints the date, which was 2026-01-31 and is 2026-02-01", "set template_date to 2026-01-31",
+    )  # fmt: skip
+    started(tmp_path, tokenizer, resume=True, template_date="2026-01-31")
+    assert [line["loss"] for line in step_logs(tmp_path / "run")] == losses
+
+
 def test_another_day_is_nothing_to_a_template_without_a_date(tokenizer, tmp_path, day) -> None:
     day("2026-01-31")
     started(tmp_path, tokenizer)
     day("2026-02-01")
     started(tmp_path, tokenizer, resume=True)
+
+
+def test_the_command_takes_the_recorded_date(tmp_path, jsonl, day, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    jsonl(chat_rows(8))
+    tokenizer = byte_level_tokenizer(chat_template=DATED)
+    saved(tiny_llama(vocab_size=len(tokenizer)), tokenizer, tmp_path / "model")
+    words = ["train", "pairs.jsonl", "--model", "model", "--plan", "dpo", "-o", "run", "--train.use_cpu", "true"]
+    words += ["--train.per_device_train_batch_size", "4", "--train.logging_steps", "1", "--train.save_steps", "1"]
+    day("2026-01-31")
+    assert main(words) == 0
+    losses = [line["loss"] for line in step_logs(Path("run"))]
+    shutil.rmtree("run/checkpoint-2")
+    day("2026-02-01")
+    assert main([*words, "--resume"]) == 0
+    assert [line["loss"] for line in step_logs(Path("run"))] == losses
 
 
 def test_evaluation_pairs_are_compared_where_both_have_some(tokenizer, tmp_path, refused) -> None:
