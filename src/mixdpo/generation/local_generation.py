@@ -32,7 +32,8 @@ def generate_answers(
     settings: SamplingSettings | None = None,
     progress: Progress | None = None,
     top_logprobs: int = 0,
-    template: Mapping[str, Any] | None = None,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
+    template_date: str | None = None,
 ) -> list[Completion]:
     """Answer every prompt once, in the order given.
 
@@ -46,13 +47,14 @@ def generate_answers(
         settings: see `SamplingSettings`.
         progress: called with (answers done, answers in all) after every batch.
         top_logprobs: likeliest first tokens to return with their log-probabilities.
-        template: what the chat template is told, see `template_arguments`; None: nothing but today's date.
+        chat_template_kwargs: settings of the chat template.
+        template_date: that it writes, such as 2026-01-31; None: today.
 
     Raises:
         InputError: no chat template, one that refuses a prompt, or a prompt too long for the model.
     """
     settings = settings or SamplingSettings()
-    rendered = render_prompts(tokenizer, prompts, [template or template_arguments(tokenizer)] * len(prompts))
+    rendered = render_prompts(tokenizer, prompts, [chat_template_kwargs] * len(prompts), template_date)
     _check_lengths(model, rendered, settings)
     written = answer_rendered(model, tokenizer, rendered, settings, progress, top_logprobs)
     return [without_reasoning(one, ids, tokenizer) for one, ids in zip(written, rendered, strict=True)]
@@ -109,7 +111,8 @@ def without_reasoning(completion: Completion, prompt: Sequence[int], tokenizer: 
 def render_prompts(
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[Sequence[ChatMessage]],
-    arguments: Sequence[Mapping[str, Any]] | None = None,
+    kwargs: Sequence[Mapping[str, Any] | None] | None = None,
+    date: str | None = None,
 ) -> list[list[int]]:
     """Turn each conversation into token ids by the chat template, up to where the assistant speaks.
 
@@ -118,15 +121,19 @@ def render_prompts(
     Args:
         tokenizer: with a chat template.
         prompts: the conversations.
-        arguments: what the template is told about each, see `template_arguments`; None: nothing.
+        kwargs: settings of the template for each; None: none.
+        date: that it writes, such as 2026-01-31; None: today.
     """
     if tokenizer.chat_template is None:
         raise InputError("the tokenizer has no chat template", hint="name a template file, or take an instruct model")
     rendered = []
-    for number, (prompt, told) in enumerate(zip(prompts, arguments or [{}] * len(prompts), strict=True), start=1):
+    for number, (prompt, own) in enumerate(zip(prompts, kwargs or [None] * len(prompts), strict=True), start=1):
         try:
             ids = tokenizer.apply_chat_template(
-                [dict(message) for message in prompt], add_generation_prompt=True, return_dict=False, **told
+                [dict(message) for message in prompt],
+                add_generation_prompt=True,
+                return_dict=False,
+                **template_arguments(tokenizer, own, date),
             )
         except Exception as error:  # a template is a program: jinja2's errors, and any it raises by itself
             raise InputError(f"the chat template refuses prompt {number}: {error}") from error

@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from mixdpo.common.errors import InputError, RunError
 from mixdpo.common.files import cache_folder, digest
-from mixdpo.data.template_arguments import template_arguments, today
+from mixdpo.data.template_arguments import today
 from mixdpo.generation.chat_model import Completion, Progress, Request
 from mixdpo.generation.generation_settings import SamplingSettings
 from mixdpo.generation.local_generation import (
@@ -115,12 +115,10 @@ class LocalModel:
     def _render(self, requests: Sequence[Request]) -> dict[Request, TokenIds]:
         distinct = list(dict.fromkeys(requests))
         chats = [[{"role": role, "content": content} for role, content in one.messages] for one in distinct]
-        told = [self._template_arguments(request) for request in distinct]
-        return dict(zip(distinct, map(tuple, render_prompts(self._tokenizer, chats, told)), strict=True))
-
-    def _template_arguments(self, request: Request) -> dict[str, Any]:
-        own = json.loads(request.chat_template_kwargs or "{}")
-        return template_arguments(self._tokenizer, {**(self.model.chat_template_kwargs or {}), **own}, self._date)
+        shared = self.model.chat_template_kwargs or {}
+        kwargs = [{**shared, **json.loads(one.chat_template_kwargs or "{}")} for one in distinct]
+        rendered = render_prompts(self._tokenizer, chats, kwargs, self._date)
+        return dict(zip(distinct, map(tuple, rendered), strict=True))
 
     def _too_long(self, rendered: Mapping[Request, TokenIds]) -> dict[Request, Completion]:
         room = positions(self._loaded)

@@ -12,7 +12,6 @@ import pyarrow as pa
 
 from mixdpo.common.errors import RunError
 from mixdpo.common.files import digest
-from mixdpo.data.template_arguments import template_arguments
 from mixdpo.generation.chat_model import Completion
 from mixdpo.generation.generation_settings import SamplingSettings
 from mixdpo.generation.local_generation import generate_answers
@@ -86,9 +85,14 @@ def measure_model(
 
 def _answers(model: ModelSettings, held_out: HeldOutData, generation: SamplingSettings) -> list[Completion]:
     policy: Any = load_for_inference(replace(model, dtype="auto"))  # the format to answer in is the machine's
-    tokenizer = load_tokenizer(model)
-    told = template_arguments(tokenizer, model.chat_template_kwargs, model.template_date)
-    answers = generate_answers(policy, tokenizer, held_out.prompts, settings=generation, template=told)
+    answers = generate_answers(
+        policy,
+        load_tokenizer(model),
+        held_out.prompts,
+        settings=generation,
+        chat_template_kwargs=model.chat_template_kwargs,
+        template_date=model.template_date,
+    )
     del policy
     gc.collect()  # the next thing to load is a model of the same size
     return answers
