@@ -88,6 +88,16 @@ def test_broken_files_are_one_line(case: str, tmp_path: Path, refused: Any) -> N
     refused(lambda: load_pairs(path), path, *words)
 
 
+def test_spaces_around_every_separator_are_none_of_the_cells(tmp_path: Path) -> None:
+    columns = (["Why so?", "Why not?"], ["yes", "x y"], ["no", "z"])
+    aligned = "prompt   | chosen | rejected\nWhy so?  | yes    | no\nWhy not? | x y    | z\n"
+    pairs, report = read_pairs(DataSettings(path=write(tmp_path / "a.csv", aligned.encode())))
+    assert tuple(pairs[name][:] for name in ("prompt", "chosen", "rejected")) == columns
+    assert any("spaces around each separator" in note for note in report.sources[0].notes)
+    once = load_pairs(write(tmp_path / "b.csv", aligned.replace("yes    |", "yes|").encode()))
+    assert once["prompt"][:] == ["Why so?  ", "Why not? "], "they may be the text's where a cell has none"
+
+
 def test_files_that_are_written_differently_are_not_joined(tmp_path: Path, refused: Any) -> None:
     write(tmp_path / "1.csv", TABLE.encode())
     write(tmp_path / "2.csv", TABLE.replace(",", ";").encode())

@@ -135,6 +135,26 @@ ULTRAFEEDBACK = {
 
 
 @pytest.mark.parametrize(
+    ("more", "warned"),
+    [
+        ({"system": "You are brief."}, True),
+        ({"context": "The Elbe is a river."}, True),
+        ({"Prompt": "Another prompt?"}, True),
+        ({"history": [["Hi", "Hello"]]}, True),
+        ({"context": "geography"}, False),
+        ({"system": "linux", "query": 17}, False),
+        ({"question": "Which river?"}, False),
+        ({"question": "  River? "}, False),
+    ],
+)
+def test_only_what_may_be_a_part_of_the_prompt_is_a_warning(more: dict[str, Any], warned: bool, jsonl: Any) -> None:
+    row = {"asked": "Be brief. Which river? River?", "good": "Elbe", "bad": "none", **more}
+    columns = {"prompt": "asked", "chosen": "good", "rejected": "bad"}
+    _, report = read_pairs(DataSettings(path=jsonl([row] * 3), columns=columns))
+    assert bool(report.sources[0].warnings) == warned
+
+
+@pytest.mark.parametrize(
     ("rule", "expected"),
     [
         ("best_vs_worst", [("r1", "r3", 9.0, 3.0)]),

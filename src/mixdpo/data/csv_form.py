@@ -40,6 +40,7 @@ class CsvForm:
         separator: what stands between two cells.
         columns: names of the cells of a record; those without one have `UNNAMED` and their position.
         spaced: whether a space follows each separator.
+        padded: whether a space stands before each separator, too, in the header.
         expected: the separator that the ending of the file's name says.
         spare: whether the last column is not in the header: a separator ends the records alone.
         overfull: whether the first record has more cells than there are columns.
@@ -52,6 +53,7 @@ class CsvForm:
     expected: str
     spare: bool
     overfull: bool
+    padded: bool = False
 
     @property
     def unnamed(self) -> tuple[str, ...]:
@@ -62,7 +64,8 @@ class CsvForm:
         """Say what was guessed, for a person."""
         guessed = [f"encoding {self.encoding}"] if self.encoding != UTF_8 else []
         guessed += [f"separator {self.separator!r}"] if self.separator != self.expected else []
-        guessed += ["a space after each separator"] if self.spaced else []
+        if self.spaced:
+            guessed.append("spaces around each separator" if self.padded else "a space after each separator")
         guessed += [f"column {self.columns.index(name) + 1} has no name and is left out" for name in self.unnamed]
         return (f"guessed: {', '.join(guessed)}",) if guessed else ()
 
@@ -89,6 +92,8 @@ def csv_form(file: Path) -> CsvForm:
         raise InputError("the first line is one for Excel, not a header", file=file, row=1, hint="delete it")
     spaced = len(header) > 1 and all(name.startswith(" ") for name in header[1:])
     columns = [name.lstrip(" ") if spaced else name for name in header]
+    padded = spaced and all(name.endswith(" ") for name in header[:-1])
+    columns = [name.strip(" ") if padded else name for name in columns]
     columns = [name if name.strip() else f"{UNNAMED}{at}" for at, name in enumerate(columns)]
     spare = len(first) == len(columns) + 1 and not first[-1].strip()
     if spare:
@@ -98,7 +103,7 @@ def csv_form(file: Path) -> CsvForm:
     twice = next((name for name in columns if columns.count(name) > 1), None)
     if twice is not None:
         raise InputError("two columns have this name", file=file, row=1, column=twice, hint="rename one of them")
-    return CsvForm(encoding, separator, tuple(columns), spaced, expected, spare, len(first) > len(columns))
+    return CsvForm(encoding, separator, tuple(columns), spaced, expected, spare, len(first) > len(columns), padded)
 
 
 def open_csv(file: Path, encoding: str) -> IO[str]:

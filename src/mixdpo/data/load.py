@@ -31,7 +31,7 @@ from mixdpo.data.data_settings import DataSettings, SourceSettings
 from mixdpo.data.kept_columns import in_one_type, kept_names, with_columns
 from mixdpo.data.layouts import LISTS, Layout, find_layout, view_layout
 from mixdpo.data.load_report import SHOWN_ROWS, LoadReport, SourceReport
-from mixdpo.data.messages import CALL_ROLES
+from mixdpo.data.messages import CALL_ROLES, with_role
 from mixdpo.data.pairs import (
     ExchangedMargin,
     PairReader,
@@ -386,18 +386,34 @@ def _warnings(source: _Source) -> Iterator[str]:
         key = prompt_part(name)
         if is_media(name, source.raw.dataset.features[name]):
             yield f"column {name!r} is not read: only text is trained on"
-        elif key is not None and _says_something(source.raw.dataset, name):
+        elif key is not None and _says_something(source.raw.dataset, name) and not _is_in_prompt(source, name):
             yield f"column {name!r} is not read; if it is a part of the prompt, add `{key}: {name}` to `columns`"
 
 
 def _says_something(dataset: Dataset, name: str) -> bool:
-    """Whether a column holds anything but nulls, empty lists and white space."""
+    """Whether a column holds more than nulls, empty lists, numbers and texts of one word, such as a kind or an id."""
     for table in dataset.select_columns([name]).with_format("arrow").iter(_SCANNED):
         column = pl.Series(table[name])
         if column.dtype == pl.String:
-            said = column.str.contains(r"\S")
+            said = column.str.contains(r"\S\s+\S")
+        elif column.dtype.is_numeric() or column.dtype == pl.Boolean:
+            return False
         else:
             said = column.list.len() > 0 if column.dtype == pl.List else column.is_not_null()
         if said.any():
             return True
     return False
+
+
+def _is_in_prompt(source: _Source, name: str) -> bool:
+    """Whether the first prompts hold what a column of texts says."""
+    if source.columns.prompt is None or not is_text(source.raw.dataset.features[name]):
+        return False
+    rows = [(row.get(name), row[source.columns.prompt]) for row in _first_rows(source.raw, source.view)]
+    return all(said.strip() in str(_words(prompt)) for said, prompt in rows if said)
+
+
+def _words(prompt: Any) -> str:
+    if not isinstance(prompt, list):
+        return str(prompt)
+    return "\n".join(str(with_role(message).get("content")) for message in prompt if isinstance(message, Mapping))
