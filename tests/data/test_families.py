@@ -154,6 +154,24 @@ def test_arguments_as_objects_and_as_text_are_the_same(name: str) -> None:
     assert all(word in written for word in ("Köln", "days", "3", "hour", "6.5", "car", "rail"))
 
 
+@cache
+def loaded_late_call() -> Dataset:
+    """Return a pair whose chosen answer calls after a further question, behind which some templates move the tools."""
+    row = CASES["tools"].row("reasoning_content")
+    (question,) = CASES["turns"].prompt
+    return load_pairs(Dataset.from_list([{**row, "prompt": [question], "chosen": row["prompt"][3:] + row["chosen"]}]))
+
+
+@pytest.mark.parametrize("name", CALLING)
+def test_a_call_after_a_further_question_is_trained(name: str) -> None:
+    (tokens,), _ = tokens_and_counts(name, loaded_late_call())
+    first, call, last = (written for trained, written in segments(name, tokens, "chosen") if trained)
+    assert "3 mm." in first
+    assert "Köln" in call
+    assert "5 mm." in last
+    assert "In Köln?" not in first + call
+
+
 @pytest.mark.parametrize("name", [name for name in FAMILIES if "thoughts" in expected_of(name)])
 @pytest.mark.parametrize("key", ["reasoning_content", "thinking"])
 def test_thoughts_have_two_spellings(name: str, key: str) -> None:

@@ -123,8 +123,8 @@ def _aligned(
             return None  # nothing parts the beginning of a call from what stands before it
         headers.append(at >= 0)
         # It ends in the header, for an empty think block may follow, and begins at the end token of the turn before,
-        # for the rest of a call may stand in front of that.
-        gap = gap[: at + len(frame.anchor)] if at >= 0 else gap
+        # for the rest of a call may stand in front of that. Without a header, a space may belong to words alone.
+        gap = gap[: at + len(frame.anchor)] if at >= 0 else gap.rstrip(" ")
         pieces.append(_from_closer(gap, frame) if pieces else gap)
     tail = _from_closer(variant[before:], frame)
     if not text.endswith(tail) or not all(pieces) or (keeps_calls and frame.closer is None):
