@@ -39,5 +39,5 @@ def completion_hidden_sums(model: nn.Module, rows: PackedRows | PaddedRows) -> T
             return torch.stack([part.sum(0) for part in states_NE.split(packed["layout"].scored)])
         arguments: dict[str, Any] = {name: rows[name] for name in ("input_ids", "attention_mask")}
         model(**arguments, **router_arguments(model, router_loss=False), use_cache=False)
-    predicts_RT = rows["scored"][:, 1:]
-    return torch.stack([h[:-1][mask].float().sum(0) for h, mask in zip(entered[0], predicts_RT, strict=True)])
+    source_of_row = rows["source"].split(rows["scored"])
+    return torch.stack([h[source].float().sum(0) for h, source in zip(entered[0], source_of_row, strict=True)])

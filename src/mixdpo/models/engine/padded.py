@@ -9,6 +9,7 @@ import inspect
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -17,7 +18,7 @@ from mixdpo.models.engine.routers import router_arguments
 from mixdpo.models.engine.rows import CompletionScores, PaddedRows, PromptGroup, shared_lengths
 from mixdpo.models.engine.wrappers import causal_model
 
-# Shapes: R rows (one completion each), T tokens of the longest row, K logits kept at its end, V vocabulary.
+# Shapes: R rows (one completion each), K logits kept at their ends, V vocabulary.
 
 
 def pad_rows(groups: Sequence[PromptGroup], pad_token_id: int) -> PaddedRows:
@@ -30,16 +31,19 @@ def pad_rows(groups: Sequence[PromptGroup], pad_token_id: int) -> PaddedRows:
     width = max(len(prompt) + len(completion) for prompt, completion, _ in rows)
     input_ids = torch.full((len(rows), width), pad_token_id, dtype=torch.int64)
     attention_mask = torch.zeros((len(rows), width), dtype=torch.int64)
-    scored = torch.zeros((len(rows), width), dtype=torch.bool)
+    sources, targets = [], []
     for r, (prompt, completion, places) in enumerate(rows):
-        end = len(prompt) + len(completion)
-        input_ids[r, :end] = torch.tensor([*prompt, *completion])
-        attention_mask[r, :end] = 1
-        scored[r, len(prompt) + places] = True
+        ids = np.array([*prompt, *completion], dtype=np.int64)
+        input_ids[r, : len(ids)] = torch.from_numpy(ids)
+        attention_mask[r, : len(ids)] = 1
+        sources.append(len(prompt) + places - 1)
+        targets.append(ids[len(prompt) + places])
     return PaddedRows(
         input_ids=input_ids,
         attention_mask=attention_mask,
-        scored=scored,
+        source=torch.from_numpy(np.concatenate(sources)),
+        target=torch.from_numpy(np.concatenate(targets)),
+        scored=list(map(len, sources)),
         prompt_width=min(len(prompt) for prompt, *_ in rows),
         shared=shared_lengths(groups),
     )
@@ -74,15 +78,15 @@ def padded_scores(
     if prompt_width > 1 and _can_keep_last_logits(model):
         arguments["logits_to_keep"] = input_ids.shape[1] - prompt_width + 1
     outputs = model(**arguments)
-    logits_RKV = outputs.logits[:, :-1]
-    K = logits_RKV.shape[1]
-    targets_RK = input_ids[:, -K:]
-    scored_RK = rows["scored"][:, -K:]
+    logits_RKV = outputs.logits
+    source_N = rows["source"] - (input_ids.shape[1] - logits_RKV.shape[1])
 
     # Row by row in float32: one row's log-softmax is alive at a time, and only over trained tokens.
     parts = [
-        scores_of_logits(logits_KV[scored_K], targets_K[scored_K], alignment)
-        for logits_KV, targets_K, scored_K in zip(logits_RKV, targets_RK, scored_RK, strict=True)
+        scores_of_logits(logits_KV[source], target, alignment)
+        for logits_KV, source, target in zip(
+            logits_RKV, source_N.split(rows["scored"]), rows["target"].split(rows["scored"]), strict=True
+        )
     ]
     return CompletionScores(
         logprob=torch.stack([part[:, 0].sum() for part in parts]),

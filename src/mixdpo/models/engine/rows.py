@@ -60,11 +60,16 @@ def shared_lengths(groups: Sequence[PromptGroup]) -> list[int]:
 
 
 class PaddedRows(TypedDict):
-    """One row per completion, prompt in front, padded on the right. R rows, T tokens of the longest."""
+    """One row per completion, prompt in front, padded on the right. R rows, T tokens of the longest, N scored ones.
+
+    Which tokens are scored is known on the host, as in a packed row, so that no kernel launch waits for the device.
+    """
 
     input_ids: Tensor  # int64 (R, T)
     attention_mask: Tensor  # int64 (R, T)
-    scored: Tensor  # bool (R, T), trained tokens of the completion
+    source: Tensor  # int64 (N,), place in its row whose logits predict a scored token, row after row
+    target: Tensor  # int64 (N,), that token
+    scored: list[int]  # by row, number of scored tokens, as `PackedLayout.scored`
     prompt_width: int  # length of the shortest prompt
     shared: list[int]  # by row, see `shared_lengths`
 
