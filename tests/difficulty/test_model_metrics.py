@@ -215,6 +215,25 @@ def test_reward_model(tokenizer, tmp_path, text_rows, jsonl, pad, kind) -> None:
     np.testing.assert_allclose(scored["margin/reward_model"], expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["field", "content", "text"])
+def test_a_reward_model_does_not_read_the_reasoning(tokenizer, tmp_path, kind) -> None:
+    name = tiny_reward_model(tokenizer, tmp_path / "reward", 0)
+
+    def pairs(thought: str | None) -> Dataset:
+        begins = f"<think>\n{thought}\n</think>\n\n" if thought and kind != "field" else ""
+        words = {"prompt": "What is 2+2?", "chosen": f"{begins}It is 4.", "rejected": f"{begins}It is five."}
+        if kind == "text":
+            return load_pairs([words])
+        field = {"reasoning_content": thought} if thought and kind == "field" else {}
+        roles = {"prompt": "user", "chosen": "assistant", "rejected": "assistant"}
+        extra = {"user": {}, "assistant": field}
+        return load_pairs([{s: [{"role": r, "content": words[s], **extra[r]}] for s, r in roles.items()}])
+
+    plain, thoughtful = (score(pairs(thought), "reward_model", model=name) for thought in (None, "Two and two are 4."))
+    assert plain["margin/reward_model"][:] == thoughtful["margin/reward_model"][:]
+    assert thoughtful["chosen"][0] == pairs("Two and two are 4.")["chosen"][0]
+
+
 @pytest.mark.slow
 def test_trained_reward_model_ranks_held_out_pairs(tokenizer, tmp_path) -> None:
     """A classifier learns from the demo's real answers which of two does without commas, as was demanded."""

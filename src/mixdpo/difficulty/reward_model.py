@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from mixdpo.common.errors import InputError
+from mixdpo.data.messages import THOUGHTS
+from mixdpo.data.reasoning import split_reasoning
 from mixdpo.models.forward_settings import ForwardSettings
 from mixdpo.models.model_settings import MODEL_HELP, ModelSettings, model_named
 
@@ -37,8 +39,8 @@ class RewardModelSettings(ForwardSettings):
 def reward_model(dataset: Dataset, settings: RewardModelSettings) -> np.ndarray:
     """Return r(x, y_w) - r(x, y_l) of a reward model with one output; float64, shape (N,).
 
-    The model reads whole conversations in its own chat template; a pair of texts is read as one user turn and one
-    assistant turn.
+    The model reads whole conversations in its own chat template, without the reasoning before answers; a pair of texts
+    is read as one user turn and one assistant turn.
 
     Raises:
         InputError: the model has no chat template, no trained score head, or more than one output.
@@ -53,7 +55,8 @@ def reward_model(dataset: Dataset, settings: RewardModelSettings) -> np.ndarray:
             f"the reward model {source.name_or_path!r} has no chat template",
             hint="set reward_model.model to {name_or_path: ..., chat_template: FILE}",
         )
-    tokens = all_tokens(_as_messages(dataset), source, settings.token_settings(), "reward_model")
+    limits = replace(settings.token_settings(), assistant_only_loss=False)  # it reads whole conversations
+    tokens = all_tokens(_as_messages(dataset), source, limits, "reward_model")
     model = load_reward_model(source)
     pad = model.config.get_text_config().pad_token_id
 
@@ -71,13 +74,27 @@ def reward_model(dataset: Dataset, settings: RewardModelSettings) -> np.ndarray:
 
 
 def _as_messages(dataset: Dataset) -> Dataset:
+    """Return the pairs as messages, without the reasoning before the answers, which reward models do not read."""
     from datasets import Value
 
     if not isinstance(dataset.features["chosen"], Value):
-        return dataset
+        return dataset.map(_without_reasoning, features=dataset.features)
 
     def wrap(batch: Mapping[str, list[str]]) -> dict[str, list[Any]]:
         roles = {"prompt": "user", "chosen": "assistant", "rejected": "assistant"}
-        return {name: [[{"role": role, "content": text}] for text in batch[name]] for name, role in roles.items()}
+        return {
+            name: [[_spoken({"role": role, "content": text})] for text in batch[name]] for name, role in roles.items()
+        }
 
     return dataset.select_columns(["pair_id", "prompt", "chosen", "rejected"]).map(wrap, batched=True)
+
+
+def _without_reasoning(pair: Mapping[str, Any]) -> dict[str, Any]:
+    return {side: [_spoken(message) for message in pair[side]] for side in ("prompt", "chosen", "rejected")}
+
+
+def _spoken(message: Mapping[str, Any]) -> dict[str, Any]:
+    if message["role"] != "assistant" or not message.get("content"):
+        return {**message}
+    spoken = {**message, "content": split_reasoning(message["content"])[1]}
+    return {key: None if key in THOUGHTS else value for key, value in spoken.items()}
