@@ -122,6 +122,19 @@ def same_tokens(first: dict[str, Any], second: dict[str, Any]) -> bool:
     return all(first[key] == second[key] for key in first if key.endswith(("_ids", "_mask")))
 
 
+@pytest.mark.parametrize("name", ["chatml", "llama3", "vicuna", "smollm3"])
+def test_what_is_lost_is_found_where_the_question_has_the_same_words(name: str) -> None:
+    says = {"role": "assistant", "content": "No."}
+    call = with_calls({**CASES["tools"].row("thinking"), "prompt": []}, lambda _: {"city": "Bonn"})["chosen"][0]
+    lost = {"lost_thinking": {**says, "thinking": "Bonn"}}
+    if name not in CALLING:
+        lost["lost_tool_calls"] = {**call, "content": "Yes."}
+    for count, answer in lost.items():
+        row = {"prompt": [{"role": "user", "content": "Call rain with the city Bonn."}], "rejected": [says]}
+        _, counts = tokens_and_counts(name, load_pairs(Dataset.from_list([{**row, "chosen": [answer]}])))
+        assert counts[count] == 1
+
+
 def with_calls(row: dict[str, Any], change: Callable[[Any], Any], **more: Any) -> dict[str, Any]:
     """Return a row with the arguments of its calls changed, and more keys in the messages that call."""
     row = copy.deepcopy(row)

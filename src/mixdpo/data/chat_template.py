@@ -71,7 +71,7 @@ class ChatTemplate:
     kwargs: Mapping[str, Any] | None = None
     date: str | None = None
     frames: dict[str, Frame | None] = field(init=False, default_factory=dict)
-    forms: dict[bool, ArgumentsForm | None] = field(init=False, default_factory=dict)
+    probed: dict[bool, tuple[str | None, str | None]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         try:
@@ -166,19 +166,25 @@ class ChatTemplate:
 
     def arguments_form(self, with_tools: bool) -> ArgumentsForm | None:
         """How the template wants tool arguments, None where it writes both forms alike, or neither."""
-        if with_tools not in self.forms:
-            self.forms[with_tools] = self._arguments_form([_PROBE_TOOL] if with_tools else None)
-        return self.forms[with_tools]
-
-    def _arguments_form(self, tools: Any) -> ArgumentsForm | None:
-        as_object, as_text = (
-            self._probe_call(value, tools) for value in (_PROBE_ARGUMENTS, json.dumps(_PROBE_ARGUMENTS))
-        )
+        as_object, as_text = self._probed_calls(with_tools)
         if as_object == as_text:
             return None
         if as_object is None or (as_text is not None and f"'{_PROBE}'" in as_object):
             return "text"  # it adds text to text, or writes an object as Python would
         return "object" if as_object.count(_PROBE) > 1 else "text"
+
+    def writes_calls(self, with_tools: bool) -> bool:
+        """Whether the template writes tool calls at all; true where it refuses them, which is told otherwise."""
+        probed = self._probed_calls(with_tools)
+        return any(text is not None and _PROBE in text for text in probed) or probed == (None, None)
+
+    def _probed_calls(self, with_tools: bool) -> tuple[str | None, str | None]:
+        """Render a call with its arguments as an object and as text."""
+        if with_tools not in self.probed:
+            tools = [_PROBE_TOOL] if with_tools else None
+            texts = [self._probe_call(form, tools) for form in (_PROBE_ARGUMENTS, json.dumps(_PROBE_ARGUMENTS))]
+            self.probed[with_tools] = (texts[0], texts[1])
+        return self.probed[with_tools]
 
     def _probe_call(self, arguments: Any, tools: Any) -> str | None:
         call = {"id": "abcdefghi", "type": "function", "function": {"name": "f", "arguments": arguments}}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -22,7 +22,7 @@ from mixdpo.data.loss_masks import (
     shared_spans,
     without,
 )
-from mixdpo.data.messages import Message
+from mixdpo.data.messages import THOUGHTS, Message
 from mixdpo.data.token_ids import ENDS_OF_TURN, EndTokens, Ids, alike, shared_length
 
 if TYPE_CHECKING:
@@ -195,6 +195,7 @@ class ChatRenderer:
         start = shared_length(alone.ids, *(side.ids for side in sides))
         lacking = set(left_out(prompt + answers[0], len(prompt), sides[0].text))
         lacking |= set(left_out(answers[1], 0, sides[1].text))
+        lacking |= set(self._never_written(triple, tools is not None))
         pair.counts = dict.fromkeys(lacking, 1)
         if frame is not None:
             words = (message.get("content") or "" for side in triple for message in side)
@@ -217,6 +218,14 @@ class ChatRenderer:
         for name in ("chosen", "rejected"):
             self._close(pair, name, start)
         return pair
+
+    def _never_written(self, triple: Sequence[list[Message]], with_tools: bool) -> Iterator[str]:
+        """Yield the counts of what the template never writes, for the same words may stand elsewhere."""
+        calls = any(message.get("tool_calls") for side in triple for message in side)
+        if calls and not self.template.writes_calls(with_tools):
+            yield "lost_tool_calls"
+        if self.template.thought_key is None and any(side[-1].get(key) for side in triple[1:] for key in THOUGHTS):
+            yield "lost_thinking"
 
     def _turns(
         self, prompt: list[Message], answer: list[Message], side: RenderedText, start: int, tools: Any, own: Any
