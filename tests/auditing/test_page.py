@@ -35,14 +35,15 @@ LOW_CONTRAST = """() => {
 
 
 @pytest.fixture
-def page_path(tmp_path) -> Path:
+def page_path(tmp_path, tokenizer) -> Path:
     rows = clean_rows(120)
     rows[0]["chosen"] += " " + HOSTILE
     rows[1]["prompt"] = HOSTILE + "<s>" + rows[1]["prompt"]
     rows[2] = {**rows[3], "chosen": rows[3]["rejected"], "rejected": rows[3]["chosen"]}
     for row in rows:
         row["margin/judge"] = row["score_chosen"] - 3
-    report = audit(loaded(tmp_path, rows, "pairs"), settings=AuditSettings(examples=130), name=HOSTILE)
+    pairs = loaded(tmp_path, rows, "pairs")
+    report = audit(pairs, tokenizer=tokenizer, settings=AuditSettings(examples=130), name=HOSTILE)
     return report.save(tmp_path / "report")
 
 
@@ -83,6 +84,9 @@ def test_in_chromium(browser, page_path, width) -> None:
     assert slider.get_attribute("aria-valuetext").endswith("of pairs to SFT")
     assert page.locator("#tau-line").inner_text().startswith("plan.threshold: ")
     assert page.evaluate(LOW_CONTRAST) == []
+
+    assert page.locator(".as-tokens").count() >= 2
+    assert page.locator(".as-tokens .chosen .of-trained").first.inner_text() != ""
 
     page.locator("h1").click()
     page.keyboard.press("/")

@@ -85,6 +85,22 @@ def test_template_settings_reach_the_template(capsys, data, model) -> None:
     assert "prompt │ cheerful<|im_start|>user" in capsys.readouterr().out
 
 
+def test_the_audit_reads_the_recipes_model_as_training_does(tmp_path, data, model) -> None:
+    template = (model / "chat_template.jinja").read_text()
+    (model / "chat_template.jinja").write_text("{{ mood if mood is defined }}" + template)
+    recipe = tmp_path / "recipe.yaml"
+    told = "chat_template_kwargs: {mood: cheerful}"
+    recipe.write_text(f"model: {{name_or_path: no-such/model, {told}}}\ntrain: {{assistant_only_loss: false}}\n")
+    report = tmp_path / "report"
+    words = ["audit", str(data), "--config", str(recipe), "--tokenizer", str(model), "--output", str(report)]
+    assert main(words) == 0
+    page = (report / "report.html").read_text()
+    assert '<span class="of-prompt">cheerful</span>' in page
+    assert "of-untrained special" not in page
+    findings = {one["name"]: one for one in json.loads((report / "report.json").read_text())["findings"]}
+    assert findings["lost_thinking"]["pairs"] == 1
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -20,8 +20,9 @@ from mixdpo.auditing.leakage import read_evaluation_prompts
 from mixdpo.auditing.report import AuditReport
 from mixdpo.auditing.surface import surface_features
 from mixdpo.auditing.texts import stored_column
-from mixdpo.auditing.tokens import token_figures
+from mixdpo.auditing.token_facts import token_facts
 from mixdpo.data.arrays import data_fingerprint, origins
+from mixdpo.data.data_settings import TokenSettings
 from mixdpo.data.load_report import LoadReport
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def audit(
     dataset: Dataset,
     *,
     tokenizer: PreTrainedTokenizerBase | None = None,
+    token_settings: TokenSettings | None = None,
     against: Sequence[str] = (),
     load_report: LoadReport | None = None,
     settings: AuditSettings | None = None,
@@ -43,7 +45,9 @@ def audit(
 
     Args:
         dataset: pairs from `load_pairs`; every column `margin/<metric>` is looked at, and ratings if it has them.
-        tokenizer: for lengths in tokens, cuts and template checks; without one there are none.
+        tokenizer: for lengths in tokens, cuts, masks and template checks; without one there are none.
+        token_settings: what training tells tokenisation, such as the chat template's settings and which tokens are
+            trained; default `TokenSettings()`. Its `max_length` is not read: the audit has its own.
         against: evaluation sets (files, folders or hub ids) whose prompts must not be in the data.
         load_report: what was dropped in loading, from `load_pairs_with_report`.
         settings: default `AuditSettings()`.
@@ -56,7 +60,8 @@ def audit(
             metric that is not there.
     """
     fingerprint = data_fingerprint(dataset)
-    data = _gather(dataset, tokenizer, against, load_report, settings or AuditSettings())
+    told = token_settings or TokenSettings()
+    data = _gather(dataset, tokenizer, told, against, load_report, settings or AuditSettings())
     sections = {name: check(data) for name, check in CHECKS.items()}
     found = {name: one for section in sections.values() for name, one in section.flagged.items()}
     flagged = {name: found[name] for name in FINDING_TYPES if name in found}
@@ -82,6 +87,7 @@ def audit(
         flags=flags,
         origins=pl.DataFrame(origins(dataset)),
         examples=show(dataset, shown, numbers, notes),
+        token_examples=[] if data.tokens is None else data.tokens.examples,
         settings=asdict(data.settings),
     )
 
@@ -89,6 +95,7 @@ def audit(
 def _gather(
     dataset: Dataset,
     tokenizer: PreTrainedTokenizerBase | None,
+    told: TokenSettings,
     against: Sequence[str],
     load_report: LoadReport | None,
     settings: AuditSettings,
@@ -98,10 +105,9 @@ def _gather(
     margins = margins_of(dataset)
     metric = metric_of(margins, settings.metric)
     features = surface_features(dataset, tokenizer.all_special_tokens if tokenizer is not None else ())
-    tokens = counts = None
+    tokens = None
     if tokenizer is not None:
-        rng = np.random.default_rng([settings.seed, 2])
-        tokens, counts = token_figures(dataset, tokenizer, settings.max_lengths, settings.token_pairs, rng)
+        tokens = token_facts(dataset, tokenizer, settings, told, np.random.default_rng([settings.seed, 2]))
     return AuditData(
         pairs=dataset,
         features=features,
@@ -111,7 +117,6 @@ def _gather(
         sources=stored_column(dataset, "source") if "source" in dataset.column_names else None,
         evaluations=evaluations,
         tokens=tokens,
-        token_counts=counts,
         load_report=load_report,
         settings=settings,
     )

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -16,6 +15,7 @@ from datasets import Dataset
 
 from mixdpo.auditing.audit_settings import AuditSettings
 from mixdpo.auditing.texts import SIDES, stored_column
+from mixdpo.auditing.token_facts import TokenFacts
 from mixdpo.common.errors import InputError
 from mixdpo.data.arrays import float_column
 from mixdpo.data.data_settings import DataSettings
@@ -36,8 +36,7 @@ class AuditData:
         scores: ratings of chosen and rejected, float64 of shape (N,), if there are any.
         sources: source of each pair, None if there is only one.
         evaluations: by name of an evaluation set, its prompts.
-        tokens: `token_figures` of the pairs, None without a tokenizer.
-        token_counts: by side, the tokens of each text, int64 of shape (N,), -1 where they were not counted; else None.
+        tokens: `token_facts` of the pairs, None without a tokenizer.
         load_report: what became of the rows that were read, if known.
         settings: of the audit.
     """
@@ -49,8 +48,7 @@ class AuditData:
     scores: tuple[np.ndarray, np.ndarray] | None
     sources: pl.Series | None
     evaluations: Mapping[str, Sequence[str]]
-    tokens: dict[str, Any] | None
-    token_counts: Mapping[str, np.ndarray] | None
+    tokens: TokenFacts | None
     load_report: LoadReport | None
     settings: AuditSettings
 
@@ -65,9 +63,9 @@ class AuditData:
     def lengths(self) -> dict[str, np.ndarray]:
         """Return the length of every text by side, int64 of shape (N,): in tokens with a tokenizer, else in words."""
         words = {side: self.features[f"{side}/words"].to_numpy().astype(np.int64) for side in SIDES}
-        if self.token_counts is None:
+        if self.tokens is None:
             return words
-        return {side: in_tokens(words[side], self.token_counts[side]) for side in SIDES}
+        return {side: in_tokens(words[side], self.tokens.counts[side]) for side in SIDES}
 
     def rng(self, stream: int) -> np.random.Generator:
         """Return a generator of a check's own, by its number, so that leaving a check out changes no other."""

@@ -36,6 +36,7 @@ class AuditReport:
         flags: by finding, the group of each pair, -1 for none; int64 of shape (N,).
         origins: of each pair `pair_id`, `row` (of its file, from 1), `file` where there are several.
         examples: pairs to show.
+        token_examples: pairs to show as tokens, none without a tokenizer.
         settings: what the audit was made with.
     """
 
@@ -47,6 +48,7 @@ class AuditReport:
     flags: dict[str, np.ndarray]
     origins: pl.DataFrame
     examples: list[dict[str, Any]]
+    token_examples: list[dict[str, Any]]
     settings: dict[str, Any]
 
     def flagged(self) -> pl.DataFrame:
@@ -77,7 +79,7 @@ class AuditReport:
         if folder.exists() and not folder.is_dir():
             raise InputError("is a file, and a report is a folder", file=folder, hint="name another with --output")
         titles = {name: kind.title for name, kind in FINDING_TYPES.items()}
-        page = audit_page(self.to_dict(), self.examples, titles)
+        page = audit_page(self.to_dict(), self.examples, titles, self.token_examples)
         with atomic_path(folder / FLAGGED) as temporary:
             self.flagged().write_parquet(temporary)
         write_json(folder / FIGURES, self.to_dict())
@@ -107,13 +109,19 @@ def read_report(folder: str | Path) -> tuple[dict[str, Any], pl.DataFrame]:
     return figures, flagged
 
 
-def audit_page(report: Mapping[str, Any], examples: Sequence[Mapping[str, Any]], titles: Mapping[str, str]) -> str:
+def audit_page(
+    report: Mapping[str, Any],
+    examples: Sequence[Mapping[str, Any]],
+    titles: Mapping[str, str],
+    token_examples: Sequence[Mapping[str, Any]] = (),
+) -> str:
     """Return the page of a report.
 
     Args:
         report: `AuditReport.to_dict()`.
         examples: pairs to show; their texts reach the page as data and are only ever set as text.
         titles: by finding, what to call it.
+        token_examples: pairs to show as tokens.
     """
     from mixdpo.common import charts
     from mixdpo.common.pages import render_page
@@ -122,7 +130,7 @@ def audit_page(report: Mapping[str, Any], examples: Sequence[Mapping[str, Any]],
         "mixdpo.auditing",
         "audit",
         {"examples": examples, "titles": titles, "plan": report["plan"]},
-        {"report": report, "titles": titles},
+        {"report": report, "titles": titles, "token_examples": token_examples},
         {
             "histogram": charts.histogram,
             "bars": charts.bars,

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 from pathlib import Path
 from shlex import quote
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
 
 from mixdpo.cli.recipe_options import CommandWithSettings, config_option, data_argument, recipe_of
+from mixdpo.common.settings import merge
 from mixdpo.common.tables import results_table
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from mixdpo.models.model_settings import ModelSettings
 
 
 @click.command(cls=CommandWithSettings)
 @data_argument
 @config_option
 @click.option("--scores", multiple=True, help="Parquet file with pair_id and margin/NAME; may be given again.")
-@click.option("--tokenizer", help="Model whose tokenizer counts tokens and checks the template.")
+@click.option(
+    "--tokenizer", help="Model whose tokenizer counts tokens and checks the template. Default: the recipe's model."
+)
 @click.option("--against", multiple=True, help="Evaluation set whose prompts must not be in DATA; may be given again.")
 @click.option(
     "--output", "-o", type=click.Path(path_type=Path), default=Path("report"), show_default=True,
@@ -34,20 +42,22 @@ def audit(
     output: Path,
 ) -> None:
     """Show what is in DATA (file, folder or hub id; default: the recipe's), what will hurt, and what to do."""
-    recipe = recipe_of(overrides, config, data)
+    of_tokenizer = {"model": {"name_or_path": tokenizer, "tokenizer": None}} if tokenizer else {}
+    recipe = recipe_of(merge(overrides, of_tokenizer), config, data)
     settings = recipe.required("data")
 
     from mixdpo.auditing.audit import audit as audit_pairs
     from mixdpo.auditing.audit_data import load_for_audit, with_scores
     from mixdpo.common.charts import percent
 
-    loaded_tokenizer = _load_tokenizer(tokenizer) if tokenizer else None
+    loaded_tokenizer = _load_tokenizer(recipe.model) if recipe.model else None
     pairs, load_report = load_for_audit(settings)
     for file in scores:
         pairs = with_scores(pairs, file)
     report = audit_pairs(
         pairs,
         tokenizer=loaded_tokenizer,
+        token_settings=recipe.token_settings(),
         against=against,
         load_report=load_report,
         settings=recipe.audit,
@@ -69,11 +79,10 @@ def audit(
     click.echo(f"report: {page}")
 
 
-def _load_tokenizer(name: str) -> Any:
-    from mixdpo.models.loading import load_tokenizer
-    from mixdpo.models.model_settings import ModelSettings
+def _load_tokenizer(settings: ModelSettings) -> PreTrainedTokenizerBase:
+    from mixdpo.models.loading import load_tokenizer  # imports PyTorch
 
-    return load_tokenizer(ModelSettings(name_or_path=name))
+    return load_tokenizer(settings)
 
 
 def _data_words(overrides: dict[str, Any], data: str | None, config: Path | None) -> str:

@@ -16,6 +16,10 @@ from mixdpo.training.training_settings import TrainingSettings
 _LIMITS: Final = ("max_length", "max_prompt_length")
 _MASKS: Final = ("assistant_only_loss", "loss_turns", "mask_empty_thinking")
 """What tokenisation reads of the section train."""
+_OF_TOKENIZER: Final = (
+    *("name_or_path", "revision", "tokenizer", "chat_template", "chat_template_kwargs", "template_date"),
+    "trust_remote_code",
+)
 
 
 def settings_named(key: str) -> list[str]:
@@ -35,10 +39,13 @@ def settings_help(command: str) -> str:
     lines = ["Settings (keys of a recipe, or options):", ""]
     if command in ("audit", "clean"):
         lines += setting_lines(DataSettings, "data")
-        lines += ["", *setting_lines(AuditSettings, "audit")] if command == "audit" else []
+        if command == "audit":
+            lines += ["", *setting_lines(AuditSettings, "audit")]
+            lines += ["", *setting_lines(ModelSettings, "model", _OF_TOKENIZER)]
+            lines += ["", *setting_lines(TrainingSettings, "train", ("max_prompt_length", *_MASKS))]
         return _indented(lines)
     if command != "plan":
-        lines += [*setting_lines(ModelSettings, "model"), ""]
+        lines += [*setting_lines(ModelSettings, "model", _OF_TOKENIZER if command == "tokens" else None), ""]
     lines += [*setting_lines(DataSettings, "data"), ""]
     if command == "preferences":
         lines += ["--train.KEY  max_length, max_prompt_length, bf16 and beta, as in training"]
