@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from mixdpo.data.chat_template import EMPTY_THINKING, OPENED_THINKING, ChatTemplate, Frame
+from mixdpo.data.chat_template import EMPTY_THINKING, OPENED_THINKING, ChatTemplate, Frame, Told
 from mixdpo.data.messages import Message
 from mixdpo.data.token_ids import Ids, alike, shared_length
 
@@ -46,8 +46,7 @@ def assistant_spans(
     prompt: Sequence[Message],
     side: Sequence[Message],
     text: str,
-    tools: Any,
-    own: Any,
+    told: Told,
 ) -> list[Span] | None:
     """Return where each assistant message of an answer stands in the rendered conversation, None if it is not certain.
 
@@ -56,10 +55,9 @@ def assistant_spans(
         prompt: messages before the answer.
         side: the answer's messages.
         text: the whole conversation as the template renders it.
-        tools: as the conversation's.
-        own: template settings of this conversation.
+        told: what the template is told of the conversation.
     """
-    frame = template.frame(own)
+    frame = template.frame(told)
     if frame is None:
         return None
     mark = "qzmark"
@@ -67,15 +65,15 @@ def assistant_spans(
         mark += "z"
     calls = any(message.get("tool_calls") for message in side)
     for keeps_calls in (False, True) if calls else (False,):
-        marked = [*prompt, *_marked(template, side, mark, keeps_calls, tools is not None)]
+        marked = [*prompt, *_marked(template, side, mark, keeps_calls, told.tools is not None)]
         try:
-            (variant,) = template.texts([marked], tools, own)
+            (variant,) = template.texts([marked], told)
         except Exception:  # a template may raise whatever Python can; some want a call before every result
             continue
         spans = _aligned(text, variant, mark, side, frame, keeps_calls)
         if spans is not None:
             return spans
-    return _by_beginnings(template, prompt, side, text, tools, own, frame)
+    return _by_beginnings(template, prompt, side, text, told, frame)
 
 
 def _marked(
@@ -155,8 +153,7 @@ def _by_beginnings(
     prompt: Sequence[Message],
     side: Sequence[Message],
     text: str,
-    tools: Any,
-    own: Any,
+    told: Told,
     frame: Frame,
 ) -> list[Span] | None:
     """Return the turns where the conversation up to each, with a generation prompt, begins the whole conversation."""
@@ -167,7 +164,7 @@ def _by_beginnings(
         if message["role"] != "assistant":
             continue
         try:
-            (before,) = template.texts([[*prompt, *side[:number]]], tools, own, answer_next=True)
+            (before,) = template.texts([[*prompt, *side[:number]]], told, answer_next=True)
         except Exception:  # a template may raise whatever Python can
             return None
         closer = frame.closer.search(text, len(before))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mixdpo.common.errors import InputError
-from mixdpo.data.chat_template import ChatTemplate, Frame
+from mixdpo.data.chat_template import ChatTemplate, Frame, Told
 from mixdpo.data.data_settings import TokenSettings
 from mixdpo.data.left_out import left_out
 from mixdpo.data.loss_masks import (
@@ -154,21 +154,21 @@ class ChatRenderer:
         result: list[Rendered | str] = [""] * count
         for kind in dict.fromkeys(kinds):
             members = [i for i, of_pair in enumerate(kinds) if of_pair == kind]
-            tools, own = (json.loads(text) if text else None for text in kind)
-            for i, pair in zip(members, self._render([triples[i] for i in members], tools, own), strict=True):
+            told = Told(*(json.loads(text) if text else None for text in kind))
+            for i, pair in zip(members, self._render([triples[i] for i in members], told), strict=True):
                 result[i] = pair
         return result
 
-    def _render(self, triples: Sequence[Sequence[list[Message]]], tools: Any, own: Any) -> list[Rendered | str]:
+    def _render(self, triples: Sequence[Sequence[list[Message]]], told: Told) -> list[Rendered | str]:
         try:
             texts = [
-                *self.template.texts([prompt for prompt, _, _ in triples], tools, own, answer_next=True),
-                *self.template.texts([prompt + side for prompt, side, _ in triples], tools, own),
-                *self.template.texts([prompt + side for prompt, _, side in triples], tools, own),
+                *self.template.texts([prompt for prompt, _, _ in triples], told, answer_next=True),
+                *self.template.texts([prompt + side for prompt, side, _ in triples], told),
+                *self.template.texts([prompt + side for prompt, _, side in triples], told),
             ]
         except Exception as error:  # a template may raise whatever Python can
             if len(triples) > 1:
-                return [self._render([triple], tools, own)[0] for triple in triples]
+                return [self._render([triple], told)[0] for triple in triples]
             return [" ".join(str(error).split()) or type(error).__name__]
         encoded: Any = self.tokenizer(texts, add_special_tokens=False, verbose=False)
         encodings = encoded.encodings or [None] * len(texts)
@@ -178,24 +178,23 @@ class ChatRenderer:
         ]
         n = len(triples)
         thirds = zip(triples, rendered[:n], rendered[n : 2 * n], rendered[2 * n :], strict=True)
-        return [self._pair(triple, alone, sides, tools, own) for triple, alone, *sides in thirds]
+        return [self._pair(triple, alone, sides, told) for triple, alone, *sides in thirds]
 
     def _pair(
         self,
         triple: Sequence[list[Message]],
         alone: RenderedText,
         sides: Sequence[RenderedText],
-        tools: Any,
-        own: Any,
+        told: Told,
     ) -> Rendered:
         prompt, *answers = triple
-        frame = self.template.frame(own)
+        frame = self.template.frame(told)
         pair = Rendered(alone.ids, sides[0].ids, sides[1].ids)
         # Only the answer counts: the end of the turn before it must not stand in for its own.
         start = shared_length(alone.ids, *(side.ids for side in sides))
         lacking = set(left_out(prompt + answers[0], len(prompt), sides[0].text))
         lacking |= set(left_out(answers[1], 0, sides[1].text))
-        lacking |= set(self._never_written(triple, tools is not None))
+        lacking |= set(self._never_written(triple, told.tools is not None))
         pair.counts = dict.fromkeys(lacking, 1)
         if frame is not None:
             words = (message.get("content") or "" for side in triple for message in side)
@@ -207,7 +206,7 @@ class ChatRenderer:
             for name, answer, side in zip(("chosen", "rejected"), answers, sides, strict=True):
                 spans = [(0, len(side.ids))]
                 if several or start < len(alone.ids):
-                    turns = self._turns(prompt, answer, side, start, tools, own)
+                    turns = self._turns(prompt, answer, side, start, told)
                     if several and turns is None:
                         pair.counts["turns_unclear"] = 1
                         return pair
@@ -228,13 +227,13 @@ class ChatRenderer:
             yield "lost_thinking"
 
     def _turns(
-        self, prompt: list[Message], answer: list[Message], side: RenderedText, start: int, tools: Any, own: Any
+        self, prompt: list[Message], answer: list[Message], side: RenderedText, start: int, told: Told
     ) -> list[Span] | None:
         """Return the spans of tokens of the assistant's turns of an answer, None if they are not certain."""
-        in_text = assistant_spans(self.template, prompt, answer, side.text, tools, own)
+        in_text = assistant_spans(self.template, prompt, answer, side.text, told)
         turns = [[side.tokens(span)] for span in in_text or ()]
         if self.template.marks_generation:
-            generated = generated_spans(self.template.generated(prompt + answer, tools, own), start)
+            generated = generated_spans(self.template.generated(prompt + answer, told), start)
             # Of a turn, the template's own word goes, but for its last token, which is the end.
             turns = [[*shared_spans([(first, last - 1)], generated), (last - 1, last)] for ((first, last),) in turns]
             turns = turns or [[run] for run in generated]
