@@ -297,6 +297,16 @@ def test_runs_without_rewards_are_ranked_by_the_lowest_loss(tmp_path: Path) -> N
     assert list(logged.models) == ["better", "worse"]
 
 
+def test_runs_of_fewer_steps_than_were_to_be_logged(tmp_path: Path) -> None:
+    for name, loss in (("worse", 1.5), ("better", 0.5)):
+        (tmp_path / name).mkdir()
+        line = {"step": 3, "train_runtime": 2.5, "total_flos": 0.0, "train_loss": loss, "epoch": 1.0}
+        (tmp_path / name / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+    (logged,) = collect([tmp_path / "worse", tmp_path / "better"])
+    assert (logged.headline, list(logged.models)) == ("train_loss", ["better", "worse"])
+    assert dict(logged.models["better"].metrics.values) == {"train_loss": 0.5}
+
+
 def test_bad_sources_are_one_line(tmp_path, result, capsys) -> None:
     (tmp_path / "list.json").write_text("[1, 2]")
     (tmp_path / "torn.json").write_text('{"benchmark": "x",\n "models": {')

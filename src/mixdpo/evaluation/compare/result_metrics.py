@@ -16,12 +16,12 @@ IntervalEnds = tuple[float, float]
 
 _OF_TRAINING: Final = MetricNames(
     headlines=("rewards/accuracies",),
-    labels={"rewards/accuracies": "training accuracy"},
+    labels={"rewards/accuracies": "training accuracy", "train_loss": "loss, mean of all steps"},
     shown=(
         "loss", "rewards/margins", "eval_loss", "eval_rewards/accuracies", "eval_rewards/margins",
         "displacement/chosen", "displacement/rejected",
     ),
-    lower_is_better=("loss", "eval_loss"),
+    lower_is_better=("loss", "eval_loss", "train_loss"),
 )  # fmt: skip
 """What training and its evaluation log."""
 _NO_INTERVAL_NAMES: Final = ("interval", "prompt_interval")
