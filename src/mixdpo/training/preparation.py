@@ -22,6 +22,7 @@ from mixdpo.data.token_report import TokenReport
 from mixdpo.data.tokenize import tokens_of
 from mixdpo.generation.local_generation import stop_token_ids
 from mixdpo.models.engine import (
+    causal_model,
     disable_dropout,
     has_routers,
     pack_rows,
@@ -105,6 +106,28 @@ def prepare_sharding(args: MixDPOConfig, accelerator: Accelerator) -> None:
     if accelerator.is_fsdp2 and accelerator.state.fsdp_plugin.mixed_precision_policy is not None:
         plugin = accelerator.state.fsdp_plugin
         plugin.mixed_precision_policy = dataclasses.replace(plugin.mixed_precision_policy, output_dtype=None)
+
+
+def prepare_data_parallel(policy: nn.Module, args: MixDPOConfig, accelerator: Accelerator) -> None:
+    """Let processes exchange gradients without a search for weights that a step left unused, where it leaves none.
+
+    Transformers has PyTorch walk the whole graph after every forward pass for it. A setting of the user's stays.
+    """
+    if args.ddp_find_unused_parameters is None and accelerator.ddp_handler is not None:
+        accelerator.ddp_handler.find_unused_parameters = may_leave_weights_unused(policy)
+
+
+def may_leave_weights_unused(policy: nn.Module) -> bool:
+    """Whether a forward pass over text may leave trained weights without a gradient.
+
+    Transformers' own text models use all weights for every row, adapters too, as long as no layer is dropped at
+    random: it keeps a layer's experts in one tensor, so some of them get tokens in every pass. Text does not reach
+    what reads images and sound, and of other code nothing is known.
+    """
+    model = causal_model(policy)
+    reads_only_text = model.config.get_text_config() is model.config
+    drops_layers = bool(getattr(model.config, "layerdrop", 0))
+    return not (type(model).__module__.startswith("transformers.") and reads_only_text) or drops_layers
 
 
 def router_factor(policy: nn.Module, args: MixDPOConfig) -> float:

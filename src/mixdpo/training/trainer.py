@@ -58,6 +58,7 @@ from mixdpo.training.preparation import (
     check_pairs_fit,
     choose_layout,
     frozen_reference,
+    prepare_data_parallel,
     prepare_policy,
     prepare_sharding,
     prepare_tokenizer,
@@ -177,6 +178,7 @@ class MixDPOTrainer(Trainer):
         )
         self.accelerator.dataloader_config.non_blocking = args.dataloader_pin_memory  # copies wait for no step
         prepare_sharding(args, self.accelerator)
+        prepare_data_parallel(policy, args, self.accelerator)
         self.loss_state = LossState(args, self._step_settings, policy, self._ref_model, self.accelerator)
         # One bar with a rate instead of transformers' bar and its line of thirty metrics.
         self.remove_callback(ProgressCallback)
