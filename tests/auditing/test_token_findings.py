@@ -121,12 +121,16 @@ def test_what_the_template_and_the_masks_are_told_reaches_the_tokens() -> None:
         told_settings = TokenSettings(**told)
         return audit(pairs, tokenizer=tokenizer, token_settings=told_settings, settings=QUICK).token_examples
 
+    told = TokenSettings(chat_template_kwargs={"enable_thinking": False}, template_date="2026-01-31")
+    recorded = audit(pairs, tokenizer=tokenizer, token_settings=told, settings=QUICK).figures["tokens"]["told"]
+    assert recorded["chat_template_kwargs"] == {"enable_thinking": False}
+    assert recorded["template_date"] == "2026-01-31"
     chosen = view()[0]["sides"]["chosen"]
     assert chosen["trained"] < chosen["tokens"]
     of_all = view(assistant_only_loss=False)[0]["sides"]["chosen"]
     assert of_all["trained"] == of_all["tokens"]
-    for told, has_block in (({}, False), ({"enable_thinking": False}, True)):
-        prompt = view(chat_template_kwargs=told)[1]["sides"]["prompt"]["pieces"]
+    for kwargs, has_block in (({}, False), ({"enable_thinking": False}, True)):
+        prompt = view(chat_template_kwargs=kwargs)[1]["sides"]["prompt"]["pieces"]
         assert any(piece["text"] == "</think>" for piece in prompt) == has_block
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
@@ -114,6 +115,21 @@ def test_what_is_refused(capsys, data, model, words, said) -> None:
     assert main(["tokens", str(data), "--model", str(model), *words]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert said in line
+
+
+def test_an_output_that_lacks_the_characters_shows_their_codes(monkeypatch, data, model) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written, encoding="cp1252", write_through=True))
+    assert main(["tokens", str(data), "--model", str(model)]) == 0
+    assert b"  trained \\u2502 The Elbe.<|im_end|>" in written.getvalue()
+
+
+def test_pairs_that_are_all_dropped_are_shown_with_the_reason(capsys, data, model) -> None:
+    (model / "chat_template.jinja").write_text("{{ raise_exception('No [red] roses.') }}")
+    assert main(["tokens", str(data), "--model", str(model)]) == 2
+    out, err = capsys.readouterr()
+    assert "row 1: template_refused\ndropped, not trained: No [red] roses.\n" in out
+    assert "all 2 pairs were dropped" in err
 
 
 def test_without_a_model(capsys, data) -> None:

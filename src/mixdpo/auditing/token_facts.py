@@ -16,6 +16,7 @@ from mixdpo.auditing.texts import SIDES
 from mixdpo.auditing.token_examples import token_examples
 from mixdpo.data.arrays import place_of, token_counts, trained_counts
 from mixdpo.data.data_settings import TokenSettings
+from mixdpo.data.template_arguments import today
 from mixdpo.data.token_report import ALARMS, COUNTS, DROPS
 from mixdpo.data.tokenize import counted_tokens, kept_tokens
 
@@ -102,6 +103,14 @@ def token_facts(
             "tokenised": len(part),
             "of": len(dataset),
             "max_length": settings.max_length,
+            "told": {
+                "max_prompt_length": told.max_prompt_length,
+                "assistant_only_loss": told.assistant_only_loss,
+                "loss_turns": told.loss_turns,
+                "mask_empty_thinking": told.mask_empty_thinking,
+                "chat_template_kwargs": told.chat_template_kwargs,
+                "template_date": told.template_date or today(),
+            },
             **_length_figures(lengths, longest, settings),
             **_special_figures(ids, tokenizer),
             "counts": [_count(name, values, part) for name, values in happened.items()],

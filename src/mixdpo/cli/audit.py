@@ -42,8 +42,7 @@ def audit(
     output: Path,
 ) -> None:
     """Show what is in DATA (file, folder or hub id; default: the recipe's), what will hurt, and what to do."""
-    of_tokenizer = {"model": {"name_or_path": tokenizer, "tokenizer": None}} if tokenizer else {}
-    recipe = recipe_of(merge(overrides, of_tokenizer), config, data)
+    recipe = recipe_of(_with_tokenizer(overrides, tokenizer), config, data)
     settings = recipe.required("data")
 
     from mixdpo.auditing.audit import audit as audit_pairs
@@ -77,6 +76,14 @@ def audit(
     if report.small_repairs:
         click.echo(f"small repairs: {report.small_repairs}")
     click.echo(f"report: {page}")
+
+
+def _with_tokenizer(overrides: dict[str, Any], name: str | None) -> dict[str, Any]:
+    """Return what the command line says, with the tokenizer of a model that is not the recipe's, nor its revision."""
+    if name is None:
+        return overrides
+    overrides = merge({"model": {"name_or_path": name, "revision": None}}, overrides)
+    return merge(overrides, {"model": {"tokenizer": name}})
 
 
 def _load_tokenizer(settings: ModelSettings) -> PreTrainedTokenizerBase:

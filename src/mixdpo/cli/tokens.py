@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,8 @@ def tokens(overrides: dict[str, Any], data: str | None, config: Path | None, row
     from mixdpo.difficulty.scored_pairs import load_pairs_with_report
     from mixdpo.models.loading import load_tokenizer
 
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # encodings such as cp1252 lack most of what texts hold
     pairs, load_report = load_pairs_with_report(source)
     for line in load_report.lines():
         click.echo(line)
