@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 from accelerate.commands.config.config_args import load_config_from_file
 
+from mixdpo.common.errors import InputError
 from mixdpo.common.settings import SECTIONS, split_overrides
 from mixdpo.plan.plan_settings import PLANS
 from mixdpo.recipe.recipe_file import load_recipe
+from mixdpo.recipe.settings_help import settings_help, settings_named
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
@@ -28,6 +30,19 @@ def test_given_settings_win(tmp_path: Path) -> None:
     assert load_recipe(recipe, given).training_config().save_strategy == "no", "a word that YAML reads as false"
     assert resolved.plan.order == "shuffled"
     assert resolved.plan.threshold is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("chat_template_kwargs", {"thinking": False}), ("template_date", "2026-01-31")]
+)
+def test_what_a_template_is_told_stands_in_the_section_model(name: str, value) -> None:
+    with pytest.raises(InputError, match=f"set model.{name} instead"):
+        load_recipe(None, {"train": {name: value}})
+    assert settings_named(name) == [f"model.{name}"]
+    assert f"--train.{name}" not in settings_help("train")
+    model = {"name_or_path": "a", name: value}
+    recipe = load_recipe(None, {"model": model})
+    assert getattr(recipe.token_settings(), name) == getattr(recipe.training_config(), name) == value
 
 
 def test_a_plan_by_name_keeps_its_name_under_further_keys(tmp_path: Path) -> None:

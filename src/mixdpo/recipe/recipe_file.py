@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import yaml
 
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from peft import LoraConfig
 
     from mixdpo.training.config import MixDPOConfig
+
+OF_MODEL: Final = ("chat_template_kwargs", "template_date")
+"""Settings of the trainer that a recipe has in its section model, where commands without training read them too."""
 
 
 @dataclass(kw_only=True, frozen=True)
@@ -79,7 +82,7 @@ class Recipe:
 
     def _of_template(self) -> dict[str, Any]:
         """Return what the section model says that the trainer's settings have too."""
-        of_model = {name: getattr(self.model, name, None) for name in ("chat_template_kwargs", "template_date")}
+        of_model = {name: getattr(self.model, name, None) for name in OF_MODEL}
         return {name: value for name, value in of_model.items() if value is not None}
 
     def metrics_to_score(self, given: Sequence[str]) -> list[str]:
@@ -135,18 +138,29 @@ def load_recipe(file: str | Path | None, overrides: Mapping[str, Any]) -> Recipe
         plan_path=plan_path,
         score=_score_section(present.get("score", {}), name),
         audit=section(AuditSettings, "audit") or AuditSettings(),
-        train=_train_section(present.get("train", {}), name),
+        train=train_values(present.get("train", {}), "train", name),
         peft=_peft_section(present["peft"], name) if "peft" in present else None,
         file=name,
     )
 
 
-def _train_section(values: Any, file: str | None) -> Mapping[str, Any]:
+def train_values(values: Any, section: str, file: str | None) -> dict[str, Any]:
+    """Return the settings of a section train, converted to their types.
+
+    Raises:
+        InputError: an unknown key, a wrong value, or what belongs into the section model.
+    """
     if values == {}:
         return {}
     from mixdpo.training.config import MixDPOConfig
 
-    return check_values(MixDPOConfig, values, "train", file)
+    checked = check_values(MixDPOConfig, values, section, file)
+    for name in OF_MODEL:
+        if name in checked:
+            raise InputError(
+                f"{section}.{name} would not reach the other commands", file=file, hint=f"set model.{name} instead"
+            )
+    return checked
 
 
 def _peft_section(values: Any, file: str | None) -> LoraConfig:

@@ -10,7 +10,7 @@ from mixdpo.auditing.audit_settings import AuditSettings
 from mixdpo.data.data_settings import DataSettings
 from mixdpo.difficulty.metrics import METRICS
 from mixdpo.models.model_settings import ModelSettings
-from mixdpo.recipe.recipe_file import PlanSection, yaml_text
+from mixdpo.recipe.recipe_file import OF_MODEL, PlanSection, yaml_text
 from mixdpo.training.training_settings import TrainingSettings
 
 _LIMITS: Final = ("max_length", "max_prompt_length")
@@ -31,7 +31,8 @@ def settings_named(key: str) -> list[str]:
     sections: Mapping[str, type[Any]] = {
         "model": ModelSettings, "data": DataSettings, "plan": PlanSection, "train": MixDPOConfig, "peft": LoraConfig
     }  # fmt: skip
-    return [f"{name}.{key}" for name, cls in sections.items() if key in {f.name for f in fields(cls)}]
+    named = [name for name, cls in sections.items() if key in {f.name for f in fields(cls)}]
+    return [f"{name}.{key}" for name in named if name != "train" or key not in OF_MODEL]
 
 
 def settings_help(command: str) -> str:
@@ -48,18 +49,18 @@ def settings_help(command: str) -> str:
         lines += [*setting_lines(ModelSettings, "model", _OF_TOKENIZER if command == "tokens" else None), ""]
     lines += [*setting_lines(DataSettings, "data"), ""]
     if command == "preferences":
-        lines += ["--train.KEY  max_length, max_prompt_length, bf16 and beta, as in training"]
+        lines += [f"--train.KEY  {', '.join((*_LIMITS, *_MASKS, 'bf16'))} and beta, as in training"]
     elif command == "tokens":
         lines += setting_lines(TrainingSettings, "train", (*_LIMITS, *_MASKS))
     elif command == "score":
         for name, metric in METRICS.items():
             lines += setting_lines(metric.settings, f"score.{name}")
-        lines += ["--train.KEY  max_length, max_prompt_length and bf16 hold for metrics that do not set their own"]
+        lines += [f"--train.KEY  {', '.join((*_LIMITS, *_MASKS))} and bf16 hold for metrics that do not set their own"]
     else:
         lines += [*setting_lines(PlanSection, "plan"), ""]
     if command in ("train", "reference"):
         lines += [
-            *setting_lines(TrainingSettings, "train"),
+            *setting_lines(TrainingSettings, "train", {f.name for f in fields(TrainingSettings)}.difference(OF_MODEL)),
             "--train.KEY  every other field of transformers.TrainingArguments",
             "--peft.KEY  LoRA adapters: every field of peft.LoraConfig, such as r, lora_alpha, target_modules",
             "--eval_data.KEY  pairs to measure on: the same fields as data",

@@ -14,7 +14,7 @@ from mixdpo.generation.generation_settings import SamplingSettings
 from mixdpo.losses import LossSettings
 from mixdpo.models.model_settings import ModelSettings, check_is_model
 from mixdpo.plan.plan_settings import check_settings
-from mixdpo.recipe.recipe_file import PlanSection, plan_settings
+from mixdpo.recipe.recipe_file import PlanSection, plan_settings, train_values
 from mixdpo.recipe.settings_help import setting_lines
 from mixdpo.study.constraint_task import ConstraintTask, RaterSettings
 from mixdpo.study.file_task import FileTask
@@ -176,9 +176,7 @@ def _train_settings(values: Any, section: str, file: str) -> dict[str, Any]:
 
     The rest stays as it is written, because a run is known by it.
     """
-    from mixdpo.training.config import MixDPOConfig
-
-    checked = check_values(MixDPOConfig, values, section, file)
+    checked = train_values(values, section, file)
     return {key: checked[key] if isinstance(value, str) else value for key, value in values.items()}
 
 
