@@ -239,3 +239,19 @@ def test_everything_can_be_trained(name: str, case: str) -> None:
     for side in SIDES:
         assert all(tokens[f"{side}_mask"])
         assert whole(tokens, side) == whole(of_turns, side)
+
+
+def test_a_first_word_in_one_token_with_the_blanks_of_an_empty_think_block_is_trained() -> None:
+    row = {side: [{"role": "assistant", "content": f" No {side}"}] for side in SIDES}
+    row["prompt"] = [{"role": "user", "content": "Name a river."}]
+    (tokens,), counts = tokens_and_counts("qwen3", load_pairs([row]))
+    assert counts == {"empty_thinking": 2}
+    trained = [token for token, mask in zip(tokens["chosen_ids"], tokens["chosen_mask"], strict=True) if mask]
+    assert text("qwen3", trained) == " No chosen<|im_end|>\n"
+
+
+def test_more_turns_than_a_byte_counts_are_counted() -> None:
+    turn = [{"role": "user", "content": "Another one?"}, {"role": "assistant", "content": "The Elbe."}]
+    row = {"prompt": turn[:1], "chosen": [turn[1], *turn * 199], "rejected": [{"role": "assistant", "content": "No."}]}
+    _, counts = tokens_and_counts("glm4_5", load_pairs([row]))
+    assert counts["empty_thinking"] == 201

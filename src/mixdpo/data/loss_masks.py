@@ -249,6 +249,11 @@ class RenderedText:
         start, end = span
         return (self._token_at(start), self._token_before(end)) if start < end else (0, 0)
 
+    def tokens_within(self, span: Span) -> Span:
+        """Return the tokens of `tokens` that hold nothing of what follows the span."""
+        first, last = self.tokens(span)
+        return first, max(first, min(last, self._token_at(span[1])))
+
     def _token_at(self, start: int) -> int:
         """Return the first token that ends behind `start`."""
         if start > 0 and self.encoding.char_to_token(start) is None:

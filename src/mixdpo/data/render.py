@@ -256,7 +256,8 @@ class ChatRenderer:
         if self.settings.mask_empty_thinking:
             start = alike(alone.text, side.text)
             for block in empty_thinking(side.text, start, frame):
-                trained = without(trained, side.tokens(block))
+                # The blanks of the block and the first word of the answer may be one token, which is the answer's.
+                trained = without(trained, side.tokens_within(block))
                 pair.counts["empty_thinking"] = pair.counts.get("empty_thinking", 0) + 1
         if trained != [(0, len(side.ids))]:
             pair.trained[name] = trained

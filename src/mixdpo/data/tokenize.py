@@ -118,7 +118,7 @@ def counted_tokens(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, setting
 
     Returns:
         A data set with a row for each pair, in their order: the columns of `tokens_of`, with empty lists where the
-        pair is dropped; one per name of `COUNTS` (int8); and `refusal` (string), why the chat template refuses it.
+        pair is dropped; one per name of `COUNTS` (int32); and `refusal` (string), why the chat template refuses it.
 
     Raises:
         InputError: messages but no chat template, or texts but no EOS token.
@@ -132,7 +132,7 @@ def counted_tokens(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, setting
             "pair_id": Value("string"),
             **dict.fromkeys(_IDS, ids),
             **dict.fromkeys(_MASKS, List(Value("bool"))),
-            **dict.fromkeys(COUNTS, Value("int8")),
+            **dict.fromkeys(COUNTS, Value("int32")),
             "refusal": Value("string"),
         }
     )
