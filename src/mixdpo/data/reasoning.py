@@ -34,7 +34,7 @@ MARKS: Final = (*_TAGS, *_TAGS.values(), *_AROUND_ANSWERS, *_AROUND_ANSWERS.valu
 _CLOSED: Final = re.compile("|".join(map(re.escape, _TAGS.values())))
 _HARMONY_START: Final = re.compile(r"\s*(?:<\|start\|>\s*assistant\s*)?<\|channel\|>")
 _HARMONY_MESSAGE: Final = re.compile(
-    r"<\|channel\|>\s*(\w+)[^<]*(?:<\|constrain\|>[^<]*)?<\|message\|>(.*?)(?=<\|(?:end|return|call|start|channel)\|>|\Z)",
+    r"<\|channel\|>\s*(\w+)\b[^<]*(?:<\|constrain\|>[^<]*)?<\|message\|>(.*?)(?=<\|(?:end|return|call|start|channel)\|>|\Z)",
     re.DOTALL,
 )
 _HARMONY_BARE: Final = re.compile(r"\s*analysis(.*?)assistant(?:commentary.*?assistant)?final(.*)", re.DOTALL)
@@ -53,7 +53,7 @@ def split_reasoning(text: str, opened: bool = False) -> tuple[str | None, str]:
         text: what the model wrote, with special tokens where these mark reasoning.
         opened: whether the prompt ends within reasoning, see `opens_reasoning`.
     """
-    if _HARMONY_START.match(text) or (opened and _HARMONY_START.search(text)):
+    if _HARMONY_START.match(text) or (opened and "<|channel|>" in text):
         return _of_channels(text)
     if (bare := _HARMONY_BARE.fullmatch(text)) is not None:
         return bare[1].strip() or None, bare[2]

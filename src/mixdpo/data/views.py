@@ -16,8 +16,8 @@ from mixdpo.data.messages import kind_of
 
 Row = Mapping[str, Any]
 
-_LIKE_MESSAGES: Final = re.compile(r"\s*\[?\s*\{\s*['\"](?:role|from|content|value)['\"]\s*:")
-_BETWEEN_ELEMENTS: Final = re.compile(r"\}\s*\n\s*\{")
+_LIKE_MESSAGES: Final = re.compile(r"\s*(?:\[\s*)?\{\s*['\"](?:role|from|content|value)['\"]\s*:")
+_BETWEEN_ELEMENTS: Final = re.compile(r"\}[^\S\n]*\n\s*\{")
 """An array of numpy prints no commas; within a quoted text a line break is written as two characters."""
 _LONGEST_PYTHON: Final = 1 << 22  # characters; Python's parser takes some hundred times as many bytes
 

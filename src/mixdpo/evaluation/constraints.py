@@ -107,7 +107,7 @@ def _has_word(answer: str, word: str) -> bool:
 
 def _sentences(answer: str) -> int:
     """Count stretches that hold a letter and end in a full stop, a question or exclamation mark, or a line's end."""
-    stretches = re.split(r"[.!?]+[\"'”’)*]*(?:\s+|$)|\n+", answer)
+    stretches = re.split(r"(?<![.!?])[.!?]+[\"'”’)*]*(?:\s+|$)|\n+", answer)
     return sum(any(character.isalpha() for character in stretch) for stretch in stretches)
 
 
@@ -221,7 +221,7 @@ KINDS: Mapping[str, ConstraintKind] = {
     "digit": _kind(
         "Include at least one number written in digits.",
         # A list's own numbers are not the number that was asked for.
-        lambda answer: re.search(r"\d", re.sub(r"(?m)^\s*\d+[.)]", "", answer)) is not None,
+        lambda answer: re.search(r"\d", re.sub(r"(?m)^[^\S\n]*\d+[.)]", "", answer)) is not None,
         "number",
     ),
     "last_question": _kind("End with a question.", lambda answer: answer.endswith("?"), "ending marks"),
@@ -243,7 +243,7 @@ KINDS: Mapping[str, ConstraintKind] = {
     ),
     "postscript": _kind(
         'Add a postscript that starts with "P.S." at the end.',
-        lambda answer: re.search(r"(?:^|\n)\W*P\.\s?S\.\W*\w", answer, re.IGNORECASE) is not None,
+        lambda answer: re.search(r"(?:^|\n)[^\w\n]*P\.\s?S\.\W*\w", answer, re.IGNORECASE) is not None,
         "ending length layout",
     ),
 }

@@ -55,8 +55,8 @@ FAILED: Final = -1.0
 
 SCALE: Final = (0.0, 10.0)
 """What lies off it is no rating. A judge is asked to rate from 1 to 10; published means count the 0 it gave too."""
-_RATING = re.compile(r"\[\[(\d+\.?\d*)\]\]")
-_LOOSE_RATING = re.compile(r"\[(\d+\.?\d*)\]")
+_RATING = re.compile(r"\[\[(\d+(?:\.\d*)?)\]\]")
+_LOOSE_RATING = re.compile(r"\[(\d+(?:\.\d*)?)\]")
 
 
 def parse_rating(judgement: str) -> float | None:
