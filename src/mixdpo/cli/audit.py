@@ -7,11 +7,10 @@ from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
 
 from mixdpo.cli.recipe_options import CommandWithSettings, config_option, data_argument, recipe_of
 from mixdpo.common.settings import merge
-from mixdpo.common.tables import results_table
+from mixdpo.common.tables import plain_console, results_table
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -72,7 +71,7 @@ def audit(
     for finding in report.findings:
         value, low, high = (percent(finding.estimate[key]) for key in ("value", "low", "high"))
         table.add_row(finding.title, finding.level, f"{finding.pairs:,}", value, f"{low} to {high}")
-    Console().print(table if report.findings else f"no finding in {len(pairs):,} pairs")
+    plain_console().print(table if report.findings else f"no finding in {len(pairs):,} pairs")
     if report.small_repairs:
         click.echo(f"small repairs: {report.small_repairs}")
     click.echo(f"report: {page}")

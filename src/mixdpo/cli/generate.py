@@ -10,7 +10,7 @@ import click
 
 from mixdpo.cli.options import YamlMapping, refuse_options, sentence, settings_options
 from mixdpo.cli.recipe_options import quiet_libraries
-from mixdpo.common.tables import results_table, value_text
+from mixdpo.common.tables import plain_console, results_table, value_text
 from mixdpo.data.data_settings import TEMPLATE_DATE_HELP, TEMPLATE_KWARGS_HELP
 from mixdpo.generation.generation_settings import EndpointSettings, GenerationSettings
 
@@ -113,8 +113,6 @@ def _holds_answers(folder: Path) -> bool:
 
 
 def _show(report: dict[str, Any]) -> None:
-    from rich.console import Console
-
     table = results_table(f"answers of {report['model']}", "what", "value")
     table.show_header = False
     table.add_row("answered", f"{report['answered']:,} of {report['prompts']:,}")
@@ -126,7 +124,7 @@ def _show(report: dict[str, Any]) -> None:
         spread = report[unit] or {}
         mean, largest = (value_text(spread.get(key), 0) for key in ("mean", "largest"))
         table.add_row(f"{unit}, mean and longest", f"{mean}, {largest}")
-    Console().print(table)
+    plain_console().print(table)
     for failure, count in report["failures"].items():
         click.echo(f"{count:,} without a reply: {failure}", err=True)
     for why, count in report["without_answer"].items():

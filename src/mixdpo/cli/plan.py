@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from mixdpo.cli.recipe_options import CommandWithSettings, config_option, data_argument, recipe_of
-from mixdpo.common.tables import results_table
+from mixdpo.common.tables import plain_console, results_table
 
 if TYPE_CHECKING:
     from mixdpo.plan.agreement_curve import AgreementCurve
@@ -49,7 +48,7 @@ def plan(overrides: dict[str, Any], data: str | None, config: Path | None, outpu
             f"{record['share']:.1%}",
             *("-" if margin is None else f"{margin:.3g}" for margin in margins),
         )
-    Console().print(table)
+    plain_console().print(table)
     if made.curve is not None:
         from mixdpo.plan.curve_figure import save_agreement_figure
 
@@ -76,7 +75,7 @@ def _print_curve(curve: AgreementCurve) -> None:
             *(f"{share:.1%}" for share in item.by_signal),
             item.verdict,
         )
-    Console().print(table)
+    plain_console().print(table)
     for signal in curve.signals:
         use = f"weight {signal.weight:+.2f}" if signal.weight else "left out: not told from chance"
         interval = f"{signal.low:.1%} to {signal.high:.1%}"

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 
 from mixdpo.cli.recipe_options import CommandWithSettings, config_option, data_argument, recipe_of
-from mixdpo.common.tables import results_table
+from mixdpo.common.tables import plain_console, results_table
 
 
 @click.command(cls=CommandWithSettings)
@@ -47,6 +46,6 @@ def score(
             margin = float_column(pairs, column)
             points = (f"{value:.3g}" for value in np.quantile(margin, [0, 0.1, 0.5, 0.9, 1]))
             table.add_row(column.removeprefix("margin/"), *points, f"{(margin < 0).mean():.1%}")
-        Console().print(table)
+        plain_console().print(table)
         click.echo(f"scored: {output}")
     PartialState().destroy_process_group()

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-from rich.console import Console
 
 from mixdpo.cli.recipe_options import quiet_libraries
+from mixdpo.common.tables import plain_console
 
 
 class _CommandWithKeys(click.Command):
@@ -47,7 +47,7 @@ def study(file: Path, output: Path, reuse: tuple[Path, ...], dry_run: bool) -> N
     for folder in reuse:
         click.echo(f"{folder}: {take_over(load_results(folder), output)} runs taken over")
     planned = plan_of_runs(settings, output)
-    console = Console()
+    console = plain_console()
     if dry_run:
         console.print(dry_run_table(planned, settings.name))
         click.echo(expected_time(settings, planned, pace(settings, output)))

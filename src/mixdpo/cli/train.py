@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 
 from mixdpo.cli.recipe_options import CommandWithSettings, config_option, data_argument, recipe_of
+from mixdpo.common.tables import plain_console
 
 
 @click.command(cls=CommandWithSettings)
@@ -33,6 +33,6 @@ def train(overrides: dict[str, Any], data: str | None, config: Path | None, outp
     if PartialState().is_main_process:
         steps = [record for record in run.metrics if "loss" in record]
         if steps:
-            Console().print(final_table(steps[0], steps[-1]))
+            plain_console().print(final_table(steps[0], steps[-1]))
         click.echo(f"run: {run.folder} (model in {run.folder / 'model'}, figure {run.folder / 'training.png'})")
     PartialState().destroy_process_group()

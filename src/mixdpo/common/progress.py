@@ -34,7 +34,7 @@ def pairs_bar(name: str, unit: str = "pairs") -> Callable[[int, int], None]:
         rate = f"{done / (time.perf_counter() - begin):.2f} {unit}/s"
         if progress is None:
             if done == total:
-                console.print(f"{name}: {total} {unit}, {rate}", soft_wrap=True)
+                console.print(f"{name}: {total} {unit}, {rate}", soft_wrap=True, markup=False)
             return
         progress.start()
         progress.update(task, completed=done, total=total, rate=rate)  # type: ignore[arg-type]

@@ -8,7 +8,6 @@ from typing import Any, Final
 
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 _LATEX: Final = str.maketrans(
     {
@@ -45,8 +44,8 @@ class TextTable:
 
 
 def as_text(table: TextTable) -> str:
-    """Align the columns with blanks."""
-    lines = [table.headings, *table.rows]
+    """Align the columns with blanks; every row is one line."""
+    lines = [list(map(one_line, line)) for line in (table.headings, *table.rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(table.headings))]
     aligned = [
         "  ".join(
@@ -55,7 +54,8 @@ def as_text(table: TextTable) -> str:
         ).rstrip()
         for line in lines
     ]
-    return "\n".join([table.title, "", aligned[0], "-" * (sum(widths) + 2 * len(widths) - 2), *aligned[1:]]) + "\n"
+    rule = "-" * (sum(widths) + 2 * len(widths) - 2)
+    return "\n".join([one_line(table.title), "", aligned[0], rule, *aligned[1:]]) + "\n"
 
 
 def as_markdown(table: TextTable) -> str:
@@ -72,7 +72,9 @@ def as_latex(table: TextTable) -> str:
     """Write a tabular with the rules of booktabs; every special character is escaped."""
 
     def row(cells: Sequence[str]) -> str:
-        return " & ".join(latex_text(cell) for cell in cells) + r" \\"
+        line = " & ".join(latex_text(cell) for cell in cells) + r" \\"
+        # LaTeX would take a bracket or star for an argument of the command that ends the line before.
+        return "{}" + line if line.startswith(("[", "*")) else line
 
     columns = "l" * table.names + "r" * (len(table.headings) - table.names)
     body = [row(cells) for cells in table.rows]
@@ -101,7 +103,10 @@ def one_line(text: str) -> str:
 
 
 def results_table(title: str, *headings: str, names: int = 1, caption: str | None = None) -> Table:
-    """Return an empty table whose first `names` columns hold names and whose others hold numbers."""
+    """Return an empty table whose first `names` columns hold names and whose others hold numbers.
+
+    To be printed on a `plain_console`, for names may hold anything.
+    """
     table = Table(title=title, title_justify="left", caption=caption)
     for column, heading in enumerate(headings):
         if column < names:
@@ -111,12 +116,17 @@ def results_table(title: str, *headings: str, names: int = 1, caption: str | Non
     return table
 
 
+def plain_console(stderr: bool = False) -> Console:
+    """Return a console that takes nothing in titles, headings and cells for markup or an emoji's name."""
+    return Console(stderr=stderr, markup=False, emoji=False)
+
+
 def print_table(table: TextTable) -> None:
     """Print a table of texts, of which nothing is taken for markup."""
-    printed = results_table(table.title, *table.headings, names=table.names)
+    printed = results_table(one_line(table.title), *map(one_line, table.headings), names=table.names)
     for row in table.rows:
-        printed.add_row(*map(Text, row))
-    Console().print(printed)
+        printed.add_row(*map(one_line, row))
+    plain_console().print(printed)
 
 
 def interval_text(interval: Sequence[float] | None, digits: int = 1) -> str:

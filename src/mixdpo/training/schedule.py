@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
 from transformers import SchedulerType, TrainingArguments, get_scheduler
 
 from mixdpo.common.errors import InputError
-from mixdpo.common.tables import results_table
+from mixdpo.common.tables import plain_console, results_table
 from mixdpo.plan.plan_settings import ROUTES
 from mixdpo.training.checks import sft_mass_warning
 from mixdpo.training.sampling import PlannedPairs
@@ -159,7 +158,7 @@ def log_run_summary(pairs: PlannedPairs, steps: StepPlan, factors: np.ndarray, p
             f"{r['learning_rate_at_start']:.1%}",
             f"{r['learning_rate_mass']:.2%}",
         )
-    Console(stderr=True).print(table)
+    plain_console(stderr=True).print(table)
     warning = sft_mass_warning(mass_by_route(steps, factors), phase_schedule)
     if warning:
         logger.warning(warning)
