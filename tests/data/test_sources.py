@@ -201,6 +201,7 @@ BROKEN: dict[str, tuple[str, bytes, list[str]]] = {
     "empty list": ("a.json", b"[]", ["no rows"]),
     "header only": ("a.csv", b"prompt,chosen,rejected\n", ["no rows"]),
     "broken line": ("a.jsonl", b'{"chosen": "a"}\n\n{"chosen": "b\n', ["row 3", "not valid JSON", "fix or delete"]),
+    "cut line": ("a.jsonl", b'{"chosen": "a"}\n{"chosen": \n', ["row 2", "Expecting value at character 11"]),
     "not an object": ("a.jsonl", b'{"chosen": "a"}\n"text"\n', ["row 2", "not a JSON object"]),
     "broken list": ("a.json", b'[{"chosen": "a"},\n {"chosen" "b"}]', ["row 2", "not valid JSON"]),
     "list of texts": ("a.json", b'[{"chosen": "a"}, "b"]', ["row 2", "not an object"]),

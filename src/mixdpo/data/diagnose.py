@@ -125,7 +125,7 @@ def _json_fault(file: Path) -> InputError | None:
         if is_json_list(file):
             return _json_list_fault(file, _json_list(file))
         for row, line in lines(file):
-            if not isinstance(json.loads(line), dict):
+            if not isinstance(json.loads(line.rstrip()), dict):  # errors at the end count its characters
                 return InputError("the line is not a JSON object", file=file, row=row)
     except json.JSONDecodeError as error:
         at_row = row or error.lineno

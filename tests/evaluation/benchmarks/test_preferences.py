@@ -91,14 +91,20 @@ def test_preferences_reads_data_and_model_as_training_does(tmp_path, models, cap
     adapted.save_pretrained(tmp_path / "adapter")
     recipe = tmp_path / "recipe.yaml"
     held_out = {"path": str(tmp_path / "renamed.parquet"), "columns": {"chosen": "good"}}
-    content = {"model": {"name_or_path": models[0]}, "eval_data": held_out, "train": {"beta": 0.3, "max_length": 60}}
+    train = {
+        "beta": 0.3,
+        "max_length": 60,
+        "assistant_only_loss": False,
+        "loss_turns": "last",
+        "mask_empty_thinking": False,
+    }
+    content = {"model": {"name_or_path": models[0]}, "eval_data": held_out, "train": train}
     recipe.write_text(yaml.safe_dump(content))
     adapter, out = str(tmp_path / "adapter"), tmp_path / "out.json"
     common = ["eval", "preferences", "--reference", models[0], "--output", str(out), "--train.bf16", "false"]
     assert main([*common, "--config", str(recipe), "--adapter", adapter]) == 0
     by_recipe = json.loads(out.read_text())
-    settings = {name: by_recipe["settings"][name] for name in ("beta", "max_length", "adapter")}
-    assert settings == {"beta": 0.3, "max_length": 60, "adapter": adapter}
+    assert {name: by_recipe["settings"][name] for name in (*train, "adapter")} == {**train, "adapter": adapter}
     options = [str(tmp_path / "pairs.parquet"), "--model", models[0], "--model.adapter", adapter]
     assert main([*common, *options, "--beta", "0.3", "--train.max_length", "60"]) == 0
     assert json.loads(out.read_text())["models"] == by_recipe["models"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -85,8 +85,8 @@ def measure(options: PreferenceOptions, output: Path, say: Say) -> Scored:
     pairs, report = load_pairs_with_report(options.pairs)
     for line in report.lines():
         say(line)
-    limits = {key: options.train[key] for key in ("max_length", "max_prompt_length", "bf16") if key in options.train}
-    passes = ForwardSettings(batch_size=options.batch_size, **limits)
+    of_training = [f.name for f in fields(ForwardSettings) if "recipe" in f.metadata and f.name in options.train]
+    passes = ForwardSettings(batch_size=options.batch_size, **{name: options.train[name] for name in of_training})
     beta = options.beta or options.train.get("beta", 0.1)
     model = replace(options.model, adapter=options.adapter) if options.adapter else options.model
     reference = None
