@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from mixdpo import load_pairs
+from mixdpo import load_pairs, tokenize_pairs
 from mixdpo.data.arrays import token_counts, trained_counts
 from mixdpo.data.data_settings import TokenSettings
 from mixdpo.data.token_ids import shared_length
@@ -223,6 +223,21 @@ def test_a_pair_without_a_shared_first_token_is_dropped(refused: Any) -> None:
     refused(lambda: tokens_of(pairs_of(("b", "rown", "y")), byte_level_tokenizer(), NO_LIMIT), "no_shared_tokens")
 
 
+def test_a_turn_of_which_the_template_generates_nothing_is_not_trained() -> None:
+    said = "{{ '<|im_start|>' + m.role + '\n' }}{% generation %}{{ m.content }}{% endgeneration %}{{ '<|im_end|>\n' }}"
+    whole = (
+        "{% if loop.last %}"
+        + said
+        + "{% else %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endif %}"
+    )
+    prompt = "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    tokenizer = byte_level_tokenizer(chat_template="{% for m in messages %}" + whole + "{% endfor %}" + prompt)
+    turns = chat("yes", "again", "fox", start="assistant")
+    (row,), _ = tokens_of(pairs_of((chat("Hi"), turns, answer("no"))), tokenizer)
+    trained = [token for token, mask in zip(row["chosen_ids"], row["chosen_mask"], strict=True) if mask]
+    assert tokenizer.decode(trained) == "fox<|im_end|>"
+
+
 # ---- length ----
 
 
@@ -270,6 +285,10 @@ def test_bad_settings_and_tokenizers(refused: Any) -> None:
     dataset = pairs_of((chat("Hi"), answer("yes"), answer("no")))
     refused(lambda: tokens_of(dataset, byte_level_tokenizer(chat_template=None)), "no chat template", "instruct")
     refused(lambda: tokens_of(dataset, byte_level_tokenizer(), TokenSettings(max_length=2)), "raise max_length")
+    turns = pairs_of((chat("Hi"), chat("yes", "again", "yes", start="assistant"), answer("no")))
+    last = TokenSettings(max_length=30, loss_turns="last")
+    refused(lambda: tokens_of(turns, byte_level_tokenizer(), last), "1 nothing_trained", "raise max_length (it is 30)")
+    refused(lambda: tokenize_pairs([{"prompt": "a"}], byte_level_tokenizer()), "not read yet", "load_pairs(rows)")
     refused(lambda: TokenSettings(max_length=1), "max_length is 1; it must be at least 2")
     endless = byte_level_tokenizer()
     endless.eos_token = None

@@ -235,8 +235,8 @@ class ChatRenderer:
         if self.template.marks_generation:
             generated = generated_spans(self.template.generated(prompt + answer, told), start)
             # Of a turn, the template's own word goes, but for its last token, which is the end.
-            turns = [[*shared_spans([(first, last - 1)], generated), (last - 1, last)] for ((first, last),) in turns]
-            turns = turns or [[run] for run in generated]
+            said = [(shared_spans([(first, last - 1)], generated), (last - 1, last)) for ((first, last),) in turns]
+            turns = [[*spans, end] for spans, end in said if spans] or [[run] for run in generated]
         if not turns:
             return None
         return [span for turn in (turns if self.settings.loss_turns == "all" else turns[-1:]) for span in turn]

@@ -83,8 +83,10 @@ def tokenize_pairs(
         As `tokens_of`.
 
     Raises:
-        InputError: as `tokens_of`, or a setting is out of its range.
+        InputError: as `tokens_of`, a setting is out of its range, or `pairs` are rows that nobody has read yet.
     """
+    if "pair_id" not in getattr(pairs, "column_names", ()):
+        raise InputError("these rows are not read yet", hint="give load_pairs(rows)")
     settings = TokenSettings(
         chat_template_kwargs=chat_template_kwargs,
         assistant_only_loss=assistant_only_loss,
@@ -203,7 +205,7 @@ def kept_tokens(tokens: Dataset, dataset: Dataset, settings: TokenSettings) -> t
         raise InputError(
             f"all {len(tokens):,} pairs were dropped in tokenisation ({found})" + (f": {refusal}" if refusal else ""),
             hint=f"raise max_length (it is {settings.max_length})"
-            if counts["prompt_too_long"]
+            if counts["prompt_too_long"] or counts["nothing_trained"]
             else "use a chat template that fits the messages",
         )
     lengths = {side: pc.list_value_length(table[f"{side}_ids"]).to_numpy()[keep] for side in _SIDES}
