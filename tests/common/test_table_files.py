@@ -20,3 +20,15 @@ def test_tables_with_line_breaks_and_cut_files(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(content)
         with pytest.raises(InputError, match="cannot be read"):
             read_table(tmp_path / name)
+
+
+def test_rows_are_those_of_the_file(tmp_path: Path) -> None:
+    files = {
+        "lines.jsonl": ('{"a": 1}\n\n{"a": "x"}\n', 3),
+        "cells.csv": ('a,b\n1,"two\nlines"\n\nx,y\n', 5),
+        "list.json": ('[{"a": 1},\n\n{"a": "x"}]', 2),
+    }
+    for name, (text, row) in files.items():
+        (tmp_path / name).write_text(text)
+        with pytest.raises(InputError, match=f"{name}, row {row}, column 'a': not a number: 'x'"):
+            read_table(tmp_path / name).numbers("a")

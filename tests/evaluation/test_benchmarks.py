@@ -119,9 +119,9 @@ def test_help_of_all_commands_names_their_options(capsys: pytest.CaptureFixture[
     [
         ("alpaca-eval", "model,preference\na,1.2\n", ("column 'output_1'",)),
         ("alpaca-eval", "modle,preference\na,1.2\n", ("column 'model'", "did you mean 'modle'")),
-        ("alpaca-eval", "model,preference,len_1,len_2\na,1.2,3,x\n", ("row 1", "'len_2'")),
+        ("alpaca-eval", "model,preference,len_1,len_2\na,1.2,3,x\n", ("row 2", "'len_2'")),
         ("alpaca-eval", "model,preference,len_1,len_2\na,1.2,3,4\n", ("1 of 805", "instruction_index")),
-        ("arena-hard", "model,question_id,winner\na,1,me\n", ("row 1", "model, baseline or tie")),
+        ("arena-hard", "model,question_id,winner\na,1,me\n", ("row 2", "model, baseline or tie")),
         ("arena-hard", "model,question_id,game1,game2\na,1,x,y\n", ("no game has a valid label",)),
         ("mt-bench", "model,question_id,turn,score\na,81,1,-1\n", ("no judgement has a rating",)),
     ],

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import difflib
 import gzip
+import io
 import json
 import re
 import zlib
@@ -56,7 +58,9 @@ class TableFile:
             try:
                 result[row] = float(value)
             except (TypeError, ValueError):
-                raise InputError(f"not a number: {value!r}", file=self.file, row=row + 1, column=names[0]) from None
+                raise InputError(
+                    f"not a number: {value!r}", file=self.file, row=self.row_of(row), column=names[0]
+                ) from None
         return result
 
     def integers(self, *names: str) -> np.ndarray:
@@ -66,7 +70,10 @@ class TableFile:
         if len(wrong):
             row = int(wrong[0])
             raise InputError(
-                f"not a whole number: {self.column(*names)[row]!r}", file=self.file, row=row + 1, column=names[0]
+                f"not a whole number: {self.column(*names)[row]!r}",
+                file=self.file,
+                row=self.row_of(row),
+                column=names[0],
             )
         return values.astype(np.int64)
 
@@ -75,12 +82,16 @@ class TableFile:
         values = self.column(*names)
         for row, value in enumerate(values):
             if not isinstance(value, str):
-                raise InputError(f"not text: {value!r}", file=self.file, row=row + 1, column=names[0])
+                raise InputError(f"not text: {value!r}", file=self.file, row=self.row_of(row), column=names[0])
         return values
 
     def ids(self, *names: str) -> list[str]:
         """Return a column of ids, which a file may hold as text or as whole numbers, as texts."""
         return [str(value) for value in self.column(*names)]
+
+    def row_of(self, place: int) -> int:
+        """Return where the entry at `place`, from 0, stands in the file: see `row_in_file`."""
+        return row_in_file(self.file, place)
 
     def rows(self) -> list[dict[str, Any]]:
         """Return the rows as mappings."""
@@ -116,18 +127,48 @@ def read_table(path: str | Path) -> TableFile:
     return table
 
 
+def row_in_file(path: str | Path, place: int) -> int:
+    """Return the row of a file, from 1, that holds the entry at `place` of its table, from 0.
+
+    Of CSV and JSON lines it is the line that the entry starts on, as an editor counts: blank lines and a header count.
+    It is looked for only when an error needs it.
+    """
+    path = Path(path).expanduser()
+    name = path.name.removesuffix(".gz")
+    if not path.is_file() or not name.endswith((".csv", ".jsonl")):
+        return place + 1
+    text = _text(path)
+    starts = _csv_starts(text)[1:] if name.endswith(".csv") else [number for number, _ in _json_lines(text)]
+    return starts[place] if place < len(starts) else place + 1
+
+
+def _csv_starts(text: str) -> list[int]:
+    reader = csv.reader(io.StringIO(text, newline=""))
+    starts, next_line = [], 1
+    for record in reader:
+        if record:
+            starts.append(next_line)
+        next_line = reader.line_num + 1
+    return starts
+
+
+def _text(path: Path) -> str:
+    content = path.read_bytes()
+    return (gzip.decompress(content) if path.suffix == ".gz" else content).decode("utf-8")
+
+
+def _json_lines(text: str) -> list[tuple[int, str]]:
+    return [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
+
+
 def read_json_rows(path: str | Path) -> list[dict[str, Any]]:
     """Read the objects of a JSON list or of JSON lines, plain or gzipped.
 
     Lines end at a line feed and nowhere else: U+2028 and U+0085 occur unescaped inside answers.
     """
     path = Path(path)
-    content = path.read_bytes()
-    text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode("utf-8")
-    if path.name.removesuffix(".gz").endswith(".json"):
-        pieces = [(1, text)]
-    else:
-        pieces = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
+    text = _text(path)
+    pieces = [(1, text)] if path.name.removesuffix(".gz").endswith(".json") else _json_lines(text)
     rows: list[Any] = []
     for number, piece in pieces:
         try:
@@ -136,9 +177,9 @@ def read_json_rows(path: str | Path) -> list[dict[str, Any]]:
             row = number + error.lineno - 1
             raise InputError(f"not valid JSON: {error.msg}", file=path, row=row) from error
         rows.extend(value if isinstance(value, list) else [value])
-    for number, row in enumerate(rows, start=1):
+    for place, row in enumerate(rows):
         if not isinstance(row, dict):
-            raise InputError("not an object with named fields", file=path, row=number)
+            raise InputError("not an object with named fields", file=path, row=row_in_file(path, place))
     return rows
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from mixdpo.common.errors import InputError
-from mixdpo.common.table_files import TableFile, read_table
+from mixdpo.common.table_files import TableFile, read_table, row_in_file
 from mixdpo.data.reasoning import split_reasoning
 
 JOINED_BY_ID: Final = ("uid", "question_id", "id")
@@ -147,7 +147,7 @@ def read_answers(path: str | Path, column: str | None = None) -> AnswerFile:
     name = column or next(name for name in _ANSWERS if name in table)
     prompts = next((table.columns[key] for key in _PROMPTS if key in table), None)
     id_column = _id_column(table)
-    given = [_turns(value, table.file, row, name) for row, value in enumerate(answers, start=1)]
+    given = [_turns(value, table.file, place, name) for place, value in enumerate(answers)]
     split = [[split_reasoning(turn) for turn in turns] for turns in given]
     thought = [
         [answer for reasoning, answer in turns if reasoning is not None or beside]
@@ -216,7 +216,7 @@ def plain_text(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def _turns(value: Any, file: str, row: int, column: str) -> tuple[str, ...]:
+def _turns(value: Any, file: str, place: int, column: str) -> tuple[str, ...]:
     if isinstance(value, str):
         return (value,)
     if isinstance(value, list) and value and isinstance(value[0], dict):
@@ -224,12 +224,12 @@ def _turns(value: Any, file: str, row: int, column: str) -> tuple[str, ...]:
             return tuple(plain_text(turn.get("content") if isinstance(turn, dict) else turn) for turn in turns)
         if value[-1].get("role") == "assistant":
             return (plain_text(value[-1].get("content")),)
-    raise InputError(f"not an answer: {value!r:.80}", file=file, row=row, column=column)
+    raise InputError(f"not an answer: {value!r:.80}", file=file, row=row_in_file(file, place), column=column)
 
 
 def _by_key(keys: Sequence[str], answers: Sequence[_Given], file: str) -> dict[str, _Given]:
     found: dict[str, _Given] = {}
-    for row, (key, answer) in enumerate(zip(keys, answers, strict=True), start=1):
+    for place, (key, answer) in enumerate(zip(keys, answers, strict=True)):
         if found.setdefault(key, answer) != answer:
-            raise InputError(f"a second, different answer to {key!r:.80}", file=file, row=row)
+            raise InputError(f"a second, different answer to {key!r:.80}", file=file, row=row_in_file(file, place))
     return found

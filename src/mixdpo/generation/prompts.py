@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from mixdpo.common.errors import InputError
-from mixdpo.common.table_files import read_table
+from mixdpo.common.table_files import read_table, row_in_file
 from mixdpo.data.data_settings import check_template_kwargs
 from mixdpo.data.messages import WrongType, read_messages, without_nulls
 from mixdpo.data.sources import open_source
@@ -63,25 +63,25 @@ def read_prompts(source: str | Path, split: str = "train", limit: int | None = N
     file = Path(source).expanduser()
     in_table = file.is_file() and split == "train"
     rows = read_table(file).rows() if in_table else list(open_source(str(source), split=split).dataset)
-    prompts = [_prompt(row, str(source), number) for number, row in enumerate(rows[:limit], start=1)]
+    prompts = [_prompt(row, str(source), place) for place, row in enumerate(rows[:limit])]
     seen: dict[str, int] = {}
-    for number, prompt in enumerate(prompts, start=1):
+    for place, prompt in enumerate(prompts):
         by_id = prompt.id_column in JOINED_BY_ID
-        first = seen.setdefault(str(prompt.id) if by_id else prompt.text, number)
-        if first != number:
+        first = seen.setdefault(str(prompt.id) if by_id else prompt.text, place)
+        if first != place:
             raise InputError(
-                f"the same {prompt.id_column if by_id else 'prompt'} as in row {first}",
+                f"the same {prompt.id_column if by_id else 'prompt'} as in row {row_in_file(source, first)}",
                 file=source,
-                row=number,
+                row=row_in_file(source, place),
                 hint="keep each prompt once, or give each row an id of its own in a column id",
             )
     return prompts
 
 
-def _prompt(row: Mapping[str, Any], file: str, number: int) -> Prompt:
+def _prompt(row: Mapping[str, Any], file: str, place: int) -> Prompt:
     column = next((name for name in _TEXTS if row.get(name)), None)
     if column is None:
-        raise InputError(f"no prompt ({', '.join(_TEXTS)})", file=file, row=number)
+        raise InputError(f"no prompt ({', '.join(_TEXTS)})", file=file, row=row_in_file(file, place))
     value = row[column]
     history: list[tuple[str, str]] = []
     if isinstance(value, str):
@@ -91,26 +91,26 @@ def _prompt(row: Mapping[str, Any], file: str, number: int) -> Prompt:
         turns = list(value)
     elif isinstance(value, list) and all(isinstance(item, dict) for item in value):
         if any({"role", "from"} & set(item) for item in value):
-            history, turns = _chat(value, file, number, column)
+            history, turns = _chat(value, file, place, column)
         else:  # Arena-Hard v0.1 has turns of {"content": ...}
             turns = [plain_text(item.get("content")) for item in value]
     else:
-        raise InputError(f"not a prompt: {value!r:.80}", file=file, row=number, column=column)
+        raise InputError(f"not a prompt: {value!r:.80}", file=file, row=row_in_file(file, place), column=column)
     if not all(turn.strip() for turn in turns):
-        raise InputError("the prompt is empty", file=file, row=number, column=column)
+        raise InputError("the prompt is empty", file=file, row=row_in_file(file, place), column=column)
     id_column = next((name for name in ID_COLUMNS if isinstance(row.get(name), (str, int))), None)
     category = row.get("category")
     return Prompt(
-        id=row[id_column] if id_column else number - 1,
+        id=row[id_column] if id_column else place,
         id_column=id_column or "index",
         history=tuple(history),
         turns=tuple(turns),
         category=category if isinstance(category, str) else None,
-        chat_template_kwargs=_template_kwargs(row.get("chat_template_kwargs"), file, number),
+        chat_template_kwargs=_template_kwargs(row.get("chat_template_kwargs"), file, place),
     )
 
 
-def _template_kwargs(value: Any, file: str, number: int) -> str | None:
+def _template_kwargs(value: Any, file: str, place: int) -> str | None:
     """Return the JSON text of a mapping that a file holds as one or as such a text."""
     if not value:
         return None
@@ -119,23 +119,25 @@ def _template_kwargs(value: Any, file: str, number: int) -> str | None:
         check_template_kwargs(found)
     except (json.JSONDecodeError, InputError) as error:
         raise InputError(
-            f"not settings of a chat template: {value!r:.80}", file=file, row=number, column="chat_template_kwargs",
-            hint='write them as a mapping, such as {"enable_thinking": false}',
+            f"not settings of a chat template: {value!r:.80}", file=file, row=row_in_file(file, place),
+            column="chat_template_kwargs", hint='write them as a mapping, such as {"enable_thinking": false}',
         ) from error  # fmt: skip
     return json.dumps(found, sort_keys=True) if found else None
 
 
 def _chat(
-    messages: list[dict[str, Any]], file: str, number: int, column: str
+    messages: list[dict[str, Any]], file: str, place: int, column: str
 ) -> tuple[list[tuple[str, str]], list[str]]:
     """Return the messages before the last turn of the user, and that turn."""
     try:
         chat = [(message["role"], message.get("content")) for message in read_messages(messages)]
     except WrongType as error:
-        raise InputError(f"the value {error}", file=file, row=number, column=column) from error
+        raise InputError(f"the value {error}", file=file, row=row_in_file(file, place), column=column) from error
     if chat[-1][0] == "assistant":
         chat.pop()
     texts = [(role, content) for role, content in chat if isinstance(content, str)]
     if len(texts) < len(chat) or not texts or texts[-1][0] != "user":
-        raise InputError("the chat holds no text of a user to answer", file=file, row=number, column=column)
+        raise InputError(
+            "the chat holds no text of a user to answer", file=file, row=row_in_file(file, place), column=column
+        )
     return texts[:-1], [texts[-1][1]]

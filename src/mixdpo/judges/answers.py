@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mixdpo.common.errors import InputError
 from mixdpo.common.settings import check_ranges
-from mixdpo.common.table_files import read_table
+from mixdpo.common.table_files import read_table, row_in_file
 from mixdpo.generation.answer_files import (
     JOINED_BY_ID,
     AnswerFile,
@@ -216,7 +216,10 @@ def _joined(of_model: Sequence[str], of_baseline: Sequence[str], file: str) -> d
     for row, key in enumerate(of_model):
         if key and own.setdefault(key, row) != row:
             raise InputError(
-                f"a second answer to the prompt {key!r:.60}", file=file, row=row + 1, hint="leave one answer to each"
+                f"a second answer to the prompt {key!r:.60}",
+                file=file,
+                row=row_in_file(file, row),
+                hint="leave one answer to each",
             )
     alike = {" ".join(key.split()): key for key in own}
     if len(alike) < len(own):  # prompts of the model that differ in white space alone
@@ -235,9 +238,9 @@ def _check_prompts(
         if all(texts) and texts[0] != texts[1]:
             raise InputError(
                 f"under the {model.id_column} {model.keys()[ours]!r:.60} is another prompt than in {baseline.file}, "
-                f"row {theirs + 1}",
+                f"row {row_in_file(baseline.file, theirs)}",
                 file=model.file,
-                row=ours + 1,
+                row=row_in_file(model.file, ours),
                 hint="give a prompt one id in both files, or leave the ids out: prompts are then compared by their "
                 "texts",
             )

@@ -204,7 +204,10 @@ def read_battles(path: str | Path, version: Version, category: str | None = None
             winner = table.columns["winner"][row]
             if winner not in scores:
                 raise InputError(
-                    f"{winner!r} is not model, baseline or tie", file=table.file, row=int(row) + 1, column="winner"
+                    f"{winner!r} is not model, baseline or tie",
+                    file=table.file,
+                    row=table.row_of(int(row)),
+                    column="winner",
                 )
             rows.append((row, scores[winner]))
     else:
@@ -274,7 +277,7 @@ def _games(table: TableFile, rows: np.ndarray) -> list[games.Games]:
     for row in rows:
         both = table.columns["games"][row]
         if not isinstance(both, list) or len(both) != 2:
-            raise InputError("not a list of two games", file=table.file, row=int(row) + 1, column="games")
+            raise InputError("not a list of two games", file=table.file, row=table.row_of(int(row)), column="games")
         found.append((_score(both[0]), _score(both[1])))
     return found
 

@@ -107,9 +107,10 @@ def read_questions(path: str | Path, references: str | Path | None = None) -> li
     if references is not None:
         answers = read_answers(references).turns_by_id()
     questions = []
-    for number, row in enumerate(read_table(path).rows(), start=1):
+    table = read_table(path)
+    for place, row in enumerate(table.rows()):
         if any(row.get(name) is None for name in ("question_id", "category", "turns")):
-            raise InputError("a question needs question_id, category and turns", file=path, row=number)
+            raise InputError("a question needs question_id, category and turns", file=path, row=table.row_of(place))
         id = str(row["question_id"])
         if row["category"] in REFERENCE_CATEGORIES and id not in answers:
             raise InputError(

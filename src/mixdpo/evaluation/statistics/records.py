@@ -28,10 +28,12 @@ def by_model(table: TableFile, values: list[Any]) -> dict[str, dict[str, Any]]:
     """
     found: dict[str, dict[str, Any]] = {}
     rows = zip(table.texts("model"), table.ids("id", "question_id", "uid"), values, strict=True)
-    for row, (model, id, value) in enumerate(rows, start=1):
+    for place, (model, id, value) in enumerate(rows):
         own = found.setdefault(model, {})
         if id in own:
-            raise InputError(f"a second verdict on {model}'s answer to {id!r:.60}", file=table.file, row=row)
+            raise InputError(
+                f"a second verdict on {model}'s answer to {id!r:.60}", file=table.file, row=table.row_of(place)
+            )
         own[id] = value
     return found
 
@@ -50,7 +52,7 @@ def check_once(table: TableFile, rows: Sequence[int] | np.ndarray, *keys: tuple[
         if (first := seen.setdefault(key, row)) != row:
             what = ", ".join(f"{name} {value!r:.60}" for (name, _), value in zip(keys, key, strict=True))
             raise InputError(
-                f"a second verdict on {what}, after row {first + 1}", file=table.file, row=row + 1,
+                f"a second verdict on {what}, after row {table.row_of(first)}", file=table.file, row=table.row_of(row),
                 hint="leave one; several judges are several files of verdicts",
             )  # fmt: skip
 
