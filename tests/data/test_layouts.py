@@ -301,6 +301,31 @@ def test_messages_nested_too_deeply_are_refused(text: str) -> None:
         parse_text(text)
 
 
+_SAYS = '[{"id": 1, "role": "assistant", "content": "The Elbe."}]'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [_SAYS, json.dumps(_SAYS), f'{{"messages": {_SAYS}}}', f"({_SAYS[1:-1]},)", str(json.loads(_SAYS))],
+    ids=["other key first", "JSON twice", "in an object", "tuple", "Python"],
+)
+def test_messages_as_text_in_other_wrappings(text: str, jsonl: Any) -> None:
+    row = {"prompt": "Name a river.", "chosen": text, "rejected": text.replace("Elbe", "Rhine")}
+    (pair,) = load_pairs(jsonl([row]))
+    assert [message["content"] for message in pair["chosen"]] == ["The Elbe."]
+    assert [message["content"] for message in pair["rejected"]] == ["The Rhine."]
+
+
+def test_answers_in_json_that_are_no_messages_stay_text(jsonl: Any) -> None:
+    row = {
+        "prompt": "Describe Bob.",
+        "chosen": '{"name": "Bob", "role": "baker"}',
+        "rejected": '{"role_from": "user"}',
+    }
+    (pair,) = load_pairs(jsonl([row]))
+    assert (pair["chosen"], pair["rejected"]) == (row["chosen"], row["rejected"])
+
+
 def test_messages_as_text_that_cannot_be_read(jsonl: Any, refused: Any) -> None:
     good = {"prompt": "Q?", "chosen": repr([A]), "rejected": repr([B])}
     path = jsonl([good, {**good, "rejected": repr([B])[:-1]}])

@@ -16,7 +16,14 @@ from mixdpo.data.messages import kind_of
 
 Row = Mapping[str, Any]
 
-_LIKE_MESSAGES: Final = re.compile(r"\s*(?:\[\s*)?\{\s*['\"](?:role|from|content|value)['\"]\s*:")
+_LIKE_MESSAGES: Final = re.compile(
+    r"\s*(?:\[\s*)?\{\s*['\"](?:role|from|content|value)['\"]\s*:"
+    # Other keys may stand in front, the list may lie in an object or a tuple, and JSON may have been written twice.
+    r"|[\"\s]*[\[({].{0,200}?['\"](?:role|from)\\?['\"]\s*:\s*\\?['\"](?:system|user|human|assistant|gpt)\\?['\"]",
+    re.DOTALL,
+)
+_WITHIN: Final = ("messages", "conversations", "conversation")
+"""Keys of an object under which messages may lie."""
 _BETWEEN_ELEMENTS: Final = re.compile(r"\}[^\S\n]*\n\s*\{")
 """An array of numpy prints no commas; within a quoted text a line break is written as two characters."""
 _LONGEST_PYTHON: Final = 1 << 22  # characters; Python's parser takes some hundred times as many bytes
@@ -169,9 +176,17 @@ def _parsed(text: Any, column: str) -> Any:
     if not isinstance(text, str) or not _LIKE_MESSAGES.match(text):
         return text
     try:
-        return parse_text(text)
+        return _messages(parse_text(text))
     except ValueError as error:
         raise ViewFault(column, f"looks like messages kept as text and cannot be read ({error})") from error
+
+
+def _messages(value: Any) -> Any:
+    if isinstance(value, str):
+        value = parse_text(value)
+    if isinstance(value, Mapping):
+        return next((value[name] for name in _WITHIN if isinstance(value.get(name), list)), value)
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _nested(row: Row, path: str) -> Any:
