@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from accelerate.commands.config.config_args import load_config_from_file
 
+from mixdpo.cli.options import YamlMapping
 from mixdpo.common.errors import InputError
 from mixdpo.common.settings import SECTIONS, split_overrides
 from mixdpo.plan.plan_settings import PLANS
@@ -43,6 +44,15 @@ def test_what_a_template_is_told_stands_in_the_section_model(name: str, value) -
     model = {"name_or_path": "a", name: value}
     recipe = load_recipe(None, {"model": model})
     assert getattr(recipe.token_settings(), name) == getattr(recipe.training_config(), name) == value
+
+
+def test_dates_are_text(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("model: {name_or_path: a, template_date: 2026-01-31}")
+    assert load_recipe(tmp_path / "recipe.yaml", {}).model.template_date == "2026-01-31"
+    words = ["--model.template_date", "2026-01-31", "--model.chat_template_kwargs", "{date_string: 2026-01-31}"]
+    _, given = split_overrides(words, SECTIONS)
+    assert given["model"] == {"template_date": "2026-01-31", "chat_template_kwargs": {"date_string": "2026-01-31"}}
+    assert YamlMapping().convert("{date_string: 2026-01-31}", None, None) == {"date_string": "2026-01-31"}
 
 
 def test_a_plan_by_name_keeps_its_name_under_further_keys(tmp_path: Path) -> None:

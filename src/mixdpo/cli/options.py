@@ -14,6 +14,8 @@ import click
 import yaml
 from click.core import ParameterSource
 
+from mixdpo.common.settings import parse_yaml
+
 Command = Callable[..., Any]
 
 
@@ -167,7 +169,7 @@ class YamlMapping(click.ParamType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the mapping."""
         try:
-            found = yaml.safe_load(value) if isinstance(value, str) else value
+            found = parse_yaml(value) if isinstance(value, str) else value
         except yaml.YAMLError:
             found = None
         if not isinstance(found, dict):

@@ -35,6 +35,21 @@ _OTHER_NAMES: Final = {("loss", "dpo"): "sigmoid (which is DPO)"}
 """What people call a thing that is named otherwise, by its kind."""
 
 
+class _SettingsLoader(yaml.SafeLoader):
+    """YAML without its dates: 2026-01-31 stays the text that settings hold."""
+
+
+_SettingsLoader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def parse_yaml(text: str) -> Any:
+    """Return what a text in YAML says; raises `yaml.YAMLError`."""
+    return yaml.load(text, _SettingsLoader)
+
+
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """Read a YAML file whose top level is a mapping; `InputError` names the line of a syntax error."""
     try:
@@ -44,7 +59,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot be read ({error})", file=path) from error
     try:
-        content = yaml.safe_load(text)
+        content = parse_yaml(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or "not valid YAML"
@@ -80,7 +95,7 @@ def split_overrides(arguments: Sequence[str], sections: Collection[str]) -> tupl
         if not equals:
             text = words.pop(0) if words and not words[0].startswith("--") else "true"
         try:
-            value = yaml.safe_load(text)
+            value = parse_yaml(text)
         except yaml.YAMLError as error:
             raise InputError(f"the value of --{key} is not valid YAML: {text!r}") from error
         target = result
