@@ -180,8 +180,9 @@ def test_stop_tokens_are_of_three_sources(model: LlamaForCausalLM, tokenizer: Pr
         "{% for message in messages %}{{ message['role'] + ': ' + message['content'] }}\n{% endfor %}"
     )
     assert stop_token_ids(model, other) == sorted({other.pad_token_id, 7})
-    other.chat_template = None
-    assert stop_token_ids(model, other) == sorted({other.pad_token_id, 7})
+    for template in (None, "{{ 1 // 0 }}", "{% for %}"):
+        other.chat_template = template
+        assert stop_token_ids(model, other) == sorted({other.pad_token_id, 7})
     other.eos_token = None
     model.generation_config.eos_token_id = None
     assert stop_token_ids(model, other) == []

@@ -136,7 +136,8 @@ def render_prompts(
                 **template_arguments(tokenizer, own, date),
             )
         except Exception as error:  # a template is a program: jinja2's errors, and any it raises by itself
-            raise InputError(f"the chat template refuses prompt {number}: {error}") from error
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise InputError(f"the chat template refuses prompt {number}: {reason}") from error
         rendered.append(list(ids))
     return rendered
 
@@ -181,7 +182,10 @@ def _closing_token_id(tokenizer: PreTrainedTokenizerBase) -> int | None:
         return None
     marker = "answer"
     conversation = [{"role": "user", "content": "question"}, {"role": "assistant", "content": marker}]
-    text = tokenizer.apply_chat_template(conversation, tokenize=False)
+    try:
+        text = tokenizer.apply_chat_template(conversation, tokenize=False)
+    except Exception:  # a template may raise whatever Python can; what it refuses is said of the data's own messages
+        return None
     tail = str(text).rpartition(marker)[2]
     special = {id for id, token in tokenizer.added_tokens_decoder.items() if token.special}
     special.update(tokenizer.all_special_ids)
