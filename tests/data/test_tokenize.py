@@ -238,6 +238,17 @@ def test_a_turn_of_which_the_template_generates_nothing_is_not_trained() -> None
     assert tokenizer.decode(trained) == "fox<|im_end|>"
 
 
+def test_a_template_that_wants_a_system_message_has_turns() -> None:
+    wants = "{% if messages[0].role != 'system' %}{{ raise_exception('no system message') }}{% endif %}" + CHATML
+    tokenizer = byte_level_tokenizer(chat_template=wants)
+    prompt = [{"role": "system", "content": "Be brief."}, *chat("Hi")]
+    dataset = pairs_of((prompt, chat("yes", "again", "fox", start="assistant"), answer("no")))
+    (row,), report = tokens_of(dataset, tokenizer)
+    assert report.counts["untrained_turns"] == 1
+    trained = [token for token, mask in zip(row["chosen_ids"], row["chosen_mask"], strict=True) if mask]
+    assert tokenizer.decode(trained) == "yes<|im_end|>fox<|im_end|>"
+
+
 # ---- length ----
 
 

@@ -180,7 +180,10 @@ def _bos_in_turns(tokenizer: PreTrainedTokenizerBase) -> int:
     if tokenizer.chat_template is None:
         return 0
     turns = [{"role": role, "content": "a"} for role in ("user", "assistant", "user")]
-    ids: Any = tokenizer.apply_chat_template(turns, tokenize=True, return_dict=False)
+    try:
+        ids: Any = tokenizer.apply_chat_template(turns, tokenize=True, return_dict=False)
+    except Exception:  # a template may raise whatever Python can; what it refuses of the data is counted
+        return 0
     return list(ids).count(tokenizer.bos_token_id)
 
 
@@ -190,5 +193,8 @@ def _would_double(tokenizer: PreTrainedTokenizerBase) -> bool:
     if bos is None or tokenizer.chat_template is None:
         return False
     message = [{"role": "user", "content": "a"}]
-    text = str(tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True))
+    try:
+        text = str(tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True))
+    except Exception:  # as above
+        return False
     return text.startswith(bos) and tokenizer(text)["input_ids"][:2] == [tokenizer.bos_token_id] * 2

@@ -185,6 +185,16 @@ class ChatTemplate:
             return "text"  # it adds text to text, or writes an object as Python would
         return "object" if as_object.count(_PROBE) > 1 else "text"
 
+    @cached_property
+    def question(self) -> list[Message]:
+        """What a plain conversation begins with: the user, behind a system message where the template wants one."""
+        question: Message = {"role": "user", "content": "a"}
+        try:
+            self.texts([[question]], Told())
+        except Exception:  # a template may raise whatever Python can
+            return [{"role": "system", "content": "a"}, question]
+        return [question]
+
     def writes_calls(self, with_tools: bool) -> bool:
         """Whether the template writes tool calls at all; true where it refuses them, which is told otherwise."""
         probed = self._probed_calls(with_tools)
@@ -201,9 +211,8 @@ class ChatTemplate:
     def _probe_call(self, arguments: Any, told: Told) -> str | None:
         call = {"id": "abcdefghi", "type": "function", "function": {"name": "f", "arguments": arguments}}
         answer: Message = {"role": "assistant", "content": "", "tool_calls": [call]}
-        messages: list[Message] = [{"role": "user", "content": "a"}, answer]
         try:
-            return self.texts([messages], told)[0]
+            return self.texts([[*self.question, answer]], told)[0]
         except Exception:  # a template may raise whatever Python can
             return None
 
@@ -215,11 +224,10 @@ class ChatTemplate:
         return self.frames[key]
 
     def _frame(self, told: Told) -> Frame | None:
-        question: Message = {"role": "user", "content": "a"}
         try:
-            (alone,) = self.texts([[question]], told)
-            (asked,) = self.texts([[question]], told, answer_next=True)
-            (answered,) = self.texts([[question, {"role": "assistant", "content": _PROBE}]], told)
+            (alone,) = self.texts([self.question], told)
+            (asked,) = self.texts([self.question], told, answer_next=True)
+            (answered,) = self.texts([[*self.question, {"role": "assistant", "content": _PROBE}]], told)
         except Exception:  # a template may raise whatever Python can
             return None
         header = asked.removeprefix(alone) if asked.startswith(alone) else ""
