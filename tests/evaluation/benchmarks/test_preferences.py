@@ -98,13 +98,15 @@ def test_preferences_reads_data_and_model_as_training_does(tmp_path, models, cap
         "loss_turns": "last",
         "mask_empty_thinking": False,
     }
-    content = {"model": {"name_or_path": models[0]}, "eval_data": held_out, "train": train}
+    told = {"chat_template_kwargs": {"mood": "calm"}, "template_date": "2026-01-31"}
+    content = {"model": {"name_or_path": models[0], **told}, "eval_data": held_out, "train": train}
     recipe.write_text(yaml.safe_dump(content))
     adapter, out = str(tmp_path / "adapter"), tmp_path / "out.json"
     common = ["eval", "preferences", "--reference", models[0], "--output", str(out), "--train.bf16", "false"]
     assert main([*common, "--config", str(recipe), "--adapter", adapter]) == 0
     by_recipe = json.loads(out.read_text())
-    assert {name: by_recipe["settings"][name] for name in (*train, "adapter")} == {**train, "adapter": adapter}
+    expected = {**train, **told, "adapter": adapter}
+    assert {name: by_recipe["settings"][name] for name in expected} == expected
     options = [str(tmp_path / "pairs.parquet"), "--model", models[0], "--model.adapter", adapter]
     assert main([*common, *options, "--beta", "0.3", "--train.max_length", "60"]) == 0
     assert json.loads(out.read_text())["models"] == by_recipe["models"]

@@ -107,6 +107,7 @@ def measure(options: PreferenceOptions, output: Path, say: Say) -> Scored:
         settings={
             "data": options.pairs.path, "fingerprint": data_fingerprint(pairs), "model": model.name_or_path,
             "adapter": model.adapter, "reference": options.reference, "beta": beta, "metric": options.metric,
+            "chat_template_kwargs": model.chat_template_kwargs, "template_date": model.template_date,
             **asdict(passes),
         },
         others={"pairs": file.name},
