@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,15 @@ def test_turns_tools_and_thinking_are_flagged_where_something_is_known_to_be_los
     report = audit(pairs, tokenizer=tokenizer_of(family), settings=QUICK)
     for name in FLAGGED:
         assert flagged(report, name) == [i for i, one in enumerate(expected.values()) if name in one.counts], name
+
+
+def test_a_template_that_wants_a_system_message_is_audited() -> None:
+    rows = [{**row, "prompt": [{"role": "system", "content": "Be brief."}, *row["prompt"]]} for row in chats(4)]
+    tokenizer = copy.deepcopy(tokenizer_of("chatml"))
+    wants = "{% if messages[0].role != 'system' %}{{ raise_exception('no system message') }}{% endif %}"
+    tokenizer.chat_template = wants + tokenizer.chat_template
+    tokens = audit(load_pairs(rows), tokenizer=tokenizer, settings=QUICK).figures["tokens"]
+    assert tokens["template_would_double_bos"] is False
 
 
 def test_what_the_template_and_the_masks_are_told_reaches_the_tokens() -> None:
