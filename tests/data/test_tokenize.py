@@ -369,3 +369,19 @@ def test_token_ids_are_kept_and_a_broken_file_is_made_anew(tmp_path, monkeypatch
     files[0].write_bytes(files[0].read_bytes()[:-200])
     mended, _ = tokens_of(pairs, tokenizer)
     assert mended[:] == first[:]
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"assistant_only_loss": "no"}, ("assistant_only_loss", "true or false")),
+        ({"mask_empty_thinking": 1}, ("mask_empty_thinking", "true or false")),
+        ({"loss_turns": "first"}, ("loss_turns", "all, last")),
+        ({"chat_template_kwargs": {"tools": []}}, ("chat_template_kwargs", "'tools'")),
+        ({"chat_template_kwargs": "enable_thinking"}, ("chat_template_kwargs", "mapping")),
+        ({"max_length": 0}, ("max_length",)),
+    ],
+)
+def test_wrong_settings_are_one_line(settings: dict[str, Any], words: tuple[str, ...], tokenizer, refused) -> None:
+    pairs = pairs_of((chat("Hi"), answer("yes"), answer("no")))
+    refused(lambda: tokenize_pairs(pairs, tokenizer, **settings), *words)

@@ -153,6 +153,9 @@ class TokenSettings:
 
     def __post_init__(self) -> None:
         check_ranges(self)
+        for name in ("assistant_only_loss", "mask_empty_thinking"):
+            if not isinstance(getattr(self, name), bool):
+                raise InputError(f"{name} must be true or false, got {getattr(self, name)!r}")
         check_loss_turns(self.loss_turns)
         check_template_kwargs(self.chat_template_kwargs)
         check_template_date(self.template_date)
