@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mixdpo.data.reasoning import opens_reasoning, split_reasoning
+from mixdpo.data.reasoning import opens_reasoning, outside_reasoning, split_reasoning
 
 FINAL = "<|start|>assistant<|channel|>final<|message|>"
 
@@ -76,3 +76,19 @@ def test_the_prompt_opens_reasoning_for_the_model() -> None:
     assert split_reasoning("Hm</think>4", opened=True) == ("Hm", "4")
     assert split_reasoning("Use <think> here</think>4", opened=True) == ("Use <think> here", "4")
     assert split_reasoning(f"Hm<|end|>{FINAL}4", opened=True) == ("Hm", "4")
+
+
+@pytest.mark.parametrize(
+    ("text", "outside"),
+    [
+        ("[[9]]", "[[9]]"),
+        ("Sure. <think>maybe [[3]]</think> [[9]]", "Sure.  [[9]]"),
+        ("<think>a</think>b<think>c</think>d[THINK]e[/THINK]", "bd"),
+        (
+            "It has no </think>, and <think> does not close: [[4]]",
+            "It has no </think>, and <think> does not close: [[4]]",
+        ),
+    ],
+)
+def test_what_is_said_outside_reasoning(text: str, outside: str) -> None:
+    assert outside_reasoning(text) == outside

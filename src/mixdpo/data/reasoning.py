@@ -77,6 +77,18 @@ def split_reasoning(text: str, opened: bool = False) -> tuple[str | None, str]:
     return "\n\n".join(filter(None, thoughts)) or None, _unwrapped(rest.lstrip())
 
 
+def outside_reasoning(text: str) -> str:
+    """Return a text without any block of reasoning that is opened and closed in it, wherever it stands."""
+    for opening, close in _TAGS.items():
+        kept: list[str] = []
+        position = 0
+        while (start := text.find(opening, position)) >= 0 and (end := text.find(close, start)) >= 0:
+            kept.append(text[position:start])
+            position = end + len(close)
+        text = "".join([*kept, text[position:]])
+    return text
+
+
 def opens_reasoning(prompt: str) -> bool:
     """Whether a rendered prompt ends within reasoning, so that the model closes what it did not open."""
     end = prompt.rstrip()

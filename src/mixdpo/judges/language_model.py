@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from mixdpo.common.errors import InputError
+from mixdpo.data.reasoning import outside_reasoning
 from mixdpo.generation.chat_model import ChatModel, Completion, Progress, Request
 from mixdpo.judges.judge import FollowUp, JudgeItem, ParseReply, Verdict
 
@@ -47,7 +48,10 @@ class LanguageJudge:
         replies = self.chat_model.complete(requests, progress)
         if follow_up is not None:
             replies = self._asked_again(requests, replies, follow_up)
-        return [Verdict(reply) if reply.failure else Verdict.of(reply, parse(reply)) for reply in replies]
+        # A verdict is never read off thoughts, not even off those behind a preamble.
+        spoken = [replace(reply, text=outside_reasoning(reply.text)) for reply in replies]
+        verdicts = zip(replies, spoken, strict=True)
+        return [Verdict(reply) if reply.failure else Verdict.of(reply, parse(said)) for reply, said in verdicts]
 
     def record(self) -> dict[str, Any]:
         """Return the chat model's settings."""
