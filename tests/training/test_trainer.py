@@ -42,6 +42,23 @@ def test_a_saved_model_names_every_stop_token(model, tokenizer, tmp_path) -> Non
     assert set(saved) == {7, other.pad_token_id, other.convert_tokens_to_ids("<|im_end|>")}
 
 
+def test_no_file_of_a_run_holds_a_token(model, tokenizer, tmp_path) -> None:
+    changes = {"hub_token": "hf_not_for_others", "save_strategy": "steps", "save_steps": 1, "max_steps": 1}
+    pairs = chat_pairs(tmp_path, n=8)
+    trainer = trainer_for(copy.deepcopy(model), tokenizer, pairs, tmp_path / "run", **changes)
+    trainer.train()
+    trainer.save_model(str(tmp_path / "run" / "model"))
+    files = [file for file in (tmp_path / "run").rglob("*") if file.is_file()]
+    assert sum(file.name == "training_args.bin" for file in files) == 2, "beside the model and in the checkpoint"
+    assert not [file for file in files if b"hf_not_for_others" in file.read_bytes()]
+    assert trainer.args.hub_token == "hf_not_for_others", "the run itself keeps it"
+    again = trainer_for(
+        model, tokenizer, pairs, tmp_path / "run", **changes | {"max_steps": 2, "hub_token": "another"}
+    )
+    with pytest.raises(InputError, match="max_steps"):  # of all settings, this is the one that differs
+        again.train(resume_from_checkpoint=True)
+
+
 # ---- order ----
 
 

@@ -188,4 +188,12 @@ class MixDPOConfig(TrainingSettings, TrainingArguments):  # type: ignore[misc]  
 
     def to_record(self) -> dict[str, Any]:
         """Return all settings as JSON-ready values without secrets, for `run.json`."""
-        return {name: value for name, value in self.to_dict().items() if not name.endswith("_token")}
+        return {name: value for name, value in self.to_dict().items() if not _is_secret(name)}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a pickled copy holds, such as `training_args.bin` of a model's folder: all but secrets."""
+        return {name: None if _is_secret(name) else value for name, value in self.__dict__.items()}
+
+
+def _is_secret(name: str) -> bool:
+    return name.endswith("_token")
