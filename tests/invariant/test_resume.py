@@ -12,7 +12,8 @@ import torch
 from peft import LoraConfig
 
 from mixdpo import make_plan
-from mixdpo.common.errors import RunError
+from mixdpo.common.errors import InputError, RunError
+from mixdpo.training.checkpoints import checkpoint_to_continue, last_complete_checkpoint
 from synthetic import chat_pairs
 from tiny import byte_level_tokenizer, tiny_llama
 from trainers import RecordingTrainer, step_logs, trainer_for
@@ -67,6 +68,75 @@ def test_a_resumed_run_equals_an_uninterrupted_one(way: str, step: int, tmp_path
 def test_statistics_that_cannot_be_read_are_not_begun_anew(tmp_path: Path) -> None:
     way = "moving statistics of alpha_dpo"
     make(way, tmp_path / "run").train()
-    (cut(tmp_path / "run", tmp_path / "cut", 2) / "checkpoint-2" / "loss_statistics.json").write_text("{")
+    (cut(tmp_path / "run", tmp_path / "cut", 2) / "checkpoint-2" / "loss_statistics.json").write_text(
+        '{"alpha_dpo": 1}'
+    )
     with pytest.raises(RunError, match="moving statistics of the loss cannot be read"):
         make(way, tmp_path / "cut").train(resume_from_checkpoint=True)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of six steps, with a checkpoint after each."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    make("weights", folder).train()
+    return folder
+
+
+def halve(file: Path) -> None:
+    """Cut a file as a power loss leaves it."""
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+TORN = ("model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "config.json", "trainer_state.json")
+
+
+@pytest.mark.parametrize("name", TORN)
+def test_a_torn_checkpoint_is_passed_over_in_one_line(name: str, whole: Path, tmp_path: Path, caplog) -> None:
+    folder = cut(whole, tmp_path / "cut", 4)
+    halve(folder / "checkpoint-4" / name)
+    assert checkpoint_to_continue(folder) == folder / "checkpoint-3"
+    (line,) = caplog.messages
+    assert line.startswith(f"checkpoint-4 is broken ({name} cannot be read")
+    assert line.endswith("the run goes on from checkpoint-3, the checkpoint before it")
+
+
+@pytest.mark.parametrize("broken", ["empty", "missing", "all"])
+def test_checkpoints_without_weights_are_no_whole_ones(broken: str, whole: Path, tmp_path: Path) -> None:
+    folder = cut(whole, tmp_path / "cut", 2)
+    for step in (1, 2) if broken == "all" else (2,):
+        weights = folder / f"checkpoint-{step}" / "model.safetensors"
+        weights.write_bytes(b"")
+        if broken == "missing":
+            weights.unlink()
+    if broken != "all":
+        assert last_complete_checkpoint(folder) == folder / "checkpoint-1"
+        return
+    with pytest.raises(InputError, match=r"no complete checkpoint.*checkpoint-2 is broken.*checkpoint-1 is broken"):
+        checkpoint_to_continue(folder)
+
+
+def test_a_run_goes_on_from_the_checkpoint_before_a_torn_one(whole: Path, tmp_path: Path, caplog) -> None:
+    folder = cut(whole, tmp_path / "cut", 4)
+    halve(folder / "checkpoint-4" / "optimizer.pt")
+    resumed = make("weights", folder)
+    resumed.train(resume_from_checkpoint=True)
+    assert len([line for line in caplog.messages if "checkpoint-4 is broken" in line]) == 1
+    assert [m["loss"] for m in step_logs(folder)] == [m["loss"] for m in step_logs(whole)]
+
+
+@pytest.mark.parametrize("name", ["optimizer", "scheduler"])
+def test_no_run_goes_on_with_a_fresh_optimizer(name: str, whole: Path, tmp_path: Path) -> None:
+    folder = cut(whole, tmp_path / "cut", 4)
+    (folder / "checkpoint-4" / f"{name}.pt").unlink()
+    for resume in (True, str(folder / "checkpoint-4")):
+        with pytest.raises(InputError, match=f"holds no state of {name} that"):
+            make("weights", folder).train(resume_from_checkpoint=resume)
+
+
+def test_a_run_that_saved_only_its_model_is_not_continued(whole: Path, tmp_path: Path) -> None:
+    folder = cut(whole, tmp_path / "cut", 2)
+    for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):  # what save_only_model leaves out
+        (folder / "checkpoint-2" / name).unlink()
+    with pytest.raises(InputError, match=r"no state of optimizer and scheduler.*save_only_model"):
+        make("weights", folder).train(resume_from_checkpoint=True)

@@ -20,7 +20,8 @@ from mixdpo import MixDPOTrainer, Plan, make_plan
 from mixdpo.common.errors import InputError, RunError
 from mixdpo.plan.plan_settings import ROUTES
 from mixdpo.training import trainer as trainer_module
-from mixdpo.training.run_folder import check_same_run, last_complete_checkpoint, logged_metrics
+from mixdpo.training.checkpoints import last_complete_checkpoint
+from mixdpo.training.run_folder import check_same_run, logged_metrics
 from synthetic import chat_pairs
 from tiny import plain_logprob, tiny_llama
 from trainers import config, step_logs, trainer_for

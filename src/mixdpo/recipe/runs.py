@@ -25,11 +25,11 @@ from mixdpo.plan.plan import Plan
 from mixdpo.recipe.planned_pairs import load_and_score, load_eval_pairs, plan_from_recipe
 from mixdpo.recipe.recipe_file import Recipe
 from mixdpo.recipe.scoring import score
+from mixdpo.training.checkpoints import checkpoint_to_continue
 from mixdpo.training.config import MixDPOConfig
 from mixdpo.training.run_folder import (
     MODEL_FOLDER,
     check_is_free,
-    checkpoint_to_continue,
     logged_metrics,
     recorded_template_date,
 )
@@ -78,12 +78,16 @@ def train_from_recipe(recipe: Recipe, output: str | None = None, resume: bool = 
     """
     args = recipe.training_config(output)
     folder = Path(args.output_dir or ".")
-    (checkpoint_to_continue if resume else check_is_free)(folder)  # before any model or data is loaded
+    checkpoint = None
+    if resume:  # before any model or data is loaded
+        checkpoint = str(checkpoint_to_continue(folder, log=args.process_index == 0))
+    else:
+        check_is_free(folder)
     if resume and args.template_date is None:
         args.template_date = recorded_template_date(folder)
     trainer = _trainer(recipe, args)
     with _memory_explained():
-        trainer.train(resume_from_checkpoint=resume)
+        trainer.train(resume_from_checkpoint=checkpoint)
     _save_model(trainer, folder / MODEL_FOLDER)
     return TrainedRun(folder=folder, metrics=logged_metrics(folder))
 

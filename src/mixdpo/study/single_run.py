@@ -46,7 +46,8 @@ from mixdpo.study.measures import measure_model
 from mixdpo.study.study_file import make_task
 from mixdpo.study.study_settings import SubsetSettings
 from mixdpo.study.task import StudyTask
-from mixdpo.training.run_folder import METRICS_FILE, last_complete_checkpoint, versions
+from mixdpo.training.checkpoints import last_complete_checkpoint
+from mixdpo.training.run_folder import METRICS_FILE, versions
 
 SPEC_FILE = "spec.json"
 RESULT_FILE = "result.json"

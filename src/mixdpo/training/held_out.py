@@ -16,8 +16,9 @@ from mixdpo.common.errors import InputError
 from mixdpo.difficulty.validation_loss import HeldOutRun
 from mixdpo.models.loading import load_policy, load_tokenizer
 from mixdpo.plan.plan import make_plan
+from mixdpo.training.checkpoints import last_complete_checkpoint
 from mixdpo.training.config import MixDPOConfig
-from mixdpo.training.run_folder import last_complete_checkpoint, recorded_template_date
+from mixdpo.training.run_folder import recorded_template_date
 from mixdpo.training.trainer import MixDPOTrainer
 
 SHARE_PER_CHECKPOINT: Final = 0.1

@@ -14,12 +14,12 @@ from typing import Any
 
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from mixdpo.common.errors import InputError
 from mixdpo.common.files import nearest_existing, write_json
 from mixdpo.data.token_report import TokenReport
 from mixdpo.plan.plan import Plan
+from mixdpo.training.checkpoints import check_training_state, checkpoint_to_continue, last_complete_checkpoint
 from mixdpo.training.config import MixDPOConfig
 from mixdpo.training.figure import save_training_figure
 from mixdpo.training.token_record import check_same_tokens
@@ -170,34 +170,6 @@ def _cut_of_a_step(record: dict[str, Any]) -> tuple[int, int, int]:
     return record["processes"], batch, steps
 
 
-def last_complete_checkpoint(folder: Path) -> Path | None:
-    """Return the newest checkpoint that was written to its end, or None.
-
-    `trainer_state.json` is the last file of a checkpoint, so where it is missing or torn, writing was cut short
-    (full disk, interrupt, crash), and the checkpoint before it is the one to continue from.
-    """
-    steps = {}
-    for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
-        number = path.name.rpartition("-")[2]
-        try:
-            state = json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
-            if number.isdecimal() and state["global_step"] == int(number):
-                steps[int(number)] = path
-        except (OSError, ValueError, KeyError):
-            continue
-    return steps[max(steps)] if steps else None
-
-
-def checkpoint_to_continue(folder: Path) -> Path:
-    """Return the newest complete checkpoint; raise `InputError` if there is none."""
-    found = last_complete_checkpoint(folder)
-    if found is None:
-        raise InputError(
-            "no complete checkpoint to continue from", file=folder, hint="start the run anew, without --resume"
-        )
-    return found
-
-
 def check_is_free(folder: Path) -> None:
     """Raise `InputError` if the folder holds a checkpoint or a model already, is not one, or cannot be written to.
 
@@ -215,6 +187,26 @@ def check_is_free(folder: Path) -> None:
             hint="choose another output folder, or continue that run with --resume (in Python "
             "train(resume_from_checkpoint=True))",
         )
+
+
+def starting_point(folder: Path, resume: str | bool | None, *, log: bool, deepspeed: bool) -> str | None:
+    """Return the checkpoint that a run begins with, None for a new one.
+
+    Args:
+        folder: of the run.
+        resume: a checkpoint, or True for the newest complete one of the folder.
+        log: say which checkpoints are passed over.
+        deepspeed: whether the run is one of DeepSpeed.
+
+    Raises:
+        InputError: there is no such checkpoint or no optimizer in it, or a new run would write over another one.
+    """
+    if not resume:
+        check_is_free(folder)
+        return None
+    checkpoint = checkpoint_to_continue(folder, log) if resume is True else Path(str(resume))
+    check_training_state(checkpoint, deepspeed)
+    return str(checkpoint)
 
 
 def describe_run(

@@ -73,7 +73,7 @@ from mixdpo.training.reference import (
     reference_rows,
     reference_values,
 )
-from mixdpo.training.run_folder import RunFolder, check_is_free, checkpoint_to_continue, describe_run
+from mixdpo.training.run_folder import RunFolder, describe_run, starting_point
 from mixdpo.training.sampling import PlannedPairs, PlanSampler
 from mixdpo.training.schedule import (
     StepPlan,
@@ -340,14 +340,12 @@ class MixDPOTrainer(Trainer):
         """Train; with True continue from the newest checkpoint of `output_dir` that was written to its end.
 
         Raises:
-            InputError: there is no such checkpoint, or a new run would write over another one.
-        RunError: a loss, a gradient or a weight became NaN or infinite; no such weights are saved.
+            InputError: there is no such checkpoint or no optimizer in it, or a new run would write over another one.
+            RunError: a loss, a gradient or a weight became NaN or infinite; no such weights are saved.
         """
         folder = Path(self.args.output_dir or ".")
-        if resume_from_checkpoint is True:
-            resume_from_checkpoint = str(checkpoint_to_continue(folder))
-        elif not resume_from_checkpoint:
-            check_is_free(folder)
+        is_main, deepspeed = self.is_world_process_zero(), self.is_deepspeed_enabled
+        resume_from_checkpoint = starting_point(folder, resume_from_checkpoint, log=is_main, deepspeed=deepspeed)
         if self._precomputes_reference:  # its weights are known only before they are sharded and trained
             self._reference_file = reference_file(self._ref_model or self.model_wrapped, self.args, self.accelerator)
         self._resumed_from = Path(str(resume_from_checkpoint))
