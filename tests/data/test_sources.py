@@ -229,6 +229,11 @@ def test_a_broken_file_is_one_line(case: str, tmp_path: Path, refused: Any, capf
     assert capfd.readouterr().err == ""
 
 
+def test_a_url_is_refused_without_what_may_be_a_key(refused: Any) -> None:
+    url = "https://me:hidden@host/hidden/a.jsonl?key=hidden"
+    assert "hidden" not in str(refused(lambda: load_pairs(url), "https://host/.../...: data is not read from a URL"))
+
+
 def test_a_parquet_file_broken_in_the_middle(tmp_path: Path, refused: Any) -> None:
     path = tmp_path / "a.parquet"
     rows = [os.urandom(200).hex() for _ in range(300)]

@@ -10,8 +10,9 @@ import pytest
 
 from loopback import FIRST_TOKENS, Endpoint
 from mixdpo.common.errors import InputError, RunError
+from mixdpo.common.urls import hidden_parts, shown_url
 from mixdpo.generation.chat_model import Request
-from mixdpo.generation.endpoint import complete_all, estimate
+from mixdpo.generation.endpoint import EndpointModel, _scrubbed, complete_all, estimate
 from mixdpo.generation.generation_settings import EndpointSettings
 from mixdpo.generation.reply_cache import reply_cache
 
@@ -88,6 +89,36 @@ def test_the_key_is_in_no_message(server: Endpoint, monkeypatch: pytest.MonkeyPa
     with pytest.raises(RunError) as failed:
         complete_all(requests(1), settings(server, max_retries=0))
     assert "secret-key" not in str(failed.value)
+
+
+def test_what_may_be_a_key_in_the_url_is_shown_nowhere(server: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEST_KEY", "secret-key")
+    host = server.url.removesuffix("/v1")
+    secret = settings(server, base_url=f"{host}/api/hidden-1/v1", max_retries=0)
+    assert EndpointModel(secret).record()["base_url"] == f"{host}/api/.../v1"
+    for fault, error in ((401, InputError), (404, InputError), (400, RunError)):
+        server.faults = [fault]
+        with pytest.raises(error) as caught:
+            complete_all(requests(1), secret)
+        assert f"{host}/api/.../v1" in str(caught.value)
+        assert "hidden-1" not in str(caught.value)
+    failures = [_scrubbed(ValueError(f"no route {host}/api/hidden-1/v1/chat"), hidden_parts(secret.base_url))]
+    assert failures == [f"no route {host}/api/[key]/v1/chat"]
+    for url in ("http://me:hidden@h/v1", "http://h/v1?key=hidden", "http://h/v1#hidden", "htp://h/hidden", "hidden"):
+        with pytest.raises(InputError) as refused:
+            settings(server, base_url=url)
+        assert "hidden" not in str(refused.value)
+
+
+def test_urls_are_shown_without_what_may_be_a_key() -> None:
+    shown = {
+        "https://api.openai.com/v1": "https://api.openai.com/v1",
+        "https://openrouter.ai/api/v1/": "https://openrouter.ai/api/v1/",
+        "http://[::1]:8000/v1beta": "http://[::1]:8000/v1beta",
+        "https://me:hidden@host/v1/hidden?key=hidden#hidden": "https://host/v1/...",
+        "https://[half/hidden": "the URL",
+    }
+    assert {url: shown_url(url) for url in shown} == shown
 
 
 def test_a_notebook_whose_loop_is_running_can_ask(server: Endpoint) -> None:

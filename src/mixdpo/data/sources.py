@@ -20,6 +20,7 @@ from datasets.exceptions import DatasetsError
 
 from mixdpo.common.errors import InputError
 from mixdpo.common.files import atomic_path, data_cache, digest
+from mixdpo.common.urls import shown_url
 from mixdpo.data.columns import is_text
 from mixdpo.data.csv_form import UTF_8, CsvForm, csv_form, find_encoding, open_lines
 from mixdpo.data.diagnose import diagnose, find_stray_type
@@ -91,6 +92,12 @@ def open_source(path: str, *, split: str = "train", name: str | None = None, rev
         InputError: it does not exist, is empty, cannot be read, or has no such split.
     """
     local = Path(path).expanduser()
+    if "://" in path:
+        raise InputError(
+            "data is not read from a URL",
+            file=shown_url(path),
+            hint="download the file and name it, or give a hub id as owner/name",
+        )
     if glob.has_magic(path) and not local.exists():
         files = sorted(Path(match) for match in glob.glob(str(local), recursive=True) if Path(match).is_file())
         if not files:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from mixdpo.common.errors import InputError, RunError, install_extra
 from mixdpo.common.table_files import well_formed
+from mixdpo.common.urls import hidden_parts, shown_url
 from mixdpo.data.reasoning import closes_unopened
 from mixdpo.generation.chat_model import Completion, Progress, Request
 from mixdpo.generation.generation_settings import EndpointSettings
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
 CHARACTERS_PER_TOKEN = 4
 """Rule of thumb for English text, for estimates only."""
 _TRIES_OF_MALFORMED = 3
+_NO_KEY: Final = "none"
+"""What is sent where the variable is unset; local servers take any key."""
+_SHORTEST_SECRET: Final = 4
+"""Characters of a part of the URL from which it is blanked in errors; shorter ones are parts of words."""
 _REFUSED: Final = "PermissionDeniedError"
 """What the failure of a call that ended in 403 begins with."""
 _REFUSED_IN_A_ROW: Final = 16
@@ -66,8 +71,8 @@ class EndpointModel:
         return complete_all(requests, self.settings, progress, self.cache)
 
     def record(self) -> dict[str, Any]:
-        """Return the endpoint's settings; of the key only the variable's name."""
-        return {"engine": "endpoint", **asdict(self.settings)}
+        """Return the endpoint's settings; of the key only the variable's name, of the URL only what can be no key."""
+        return {"engine": "endpoint", **asdict(self.settings), "base_url": shown_url(self.settings.base_url)}
 
 
 @dataclass(frozen=True)
@@ -150,7 +155,7 @@ def complete_all(
         import openai
     except ImportError as error:
         raise InputError("calls to an endpoint need the openai package", hint=install_extra("eval")) from error
-    key = os.environ.get(settings.api_key_env) or "none"  # local servers take any
+    key = os.environ.get(settings.api_key_env) or _NO_KEY
     distinct = list(dict.fromkeys(requests))
 
     async def run(cache: ReplyCache) -> dict[Request, Completion]:
@@ -193,7 +198,9 @@ def complete_all(
     if len(failures) == len(distinct):
         if all(failure.startswith(_REFUSED) for failure in failures):
             raise _key_refused(settings, failures[0])
-        raise RunError(f"{settings.base_url}: none of {len(distinct)} calls was answered; the first: {failures[0]}")
+        raise RunError(
+            f"{shown_url(settings.base_url)}: none of {len(distinct)} calls was answered; the first: {failures[0]}"
+        )
     return _without_reasoning([completions[request] for request in requests])
 
 
@@ -220,7 +227,8 @@ def _beside_any_loop(work: Callable[[], _Done]) -> _Done:
 
 def _key_refused(settings: EndpointSettings, why: str) -> InputError:
     return InputError(
-        f"{settings.base_url} refuses the key ({why})", hint=f"set the environment variable {settings.api_key_env}"
+        f"{shown_url(settings.base_url)} refuses the key ({why})",
+        hint=f"set the environment variable {settings.api_key_env}",
     )
 
 
@@ -235,23 +243,24 @@ async def _call(
     import openai
 
     failure = ""
+    in_url = [part for part in hidden_parts(settings.base_url) if len(part) >= _SHORTEST_SECRET]
+    secrets = [*([key] if key != _NO_KEY else []), *in_url]
     body = request_body(request, settings)
     beside = {name: body.pop(name) for name in _NOT_OPENAIS if name in body}
     for _ in range(_TRIES_OF_MALFORMED):
         try:
             completion = _well_formed(_read(await client.chat.completions.create(**body, extra_body=beside)))
         except openai.AuthenticationError as error:
-            raise _key_refused(settings, _scrubbed(error, key)) from None
+            raise _key_refused(settings, _scrubbed(error, secrets)) from None
         except openai.NotFoundError as error:
-            raise InputError(
-                f"{settings.base_url} does not know the model {settings.model!r} ({_scrubbed(error, key)})"
-            ) from None
+            url, why = shown_url(settings.base_url), _scrubbed(error, secrets)
+            raise InputError(f"{url} does not know the model {settings.model!r} ({why})") from None
         except openai.APIResponseValidationError as error:
-            failure = f"malformed reply: {_scrubbed(error, key)}"
+            failure = f"malformed reply: {_scrubbed(error, secrets)}"
         except openai.OpenAIError as error:  # with 403 a provider may refuse a prompt and not the key
-            return Completion(failure=f"{type(error).__name__}: {_scrubbed(error, key)}")
+            return Completion(failure=f"{type(error).__name__}: {_scrubbed(error, secrets)}")
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-            failure = f"malformed reply: {_scrubbed(error, key)}"
+            failure = f"malformed reply: {_scrubbed(error, secrets)}"
         else:
             if completion.failure is None:
                 cache.put(_key(request, settings), asdict(completion))
@@ -312,7 +321,9 @@ def _well_formed(completion: Completion) -> Completion:
     return replace(completion, text=well_formed(completion.text), reasoning=reasoning, first_token=first_token)
 
 
-def _scrubbed(error: Exception, key: str) -> str:
-    """Return the first line of an error, without the key that some endpoints repeat."""
+def _scrubbed(error: Exception, secrets: Sequence[str]) -> str:
+    """Return the first line of an error, without the key or parts of the URL that some endpoints repeat."""
     line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return line.replace(key, "[key]")[:300] if key != "none" else line[:300]
+    for secret in secrets:
+        line = line.replace(secret, "[key]")
+    return line[:300]

@@ -112,13 +112,16 @@ class EndpointSettings:
                 "what is given as the name of the key's environment variable is none (letters, digits and _)",
                 hint="give the name without $, as in --key-variable OPENAI_API_KEY",
             )
-        if "@" in self.base_url or "?" in self.base_url:  # not repeated here either
+        if any(mark in self.base_url for mark in "@?#"):  # not repeated here either
             raise InputError(
-                "the endpoint's URL holds a user name, password or query, which would be recorded with the results",
+                "the endpoint's URL holds a user name, password or query, or what follows a #",
                 hint=f"put the key into the environment variable {self.api_key_env}",
             )
         if not _is_url(self.base_url):
-            raise InputError(f"endpoint setting base_url is {self.base_url!r}")
+            raise InputError(
+                "endpoint setting base_url is no URL of http or https",
+                hint="give one such as http://localhost:8000/v1",
+            )
         check_ranges(self, "endpoint setting ")
         check_template_kwargs(self.chat_template_kwargs)
         check_choice("endpoint setting token_limit", self.token_limit, TokenLimit)
