@@ -33,6 +33,7 @@ from mixdpo.training.run_folder import (
     logged_metrics,
     recorded_template_date,
 )
+from mixdpo.training.run_lock import check_no_other_run, sole_run
 from mixdpo.training.sampling import PlannedPairs
 from mixdpo.training.trainer import MixDPOTrainer
 
@@ -78,17 +79,19 @@ def train_from_recipe(recipe: Recipe, output: str | None = None, resume: bool = 
     """
     args = recipe.training_config(output)
     folder = Path(args.output_dir or ".")
-    checkpoint = None
-    if resume:  # before any model or data is loaded
-        checkpoint = str(checkpoint_to_continue(folder, log=args.process_index == 0))
+    checkpoint, is_main = None, args.process_index == 0
+    check_no_other_run(folder, is_main)  # before any model or data is loaded
+    if resume:
+        checkpoint = str(checkpoint_to_continue(folder, log=is_main))
     else:
         check_is_free(folder)
     if resume and args.template_date is None:
         args.template_date = recorded_template_date(folder)
     trainer = _trainer(recipe, args)
-    with _memory_explained():
-        trainer.train(resume_from_checkpoint=checkpoint)
-    _save_model(trainer, folder / MODEL_FOLDER)
+    with sole_run(folder, is_main):
+        with _memory_explained():
+            trainer.train(resume_from_checkpoint=checkpoint)
+        _save_model(trainer, folder / MODEL_FOLDER)
     return TrainedRun(folder=folder, metrics=logged_metrics(folder))
 
 

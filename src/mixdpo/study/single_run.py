@@ -48,6 +48,7 @@ from mixdpo.study.study_settings import SubsetSettings
 from mixdpo.study.task import StudyTask
 from mixdpo.training.checkpoints import last_complete_checkpoint
 from mixdpo.training.run_folder import METRICS_FILE, versions
+from mixdpo.training.run_lock import check_no_other_run
 
 SPEC_FILE = "spec.json"
 RESULT_FILE = "result.json"
@@ -166,6 +167,7 @@ def _train(
 
 
 def _train_or_resume(recipe: Recipe, run: Path) -> None:
+    check_no_other_run(run, is_main=True)  # whose folder is not ours to begin anew
     if last_complete_checkpoint(run) is not None:
         try:
             train_from_recipe(recipe, resume=True)

@@ -74,6 +74,7 @@ from mixdpo.training.reference import (
     reference_values,
 )
 from mixdpo.training.run_folder import RunFolder, describe_run, starting_point
+from mixdpo.training.run_lock import sole_run
 from mixdpo.training.sampling import PlannedPairs, PlanSampler
 from mixdpo.training.schedule import (
     StepPlan,
@@ -340,16 +341,17 @@ class MixDPOTrainer(Trainer):
         """Train; with True continue from the newest checkpoint of `output_dir` that was written to its end.
 
         Raises:
-            InputError: there is no such checkpoint or no optimizer in it, or a new run would write over another one.
+            InputError: there is no such checkpoint or no optimizer in it, or the folder is another run's.
             RunError: a loss, a gradient or a weight became NaN or infinite; no such weights are saved.
         """
-        folder = Path(self.args.output_dir or ".")
-        is_main, deepspeed = self.is_world_process_zero(), self.is_deepspeed_enabled
-        resume_from_checkpoint = starting_point(folder, resume_from_checkpoint, log=is_main, deepspeed=deepspeed)
-        if self._precomputes_reference:  # its weights are known only before they are sharded and trained
-            self._reference_file = reference_file(self._ref_model or self.model_wrapped, self.args, self.accelerator)
-        self._resumed_from = Path(str(resume_from_checkpoint))
-        output = super().train(resume_from_checkpoint, *args, **kwargs)
+        folder, is_main = Path(self.args.output_dir or "."), self.is_world_process_zero()
+        with sole_run(folder, is_main):
+            start = starting_point(folder, resume_from_checkpoint, log=is_main, deepspeed=self.is_deepspeed_enabled)
+            if self._precomputes_reference:  # its weights are known only before they are sharded and trained
+                model = self._ref_model or self.model_wrapped
+                self._reference_file = reference_file(model, self.args, self.accelerator)
+            self._resumed_from = Path(str(start))
+            output = super().train(start, *args, **kwargs)
         self._check_weights()
         return output
 
