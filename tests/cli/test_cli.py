@@ -300,6 +300,13 @@ def test_model_folder_without_a_model(capsys, tmp_path, recipe) -> None:
     assert "config.json is missing" in line
 
 
+def test_a_run_of_fewer_steps_than_logging_steps_shows_how_it_ended(capsys, tmp_path, recipe) -> None:
+    assert main(["train", "--config", str(recipe), "--train.logging_steps", "100"]) == 0
+    assert "rewards/margins" in capsys.readouterr().out
+    assert main(["compare", str(tmp_path / "run"), "--output", str(tmp_path / "comparison")]) == 0
+    assert "training accuracy" in capsys.readouterr().out
+
+
 # ---- interruptions ----
 
 

@@ -482,6 +482,30 @@ def test_evaluate_takes_other_pairs_while_the_reference_is_at_hand(model, tokeni
 # ---- files and settings ----
 
 
+@pytest.mark.parametrize(
+    ("changes", "lines"),
+    [
+        ({"logging_steps": 10}, [6]),
+        ({"logging_steps": 4}, [4, 6]),
+        ({"logging_steps": 3}, [3, 6]),
+        ({"logging_steps": 4, "max_steps": 5}, [4, 5]),
+        ({"logging_strategy": "epoch"}, [3, 6]),
+        ({"logging_strategy": "no"}, []),
+    ],
+)
+def test_the_last_step_is_logged_once(model, tokenizer, tmp_path, changes, lines) -> None:
+    pairs = chat_pairs(tmp_path, n=12)
+    trainer_for(copy.deepcopy(model), tokenizer, pairs, tmp_path / "each", num_train_epochs=2).train()
+    trainer_for(copy.deepcopy(model), tokenizer, pairs, tmp_path / "run", num_train_epochs=2, **changes).train()
+    logged = step_logs(tmp_path / "run")
+    assert [line["step"] for line in logged] == lines
+    if lines and "max_steps" not in changes:
+        since = lines[-2] if len(lines) > 1 else 0
+        steps = [line["loss"] for line in step_logs(tmp_path / "each")][since:]
+        assert logged[-1]["loss"] == pytest.approx(np.mean(steps), abs=1e-4)
+        assert "rewards/accuracies" in logged[-1]
+
+
 @pytest.mark.figure
 def test_run_folder(model, tokenizer, tmp_path) -> None:
     pairs = chat_pairs(tmp_path)

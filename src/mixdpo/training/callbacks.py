@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import IntervalStrategy, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from mixdpo.common.progress import rate_bar
 
@@ -20,6 +20,9 @@ class PlanCallback(TrainerCallback):
         before_first_step: called when training begins, with everything set up.
         start_epoch: called before each epoch with its number, the one begun before when a run continues within it.
         end_step: called after each optimizer step with the number of steps done.
+
+    The last step is logged, also where `logging_steps` does not divide the number of steps: the values that a run ends
+    with are those it is judged by.
     """
 
     def __init__(
@@ -38,9 +41,13 @@ class PlanCallback(TrainerCallback):
         """Begin an epoch."""
         self._start_epoch(int(state.epoch or 0))
 
-    def on_step_end(self, args: Any, state: TrainerState, *rest: Any, **kwargs: Any) -> None:
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         """End an optimizer step."""
         self._end_step(state.global_step)
+        if control.should_training_stop and args.logging_strategy != IntervalStrategy.NO:
+            control.should_log = True
 
 
 _SHOWN = {

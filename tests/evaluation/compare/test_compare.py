@@ -297,7 +297,7 @@ def test_runs_without_rewards_are_ranked_by_the_lowest_loss(tmp_path: Path) -> N
     assert list(logged.models) == ["better", "worse"]
 
 
-def test_runs_of_fewer_steps_than_were_to_be_logged(tmp_path: Path) -> None:
+def test_runs_that_logged_no_steps(tmp_path: Path) -> None:
     for name, loss in (("worse", 1.5), ("better", 0.5)):
         (tmp_path / name).mkdir()
         line = {"step": 3, "train_runtime": 2.5, "total_flos": 0.0, "train_loss": loss, "epoch": 1.0}

@@ -131,7 +131,7 @@ def _logged(folder: Path) -> Iterator[ModelResult]:
     last: dict[str, Any] = {}
     for kind in ("loss", "eval_loss"):
         last |= next((record for record in reversed(records) if kind in record), {})
-    if "loss" not in last:  # of a run with fewer steps than `logging_steps` there is the mean over its steps
+    if "loss" not in last:  # of a run that logs no steps (`logging_strategy` no) there is the mean over all
         last |= {name: record[name] for record in records for name in ["train_loss"] if name in record}
     for name in _BOOKKEEPING:
         last.pop(name, None)
