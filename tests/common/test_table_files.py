@@ -32,3 +32,12 @@ def test_rows_are_those_of_the_file(tmp_path: Path) -> None:
         (tmp_path / name).write_text(text)
         with pytest.raises(InputError, match=f"{name}, row {row}, column 'a': not a number: 'x'"):
             read_table(tmp_path / name).numbers("a")
+
+
+@pytest.mark.parametrize("levels", [1000, 100_000])
+def test_json_nested_too_deeply_is_one_line(levels: int, tmp_path: Path) -> None:
+    deep = '{"a": ' * levels + "1" + "}" * levels
+    for name, content in (("a.jsonl", f'{{"a": 1}}\n{deep}\n'), ("a.json", f'[{{"a": 1}},\n{deep}]')):
+        (tmp_path / name).write_text(content)
+        with pytest.raises(InputError, match=rf"{name}, row 2: not valid JSON: nested more than 200 levels deep"):
+            read_table(tmp_path / name)

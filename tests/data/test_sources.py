@@ -229,6 +229,37 @@ def test_a_broken_file_is_one_line(case: str, tmp_path: Path, refused: Any, capf
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.parametrize("levels", [1000, 100_000])
+@pytest.mark.parametrize("ending", [".jsonl", ".jsonl.gz", ".json"])
+def test_json_nested_too_deeply_is_one_line(levels: int, ending: str, tmp_path: Path, refused: Any) -> None:
+    rows = ['{"prompt": "p", "chosen": "a", "rejected": "b"}', '{"chosen": ' + '[{"a": ' * levels]
+    rows[1] += "1" + "}]" * levels + "}"
+    text = f"[{rows[0]},\n{rows[1]}]" if ending == ".json" else "\n".join(rows)
+    file = tmp_path / f"a{ending}"
+    file.write_bytes(gzip.compress(text.encode()) if ending.endswith(".gz") else text.encode())
+    refused(lambda: load_pairs(str(file)), f"a{ending}, row 2", "nested more than 200 levels deep at character")
+
+
+@pytest.mark.parametrize("column", ["tools", "chosen", "chat_template_kwargs"])
+@pytest.mark.parametrize("levels", [300, 1000, 100_000])
+def test_text_nested_too_deeply_is_one_line(column: str, levels: int, jsonl: Any, refused: Any) -> None:
+    deep = '{"a": ' * levels + "1" + "}" * levels
+    prompt, answer = {"role": "user", "content": "p"}, [{"role": "assistant", "content": "a"}]
+    row = {"prompt": [prompt], "chosen": answer, "rejected": [{"role": "assistant", "content": "b"}]}
+    values = {
+        "tools": f"[{deep}]",
+        "chosen": f'[{{"role": "user", "content": "p"}}, {{"role": "assistant", "content": "a", "b": {deep}}}]',
+        "chat_template_kwargs": deep,
+    }
+    refused(lambda: load_pairs(jsonl([row | {column: values[column]}])), "row 1", f"column '{column}'", "nested")
+
+
+def test_brackets_in_texts_are_no_nesting(jsonl: Any) -> None:
+    chosen = "{[" * 500 + '"\\'
+    pairs = load_pairs(jsonl([{"prompt": "p", "chosen": chosen, "rejected": "b"}]))
+    assert pairs[0]["chosen"] == chosen
+
+
 def test_a_url_is_refused_without_what_may_be_a_key(refused: Any) -> None:
     url = "https://me:hidden@host/hidden/a.jsonl?key=hidden"
     assert "hidden" not in str(refused(lambda: load_pairs(url), "https://host/.../...: data is not read from a URL"))

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from mixdpo.common.errors import InputError
 from mixdpo.common.files import atomic_path
+from mixdpo.common.json_text import parse_json
 
 _LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 ENDINGS: Final = (".parquet", ".csv", ".csv.gz", ".json", ".json.gz", ".jsonl", ".jsonl.gz")
@@ -172,7 +173,7 @@ def read_json_rows(path: str | Path) -> list[dict[str, Any]]:
     rows: list[Any] = []
     for number, piece in pieces:
         try:
-            value = json.loads(piece)
+            value = parse_json(piece)
         except json.JSONDecodeError as error:
             row = number + error.lineno - 1
             raise InputError(f"not valid JSON: {error.msg}", file=path, row=row) from error

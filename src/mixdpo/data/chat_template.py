@@ -15,6 +15,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from mixdpo.common.errors import InputError
+from mixdpo.common.json_text import parse_json
 from mixdpo.data.messages import THOUGHTS, Message, without_nulls
 from mixdpo.data.template_arguments import template_arguments
 from mixdpo.data.token_ids import EndTokens
@@ -271,8 +272,8 @@ def _call_with_arguments(call: Any, form: ArgumentsForm) -> Any:
         return {**call, "arguments": json.dumps(arguments, ensure_ascii=False)}
     if form == "object" and isinstance(arguments, str):
         try:
-            return {**call, "arguments": json.loads(arguments)}
-        except (json.JSONDecodeError, RecursionError):
+            return {**call, "arguments": parse_json(arguments)}
+        except json.JSONDecodeError:
             return call
     return dict(call)
 

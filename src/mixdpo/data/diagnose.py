@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mixdpo.common.errors import InputError
+from mixdpo.common.json_text import parse_json, too_deep_at
 from mixdpo.data.csv_form import UTF_8, UTF_16, CsvForm, csv_form, find_encoding, open_csv, open_lines
 from mixdpo.data.messages import kind_of
 
@@ -65,6 +66,14 @@ def kind_of_file(file: Path) -> str:
     return {"jsonl": "json", "ndjson": "json", "tsv": "csv"}.get(ending := name.rpartition(".")[2], ending)
 
 
+def check_nesting(file: Path) -> None:
+    """Raise `json.JSONDecodeError` if JSON lines or a JSON list in UTF-8 are nested too deeply for their reader."""
+    with open_file(file) as stream:
+        for piece in [stream.read()] if is_json_list(file) else stream:
+            if too_deep_at(piece) is not None:
+                raise json.JSONDecodeError("nested too deeply", "", 0)  # `diagnose` says where
+
+
 def open_file(file: Path) -> IO[bytes]:
     """Open a file, also a compressed one, for its bytes."""
     opener: Any = gzip.open if file.suffix.lower() == ".gz" else open
@@ -90,7 +99,7 @@ def json_rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     if is_json_list(file):
         yield from enumerate(_json_list(file), start=1)
     else:
-        yield from ((number, json.loads(line)) for number, line in lines(file))
+        yield from ((number, parse_json(line)) for number, line in lines(file))
 
 
 def csv_records(file: Path, strict: bool = True) -> Iterator[tuple[int, list[str]]]:
@@ -116,7 +125,7 @@ def is_json_list(file: Path) -> bool:
 
 def _json_list(file: Path) -> Any:
     with open_lines(file, find_encoding(file)) as stream:
-        return json.loads(stream.read())
+        return parse_json(stream.read())
 
 
 def _json_fault(file: Path) -> InputError | None:
@@ -125,7 +134,7 @@ def _json_fault(file: Path) -> InputError | None:
         if is_json_list(file):
             return _json_list_fault(file, _json_list(file))
         for row, line in lines(file):
-            if not isinstance(json.loads(line.rstrip()), dict):  # errors at the end count its characters
+            if not isinstance(parse_json(line.rstrip()), dict):  # errors at the end count its characters
                 return InputError("the line is not a JSON object", file=file, row=row)
     except json.JSONDecodeError as error:
         at_row = row or error.lineno

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from mixdpo.common.json_text import parse_json
 from mixdpo.data.messages import THOUGHTS, Message
 
 _THINK_TAGS: Final = re.compile(r"<think>|</think>")
@@ -58,8 +59,8 @@ def _leaves(call: Mapping[str, Any]) -> Iterator[str]:
     arguments = call.get("arguments")
     if isinstance(arguments, str):
         try:
-            arguments = json.loads(arguments)
-        except (json.JSONDecodeError, RecursionError):
+            arguments = parse_json(arguments)
+        except json.JSONDecodeError:
             yield str(arguments)
             return
     yield from _texts(arguments)

@@ -10,6 +10,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from mixdpo.common.json_text import parse_json
+
 Message = dict[str, Any]
 
 ROLES: Final = frozenset({"system", "developer", "user", "assistant", "tool"})
@@ -83,8 +85,8 @@ def read_history(value: Any) -> list[Message]:
     """
     if isinstance(value, str) and value.strip():
         try:
-            value = json.loads(value)
-        except (json.JSONDecodeError, RecursionError):
+            value = parse_json(value)
+        except json.JSONDecodeError:
             raise WrongType("is text, not a list of turns") from None
     if not value:
         return []
@@ -110,9 +112,9 @@ def read_template_kwargs(value: Any) -> str | None:
         if not value.strip():
             return None
         try:
-            value = json.loads(value)
-        except (json.JSONDecodeError, RecursionError):
-            raise WrongType("is no JSON") from None
+            value = parse_json(value)
+        except json.JSONDecodeError as error:
+            raise WrongType(f"is no JSON ({error.msg})") from None
     if value is None:
         return None
     if not isinstance(value, Mapping):
@@ -130,7 +132,7 @@ def read_tools(value: Any) -> str | None:
         if not value.strip():
             return None
         try:
-            value = json.loads(value)
+            value = parse_json(value)
         except json.JSONDecodeError as error:
             raise WrongType(f"is not JSON ({error.msg})") from error
     if value is None or value == []:
@@ -185,7 +187,7 @@ def _read_tool(item: Any) -> Any:
     if not isinstance(item, str):
         return item
     try:
-        return json.loads(item)
+        return parse_json(item)
     except json.JSONDecodeError as error:
         raise WrongType(f"holds the tool {item!r:.40}, which is not JSON ({error.msg})") from error
 
@@ -221,8 +223,8 @@ def _read_call(message: Message) -> Message:
     """Return the assistant's message of a tool call that is kept as JSON text; text that is no call stays text."""
     content = message.get("content")
     try:
-        calls = json.loads(content) if isinstance(content, str) else content
-    except (json.JSONDecodeError, RecursionError):
+        calls = parse_json(content) if isinstance(content, str) else content
+    except json.JSONDecodeError:
         calls = None
     calls = calls if isinstance(calls, list) else [calls]
     if not all(isinstance(call, Mapping) and "name" in call for call in calls):
@@ -290,9 +292,9 @@ def _read_calls(message: Message, number: int) -> Message:
     calls = message.get("tool_calls") or message["function_call"]
     if isinstance(calls, str):
         try:
-            calls = json.loads(calls)
-        except (json.JSONDecodeError, RecursionError):
-            raise WrongType(f"has tool calls in message {number} that are no JSON") from None
+            calls = parse_json(calls)
+        except json.JSONDecodeError as error:
+            raise WrongType(f"has tool calls in message {number} that are no JSON ({error.msg})") from None
     calls = [calls] if isinstance(calls, Mapping) else calls or []
     if not isinstance(calls, list) or not all(isinstance(call, Mapping) for call in calls):
         raise WrongType(f"has {kind_of(calls)} as tool calls of message {number}, not a list of objects")

@@ -23,7 +23,7 @@ from mixdpo.common.files import atomic_path, data_cache, digest
 from mixdpo.common.urls import shown_url
 from mixdpo.data.columns import is_text
 from mixdpo.data.csv_form import UTF_8, CsvForm, csv_form, find_encoding, open_lines
-from mixdpo.data.diagnose import diagnose, find_stray_type
+from mixdpo.data.diagnose import check_nesting, diagnose, find_stray_type
 from mixdpo.data.row_places import RowPlaces, places_in_files, places_in_table
 
 FORMATS: Final[dict[str, str]] = {
@@ -174,6 +174,9 @@ def _open_files(name: str, files: Sequence[Path], split: str) -> RawSource:
     encodings = {file: find_encoding(file) for file in files} if kind == "json" else {}
     try:
         readable = [_in_utf8(file, encodings.get(file, UTF_8), cache / key) for file in files]
+        if kind == "json":
+            for file in readable:
+                check_nesting(file)
         with quiet_datasets():
             dataset = datasets.load_dataset(
                 kind,

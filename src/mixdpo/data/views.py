@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from typing import Any, Final
 
 from datasets import Features, Json, List, Value
 
+from mixdpo.common.json_text import parse_json, too_deep_at
 from mixdpo.data.columns import is_text, nested_kind
 from mixdpo.data.messages import kind_of
 
@@ -122,11 +122,10 @@ def parse_text(text: str) -> Any:
         ValueError: it cannot be read, is nested too deeply or is too long; the message says which.
     """
     try:
-        return json.loads(text)
+        return parse_json(text)
     except ValueError:
-        pass
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
+        if too_deep_at(text) is not None:
+            raise ValueError("it is nested too deeply") from None
     if len(text) > _LONGEST_PYTHON:
         raise ValueError(f"it is no JSON, and longer than {_LONGEST_PYTHON:,} characters")
     try:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from mixdpo.common.errors import InputError
+from mixdpo.common.json_text import parse_json
 from mixdpo.common.table_files import read_table, row_in_file
 from mixdpo.data.data_settings import check_template_kwargs
 from mixdpo.data.messages import WrongType, read_messages, without_nulls
@@ -115,7 +116,7 @@ def _template_kwargs(value: Any, file: str, place: int) -> str | None:
     if not value:
         return None
     try:
-        found = without_nulls(json.loads(value) if isinstance(value, str) else value)
+        found = without_nulls(parse_json(value) if isinstance(value, str) else value)
         check_template_kwargs(found)
     except (json.JSONDecodeError, InputError) as error:
         raise InputError(
