@@ -16,6 +16,7 @@ import pytest
 from datasets import Dataset, DatasetDict
 
 from mixdpo import load_pairs
+from mixdpo.data import diagnose
 from mixdpo.data.data_settings import DataSettings
 from mixdpo.data.load import read_pairs
 from mixdpo.data.sources import open_source
@@ -258,6 +259,33 @@ def test_brackets_in_texts_are_no_nesting(jsonl: Any) -> None:
     chosen = "{[" * 500 + '"\\'
     pairs = load_pairs(jsonl([{"prompt": "p", "chosen": chosen, "rejected": "b"}]))
     assert pairs[0]["chosen"] == chosen
+
+
+def test_a_line_too_long_for_a_row_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, jsonl: Any, text_rows: list[dict[str, Any]], refused: Any
+) -> None:
+    monkeypatch.setattr(diagnose, "_LONGEST_LINE", 5_000_000)
+    monkeypatch.setattr(diagnose, "_CHUNK", 1000)
+    assert len(load_pairs(jsonl([*text_rows, text_rows[0] | {"chosen": "x" * 4_900_000}]))) == 4
+    path = jsonl([*text_rows, text_rows[0] | {"chosen": "x" * 12_345_678}, text_rows[0]])
+    refused(lambda: load_pairs(path), "row 4: the line has 12 MB, and one of at most 5 MB is read; write one row")
+
+
+@pytest.mark.parametrize("kind", [".jsonl", ".csv", ".parquet", "messages"])
+def test_a_text_too_long_to_be_tokenised_is_one_line(kind: str, tmp_path: Path, refused: Any) -> None:
+    def answer(text: str) -> Any:
+        return [{"role": "assistant", "content": text}] if kind == "messages" else text
+
+    prompt = [{"role": "user", "content": "p"}] if kind == "messages" else "p"
+    rows = [{"prompt": prompt, "chosen": answer("é" * length), "rejected": answer("b")} for length in (1, 10_000_000)]
+    ending = ".jsonl" if kind == "messages" else kind
+    assert len(load_pairs(write_format(ending, rows, tmp_path))) == 2
+    rows[1]["chosen"] = answer("é" * 10_000_001)
+    row = "row 3" if kind == ".csv" else "row 2"
+    path = write_format(ending, rows, tmp_path)
+    refused(
+        lambda: load_pairs(path), f"{row}, column 'chosen': the value has 10,000,001 characters", "at most 10,000,000"
+    )
 
 
 def test_a_url_is_refused_without_what_may_be_a_key(refused: Any) -> None:

@@ -13,7 +13,7 @@ import re
 import zlib
 from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,8 +21,10 @@ import pyarrow.parquet as pq
 from mixdpo.common.errors import InputError
 from mixdpo.common.json_text import parse_json, too_deep_at
 from mixdpo.data.csv_form import UTF_8, UTF_16, CsvForm, csv_form, find_encoding, open_csv, open_lines
-from mixdpo.data.messages import kind_of
+from mixdpo.data.messages import LONGEST_TEXT, kind_of
 
+_LONGEST_LINE: Final = 10 * LONGEST_TEXT  # bytes
+_CHUNK: Final = 1 << 22
 _DAMAGED_GZIP = (EOFError, gzip.BadGzipFile, zlib.error)
 
 
@@ -66,12 +68,34 @@ def kind_of_file(file: Path) -> str:
     return {"jsonl": "json", "ndjson": "json", "tsv": "csv"}.get(ending := name.rpartition(".")[2], ending)
 
 
-def check_nesting(file: Path) -> None:
-    """Raise `json.JSONDecodeError` if JSON lines or a JSON list in UTF-8 are nested too deeply for their reader."""
+def check_json(file: Path, given: Path) -> None:
+    """Look at JSON lines or a JSON list in UTF-8 before they are parsed; `given`: what messages call the file.
+
+    Raises:
+        json.JSONDecodeError: it is nested too deeply for its reader; `diagnose` says where.
+        InputError: a line is too long to be a row.
+    """
+    is_list = is_json_list(file)
     with open_file(file) as stream:
-        for piece in [stream.read()] if is_json_list(file) else stream:
+        pieces = [stream.read()] if is_list else iter(lambda: stream.readline(_LONGEST_LINE + 1), b"")
+        for row, piece in enumerate(pieces, start=1):
+            if len(piece) > _LONGEST_LINE and not is_list:
+                size = len(piece) + sum(map(len, _rest_of_line(stream)))
+                raise InputError(
+                    f"the line has {size / 1e6:,.0f} MB, and one of at most {_LONGEST_LINE / 1e6:,.0f} MB is read",
+                    file=given,
+                    row=row,
+                    hint="write one row a line, or delete it",
+                )
             if too_deep_at(piece) is not None:
-                raise json.JSONDecodeError("nested too deeply", "", 0)  # `diagnose` says where
+                raise json.JSONDecodeError("nested too deeply", "", 0)
+
+
+def _rest_of_line(stream: IO[bytes]) -> Iterator[bytes]:
+    while part := stream.readline(_CHUNK):
+        yield part
+        if part.endswith(b"\n"):
+            return
 
 
 def open_file(file: Path) -> IO[bytes]:

@@ -27,6 +27,7 @@ from mixdpo.data.messages import (
     Message,
     WrongType,
     canonical,
+    check_length,
     kind_of,
     read_history,
     read_messages,
@@ -236,14 +237,23 @@ class PairReader:
             # An empty cell is an empty text; only a column that is not there makes the prompt implicit.
             return ""
         if isinstance(value, str):
+            self._check_length(value, column, row)
             return value
         if not self.conversational or not isinstance(value, (list, Mapping)):
             expected = "a list of messages" if self.conversational else "text"
             raise RowFault(row, column, f"the value is {kind_of(value)}, not {expected}", "fix or delete the row")
         try:
-            return read_messages([value] if isinstance(value, Mapping) else value)
+            messages = read_messages([value] if isinstance(value, Mapping) else value)
         except WrongType as error:
             raise RowFault(row, column, f"the value {error}", "give messages as {role, content}") from error
+        self._check_length(messages, column, row)
+        return messages
+
+    def _check_length(self, value: str | list[Message], column: str, row: int) -> None:
+        try:
+            check_length(value)
+        except WrongType as error:
+            raise RowFault(row, column, f"the value {error}", "cut it, or delete the row") from error
 
     def _texts(self, prompt: str | None, chosen: str, rejected: str, row: int) -> tuple[str, str, str]:
         parts = split_repeated(prompt, chosen, rejected) if self.repeats_prompt and prompt is not None else None
@@ -268,6 +278,7 @@ class PairReader:
                     before += read(values[column])
                 except WrongType as error:
                     raise RowFault(row, column, f"the value {error}", "fix or delete the row") from error
+                self._check_length(before, column, row)
         has_own = prompt[0]["role"] == "system"
         return [*(message for message in before if message["role"] != "system" or not has_own), *prompt]
 

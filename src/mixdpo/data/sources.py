@@ -23,7 +23,7 @@ from mixdpo.common.files import atomic_path, data_cache, digest
 from mixdpo.common.urls import shown_url
 from mixdpo.data.columns import is_text
 from mixdpo.data.csv_form import UTF_8, CsvForm, csv_form, find_encoding, open_lines
-from mixdpo.data.diagnose import check_nesting, diagnose, find_stray_type
+from mixdpo.data.diagnose import check_json, diagnose, find_stray_type
 from mixdpo.data.row_places import RowPlaces, places_in_files, places_in_table
 
 FORMATS: Final[dict[str, str]] = {
@@ -175,8 +175,8 @@ def _open_files(name: str, files: Sequence[Path], split: str) -> RawSource:
     try:
         readable = [_in_utf8(file, encodings.get(file, UTF_8), cache / key) for file in files]
         if kind == "json":
-            for file in readable:
-                check_nesting(file)
+            for file, given in zip(readable, files, strict=True):
+                check_json(file, given)
         with quiet_datasets():
             dataset = datasets.load_dataset(
                 kind,
@@ -189,6 +189,8 @@ def _open_files(name: str, files: Sequence[Path], split: str) -> RawSource:
             if form is not None and form.overfull:
                 raise ValueError("a record has more cells than the header")  # pandas takes the first for an index
             dataset.data.table.validate(full=True)  # not every reader minds what is not UTF-8
+    except InputError:
+        raise
     # Every reader and decompressor has errors of its own, and next() on no rows gives StopIteration.
     except Exception as error:
         raise diagnose(files, error) from error

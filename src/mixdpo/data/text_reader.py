@@ -13,6 +13,7 @@ from datasets import Features, Value
 
 from mixdpo.data.columns import PairColumns
 from mixdpo.data.hashing import row_digests
+from mixdpo.data.messages import LONGEST_TEXT
 from mixdpo.data.pairs import PAIR_ID_SIZE, PairReader
 from mixdpo.data.turns import ANNOUNCED
 
@@ -51,6 +52,8 @@ def read_text_table(table: pa.Table, rows: Sequence[int], *, reader: PairReader)
     gap = _gap(numbers)
     sides = {side: str(getattr(reader.columns, side)) for side in _SIDES}
     plain = [pl.col(name).str.contains(_SAYS_SOMETHING) for name in sides.values()]
+    # What is longer in bytes may be so in characters.
+    plain += [pl.col(name).str.len_bytes() <= LONGEST_TEXT for name in sides.values()]
     plain.append(pl.col(sides["chosen"]) != pl.col(sides["rejected"]))
     plain += [number.is_finite() for name, number in numbers.items() if name in _SCORES]
     if reader.contradictions != "keep":
