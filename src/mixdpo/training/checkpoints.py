@@ -60,8 +60,8 @@ def check_training_state(checkpoint: Path, deepspeed: bool) -> None:
         raise InputError(
             f"the checkpoint holds no state of {' and '.join(missing)} that this run could go on with",
             file=checkpoint,
-            hint="start the run anew, without --resume; to be continued, a run needs save_only_model false and the "
-            "same use of DeepSpeed",
+            hint="remove it to go on from one before it, or start the run anew; runs that are to be continued need "
+            "save_only_model false and the same use of DeepSpeed",
         )
 
 
