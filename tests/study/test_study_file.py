@@ -117,6 +117,7 @@ def test_keys_know_settings_and_not_names(write) -> None:
         ("arms/dpo/plan", {"seed": 3}, ["arms.dpo.plan.seed", "the study's own"]),
         ("arms/dpo/train", {"learning_rate": 1e-4}, ["arms.dpo.train.learning_rate", "unlike the others"]),
         ("arms/dpo/train", {"gradient_accumulation_steps": 8}, ["unlike the others", "section train"]),
+        ("train/hub_token", "hf_hidden", ["train.hub_token", "recorded", "hf auth login"]),
         ("arms/dpo/train", {"loss_typ": "ipo"}, ["arms.dpo.train.loss_typ", "loss_type?"]),
         ("arms/dpo/tuning", {"learning_rate": [1e-5], "beta": [1.0]}, ["1 trials, the other arms 4"]),
         ("arms/dpo/subset", {"part": "hard", "share": 1.5}, ["arms.dpo.subset.share"]),

@@ -248,6 +248,9 @@ def _check_training(name: str, shared: Mapping[str, Any], arm: ArmSettings) -> N
     """Raise `InputError` where training would refuse an arm's settings."""
     from mixdpo.training.config import MixDPOConfig
 
+    secret = next((key for key in shared if key.endswith("_token")), None)
+    if secret is not None:
+        raise InputError(f"train.{secret} would be recorded with every run", hint="use hf auth login instead")
     try:
         # On the CPU, because a study itself takes hold of no device.
         MixDPOConfig(**{**shared, **arm.train, "use_cpu": True, "bf16": False})
