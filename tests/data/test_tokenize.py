@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from datasets import Dataset, concatenate_datasets
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
@@ -101,6 +101,8 @@ def test_ids_equal_the_template_on_random_conversations(style: str, data: Any) -
 def test_ids_equal_smollm2s_template(
     contents: list[str], chosen: str, rejected: str, smollm2_tokenizer: PreTrainedTokenizerFast
 ) -> None:
+    # Its vocabulary lacks some control characters, and an answer of these alone is dropped.
+    assume(all(smollm2_tokenizer(text.strip())["input_ids"] for text in (chosen, rejected)))
     assert_equals_template(pairs_of((chat(*contents), answer(chosen), answer(rejected))), smollm2_tokenizer)
 
 
