@@ -107,7 +107,8 @@ class TextRenderer:
         answers = [ids[start:] for ids in (chosen, rejected)]
         # Where a tokenizer puts no BOS in front of a text, templates may begin every turn with it.
         inside = self.adds_bos and any(self.tokenizer.bos_token_id in answer for answer in answers)
-        twice = any(self._ends(answer[:-1]) and answer[-1] in self.end_ids for answer in answers if answer)
+        ended = [answer for answer in answers if answer and answer[-1] in self.end_ids]
+        twice = any(self.ends.close(answer[:-1], self.end_ids) for answer in ended)
         pair.counts = {"bos_in_answer": int(inside), "second_end": int(twice)}
         return pair
 
@@ -115,10 +116,7 @@ class TextRenderer:
         eos = self.tokenizer.eos_token_id
         while ids[-2:] == [eos, eos]:
             ids = ids[:-1]
-        return ids if self._ends(ids[start:]) else [*ids, eos]
-
-    def _ends(self, answer: Ids) -> bool:
-        return next((token in self.end_ids for token in reversed(answer) if not self.ends.is_blank(token)), False)
+        return ids if self.ends.close(ids[start:], self.end_ids) else [*ids, eos]
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
@@ -63,9 +63,10 @@ class EndTokens:
         """Their texts."""
         return tuple(self.tokenizer.convert_ids_to_tokens(sorted(self.ids)))
 
-    def close(self, answer: Sequence[int]) -> bool:
-        """Whether one of them ends the answer; after the end token many templates write a line break."""
-        return next((token in self.ids for token in reversed(answer) if not self.is_blank(token)), False)
+    def close(self, answer: Sequence[int], among: Collection[int] | None = None) -> bool:
+        """Whether one of them, or of those `among` them, ends the answer; many templates write a line break behind."""
+        ids = self.ids if among is None else among
+        return next((token in ids for token in reversed(answer) if not self.is_blank(token)), False)
 
     def of_turns(self, token: str) -> re.Pattern[str]:
         """Return what finds the tokens that end a turn in a conversation: `token`, EOS and those of known formats."""

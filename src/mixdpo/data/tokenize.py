@@ -37,10 +37,11 @@ from datasets import Dataset, Features, List, Value
 
 from mixdpo.common.errors import InputError
 from mixdpo.common.files import data_cache, digest
+from mixdpo.data.arrays import place_of
 from mixdpo.data.data_settings import LossTurns, TokenSettings
 from mixdpo.data.loss_masks import Span
 from mixdpo.data.render import ChatRenderer, Rendered, Renderer, TextRenderer
-from mixdpo.data.template_arguments import today
+from mixdpo.data.template_arguments import CLOCK, today
 from mixdpo.data.token_ids import Ids, shared_length
 from mixdpo.data.token_report import ALARMS, COUNTS, DROPS, TokenReport, length_statistics
 
@@ -175,7 +176,7 @@ def _cache_key(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, settings: T
     template = json.dumps(tokenizer.chat_template, sort_keys=True)
     columns = [n for n in ("pair_id", *_SIDES, "tools", "chat_template_kwargs") if n in dataset.column_names]
     told = {**asdict(settings), "num_proc": None, "template_date": None}
-    if "strftime_now" in template:
+    if CLOCK in template:
         told["template_date"] = settings.template_date or today()
     contents = dataset.select_columns(columns).with_format("arrow")[:].combine_chunks()
     return digest(
@@ -223,10 +224,7 @@ def kept_tokens(tokens: Dataset, dataset: Dataset, settings: TokenSettings) -> t
 def _first_rows(table: pa.Table, dataset: Dataset) -> dict[str, int]:
     """Return the row, from 1, of the first pair that each count touched."""
     firsts = {name: int(np.argmax(table[name].to_numpy() > 0)) for name in COUNTS if pc.max(table[name]).as_py()}
-    rows = {name: int(table["row"][place].as_py()) for name, place in firsts.items()}
-    if "source_row" not in dataset.column_names:
-        return {name: row + 1 for name, row in rows.items()}
-    return {name: int(dataset[row]["source_row"]) for name, row in rows.items()}
+    return {name: place_of(dataset, table["row"][place].as_py())["row"] for name, place in firsts.items()}
 
 
 def _tokenize_batch(
