@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -16,15 +15,12 @@ import torch
 from datasets import Dataset
 from peft import PeftConfig, PeftModel
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler
-from torch.utils.data import DataLoader, Sampler
-from torch.utils.data import Dataset as TorchDataset
+from torch.utils.data import DataLoader
 from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PrinterCallback,
     ProgressCallback,
-    Trainer,
     TrainerCallback,
 )
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, TrainOutput
@@ -53,6 +49,7 @@ from mixdpo.training.finite import (
 )
 from mixdpo.training.loss_state import LossState
 from mixdpo.training.metrics import MetricSums, add_step_metrics
+from mixdpo.training.planned_trainer import PlannedTrainer
 from mixdpo.training.preparation import (
     PairPreparation,
     check_pairs_fit,
@@ -75,21 +72,15 @@ from mixdpo.training.reference import (
 )
 from mixdpo.training.run_folder import RunFolder, describe_run, starting_point
 from mixdpo.training.run_lock import sole_run
-from mixdpo.training.sampling import PlannedPairs, PlanSampler
-from mixdpo.training.schedule import (
-    StepPlan,
-    learning_rate_factors,
-    log_run_summary,
-    make_step_plan,
-    phase_lengths,
-)
+from mixdpo.training.sampling import PlannedPairs
+from mixdpo.training.schedule import log_run_summary
 from mixdpo.training.step import pair_losses, reduce_losses
 from mixdpo.training.token_record import describe_run_tokens
 
 logger = logging.getLogger(__name__)
 
 
-class MixDPOTrainer(Trainer):
+class MixDPOTrainer(PlannedTrainer):
     """Trains a causal language model on preference pairs by a plan.
 
     Args:
@@ -109,9 +100,6 @@ class MixDPOTrainer(Trainer):
     """
 
     loss_is_scaled_for_ga = True  # reduce_losses divides by the pairs of the whole step
-
-    args: MixDPOConfig
-    train_dataset: PlannedPairs
 
     def __init__(
         self,
@@ -288,52 +276,6 @@ class MixDPOTrainer(Trainer):
 
     def _broken_weights(self, names: list[str]) -> RunError:
         return broken_weights_error(self.state.global_step, names, smaller_updates(self.model_wrapped, self.args))
-
-    # ---- data in the plan's order ----
-
-    def _get_train_sampler(self, train_dataset: TorchDataset | None = None) -> Sampler[int]:
-        batch = self._train_batch_size * self.accelerator.num_processes
-        step = self.get_total_train_batch_size(self.args)
-        window = self.args.length_window if self.args.length_window is not None else step
-        self._sampler = PlanSampler(self.train_dataset, self._rounds(), batch, window)
-        return self._sampler
-
-    def _get_eval_sampler(self, eval_dataset: TorchDataset) -> Sampler[int]:
-        assert isinstance(eval_dataset, PlannedPairs)
-        return PlanSampler(eval_dataset, 1, self.args.eval_batch_size * self.accelerator.num_processes)
-
-    def start_epoch(self, epoch: int) -> None:
-        """Tell the sampler which epoch comes next, also when a run continues in the middle of one."""
-        self._sampler.set_epoch(epoch)
-
-    # ---- steps and learning rate ----
-
-    def step_plan(self) -> StepPlan:
-        """Return routes and pairs of every optimizer step of the run."""
-        batch_size = self.get_total_train_batch_size(self.args)
-        return make_step_plan(self.train_dataset, batch_size, self.args.num_train_epochs, self.args.max_steps)
-
-    def learning_rate_factors(self) -> np.ndarray:
-        """Return the learning rate of every step as a share of the peak."""
-        steps = self.step_plan()
-        return learning_rate_factors(self.args, phase_lengths(steps, self.args.phase_schedule, self._rounds()))
-
-    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LRScheduler:
-        """Make the shared schedule of transformers, or one with a warm-up at each change of route."""
-        if self.args.phase_schedule == "shared" or self.lr_scheduler is not None:
-            return super().create_scheduler(num_training_steps, optimizer)
-        factors = self.learning_rate_factors()
-        scheduled = optimizer if optimizer is not None else self.optimizer
-        assert scheduled is not None
-        self.lr_scheduler = LambdaLR(scheduled, lambda step: float(factors[min(step, len(factors) - 1)]))
-        self._created_lr_scheduler = True
-        return self.lr_scheduler
-
-    def _rounds(self) -> int:
-        batch_size = self.get_total_train_batch_size(self.args)
-        if self.args.max_steps > 0:
-            return math.ceil(self.args.max_steps / math.ceil(self.train_dataset.trained_pairs / batch_size))
-        return math.ceil(self.args.num_train_epochs)
 
     # ---- start, continuation, evaluation ----
 

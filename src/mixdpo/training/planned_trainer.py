@@ -1,0 +1,67 @@
+"""The part of the trainer that feeds it: pairs in the plan's order, and the learning rate of every step."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+from torch.utils.data import Dataset as TorchDataset
+from torch.utils.data import Sampler
+from transformers import Trainer
+
+from mixdpo.training.config import MixDPOConfig
+from mixdpo.training.sampling import PlannedPairs, PlanSampler
+from mixdpo.training.schedule import StepPlan, learning_rate_factors, make_step_plan, phase_lengths
+
+
+class PlannedTrainer(Trainer):
+    """Transformers' Trainer over `PlannedPairs`, which it reads in their plan's order."""
+
+    args: MixDPOConfig
+    train_dataset: PlannedPairs
+
+    def _get_train_sampler(self, train_dataset: TorchDataset | None = None) -> Sampler[int]:
+        batch = self._train_batch_size * self.accelerator.num_processes
+        step = self.get_total_train_batch_size(self.args)
+        window = self.args.length_window if self.args.length_window is not None else step
+        self._sampler = PlanSampler(self.train_dataset, self._rounds(), batch, window)
+        return self._sampler
+
+    def _get_eval_sampler(self, eval_dataset: TorchDataset) -> Sampler[int]:
+        assert isinstance(eval_dataset, PlannedPairs)
+        return PlanSampler(eval_dataset, 1, self.args.eval_batch_size * self.accelerator.num_processes)
+
+    def start_epoch(self, epoch: int) -> None:
+        """Tell the sampler which epoch comes next, also when a run continues in the middle of one."""
+        self._sampler.set_epoch(epoch)
+
+    # ---- steps and learning rate ----
+
+    def step_plan(self) -> StepPlan:
+        """Return routes and pairs of every optimizer step of the run."""
+        batch_size = self.get_total_train_batch_size(self.args)
+        return make_step_plan(self.train_dataset, batch_size, self.args.num_train_epochs, self.args.max_steps)
+
+    def learning_rate_factors(self) -> np.ndarray:
+        """Return the learning rate of every step as a share of the peak."""
+        steps = self.step_plan()
+        return learning_rate_factors(self.args, phase_lengths(steps, self.args.phase_schedule, self._rounds()))
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LRScheduler:
+        """Make the shared schedule of transformers, or one with a warm-up at each change of route."""
+        if self.args.phase_schedule == "shared" or self.lr_scheduler is not None:
+            return super().create_scheduler(num_training_steps, optimizer)
+        factors = self.learning_rate_factors()
+        scheduled = optimizer if optimizer is not None else self.optimizer
+        assert scheduled is not None
+        self.lr_scheduler = LambdaLR(scheduled, lambda step: float(factors[min(step, len(factors) - 1)]))
+        self._created_lr_scheduler = True
+        return self.lr_scheduler
+
+    def _rounds(self) -> int:
+        batch_size = self.get_total_train_batch_size(self.args)
+        if self.args.max_steps > 0:
+            return math.ceil(self.args.max_steps / math.ceil(self.train_dataset.trained_pairs / batch_size))
+        return math.ceil(self.args.num_train_epochs)
