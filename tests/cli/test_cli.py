@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import signal
 from pathlib import Path
 
 import pytest
@@ -401,6 +402,17 @@ def test_interrupt_and_full_disk_leave_the_last_checkpoint_usable(capsys, monkey
     assert main(["train", "--config", str(recipe), "--resume"]) == 0
     steps = [json.loads(line)["step"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [s for s in steps if s <= 4] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_told_to_end_before_training_it_says_how_to_go_on(capsys, monkeypatch, recipe, number) -> None:
+    monkeypatch.setattr("mixdpo.recipe.runs.load_tokenizer", lambda _: signal.raise_signal(number))
+    assert main(["train", "--config", str(recipe)]) == 143
+    assert one_line(capsys).startswith("mixdpo: told to end; give the command again with --resume")
+    assert signal.getsignal(number) is signal.SIG_DFL
+    monkeypatch.setenv("RANK", "1")
+    assert main(["train", "--config", str(recipe)]) == 143
+    assert "mixdpo" not in capsys.readouterr().err
 
 
 def test_parquet_and_json_give_the_same_plan(tmp_path, rows, data) -> None:

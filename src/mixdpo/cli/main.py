@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -34,6 +35,7 @@ from mixdpo.cli.tokens import tokens
 from mixdpo.cli.train import train
 from mixdpo.common.errors import MixdpoError
 from mixdpo.common.settings import SECTIONS, split_overrides
+from mixdpo.common.signals import EXIT_STATUS, Terminated, end_at_once, taking_signals
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -57,6 +59,13 @@ def _reads_recipe(words: Sequence[str]) -> bool:
     return isinstance(command, CommandWithSettings)
 
 
+def _run(words: list[str]) -> None:
+    overrides: dict[str, Any] = {}
+    if _reads_recipe(words):
+        words, overrides = split_overrides(with_keys(words), SECTIONS)
+    app(args=words, obj=overrides, prog_name="mixdpo", standalone_mode=False)
+
+
 def _continued(words: Sequence[str]) -> str:
     """Say how a command that was broken off goes on."""
     if words and words[0] == "train":
@@ -74,10 +83,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.getLogger("mixdpo").setLevel(logging.INFO)
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        overrides: dict[str, Any] = {}
-        if _reads_recipe(words):
-            words, overrides = split_overrides(with_keys(words), SECTIONS)
-        app(args=words, obj=overrides, prog_name="mixdpo", standalone_mode=False)
+        with taking_signals(end_at_once):
+            _run(words)
     except click.exceptions.NoArgsIsHelpError as error:  # a group without a command
         print(error.format_message(), file=sys.stderr)
         return 2
@@ -87,6 +94,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MixdpoError as error:
         print(f"mixdpo: {error}", file=sys.stderr)
         return error.exit_status
+    except Terminated:
+        if os.environ.get("RANK", "0") == "0":  # one line, also of several processes
+            print(f"mixdpo: told to end; {_continued(words)}", file=sys.stderr)
+        return EXIT_STATUS
     except (KeyboardInterrupt, click.Abort):
         print(f"mixdpo: interrupted; {_continued(words)}", file=sys.stderr)
         return 130

@@ -23,6 +23,7 @@ _UNSUPPORTED = {
     "dataloader_drop_last": (False, "every pair of the plan is trained"),
     "remove_unused_columns": (False, "the columns of a pair are not the model's arguments"),
     "auto_find_batch_size": (False, "steps are cut by per_device_train_batch_size; set max_tokens_per_batch"),
+    "enable_jit_checkpoint": (False, "every run saves a checkpoint when SIGTERM or SIGUSR1 tells it to end"),
     "label_smoothing_factor": (0.0, "use label_smoothing, the share of flipped labels"),
     "average_tokens_across_devices": (True, "a step's loss is the mean over the pairs of all processes"),
     "push_to_hub": (

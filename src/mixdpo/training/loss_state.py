@@ -155,7 +155,7 @@ class LossState:
             self._statistics.load(folder, self._accelerator.device)
         if self._reference is not None:
             try:
-                load_model(self._reference, folder / _REFERENCE_FILE, device=str(self._accelerator.device))
+                load_model(self._reference, folder / _REFERENCE_FILE)
             except Exception as error:  # safetensors raises errors of several kinds
                 raise RunError(f"{folder / _REFERENCE_FILE}: the reference cannot be read ({error})") from error
 

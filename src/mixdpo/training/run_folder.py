@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from mixdpo.common.errors import InputError
@@ -189,23 +190,24 @@ def check_is_free(folder: Path) -> None:
         )
 
 
-def starting_point(folder: Path, resume: str | bool | None, *, log: bool, deepspeed: bool) -> str | None:
+def starting_point(folder: Path, resume: str | bool | None, accelerator: Accelerator) -> str | None:
     """Return the checkpoint that a run begins with, None for a new one.
 
     Args:
         folder: of the run.
         resume: a checkpoint, or True for the newest complete one of the folder.
-        log: say which checkpoints are passed over.
-        deepspeed: whether the run is one of DeepSpeed.
+        accelerator: of the run; its main process says which checkpoints are passed over.
 
     Raises:
-        InputError: there is no such checkpoint or no optimizer in it, or a new run would write over another one.
+        InputError: there is no such checkpoint, or it has no optimizer that this run could go on with, or a new run
+            would write over another one.
     """
     if not resume:
         check_is_free(folder)
         return None
-    checkpoint = checkpoint_to_continue(folder, log) if resume is True else Path(str(resume))
-    check_training_state(checkpoint, deepspeed)
+    newest = resume is True
+    checkpoint = checkpoint_to_continue(folder, accelerator.is_main_process) if newest else Path(str(resume))
+    check_training_state(checkpoint, accelerator.distributed_type, accelerator.num_processes)
     return str(checkpoint)
 
 

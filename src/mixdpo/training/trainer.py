@@ -23,7 +23,7 @@ from transformers import (
     ProgressCallback,
     TrainerCallback,
 )
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, TrainOutput
+from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
 from mixdpo.common.errors import InputError, RunError
 from mixdpo.common.progress import pairs_bar
@@ -34,6 +34,7 @@ from mixdpo.models.engine import to_device
 from mixdpo.plan.plan import Plan, make_plan
 from mixdpo.training.batch import MicroBatches, PairBatch, collate_parts
 from mixdpo.training.callbacks import PlanCallback, TrainingProgress
+from mixdpo.training.checkpoints import checkpoint_path, delete_oldest, mark_incomplete
 from mixdpo.training.checks import check_first_loss, displaced_buckets, displacement_warning
 from mixdpo.training.config import MixDPOConfig
 from mixdpo.training.finite import (
@@ -75,6 +76,7 @@ from mixdpo.training.run_lock import sole_run
 from mixdpo.training.sampling import PlannedPairs
 from mixdpo.training.schedule import log_run_summary
 from mixdpo.training.step import pair_losses, reduce_losses
+from mixdpo.training.stop import StopCallback
 from mixdpo.training.token_record import describe_run_tokens
 
 logger = logging.getLogger(__name__)
@@ -169,6 +171,8 @@ class MixDPOTrainer(PlannedTrainer):
         prepare_sharding(args, self.accelerator)
         prepare_data_parallel(policy, args, self.accelerator)
         self.loss_state = LossState(args, self._step_settings, policy, self._ref_model, self.accelerator)
+        self._stop = StopCallback(self.accelerator)
+        self.add_callback(self._stop)
         # One bar with a rate instead of transformers' bar and its line of thirty metrics.
         self.remove_callback(ProgressCallback)
         self.remove_callback(PrinterCallback)
@@ -220,7 +224,7 @@ class MixDPOTrainer(PlannedTrainer):
     def _get_num_items_in_batch(self, batch_samples: list[MicroBatches], device: torch.device) -> Tensor:
         """Count the pairs of the whole optimizer step, over its micro-batches and all processes."""
         weights = torch.cat([part["weight"] for batch in batch_samples for part in batch["parts"]])
-        return self.accelerator.reduce(weights.sum().to(device), reduction="sum")
+        return self._stop.sum_over_processes(weights.sum().to(device))
 
     def prediction_step(  # type: ignore[override]
         self,
@@ -285,15 +289,19 @@ class MixDPOTrainer(PlannedTrainer):
         Raises:
             InputError: there is no such checkpoint or no optimizer in it, or the folder is another run's.
             RunError: a loss, a gradient or a weight became NaN or infinite; no such weights are saved.
+            Terminated: a signal told the program to end; see `StopCallback`.
         """
         folder, is_main = Path(self.args.output_dir or "."), self.is_world_process_zero()
         with sole_run(folder, is_main):
-            start = starting_point(folder, resume_from_checkpoint, log=is_main, deepspeed=self.is_deepspeed_enabled)
+            start = starting_point(folder, resume_from_checkpoint, self.accelerator)
             if self._precomputes_reference:  # its weights are known only before they are sharded and trained
                 model = self._ref_model or self.model_wrapped
                 self._reference_file = reference_file(model, self.args, self.accelerator)
             self._resumed_from = Path(str(start))
-            output = super().train(start, *args, **kwargs)
+            try:
+                output = super().train(start, *args, **kwargs)
+            finally:
+                self._stop.release()
         self._check_weights()
         return output
 
@@ -330,10 +338,17 @@ class MixDPOTrainer(PlannedTrainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         self._check_weights()
+        run, step = Path(self._get_output_dir(trial)), self.state.global_step
         if self.is_world_process_zero():  # first, for what makes a checkpoint complete is written last
-            folder = Path(self._get_output_dir(trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-            self.loss_state.save(folder)
-        super()._save_checkpoint(model, trial)
+            mark_incomplete(checkpoint_path(run, step))
+            self.loss_state.save(checkpoint_path(run, step))
+        limit, self.args.save_total_limit = self.args.save_total_limit, None  # transformers deletes by age
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self.args.save_total_limit = limit
+        if self.args.should_save:
+            delete_oldest(run, step, limit, self.state.best_model_checkpoint)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Write model and tokenizer.
