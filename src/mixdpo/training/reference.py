@@ -30,10 +30,15 @@ def adapters_off(model: nn.Module) -> Iterator[None]:
     """Run a peft model as its base model; any other model as it is."""
     inner = without_wrappers(model)
     context = inner.disable_adapter() if hasattr(inner, "disable_adapter") else nullcontext()
+    trained = [(weight, weight.requires_grad) for weight in model.parameters()]
     was_training = model.training
     model.eval()
     try:
         with context, torch.no_grad():
+            # Peft freezes adapters that are off, and FSDP2 notes in its first forward pass, which may be this one,
+            # in which number format trained weights want their gradients.
+            for weight, is_trained in trained:
+                weight.requires_grad_(is_trained)
             yield
     finally:
         model.train(was_training)
