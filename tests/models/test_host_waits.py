@@ -2,38 +2,17 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from mixdpo.models.engine import completion_hidden_sums, completion_scores, pack_rows, pad_rows, prepare_packing
 from prompt_groups import groups_of
 from tiny import tiny_llama
+from waits import Waits
 
 PACKED, PADDED = "packed", "padded"
-# Operations whose result, or whose result's size, the host has to know before it can go on.
-WAITING = {"_local_scalar_dense", "is_nonzero", "equal", "nonzero", "masked_select", "_unique2", "repeat_interleave"}
-
-
-class Waits(TorchDispatchMode):
-    """Counts what would wait on a GPU: the operations of that name, and places chosen by a mask."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: Counter[str] = Counter()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = func._schema.name.removeprefix("aten::")
-        indices = tree_leaves(args[1]) if name.strip("_") in ("index", "index_put", "index_put_impl") else ()
-        if name in WAITING or any(isinstance(x, Tensor) and x.dtype in (torch.bool, torch.uint8) for x in indices):
-            self.found[name] += 1
-        return func(*args, **(kwargs or {}))
 
 
 def test_the_counter_counts() -> None:
@@ -53,8 +32,6 @@ def test_scores_wait_for_nothing(layout) -> None:
     groups[0] = replace(groups[0], masks=[[True, False] * 4 + [True], [True] * 3 + [False] * 4])
     if layout == PACKED:
         assert prepare_packing(model, on_gpu=False) is None
-    else:
-        model.set_attn_implementation("eager")  # transformers asks before SDPA whether anything is padded
     rows = pack_rows(groups) if layout == PACKED else pad_rows(groups, 0)
     with Waits() as waits:
         scores = completion_scores(model, rows, alignment=True, shared_length=True)

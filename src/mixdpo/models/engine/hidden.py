@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from mixdpo.models.engine.packed import HeadForward, packed_forward, replaced_lm_head
-from mixdpo.models.engine.routers import router_arguments
+from mixdpo.models.engine.padded import padded_forward
 from mixdpo.models.engine.rows import PackedRows, PaddedRows
 
 
@@ -37,7 +37,6 @@ def completion_hidden_sums(model: nn.Module, rows: PackedRows | PaddedRows) -> T
             packed_forward(model, packed)
             states_NE = entered[0][0, packed["source"]].float()
             return torch.stack([part.sum(0) for part in states_NE.split(packed["layout"].scored)])
-        arguments: dict[str, Any] = {name: rows[name] for name in ("input_ids", "attention_mask")}
-        model(**arguments, **router_arguments(model, router_loss=False), use_cache=False)
+        padded_forward(model, rows)
     source_of_row = rows["source"].split(rows["scored"])
     return torch.stack([h[source].float().sum(0) for h, source in zip(entered[0], source_of_row, strict=True)])

@@ -6,12 +6,14 @@ For models whose attention cannot be packed, and as what the packed row is measu
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 
 from mixdpo.models.engine.lm_head import scores_of_logits
 from mixdpo.models.engine.routers import router_arguments
@@ -66,20 +68,14 @@ def padded_scores(
         shared_length: whether to compute `CompletionScores.shared_logprob`.
         router_loss: whether to compute `CompletionScores.router_loss`.
     """
-    input_ids = rows["input_ids"]
-    arguments: dict[str, Any] = {
-        "input_ids": input_ids,
-        "attention_mask": rows["attention_mask"],
-        "use_cache": False,
-        **router_arguments(model, router_loss),
-    }
     # The logits at position t predict the token at t + 1: the completions need those from prompt_width - 1 on.
-    prompt_width = rows["prompt_width"]
-    if prompt_width > 1 and _can_keep_last_logits(model):
-        arguments["logits_to_keep"] = input_ids.shape[1] - prompt_width + 1
-    outputs = model(**arguments)
+    width, prompt_width = rows["input_ids"].shape[1], rows["prompt_width"]
+    keeps = prompt_width > 1 and _can_keep_last_logits(model)
+    outputs = padded_forward(
+        model, rows, router_loss, **({"logits_to_keep": width - prompt_width + 1} if keeps else {})
+    )
     logits_RKV = outputs.logits
-    source_N = rows["source"] - (input_ids.shape[1] - logits_RKV.shape[1])
+    source_N = rows["source"] - (width - logits_RKV.shape[1])
 
     # Row by row in float32: one row's log-softmax is alive at a time, and only over trained tokens.
     parts = [
@@ -98,6 +94,39 @@ def padded_scores(
         alignment=torch.stack([part[:, 1].detach().mean() for part in parts]) if alignment else None,
         router_loss=outputs.get("aux_loss") if router_loss else None,
     )
+
+
+def padded_forward(model: nn.Module, rows: PaddedRows, router_loss: bool = False, **arguments: Any) -> Any:
+    """Return what the model makes of padded rows."""
+    arguments |= {name: rows[name] for name in ("input_ids", "attention_mask")}
+    with _masks_without_questions():
+        return model(**arguments, **router_arguments(model, router_loss), use_cache=False)
+
+
+@contextmanager
+def _masks_without_questions() -> Iterator[None]:
+    """Within the context transformers asks no device whether anything is padded before it makes a mask for SDPA.
+
+    It would wait there, once or twice a forward pass, to do without a mask where nothing is padded. Rows padded on the
+    right need none in any case: a token sees earlier ones, and padding stands behind all that are scored.
+    """
+    ALL_MASK_ATTENTION_FUNCTIONS["sdpa"] = _right_padded_mask  # for this instance, so for calls of models
+    try:
+        yield
+    finally:
+        del ALL_MASK_ATTENTION_FUNCTIONS["sdpa"]
+
+
+def _right_padded_mask(
+    *, kv_length: int, allow_is_causal_skip: bool = True, local_size: int | None = None, **arguments: Any
+) -> Tensor | None:
+    """Return what transformers' `sdpa_mask` is asked for; None, for plain causality, in windows that hide nothing.
+
+    `allow_is_causal_skip` is false where a model sees something else than earlier tokens.
+    """
+    if allow_is_causal_skip and (local_size is None or kv_length <= local_size):
+        return None
+    return sdpa_mask(kv_length=kv_length, allow_is_causal_skip=False, local_size=local_size, **arguments)
 
 
 def _can_keep_last_logits(model: nn.Module) -> bool:
