@@ -12,8 +12,12 @@ BIN := $(VENV)/bin
 
 PAIRS ?=
 DEMO ?=
+# Of the machine that a wheelhouse is for: its Python, what `pip freeze` prints there, its newest kind of wheels.
+PYTHON_VERSION ?=
+PACKAGES ?=
+PLATFORM ?=
 
-.PHONY: help demo test fast lint format types check bench bench-gpu install clean
+.PHONY: help demo test fast lint format types check bench bench-gpu wheelhouse install clean
 
 help:  ## show this
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -34,9 +38,16 @@ bench: install  ## measure speed and memory against TRL, on pairs of yours (PAIR
 	$(BIN)/python benchmarks/scaling.py
 	$(BIN)/python benchmarks/report.py
 
-# On a machine with an NVIDIA GPU: tests of its kernels, then a random Llama of 1.2 billion parameters against TRL.
-bench-gpu: install  ## measure on an NVIDIA GPU, after the tests of its kernels
-	PYTHON=$(BIN)/python benchmarks/gpu.sh
+# On a machine with an NVIDIA GPU: tests of its kernels, then speed and memory against TRL. Where there is a wheelhouse,
+# made for a machine that reaches no index, the Python of that machine runs it, with what the wheelhouse adds.
+WHEELS := $(wildcard wheelhouse/*.whl)
+bench-gpu: $(if $(WHEELS),,install)  ## measure on an NVIDIA GPU in 8 minutes, after the tests of its kernels
+	PYTHON=$(if $(WHEELS),$(PYTHON),$(BIN)/python) benchmarks/gpu.sh
+
+wheelhouse: $(VENV)/.installed-demo  ## download what a GPU machine without an index lacks (PYTHON_VERSION=3.12)
+	@test -n "$(PYTHON_VERSION)" || { echo "give the other machine's Python: PYTHON_VERSION=3.12" >&2; exit 2; }
+	$(BIN)/python scripts/wheelhouse.py wheelhouse --python-version $(PYTHON_VERSION) \
+		$(if $(PACKAGES),--packages $(PACKAGES)) $(if $(PLATFORM),--platform $(PLATFORM))
 
 install: $(VENV)/.installed-dev
 

@@ -8,8 +8,10 @@ import re
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -18,9 +20,17 @@ import numpy as np
 import torch
 import trl
 from datasets import Dataset
+from peft import LoraConfig
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PreTrainedTokenizerFast
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    PretrainedConfig,
+    PreTrainedTokenizerFast,
+)
 
 from mixdpo import MixDPOConfig, MixDPOTrainer, load_pairs, make_plan, score
 from mixdpo.data.arrays import token_counts, trained_counts
@@ -30,6 +40,7 @@ from mixdpo.study.demo.smollm2 import smollm2_folder
 
 RESULTS = Path(__file__).parent / "results"
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+LIGER = DEVICE.type == "cuda" and find_spec("liger_kernel") is not None
 
 # UltraFeedback's mean lengths in tokens and about its long tail: the standard deviation of a length's logarithm.
 MEAN_TOKENS = {"prompt": 160, "chosen": 280, "rejected": 230}
@@ -44,13 +55,15 @@ PEAK_FLOPS = {"H100 PCIe": 756e12, "H100": 989e12, "H200": 989e12, "A100": 312e1
 
 @dataclass(frozen=True)
 class Setting:
-    """Model, pairs and batch of a benchmark."""
+    """Model, pairs and batch of a benchmark; with `peft` only its adapters are trained."""
 
     name: str
     tokenizer: Any
     pairs: Dataset
+    config: PretrainedConfig
     make_model: Callable[[], Any]
     arguments: dict[str, Any] = field(default_factory=dict)
+    peft: LoraConfig | None = None
 
     def shared(self, output: str) -> dict[str, Any]:
         """Arguments that both trainers get."""
@@ -129,16 +142,19 @@ def needed_flops(setting: Setting) -> float:
     """Floating-point operations that DPO on all pairs cannot do without, reference pass included.
 
     Two per weight and token in every projection over each pair's distinct tokens and in the head over the trained
-    tokens, four times: for the reference once, for training forward and two gradients. Attention's own are left out.
+    tokens: for the reference once, for training forward and two gradients, of which adapters need one. Attention's
+    own are left out, and those of the adapters.
     """
     max_length = setting.arguments.get("max_length", 1024)
     tokens, _ = tokens_of(setting.pairs, setting.tokenizer, TokenSettings(max_length=max_length))
     distinct = int(token_counts(tokens, ("prompt", "chosen", "rejected")).sum())
     scored = int(trained_counts(tokens).sum())
-    model = setting.make_model()
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(setting.config)
     head = model.get_output_embeddings()
     projections = sum(m.weight.numel() for m in model.modules() if isinstance(m, nn.Linear) and m is not head)
-    return 4 * 2 * (projections * distinct + head.weight.numel() * scored)
+    passes = 4 if setting.peft is None else 3
+    return passes * 2 * (projections * distinct + head.weight.numel() * scored)
 
 
 def peak_flops() -> float | None:
@@ -154,16 +170,16 @@ def smollm2(data: str | None, pairs: int) -> Setting:
         name="SmolLM2-135M-Instruct",
         tokenizer=AutoTokenizer.from_pretrained(folder),
         pairs=read_pairs(data, pairs),
+        config=AutoConfig.from_pretrained(folder),
         make_model=lambda: AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32),
     )
 
 
-def random_llama_1b(data: str | None, pairs: int) -> Setting:
-    """A random Llama of 1.2 billion parameters and 128k tokens of vocabulary in bfloat16, for a GPU."""
+def random_llama(name: str, data: str | None, pairs: int, **sizes: Any) -> Setting:
+    """A random Llama with 128k tokens of vocabulary in bfloat16, for a GPU."""
     config = LlamaConfig(
-        vocab_size=128_256, hidden_size=2048, intermediate_size=8192, num_hidden_layers=16, num_attention_heads=32,
-        num_key_value_heads=8, head_dim=64, tie_word_embeddings=True, max_position_embeddings=8192,
-    )  # fmt: skip
+        vocab_size=128_256, num_attention_heads=32, num_key_value_heads=8, max_position_embeddings=8192, **sizes
+    )
     words = [f"w{number}" for number in range(config.vocab_size - len(SPECIAL_TOKENS))]
 
     def make_model() -> Any:
@@ -171,26 +187,62 @@ def random_llama_1b(data: str | None, pairs: int) -> Setting:
             return AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
 
     return Setting(
-        name="random Llama 1.2B",
+        name=f"random Llama {name}",
         tokenizer=word_tokenizer(words),
         pairs=read_pairs(data, pairs, words),
+        config=config,
         make_model=make_model,
-        # TRL's longest batch of 256 made-up pairs has 27,000 tokens with padding. By arithmetic it needs about 57 GB
-        # without activation checkpointing; 16 pairs would need twice that.
+        # TRL's longest batch of 256 made-up pairs has 27,000 tokens with padding. By arithmetic the 1.2B model needs
+        # about 57 GB for it without activation checkpointing; 16 pairs would need twice that.
         arguments={"per_device_train_batch_size": 8, "per_device_eval_batch_size": 16, "max_length": 2048},
     )
+
+
+def llama_1b(data: str | None, pairs: int) -> Setting:
+    """All 1.2 billion parameters of a random Llama."""
+    return random_llama("1.2B", data, pairs, hidden_size=2048, intermediate_size=8192, num_hidden_layers=16,
+                        tie_word_embeddings=True)  # fmt: skip
+
+
+def llama_8b_lora(data: str | None, pairs: int) -> Setting:
+    """Adapters of a random Llama of 8 billion parameters, two pairs a step as of a card with little memory."""
+    setting = random_llama("8B, LoRA", data, pairs, hidden_size=4096, intermediate_size=14_336, num_hidden_layers=32)
+    small = {"per_device_train_batch_size": 2, "per_device_eval_batch_size": 4, "learning_rate": 5e-6}
+    adapters = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
+    return replace(setting, arguments={**setting.arguments, **small}, peft=adapters)
 
 
 def trl_arm(setting: Setting, **changes: Any) -> float:
     """Seconds of TRL's DPO; its trainer precomputes the reference when it is made, so its making is timed."""
     model = setting.make_model()
-    # A data set of a new fingerprint: the cache of reference values must not answer.
-    fresh = Dataset.from_list(setting.pairs.select_columns(["prompt", "chosen", "rejected"]).to_list())
-    with tempfile.TemporaryDirectory() as output:
-        args = trl.DPOConfig(activation_checkpointing=False, **setting.shared(output) | changes)
+    # A data set of a new fingerprint: the cache of reference values must not answer. It is asked for by a digest of
+    # all weights, which is a matter of TRL's cache and not of its speed: up to 20 s for a billion of them.
+    pairs = longest_first(setting.pairs) if "train_sampling_strategy" in changes else setting.pairs
+    kept = [name for name in ("prompt", "chosen", "rejected", "length") if name in pairs.column_names]
+    fresh = Dataset.from_list(pairs.select_columns(kept).to_list())
+    with (
+        tempfile.TemporaryDirectory() as output,
+        patch("trl.trainer.dpo_trainer.hash_module", lambda module: "not hashed"),
+    ):
+        # TRL's default is true. This is the older of the setting's two names.
+        args = trl.DPOConfig(gradient_checkpointing=False, **setting.shared(output) | changes)
         begin = now()
-        trl.DPOTrainer(model, args=args, train_dataset=fresh, processing_class=setting.tokenizer).train()
+        trl.DPOTrainer(
+            model, args=args, train_dataset=fresh, processing_class=setting.tokenizer, peft_config=setting.peft
+        ).train()
         return now() - begin
+
+
+def longest_first(pairs: Dataset) -> Dataset:
+    """The pairs in the order of their longer sequence, whose characters are in the column `length`."""
+
+    def length(pair: dict[str, Any]) -> int:
+        prompt, *completions = (
+            sum(len(message["content"]) for message in pair[side]) for side in ("prompt", "chosen", "rejected")
+        )
+        return prompt + max(completions)
+
+    return pairs.add_column("length", [length(pair) for pair in pairs]).sort("length", reverse=True)
 
 
 def mixdpo_arm(setting: Setting, plan: str = "dpo", engine: str = "auto", **changes: Any) -> float:
@@ -206,13 +258,18 @@ def mixdpo_arm(setting: Setting, plan: str = "dpo", engine: str = "auto", **chan
             train_dataset=setting.pairs,
             plan=make_plan(setting.pairs, plan, **changes),
             processing_class=setting.tokenizer,
+            peft_config=setting.peft,
         ).train()
         return now() - begin
 
 
+# The sampler reads the column of lengths, which is unused by the model.
+BY_LENGTH = {"train_sampling_strategy": "group_by_length", "remove_unused_columns": False}
 TRL = f"TRL {trl.__version__} DPO"
+TRL_AT_BEST = f"{TRL}, batched by length, Liger's layers" if LIGER else f"{TRL}, batched by length"
 ARMS: dict[str, Callable[[Setting], float]] = {
     TRL: lambda s: trl_arm(s, precompute_ref_log_probs=True),
+    TRL_AT_BEST: lambda s: trl_arm(s, precompute_ref_log_probs=True, use_liger_kernel=LIGER, **BY_LENGTH),
     f"{TRL}, live reference": lambda s: trl_arm(s, precompute_ref_log_probs=False),
     "mixdpo DPO, padded rows": lambda s: mixdpo_arm(s, engine="padded"),
     "mixdpo DPO": mixdpo_arm,
@@ -230,7 +287,7 @@ def conditions() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "trl": trl.__version__,
+        **{name: version(name) for name in ("transformers", "trl", *(["liger_kernel"] if LIGER else []))},
     }
 
 

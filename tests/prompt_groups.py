@@ -50,5 +50,5 @@ def expected_logprobs(model: nn.Module, groups: list[PromptGroup]) -> Tensor:
 def gradients(model: nn.Module, values: Tensor) -> list[Tensor]:
     """Gradients of a sum that weighs every completion differently."""
     model.zero_grad()
-    (values * torch.linspace(-1, 2, len(values))).sum().backward()
+    (values * torch.linspace(-1, 2, len(values), device=values.device)).sum().backward()
     return [p.grad.clone() for p in model.parameters() if p.requires_grad and p.grad is not None]

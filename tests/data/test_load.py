@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from typing import Any
 
 import numpy as np
@@ -212,3 +213,9 @@ def test_rows_that_mixdpo_has_not_read_are_refused(text_rows: list[dict[str, Any
     for rows, kind in ((text_rows, "a list"), (Dataset.from_list(text_rows), "without the column pair_id")):
         refused(lambda rows=rows: check_is_loaded(rows, "train_dataset"), kind, "mixdpo.load_pairs(train_dataset)")
     check_is_loaded(load_pairs(text_rows))
+
+
+def test_messages_are_read_without_polars(chat_rows: list[dict[str, Any]], jsonl: Any, monkeypatch: Any) -> None:
+    """It is large, and what a machine with a GPU and no package index may lack."""
+    monkeypatch.setitem(sys.modules, "mixdpo.data.text_reader", None)
+    assert len(load_pairs(jsonl(chat_rows))) == len(chat_rows) - 1  # one contradicts its label

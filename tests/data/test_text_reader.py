@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixdpo.common.files import digest
-from mixdpo.data.columns import find_columns
+from mixdpo.data.columns import find_columns, holds_plain_texts
 from mixdpo.data.hashing import column_digest, row_digests
 from mixdpo.data.pairs import PairReader, RowFault, pair_features
 from mixdpo.data.row_places import places_in_table
-from mixdpo.data.text_reader import is_plain, read_text_table
+from mixdpo.data.text_reader import read_text_table
 
 TURNS = ("Human: Why?\n\nAssistant:", " yes\n\nHuman: more", "a\n<|im_start|>user\nb", "<|im_start|>assistant\n")
 TEXT = st.sampled_from(["Why?", *TURNS, "Därum", "  two words ", "", " ", "\n", "\x1c", "\u00a0", "\x00", None])
@@ -28,7 +28,7 @@ def read(raw: Dataset, by_columns: bool, **policies: Any) -> tuple[Any, Any]:
     """Read all rows; return the pairs (or what stopped the reading) and the counts."""
     columns = find_columns(raw.features, None)
     features = pair_features([(raw.features, columns)], conversational=False)
-    assert is_plain(raw.features, columns)
+    assert holds_plain_texts(raw.features, columns)
     reader = PairReader(
         columns=columns,
         conversational=False,
@@ -91,12 +91,12 @@ def test_columns_give_what_rows_give(rows: list[Any], scores: str, invalid: Any,
 )
 def test_what_is_plain(more: dict[str, list[Any]], expected: bool) -> None:
     raw = Dataset.from_dict({"prompt": ["p"], "chosen": ["a"], "rejected": ["b"], **more})
-    assert is_plain(raw.features, find_columns(raw.features, None)) is expected
+    assert holds_plain_texts(raw.features, find_columns(raw.features, None)) is expected
 
 
 def test_data_without_a_prompt_column_is_not_plain() -> None:
     raw = Dataset.from_dict({"chosen": ["p a"], "rejected": ["p b"]})
-    assert not is_plain(raw.features, find_columns(raw.features, None))
+    assert not holds_plain_texts(raw.features, find_columns(raw.features, None))
 
 
 @given(st.lists(st.tuples(st.text(max_size=5), st.text(max_size=5)), max_size=5))

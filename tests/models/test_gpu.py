@@ -76,10 +76,11 @@ def packed(model: nn.Module, groups: list[PromptGroup]) -> torch.Tensor:
 @pytest.mark.parametrize(
     ("family", "changes"),
     [
-        ("Llama", {}),
         ("Llama", {"num_attention_heads": 8, "num_key_value_heads": 2}),
+        ("Llama", {}),
         ("Mistral", {"num_attention_heads": 6, "sliding_window": 50}),  # narrower than its rows, three heads a key
     ],
+    ids=["four heads a key", "two heads a key", "sliding window"],
 )
 def test_packed_rows_equal_the_plain_forward_in_float32(family, changes) -> None:
     plain = tiny(family, head_dim=64, max_position_embeddings=1024, **changes)

@@ -56,6 +56,7 @@ _DEFAULT_KEYS: Final = (
 )
 """Keys of `columns` that are looked for under their own names."""
 
+_NUMBER: Final = r"u?int\d+|float(32|64)"
 _OF_LIST: Final = re.compile(r"(max|min)\((.+)\)")
 
 
@@ -339,6 +340,22 @@ def _becomes_objects(name: str, kind: Any) -> bool:
 def is_text(feature: Any) -> bool:
     """Whether a column type holds text (or nothing but nulls)."""
     return isinstance(feature, Value) and feature.dtype in ("string", "large_string", "string_view", "null")
+
+
+def holds_plain_texts(source: Features, columns: PairColumns) -> bool:
+    """Whether the pairs of a source are texts with prompts of their own, and numbers."""
+    sides = (columns.prompt, columns.chosen, columns.rejected)
+    texts = all(name is not None and _is_one_of(source[name], "(large_)?string") for name in sides)
+    # In CSV every cell is text.
+    scores = all(name in source and _is_one_of(source[name], f"{_NUMBER}|string") for name in columns.scores)
+    margins = all(_is_one_of(source[name], _NUMBER) for name in columns.margins)
+    others = (columns.tools, columns.ratings_chosen, columns.ratings_rejected)
+    parts = (columns.input, columns.system, columns.history)
+    return texts and scores and margins and not any((*others, *parts))
+
+
+def _is_one_of(feature: Any, kinds: str) -> bool:
+    return isinstance(feature, Value) and re.fullmatch(kinds, feature.dtype) is not None
 
 
 def nested_kind(features: Mapping[str, Any], path: str) -> Any:

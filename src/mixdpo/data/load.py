@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any, Final
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset, DatasetDict, Features, Value, concatenate_datasets
@@ -20,6 +19,7 @@ from mixdpo.data.columns import (
     PairColumns,
     check_prompt_is_read,
     find_columns,
+    holds_plain_texts,
     is_media,
     is_text,
     nested_kind,
@@ -44,7 +44,6 @@ from mixdpo.data.pairs import (
 )
 from mixdpo.data.prompts import REASONS, DropPair
 from mixdpo.data.sources import RawSource, open_source, quiet_datasets, source_in_memory
-from mixdpo.data.text_reader import is_plain, read_text_table
 from mixdpo.data.views import View, ViewFault, chained, view_nested, view_text_as_data, view_text_as_messages
 
 _TABLE: Final = 5_000
@@ -244,7 +243,9 @@ def _read(
     files = source.raw.places.files if "source_file" in features else ()
     fingerprint = digest([source.raw.key, repr(replace(reader, tally=Tally())), *files])
     raw, read, size = source.raw.dataset, reader.read_batch, 1000
-    if source.view is None and not source.repeats_prompt and is_plain(raw.features, source.columns):
+    if source.view is None and not source.repeats_prompt and holds_plain_texts(raw.features, source.columns):
+        from mixdpo.data.text_reader import read_text_table  # reads by polars, which messages do without
+
         raw, read, size = raw.with_format("arrow"), partial(read_text_table, reader=reader), _TABLE
     try:
         with quiet_datasets():
@@ -392,17 +393,10 @@ def _warnings(source: _Source) -> Iterator[str]:
 
 def _says_something(dataset: Dataset, name: str) -> bool:
     """Whether a column holds more than nulls, empty lists, numbers and texts of one word, such as a kind or an id."""
-    for table in dataset.select_columns([name]).with_format("arrow").iter(_SCANNED):
-        column = pl.Series(table[name])
-        if column.dtype == pl.String:
-            said = column.str.contains(r"\S\s+\S")
-        elif column.dtype.is_numeric() or column.dtype == pl.Boolean:
-            return False
-        else:
-            said = column.list.len() > 0 if column.dtype == pl.List else column.is_not_null()
-        if said.any():
-            return True
-    return False
+    from mixdpo.data.text_reader import says_something
+
+    tables = dataset.select_columns([name]).with_format("arrow").iter(_SCANNED)
+    return any(says_something(table[name]) for table in tables)
 
 
 def _is_in_prompt(source: _Source, name: str) -> bool:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
-from datasets import Features, Value
 
-from mixdpo.data.columns import PairColumns
 from mixdpo.data.hashing import row_digests
 from mixdpo.data.messages import LONGEST_TEXT
 from mixdpo.data.pairs import PAIR_ID_SIZE, PairReader
@@ -19,31 +16,14 @@ from mixdpo.data.turns import ANNOUNCED
 
 _SIDES: Final = ("prompt", "chosen", "rejected")
 _SCORES: Final = ("score_chosen", "score_rejected", "margin")
-_NUMBER: Final = r"u?int\d+|float(32|64)"
 _END: Final = 80
 """Characters at the end of a prompt that may announce an answer."""
 _SAYS_SOMETHING: Final = r"[^\s\x1c-\x1f]"
 """What `str.strip` leaves: Python takes four separators for white space that Unicode does not."""
 
 
-def is_plain(source: Features, columns: PairColumns) -> bool:
-    """Whether the pairs of a source are texts with prompts of their own, and numbers."""
-    sides = (columns.prompt, columns.chosen, columns.rejected)
-    texts = all(name is not None and _is(source[name], "(large_)?string") for name in sides)
-    # In CSV every cell is text.
-    scores = all(name in source and _is(source[name], _NUMBER + "|string") for name in columns.scores)
-    margins = all(_is(source[name], _NUMBER) for name in columns.margins)
-    others = (columns.tools, columns.ratings_chosen, columns.ratings_rejected)
-    parts = (columns.input, columns.system, columns.history)
-    return texts and scores and margins and not any((*others, *parts))
-
-
-def _is(feature: Any, kinds: str) -> bool:
-    return isinstance(feature, Value) and re.fullmatch(kinds, feature.dtype) is not None
-
-
 def read_text_table(table: pa.Table, rows: Sequence[int], *, reader: PairReader) -> pa.Table:
-    """Return the usable pairs of a table, as `reader.read_batch` does; `is_plain` must hold of its columns.
+    """Return the usable pairs of a table, as `reader.read_batch` does; `holds_plain_texts` must be true of it.
 
     Raises:
         RowFault: as `reader.read_batch`.
@@ -79,6 +59,16 @@ def read_text_table(table: pa.Table, rows: Sequence[int], *, reader: PairReader)
     names = list(reader.features)
     result = pa.table([pairs[name] for name in names], names=names).cast(reader.features.arrow_schema)
     return _with_odd(result, is_plain_row.arg_true().to_numpy(), table, rows, reader)
+
+
+def says_something(column: pa.ChunkedArray) -> bool:
+    """Whether a column holds more than nulls, empty lists, numbers and texts of one word."""
+    values = pl.Series(column)
+    if values.dtype.is_numeric() or values.dtype == pl.Boolean:
+        return False
+    if values.dtype == pl.String:
+        return values.str.contains(r"\S\s+\S").any()
+    return (values.list.len() > 0 if values.dtype == pl.List else values.is_not_null()).any()
 
 
 def _numbers(reader: PairReader) -> dict[str, pl.Expr]:
