@@ -427,3 +427,12 @@ def test_parquet_and_json_give_the_same_plan(tmp_path, rows, data) -> None:
 def test_demo_takes_its_own_model_option(tmp_path, capsys) -> None:
     assert main(["demo", "--short", "--model", str(tmp_path / "none"), "--output", str(tmp_path / "demo")]) == 2
     assert str(tmp_path / "none") in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("rank", "written"), [("0", True), ("1", False)])
+def test_of_several_processes_one_does_what_one_can(monkeypatch, tmp_path, jsonl, text_rows, rank, written) -> None:
+    for name, value in (("RANK", rank), ("WORLD_SIZE", "2"), ("LOCAL_RANK", rank)):
+        monkeypatch.setenv(name, value)
+    plan = tmp_path / "plan.parquet"
+    assert main(["plan", jsonl(text_rows), "--plan.name", "dpo", "--output", str(plan)]) == 0
+    assert plan.exists() == written

@@ -8,13 +8,16 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from accelerate import ParallelismConfig
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedType
 from torch import distributed
+from torch.distributed.fsdp import CPUOffloadPolicy
 
 from mixdpo import MixDPOConfig, MixDPOTrainer, make_plan
 from mixdpo.common.errors import RunError
 from mixdpo.training import trainer as trainer_module
+from mixdpo.training.preparation import check_layout
 from synthetic import chat_pairs
 from tiny import tiny_llama
 from trainers import config, step_logs
@@ -84,6 +87,23 @@ def test_what_sharded_weights_cannot_do_is_said_at_the_start(tokenizer, tmp_path
     args = shard(config(tmp_path / "run", **changes))
     pairs = chat_pairs(tmp_path, n=4)
     refused(lambda: trainer_of(tokenizer, args, pairs), f"{next(iter(changes))} does not work", "sharded by FSDP")
+
+
+@pytest.mark.parametrize(
+    ("layout", "refusal"),
+    [
+        ({"parallelism_config": ParallelismConfig(cp_size=2)}, "context"),
+        ({"parallelism_config": ParallelismConfig(tp_size=2)}, "tensor"),
+        ({"distributed_type": DistributedType.FSDP, "is_fsdp2": False}, "FSDP1"),
+        ({"distributed_type": DistributedType.FSDP, "offload": CPUOffloadPolicy()}, "fsdp_offload_params"),
+        ({"distributed_type": DistributedType.MEGATRON_LM}, "Megatron"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_layouts_that_were_not_compared_are_refused(refused, layout, refusal) -> None:
+    offload = SimpleNamespace(fsdp_plugin=SimpleNamespace(cpu_offload=layout.pop("offload", False)))
+    given = {"parallelism_config": None, "distributed_type": DistributedType.MULTI_GPU, "is_fsdp2": True, **layout}
+    refused(lambda: check_layout(SimpleNamespace(state=offload, **given)), refusal)
 
 
 def test_deepspeed_rounds_no_value_of_a_batch(tokenizer, tmp_path, monkeypatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -12,6 +13,7 @@ import click
 from mixdpo.cli.options import given_options, refuse_options, settings_options
 from mixdpo.cli.recipe_options import CommandWithSettings, config_option, quiet_libraries, recipe_of
 from mixdpo.common.files import check_output
+from mixdpo.common.processes import started_processes
 from mixdpo.common.tables import print_table
 
 if TYPE_CHECKING:
@@ -161,6 +163,10 @@ def _evaluate(benchmark: Benchmark, options: Any, output: Path, by: Sequence[Pat
     """Evaluate, then print the table, where the result is, and what a reader must know of it."""
     from mixdpo.evaluation.evaluate import evaluate
 
+    if started_processes()[0] > 0:  # it takes its share of the passes, and the first process writes and prints
+        with tempfile.TemporaryDirectory() as folder:
+            evaluate(benchmark, options, Path(folder) / output.name, by, lambda *words, **how: None)
+        return
     result = evaluate(benchmark, options, output, by, click.echo)
     if result is None:
         return

@@ -26,6 +26,7 @@ from mixdpo.cli.demo import demo
 from mixdpo.cli.eval import evaluate
 from mixdpo.cli.examples import examples
 from mixdpo.cli.generate import generate
+from mixdpo.cli.merge import merge
 from mixdpo.cli.plan import plan
 from mixdpo.cli.recipe_options import CommandWithSettings, with_keys
 from mixdpo.cli.reference import reference
@@ -34,8 +35,11 @@ from mixdpo.cli.study import study
 from mixdpo.cli.tokens import tokens
 from mixdpo.cli.train import train
 from mixdpo.common.errors import MixdpoError
+from mixdpo.common.processes import started_processes, work_alone
 from mixdpo.common.settings import SECTIONS, split_overrides
 from mixdpo.common.signals import EXIT_STATUS, Terminated, end_at_once, taking_signals
+
+logger = logging.getLogger(__name__)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -45,7 +49,7 @@ def app() -> None:
 
 
 for _command in (
-    audit, clean, compare, demo, evaluate, examples, generate, plan, reference, score, study, tokens, train
+    audit, clean, compare, demo, evaluate, examples, generate, merge, plan, reference, score, study, tokens, train
 ):  # fmt: skip
     app.add_command(_command)
 
@@ -66,6 +70,20 @@ def _run(words: list[str]) -> None:
     app(args=words, obj=overrides, prog_name="mixdpo", standalone_mode=False)
 
 
+_ON_ALL_PROCESSES = ("train", "score", "reference", "eval preferences")
+
+
+def _is_left_to_another(words: Sequence[str]) -> bool:
+    """Whether a launcher started this command on several processes, and the first of them does it alone."""
+    number, count = started_processes()
+    if count == 1 or " ".join(words).startswith(_ON_ALL_PROCESSES):
+        return False
+    if number == 0:
+        logger.info(f"this command runs on one process; the other {count - 1} have nothing to do")
+        work_alone()
+    return number > 0
+
+
 def _continued(words: Sequence[str]) -> str:
     """Say how a command that was broken off goes on."""
     if words and words[0] == "train":
@@ -82,6 +100,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     logging.getLogger("mixdpo").setLevel(logging.INFO)
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if _is_left_to_another(words):
+        return 0
     try:
         with taking_signals(end_at_once):
             _run(words)

@@ -21,13 +21,12 @@ def reference(overrides: dict[str, Any], data: str | None, config: Path | None) 
     """
     recipe = recipe_of(overrides, config, data)
 
-    from accelerate import PartialState
-
+    from mixdpo.common.processes import processes
     from mixdpo.recipe.runs import reference_from_recipe
 
     uses = reference_from_recipe(recipe)
-    if PartialState().is_main_process:
+    if processes().is_main_process:
         for name, use in uses.items():
             click.echo(f"reference ({name}): {use.found:,} pairs from the cache, {use.computed:,} computed")
         click.echo(f"cache: {uses['train'].file}")
-    PartialState().destroy_process_group()
+    processes().destroy_process_group()

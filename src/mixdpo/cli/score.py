@@ -31,13 +31,13 @@ def score(
     recipe.metrics_to_score(metric)
 
     import numpy as np
-    from accelerate import PartialState
 
+    from mixdpo.common.processes import processes
     from mixdpo.data.arrays import float_column
     from mixdpo.recipe.runs import score_from_recipe
 
     pairs, report = score_from_recipe(recipe, metric, output)
-    if PartialState().is_main_process:
+    if processes().is_main_process:
         for line in report.lines():
             click.echo(line)
         headings = ("metric", "smallest", "10 %", "median", "90 %", "largest", "under 0")
@@ -48,4 +48,4 @@ def score(
             table.add_row(column.removeprefix("margin/"), *points, f"{(margin < 0).mean():.1%}")
         plain_console().print(table)
         click.echo(f"scored: {output}")
-    PartialState().destroy_process_group()
+    processes().destroy_process_group()

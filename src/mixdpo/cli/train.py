@@ -24,15 +24,14 @@ def train(overrides: dict[str, Any], data: str | None, config: Path | None, outp
     """
     recipe = recipe_of(overrides, config, data)
 
-    from accelerate import PartialState
-
+    from mixdpo.common.processes import processes
     from mixdpo.recipe.runs import train_from_recipe
     from mixdpo.training.metrics import final_table
 
     run = train_from_recipe(recipe, output, resume)
-    if PartialState().is_main_process:
+    if processes().is_main_process:
         steps = [record for record in run.metrics if "loss" in record]
         if steps:
             plain_console().print(final_table(steps[0], steps[-1]))
         click.echo(f"run: {run.folder} (model in {run.folder / 'model'}, figure {run.folder / 'training.png'})")
-    PartialState().destroy_process_group()
+    processes().destroy_process_group()

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from mixdpo.common.processes import processes
+
 
 def rate_bar(console: Console) -> Progress:
     """Return a bar whose tasks have the fields `rate` and `note`."""
@@ -47,6 +49,4 @@ def pairs_bar(name: str, unit: str = "pairs") -> Callable[[int, int], None]:
 def _is_main_process() -> bool:
     if "torch" not in sys.modules:  # nothing runs on several processes without it
         return True
-    from accelerate import PartialState
-
-    return bool(PartialState().is_main_process)
+    return bool(processes().is_main_process)

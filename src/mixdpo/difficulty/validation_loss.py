@@ -16,6 +16,7 @@ import numpy as np
 
 from mixdpo.common.errors import InputError
 from mixdpo.common.files import atomic_path, cache_folder, digest
+from mixdpo.common.processes import processes
 from mixdpo.common.settings import key_values
 from mixdpo.models.forward_settings import ForwardSettings
 from mixdpo.models.model_settings import MODEL_HELP, ModelSettings, model_named
@@ -140,7 +141,7 @@ def validation_loss(
                 settings=settings,
                 seed=settings.seed + repetition,
                 # In the name, for a run goes on only in the micro-batches that it began in.
-                folder=folder / f"{name}-{_processes().num_processes}x{settings.batch_size}",
+                folder=folder / f"{name}-{processes().num_processes}x{settings.batch_size}",
             )
             losses[repetition, scored] = _losses(run, folder / f"{name}.parquet", train_and_evaluate)
     return -losses.mean(axis=0)
@@ -171,7 +172,7 @@ def _losses(run: HeldOutRun, file: Path, train_and_evaluate: TrainAndEvaluate) -
     import pyarrow.parquet as pq
     from accelerate.utils import broadcast_object_list
 
-    main = _processes().is_main_process
+    main = processes().is_main_process
     with _held(file) if main else nullcontext():  # a second process that wants the same waits, and finds it done
         found: list[np.ndarray | None] = [pq.read_table(file)["loss"].to_numpy() if main and file.exists() else None]
         (losses,) = broadcast_object_list(found)
@@ -201,15 +202,9 @@ def _folder(dataset: Dataset, model: ModelSettings, settings: ValidationLossSett
     from mixdpo.models.fingerprint import weights_digest
     from mixdpo.models.loading import load_policy
 
-    if not _processes().is_main_process:
+    if not processes().is_main_process:
         return cache_folder() / "validation_loss"
     deciding = {**key_values(settings), "model": None, "preset": None, "repetitions": None, "batch_size": None}
     weights = weights_digest(load_policy(model, with_adapters=True)) or repr(model)
     pairs = data_fingerprint(dataset)
     return cache_folder() / "validation_loss" / digest([weights, pairs, repr(deciding), repr(settings.amount()[1])])
-
-
-def _processes() -> Any:
-    from accelerate import PartialState
-
-    return PartialState()

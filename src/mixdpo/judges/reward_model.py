@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, cast
 
 import torch
-from accelerate import PartialState
 from scipy.special import expit
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
 from mixdpo.common.errors import InputError
 from mixdpo.common.files import cache_folder, digest
+from mixdpo.common.processes import processes
 from mixdpo.data.template_arguments import template_arguments
 from mixdpo.generation.chat_model import Progress
 from mixdpo.generation.reply_cache import reply_cache
@@ -126,7 +126,7 @@ def load_reward_model(settings: ModelSettings) -> PreTrainedModel:
             hint="give one with a single output (num_labels 1)",
         )
     disable_dropout(model)
-    loaded: PreTrainedModel = model.requires_grad_(False).eval().to(PartialState().device)
+    loaded: PreTrainedModel = model.requires_grad_(False).eval().to(processes().device)
     return loaded
 
 

@@ -20,12 +20,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
-from accelerate import PartialState
 from accelerate.utils import broadcast, reduce
 from filelock import FileLock
 from torch import Tensor
 
 from mixdpo.common.files import atomic_path, digest
+from mixdpo.common.processes import processes
 
 logger = logging.getLogger(__name__)
 
@@ -203,7 +203,7 @@ def forward_pass(
     on_progress: Callable[[int], None],
 ) -> np.ndarray:
     """Return the values of the pairs at `index`, float64, shape (len(index), 2), on every process."""
-    state = PartialState()
+    state = processes()
     batches = [slice(start, start + batch_size) for start in range(0, len(index), batch_size)]
     mine: list[tuple[slice, Tensor]] = []
     # Sharded models need every process in every forward, so a process without a batch repeats the last one.
@@ -220,12 +220,12 @@ def forward_pass(
 
 
 def _from_main(tensor: Tensor) -> Tensor:
-    state = PartialState()
+    state = processes()
     return tensor if state.num_processes == 1 else broadcast(tensor.to(state.device)).cpu()
 
 
 def _sum_over_processes(tensor: Tensor) -> Tensor:
-    state = PartialState()
+    state = processes()
     return tensor if state.num_processes == 1 else reduce(tensor.to(state.device), reduction="sum").cpu()
 
 

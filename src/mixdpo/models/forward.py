@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import PartialState
 from datasets import Dataset, concatenate_datasets
 from torch import Tensor, nn
 
 from mixdpo.common.errors import InputError
+from mixdpo.common.processes import processes
 from mixdpo.common.progress import pairs_bar
 from mixdpo.data.arrays import place_of, token_counts
 from mixdpo.data.data_settings import TokenSettings
@@ -68,7 +68,7 @@ def load_frozen(settings: ModelSettings) -> nn.Module:
         model = model.get_base_model()
     disable_dropout(model)
     model.requires_grad_(False).eval()
-    return model if settings.load_in_4bit else model.to(PartialState().device)
+    return model if settings.load_in_4bit else model.to(processes().device)
 
 
 def all_tokens(dataset: Dataset, settings: ModelSettings, limits: TokenSettings, metric: str) -> Dataset:
@@ -90,7 +90,7 @@ def all_tokens(dataset: Dataset, settings: ModelSettings, limits: TokenSettings,
             **place_of(dataset, int(lost[0])),
             hint="cut long prompts with max_prompt_length, raise max_length, or take these pairs out of the data",
         )
-    if PartialState().is_main_process:
+    if processes().is_main_process:
         report.log(logger, metric)
     places = [name for name in ("source_row", "source_file") if name in dataset.column_names]
     return concatenate_datasets([tokens, dataset.select_columns(places)], axis=1) if places else tokens
@@ -124,7 +124,7 @@ def pass_over(
         InputError: a pair has a token id or more tokens than the model can read.
     """
     check_tokens_fit(tokens, model, tokens)
-    state = PartialState()
+    state = processes()
     if state.is_main_process and (warning := long_pairs_warning(model, tokens_of_longer_side(tokens))):
         logger.warning(warning)
     autocasts = hardware_has_bf16() if settings.bf16 is None else settings.bf16
@@ -155,7 +155,7 @@ RowsOf = Callable[[list[PromptGroup]], PackedRows | PaddedRows]
 
 def layout_for(model: nn.Module) -> RowsOf:
     """Return how the engine wants a causal model's input, packed where the model's attention allows it."""
-    if prepare_packing(model, on_gpu=PartialState().device.type == "cuda") is None:
+    if prepare_packing(model, on_gpu=processes().device.type == "cuda") is None:
         return pack_rows
     return partial(pad_rows, pad_token_id=0)  # padding is masked out, so any id will do
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from accelerate import PartialState
 from datasets import Dataset
 from transformers import IntervalStrategy
 
 from mixdpo.common.errors import InputError, RunError
+from mixdpo.common.processes import processes
 from mixdpo.data.load_report import LoadReport
 from mixdpo.data.pair_files import check_pairs_output, save_pairs
 from mixdpo.difficulty.scored_pairs import load_pairs_with_report
@@ -35,6 +35,7 @@ from mixdpo.training.run_folder import (
 )
 from mixdpo.training.run_lock import check_no_other_run, sole_run
 from mixdpo.training.sampling import PlannedPairs
+from mixdpo.training.saving import holds_weights
 from mixdpo.training.trainer import MixDPOTrainer
 
 logger = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ def score_from_recipe(recipe: Recipe, metrics: Sequence[str], output: Path) -> t
     """
     names = recipe.metrics_to_score(metrics)
     check_pairs_output(output)
-    state = PartialState(cpu=bool(recipe.train.get("use_cpu")))
+    state = processes(cpu=bool(recipe.train.get("use_cpu")))
     with state.main_process_first():
         pairs, report = load_pairs_with_report(recipe.required("data"), keep_columns=True)
     pairs = score(pairs, names, **{name: recipe.metric_parameters(name) for name in names})
@@ -178,6 +179,10 @@ def _trainer(recipe: Recipe, args: MixDPOConfig) -> MixDPOTrainer:
             processing_class=tokenizer,
             peft_config=recipe.peft,
         )
+    except ValueError as error:  # accelerate's, of sizes that do not fit the processes
+        if "arallelism" not in str(error):
+            raise
+        raise InputError(f"the processes cannot be laid out as accelerate was told: {error}") from error
     except RuntimeError as error:  # what transformers' callbacks for trackers raise
         if "to be installed" not in str(error):
             raise
@@ -185,10 +190,19 @@ def _trainer(recipe: Recipe, args: MixDPOConfig) -> MixDPOTrainer:
 
 
 def _save_model(trainer: MixDPOTrainer, folder: Path) -> None:
-    """Write the model beside its place and move it there, so that a folder `model` is always a whole one."""
+    """Write the model beside its place and move it there, so that a folder `model` is always a whole one.
+
+    Raises:
+        RunError: no weights were written.
+    """
     unfinished = folder.with_name(".model-unfinished")
     trainer.save_model(str(unfinished))
     trainer.accelerator.wait_for_everyone()
     if trainer.is_world_process_zero():
+        if not holds_weights(unfinished):
+            raise RunError(
+                f"{folder.parent}: the trained weights could not be gathered from the processes; they are in the "
+                "checkpoints: mixdpo merge CHECKPOINT --output FOLDER makes a model of one"
+            )
         shutil.rmtree(folder, ignore_errors=True)
         unfinished.rename(folder)

@@ -25,11 +25,18 @@ _UNSUPPORTED = {
     "auto_find_batch_size": (False, "steps are cut by per_device_train_batch_size; set max_tokens_per_batch"),
     "enable_jit_checkpoint": (False, "every run saves a checkpoint when SIGTERM or SIGUSR1 tells it to end"),
     "label_smoothing_factor": (0.0, "use label_smoothing, the share of flipped labels"),
+    "neftune_noise_alpha": (None, "its noise is scaled to the length of a row, and packed rows hold several answers"),
     "average_tokens_across_devices": (True, "a step's loss is the mean over the pairs of all processes"),
     "push_to_hub": (
         False,
         "it takes the run's whole folder with its data; upload the trained model with hf upload NAME RUN/model",
     ),
+}
+
+# The same of transformers.TrainingArguments.accelerator_config, which says how processes load data.
+_UNSUPPORTED_LOADING = {
+    "split_batches": "a step has per_device_train_batch_size pairs of every process",
+    "dispatch_batches": "every process makes its own batches of the plan",
 }
 
 # The lowest value of numbers of transformers.TrainingArguments that would otherwise fail late, or train nothing.
@@ -72,6 +79,9 @@ class MixDPOConfig(TrainingSettings, TrainingArguments):  # type: ignore[misc]  
         for name, (only, reason) in _UNSUPPORTED.items():
             if getattr(self, name) != only:
                 raise InputError(f"{name} is {getattr(self, name)!r}, but only {only!r} works: {reason}")
+        for name, reason in _UNSUPPORTED_LOADING.items():
+            if getattr(self.accelerator_config, name):
+                raise InputError(f"accelerator_config: {name} is true, but does not work: {reason}")
         for name in (*self.loss_names, *self.hard_loss_names):
             if name not in LOSSES:
                 raise unknown_name("loss", name, LOSSES)

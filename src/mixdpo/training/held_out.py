@@ -8,11 +8,11 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from peft import LoraConfig
 
 from mixdpo.common.errors import InputError
+from mixdpo.common.processes import processes
 from mixdpo.difficulty.validation_loss import HeldOutRun
 from mixdpo.models.loading import load_policy, load_tokenizer
 from mixdpo.plan.plan import make_plan
@@ -34,7 +34,7 @@ def train_and_evaluate(run: HeldOutRun) -> pa.Table | None:
     Raises:
         InputError: the pairs of a step cannot be shared out evenly among the processes.
     """
-    state, settings = PartialState(), run.settings
+    state, settings = processes(), run.settings
     per_device, accumulation = cut_step(settings.step_size, state.num_processes, settings.batch_size)
     (checkpoint,) = broadcast_object_list([last_complete_checkpoint(run.folder) if state.is_main_process else None])
     args = MixDPOConfig(

@@ -15,6 +15,7 @@ from accelerate.utils import DistributedType
 from datasets import Dataset
 from peft import PeftConfig, PeftModel, get_peft_model
 from torch import nn
+from torch.distributed.fsdp import CPUOffloadPolicy
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from mixdpo.common.errors import InputError
@@ -82,6 +83,26 @@ def frozen_reference(policy: nn.Module, ref_model: nn.Module | None, args: MixDP
     return reference.requires_grad_(False).eval().to(args.device)
 
 
+def check_layout(accelerator: Accelerator) -> None:
+    """Raise `InputError` for ways to spread a model over processes that were not compared with one process."""
+    parallel: Any = accelerator.parallelism_config
+    plugin: Any = getattr(accelerator.state, "fsdp_plugin", None)
+    of_a_row = parallel is not None and parallel.non_data_parallel_size > 1
+    fsdp = accelerator.distributed_type == DistributedType.FSDP
+    for wrong, problem, hint in (
+        (of_a_row, "tensor, context and sequence parallelism are not supported", "share pairs out by dp_shard_size"),
+        (accelerator.distributed_type == DistributedType.MEGATRON_LM, "Megatron-LM is not supported", "take FSDP2"),
+        (fsdp and not accelerator.is_fsdp2, "FSDP1 is not supported", "set fsdp_version to 2"),
+        (
+            fsdp and isinstance(plugin.cpu_offload, CPUOffloadPolicy),
+            "FSDP2 with weights on the CPU (fsdp_offload_params) is not supported",
+            "set it to false; adapters, activation_checkpointing and more GPUs take less memory, too",
+        ),
+    ):
+        if wrong:
+            raise InputError(problem, hint=f"{hint}; recipes/accelerate has files that work")
+
+
 def prepare_sharding(args: MixDPOConfig, accelerator: Accelerator) -> None:
     """Make ready for weights sharded by FSDP or DeepSpeed; to be called before they are.
 
@@ -89,9 +110,10 @@ def prepare_sharding(args: MixDPOConfig, accelerator: Accelerator) -> None:
     returns float32 log-probabilities, and near 400 nats bfloat16 counts in steps of 2. So outputs stay as they are.
 
     Raises:
-        InputError: a token budget, for processes must run equally many forward passes; or a reference that follows
-            the policy, whose weights no process has whole.
+        InputError: what `check_layout` refuses; a token budget, for processes must run equally many forward passes;
+            or a reference that follows the policy, whose weights no process has whole.
     """
+    check_layout(accelerator)
     sharded = accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
     if args.max_tokens_per_batch is not None and sharded:
         raise InputError(

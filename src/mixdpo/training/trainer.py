@@ -74,6 +74,7 @@ from mixdpo.training.reference import (
 from mixdpo.training.run_folder import RunFolder, describe_run, starting_point
 from mixdpo.training.run_lock import sole_run
 from mixdpo.training.sampling import PlannedPairs
+from mixdpo.training.saving import save_descriptions, saves_shards, without_tied_copies
 from mixdpo.training.schedule import log_run_summary
 from mixdpo.training.step import pair_losses, reduce_losses
 from mixdpo.training.stop import StopCallback
@@ -358,7 +359,15 @@ class MixDPOTrainer(PlannedTrainer):
         """
         if found := weights_not_finite(self.model_wrapped):
             raise self._broken_weights(found)
-        super().save_model(output_dir, _internal_call)
+        if not saves_shards(self.accelerator):
+            super().save_model(output_dir, _internal_call)
+        elif not _internal_call:  # transformers writes no model of weights whose checkpoints are shards
+            self._save(output_dir, self.accelerator.get_state_dict(self.model))
+        elif self.args.should_save:
+            save_descriptions(self.model, self.processing_class, Path(output_dir or self.args.output_dir or "."))
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        super()._save(output_dir, state_dict and without_tied_copies(self.model, state_dict))
 
     def precompute_reference(self, pairs: PlannedPairs, name: str) -> CacheUse:
         """Fill in the reference of `pairs`, from the cache and for the rest by forward passes.
