@@ -1,13 +1,14 @@
 """Training runs on several processes of every kind, on CPUs, and how alike two such runs are.
 
-A kind is a way to spread a run over processes; a cell is the settings of one run. `run_cells` starts one process group
-of a kind, which runs cell after cell through the command line; `differences` compares what two groups made of a cell.
+A kind is a way to spread a run over processes; a cell is the settings of one run. `run_kinds` starts one process
+group, which runs cell after cell through the command line; `differences` compares what two kinds made of a cell.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from peft import PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
@@ -37,12 +38,18 @@ _FSDP2 = {
 }
 
 
+def _mesh(**sizes: int) -> dict[str, str]:
+    named = {f"PARALLELISM_CONFIG_{name.upper()}_SIZE": str(size) for name, size in sizes.items()}
+    return {"ACCELERATE_USE_PARALLELISM_CONFIG": "true", **named}
+
+
 @dataclass(frozen=True)
 class Kind:
-    """Some processes, and what `accelerate launch` would tell them in the environment."""
+    """Some processes, and what `accelerate launch` would tell them in the environment; `nodes`: launchers."""
 
     processes: int
     environment: Mapping[str, str] = field(default_factory=dict)
+    nodes: int = 1
 
 
 KINDS: dict[str, Kind] = {
@@ -51,25 +58,46 @@ KINDS: dict[str, Kind] = {
     "fsdp2": Kind(2, _FSDP2),
     # accelerate's own default
     "fsdp2-sharded": Kind(2, {**_FSDP2, "FSDP_STATE_DICT_TYPE": "SHARDED_STATE_DICT"}),
+    # Shards within a node, copies on every node.
+    "hsdp": Kind(4, {**_FSDP2, **_mesh(dp_replicate=2, dp_shard=2)}, nodes=2),
+    # What is refused before the first step.
+    "fsdp1": Kind(2, {**_FSDP2, "FSDP_VERSION": "1"}),
+    "fsdp2-offload": Kind(2, {**_FSDP2, "FSDP_OFFLOAD_PARAMS": "true"}),
+    "context-parallel": Kind(2, {**_FSDP2, **_mesh(cp=2)}),
+    "tensor-parallel": Kind(2, _mesh(tp=2)),
 }
+REFUSED = ("fsdp1", "fsdp2-offload", "context-parallel", "tensor-parallel")
 
 
 @dataclass(frozen=True)
 class Cell:
-    """The settings of a run; `words` are further ones as the command line takes them."""
+    """The settings of a run.
 
+    Attributes:
+        model: the folder of the policy, of those that `prepare` makes.
+        lora: train adapters.
+        bf16: bfloat16 autocast, and a base of that format under adapters.
+        engine: as in the settings.
+        live_reference: no pass before training.
+        accumulation: micro-batches of a process in a step.
+        words: further ones of the command line.
+        continues: KIND/CELL of a run before, of which this run takes the first checkpoint and goes on.
+    """
+
+    model: str = "model"
     lora: bool = False
     bf16: bool = False
     engine: str = "packed"
     live_reference: bool = False
     accumulation: int = 1
     words: Sequence[str] = ()
+    continues: str | None = None
 
-    def command(self, folder: Path, kind: str, pairs: int = 4) -> list[str]:
-        """Return the words of the command line behind `mixdpo` without its output; a step has `pairs` pairs."""
+    def command(self, folder: Path, kind: str, output: Path, pairs: int = 8) -> list[str]:
+        """Return the words of the command line behind `mixdpo`; a step has `pairs` pairs."""
         processes = KINDS[kind].processes
         settings: dict[str, Any] = {
-            "model.name_or_path": folder / "model",
+            "model.name_or_path": folder / self.model,
             "model.dtype": "auto" if self.bf16 else "float32",
             "plan.name": "mixdpo",
             "plan.threshold": "{hardest: 0.3}",
@@ -87,9 +115,25 @@ class Cell:
         if self.lora:
             settings |= {"peft.r": 4, "peft.target_modules": "all-linear"}
         words = [word for name, value in settings.items() for word in (f"--{name}", _yaml(value))]
-        return ["train", str(folder / "pairs.parquet"), *words, *self.words]
+        resume = ["--resume"] if self.continues else []
+        further = [word.replace("{folder}", str(folder)) for word in self.words]
+        return ["train", str(folder / "pairs.parquet"), *words, *further, "--output", str(output), *resume]
 
 
+@dataclass(frozen=True)
+class Command:
+    """Another command: its words before `--output`, `{folder}` in them the folder of `prepare`."""
+
+    words: Sequence[str]
+    suffix: str = ""
+    continues: None = None
+
+    def command(self, folder: Path, kind: str, output: Path) -> list[str]:
+        """Return the words of the command line behind `mixdpo`."""
+        return [*(word.replace("{folder}", str(folder)) for word in self.words), "--output", f"{output}{self.suffix}"]
+
+
+SAVED = ("--train.save_strategy", "steps", "--train.save_steps", "1")
 # Every pair of values of any two of the settings is in one of these at least.
 COVERING: dict[str, Cell] = {
     "full-fp32-packed-cached": Cell(),
@@ -97,8 +141,29 @@ COVERING: dict[str, Cell] = {
     "lora-fp32-padded-live": Cell(lora=True, engine="padded", live_reference=True),
     "lora-bf16-packed-live": Cell(lora=True, bf16=True, live_reference=True, accumulation=2),
     "lora-bf16-padded-cached": Cell(lora=True, bf16=True, engine="padded"),
-    "full-fp32-packed-cached-accumulated": Cell(accumulation=2),
+    "tied-fp32-packed-cached": Cell(model="tied", accumulation=2),
 }
+# What is not a matter of pairs of settings.
+OTHERS: dict[str, Cell] = {
+    "lora-fp32-base-bf16": Cell(lora=True, bf16=True, words=("--model.dtype", "float32")),
+    "dora": Cell(lora=True, bf16=True, words=("--peft.use_dora", "true")),
+    "modules-to-save": Cell(lora=True, bf16=True, words=("--peft.modules_to_save", "[lm_head]")),
+    "token-indices": Cell(lora=True, bf16=True, words=("--peft.trainable_token_indices", "[3, 4, 5]")),
+    "continued-adapter": Cell(bf16=True, words=("--model.adapter", "{folder}/adapter")),
+    "continued-adapter-live": Cell(bf16=True, live_reference=True, words=("--model.adapter", "{folder}/adapter")),
+    "tied-lora": Cell(model="tied", lora=True, bf16=True),
+    "max-tokens": Cell(words=("--train.max_tokens_per_batch", "60")),
+    "weighted": Cell(words=("--train.use_weighting", "true", "--train.loss_type", "[sigmoid, sft]")),
+    "kto-hard": Cell(words=("--train.hard_loss_type", "simpo")),
+    "saved": Cell(words=SAVED),
+    "resumed": Cell(words=SAVED, continues="saved"),
+    "lora-saved": Cell(lora=True, words=SAVED),
+    "lora-resumed": Cell(lora=True, words=SAVED, continues="lora-saved"),
+}
+
+
+LIMITS = {False: (1e-4, 5e-3), True: (2e-2, 1e-1)}
+"""By `bf16`, the most that `differences` may be. FSDP2 casts to bfloat16 what one process runs under autocast."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +178,11 @@ class Outcome:
     def losses(self) -> Tensor:
         """The loss of every step; float64, shape (steps,)."""
         return torch.tensor([log["loss"] for log in step_logs(self.run)], dtype=torch.float64)
+
+    @property
+    def last_line(self) -> str:
+        """What the command said last, which is why it failed if it did."""
+        return next(iter(self.printed.strip().splitlines()[-1:]), "")
 
     def weights(self) -> dict[str, Tensor]:
         """Return the weights of `model/`, loaded by transformers and peft alone; an adapter's by themselves."""
@@ -131,39 +201,102 @@ def load_trained(folder: Path) -> torch.nn.Module:
     return model
 
 
-def prepare(folder: Path, pairs: int = 11, tied: bool = False) -> Path:
-    """Write a tiny model and pairs that all cells train on; the last step of four is not full."""
+def prepare(folder: Path, pairs: int = 19) -> Path:
+    """Write what cells train on: `model`, `tied` (embeddings), `adapter` and pairs, whose last step is not full."""
     tokenizer = byte_level_tokenizer()
     model = tiny_llama(vocab_size=len(tokenizer))
-    if tied:
-        model.config.tie_word_embeddings = True
-        model.tie_weights()
     saved(model, tokenizer, folder / "model")
+    adapters = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False)
+    get_peft_model(AutoModelForCausalLM.from_pretrained(folder / "model"), adapters).save_pretrained(
+        folder / "adapter"
+    )
+    model.config.tie_word_embeddings = True
+    model.tie_weights()
+    saved(model, tokenizer, folder / "tied")
     Dataset.from_list(chat_rows(pairs)).to_parquet(folder / "pairs.parquet")
     return folder
 
 
-def run_cells(kind: str, cells: Mapping[str, Cell], folder: Path, seconds: float = 240) -> dict[str, Outcome]:
-    """Run all cells in one process group, on the model and pairs of `prepare`, into `folder/<kind>`."""
-    root = folder / kind
-    root.mkdir(parents=True, exist_ok=True)
-    commands = {name: [*cell.command(folder, kind), "--output", str(root / name)] for name, cell in cells.items()}
-    (root / "commands.json").write_text(json.dumps(commands))
-    command = [sys.executable, str(_WORKER), str(root)]
-    if (processes := KINDS[kind].processes) > 1:
-        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-        command[1:1] = launcher
+def run_cells(
+    kind: str, cells: Mapping[str, Cell | Command], folder: Path, seconds: float = 600
+) -> dict[str, Outcome]:
+    """Run all cells of a kind; see `run_kinds`."""
+    return run_kinds({kind: cells}, folder, seconds)[kind]
+
+
+def run_kinds(
+    wanted: Mapping[str, Mapping[str, Cell | Command]], folder: Path, seconds: float = 600
+) -> dict[str, dict[str, Outcome]]:
+    """Run all cells of kinds that have equally many processes in one process group, into `folder/KIND/CELL`.
+
+    They train on the model and the pairs of `prepare`. `seconds` is the limit for all of it.
+    """
+    first = KINDS[next(iter(wanted))]
+    assert all((KINDS[kind].processes, KINDS[kind].nodes) == (first.processes, first.nodes) for kind in wanted)
+    commands = [
+        {
+            "words": cell.command(folder, kind, folder / kind / name),
+            "begins_with": _run_before(folder, kind, cell.continues),
+            "output": str(folder / kind / name),
+            "environment": {**KINDS[kind].environment, "MIXDPO_CACHE": str(folder / kind / "cache")},
+            "end": str(folder / kind / f"{name}.json"),
+        }
+        for kind, cells in wanted.items()
+        for name, cell in cells.items()
+    ]
+    for command in commands:
+        Path(str(command["end"])).parent.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{'+'.join(wanted)}.json"
+    file.write_text(json.dumps(commands))
     paths = os.pathsep.join([str(_WORKER.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = {
-        **os.environ, **KINDS[kind].environment, "PYTHONPATH": paths, "MIXDPO_CACHE": str(root / "cache"),
-        "OMP_NUM_THREADS": "1",
-    }  # fmt: skip
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=seconds, check=False, env=environment, cwd=folder
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    ends = {name: json.loads((root / f"{name}.json").read_text()) for name in cells}
-    return {name: Outcome(**end, run=root / name) for name, end in ends.items()}
+    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+    printed = [file.with_suffix(f".{node}.txt") for node in range(first.nodes)]
+    launched = [
+        subprocess.Popen(
+            [sys.executable, *launcher, str(_WORKER), str(file)], cwd=folder, env=environment,
+            stdout=subprocess.DEVNULL, stderr=text.open("w"),
+        )
+        for launcher, text in zip(_launchers(first), printed, strict=True)
+    ]  # fmt: skip
+    try:
+        for process, text in zip(launched, printed, strict=True):
+            assert process.wait(timeout=seconds) == 0, text.read_text()[-4000:]
+    finally:
+        for process in launched:
+            process.terminate()  # a launcher ends what it started
+    return {
+        kind: {
+            name: Outcome(**json.loads((folder / kind / f"{name}.json").read_text()), run=folder / kind / name)
+            for name in cells
+        }
+        for kind, cells in wanted.items()
+    }
+
+
+def _run_before(folder: Path, kind: str, name: str | None) -> str | None:
+    if name is None:
+        return None
+    return str(folder / name if "/" in name else folder / kind / name)
+
+
+def _launchers(kind: Kind) -> list[list[str]]:
+    """Return what starts the processes of each node, to stand before the script."""
+    if kind.processes == 1:
+        return [[]]
+    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", str(kind.processes // kind.nodes)]
+    if kind.nodes == 1:
+        return [[*launcher, "--standalone"]]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    place = ["--nnodes", str(kind.nodes), "--master_addr", "127.0.0.1", "--master_port", port]
+    return [[*launcher, *place, "--node_rank", str(node)] for node in range(kind.nodes)]
+
+
+def starting_weights(folder: Path, cell: Cell) -> dict[str, Tensor]:
+    """Return the weights of a cell's model before training, by name."""
+    model = AutoModelForCausalLM.from_pretrained(folder / cell.model)
+    return {name: weight.detach().float() for name, weight in model.named_parameters()}
 
 
 def differences(outcome: Outcome, alone: Outcome, start: Mapping[str, Tensor]) -> tuple[float, float]:
@@ -183,7 +316,9 @@ def differences(outcome: Outcome, alone: Outcome, start: Mapping[str, Tensor]) -
 
 
 def _is_of_base(name: str, model: torch.nn.Module) -> bool:
-    return isinstance(model, PeftModel) and "lora_" not in name
+    return isinstance(model, PeftModel) and not any(
+        own in name for own in ("lora_", "modules_to_save", "token_adapter")
+    )
 
 
 def _yaml(value: Any) -> str:

@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import os
+import shutil
 import sys
 import traceback
 from pathlib import Path
@@ -26,7 +27,8 @@ def shard_on_cpus() -> None:
 
     def patched(self: AcceleratorState, *arguments: Any, **settings: Any) -> None:
         shared = PartialState._shared_state
-        if shared.get("distributed_type") == DistributedType.MULTI_CPU:
+        sharded = {"ACCELERATE_USE_FSDP", "ACCELERATE_USE_PARALLELISM_CONFIG"} & set(os.environ)
+        if sharded and shared.get("distributed_type") == DistributedType.MULTI_CPU:
             shared["distributed_type"] = DistributedType.MULTI_GPU
         original(self, *arguments, **settings)
 
@@ -46,17 +48,33 @@ def run(words: list[str]) -> tuple[int, str]:
     return status, printed.getvalue()
 
 
-def main(folder: Path) -> None:
+def first_part(run: Path, copy: Path) -> None:
+    """Copy what there was of a run when it had written its first checkpoint."""
+    first = min(run.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    copy.mkdir()
+    for path in run.iterdir():
+        if path == first or not (path.name.startswith("checkpoint-") or path.name == run_folder.MODEL_FOLDER):
+            (shutil.copytree if path.is_dir() else shutil.copy)(path, copy / path.name)
+
+
+def main(file: Path) -> None:
+    """Run every command of a file in the environment it names."""
     torch.set_num_threads(1)
-    end_group = PartialState.destroy_process_group
+    end_group, is_main = PartialState.destroy_process_group, os.environ.get("RANK", "0") == "0"
     PartialState.destroy_process_group = lambda self: None  # the next command needs it
     run_folder.save_training_figure = lambda metrics, folder: None  # takes longer than the run
-    if os.environ.get("ACCELERATE_USE_FSDP") == "true":
-        shard_on_cpus()
-    for name, words in json.loads((folder / "commands.json").read_text()).items():
-        status, printed = run(words)
-        if os.environ.get("RANK", "0") == "0":
-            (folder / f"{name}.json").write_text(json.dumps({"status": status, "printed": printed}))
+    shard_on_cpus()
+    launched = dict(os.environ)
+    for command in json.loads(file.read_text()):
+        os.environ.clear()
+        os.environ.update(launched | command["environment"])
+        if is_main and command["begins_with"]:
+            first_part(Path(command["begins_with"]), Path(command["output"]))
+        if torch.distributed.is_initialized():
+            torch.distributed.barrier()
+        status, printed = run(command["words"])
+        if is_main:
+            Path(command["end"]).write_text(json.dumps({"status": status, "printed": printed}))
     end_group(PartialState())
 
 

@@ -1,4 +1,4 @@
-"""A run on two processes of every kind gives the losses and weights that it gives on one, and its model loads.
+"""A run on processes of every kind gives the losses and weights that it gives on one, and its model loads.
 
 `scripts/processes.py` tries every combination of settings; here every two settings meet once at least.
 """
@@ -8,16 +8,47 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
+import torch
+from safetensors import safe_open
 from torch import Tensor
-from transformers import AutoModelForCausalLM
 
-from process_kinds import COVERING, Outcome, differences, prepare, run_cells
+from mixdpo.training.merge import merge
+from process_kinds import (
+    COVERING,
+    LIMITS,
+    OTHERS,
+    Command,
+    Outcome,
+    differences,
+    load_trained,
+    prepare,
+    run_kinds,
+    starting_weights,
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("process kinds")]
 
-# Relative difference of a step's loss, and of the weights' way. FSDP2 casts to bfloat16 where one process autocasts.
-LIMITS = {"fp32": (1e-4, 2e-3), "bf16": (2e-2, 1e-1)}
+SAVING = {name: OTHERS[name] for name in ("saved", "resumed", "lora-saved", "lora-resumed")}
+SCORED = Command(
+    (
+        *("score", "{folder}/pairs.parquet", "--model.name_or_path", "{folder}/model"),
+        *("--metric", "nll_gap", "--metric", "validation_loss"),
+        *("--score.validation_loss.step_size", "4", "--score.validation_loss.repetitions", "1"),
+    ),
+    ".parquet",
+)
+ON_TWO = {
+    "fsdp2": COVERING,
+    "fsdp2-sharded": SAVING,
+    "ddp": {"score": SCORED},
+}
+ON_ONE = {**COVERING, "saved": SAVING["saved"], "lora-saved": SAVING["lora-saved"], "score": SCORED}
+COMPARED = [(kind, name) for kind, cells in ON_TWO.items() for name in cells if name != "score"]
+
+Outcomes = Mapping[str, Mapping[str, Outcome]]
 
 
 @pytest.fixture(scope="module")
@@ -26,22 +57,39 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def start(folder: Path) -> Mapping[str, Tensor]:
-    """The weights before training."""
-    model = AutoModelForCausalLM.from_pretrained(folder / "model")
-    return {name: weight.detach() for name, weight in model.named_parameters()}
+def outcomes(folder: Path) -> Outcomes:
+    """All runs: one process makes those it is compared with, two the rest, one after the other."""
+    return {**run_kinds({"one": ON_ONE}, folder), **run_kinds(ON_TWO, folder)}
 
 
-@pytest.fixture(scope="module")
-def alone(folder: Path) -> Mapping[str, Outcome]:
-    return run_cells("one", COVERING, folder)
+@pytest.mark.parametrize(("kind", "name"), COMPARED, ids="/".join)
+def test_a_run_is_that_of_one_process(folder: Path, outcomes: Outcomes, kind: str, name: str) -> None:
+    outcome, alone = outcomes[kind][name], outcomes["one"][name.replace("resumed", "saved")]
+    assert outcome.status == alone.status == 0, outcome.printed[-2000:] + alone.printed[-2000:]
+    cell = ON_TWO[kind][name]
+    losses, weights = differences(outcome, alone, starting_weights(folder, cell))
+    assert losses < LIMITS[cell.bf16][0]
+    assert weights < LIMITS[cell.bf16][1]
 
 
-@pytest.mark.parametrize("kind", ["fsdp2"])
-def test_a_run_is_that_of_one_process(folder: Path, alone: Mapping[str, Outcome], start, kind: str) -> None:
-    for name, outcome in run_cells(kind, COVERING, folder).items():
-        assert outcome.status == 0, f"{name}: {outcome.printed[-2000:]}"
-        losses, weights = differences(outcome, alone[name], start)
-        most = LIMITS["bf16" if COVERING[name].bf16 else "fp32"]
-        assert losses < most[0], (name, losses)
-        assert weights < most[1], (name, weights)
+def test_tied_weights_are_saved_once(outcomes: Outcomes) -> None:
+    for kind in ("one", "fsdp2"):
+        with safe_open(outcomes[kind]["tied-fp32-packed-cached"].run / "model" / "model.safetensors", "pt") as file:
+            assert "lm_head.weight" not in file.keys()  # noqa: SIM118  # no mapping
+
+
+@pytest.mark.parametrize("name", ["saved", "lora-saved"])
+def test_a_checkpoint_in_shards_becomes_a_model(outcomes: Outcomes, tmp_path: Path, name: str) -> None:
+    run = outcomes["fsdp2-sharded"][name].run
+    merge(run / "checkpoint-3", tmp_path / "merged")
+    trained = load_trained(run / "model")
+    trained = trained.merge_and_unload() if name.startswith("lora") else trained
+    merged: dict[str, Tensor] = load_trained(tmp_path / "merged").state_dict()
+    torch.testing.assert_close(merged, trained.state_dict(), rtol=0, atol=1e-6)
+
+
+def test_scores_are_those_of_one_process(outcomes: Outcomes) -> None:
+    tables = [pq.read_table(outcomes[kind]["score"].run.with_suffix(".parquet")) for kind in ("one", "ddp")]
+    for column in ("margin/nll_gap", "margin/validation_loss"):
+        alone, shared = (table[column].to_numpy() for table in tables)
+        np.testing.assert_allclose(shared, alone, atol=1e-3)
