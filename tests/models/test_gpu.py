@@ -18,7 +18,17 @@ from transformers import TrainerCallback
 from mixdpo import MixDPOConfig, MixDPOTrainer, make_plan
 from mixdpo.generation.generation_settings import SamplingSettings
 from mixdpo.generation.local_generation import generate_answers
-from mixdpo.models.engine import PromptGroup, completion_logprobs, pack_rows, pad_rows, prepare_packing, to_device
+from mixdpo.models.engine import (
+    PromptGroup,
+    completion_logprobs,
+    liger_kernels,
+    pack_rows,
+    pad_rows,
+    prepare_packing,
+    to_device,
+    use_layer_kernels,
+    use_plain_rotary,
+)
 from mixdpo.models.engine.attention import FLEX_ATTENTION
 from mixdpo.models.engine.lm_head import target_scores
 from mixdpo.models.engine.norms import use_lean_norms
@@ -167,6 +177,23 @@ def test_norms_equal_their_definition(dtype) -> None:
         strict=True,
     ):
         torch.testing.assert_close(a, b, atol=0.02 * float(b.abs().max()), rtol=0.01)
+
+
+@pytest.mark.parametrize("family", ["Llama", "Gemma"])
+def test_ligers_kernels_give_what_layers_give(family) -> None:
+    pytest.importorskip("liger_kernel")
+    plain = tiny(family, head_dim=64)
+    model = copy.deepcopy(plain).to(GPU)
+    replaced = use_layer_kernels(model, liger_kernels(), GPU, torch.bfloat16)
+    assert not replaced.kept, str(replaced)
+    expected = completion_logprobs(plain, pad_rows(ROWS[0], 0))
+    values = completion_logprobs(model, to_device(pad_rows(ROWS[0], 0), GPU))
+    torch.testing.assert_close(values.cpu(), expected, atol=1e-3, rtol=1e-4)
+    expected.sum().backward()
+    values.sum().backward()
+    for ours, theirs in zip(model.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad.cpu(), theirs.grad, atol=1e-3 * float(theirs.grad.abs().max()), rtol=1e-3)
+    use_plain_rotary(model)
 
 
 def test_rows_of_other_lengths_compile_nothing_and_wait_for_nothing() -> None:

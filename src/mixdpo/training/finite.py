@@ -57,23 +57,15 @@ class StepRecords:
     """What was finite in the steps since the records were last read; on the device until then."""
 
     def __init__(self) -> None:
-        self._pairs: list[Tensor] = []
+        self._pairs: list[tuple[int, list[Tensor]]] = []
         self._gradients: list[tuple[int, Tensor]] = []
 
     def add_pairs(self, step: int, batch: PairBatch, result: StepResult) -> None:
-        """Write down a micro-batch: step, row, weight, and whether loss, policy and reference are finite."""
-        pairs = result.pairs
-        sides = ((batch["chosen_index"], pairs.chosen), (batch["rejected_index"], pairs.rejected))
-        there = [torch.where(index >= 0, logprob.detach(), 0.0) for index, logprob in sides]
-        columns = [
-            torch.full_like(batch["row"], step),
-            batch["row"],
-            batch["weight"] > 0,
-            torch.isfinite(result.losses.detach()),
-            torch.isfinite(there[0] + there[1]),
-            torch.isfinite(batch["ref_chosen"] + batch["ref_rejected"]),
-        ]
-        self._pairs.append(torch.stack([column.long() for column in columns], dim=1))
+        """Keep a micro-batch's tensors (B,) that tell whether loss, policy and reference are finite."""
+        # They are looked at later, for every operation on them is one more kernel of the step.
+        kept = [batch["row"], batch["weight"], batch["chosen_index"], batch["rejected_index"]]
+        kept += [batch["ref_chosen"], batch["ref_rejected"], result.losses, result.pairs.chosen, result.pairs.rejected]
+        self._pairs.append((step, [values.detach() for values in kept]))
 
     def add_gradient(self, step: int, norm: Tensor | float | None) -> None:
         """Write down the norm of a step's gradients over all weights, None where it is not known."""
@@ -94,7 +86,7 @@ class StepRecords:
         self._pairs, self._gradients = [], []
         if not pairs:
             return None
-        table = torch.cat(pairs)
+        table = _finite_table(pairs)
         bad = ((table[:, 2] == 1) & (table[:, 3] == 0)).any()
         for _, finite in gradients:
             bad = bad | ~finite.to(bad.device)
@@ -111,6 +103,16 @@ class StepRecords:
             policy=[row[1] for row in rows if not row[4]],
             reference=[row[1] for row in rows if not row[5] and reads_reference[row[1]]],
         )
+
+
+def _finite_table(pairs: list[tuple[int, list[Tensor]]]) -> Tensor:
+    """Return int64 (pairs, 6): step, row, whether it counts, and whether loss, policy and reference are finite."""
+    columns = [torch.cat(parts) for parts in zip(*(kept for _, kept in pairs), strict=True)]
+    row, weight, chosen_index, rejected_index, ref_chosen, ref_rejected, losses, chosen, rejected = columns
+    steps = [torch.full_like(kept[0], step) for step, kept in pairs]
+    policy = torch.where(chosen_index >= 0, chosen, 0.0) + torch.where(rejected_index >= 0, rejected, 0.0)
+    finite = [torch.isfinite(values) for values in (losses, policy, ref_chosen + ref_rejected)]
+    return torch.stack([torch.cat(steps), row, *(column.long() for column in (weight > 0, *finite))], dim=1)
 
 
 def weights_not_finite(model: nn.Module) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from accelerate import Accelerator
 from rich.table import Table
@@ -17,12 +19,16 @@ class MetricSums:
     """Weighted means over micro-batches, processes and steps: sums first, one division at the end."""
 
     def __init__(self) -> None:
-        self._sums: dict[str, Tensor] = {}
+        self._sums: dict[tuple[str, ...], Tensor] = {}  # float32 (M, 2), sum and number of entries
 
-    def add(self, name: str, values: Tensor, mask: Tensor) -> None:
-        """Add the entries of `values` (B,) that `mask` (bool, (B,)) selects; the others may be NaN."""
-        sums = torch.stack([torch.where(mask, values, 0).sum(), mask.sum()]).detach().float()
-        self._sums[name] = self._sums[name] + sums if name in self._sums else sums
+    def add(self, names: Sequence[str], values: Tensor, masks: Tensor) -> None:
+        """Add to M metrics the entries of their `values` (M, B) that `masks` (bool, (M, B)) select; others may be NaN.
+
+        All of them in a handful of operations, for a small model's step takes as long as it takes to start kernels.
+        """
+        sums = torch.stack([torch.where(masks, values, 0).sum(1), masks.sum(1)], dim=1).detach().float()
+        known = self._sums.get(tuple(names))
+        self._sums[tuple(names)] = sums if known is None else known + sums
 
     def means(self, accelerator: Accelerator | None = None) -> dict[str, float]:
         """Return the means over all processes and forget the sums; names without any entry are left out.
@@ -31,11 +37,12 @@ class MetricSums:
         """
         if not self._sums:
             return {}
-        names = sorted(self._sums)  # the same order on every process
-        table = torch.stack([self._sums[name] for name in names])
+        groups = sorted(self._sums)  # the same order on every process
+        table = torch.cat([self._sums[names] for names in groups])
         if accelerator is not None:
             table = accelerator.reduce(table, reduction="sum")
         self._sums = {}
+        names = [name for group in groups for name in group]
         return {name: total / count for name, (total, count) in zip(names, table.tolist(), strict=True) if count}
 
 
@@ -45,30 +52,36 @@ def add_step_metrics(sums: MetricSums, result: StepResult, batch: PairBatch, bet
     Rewards are beta * (log pi - log pi_ref), as in TRL. Displacement is the change of the log-probability against
     the reference in nats. Both exist for the pairs that run the reference, so not for SFT-routed ones in training.
     """
-    real = batch["weight"] > 0
+    real, preference, losses = batch["weight"] > 0, batch["preference"], result.losses.detach()
     sft = (batch["sft_chosen"] + batch["sft_rejected"] > 0) | batch["hard"]
     pairs = result.pairs
     chosen_change, rejected_change = pairs.chosen_log_ratio.detach(), pairs.rejected_log_ratio.detach()
-    compared = real & (batch["preference"] | batch["hard"]) & ~torch.isnan(chosen_change + rejected_change)
     margins = beta * (chosen_change - rejected_change)
-    groups = {"": real, **{f"/{name}": real & (batch["bucket"] == code) for code, name in enumerate(BUCKETS)}}
+    compared = real & (preference | batch["hard"]) & ~torch.isnan(chosen_change + rejected_change)
+    buckets = {f"/{name}": real & (batch["bucket"] == code) for code, name in enumerate(BUCKETS)}
 
+    metrics = {
+        "loss/preference": (result.preference, real & preference),
+        "loss/sft": (result.sft, real & sft),
+        "route/sft": ((sft & ~preference).float(), real),
+        "logps/chosen": (pairs.chosen.detach(), real & (batch["chosen_index"] >= 0)),
+        "logps/rejected": (pairs.rejected.detach(), real & (batch["rejected_index"] >= 0)),
+        "rewards/chosen": (beta * chosen_change, compared),
+        "rewards/rejected": (beta * rejected_change, compared),
+        **{f"loss{suffix}": (losses, bucket) for suffix, bucket in buckets.items()},
+    }
     if result.aux_loss is not None:
-        sums.add("aux_loss", result.aux_loss.expand_as(result.losses), real)
-    sums.add("loss/preference", result.preference, real & batch["preference"])
-    sums.add("loss/sft", result.sft, real & sft)
-    sums.add("route/sft", (sft & ~batch["preference"]).float(), real)
-    sums.add("logps/chosen", pairs.chosen.detach(), real & (batch["chosen_index"] >= 0))
-    sums.add("logps/rejected", pairs.rejected.detach(), real & (batch["rejected_index"] >= 0))
-    sums.add("rewards/chosen", beta * chosen_change, compared)
-    sums.add("rewards/rejected", beta * rejected_change, compared)
-    for suffix, group in groups.items():
-        if suffix:
-            sums.add(f"loss{suffix}", result.losses.detach(), group)
-        sums.add(f"rewards/margins{suffix}", margins, compared & group)
-        sums.add(f"rewards/accuracies{suffix}", (margins > 0).float(), compared & group)
-        sums.add(f"displacement/chosen{suffix}", chosen_change, compared & group)
-        sums.add(f"displacement/rejected{suffix}", rejected_change, compared & group)
+        metrics["aux_loss"] = result.aux_loss.expand_as(losses), real
+    by_bucket = {
+        "rewards/margins": margins,
+        "rewards/accuracies": (margins > 0).float(),
+        "displacement/chosen": chosen_change,
+        "displacement/rejected": rejected_change,
+    }
+    for suffix, group in {"": compared, **{suffix: compared & bucket for suffix, bucket in buckets.items()}}.items():
+        metrics |= {name + suffix: (values, group) for name, values in by_bucket.items()}
+    values, masks = zip(*metrics.values(), strict=True)
+    sums.add(list(metrics), torch.stack(values), torch.stack(masks))
 
 
 def final_table(first: dict[str, float], last: dict[str, float]) -> Table:

@@ -48,6 +48,7 @@ from mixdpo.training.finite import (
     steps_between_looks,
     weights_not_finite,
 )
+from mixdpo.training.layer_kernels import apply_layer_kernels
 from mixdpo.training.loss_state import LossState
 from mixdpo.training.metrics import MetricSums, add_step_metrics
 from mixdpo.training.planned_trainer import PlannedTrainer
@@ -129,6 +130,7 @@ class MixDPOTrainer(PlannedTrainer):
         policy, self._starts_at_reference = prepare_policy(model, ref_model, peft_config, args)
         tokenizer = prepare_tokenizer(policy, processing_class)
         self._lay_out = choose_layout(policy, ref_model, args)
+        apply_layer_kernels([model for model in (policy, ref_model) if model is not None], args)
 
         plan = plan if plan is not None else make_plan(train_dataset)
         plan.check_belongs_to(train_dataset)
@@ -239,7 +241,7 @@ class MixDPOTrainer(PlannedTrainer):
             with torch.no_grad():
                 batch = self._with_live_reference(part)
                 result = pair_losses(model, batch, self._step_settings, self.loss_state.running)
-            self._sums["eval"].add("loss", result.losses, batch["weight"] > 0)
+            self._sums["eval"].add(["loss"], result.losses[None], batch["weight"][None] > 0)
             add_step_metrics(self._sums["eval"], result, batch, self.args.beta)
             self._records.add(batch, result.pairs)
         return result.losses.mean(), None, None

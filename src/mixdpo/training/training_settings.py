@@ -115,6 +115,13 @@ class TrainingSettings(LossSettings):
             "completion; auto: packed where the model's attention allows it"
         },
     )
+    use_liger_kernel: bool | None = field(
+        default=None,
+        metadata={
+            "help": "let Liger's kernels compute norms, rotary embeddings and gated activations on a GPU; null: where "
+            "liger-kernel is installed"
+        },
+    )
     max_tokens_per_batch: int | None = field(
         default=None,
         metadata={

@@ -5,6 +5,7 @@ from typing import cast
 from torch import Tensor, nn
 
 from mixdpo.models.engine.hidden import completion_hidden_sums
+from mixdpo.models.engine.layer_kernels import liger_kernels, use_layer_kernels, use_plain_rotary
 from mixdpo.models.engine.packed import pack_rows, packed_scores
 from mixdpo.models.engine.padded import pad_rows, padded_scores
 from mixdpo.models.engine.precision import disable_dropout, hardware_has_bf16
@@ -25,11 +26,14 @@ __all__ = [
     "disable_dropout",
     "hardware_has_bf16",
     "has_routers",
+    "liger_kernels",
     "pack_rows",
     "pad_rows",
     "prepare_packing",
     "router_coefficient",
     "to_device",
+    "use_layer_kernels",
+    "use_plain_rotary",
     "without_wrappers",
 ]
 

@@ -39,12 +39,15 @@ def pack_rows(groups: Sequence[PromptGroup]) -> PackedRows:
     sources: list[np.ndarray] = []
     targets: list[np.ndarray] = []
     placed: list[Group] = []
+    scored: list[list[int]] = []
     for group in groups:
         start, prompt = len(ids), len(group.prompt)
         ids += group.prompt
         positions.append(np.arange(prompt))
         multiplicity.append(np.full(prompt, len(group.completions), dtype=np.float32))
-        for completion, places in zip(group.completions, group.scored_places(), strict=True):
+        places_of = group.scored_places()
+        scored.append(list(map(len, places_of)))
+        for completion, places in zip(group.completions, places_of, strict=True):
             targets.append(len(ids) + places)
             sources.append(np.where(places > 0, targets[-1] - 1, start + prompt - 1))
             ids += completion
@@ -58,7 +61,7 @@ def pack_rows(groups: Sequence[PromptGroup]) -> PackedRows:
         multiplicity=torch.from_numpy(np.concatenate(multiplicity)[None, None, None]),
         source=torch.from_numpy(np.concatenate(sources)),
         target=torch.from_numpy(row[np.concatenate(targets)]),
-        layout=PackedLayout(tuple(placed), tuple(map(len, targets)), tuple(shared_lengths(groups))),
+        layout=PackedLayout(tuple(placed), tuple(map(len, targets)), tuple(shared_lengths(scored))),
     )
 
 

@@ -25,10 +25,11 @@ from mixdpo.models.engine.wrappers import causal_model
 
 def pad_rows(groups: Sequence[PromptGroup], pad_token_id: int) -> PaddedRows:
     """Lay out every completion in a row of its own, behind its prompt, padded on the right."""
+    places_of = [group.scored_places() for group in groups]
     rows = [
         (group.prompt, completion, places)
-        for group in groups
-        for completion, places in zip(group.completions, group.scored_places(), strict=True)
+        for group, scored in zip(groups, places_of, strict=True)
+        for completion, places in zip(group.completions, scored, strict=True)
     ]
     width = max(len(prompt) + len(completion) for prompt, completion, _ in rows)
     input_ids = torch.full((len(rows), width), pad_token_id, dtype=torch.int64)
@@ -47,7 +48,7 @@ def pad_rows(groups: Sequence[PromptGroup], pad_token_id: int) -> PaddedRows:
         target=torch.from_numpy(np.concatenate(targets)),
         scored=list(map(len, sources)),
         prompt_width=min(len(prompt) for prompt, *_ in rows),
-        shared=shared_lengths(groups),
+        shared=shared_lengths([list(map(len, scored)) for scored in places_of]),
     )
 
 

@@ -50,13 +50,13 @@ class CompletionScores:
     router_loss: Tensor | None = None
 
 
-def shared_lengths(groups: Sequence[PromptGroup]) -> list[int]:
-    """Return, by completion, the least number of scored tokens that a completion of its prompt has."""
-    lengths = []
-    for group in groups:
-        counts = [len(places) for places in group.scored_places()]
-        lengths += [min(counts, default=0)] * len(counts)
-    return lengths
+def shared_lengths(scored: Sequence[Sequence[int]]) -> list[int]:
+    """Return, by completion, the least number of scored tokens that a completion of its prompt has.
+
+    Args:
+        scored: by prompt, the number of scored tokens of each of its completions.
+    """
+    return [min(counts) for counts in scored for _ in counts]
 
 
 class PaddedRows(TypedDict):
