@@ -21,8 +21,8 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-# Needed to measure and test on a GPU, beside the package's own requirements and its extra `bench`.
-TOOLS = ("liger-kernel", "pytest>=8.3")
+# Needed to test on a GPU, beside the package's own requirements and its extras `bench` and `liger`.
+TOOLS = ("pytest>=8.3",)
 # pip builds the package in an environment of its own, which takes all of them from the folder.
 BUILD_TOOLS = ("hatchling>=1.25", "packaging", "pathspec", "pluggy", "trove-classifiers")
 # Requirements that only reading plain text, audits and the demo's model have; polars alone is 51 MB.
@@ -44,10 +44,8 @@ def read_packages(path: Path) -> dict[str, str | None]:
 def roots(python_version: str) -> list[Requirement]:
     """Return what the package needs on the other machine."""
     declared = [Requirement(line) for line in requires("mixdpo") or ()]
-    wanted = [
-        one for one in declared if applies(one, python_version, extras=("", "bench")) and one.name not in NOT_NEEDED
-    ]
-    return [*wanted, *map(Requirement, (*TOOLS, *BUILD_TOOLS))]
+    wanted = [one for one in declared if applies(one, python_version, extras=("", "bench", "liger"))]
+    return [*(one for one in wanted if one.name not in NOT_NEEDED), *map(Requirement, (*TOOLS, *BUILD_TOOLS))]
 
 
 def applies(requirement: Requirement, python_version: str, extras: Iterable[str] = ("",)) -> bool:
