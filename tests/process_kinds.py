@@ -38,6 +38,10 @@ _FSDP2 = {
 }
 
 
+def _zero(stage: int) -> dict[str, str]:
+    return {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": str(stage)}
+
+
 def _mesh(**sizes: int) -> dict[str, str]:
     named = {f"PARALLELISM_CONFIG_{name.upper()}_SIZE": str(size) for name, size in sizes.items()}
     return {"ACCELERATE_USE_PARALLELISM_CONFIG": "true", **named}
@@ -60,6 +64,9 @@ KINDS: dict[str, Kind] = {
     "fsdp2-sharded": Kind(2, {**_FSDP2, "FSDP_STATE_DICT_TYPE": "SHARDED_STATE_DICT"}),
     # Shards within a node, copies on every node.
     "hsdp": Kind(4, {**_FSDP2, **_mesh(dp_replicate=2, dp_shard=2)}, nodes=2),
+    # accelerate's own defaults
+    "zero2": Kind(2, _zero(2)),
+    "zero3": Kind(2, _zero(3)),
     # What is refused before the first step.
     "fsdp1": Kind(2, {**_FSDP2, "FSDP_VERSION": "1"}),
     "fsdp2-offload": Kind(2, {**_FSDP2, "FSDP_OFFLOAD_PARAMS": "true"}),
@@ -155,6 +162,8 @@ OTHERS: dict[str, Cell] = {
     "max-tokens": Cell(words=("--train.max_tokens_per_batch", "60")),
     "weighted": Cell(words=("--train.use_weighting", "true", "--train.loss_type", "[sigmoid, sft]")),
     "kto-hard": Cell(words=("--train.hard_loss_type", "simpo")),
+    # Without warm-up the policy has left its reference in the second step, which compares it with that.
+    "live-moved": Cell(live_reference=True, words=("--train.warmup_steps", "0")),
     "saved": Cell(words=SAVED),
     "resumed": Cell(words=SAVED, continues="saved"),
     "lora-saved": Cell(lora=True, words=SAVED),

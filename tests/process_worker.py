@@ -35,6 +35,23 @@ def shard_on_cpus() -> None:
     AcceleratorState.__init__ = patched
 
 
+def run_deepspeed_on_cpus() -> None:
+    """Have accelerate use DeepSpeed on CPU processes, over gloo, and without a kernel that it would compile first."""
+    original = PartialState.__init__
+
+    def patched(self: PartialState, *arguments: Any, **settings: Any) -> None:
+        original(self, *arguments, **settings)
+        deepspeed_is_asked = os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true"
+        if deepspeed_is_asked and self.distributed_type == DistributedType.MULTI_CPU:
+            import deepspeed
+
+            deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+            deepspeed.init_distributed(dist_backend="gloo", auto_mpi_discovery=False)
+            PartialState._shared_state["distributed_type"] = DistributedType.DEEPSPEED
+
+    PartialState.__init__ = patched
+
+
 def run(words: list[str]) -> tuple[int, str]:
     """Run a command and return its exit status, and what it printed to standard error."""
     printed = io.StringIO()
@@ -64,6 +81,7 @@ def main(file: Path) -> None:
     PartialState.destroy_process_group = lambda self: None  # the next command needs it
     run_folder.save_training_figure = lambda metrics, folder: None  # takes longer than the run
     shard_on_cpus()
+    run_deepspeed_on_cpus()
     launched = dict(os.environ)
     for command in json.loads(file.read_text()):
         os.environ.clear()

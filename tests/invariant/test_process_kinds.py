@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -45,8 +47,20 @@ ON_TWO = {
     "fsdp2-sharded": SAVING,
     "ddp": {"score": SCORED},
 }
-ON_ONE = {**COVERING, "saved": SAVING["saved"], "lora-saved": SAVING["lora-saved"], "score": SCORED}
-COMPARED = [(kind, name) for kind, cells in ON_TWO.items() for name in cells if name != "score"]
+NEEDS_DEEPSPEED = pytest.mark.skipif(find_spec("deepspeed") is None, reason="DeepSpeed is not installed")
+MOVED = {"live-moved": OTHERS["live-moved"]}
+ON_DEEPSPEED = {
+    "zero2": {**COVERING, **MOVED},
+    "zero3": {**COVERING, **MOVED, **{name: SAVING[name] for name in ("saved", "resumed")}},
+}
+CELLS = {**ON_TWO, **ON_DEEPSPEED}
+ON_ONE = {**COVERING, **MOVED, "saved": SAVING["saved"], "lora-saved": SAVING["lora-saved"], "score": SCORED}
+COMPARED = [
+    pytest.param(kind, name, marks=NEEDS_DEEPSPEED if kind in ON_DEEPSPEED else ())
+    for kind, cells in CELLS.items()
+    for name in cells
+    if name != "score"
+]
 
 Outcomes = Mapping[str, Mapping[str, Outcome]]
 
@@ -59,23 +73,46 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def outcomes(folder: Path) -> Outcomes:
     """All runs: one process makes those it is compared with, two the rest, one after the other."""
-    return {**run_kinds({"one": ON_ONE}, folder), **run_kinds(ON_TWO, folder)}
+    found = {**run_kinds({"one": ON_ONE}, folder), **run_kinds(ON_TWO, folder)}
+    if find_spec("deepspeed") is not None:
+        found |= run_kinds(ON_DEEPSPEED, folder)
+    return found
 
 
-@pytest.mark.parametrize(("kind", "name"), COMPARED, ids="/".join)
+@pytest.mark.parametrize(("kind", "name"), COMPARED)
 def test_a_run_is_that_of_one_process(folder: Path, outcomes: Outcomes, kind: str, name: str) -> None:
     outcome, alone = outcomes[kind][name], outcomes["one"][name.replace("resumed", "saved")]
     assert outcome.status == alone.status == 0, outcome.printed[-2000:] + alone.printed[-2000:]
-    cell = ON_TWO[kind][name]
+    cell = CELLS[kind][name]
     losses, weights = differences(outcome, alone, starting_weights(folder, cell))
     assert losses < LIMITS[cell.bf16][0]
     assert weights < LIMITS[cell.bf16][1]
 
 
 def test_tied_weights_are_saved_once(outcomes: Outcomes) -> None:
-    for kind in ("one", "fsdp2"):
+    for kind in {"one", "fsdp2", "zero2", "zero3"} & set(outcomes):
         with safe_open(outcomes[kind]["tied-fp32-packed-cached"].run / "model" / "model.safetensors", "pt") as file:
             assert "lm_head.weight" not in file.keys()  # noqa: SIM118  # no mapping
+
+
+@NEEDS_DEEPSPEED
+@pytest.mark.parametrize("kind", ON_DEEPSPEED)
+def test_rows_are_packed_under_zero(outcomes: Outcomes, kind: str) -> None:
+    assert "padded rows" not in outcomes[kind]["full-fp32-packed-cached"].printed
+
+
+@NEEDS_DEEPSPEED
+def test_a_run_of_zero3_says_how_large_its_model_is(outcomes: Outcomes) -> None:
+    described = [json.loads((outcomes[kind]["saved"].run / "run.json").read_text()) for kind in ("one", "zero3")]
+    assert described[0]["model"] == described[1]["model"]
+
+
+@NEEDS_DEEPSPEED
+def test_a_checkpoint_of_zero3_becomes_a_model(outcomes: Outcomes, tmp_path: Path) -> None:
+    run = outcomes["zero3"]["saved"].run
+    merge(run / "checkpoint-3", tmp_path / "merged")
+    merged, trained = (load_trained(folder).state_dict() for folder in (tmp_path / "merged", run / "model"))
+    torch.testing.assert_close(merged, trained, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["saved", "lora-saved"])

@@ -61,3 +61,8 @@ def test_what_holds_no_weights_is_refused(name: str, tmp_path: Path, refused) ->
     (tmp_path / "empty").mkdir()
     refused(lambda: merge(tmp_path / name, tmp_path / "merged"), "neither a checkpoint", str(tmp_path / name))
     assert not (tmp_path / "merged").exists()
+
+
+def test_parts_of_deepspeed_alone_are_refused(tmp_path: Path, refused) -> None:
+    (tmp_path / "zero_to_fp32.py").touch()
+    refused(lambda: merge(tmp_path, tmp_path.with_name("merged")), "zero_to_fp32.py")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field, fields
 from typing import Any, get_args
 
@@ -67,6 +68,8 @@ class MixDPOConfig(TrainingSettings, TrainingArguments):  # type: ignore[misc]  
     def __post_init__(self) -> None:
         if not torch.accelerator.is_available():
             self.use_cpu = True  # transformers wants to be told before it accepts bfloat16 there
+        if self.use_cpu:  # accelerate imports DeepSpeed wherever it is installed, which warns if it finds no GPU
+            os.environ.setdefault("DS_ACCELERATOR", "cpu")
         if self.bf16 is None:
             self.bf16 = not self.fp16 and hardware_has_bf16()
         try:

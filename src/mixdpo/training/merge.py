@@ -22,6 +22,8 @@ from mixdpo.training.preparation import prepare_tokenizer
 from mixdpo.training.saving import holds_weights
 
 _OF_FSDP = "pytorch_model_fsdp_0"
+# DeepSpeed writes it beside its parts. Runs of mixdpo write the weights there as well, whole.
+_OF_DEEPSPEED = "zero_to_fp32.py"
 
 
 def merge(source: Path, output: Path) -> None:
@@ -68,6 +70,12 @@ def _gathered(source: Path) -> dict[str, Tensor]:
     """Return the weights that a checkpoint keeps in the shards of its processes, by name."""
     if (source / _OF_FSDP).is_dir():
         return _of_fsdp(source / _OF_FSDP)
+    if (source / _OF_DEEPSPEED).exists():
+        raise InputError(
+            "the checkpoint holds DeepSpeed's parts of the weights alone",
+            file=source,
+            hint=f"run its {_OF_DEEPSPEED}, which puts them together, if you trust them: it unpickles",
+        )
     raise InputError(
         "neither a checkpoint of a run nor an adapter",
         file=source,

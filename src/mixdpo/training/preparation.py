@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import logging
 from collections.abc import Sequence
@@ -38,6 +37,7 @@ from mixdpo.plan.plan import Plan, make_plan
 from mixdpo.training.batch import RowLayout
 from mixdpo.training.checks import rounding_warning
 from mixdpo.training.config import MixDPOConfig
+from mixdpo.training.deepspeed_run import frozen_copy, save_whole_model
 from mixdpo.training.sampling import PlannedPairs, mismatched_pairs
 
 logger = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ def frozen_reference(policy: nn.Module, ref_model: nn.Module | None, args: MixDP
     needs_copy = live and not isinstance(policy, PeftModel)
     if ref_model is None and not needs_copy:
         return None
-    reference = copy.deepcopy(policy) if ref_model is None else ref_model
+    reference = frozen_copy(policy) if ref_model is None else ref_model
     disable_dropout(reference)
     return reference.requires_grad_(False).eval().to(args.device)
 
@@ -125,6 +125,7 @@ def prepare_sharding(args: MixDPOConfig, accelerator: Accelerator) -> None:
             "sync_ref_model does not work with weights that are sharded by FSDP or DeepSpeed",
             hint="run it data parallel, with recipes/accelerate/ddp.yaml, or leave sync_ref_model out",
         )
+    save_whole_model(accelerator)
     if accelerator.is_fsdp2 and accelerator.state.fsdp_plugin.mixed_precision_policy is not None:
         plugin = accelerator.state.fsdp_plugin
         plugin.mixed_precision_policy = dataclasses.replace(plugin.mixed_precision_policy, output_dtype=None)

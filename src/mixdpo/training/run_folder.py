@@ -19,9 +19,11 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from mixdpo.common.errors import InputError
 from mixdpo.common.files import nearest_existing, write_json
 from mixdpo.data.token_report import TokenReport
+from mixdpo.models.engine import weights_of
 from mixdpo.plan.plan import Plan
 from mixdpo.training.checkpoints import check_training_state, checkpoint_to_continue, last_complete_checkpoint
 from mixdpo.training.config import MixDPOConfig
+from mixdpo.training.deepspeed_run import check_zero_stage
 from mixdpo.training.figure import save_training_figure
 from mixdpo.training.token_record import check_same_tokens
 
@@ -208,6 +210,7 @@ def starting_point(folder: Path, resume: str | bool | None, accelerator: Acceler
     newest = resume is True
     checkpoint = checkpoint_to_continue(folder, accelerator.is_main_process) if newest else Path(str(resume))
     check_training_state(checkpoint, accelerator.distributed_type, accelerator.num_processes)
+    check_zero_stage(checkpoint, accelerator)
     return str(checkpoint)
 
 
@@ -224,7 +227,8 @@ def describe_run(
         "model": {
             "name": model.config._name_or_path,
             "type": model.config.model_type,
-            "parameters": model.num_parameters(),
+            # Of weights that ZeRO-3 has spread, transformers counts those that happen to be gathered.
+            "parameters": model.num_parameters() + sum(weights_of(p) - p.numel() for p in model.parameters()),
             "dtype": str(model.dtype).removeprefix("torch."),
             "adapters": sorted(getattr(model, "peft_config", {})),
         },

@@ -37,6 +37,7 @@ from mixdpo.training.callbacks import PlanCallback, TrainingProgress
 from mixdpo.training.checkpoints import checkpoint_path, delete_oldest, mark_incomplete
 from mixdpo.training.checks import check_first_loss, displaced_buckets, displacement_warning
 from mixdpo.training.config import MixDPOConfig
+from mixdpo.training.deepspeed_run import with_engine
 from mixdpo.training.finite import (
     StepRecords,
     broken_reference_error,
@@ -172,6 +173,7 @@ class MixDPOTrainer(PlannedTrainer):
         )
         self.accelerator.dataloader_config.non_blocking = args.dataloader_pin_memory  # copies wait for no step
         prepare_sharding(args, self.accelerator)
+        self._ref_model = with_engine(self._ref_model, self.accelerator)
         prepare_data_parallel(policy, args, self.accelerator)
         self.loss_state = LossState(args, self._step_settings, policy, self._ref_model, self.accelerator)
         self._stop = StopCallback(self.accelerator)

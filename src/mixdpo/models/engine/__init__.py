@@ -13,6 +13,7 @@ from mixdpo.models.engine.routers import has_routers, router_coefficient
 from mixdpo.models.engine.rows import CompletionScores, PackedRows, PaddedRows, PromptGroup, to_device
 from mixdpo.models.engine.support import prepare_packing
 from mixdpo.models.engine.wrappers import causal_model, without_wrappers
+from mixdpo.models.engine.zero3 import is_spread, weights_of, whole
 
 __all__ = [
     "CompletionScores",
@@ -26,6 +27,7 @@ __all__ = [
     "disable_dropout",
     "hardware_has_bf16",
     "has_routers",
+    "is_spread",
     "liger_kernels",
     "pack_rows",
     "pad_rows",
@@ -34,6 +36,8 @@ __all__ = [
     "to_device",
     "use_layer_kernels",
     "use_plain_rotary",
+    "weights_of",
+    "whole",
     "without_wrappers",
 ]
 

@@ -18,6 +18,7 @@ from mixdpo.models.engine.packed import pack_rows, packed_scores
 from mixdpo.models.engine.padded import pad_rows, padded_scores
 from mixdpo.models.engine.rows import PackedLayout, PromptGroup, to_device
 from mixdpo.models.engine.wrappers import causal_model
+from mixdpo.models.engine.zero3 import whole_in_forward
 
 # Attention that a packed row computes: over all earlier tokens, or over a window of them.
 _KNOWN_LAYERS = {"full_attention", "sliding_attention"}
@@ -47,7 +48,7 @@ def prepare_packing(model: nn.Module, on_gpu: bool) -> str | None:
         return f"its attention is set to {before}"
     if inner.get_output_embeddings() is None:
         return "it has no language-model head"
-    if any(p.is_meta or hasattr(p, "ds_id") for p in model.parameters()):
+    if any(p.is_meta for p in model.parameters()):
         return "its weights are not all on this process"
     inner.set_attn_implementation(PACKED_ATTENTION)
     reason = _difference(model, config)
@@ -89,7 +90,7 @@ def _difference(model: nn.Module, config: Any) -> str | None:
     training = model.training
     model.eval()
     try:
-        with torch.no_grad(), _packed_calls() as seen:
+        with torch.no_grad(), whole_in_forward(model), _packed_calls() as seen:
             packed = packed_scores(model, to_device(pack_rows(groups), device), router_loss=True)
             plain = padded_scores(model, to_device(pad_rows(groups, 0), device), router_loss=True)
     except UnsupportedAttention as error:

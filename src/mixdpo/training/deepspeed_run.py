@@ -1,0 +1,73 @@
+"""What runs under DeepSpeed need besides: a model that is saved whole, and a reference with an engine of its own."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any, cast
+
+from accelerate import Accelerator
+from accelerate.utils import DistributedType
+from torch import nn
+
+from mixdpo.common.errors import InputError
+from mixdpo.models.engine import is_spread, whole
+
+
+def save_whole_model(accelerator: Accelerator) -> None:
+    """Have ZeRO-3 gather the model where it is saved; to be called before the weights are spread.
+
+    Accelerate's default is not to. What is then saved as the model is a folder without weights.
+    """
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        config = accelerator.deepspeed_plugin.deepspeed_config
+        config["zero_optimization"]["stage3_gather_16bit_weights_on_model_save"] = True
+
+
+def frozen_copy(model: nn.Module) -> nn.Module:
+    """Return a copy of a model without gradients; of weights that ZeRO-3 has spread, in the same parts.
+
+    One weight is whole at a time. All processes must come here.
+    """
+    copied: dict[int, Any] = {}
+    for parameter in model.parameters():
+        if is_spread(parameter):
+            with whole([parameter]):
+                copied[id(parameter)] = nn.Parameter(parameter.detach().clone(), requires_grad=False)
+            cast(Any, parameter).convert_to_zero_parameters(param_list=[copied[id(parameter)]])
+    return copy.deepcopy(model, copied).requires_grad_(False)
+
+
+def with_engine(reference: nn.Module | None, accelerator: Accelerator) -> nn.Module | None:
+    """Return a frozen reference inside a DeepSpeed engine, in the number format of the policy's forward pass.
+
+    Under ZeRO-3 its weights are spread as the policy's are. Other stages spread what the optimizer needs, and a
+    reference has none of it, so it stays whole. Without DeepSpeed, or a reference, nothing is done.
+    """
+    if reference is None or accelerator.distributed_type != DistributedType.DEEPSPEED:
+        return reference
+    import deepspeed
+
+    config = copy.deepcopy(accelerator.deepspeed_plugin.deepspeed_config)
+    if config["zero_optimization"]["stage"] != 3:
+        config["zero_optimization"] = {"stage": 0}
+    engine, *_ = deepspeed.initialize(model=reference, config=config)
+    engine.eval()  # which returns nothing
+    return cast(nn.Module, engine)
+
+
+def check_zero_stage(checkpoint: Path, accelerator: Accelerator) -> None:
+    """Raise `InputError` if a run of DeepSpeed would go on from a checkpoint that another stage of ZeRO cut in parts.
+
+    ZeRO-3 writes a file of each process's weights beside those of the optimizer, the other stages one of all weights.
+    """
+    if accelerator.distributed_type != DistributedType.DEEPSPEED:
+        return
+    was_spread = any(checkpoint.glob("global_step*/zero_pp_rank_*_model_states.pt"))
+    if was_spread != (accelerator.deepspeed_plugin.zero_stage == 3):
+        was, now = ("ZeRO-3", "another stage") if was_spread else ("another stage", "ZeRO-3")
+        raise InputError(
+            f"the checkpoint is of a run under {was}, and this one is under {now}",
+            file=checkpoint,
+            hint="continue it with the zero_stage it was started with",
+        )
