@@ -2,12 +2,19 @@ from __future__ import annotations
 
 import csv
 import gzip
+import json
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from mixdpo.common import table_files, text_limits
 from mixdpo.common.errors import InputError
+from mixdpo.common.settings import read_yaml
 from mixdpo.common.table_files import read_table
+from mixdpo.data.sources import open_source
+from mixdpo.generation.prompts import read_prompts
 
 
 def test_tables_with_line_breaks_and_cut_files(tmp_path: Path) -> None:
@@ -41,3 +48,36 @@ def test_json_nested_too_deeply_is_one_line(levels: int, tmp_path: Path) -> None
         (tmp_path / name).write_text(content)
         with pytest.raises(InputError, match=rf"{name}, row 2: not valid JSON: nested more than 200 levels deep"):
             read_table(tmp_path / name)
+
+
+def test_texts_and_lines_without_end_are_one_line(tmp_path, monkeypatch, refused) -> None:
+    monkeypatch.setattr(text_limits, "LONGEST_TEXT", 100)
+    monkeypatch.setattr(table_files, "LONGEST_LINE", 1000)
+    long = tmp_path / "long.jsonl"
+    rows = [{"prompt": "short"}, {"prompt": [{"role": "user", "content": "x" * 101}]}]
+    long.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    refused(lambda: read_table(long), "long.jsonl, row 2, column 'prompt'", "101 characters", "at most 100")
+    long.write_text('{"prompt": "short"}\n{"prompt": "' + "x" * 1000 + '"}\n')
+    refused(lambda: read_table(long), "long.jsonl, row 2", "the line has")
+    (tmp_path / "set").mkdir()
+    pq.write_table(pa.Table.from_pylist(rows[1:]), tmp_path / "set" / "train.parquet")
+    refused(lambda: read_prompts(tmp_path / "set"), "row 1, column 'prompt'", "101 characters")
+
+
+def test_deep_nesting_is_one_line(tmp_path, refused) -> None:
+    kind, value = pa.string(), "x"
+    for _ in range(300):
+        kind, value = pa.list_(kind), [value]
+    deep = tmp_path / "deep.parquet"
+    pq.write_table(pa.table({"prompt": pa.array([value], kind)}), deep)
+    refused(lambda: read_table(deep), "deep.parquet: cannot be read")
+    refused(lambda: open_source(str(deep)), "deep.parquet: cannot be read")
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("model: " + "[" * 20_000)
+    refused(lambda: read_yaml(recipe), "recipe.yaml: not valid YAML: nested too deeply")
+
+
+def test_a_url_with_a_password_is_shown_without(refused) -> None:
+    for place in ("https://user:secret@host/data.parquet", Path("https://user:secret@host/data.parquet")):
+        message = str(refused(lambda place=place: read_table(place), "no such file", "https://host/"))
+        assert "secret" not in message

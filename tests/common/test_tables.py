@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 
 import pytest
+from rich.console import Console
 
 from mixdpo.cli.main import main
+from mixdpo.common.progress import rate_bar
 from mixdpo.common.tables import TextTable, as_latex, as_text, plain_console, print_table, results_table
 
 NAMES = ["m[/x]", "m[red]y", "[bold]z", "[link=http://x]q[/link]", ":fire:", "*star"]
@@ -71,3 +74,11 @@ def test_scores_of_columns_with_such_names_are_shown(tmp_path, jsonl, capsys) ->
     assert main(["score", data, "--metric", "rating", "--output", str(tmp_path / "scored.parquet")]) == 0
     assert "[/x]" in capsys.readouterr().out
     assert main(["plan", data, "--plan.metric", "'[/x]'", "--output", str(tmp_path / "plan.parquet")]) == 0
+
+
+def test_bars_take_no_text_for_markup() -> None:
+    shown = io.StringIO()
+    with rate_bar(Console(file=shown, force_terminal=True, width=200)) as bar:
+        bar.add_task("answers of m[/x]", total=2, rate="[red]", note="[/]")
+    assert "answers of m[/x]" in shown.getvalue()
+    assert "[red]" in shown.getvalue()

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import pytest
 
 from mixdpo.data.reasoning import split_reasoning
+from mixdpo.evaluation.benchmarks.alpaca_eval import ranking_score
 from mixdpo.evaluation.benchmarks.mt_bench import parse_rating
 from mixdpo.evaluation.constraints import KINDS, Constraint
 from mixdpo.evaluation.statistics.style import markdown_counts
@@ -41,6 +42,7 @@ def test_linear_time(text: str) -> None:
     with soon():
         markdown_counts(text)
         parse_rating(text)
+        ranking_score(text)
         split_reasoning(text)
         split_reasoning(text, opened=True)
     with soon():

@@ -20,6 +20,18 @@ def test_own_verdicts_are_read_strictly() -> None:
         assert parse_grade(text) is None
 
 
+def test_a_verdict_in_a_last_line_of_its_own_outweighs_quoted_ones() -> None:
+    asked = JudgePrompt((("user", "Then end with one line that holds nothing but your verdict: [[A]] or [[B]]."),))
+    assert asked.asks_for_last_line()
+    assert not JudgePrompt((("user", "Output your final verdict as [[A]] or [[B]]."),)).asks_for_last_line()
+    quoted = "Answer B says [[B]], which it must not.\n\n**[[A]]**\n"
+    assert parse_game(quoted) is None
+    assert parse_game(quoted, in_last_line=True) == "A>B"
+    assert parse_game("[[B]]\nso not [[A]]", in_last_line=True) is None
+    assert parse_grade('It asks for "[[10]]".\n[[2]]', (1.0, 10.0), in_last_line=True) == 2
+    assert parse_grade("[[2]]\n[[11]]", (1.0, 10.0), in_last_line=True) is None
+
+
 @pytest.mark.parametrize(
     ("prompt", "scale"),
     [

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mixdpo.common.urls import shown_place
+
 
 def install_extra(extra: str) -> str:
     """Return how to install what only some commands need, as the hint of an error; `extra` as in pyproject.toml."""
@@ -39,7 +41,7 @@ class InputError(MixdpoError, ValueError):
         hint: str | None = None,
     ) -> None:
         self.file, self.row, self.column, self.hint = file, row, column, hint
-        where = [str(file)] if file is not None else []
+        where = [shown_place(file)] if file is not None else []
         if row is not None:
             where.append(f"row {row}")
         if column is not None:

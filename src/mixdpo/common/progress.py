@@ -13,14 +13,14 @@ from mixdpo.common.processes import processes
 
 
 def rate_bar(console: Console) -> Progress:
-    """Return a bar whose tasks have the fields `rate` and `note`."""
+    """Return a bar whose tasks have the fields `rate` and `note`; no text of them is taken for markup."""
     return Progress(
-        TextColumn("[bold]{task.description}"),
+        TextColumn("{task.description}", style="bold", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
+        TextColumn("{task.fields[rate]}", markup=False),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
         console=console,
     )
 

@@ -47,7 +47,10 @@ _SettingsLoader.yaml_implicit_resolvers = {
 
 def parse_yaml(text: str) -> Any:
     """Return what a text in YAML says; raises `yaml.YAMLError`."""
-    return yaml.load(text, _SettingsLoader)
+    try:
+        return yaml.load(text, _SettingsLoader)
+    except RecursionError:
+        raise yaml.MarkedYAMLError(problem="nested too deeply") from None
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:

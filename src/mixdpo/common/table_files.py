@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from mixdpo.common.errors import InputError
 from mixdpo.common.files import atomic_path
 from mixdpo.common.json_text import parse_json
+from mixdpo.common.text_limits import LONGEST_LINE, line_too_long, too_long
 
 _LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 ENDINGS: Final = (".parquet", ".csv", ".csv.gz", ".json", ".json.gz", ".jsonl", ".jsonl.gz")
@@ -103,7 +104,8 @@ def read_table(path: str | Path) -> TableFile:
     """Read a whole table.
 
     Raises:
-        InputError: no such file, an ending that is not known, a file that cannot be read, or no rows.
+        InputError: no such file, an ending that is not known, a file that cannot be read, no rows, or a text or a
+            line that is too long to be one.
     """
     path = Path(path).expanduser()
     if not path.is_file():
@@ -125,6 +127,10 @@ def read_table(path: str | Path) -> TableFile:
     table = TableFile(columns, str(path))
     if not len(table):
         raise InputError("the file has no rows", file=path)
+    for name, values in table.columns.items():
+        for place, value in enumerate(values):
+            if (fault := too_long(value)) is not None:
+                raise InputError(f"the value {fault}", file=path, row=table.row_of(place), column=name)
     return table
 
 
@@ -169,9 +175,12 @@ def read_json_rows(path: str | Path) -> list[dict[str, Any]]:
     """
     path = Path(path)
     text = _text(path)
-    pieces = [(1, text)] if path.name.removesuffix(".gz").endswith(".json") else _json_lines(text)
+    is_list = path.name.removesuffix(".gz").endswith(".json")
+    pieces = [(1, text)] if is_list else _json_lines(text)
     rows: list[Any] = []
     for number, piece in pieces:
+        if len(piece) > LONGEST_LINE and not is_list:
+            raise InputError(line_too_long(len(piece)), file=path, row=number, hint="write one row a line")
         try:
             value = parse_json(piece)
         except json.JSONDecodeError as error:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
 _PLAIN_PART: Final = re.compile(r"|api|openai|models|inference|v\d{1,2}((alpha|beta)\d?)?")
 """Parts of a path that are known to be no secret."""
+_SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+")  # two letters at least: C:/ is a disk
 
 
 def shown_url(url: str) -> str:
@@ -19,6 +21,12 @@ def shown_url(url: str) -> str:
     host = parts.netloc.rpartition("@")[2]
     path = ["..." if part in hidden_parts(url) else part for part in parts.path.split("/")]
     return f"{parts.scheme}://{host}{'/'.join(path)}"
+
+
+def shown_place(place: str | Path) -> str:
+    """Return the name of a file as it is, and of what is a URL what `shown_url` shows; a path has one slash of two."""
+    found = _SCHEME.match(str(place))
+    return str(place) if found is None else shown_url(f"{found[1]}://{str(place)[found.end() :]}")
 
 
 def hidden_parts(url: str) -> list[str]:

@@ -20,10 +20,10 @@ import pyarrow.parquet as pq
 
 from mixdpo.common.errors import InputError
 from mixdpo.common.json_text import parse_json, too_deep_at
+from mixdpo.common.text_limits import LONGEST_LINE, line_too_long
 from mixdpo.data.csv_form import UTF_8, UTF_16, CsvForm, csv_form, find_encoding, open_csv, open_lines
-from mixdpo.data.messages import LONGEST_TEXT, kind_of
+from mixdpo.data.messages import kind_of
 
-_LONGEST_LINE: Final = 10 * LONGEST_TEXT  # bytes
 _CHUNK: Final = 1 << 22
 _DAMAGED_GZIP = (EOFError, gzip.BadGzipFile, zlib.error)
 
@@ -77,16 +77,11 @@ def check_json(file: Path, given: Path) -> None:
     """
     is_list = is_json_list(file)
     with open_file(file) as stream:
-        pieces = [stream.read()] if is_list else iter(lambda: stream.readline(_LONGEST_LINE + 1), b"")
+        pieces = [stream.read()] if is_list else iter(lambda: stream.readline(LONGEST_LINE + 1), b"")
         for row, piece in enumerate(pieces, start=1):
-            if len(piece) > _LONGEST_LINE and not is_list:
+            if len(piece) > LONGEST_LINE and not is_list:
                 size = len(piece) + sum(map(len, _rest_of_line(stream)))
-                raise InputError(
-                    f"the line has {size / 1e6:,.0f} MB, and one of at most {_LONGEST_LINE / 1e6:,.0f} MB is read",
-                    file=given,
-                    row=row,
-                    hint="write one row a line, or delete it",
-                )
+                raise InputError(line_too_long(size), file=given, row=row, hint="write one row a line, or delete it")
             if too_deep_at(piece) is not None:
                 raise json.JSONDecodeError("nested too deeply", "", 0)
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from mixdpo.common.json_text import parse_json
+from mixdpo.common.text_limits import too_long
 
 Message = dict[str, Any]
 
@@ -35,9 +36,6 @@ THOUGHTS: Final = ("reasoning_content", "thinking", "reasoning")
 
 CALLS: Final = ("tool_calls", "function_call")
 """Keys under which a message keeps its tool calls; the second is OpenAI's old one for a single call."""
-
-LONGEST_TEXT: Final = 10_000_000
-"""Characters of one text; a longer one is no answer, and is tokenised as a whole until memory ends."""
 
 _TEXT_PARTS: Final = ("text", "input_text", "output_text")
 _THOUGHT_PARTS: Final = ("thinking", "reasoning")
@@ -68,11 +66,9 @@ def read_messages(value: Sequence[Any]) -> list[Message]:
 
 
 def check_length(value: str | Sequence[Message]) -> None:
-    """Raise `WrongType` if a text, or one within messages, has more than `LONGEST_TEXT` characters."""
-    found = [value] if isinstance(value, str) else [text for message in value for text in message.values()]
-    longest = max((len(text) for text in found if isinstance(text, str)), default=0)
-    if longest > LONGEST_TEXT:
-        raise WrongType(f"has {longest:,} characters, and a text of at most {LONGEST_TEXT:,} is read")
+    """Raise `WrongType` if a text, or one within messages, has more characters than one may have."""
+    if (fault := too_long(value)) is not None:
+        raise WrongType(fault)
 
 
 def read_system(value: Any) -> list[Message]:

@@ -9,8 +9,8 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from mixdpo.common.text_limits import LONGEST_TEXT
 from mixdpo.data.hashing import row_digests
-from mixdpo.data.messages import LONGEST_TEXT
 from mixdpo.data.pairs import PAIR_ID_SIZE, PairReader
 from mixdpo.data.turns import ANNOUNCED
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 from mixdpo.common.errors import InputError
 from mixdpo.common.json_text import parse_json
 from mixdpo.common.table_files import read_table, row_in_file
+from mixdpo.common.text_limits import too_long
 from mixdpo.data.data_settings import check_template_kwargs
 from mixdpo.data.messages import WrongType, read_messages, without_nulls
 from mixdpo.data.sources import open_source
@@ -84,6 +85,8 @@ def _prompt(row: Mapping[str, Any], file: str, place: int) -> Prompt:
     if column is None:
         raise InputError(f"no prompt ({', '.join(_TEXTS)})", file=file, row=row_in_file(file, place))
     value = row[column]
+    if (fault := too_long(value)) is not None:
+        raise InputError(f"the value {fault}", file=file, row=row_in_file(file, place), column=column)
     history: list[tuple[str, str]] = []
     if isinstance(value, str):
         further = row.get("input") if column == "instruction" else None

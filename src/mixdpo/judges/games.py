@@ -14,7 +14,7 @@ import numpy as np
 from mixdpo.generation.answer_files import AnswerFile
 from mixdpo.judges.answers import AnswerPair, AnswerSources
 from mixdpo.judges.judge import JudgeItem, Verdict, score_of_a
-from mixdpo.judges.prompt import JudgePrompt, placeholders
+from mixdpo.judges.prompt import JudgePrompt, last_line, placeholders
 from mixdpo.judges.task import JudgeTask
 
 Games = tuple[str | None, str | None]
@@ -55,8 +55,14 @@ def game_items(pairs: Sequence[AnswerPair], prompt: JudgePrompt | None, max_toke
     return items
 
 
-def parse_game(text: str) -> str | None:
-    """Read `[[A]]`, `[[B]]`, `[[C]]` (a tie) or a label such as `[[A>>B]]`; all that there are must be the same."""
+def parse_game(text: str, in_last_line: bool = False) -> str | None:
+    """Read `[[A]]`, `[[B]]`, `[[C]]` (a tie) or a label such as `[[A>>B]]`; all that there are must be the same.
+
+    Where the judge was asked for a last line of its own, and that is a verdict and nothing else, it alone counts:
+    others are quoted from the answers, by which a model could have its lost games left out.
+    """
+    if in_last_line and _VERDICT.fullmatch(last_line(text)):
+        text = last_line(text)
     found = {_OF_LETTER.get(one, one) for one in _VERDICT.findall(text)}
     return found.pop() if len(found) == 1 else None
 
@@ -103,9 +109,10 @@ def game_task(
     """
     prompt, longest = sources.prompt(), sources.max_tokens or longest
     pairs = sources.pairs(baseline, category)
+    in_last_line = prompt is not None and prompt.asks_for_last_line()
     return JudgeTask(
         items={model: game_items(own, prompt, longest) for model, own in pairs.items()},
-        parse=lambda reply: parse_game(reply.text),
+        parse=lambda reply: parse_game(reply.text, in_last_line),
         rows=lambda model, verdicts: game_rows(model, pairs[model], verdicts, id_column),
         prompts={model: len(own) for model, own in pairs.items()},
         settings={

@@ -13,6 +13,7 @@ from mixdpo.common.files import digest
 from mixdpo.common.settings import read_yaml
 from mixdpo.generation.chat_model import Request
 
+_OWN_LINE: Final = re.compile(r"\b(?:end with one|last|final) line\b", re.IGNORECASE)
 _CHATML: Final = re.compile(r"<\|im_start\|>(\w+)\n(.*?)\n?<\|im_end\|>", re.DOTALL)
 
 
@@ -25,6 +26,10 @@ class JudgePrompt:
     def holds(self, name: str) -> bool:
         """Whether there is a placeholder {name}."""
         return any(f"{{{name}}}" in text for _, text in self.messages)
+
+    def asks_for_last_line(self) -> bool:
+        """Whether it asks for a verdict in a last line of its own."""
+        return any(_OWN_LINE.search(text) for _, text in self.messages)
 
     def filled(self, values: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
         """Replace `{name}` by the value of that name, in one pass; all other braces stay as they are.
@@ -48,6 +53,11 @@ class JudgePrompt:
     def fingerprint(self) -> str:
         """Return a digest of the roles and texts, which says in a result which prompt was used."""
         return prompts_fingerprint([self])
+
+
+def last_line(reply: str) -> str:
+    """Return the last line of a reply that says something, without the marks of Markdown around it."""
+    return reply.strip().rpartition("\n")[2].strip(" \t*_`.")
 
 
 def placeholders(prompt: JudgePrompt, wanted: Sequence[Sequence[str]]) -> list[str]:

@@ -10,7 +10,6 @@ import ast
 import json
 import math
 import random
-import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any, Final, Literal
 import numpy as np
 
 from mixdpo.common.errors import InputError
+from mixdpo.common.json_text import parse_json
 from mixdpo.common.settings import check_choice, check_ranges
 from mixdpo.common.statistics import mean_interval
 from mixdpo.common.table_files import TableFile, read_table
@@ -69,7 +69,6 @@ DIFFICULTY: Final = HubFile(
     "--difficulty",
 )
 BASELINE_ANSWERS: Final = HubFile(*_HUB, "alpaca_eval_gpt4_baseline.json", None, "--baseline")
-_LIST: Final = re.compile(r"\[.*\]", re.DOTALL)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,10 +141,9 @@ def first_token_score(first_token: Sequence[tuple[str, float]]) -> float | None:
 
 def ranking_score(text: str) -> float | None:
     """Return 1 or 0 from a list such as [{"model": "model_1", "rank": 1}, ...], None if there is none."""
-    found = _LIST.search(text)
     try:
-        ranks = {str(item["model"]): item["rank"] for item in _literal(found.group() if found else "")}
-    except (ValueError, SyntaxError, KeyError, TypeError):
+        ranks = {str(item["model"]): item["rank"] for item in _literal(text[text.find("[") : text.rfind("]") + 1])}
+    except (ValueError, SyntaxError, KeyError, TypeError, RecursionError, MemoryError):
         return None
     first = ranks.get("model_1", ranks.get(FIRST))
     second = ranks.get("model_2", ranks.get(SECOND))
@@ -188,7 +186,7 @@ def verdict_rows(model: str, pairs: Sequence[AnswerPair], verdicts: Sequence[Ver
 
 def _literal(text: str) -> Any:
     try:
-        return json.loads(text)
+        return parse_json(text)
     except json.JSONDecodeError:
         return ast.literal_eval(text)
 

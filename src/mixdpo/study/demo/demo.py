@@ -13,14 +13,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from matplotlib.figure import Figure
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from mixdpo.common.figure_files import save_figure
 from mixdpo.common.files import atomic_path, write_json
 from mixdpo.common.statistics import Interval, clustered_mean
-from mixdpo.common.tables import results_table
+from mixdpo.common.tables import plain_console, results_table
 from mixdpo.evaluation.held_out_prompts import (
     DATA,
     GENERATION,
@@ -67,15 +66,15 @@ def run_demo(model: str | None, output: Path, short: bool = False) -> Comparison
         output: folder of the run; must not hold one.
         short: train on a few pairs and ask a few prompts, to see that everything works.
     """
-    console = Console()
+    console = plain_console()
     started = time.perf_counter()
     check_is_free(output)
     name = model or str(smollm2_folder())
     held_out = read_held_out("test", limit=8 if short else None)
-    console.print(f"[bold]1/3[/] {len(held_out.prompts)} held-out prompts, answered by the model as it is")
+    console.print(f"1/3 {len(held_out.prompts)} held-out prompts, answered by the model as it is", style="bold")
     before = answer_held_out(name, held_out)
 
-    console.print("[bold]2/3[/] plan and train")
+    console.print("2/3 plan and train", style="bold")
     changes: dict[str, Any] = {
         "model": {"name_or_path": name},
         "data": {"path": str(DATA / "train.parquet"), **({"max_pairs": 40} if short else {})},
@@ -83,7 +82,7 @@ def run_demo(model: str | None, output: Path, short: bool = False) -> Comparison
     run = train_from_recipe(load_recipe(str(RECIPE), changes), output=str(output))
     steps = [record for record in run.metrics if "loss" in record]
 
-    console.print("[bold]3/3[/] the same prompts, answered by the trained model")
+    console.print("3/3 the same prompts, answered by the trained model", style="bold")
     result = compare_answers(before, answer_held_out(str(output / "model"), held_out), held_out)
     _save(output, result, held_out, time.perf_counter() - started)
 
