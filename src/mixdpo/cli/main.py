@@ -99,6 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         handlers=[RichHandler(console=Console(stderr=True), show_path=False, show_time=False)],
     )
     logging.getLogger("mixdpo").setLevel(logging.INFO)
+    logging.getLogger("huggingface_hub").propagate = False  # it has a handler of its own, and would say all twice
     words = list(sys.argv[1:] if arguments is None else arguments)
     if _is_left_to_another(words):
         return 0

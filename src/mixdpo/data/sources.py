@@ -20,6 +20,7 @@ from datasets.exceptions import DatasetsError
 
 from mixdpo.common.errors import InputError
 from mixdpo.common.files import atomic_path, data_cache, digest
+from mixdpo.common.hub import from_hub
 from mixdpo.common.urls import shown_url
 from mixdpo.data.columns import is_text
 from mixdpo.data.csv_form import UTF_8, CsvForm, csv_form, find_encoding, open_lines
@@ -45,6 +46,8 @@ _JSON_CHUNK: Final = 1 << 28
 """Bytes from which the library infers the types of a JSON file; its own 10 MB miss keys that come up later."""
 
 _HUB_ID: Final = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+_OF_DATASETS: Final = (DatasetsError, OSError, ValueError, RuntimeError)
+"""What the library raises of a data set of the hub."""
 _SPLIT: Final = re.compile(r"(?P<name>\w[\w.-]*)(?P<slice>\[[^\]]*\])?")
 
 
@@ -229,17 +232,38 @@ def _open_saved(name: str, folder: Path, split: str) -> RawSource:
 
 def _open_hub(path: str, split: str, name: str | None, revision: str | None) -> RawSource:
     try:
-        with quiet_datasets():
-            dataset = datasets.load_dataset(path, name, split=split, revision=revision)
-    except (DatasetsError, OSError, ValueError, RuntimeError) as error:
+        with quiet_datasets(), from_hub(path, "data set", kind="dataset", revision=revision):
+            try:
+                dataset = datasets.load_dataset(path, name, split=split, revision=revision)
+            except _OF_DATASETS as error:
+                if (missing := _not_in_repository(path, split, name, revision)) is not None:
+                    raise missing from error
+                raise
+    except InputError:
+        raise
+    except _OF_DATASETS as error:
         reason = str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__
         raise InputError(
             f"cannot be loaded from the hub: {reason}",
             file=path,
-            hint="check the id, `split` and `name`, the network, and access with `hf auth login`; "
-            "or name a local file",
+            hint=f"check `split` and `name`; or get its files with `hf download {path} --repo-type dataset`, and "
+            "name the one to read",
         ) from error
     return RawSource(name=path, dataset=dataset, key=digest([dataset._fingerprint]))
+
+
+def _not_in_repository(path: str, split: str, name: str | None, revision: str | None) -> InputError | None:
+    """Return the error for a configuration or a split that a data set of the hub does not have, if that is it."""
+    try:
+        names = datasets.get_dataset_config_names(path, revision=revision)
+        if name not in names and not (name is None and ("default" in names or len(names) == 1)):
+            problem = "it has several configurations" if name is None else f"there is no configuration {name!r}"
+            return InputError(problem, file=path, hint=f"set `name` to one of {', '.join(names)}")
+        splits = datasets.get_dataset_split_names(path, name, revision=revision)
+    except _OF_DATASETS:
+        return None
+    wanted = _split_name(path, split)
+    return None if wanted in splits else _no_split(path, wanted, splits)
 
 
 def _files_of_split(folder: Path, split: str) -> list[Path]:

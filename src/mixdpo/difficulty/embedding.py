@@ -123,13 +123,10 @@ def _load(settings: EmbeddingSettings) -> SentenceTransformer:
         raise InputError(
             "the embedding metric needs the package sentence-transformers", hint=install_extra("embedding")
         ) from None
-    try:
+    from mixdpo.models.loading import loading
+
+    with loading("sentence-transformers model", settings.model):
         model = SentenceTransformer(settings.model, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"no sentence-transformers model can be loaded from {settings.model!r} ({str(error).splitlines()[0]})",
-            hint="give a folder or hub id as `model`",
-        ) from error
     if settings.pooling == "mean":
         pooling: list[Any] = [module for module in model if hasattr(module, "pooling_mode")]
         if not pooling:

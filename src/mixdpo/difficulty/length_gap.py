@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from mixdpo.common.errors import InputError
 from mixdpo.difficulty.texts import answer_texts
 
 if TYPE_CHECKING:
@@ -53,15 +52,10 @@ def _characters(texts: Iterator[tuple[str, str]]) -> Iterator[int]:
 
 
 def _tokens(texts: Iterator[tuple[str, str]], name: str) -> Iterator[int]:
-    from transformers import AutoTokenizer
+    from mixdpo.models.loading import load_tokenizer
+    from mixdpo.models.model_settings import ModelSettings
 
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"no tokenizer can be loaded from {name!r} ({str(error).splitlines()[0]})",
-            hint="give a folder or hub id as `tokenizer`",
-        ) from error
+    tokenizer = load_tokenizer(ModelSettings(name_or_path=name))
     while pairs := list(islice(texts, _PAIRS_AT_ONCE)):
         ids = tokenizer(list(chain.from_iterable(pairs)), add_special_tokens=False)["input_ids"]
         yield from map(len, ids)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from mixdpo.common.errors import InputError
+from mixdpo.common.hub import from_hub
 
 
 @dataclass(frozen=True)
@@ -26,17 +27,20 @@ def fetch(wanted: HubFile) -> Path:
     """Return a local copy of a hub file, downloaded if need be.
 
     Raises:
-        InputError: it is not in the cache and the hub cannot be reached, or its content is not the published one.
+        InputError: it is not in the cache and the hub does not give it, or its content is not the published one.
     """
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError
 
+    what = "data set" if wanted.kind == "dataset" else wanted.kind
     try:
-        found = Path(hf_hub_download(wanted.repository, wanted.name, repo_type=wanted.kind, revision=wanted.revision))
-    except (OSError, ValueError, HfHubHTTPError) as error:
+        with from_hub(wanted.repository, what, kind=wanted.kind, revision=wanted.revision):
+            found = Path(
+                hf_hub_download(wanted.repository, wanted.name, repo_type=wanted.kind, revision=wanted.revision)
+            )
+    except (OSError, ValueError) as error:
+        reason = error if isinstance(error, InputError) else f"the {what} {wanted.repository} has no such file"
         raise InputError(
-            f"{wanted.name} of the {wanted.kind} {wanted.repository} is needed and cannot be fetched",
-            hint=f"give a copy with {wanted.option} FILE, or run once with the hub in reach",
+            f"{wanted.name} is needed: {reason}", hint=f"or give a copy with {wanted.option} FILE"
         ) from error
     if wanted.sha256 is not None and hashlib.sha256(found.read_bytes()).hexdigest() != wanted.sha256:
         raise InputError(

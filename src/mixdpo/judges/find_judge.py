@@ -92,17 +92,17 @@ def find_judge(settings: JudgeSettings) -> Judge:
 def _kind_of_model(name: str) -> JudgeKind:
     from transformers import AutoConfig
 
-    from mixdpo.models.loading import cannot_load, hub_arguments
+    from mixdpo.models.loading import hub_arguments, loading
     from mixdpo.models.model_settings import ModelSettings, check_is_model
 
     settings = ModelSettings(name_or_path=name)
     check_is_model(name)
     try:
-        config = AutoConfig.from_pretrained(name, **hub_arguments(settings))
-    except (OSError, ValueError, ImportError) as error:
-        failed = cannot_load("judge", name, error)
+        with loading("judge", name):
+            config = AutoConfig.from_pretrained(name, **hub_arguments(settings))
+    except InputError as error:
         raise InputError(
-            str(failed), hint="a model behind an endpoint needs --endpoint URL, a program --judge-kind program"
+            str(error), hint="a model behind an endpoint needs --endpoint URL, a program --judge-kind program"
         ) from error
     classifies = any(one.endswith("ForSequenceClassification") for one in config.architectures or [])
     return "reward" if classifies else "model"

@@ -20,7 +20,7 @@ from mixdpo.generation.reply_cache import reply_cache
 from mixdpo.judges.judge import Chat, FollowUp, JudgeItem, ParseReply, Verdict, label_of
 from mixdpo.models.engine import disable_dropout
 from mixdpo.models.fingerprint import weights_digest
-from mixdpo.models.loading import cannot_load, hub_arguments, load_tokenizer, weight_format
+from mixdpo.models.loading import hub_arguments, load_tokenizer, loading, weight_format
 from mixdpo.models.model_settings import ModelSettings, check_is_model
 
 _FORMAT: Final = "1"
@@ -109,12 +109,10 @@ def load_reward_model(settings: ModelSettings) -> PreTrainedModel:
     name = settings.name_or_path
     check_is_model(name)
     dtype = "auto" if settings.dtype == "auto" else weight_format(settings)
-    try:
+    with loading("reward model", name, settings.revision):
         model, info = AutoModelForSequenceClassification.from_pretrained(
             name, dtype=dtype, output_loading_info=True, **hub_arguments(settings)
         )
-    except (OSError, ValueError, ImportError) as error:
-        raise cannot_load("reward model", name, error) from error
     if info["missing_keys"]:
         raise InputError(
             f"{name!r} is no reward model: it has no trained {', '.join(sorted(info['missing_keys']))}",

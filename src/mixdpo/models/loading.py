@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from transformers.utils.peft_utils import find_adapter_config_file
 
 from mixdpo.common.errors import InputError, install_extra
+from mixdpo.common.hub import from_hub
 from mixdpo.models.engine import hardware_has_bf16
 from mixdpo.models.model_settings import ModelSettings, check_is_model
 
@@ -34,20 +37,17 @@ def load_policy(settings: ModelSettings, with_adapters: bool = False) -> PreTrai
     if settings.load_in_4bit:
         arguments["quantization_config"] = _four_bit()
     check_is_model(settings.name_or_path)
-    _check_is_no_adapter(settings)
-    try:
+    with loading("model", settings.name_or_path, settings.revision):
+        _check_is_no_adapter(settings.name_or_path, settings.revision)
         model = AutoModelForCausalLM.from_pretrained(settings.name_or_path, **arguments)
-    except (OSError, ValueError, ImportError) as error:
-        raise cannot_load("model", settings.name_or_path, error) from error
     if settings.load_in_4bit:
         from peft import prepare_model_for_kbit_training
 
         model = prepare_model_for_kbit_training(model)
     if settings.adapter is not None:
         try:
-            return PeftModel.from_pretrained(model, settings.adapter, is_trainable=True)
-        except (OSError, ValueError) as error:
-            raise cannot_load("adapter", settings.adapter, error) from error
+            with loading("adapter", settings.adapter):
+                return PeftModel.from_pretrained(model, settings.adapter, is_trainable=True)
         except (RuntimeError, IndexError) as error:  # weights of other shapes, tokens that are not there
             raise InputError(
                 f"the adapter {settings.adapter!r} does not fit {settings.name_or_path!r}: {_last_line(error)}",
@@ -72,13 +72,16 @@ def load_for_inference(settings: ModelSettings) -> PreTrainedModel | PeftModel:
 
 
 def load_tokenizer(settings: ModelSettings) -> PreTrainedTokenizerBase:
-    """Load the tokenizer that belongs to the model, or the one that is named."""
+    """Load the tokenizer that belongs to the model, or the one that is named: of its main branch."""
     name = settings.tokenizer or settings.name_or_path
+    arguments = hub_arguments(settings if name == settings.name_or_path else replace(settings, revision=None))
     check_is_model(name)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name, **hub_arguments(settings))
-    except (OSError, ValueError, ImportError) as error:
-        raise cannot_load("tokenizer", name, error) from error
+    with loading("tokenizer", name, arguments["revision"]):
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(name, **arguments)
+        except ValueError:
+            _check_is_no_adapter(name, arguments["revision"])  # many of which come without a tokenizer
+            raise
     if settings.chat_template is not None:
         try:
             tokenizer.chat_template = Path(settings.chat_template).read_text(encoding="utf-8")
@@ -93,11 +96,10 @@ def _last_line(error: Exception) -> str:
     return str(error).strip().splitlines()[-1].strip()
 
 
-def _check_is_no_adapter(settings: ModelSettings) -> None:
+def _check_is_no_adapter(name: str, revision: str | None) -> None:
     # transformers would load the base model with the adapter frozen, and training would train nothing.
-    name = settings.name_or_path
     try:
-        found = find_adapter_config_file(name, revision=settings.revision)
+        found = find_adapter_config_file(name, revision=revision)
     except (OSError, ValueError):
         return  # loading the model fails for the same reason, and says it
     if found is not None:
@@ -136,9 +138,21 @@ def _four_bit() -> Any:
     )
 
 
-def cannot_load(kind: str, name: str, error: Exception) -> InputError:
-    """Return the error for a model that transformers refused, with its reason on one line."""
-    first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return InputError(
-        f"cannot load the {kind} {name!r}: {first_line}", hint="check the name, the folder and the network"
-    )
+@contextmanager
+def loading(what: str, name: str, revision: str | None = None) -> Iterator[None]:
+    """Load, in the block, a model or a part of one from a folder or the hub.
+
+    Raises:
+        InputError: it cannot be had, with the reason on one line.
+    """
+    try:
+        with from_hub(name, what, revision=revision):
+            yield
+    except InputError:
+        raise
+    except (OSError, ValueError, ImportError) as error:
+        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(
+            f"cannot load the {what} {name!r}: {first_line}",
+            hint="check the name, and what the folder or repository holds",
+        ) from error

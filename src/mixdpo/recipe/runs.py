@@ -169,6 +169,8 @@ def _trainer(recipe: Recipe, args: MixDPOConfig) -> MixDPOTrainer:
         eval_pairs = load_eval_pairs(recipe, metric.metric, f"margin/{metric.metric}" in pairs.column_names)
     tokenizer = load_tokenizer(model_settings)
     policy = load_policy(model_settings, with_adapters=recipe.peft is not None)
+    if recipe.peft is not None and recipe.peft.revision is None:
+        recipe.peft.revision = model_settings.revision  # else the adapter is put on the main branch when it is loaded
     try:
         return MixDPOTrainer(
             model=policy,

@@ -16,16 +16,19 @@ from peft import LoraConfig, get_peft_model
 from scipy import stats
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from hub_client import client
+from hub_content import leaderboard_sets, models
+from hub_server import hub
 from mixdpo.cli.main import main
-from mixdpo.evaluation.benchmarks import open_llm
-from mixdpo.evaluation.benchmarks.open_llm import (
+from mixdpo.evaluation.benchmarks import open_llm_tasks
+from mixdpo.evaluation.benchmarks.open_llm import summarise
+from mixdpo.evaluation.benchmarks.open_llm_tasks import (
     OPEN_LLM_V1,
     Finished,
     Tasks,
     TaskScore,
     find_tasks,
     run_tasks,
-    summarise,
 )
 from mixdpo.evaluation.held_out_prompts import DATA
 from mixdpo.generation.reply_cache import reply_cache
@@ -202,17 +205,39 @@ def test_what_cannot_be_had_is_one_line(tmp_path, tasks, model, capsys) -> None:
 
 
 def test_what_loading_a_task_raises_has_a_mend_of_its_kind(monkeypatch, refused) -> None:
-    online, own = "load it once while online", "fix its task file"
-    for error, hint in (
-        (ConnectionError("Couldn't reach the hub"), online),
-        (ValueError("Couldn't find cache for winogrande\nAvailable: none"), online),
-        (ValueError("a wrong value"), own),
-        (RuntimeError("Dataset scripts are no longer supported, but found x.py"), own),
-        (ImportError("No module named 'x'"), "install the package"),
+    online, own = "load it once online", "fix its task file"
+    for error, words in (
+        (ConnectionError("Couldn't reach the hub"), ("HF_HUB_OFFLINE is set", online)),
+        (ValueError("Couldn't find cache for winogrande\nAvailable: none"), ("HF_HUB_OFFLINE is set", online)),
+        (ValueError("a wrong value"), ("a wrong value", own)),
+        (RuntimeError("Dataset scripts are no longer supported, but found x.py"), ("no longer supported", own)),
+        (ImportError("No module named 'x'"), ("No module named 'x'", "install the package")),
     ):
         manager = SimpleNamespace(load=Mock(side_effect=error))
-        monkeypatch.setattr(open_llm, "_task_manager", lambda *_, manager=manager: manager)
-        refused(lambda: find_tasks(["winogrande"]), str(error).split("\n")[0], hint)
+        monkeypatch.setattr(open_llm_tasks, "_task_manager", lambda *_, manager=manager: manager)
+        refused(lambda: find_tasks(["winogrande"]), *words)
+
+
+@pytest.mark.slow
+def test_the_six_tasks_on_data_of_the_published_layouts(tmp_path, tokenizer) -> None:
+    """From an empty cache and through the real clients: every question of every task is asked, with its shots."""
+    import lm_eval
+
+    files = Path(lm_eval.__file__).parent.glob("tasks/mmlu/default/mmlu_*.yaml")
+    subjects = [file.stem.removeprefix("mmlu_") for file in files]
+    repositories = [*models(tmp_path / "models", tokenizer), *leaderboard_sets(tmp_path / "sets", subjects)]
+    with hub(repositories) as server, client(server.url, tmp_path / "home") as mixdpo:
+        words = ("eval", "open-llm-v1", "--model", "tiny/llama", "--adapter", "tiny/adapter", "--output", "out.json")
+        ended = mixdpo(*words)
+        assert ended.status == 0, ended.text
+        gated = mixdpo(*words, "--tasks", "gpqa_main_zeroshot")
+    record = json.loads((tmp_path / "home" / "out.json").read_text())
+    assert record["comparable"]["published"] is True
+    assert record["models"]["tiny/adapter"]["n"] == {**dict.fromkeys(OPEN_LLM_V1, 2), "mmlu": 2 * len(subjects)}
+    shots = {name: one["shots"] for name, one in record["settings"]["tasks"].items()}
+    assert shots == {name: setup.shots for name, setup in OPEN_LLM_V1.items()}
+    assert gated.status == 2
+    assert "accept the terms" in gated.text.strip().splitlines()[-1]
 
 
 @pytest.mark.slow
