@@ -20,11 +20,11 @@ from torch import Tensor
 from mixdpo.training.merge import merge
 from process_kinds import (
     COVERING,
-    LIMITS,
     OTHERS,
     Command,
     Outcome,
     differences,
+    limits,
     load_trained,
     prepare,
     run_kinds,
@@ -85,8 +85,9 @@ def test_a_run_is_that_of_one_process(folder: Path, outcomes: Outcomes, kind: st
     assert outcome.status == alone.status == 0, outcome.printed[-2000:] + alone.printed[-2000:]
     cell = CELLS[kind][name]
     losses, weights = differences(outcome, alone, starting_weights(folder, cell))
-    assert losses < LIMITS[cell.bf16][0]
-    assert weights < LIMITS[cell.bf16][1]
+    most_losses, most_weights = limits(kind, cell)
+    assert losses < most_losses
+    assert weights < most_weights
 
 
 def test_tied_weights_are_saved_once(outcomes: Outcomes) -> None:
