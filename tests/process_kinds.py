@@ -67,13 +67,12 @@ KINDS: dict[str, Kind] = {
     # accelerate's own defaults
     "zero2": Kind(2, _zero(2)),
     "zero3": Kind(2, _zero(3)),
-    # What is refused before the first step.
-    "fsdp1": Kind(2, {**_FSDP2, "FSDP_VERSION": "1"}),
+    # What is refused before the first step; FSDP1, which is too, accelerate cannot start on CPUs.
     "fsdp2-offload": Kind(2, {**_FSDP2, "FSDP_OFFLOAD_PARAMS": "true"}),
     "context-parallel": Kind(2, {**_FSDP2, **_mesh(cp=2)}),
     "tensor-parallel": Kind(2, _mesh(tp=2)),
 }
-REFUSED = ("fsdp1", "fsdp2-offload", "context-parallel", "tensor-parallel")
+REFUSED = ("fsdp2-offload", "context-parallel", "tensor-parallel")
 
 
 @dataclass(frozen=True)

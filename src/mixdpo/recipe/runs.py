@@ -182,7 +182,7 @@ def _trainer(recipe: Recipe, args: MixDPOConfig) -> MixDPOTrainer:
             peft_config=recipe.peft,
         )
     except ValueError as error:  # accelerate's, of sizes that do not fit the processes
-        if "arallelism" not in str(error):
+        if isinstance(error, InputError) or "arallelism" not in str(error):
             raise
         raise InputError(f"the processes cannot be laid out as accelerate was told: {error}") from error
     except RuntimeError as error:  # what transformers' callbacks for trackers raise

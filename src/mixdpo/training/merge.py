@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +63,9 @@ def merged_model(source: Path) -> PreTrainedModel:
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(source, dtype="auto")
         return model
     config = AutoConfig.from_pretrained(source)
-    loading: Any = AutoModelForCausalLM.from_pretrained  # its types know of no model without a name
-    return loading(None, config=config, state_dict=weights)
+    with torch.device("meta"):
+        model_class = type(AutoModelForCausalLM.from_config(config))
+    return model_class.from_pretrained(None, config=config, state_dict=weights)
 
 
 def _gathered(source: Path) -> dict[str, Tensor]:
@@ -90,7 +92,9 @@ def _of_fsdp(folder: Path) -> dict[str, Tensor]:
         for name, entry in reader.read_metadata().state_dict_metadata.items()
         if isinstance(entry, TensorStorageMetadata)
     }
-    load(state, storage_reader=reader, no_dist=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that this is one process, as it is meant to be
+        load(state, storage_reader=reader, no_dist=True)
     return {name.removeprefix("model."): value for name, value in state.items()}
 
 
