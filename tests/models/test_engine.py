@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from itertools import product
 from unittest.mock import Mock
 
 import pytest
@@ -14,8 +13,8 @@ from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
+from graphs import Counting
 from mixdpo.models.engine import (
     PromptGroup,
     completion_logprobs,
@@ -30,7 +29,6 @@ from mixdpo.models.engine.attention import (
     PACKED_ATTENTION,
     UnsupportedAttention,
     packed_attention,
-    visible,
 )
 from mixdpo.models.engine.lm_head import scores_of_logits, target_scores
 from mixdpo.models.engine.norms import LeanNorm, _RMSNorm, use_lean_norms
@@ -113,46 +111,6 @@ def test_nothing_leaks(pair_of_models) -> None:
             number += 1
 
 
-@pytest.mark.parametrize("window", [None, 4])
-def test_flex_mask_shows_prompt_and_own_completion_only(window) -> None:
-    layout = pack_rows(MIXED)["layout"]
-    allowed = visible(layout, window, torch.device("cpu"))
-    owner = [(g, -1 if i < 0 else i, position) for g, group in enumerate(MIXED)
-             for i, ids in enumerate([group.prompt, *group.completions], start=-1)
-             for position, _ in enumerate(ids, start=0 if i < 0 else len(group.prompt))]  # fmt: skip
-    for q, (group, completion, place) in enumerate(owner):
-        for k, (other, part, other_place) in enumerate(owner):
-            expected = k <= q and group == other and part in (-1, completion)
-            expected &= window is None or place - other_place < window
-            assert bool(allowed(torch.tensor(0), torch.tensor(0), torch.tensor(q), torch.tensor(k))) == expected
-
-
-@pytest.mark.parametrize("window", [None, 2000, 150])
-@settings(max_examples=12, deadline=None)
-@given(
-    shapes=st.lists(
-        st.tuples(st.integers(0, 400), st.lists(st.integers(1, 400), min_size=1, max_size=3)), min_size=1, max_size=3
-    )
-)
-def test_flex_blocks_read_off_the_layout_are_those_of_the_mask(window, shapes) -> None:
-    layout = pack_rows([PromptGroup([1] * prompt, [[1] * n for n in lengths]) for prompt, lengths in shapes])["layout"]
-    length = layout.groups[-1].start + layout.groups[-1].prompt + sum(layout.groups[-1].completions)
-    device = torch.device("cpu")
-    mask = visible(layout, window, device)
-    expected = create_block_mask(mask, B=None, H=None, Q_LEN=length, KV_LEN=length, device=device)
-    with pytest.MonkeyPatch.context() as patch:  # blocks come without asking for every query and key
-        patch.setattr(attention_module, "visible", lambda *_: None)
-        found = attention_module._block_mask.__wrapped__(layout, window, device)
-    assert found.shape == expected.shape
-    if window == 150:  # which hides whole blocks too, and those are computed for nothing
-        assert (found.to_dense() >= expected.to_dense()).all()
-        assert not found.full_kv_num_blocks.any()
-        return
-    for name in ("kv_num_blocks", "full_kv_num_blocks", "q_num_blocks", "full_q_num_blocks"):
-        torch.testing.assert_close(getattr(found, name), getattr(expected, name))
-    assert torch.equal(found.to_dense(), expected.to_dense())
-
-
 @pytest.mark.parametrize("autocast", [False, True])
 @pytest.mark.parametrize("name", ["llama", "mistral-window", "gemma3"])
 def test_flex_attention_gives_the_same_values(name, autocast, monkeypatch) -> None:
@@ -162,8 +120,8 @@ def test_flex_attention_gives_the_same_values(name, autocast, monkeypatch) -> No
     model = copy.deepcopy(plain)
     assert prepare_packing(model, on_gpu=False) is None
     groups = [*MIXED, *groups_of((40, [20, 30]), seed=1)]  # more than one block
-    asked = Mock(wraps=attention_module._flex_segments)
-    monkeypatch.setattr(attention_module, "_flex_segments", asked)
+    asked = Mock(wraps=attention_module.flex_segments)
+    monkeypatch.setattr(attention_module, "flex_segments", asked)
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
         padded = completion_logprobs(plain, pad_rows(groups, 0))
         model.set_attn_implementation(FLEX_ATTENTION)
@@ -180,47 +138,6 @@ def test_flex_attention_gives_the_same_values(name, autocast, monkeypatch) -> No
         torch.testing.assert_close(flex, expected, atol=1e-4, rtol=1e-5)
     else:
         assert (flex - expected).square().mean() < 2 * (padded - expected).square().mean()
-
-
-class Counting:
-    """A compiler that runs graphs as they are, gradients too, and notes those that have an operation."""
-
-    def __init__(self, operation: str) -> None:
-        self.operation, self.graphs = operation, 0
-
-    def __call__(self, graph, inputs):
-        self.graphs += any(self.operation in str(node.target) for node in graph.graph.nodes)
-        return torch._dynamo.lookup_backend("aot_eager")(graph, inputs)
-
-
-@pytest.mark.slow
-def test_flex_attention_is_compiled_once_a_kind_and_has_the_gradients(monkeypatch) -> None:
-    """What a GPU compiles, computed by PyTorch's own operations; of the backward pass a CPU has no kernel."""
-    monkeypatch.setattr("torch.nn.attention.flex_attention._validate_device", lambda *_: None)
-    counting = Counting("flex_attention")
-    compiled = torch.compile(flex_attention, dynamic=True, backend=counting)
-    monkeypatch.setattr(attention_module, "_compiled_flex", lambda: compiled)
-    generator = torch.Generator().manual_seed(0)
-    rows = [(30, [70, 80]), (60, [20, 150])], [(200, [1, 130])], [(100, [90, 40])], [(300, [300, 290])]
-    for shapes, window, learns in product(rows, (None, 50), (True, False)):
-        layout = pack_rows(groups_of(*shapes))["layout"]
-        tokens = sum(prompt + sum(lengths) for prompt, lengths in shapes)
-        inputs = [torch.randn(1, heads, tokens, 16, generator=generator).requires_grad_() for heads in (6, 2, 2)]
-        with torch.set_grad_enabled(learns):
-            flex, plain = (
-                packed_attention(
-                    nn.Module(), *inputs, None, packed_layout=layout, sliding_window=window, flex=flex
-                )[0]
-                for flex in (True, False)
-            )  # fmt: skip
-        torch.testing.assert_close(flex, plain)
-        if learns:
-            weights = torch.randn(flex.shape, generator=generator)
-            of_flex, of_plain = (torch.autograd.grad(out, inputs, weights) for out in (flex, plain))
-            for ours, theirs in zip(of_flex, of_plain, strict=True):
-                torch.testing.assert_close(ours, theirs)
-    assert counting.graphs == 2, "with gradients and without, windows or not"
-    torch._dynamo.reset()
 
 
 # ---- models ----
@@ -282,17 +199,6 @@ def test_attention_of_another_kind_is_refused(extra) -> None:
 def test_an_attention_that_was_chosen_is_kept() -> None:
     model = tiny("Llama", attn_implementation="eager")
     assert "eager" in (prepare_packing(model, on_gpu=False) or "")
-
-
-@pytest.mark.parametrize("triton", [True, False])
-def test_flex_attention_is_for_gpus_with_triton(triton, monkeypatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: object() if triton else None)
-    model = tiny("Llama")
-    assert prepare_packing(model, on_gpu=True) is None
-    assert model.config._attn_implementation == (FLEX_ATTENTION if triton else PACKED_ATTENTION)
-    chosen = tiny("Llama", attn_implementation=PACKED_ATTENTION)
-    assert prepare_packing(chosen, on_gpu=True) is None
-    assert chosen.config._attn_implementation == PACKED_ATTENTION
 
 
 @pytest.mark.parametrize("attention", [PACKED_ATTENTION, FLEX_ATTENTION])

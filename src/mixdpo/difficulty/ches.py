@@ -53,5 +53,5 @@ def _products(dataset: Dataset, settings: LikelihoodSettings, name: str) -> tupl
         sums_P2E = completion_hidden_sums(model, rows).cpu().double().unflatten(0, (-1, 2))
         return torch.einsum("pe,pse->ps", sums_P2E[:, 0], sums_P2E).flatten()
 
-    products = pass_over(tokens, model, layout_for(model), values_of, settings, kind="ches", name=name)
+    products = pass_over(tokens, model, layout_for(model, settings), values_of, settings, kind="ches", name=name)
     return products, trained_counts(tokens)

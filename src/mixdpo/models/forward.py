@@ -127,7 +127,7 @@ def pass_over(
     state = processes()
     if state.is_main_process and (warning := long_pairs_warning(model, tokens_of_longer_side(tokens))):
         logger.warning(warning)
-    autocasts = hardware_has_bf16() if settings.bf16 is None else settings.bf16
+    autocasts = _autocasts(settings)
 
     def values(index: np.ndarray) -> Tensor:
         pairs = tokens[index.tolist()]
@@ -153,9 +153,15 @@ def pass_over(
 RowsOf = Callable[[list[PromptGroup]], PackedRows | PaddedRows]
 
 
-def layout_for(model: nn.Module) -> RowsOf:
+def _autocasts(settings: ForwardSettings) -> bool:
+    """Whether the model runs in bfloat16."""
+    return hardware_has_bf16() if settings.bf16 is None else settings.bf16
+
+
+def layout_for(model: nn.Module, settings: ForwardSettings) -> RowsOf:
     """Return how the engine wants a causal model's input, packed where the model's attention allows it."""
-    if prepare_packing(model, on_gpu=processes().device.type == "cuda") is None:
+    on_gpu = processes().device.type == "cuda"
+    if prepare_packing(model, on_gpu, torch.bfloat16 if _autocasts(settings) else None) is None:
         return pack_rows
     return partial(pad_rows, pad_token_id=0)  # padding is masked out, so any id will do
 
@@ -163,6 +169,7 @@ def layout_for(model: nn.Module) -> RowsOf:
 def dataset_logprobs(tokens: Dataset, model: ModelSettings, settings: ForwardSettings, name: str) -> np.ndarray:
     """Return log pi(y | x) of chosen and rejected, sums over trained tokens in nats; float64, shape (N, 2)."""
     loaded = load_frozen(model)
+    rows_of = layout_for(loaded, settings)
     return pass_over(
-        tokens, loaded, layout_for(loaded), partial(completion_logprobs, loaded), settings, kind="reference", name=name
+        tokens, loaded, rows_of, partial(completion_logprobs, loaded), settings, kind="reference", name=name
     )

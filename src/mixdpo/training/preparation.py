@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from datasets import Dataset
@@ -174,9 +175,10 @@ def choose_layout(policy: nn.Module, ref_model: nn.Module | None, args: MixDPOCo
     """
     if args.engine != "padded":
         refusal = "torch_compile is on and would compile every packed row anew" if args.torch_compile else None
+        autocast = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else None
         for model in (policy, ref_model):
             if model is not None and refusal is None:
-                refusal = prepare_packing(model, on_gpu=args.device.type == "cuda")
+                refusal = prepare_packing(model, args.device.type == "cuda", autocast)
         if refusal is None:
             return pack_rows
         if args.engine == "packed":

@@ -6,8 +6,8 @@ Registered with transformers' `AttentionInterface` under two names, so that a mo
   `DENSE_LENGTH` tokens) are two batched matrix products with the scores kept for the backward pass, several times
   faster there than flash attention; others go through `scaled_dot_product_attention`, whose memory does not grow
   with the square of the length.
-- `mixdpo_flex`, for a GPU: FlexAttention, one kernel over the whole row that skips blocks without any allowed
-  position, compiled once for rows of every length. Rows of one block go the first way.
+- `mixdpo_flex`, for a GPU: FlexAttention (`flex.py`), one kernel over the whole row, compiled once for rows of every
+  length. Rows of one block go the first way.
 
 Legend: H query heads, K key-value heads, G = H / K query heads that share one, S tokens of the row, D width of a
 query or key, m queries of a segment, n keys they see.
@@ -15,33 +15,26 @@ query or key, m queries of a segment, n keys they see.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
-from functools import lru_cache, partial
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional as F
-from torch.nn.attention.flex_attention import BlockMask, flex_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from mixdpo.models.engine.rows import Group, PackedLayout, to_device
+from mixdpo.models.engine.flex import fits_flex, flex_segments
+from mixdpo.models.engine.rows import Group, PackedLayout
 
 PACKED_ATTENTION = "mixdpo_packed"
 FLEX_ATTENTION = "mixdpo_flex"
 DENSE_LENGTH = 1024
 """Longest prompt with completion whose attention scores are held whole, in tokens."""
 
-# Queries and keys of a block of FlexAttention's mask. For fewer queries PyTorch takes another kernel, which is for
-# decoding and has no form for many of them with shared keys (`NoValidChoicesError`).
-_BLOCK = 128
-_LEAST_FLEX_WIDTH = 16  # narrower heads have no FlexAttention kernel on a GPU
-_FLEX_COMPILATIONS = 64
-_NO_WINDOW = 2**30
 
 # Arguments of attention functions that change its result and that this one does not compute.
 _NOT_COMPUTED = ("softcap", "s_aux", "position_bias")
@@ -87,8 +80,8 @@ def packed_attention(
     if torch.is_autocast_enabled(v.device.type):
         dtype = torch.get_autocast_dtype(v.device.type)
         q, k, v = q.to(dtype), k.to(dtype), v.to(dtype)
-    if flex and q.shape[2] > _BLOCK and min(q.shape[-1], v.shape[-1]) >= _LEAST_FLEX_WIDTH:
-        return _flex_segments(q, k, v, scale, packed_layout, sliding_window), None
+    if flex and fits_flex(q, v):
+        return flex_segments(q, k, v, scale, packed_layout, sliding_window), None
     q, k, v = q[0], k[0], v[0]
     if packed_layout.longest <= DENSE_LENGTH and v.device.type == "cpu":
         out = _DenseSegments.apply(q, k, v, scale, packed_layout, sliding_window)
@@ -220,88 +213,3 @@ def _flash_segments(q: Tensor, k: Tensor, v: Tensor, scale: float, layout: Packe
             outputs.append(out[0, :, 0 if index == 0 else group.prompt :])
             first += length
     return torch.cat(outputs, dim=1).transpose(0, 1)
-
-
-@lru_cache(maxsize=1)
-def _compiled_flex() -> Callable[..., Tensor]:
-    """FlexAttention for rows of any length.
-
-    Without `dynamic` the first lengths would each be compiled anew. It is still compiled once with and once without
-    gradients, for each set of inputs that have one (adapters), and where sizes happen to be equal. After eight
-    compilations PyTorch would compile no more, and compute the scores of the whole row at once, which no GPU has the
-    memory for.
-    """
-    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _FLEX_COMPILATIONS)
-    return torch.compile(flex_attention, dynamic=True)
-
-
-def _flex_segments(q: Tensor, k: Tensor, v: Tensor, scale: float, layout: PackedLayout, window: int | None) -> Tensor:
-    """The same by FlexAttention, of query (1, H, S, D), key and value (1, K, S, D), as (1, S, H, D)."""
-    usual = q.shape[-1] ** -0.5
-    if not math.isclose(scale, usual):  # given as a number it would be compiled as one that varies
-        q = q * (scale / usual)
-    mask = _block_mask(layout, window, v.device)
-    out = _compiled_flex()(q, k, v, block_mask=mask, enable_gqa=q.shape[1] != k.shape[1])
-    return out.transpose(1, 2)
-
-
-def visible(layout: PackedLayout, window: int | None, device: torch.device) -> Any:
-    """Return FlexAttention's mask function (batch, head, query, key) -> bool of a packed row."""
-    segments: list[tuple[int, int, int, int]] = []  # group, completion (-1: the prompt), first position, tokens
-    for number, group in enumerate(layout.groups):
-        segments.append((number, -1, 0, group.prompt))
-        segments += [(number, index, group.prompt, length) for index, length in enumerate(group.completions)]
-    # The row is filled up to whole blocks; what fills it is a group of its own.
-    segments.append((len(layout.groups), -1, 0, -sum(length for *_, length in segments) % _BLOCK))
-    *columns, lengths = torch.tensor(segments).unbind(1)
-    groups, completions, positions = (column.repeat_interleave(lengths) for column in columns)
-    positions += torch.arange(len(positions)) - (lengths.cumsum(0) - lengths).repeat_interleave(lengths)
-    group_of, completion_of, position_of = to_device([x.int() for x in (groups, completions, positions)], device)
-
-    # One function with and without a window, because each would be compiled for itself.
-    before_window_of = position_of - (window or _NO_WINDOW)
-
-    def allowed(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        same_group = group_of[query] == group_of[key]
-        seen = (completion_of[key] == -1) | (completion_of[key] == completion_of[query])
-        return (query >= key) & same_group & seen & (position_of[key] > before_window_of[query])
-
-    return allowed
-
-
-@lru_cache(maxsize=4)  # all layers of a forward pass ask for the same one, or for two
-def _block_mask(layout: PackedLayout, window: int | None, device: torch.device) -> BlockMask:
-    """FlexAttention's mask of a packed row. Its blocks are read off the layout: nothing has S x S elements."""
-    last = layout.groups[-1]
-    length = last.start + last.prompt + sum(last.completions)
-    blocks = -(-length // _BLOCK)
-    seen, whole = torch.zeros((2, blocks, blocks), dtype=torch.bool)  # in part or wholly, and wholly
-    for group in layout.groups:
-        first, end = group.start, group.start + group.prompt
-        spans = [(first, end + sum(group.completions), first, end)]  # all queries see the prompt
-        for completion in group.completions:  # the first follows its prompt without a gap
-            end += completion
-            spans.append((first, end, first, end))
-            first = end
-        for query, query_end, key, key_end in spans:
-            if key < key_end:
-                seen[query // _BLOCK : -(-query_end // _BLOCK), key // _BLOCK : -(-key_end // _BLOCK)] = True
-                whole[-(-query // _BLOCK) : query_end // _BLOCK, -(-key // _BLOCK) : key_end // _BLOCK] = True
-    seen.tril_()
-    whole.tril_(-1)
-    if window is not None and window < layout.longest:
-        whole.zero_()  # the mask function decides within every block
-    seen, whole = to_device([seen, whole], device)
-    return BlockMask.from_kv_blocks(
-        *_numbered(seen & ~whole),
-        *_numbered(whole),
-        BLOCK_SIZE=_BLOCK,
-        mask_mod=visible(layout, window, device),
-        seq_lengths=(length, length),
-    )
-
-
-def _numbered(blocks: Tensor) -> tuple[Tensor, Tensor]:
-    """Return by row the number of true blocks, and all blocks' indices with the true ones first."""
-    order = torch.argsort(blocks.int(), dim=1, descending=True, stable=True)
-    return blocks.sum(1).int()[None, None], order.int()[None, None]

@@ -83,9 +83,11 @@ class Group:
     completions: tuple[int, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PackedLayout:
     """Lengths of a packed row, known on the host so that no kernel launch waits for the device.
+
+    Equal to itself only: every layer looks up the row's mask by it, and hashing all lengths would take longer.
 
     Attributes:
         groups: in the row's order.
