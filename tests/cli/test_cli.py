@@ -344,9 +344,9 @@ def test_a_batch_that_does_not_fit_names_what_to_lower(capsys, monkeypatch, reci
 
 
 def test_a_place_that_may_not_be_written_to(capsys, monkeypatch, tmp_path, recipe) -> None:
-    monkeypatch.setattr("mixdpo.training.run_folder.os.access", lambda path, _: path != tmp_path)
+    monkeypatch.setattr("mixdpo.common.files.os.access", lambda path, _: path != tmp_path)
     line = refused(capsys, "train", "--config", str(recipe))
-    assert f"{tmp_path}: no permission to write there; choose another output folder" in line
+    assert f"{tmp_path}: no permission to write there; choose another --output" in line
 
 
 def test_evaluation_needs_pairs(capsys, recipe) -> None:
@@ -390,9 +390,9 @@ def test_interrupt_and_full_disk_leave_the_last_checkpoint_usable(capsys, monkey
     line = one_line(capsys)
     assert "the disk is full" in line
     assert "--resume" in line
-    monkeypatch.setattr(MixDPOTrainer, "_save_checkpoint", fail(PermissionError("not allowed")))  # of no file
+    monkeypatch.setattr(MixDPOTrainer, "_save_checkpoint", fail(PermissionError(errno.EACCES, "no", "x/y")))
     assert main(["train", "--config", str(recipe), "--resume"]) == 2
-    assert "mixdpo: not allowed; fix the permissions" in one_line(capsys)
+    assert "mixdpo: x/y: no permission; choose another place" in one_line(capsys)
     monkeypatch.setattr(MixDPOTrainer, "_save_checkpoint", fail(KeyboardInterrupt()))
     assert main(["train", "--config", str(recipe), "--resume"]) == 130
     line = one_line(capsys)

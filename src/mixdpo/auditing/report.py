@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -14,7 +15,7 @@ import polars as pl
 from mixdpo.auditing.checks import FINDING_TYPES
 from mixdpo.auditing.findings import Finding
 from mixdpo.common.errors import InputError
-from mixdpo.common.files import atomic_path, write_json
+from mixdpo.common.files import atomic_path, check_output_folder, indented_json
 
 REPORT_VERSION: Final = 2
 _WITHOUT_ORIGINS: Final = 1
@@ -76,15 +77,16 @@ class AuditReport:
     def save(self, folder: str | Path) -> Path:
         """Write `report.html`, `report.json` and `flagged.parquet` into `folder`, and return the page's path."""
         folder = Path(folder)
-        if folder.exists() and not folder.is_dir():
-            raise InputError("is a file, and a report is a folder", file=folder, hint="name another with --output")
+        check_output_folder(folder)
         titles = {name: kind.title for name, kind in FINDING_TYPES.items()}
         page = audit_page(self.to_dict(), self.examples, titles, self.token_examples)
-        with atomic_path(folder / FLAGGED) as temporary:
-            self.flagged().write_parquet(temporary)
-        write_json(folder / FIGURES, self.to_dict())
-        with atomic_path(folder / PAGE) as temporary:
-            temporary.write_text(page, encoding="utf-8")
+        with ExitStack() as files:  # all are written before the first is moved to its place
+            flagged, figures, shown = (
+                files.enter_context(atomic_path(folder / name)) for name in (FLAGGED, FIGURES, PAGE)
+            )
+            self.flagged().write_parquet(flagged)
+            figures.write_text(indented_json(self.to_dict()), encoding="utf-8")
+            shown.write_text(page, encoding="utf-8")
         return folder / PAGE
 
 

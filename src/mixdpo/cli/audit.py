@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mixdpo.cli.recipe_options import CommandWithSettings, config_option, data_argument, recipe_of
+from mixdpo.common.files import check_output_folder
 from mixdpo.common.settings import merge
 from mixdpo.common.tables import plain_console, results_table
 
@@ -43,6 +44,7 @@ def audit(
     """Show what is in DATA (file, folder or hub id; default: the recipe's), what will hurt, and what to do."""
     recipe = recipe_of(_with_tokenizer(overrides, tokenizer), config, data)
     settings = recipe.required("data")
+    check_output_folder(output)
 
     from mixdpo.auditing.audit import audit as audit_pairs
     from mixdpo.auditing.audit_data import load_for_audit, with_scores

@@ -8,6 +8,7 @@ import click
 
 from mixdpo.cli.options import settings_options
 from mixdpo.cli.recipe_options import quiet_libraries
+from mixdpo.common.files import check_output_folder
 from mixdpo.common.tables import TextTable, print_table
 from mixdpo.evaluation.compare.compare_settings import CompareSettings
 
@@ -25,6 +26,7 @@ def compare(sources: tuple[Path, ...], output: Path, settings: CompareSettings) 
     from mixdpo.evaluation.compare.export import save_comparison
     from mixdpo.evaluation.compare.tables import summary_table
 
+    check_output_folder(output)
     quiet_libraries()
     comparison = collect(sources, settings)
     page = save_comparison(comparison, output)

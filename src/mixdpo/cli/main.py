@@ -6,11 +6,8 @@ help and wrong settings are answered at once.
 
 from __future__ import annotations
 
-import errno
 import logging
-import os
 import sys
-import traceback
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +17,7 @@ from rich.logging import RichHandler
 
 from mixdpo import __version__
 from mixdpo.cli.audit import audit
+from mixdpo.cli.cache import cache, pruned_line
 from mixdpo.cli.clean import clean
 from mixdpo.cli.compare import compare
 from mixdpo.cli.demo import demo
@@ -34,6 +32,8 @@ from mixdpo.cli.score import score
 from mixdpo.cli.study import study
 from mixdpo.cli.tokens import tokens
 from mixdpo.cli.train import train
+from mixdpo.common.cache import cache_limit, prune
+from mixdpo.common.disk import disk_fault
 from mixdpo.common.errors import MixdpoError
 from mixdpo.common.processes import started_processes, work_alone
 from mixdpo.common.settings import SECTIONS, split_overrides
@@ -49,7 +49,8 @@ def app() -> None:
 
 
 for _command in (
-    audit, clean, compare, demo, evaluate, examples, generate, merge, plan, reference, score, study, tokens, train
+    audit, cache, clean, compare, demo, evaluate, examples, generate, merge, plan, reference, score, study, tokens,
+    train,
 ):  # fmt: skip
     app.add_command(_command)
 
@@ -67,7 +68,10 @@ def _run(words: list[str]) -> None:
     overrides: dict[str, Any] = {}
     if _reads_recipe(words):
         words, overrides = split_overrides(with_keys(words), SECTIONS)
+    limit = cache_limit()  # a wrong one is told now
     app(args=words, obj=overrides, prog_name="mixdpo", standalone_mode=False)
+    if limit is not None and started_processes()[0] == 0 and (line := pruned_line(prune(limit))):
+        print(line, file=sys.stderr)
 
 
 _ON_ALL_PROCESSES = ("train", "score", "reference", "eval preferences")
@@ -116,20 +120,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"mixdpo: {error}", file=sys.stderr)
         return error.exit_status
     except Terminated:
-        if os.environ.get("RANK", "0") == "0":  # one line, also of several processes
+        if started_processes()[0] == 0:
             print(f"mixdpo: told to end; {_continued(words)}", file=sys.stderr)
         return EXIT_STATUS
     except (KeyboardInterrupt, click.Abort):
         print(f"mixdpo: interrupted; {_continued(words)}", file=sys.stderr)
         return 130
-    except PermissionError as error:
-        where = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        print(f"mixdpo: {where}; fix the permissions or choose another place", file=sys.stderr)
-        return 2
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            traceback.print_exc()
-            return 1
-        print(f"mixdpo: the disk is full; free some space, and {_continued(words)}", file=sys.stderr)
-        return 1
+    except Exception as error:
+        fault = disk_fault(error)
+        if fault is None:
+            raise
+        what_to_do = f"free some space, and {_continued(words)}" if fault.is_of_room else "choose another place"
+        print(f"mixdpo: {fault}; {what_to_do}", file=sys.stderr)
+        return 1 if fault.is_of_room else 2
     return 0

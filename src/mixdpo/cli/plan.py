@@ -10,6 +10,7 @@ import click
 from rich.table import Table
 
 from mixdpo.cli.recipe_options import CommandWithSettings, config_option, data_argument, recipe_of
+from mixdpo.common.files import check_output
 from mixdpo.common.tables import plain_console, results_table
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def plan(overrides: dict[str, Any], data: str | None, config: Path | None, outpu
     With `--plan.threshold auto` the curve it was read from is printed and drawn beside the plan.
     """
     recipe = recipe_of(overrides, config, data)
+    check_output(output)
 
     from mixdpo.recipe.planned_pairs import load_and_score, plan_from_recipe
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from mixdpo.cli.recipe_options import quiet_libraries
+from mixdpo.common.files import check_output_folder
 from mixdpo.common.tables import plain_console
 
 
@@ -42,6 +43,7 @@ def study(file: Path, output: Path, reuse: tuple[Path, ...], dry_run: bool) -> N
     from mixdpo.study.study_progress import StudyProgress, dry_run_table, expected_time, pace, plan_of_runs
     from mixdpo.study.study_results import gather, load_results, save_results, take_over
 
+    check_output_folder(output)
     quiet_libraries()
     settings = load_study(resolve(file, "study file"))
     for folder in reuse:

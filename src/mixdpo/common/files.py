@@ -33,11 +33,14 @@ def data_cache() -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         writable = os.access(folder, os.W_OK | os.X_OK)
-    except OSError:
-        writable = False
+        reason = ""
+    except OSError as error:
+        writable, reason = False, f": {error.strerror}"
     if not writable:
         raise InputError(
-            "the cache folder cannot be written", file=folder, hint="set MIXDPO_CACHE to a folder that can"
+            f"the cache folder cannot be written{reason}",
+            file=folder,
+            hint="set MIXDPO_CACHE to a folder that can",
         )
     return folder
 
@@ -46,11 +49,24 @@ def check_output(path: Path) -> None:
     """Raise `InputError` where a file could not be written, before hours are spent on it. Nothing is made."""
     if path.is_dir():
         raise InputError("a folder, not a file", file=path)
-    folder = nearest_existing(path.parent)
-    if not folder.is_dir():
-        raise InputError("the folder cannot be made: there is a file of that name", file=folder)
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise InputError("the folder cannot be written", file=folder)
+    _check_writable(path.parent)
+
+
+def check_output_folder(path: Path) -> None:
+    """Raise `InputError` where files could not be written into a folder that is made if need be. Nothing is made."""
+    if path.exists() and not path.is_dir():
+        raise InputError("a file, not a folder", file=path, hint="name another with --output")
+    _check_writable(path)
+
+
+def _check_writable(folder: Path) -> None:
+    there = nearest_existing(folder)
+    if not there.is_dir():
+        raise InputError("a part of the path is a file, not a folder", file=there, hint="choose another --output")
+    if not os.access(there, os.W_OK | os.X_OK):
+        read_only = hasattr(os, "statvfs") and os.statvfs(there).f_flag & os.ST_RDONLY
+        problem = "the file system is read-only" if read_only else "no permission to write there"
+        raise InputError(problem, file=there, hint="choose another --output")
 
 
 def nearest_existing(path: Path) -> Path:
@@ -82,7 +98,12 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
 def write_json(target: str | Path, value: Any) -> None:
     """Write `value` as indented JSON, atomically."""
     with atomic_path(target) as temporary:
-        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.write_text(indented_json(value), encoding="utf-8")
+
+
+def indented_json(value: Any) -> str:
+    """Return `value` as the text of a JSON file for people."""
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
 
 
 def digest(parts: Iterable[bytes | str], size: int = 16) -> str:

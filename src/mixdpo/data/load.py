@@ -13,6 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset, DatasetDict, Features, Value, concatenate_datasets
 
+from mixdpo.common.cache import hold
+from mixdpo.common.disk import cache_explained
 from mixdpo.common.errors import InputError
 from mixdpo.common.files import data_cache, digest
 from mixdpo.data.columns import (
@@ -243,12 +245,13 @@ def _read(
     files = source.raw.places.files if "source_file" in features else ()
     fingerprint = digest([source.raw.key, repr(replace(reader, tally=Tally())), *files])
     raw, read, size = source.raw.dataset, reader.read_batch, 1000
+    file = data_cache() / f"pairs-{fingerprint}.arrow"
     if source.view is None and not source.repeats_prompt and holds_plain_texts(raw.features, source.columns):
         from mixdpo.data.text_reader import read_text_table  # reads by polars, which messages do without
 
         raw, read, size = raw.with_format("arrow"), partial(read_text_table, reader=reader), _TABLE
     try:
-        with quiet_datasets():
+        with quiet_datasets(), cache_explained():
             pairs = raw.map(
                 read,
                 with_indices=True,
@@ -258,12 +261,13 @@ def _read(
                 features=features,
                 # Always read anew (the reader counts while it reads), into a file that is replaced as a whole.
                 load_from_cache_file=False,
-                cache_file_name=str(data_cache() / f"pairs-{fingerprint}.arrow"),
+                cache_file_name=str(file),
                 new_fingerprint=fingerprint,
             ).with_format(None)
     except RowFault as fault:
-        file, row = source.raw.places[fault.row]
-        raise InputError(fault.problem, file=file, row=row, column=fault.column, hint=fault.hint) from fault
+        place, row = source.raw.places[fault.row]
+        raise InputError(fault.problem, file=place, row=row, column=fault.column, hint=fault.hint) from fault
+    hold(file)
     if len(pairs) == 0:
         raise _nothing_left(source, reader.tally)
     return pairs, reader.tally

@@ -18,7 +18,9 @@ import pyarrow.compute as pc
 from datasets.data_files import DataFilesList, get_data_patterns
 from datasets.exceptions import DatasetsError
 
-from mixdpo.common.errors import InputError
+from mixdpo.common.cache import hold
+from mixdpo.common.disk import cache_explained
+from mixdpo.common.errors import InputError, MixdpoError
 from mixdpo.common.files import atomic_path, data_cache, digest
 from mixdpo.common.hub import from_hub
 from mixdpo.common.urls import shown_url
@@ -175,12 +177,14 @@ def _open_files(name: str, files: Sequence[Path], split: str) -> RawSource:
     form = _common_form(files) if kind == "csv" else None
     options = _csv_options(form) if form is not None else {"chunksize": _JSON_CHUNK} if kind == "json" else {}
     encodings = {file: find_encoding(file) for file in files} if kind == "json" else {}
+    hold(cache / key)
     try:
-        readable = [_in_utf8(file, encodings.get(file, UTF_8), cache / key) for file in files]
+        with cache_explained():
+            readable = [_in_utf8(file, encodings.get(file, UTF_8), cache / key) for file in files]
         if kind == "json":
             for file, given in zip(readable, files, strict=True):
                 check_json(file, given)
-        with quiet_datasets():
+        with quiet_datasets(), cache_explained():
             dataset = datasets.load_dataset(
                 kind,
                 data_files={"train": [glob.escape(str(file.absolute())) for file in readable]},
@@ -192,11 +196,12 @@ def _open_files(name: str, files: Sequence[Path], split: str) -> RawSource:
             if form is not None and form.overfull:
                 raise ValueError("a record has more cells than the header")  # pandas takes the first for an index
             dataset.data.table.validate(full=True)  # not every reader minds what is not UTF-8
-    except InputError:
+    except MixdpoError:
         raise
     # Every reader and decompressor has errors of its own, and next() on no rows gives StopIteration.
     except Exception as error:
         raise diagnose(files, error) from error
+    hold(cache / key)
     if len(dataset) == 0:
         raise InputError("the file holds no rows", file=files[0])
     if kind == "json" and (len(files) > 1 or files[0].suffix == ".gz" or files[0].stat().st_size > _JSON_CHUNK):

@@ -36,8 +36,9 @@ import pyarrow.compute as pc
 from datasets import Dataset, Features, List, Value
 
 from mixdpo.common.errors import InputError
-from mixdpo.common.files import data_cache, digest
+from mixdpo.common.files import digest
 from mixdpo.data.arrays import place_of
+from mixdpo.data.cached_map import cached_map
 from mixdpo.data.data_settings import LossTurns, TokenSettings
 from mixdpo.data.loss_masks import Span
 from mixdpo.data.render import ChatRenderer, Rendered, Renderer, TextRenderer
@@ -140,29 +141,18 @@ def counted_tokens(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, setting
         }
     )
     processes = settings.num_proc or min(_cores(), len(dataset) // PAIRS_PER_PROCESS)
-    key = _cache_key(dataset, tokenizer, settings)
-    file = data_cache() / f"tokens-{key}.arrow"
-
-    def tokenize(reuse: bool) -> Dataset:
-        return dataset.map(
-            partial(_tokenize_batch, renderer=renderer, settings=settings, bos=tokenizer.bos_token_id),
-            batched=True,
-            with_indices=True,
-            remove_columns=dataset.column_names,
-            features=features,
-            num_proc=min(processes, len(dataset)) if processes > 1 else None,
-            load_from_cache_file=reuse,
-            cache_file_name=str(file),
-            new_fingerprint=key,
-            desc="tokenise",
-        )
-
-    try:
-        tokens = tokenize(reuse=True)
-        tokens.data.table.validate(full=True)
-    except (pa.ArrowException, OSError, ValueError):
-        tokens = tokenize(reuse=False)  # the file of an earlier run is broken
-    return tokens
+    return cached_map(
+        dataset,
+        partial(_tokenize_batch, renderer=renderer, settings=settings, bos=tokenizer.bos_token_id),
+        kind="tokens",
+        key=_cache_key(dataset, tokenizer, settings),
+        batched=True,
+        with_indices=True,
+        remove_columns=dataset.column_names,
+        features=features,
+        num_proc=min(processes, len(dataset)) if processes > 1 else None,
+        desc="tokenise",
+    )
 
 
 def _cores() -> int:

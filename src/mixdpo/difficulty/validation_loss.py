@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 
+from mixdpo.common.cache import hold
 from mixdpo.common.errors import InputError
 from mixdpo.common.files import atomic_path, cache_folder, digest
 from mixdpo.common.processes import processes
@@ -193,6 +194,7 @@ def _held(file: Path) -> AbstractContextManager[Any]:
     from filelock import FileLock
 
     file.parent.mkdir(parents=True, exist_ok=True)
+    hold(file.parent)
     return FileLock(file.with_suffix(".lock"))
 
 

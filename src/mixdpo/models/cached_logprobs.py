@@ -24,6 +24,7 @@ from accelerate.utils import broadcast, reduce
 from filelock import FileLock
 from torch import Tensor
 
+from mixdpo.common.cache import hold
 from mixdpo.common.files import atomic_path, digest
 from mixdpo.common.processes import processes
 
@@ -47,6 +48,7 @@ def look_up(file: Path, keys: pa.ChunkedArray) -> np.ndarray:
 
     A file that is not as it was written is reported and counts as empty.
     """
+    hold(file)
     try:
         table = _read(file)
     except ValueError as error:

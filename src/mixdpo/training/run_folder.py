@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import platform
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -17,7 +16,7 @@ from accelerate import Accelerator
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from mixdpo.common.errors import InputError
-from mixdpo.common.files import nearest_existing, write_json
+from mixdpo.common.files import check_output_folder, write_json
 from mixdpo.data.token_report import TokenReport
 from mixdpo.models.engine import weights_of
 from mixdpo.plan.plan import Plan
@@ -178,11 +177,7 @@ def check_is_free(folder: Path) -> None:
 
     What is left of a run that ended before its first checkpoint cannot be continued, and may be written over.
     """
-    if folder.exists() and not folder.is_dir():
-        raise InputError("a file, not a folder", file=folder, hint="choose another output folder")
-    there = nearest_existing(folder)
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise InputError("no permission to write there", file=there, hint="choose another output folder")
+    check_output_folder(folder)
     if last_complete_checkpoint(folder) is not None or (folder / MODEL_FOLDER).exists():
         raise InputError(
             "the folder holds another run",

@@ -5,17 +5,25 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator
-from typing import Any
+from itertools import chain, pairwise
+from typing import Final
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from datasets import Dataset, concatenate_datasets
 from torch.utils.data import Dataset as TorchDataset
 from torch.utils.data import Sampler
 
+from mixdpo.common.files import digest
 from mixdpo.data.arrays import token_counts
+from mixdpo.data.cached_map import cached_map
 from mixdpo.plan.plan import Plan
 from mixdpo.plan.plan_settings import ROUTES
 from mixdpo.training.batch import PairItem
+
+_CUT_AT_ONCE: Final = 10_000
+"""Pairs whose answers are cut together."""
 
 
 class PlannedPairs(TorchDataset[PairItem]):
@@ -125,30 +133,54 @@ def mismatched_pairs(pairs: PlannedPairs, max_length: int | None) -> PlannedPair
     taken that fits; where that has no trained token, as much from the first trained one on.
     """
     columns = [f"{side}_{kind}" for side in ("chosen", "rejected") for kind in ("ids", "mask")]
-    room: list[int | None] = []
-    order: list[int] = []
-    first_of_prompt, before = 0, None  # rows of one prompt usually stand together
-    for index, prompt in enumerate(pairs.tokens["prompt_ids"]):
-        first_of_prompt = index if prompt != before else first_of_prompt
-        order.append((first_of_prompt - 1) % len(pairs.tokens))
-        room.append(None if max_length is None else max(max_length - len(prompt), 1))
-        before = prompt
+    tokens, n = pairs.tokens, len(pairs.tokens)
+    starts_prompt = np.array([before != now for before, now in pairwise([None, *_prompts(tokens)])])
+    first_of_prompt = np.maximum.accumulate(np.where(starts_prompt, np.arange(n), 0))  # its rows stand together
+    order = (first_of_prompt - 1) % n
+    room = np.full(n, np.iinfo(np.int64).max)
+    if max_length is not None:
+        room = np.maximum(max_length - token_counts(tokens, ("prompt",))[:, 0], 1)
 
-    def cut(row: dict[str, list[Any]], index: int) -> dict[str, list[Any]]:
-        fits = {side: _window(row[f"{side}_mask"], room[index]) for side in ("chosen", "rejected")}
-        return {name: row[name][fits[name.split("_")[0]]] for name in columns}
+    def cut(table: pa.Table, index: list[int]) -> pa.Table:
+        sides = [_windows(table[f"{side}_ids"], table[f"{side}_mask"], room[index]) for side in ("chosen", "rejected")]
+        return pa.table(dict(zip(columns, chain.from_iterable(sides), strict=True)))
 
-    answers = pairs.tokens.select_columns(columns).select(order).map(cut, with_indices=True)
+    answers = cached_map(
+        tokens.select_columns(columns).select(order).with_format("arrow"),
+        cut,
+        kind="mismatched",
+        key=digest(["1", tokens._fingerprint, str(max_length)]),
+        batched=True,
+        batch_size=_CUT_AT_ONCE,
+        with_indices=True,
+        features=tokens.select_columns(columns).features,
+    ).with_format(None)
     mismatched = copy.copy(pairs)
-    mismatched.tokens = concatenate_datasets([pairs.tokens.remove_columns(columns), answers], axis=1)
+    mismatched.tokens = concatenate_datasets([tokens.remove_columns(columns), answers], axis=1)
     mismatched.reference = np.full_like(pairs.reference, np.nan)
     return mismatched
 
 
-def _window(mask: list[bool], room: int | None) -> slice:
-    """Return which part of an answer of the given mask is taken where `room` tokens are left (None: all of it)."""
-    first = 0 if any(mask[:room]) else mask.index(True)
-    return slice(first, None if room is None else first + room)
+def _prompts(tokens: Dataset) -> Iterator[bytes]:
+    for table in tokens.select_columns(["prompt_ids"]).with_format("arrow").iter(_CUT_AT_ONCE):
+        for prompts in table["prompt_ids"].chunks:
+            values = prompts.values.to_numpy()
+            yield from (values[start:end].tobytes() for start, end in pairwise(prompts.offsets.to_numpy()))
+
+
+def _windows(ids: pa.ChunkedArray, masks: pa.ChunkedArray, room: np.ndarray) -> tuple[pa.Array, pa.Array]:
+    """Return of every answer and its mask the part that is taken where `room` tokens (int64, shape (N,)) are left."""
+    values, flags = (pc.list_flatten(column.combine_chunks()) for column in (ids, masks))
+    lengths = pc.list_value_length(ids).to_numpy().astype(np.int64)
+    starts = np.cumsum(lengths) - lengths
+    trained = np.flatnonzero(flags.to_numpy(zero_copy_only=False))
+    first = trained[np.searchsorted(trained, starts)] - starts  # no answer is without a trained token
+    first = np.where(first < room, 0, first)
+    taken = np.minimum(room, lengths - first)
+    offsets = np.concatenate([[0], np.cumsum(taken)])
+    places = pa.array(np.repeat(starts + first - offsets[:-1], taken) + np.arange(offsets[-1]))
+    ends = pa.array(offsets, pa.int32())
+    return pa.ListArray.from_arrays(ends, values.take(places)), pa.ListArray.from_arrays(ends, flags.take(places))
 
 
 class PlanSampler(Sampler[int]):
