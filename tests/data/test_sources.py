@@ -16,6 +16,7 @@ import pytest
 from datasets import Dataset, DatasetDict
 
 from mixdpo import load_pairs
+from mixdpo.common import text_limits
 from mixdpo.data import diagnose
 from mixdpo.data.data_settings import DataSettings
 from mixdpo.data.load import read_pairs
@@ -264,7 +265,8 @@ def test_brackets_in_texts_are_no_nesting(jsonl: Any) -> None:
 def test_a_line_too_long_for_a_row_is_one_line(
     monkeypatch: pytest.MonkeyPatch, jsonl: Any, text_rows: list[dict[str, Any]], refused: Any
 ) -> None:
-    monkeypatch.setattr(diagnose, "LONGEST_LINE", 5_000_000)
+    for module in (diagnose, text_limits):
+        monkeypatch.setattr(module, "LONGEST_LINE", 5_000_000)
     monkeypatch.setattr(diagnose, "_CHUNK", 1000)
     assert len(load_pairs(jsonl([*text_rows, text_rows[0] | {"chosen": "x" * 4_900_000}]))) == 4
     path = jsonl([*text_rows, text_rows[0] | {"chosen": "x" * 12_345_678}, text_rows[0]])

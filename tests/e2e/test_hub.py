@@ -139,7 +139,8 @@ def test_benchmarks_fetch_their_files(mixdpo: Client, server: Hub) -> None:
         (mixdpo.folder / name).write_text(json.dumps(rows) if name.endswith(".json") else lines)
     judge = ("--judge", "tiny/reward", "--output")
     assert mixdpo("eval", "mt-bench", "--model", "bench.jsonl", *judge, "bench-result.json").status == 0
-    mixdpo("eval", "arena-hard", "--version", "v2", "--model", "arena.jsonl", *judge, "arena-result.json")
+    hard = ("--version", "v2", "--category", "hard_prompt")
+    mixdpo("eval", "arena-hard", *hard, "--model", "arena.jsonl", *judge, "arena-result.json")
     assert any("arena-hard-v2.0/model_answer/o3-mini-2025-01-31.jsonl" in asked for asked in server.asked)
     gamed = mixdpo("eval", "alpaca-eval", "--model", "alpaca.json", *judge, "alpaca-result.json")
     assert gamed.status == 2  # the published file of length control is known by its hash
