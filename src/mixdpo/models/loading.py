@@ -43,7 +43,7 @@ def load_policy(settings: ModelSettings, with_adapters: bool = False) -> PreTrai
     if settings.load_in_4bit:
         from peft import prepare_model_for_kbit_training
 
-        model = prepare_model_for_kbit_training(model)
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)  # a setting of the run
     if settings.adapter is not None:
         try:
             with loading("adapter", settings.adapter):

@@ -129,8 +129,10 @@ class _TiledScores(torch.autograd.Function):
                 largest_N1, sum_N1, squares_N1 = compiled(
                     fold_tile, rounded_NW, largest_N1, sum_N1, squares_N1 if alignment else None
                 )
+                del rounded_NW, tile_WE  # before the next tile is made
                 continue
             logits_NW = buffer[:, : len(tile_WE)].copy_(rounded_NW)
+            del rounded_NW, tile_WE
             rounded_target_N1 = torch.where(inside_N[:, None], logits_NW.gather(1, column_N1), rounded_target_N1)
             new_largest_N1 = torch.maximum(largest_N1, logits_NW.amax(1, keepdim=True))
             scale_N1 = largest_N1.sub_(new_largest_N1).exp_()
@@ -176,13 +178,16 @@ class _TiledScores(torch.autograd.Function):
             if compiles:
                 column_N1 = (target - start)[:, None]
                 less_onehot_NW = compiled(softmax_less_onehot, rounded_NW, logsumexp_N1, column_N1, of_target_N1)
+                del rounded_NW
             else:
                 softmax_NW = buffer[:, : len(tile_WE)].copy_(rounded_NW).sub_(logsumexp_N1).exp_()
+                del rounded_NW
                 inside_N, column_N1 = _within(target, start, len(tile_WE))
                 of_column_N1 = torch.where(inside_N[:, None], of_target_N1, softmax_NW.gather(1, column_N1))
                 less_onehot_NW = softmax_NW.scatter_(1, column_N1, of_column_N1).to(dtype)
             grad_hidden.sub_(less_onehot_NW @ tile_WE)
             if grad_weight is not None:
                 grad_weight[start : start + width] = less_onehot_NW.t() @ scaled_NE
+            del less_onehot_NW, tile_WE  # before the next tile is made
         grad_hidden.mul_(grad[:, None])
         return grad_hidden.to(ctx.input_dtype), grad_weight, None, None, None, None
