@@ -78,15 +78,30 @@ def test_a_wrapper_that_rounds_is_found_out(tokenizer, tmp_path, shard, monkeypa
         trainer.train()
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [{"max_tokens_per_batch": 100}, {"sync_ref_model": True, "precompute_ref_log_probs": False}],
-    ids=str,
-)
-def test_what_sharded_weights_cannot_do_is_said_at_the_start(tokenizer, tmp_path, shard, refused, changes) -> None:
-    args = shard(config(tmp_path / "run", **changes))
+def test_a_reference_that_follows_is_refused_at_the_start(tokenizer, tmp_path, shard, refused) -> None:
+    args = shard(config(tmp_path / "run", sync_ref_model=True, precompute_ref_log_probs=False))
     pairs = chat_pairs(tmp_path, n=4)
-    refused(lambda: trainer_of(tokenizer, args, pairs), f"{next(iter(changes))} does not work", "sharded by FSDP")
+    refused(lambda: trainer_of(tokenizer, args, pairs), "sync_ref_model does not work", "sharded by FSDP")
+
+
+def test_batches_cut_by_tokens_and_over_steps_give_the_same_losses(tokenizer, tmp_path, shard) -> None:
+    pairs = chat_pairs(tmp_path, n=8)
+    trainer_of(tokenizer, config(tmp_path / "whole"), pairs).train()
+    cut = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2, "max_tokens_per_batch": 1}
+    args = shard(config(tmp_path / "cut", **cut))
+    trainer = trainer_of(tokenizer, args, pairs)
+    reduced = []
+    backward = trainer.accelerator.backward
+
+    def watched(loss, **kwargs) -> None:
+        backward(loss, **kwargs)
+        reduced.append(all(hasattr(p.grad, "to_local") for p in trainer.model_wrapped.parameters()))
+
+    trainer.accelerator.backward = watched
+    trainer.train()
+    losses = [[m["loss"] for m in step_logs(tmp_path / name)] for name in ("whole", "cut")]
+    np.testing.assert_allclose(*losses, rtol=1e-5)
+    assert reduced == [True] * 8  # after each micro-batch of one pair, and no process holds whole gradients
 
 
 @pytest.mark.parametrize(

@@ -134,9 +134,9 @@ def _memory_explained() -> Iterator[None]:
         yield
     except torch.OutOfMemoryError as error:
         raise RunError(
-            f"a batch does not fit in the device's memory ({str(error).splitlines()[0]}); lower "
-            "train.per_device_train_batch_size and raise gradient_accumulation_steps by as much, or set "
-            "train.max_tokens_per_batch or train.gradient_checkpointing"
+            f"a batch does not fit in the device's memory ({str(error).splitlines()[0]}); set "
+            "train.max_tokens_per_batch to auto, then train.activation_checkpointing to true; further help a lower "
+            "train.max_length, LoRA adapters (section peft) and model.load_in_4bit"
         ) from error
 
 

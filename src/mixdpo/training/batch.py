@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TypedDict
 
 import torch
 from torch import Tensor
 from typing_extensions import NotRequired
 
-from mixdpo.models.engine import PackedRows, PaddedRows, PromptGroup
+from mixdpo.models.engine import PackedRows, PaddedRows, PromptGroup, pack_rows
+from mixdpo.training.micro_batches import PairSize, even_parts
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class PairItem:
         chosen_mask: which tokens of the chosen completion are trained, None for all.
         rejected_mask: the same of the rejected completion.
         mismatched: the pair's prompt with both answers to another prompt, if a loss reads it.
+        micro_batches: in how many of them the pair's batch is computed.
     """
 
     row: int
@@ -55,11 +58,14 @@ class PairItem:
     chosen_mask: Sequence[bool] | None = None
     rejected_mask: Sequence[bool] | None = None
     mismatched: PairItem | None = None
+    micro_batches: int = 1
 
     @property
-    def tokens(self) -> int:
-        """Tokens of the prompt and of the completions that are there."""
-        return len(self.prompt_ids) + len(self.chosen_ids or ()) + len(self.rejected_ids or ())
+    def size(self) -> PairSize:
+        """What the pair brings to a micro-batch."""
+        answers = [len(ids) for ids in (self.chosen_ids, self.rejected_ids) if ids is not None]
+        prompt = len(self.prompt_ids)
+        return PairSize(prompt + sum(answers), len(answers), prompt + max(answers))
 
 
 class PairBatch(TypedDict):
@@ -100,21 +106,12 @@ RowLayout = Callable[[Sequence[PromptGroup]], PackedRows | PaddedRows]
 
 
 def collate_parts(
-    items: Sequence[PairItem],
-    lay_out: RowLayout,
-    live_reference: bool = False,
-    max_tokens: int | None = None,
-    in_step: bool = False,
+    items: Sequence[PairItem], lay_out: RowLayout, live_reference: bool = False, in_step: bool = False
 ) -> MicroBatches:
-    """Make micro-batches of consecutive pairs that hold at most `max_tokens` each, or one pair if that is larger."""
-    parts: list[list[PairItem]] = [[]]
-    tokens = 0
-    for item in items:
-        if max_tokens is not None and parts[-1] and tokens + item.tokens > max_tokens:
-            parts.append([])
-            tokens = 0
-        parts[-1].append(item)
-        tokens += item.tokens
+    """Make micro-batches of consecutive pairs, as many as the pairs say and as even as can be."""
+    lengths = even_parts([item.size for item in items], items[0].micro_batches, padded=lay_out is not pack_rows)
+    rest = iter(items)
+    parts = [list(islice(rest, length)) for length in lengths]
     return MicroBatches(parts=[collate_pairs(part, lay_out, live_reference, in_step) for part in parts])
 
 

@@ -13,6 +13,17 @@ from transformers import IntervalStrategy, TrainerCallback, TrainerControl, Trai
 from mixdpo.common.progress import rate_bar
 
 
+class AtStart(TrainerCallback):
+    """Calls what it is given when training begins, with everything set up."""
+
+    def __init__(self, call: Callable[[], None]) -> None:
+        self._call = call
+
+    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
+        """Call it."""
+        self._call()
+
+
 class PlanCallback(TrainerCallback):
     """Calls what it is given at the moments of a run.
 

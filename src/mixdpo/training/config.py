@@ -72,6 +72,10 @@ class MixDPOConfig(TrainingSettings, TrainingArguments):  # type: ignore[misc]  
             os.environ.setdefault("DS_ACCELERATOR", "cpu")
         if self.bf16 is None:
             self.bf16 = not self.fp16 and hardware_has_bf16()
+        asked = self.activation_checkpointing
+        self._checkpointing = self.gradient_checkpointing if asked is None else asked
+        # Transformers reads one name or the other, and asks only whether it is true.
+        self.activation_checkpointing = self.gradient_checkpointing = self._checkpointing is True
         try:
             super().__post_init__()
         except ValueError as error:
@@ -114,6 +118,10 @@ class MixDPOConfig(TrainingSettings, TrainingArguments):  # type: ignore[misc]  
                 f"{' + '.join(self._all_losses)} compares the pairs of a micro-batch with each other",
                 hint="set per_device_train_batch_size to 2 or more, and no max_tokens_per_batch",
             )
+        if self.max_tokens_per_batch not in (None, "auto") and not isinstance(self.max_tokens_per_batch, int):
+            raise InputError(f"max_tokens_per_batch is {self.max_tokens_per_batch!r}; it is a number, auto or null")
+        if self._checkpointing not in (None, True, False, "auto"):
+            raise InputError(f"activation_checkpointing is {self._checkpointing!r}; it is true, false, auto or null")
         for name, least in _LEAST.items():
             value = getattr(self, name)
             unclipped = name == "max_grad_norm" and value == np.inf  # the norm is logged all the same
@@ -155,6 +163,11 @@ class MixDPOConfig(TrainingSettings, TrainingArguments):  # type: ignore[misc]  
     def reads_mismatched(self) -> bool:
         """Whether a loss of either route reads answers to other prompts."""
         return needs(self._all_losses, "mismatched")
+
+    @property
+    def chooses_checkpointing(self) -> bool:
+        """Whether activation checkpointing is to be switched on where the device's memory needs it."""
+        return self._checkpointing == "auto" or (self._checkpointing is None and self.device.type == "cuda")
 
     @property
     def compares_pairs(self) -> bool:
@@ -202,7 +215,8 @@ class MixDPOConfig(TrainingSettings, TrainingArguments):  # type: ignore[misc]  
 
     def to_record(self) -> dict[str, Any]:
         """Return all settings as JSON-ready values without secrets, for `run.json`."""
-        return {name: value for name, value in self.to_dict().items() if not _is_secret(name)}
+        asked = {"activation_checkpointing": self._checkpointing, "gradient_checkpointing": self._checkpointing}
+        return {name: value for name, value in {**self.to_dict(), **asked}.items() if not _is_secret(name)}
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a pickled copy holds, such as `training_args.bin` of a model's folder: all but secrets."""

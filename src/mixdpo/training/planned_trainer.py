@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from torch.utils.data import Sampler
 from transformers import Trainer
 
 from mixdpo.training.config import MixDPOConfig
+from mixdpo.training.micro_batches import TokenBudget
 from mixdpo.training.sampling import PlannedPairs, PlanSampler
 from mixdpo.training.schedule import StepPlan, learning_rate_factors, make_step_plan, phase_lengths
 
@@ -21,17 +23,21 @@ class PlannedTrainer(Trainer):
 
     args: MixDPOConfig
     train_dataset: PlannedPairs
+    _budget: TokenBudget
 
-    def _get_train_sampler(self, train_dataset: TorchDataset | None = None) -> Sampler[int]:
-        batch = self._train_batch_size * self.accelerator.num_processes
+    def _get_train_sampler(self, train_dataset: TorchDataset | None = None) -> Sampler[Any]:
         step = self.get_total_train_batch_size(self.args)
         window = self.args.length_window if self.args.length_window is not None else step
-        self._sampler = PlanSampler(self.train_dataset, self._rounds(), batch, window)
+        processes = self.accelerator.num_processes
+        self._sampler = PlanSampler(
+            self.train_dataset, self._rounds(), self._train_batch_size, processes, window, self._budget
+        )
         return self._sampler
 
-    def _get_eval_sampler(self, eval_dataset: TorchDataset) -> Sampler[int]:
+    def _get_eval_sampler(self, eval_dataset: TorchDataset) -> Sampler[Any]:
         assert isinstance(eval_dataset, PlannedPairs)
-        return PlanSampler(eval_dataset, 1, self.args.eval_batch_size * self.accelerator.num_processes)
+        processes = self.accelerator.num_processes
+        return PlanSampler(eval_dataset, 1, self.args.eval_batch_size, processes, budget=self._budget)
 
     def start_epoch(self, epoch: int) -> None:
         """Tell the sampler which epoch comes next, also when a run continues in the middle of one."""

@@ -39,6 +39,7 @@ from mixdpo.training.batch import RowLayout
 from mixdpo.training.checks import rounding_warning
 from mixdpo.training.config import MixDPOConfig
 from mixdpo.training.deepspeed_run import frozen_copy, save_whole_model
+from mixdpo.training.gradient_sync import shards_weights
 from mixdpo.training.sampling import PlannedPairs, mismatched_pairs
 
 logger = logging.getLogger(__name__)
@@ -111,15 +112,16 @@ def prepare_sharding(args: MixDPOConfig, accelerator: Accelerator) -> None:
     returns float32 log-probabilities, and near 400 nats bfloat16 counts in steps of 2. So outputs stay as they are.
 
     Raises:
-        InputError: what `check_layout` refuses; a token budget, for processes must run equally many forward passes;
-            or a reference that follows the policy, whose weights no process has whole.
+        InputError: what `check_layout` refuses; a reference that follows the policy, whose weights no process has
+            whole; or tokens that are to be measured under DeepSpeed, whose engine would count the steps.
     """
     check_layout(accelerator)
-    sharded = accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
-    if args.max_tokens_per_batch is not None and sharded:
+    sharded = shards_weights(accelerator)
+    if sharded:  # over accumulation steps as within one: see `more_to_come`
+        accelerator.gradient_state.plugin_kwargs["sync_each_batch"] = True
+    if args.max_tokens_per_batch == "auto" and accelerator.distributed_type == DistributedType.DEEPSPEED:
         raise InputError(
-            "max_tokens_per_batch does not work with weights that are sharded by FSDP or DeepSpeed",
-            hint="set per_device_train_batch_size and gradient_accumulation_steps instead",
+            "max_tokens_per_batch auto does not work under DeepSpeed", hint="set it to a number of tokens, or use FSDP"
         )
     if args.sync_ref_model and sharded:
         raise InputError(

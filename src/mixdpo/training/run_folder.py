@@ -44,6 +44,9 @@ _FREE_TO_CHANGE = (
     "push",
     "log_level",
     "reference_cache",
+    "activation_checkpointing",
+    "gradient_checkpointing",
+    "max_tokens_per_batch",
     "template_date",  # what it makes of the tokens is compared
 )
 _CUT_OF_A_STEP = ("per_device_train_batch_size", "gradient_accumulation_steps")

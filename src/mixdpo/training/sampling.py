@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Iterator
 from itertools import chain, pairwise
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +21,15 @@ from mixdpo.data.cached_map import cached_map
 from mixdpo.plan.plan import Plan
 from mixdpo.plan.plan_settings import ROUTES
 from mixdpo.training.batch import PairItem
+from mixdpo.training.micro_batches import PairSize, TokenBudget, fewest_parts
+
+
+class CutRow(NamedTuple):
+    """A row of the loaded data, and in how many micro-batches its batch is computed."""
+
+    row: int
+    micro_batches: int
+
 
 _CUT_AT_ONCE: Final = 10_000
 """Pairs whose answers are cut together."""
@@ -30,7 +39,7 @@ class PlannedPairs(TorchDataset[PairItem]):
     """The pairs of a data set with what the plan says of each, addressed by row of the loaded data.
 
     A negative index `~row` (that is, -row - 1) gives the same pair with weight 0: a copy that only fills up a
-    batch, so that all processes take part in every step.
+    batch, so that all processes take part in every step. A `CutRow` gives the pair of its row.
 
     Args:
         tokens: output of `tokens_of`; pairs that it dropped are not in it and never trained.
@@ -80,7 +89,8 @@ class PlannedPairs(TorchDataset[PairItem]):
     def __len__(self) -> int:
         return len(self.tokens)
 
-    def __getitem__(self, row: int) -> PairItem:
+    def __getitem__(self, place: int | CutRow) -> PairItem:
+        row, micro_batches = place if isinstance(place, CutRow) else (place, 1)
         is_copy = row < 0
         row = ~row if is_copy else row
         pair = self.tokens[int(self.index_of_row[row])]
@@ -103,6 +113,7 @@ class PlannedPairs(TorchDataset[PairItem]):
             ref_chosen=float(self.reference[row, 0]),
             ref_rejected=float(self.reference[row, 1]),
             mismatched=self.mismatched[row] if self.mismatched is not None else None,
+            micro_batches=micro_batches,
         )
 
     def epoch_rows(self, epoch: int, epochs: int) -> np.ndarray:
@@ -115,15 +126,25 @@ class PlannedPairs(TorchDataset[PairItem]):
         return len(self.plan.epoch_rows(0, 1, present=self.index_of_row >= 0))
 
     def tokens_per_row(self) -> np.ndarray:
-        """Return, by row, the tokens a step computes for the pair; int64, shape (N,), 0 if lost in tokenisation."""
-        prompt, *answers = token_counts(self.tokens, ("prompt", "chosen", "rejected")).T
+        """Return, by row, the tokens of the sequences a step computes for the pair; int64, shape (N,), 0 if lost."""
+        prompt, chosen, rejected = self.computed_tokens()
+        return (prompt + chosen) * (chosen > 0) + (prompt + rejected) * (rejected > 0)
+
+    def size_per_row(self) -> np.ndarray:
+        """Return, by row, the values of `PairSize`; int64, shape (N, 3), 0 if lost in tokenisation."""
+        prompt, chosen, rejected = self.computed_tokens()
+        sequences = (chosen > 0).astype(np.int64) + (rejected > 0)
+        return np.stack([prompt + chosen + rejected, sequences, prompt + np.maximum(chosen, rejected)], axis=1)
+
+    def computed_tokens(self) -> np.ndarray:
+        """Return, by row, tokens of prompt, chosen and rejected; int64, shape (3, N), 0 where none are computed."""
         rows = np.flatnonzero(self.index_of_row >= 0)
-        total = np.zeros(len(self.plan), dtype=np.int64)
-        index = self.index_of_row[rows]
-        for answer, sft in zip(answers, (self.sft_chosen, self.sft_rejected), strict=True):
-            computed = self.has_both_sides[rows] | (sft[rows] > 0)
-            total[rows] += computed * (prompt + answer)[index]
-        return total
+        counts = token_counts(self.tokens, ("prompt", "chosen", "rejected"))[self.index_of_row[rows]]
+        for column, sft in ((1, self.sft_chosen), (2, self.sft_rejected)):
+            counts[:, column] *= self.has_both_sides[rows] | (sft[rows] > 0)
+        computed = np.zeros((3, len(self.plan)), dtype=np.int64)
+        computed[:, rows] = counts.T
+        return computed
 
 
 def mismatched_pairs(pairs: PlannedPairs, max_length: int | None) -> PlannedPairs:
@@ -183,23 +204,39 @@ def _windows(ids: pa.ChunkedArray, masks: pa.ChunkedArray, room: np.ndarray) -> 
     return pa.ListArray.from_arrays(ends, values.take(places)), pa.ListArray.from_arrays(ends, flags.take(places))
 
 
-class PlanSampler(Sampler[int]):
+class PlanSampler(Sampler[int | CutRow]):
     """Yields the rows of an epoch in the plan's order, padded with `~row` to a multiple of all processes' batches.
 
     Accelerate deals consecutive batches to the processes in turn, so with W processes of batch b and a
     accumulation steps, optimizer step k holds pairs k*W*b*a ... (k+1)*W*b*a - 1 of the epoch: the same set as one
     process with a * W accumulation steps.
 
+    Under a budget of tokens the rows come as `CutRow`: batches that processes compute at the same time are cut into
+    equally many micro-batches, for processes with sharded weights wait for each other in every forward pass. All
+    know all lengths, so none has to ask.
+
     Args:
         pairs: the planned pairs.
         epochs: epochs of the whole run.
-        batch_of_all_processes: W * b.
+        batch: b.
+        processes: W.
         window: pairs within which the longest come first, so that what is computed together has similar lengths
             and memory peaks early. With the W * b * a pairs of a step, every step holds the plan's pairs.
+        budget: of a micro-batch; looked at when an epoch begins.
     """
 
-    def __init__(self, pairs: PlannedPairs, epochs: int, batch_of_all_processes: int = 1, window: int = 1) -> None:
-        self.pairs, self.epochs, self.multiple, self.window = pairs, epochs, batch_of_all_processes, window
+    def __init__(
+        self,
+        pairs: PlannedPairs,
+        epochs: int,
+        batch: int = 1,
+        processes: int = 1,
+        window: int = 1,
+        budget: TokenBudget | None = None,
+    ) -> None:
+        self.pairs, self.epochs, self.batch, self.window = pairs, epochs, batch, window
+        self.multiple = batch * processes
+        self.budget = budget or TokenBudget(None, padded=False)
         self._tokens = pairs.tokens_per_row()
         self.epoch = 0
 
@@ -207,12 +244,25 @@ class PlanSampler(Sampler[int]):
         """Choose the epoch that the next iteration yields."""
         self.epoch = epoch
 
-    def __iter__(self) -> Iterator[int]:
-        planned = self.pairs.epoch_rows(self.epoch, self.epochs)
+    def __iter__(self) -> Iterator[int | CutRow]:
+        rows = self.rows_of_epoch(self.epoch)
+        if self.budget.tokens is None:
+            yield from rows.tolist()
+            return
+        sizes = self.pairs.size_per_row()
+        for together in rows.reshape(-1, self.multiple):
+            parts = 1
+            for batch in together.reshape(-1, self.batch):
+                of_batch = [PairSize(*size) for size in sizes[np.where(batch < 0, ~batch, batch)].tolist()]
+                parts = max(parts, len(fewest_parts(of_batch, self.budget.tokens, self.budget.padded)))
+            yield from (CutRow(row, parts) for row in together.tolist())
+
+    def rows_of_epoch(self, epoch: int) -> np.ndarray:
+        """Return what an iteration over an epoch yields, without the cut; int64."""
+        planned = self.pairs.epoch_rows(epoch, self.epochs)
         window_of = np.arange(len(planned)) // self.window
-        rows = planned[np.lexsort((-self._tokens[planned], window_of))].tolist()
-        yield from rows
-        yield from [~rows[-1]] * (-len(rows) % self.multiple)
+        rows = planned[np.lexsort((-self._tokens[planned], window_of))]
+        return np.concatenate([rows, np.repeat(~rows[-1:], -len(rows) % self.multiple)])
 
     def __len__(self) -> int:
         return math.ceil(self.pairs.trained_pairs / self.multiple) * self.multiple

@@ -30,10 +30,10 @@ from mixdpo.common.progress import pairs_bar
 from mixdpo.data.arrays import check_is_loaded
 from mixdpo.data.template_arguments import today
 from mixdpo.models.cached_logprobs import CacheUse
-from mixdpo.models.engine import to_device
+from mixdpo.models.engine import pack_rows, to_device
 from mixdpo.plan.plan import Plan, make_plan
 from mixdpo.training.batch import MicroBatches, PairBatch, collate_parts
-from mixdpo.training.callbacks import PlanCallback, TrainingProgress
+from mixdpo.training.callbacks import AtStart, PlanCallback, TrainingProgress
 from mixdpo.training.checkpoints import checkpoint_path, delete_oldest, mark_incomplete
 from mixdpo.training.checks import check_first_loss, displaced_buckets, displacement_warning
 from mixdpo.training.config import MixDPOConfig
@@ -49,9 +49,12 @@ from mixdpo.training.finite import (
     steps_between_looks,
     weights_not_finite,
 )
+from mixdpo.training.gradient_sync import more_to_come
 from mixdpo.training.layer_kernels import apply_layer_kernels
 from mixdpo.training.loss_state import LossState
+from mixdpo.training.memory_plan import MemoryPlan, Run, plan_memory
 from mixdpo.training.metrics import MetricSums, add_step_metrics
+from mixdpo.training.micro_batches import TokenBudget
 from mixdpo.training.planned_trainer import PlannedTrainer
 from mixdpo.training.preparation import (
     PairPreparation,
@@ -152,6 +155,9 @@ class MixDPOTrainer(PlannedTrainer):
         self._steps = StepRecords()
         self._first_loss_checked = not self._starts_at_reference
         self._displaced: set[str] = set()
+        tokens = args.max_tokens_per_batch
+        self._budget = TokenBudget(tokens if isinstance(tokens, int) else None, padded=self._lay_out is not pack_rows)
+        self._memory: MemoryPlan | None = None
         super().__init__(
             model=policy,
             args=args,
@@ -162,10 +168,10 @@ class MixDPOTrainer(PlannedTrainer):
                 collate_parts,
                 lay_out=self._lay_out,
                 live_reference=args.reads_reference and not self._precomputes_reference,
-                max_tokens=args.max_tokens_per_batch,
                 in_step=args.world_size > 1,
             ),
             callbacks=[
+                AtStart(self._plan_memory),
                 RunFolder(plan, self.describe),
                 PlanCallback(self.before_first_step, self.start_epoch, self.end_step),
                 *callbacks,
@@ -189,11 +195,11 @@ class MixDPOTrainer(PlannedTrainer):
     def training_step(  # type: ignore[override]  # our collator makes the batches
         self, model: nn.Module, inputs: MicroBatches, num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
-        """Run forward and backward over each micro-batch; processes exchange gradients after the last."""
+        """Run forward and backward over each micro-batch of a device's batch."""
         losses = []
         for number, part in enumerate(inputs["parts"], start=1):
             last = number == len(inputs["parts"])
-            with nullcontext() if last else self.accelerator.no_sync(model):
+            with nullcontext() if last else more_to_come(self.accelerator, model):
                 losses.append(super().training_step(model, part, num_items_in_batch))  # type: ignore[arg-type]
         return torch.stack(losses).sum()
 
@@ -309,6 +315,12 @@ class MixDPOTrainer(PlannedTrainer):
                 self._stop.release()
         self._check_weights()
         return output
+
+    def _plan_memory(self) -> None:
+        args, accelerator, optimizer = self.args, self.accelerator, self.optimizer
+        assert optimizer is not None
+        run = Run(args, accelerator, self.model_wrapped, self._ref_model, optimizer, self._sampler, self._lay_out)
+        self._memory = plan_memory(run)
 
     def before_first_step(self) -> None:
         """Compute the reference, or read it back when a run continues, and say what is about to happen."""
@@ -466,4 +478,5 @@ class MixDPOTrainer(PlannedTrainer):
         tokens = {name: pairs.tokens for name, pairs in data.items() if isinstance(pairs, PlannedPairs)}
         digests = describe_run_tokens(tokens, preparation.tokenizer)
         plan, processes = self.train_dataset.plan, self.accelerator.num_processes
-        return describe_run(self.args, model, plan, preparation.reports, digests, processes)
+        record = describe_run(self.args, model, plan, preparation.reports, digests, processes)
+        return record if self._memory is None else {**record, "memory": self._memory.to_record()}

@@ -20,6 +20,7 @@ from mixdpo.losses.loss_settings import LOSS_NAMES, LossSettings
 SftTarget = Literal["chosen", "rejected", "both", "random"]
 PhaseSchedule = Literal["shared", "rewarmed"]
 Engine = Literal["auto", "packed", "padded"]
+Auto = Literal["auto"]
 
 
 @dataclass
@@ -122,13 +123,24 @@ class TrainingSettings(LossSettings):
             "liger-kernel is installed"
         },
     )
-    max_tokens_per_batch: int | None = field(
+    max_tokens_per_batch: int | Auto | None = field(
         default=None,
         metadata={
-            "help": "split a device's batch into micro-batches of at most this many tokens, each prompt counted once; "
+            "help": "split a device's batch into micro-batches of at most this many tokens, as they are computed: "
+            "packed rows hold each prompt once, padded ones their padding; auto: as many as the GPU's memory holds; "
             "null: one micro-batch",
             "at_least": 1,
         },
+    )
+    activation_checkpointing: bool | Auto | None = field(
+        default=None,
+        metadata={
+            "help": "keep each layer's input alone for the backward pass, and compute the rest once more; auto: where "
+            "the GPU's memory does not hold it; null: auto on a GPU, else false"
+        },
+    )
+    gradient_checkpointing: bool | Auto | None = field(
+        default=None, metadata={"help": "the older name of activation_checkpointing"}
     )
     length_window: int | None = field(
         default=None,

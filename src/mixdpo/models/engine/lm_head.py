@@ -63,8 +63,7 @@ def target_scores(
         target: int64, shape (N,).
         alignment: whether to add the column without gradient.
     """
-    # Not its class itself, which FSDP2 replaces by a subclass of the same forward; quantised ones have another.
-    if isinstance(lm_head, nn.Linear) and type(lm_head).forward is nn.Linear.forward and lm_head.bias is None:
+    if _is_tiled(lm_head):
         device = hidden.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else lm_head.weight.dtype
         kept_bytes = _KEPT_BYTES["cpu" if device == "cpu" else "other"] if torch.is_grad_enabled() else 0
@@ -78,6 +77,36 @@ def target_scores(
         for h, t in zip(hidden.split(_TOKENS_PER_CALL), target.split(_TOKENS_PER_CALL), strict=True)
     ]
     return torch.cat(parts)
+
+
+def head_bytes(lm_head: nn.Module, tokens: int, device: torch.device, dtype: torch.dtype) -> int:
+    """Return what `target_scores` and its backward pass take at most beside the hidden states, in bytes.
+
+    Args:
+        lm_head: the language-model head.
+        tokens: N.
+        device: where it runs.
+        dtype: of the products.
+    """
+    weight: Any = lm_head.weight
+    if not _is_tiled(lm_head):
+        piece = min(tokens, _TOKENS_PER_CALL) * len(weight)
+        return piece * (2 * dtype.itemsize + 3 * 4)  # logits and their gradient, float32 in between
+    V, E = weight.shape
+    width = _tile_width(tokens, V, device)
+    tile, logits = (tokens * columns * dtype.itemsize for columns in (width, V))
+    kept = min(_KEPT_BYTES["cpu" if device.type == "cpu" else "other"] // tile * tile, logits)
+    tiles = tile * (1 if kept == logits else 2) + (0 if compiles_tiles(device) else tokens * width * 4)
+    states = (
+        tokens * E * (3 * dtype.itemsize + 4)
+    )  # rounded, scaled by the gradient, their gradient and a tile's share
+    of_weight = V * E * weight.dtype.itemsize + width * E * dtype.itemsize if weight.requires_grad else 0
+    return kept + tiles + states + of_weight
+
+
+def _is_tiled(lm_head: nn.Module) -> bool:
+    # Not its class itself, which FSDP2 replaces by a subclass of the same forward; quantised ones have another.
+    return isinstance(lm_head, nn.Linear) and type(lm_head).forward is nn.Linear.forward and lm_head.bias is None
 
 
 def _within(target_N: Tensor, start: int, width: int) -> tuple[Tensor, Tensor]:
