@@ -53,7 +53,8 @@ ON_DEEPSPEED = {
     "zero2": {**COVERING, **MOVED},
     "zero3": {**COVERING, **MOVED, **{name: SAVING[name] for name in ("saved", "resumed")}},
 }
-CELLS = {**ON_TWO, **ON_DEEPSPEED}
+ON_TWO_NODES = {"hsdp": {"full-fp32-packed-cached": COVERING["full-fp32-packed-cached"]}}
+CELLS = {**ON_TWO, **ON_TWO_NODES, **ON_DEEPSPEED}
 ON_ONE = {**COVERING, **MOVED, "saved": SAVING["saved"], "lora-saved": SAVING["lora-saved"], "score": SCORED}
 COMPARED = [
     pytest.param(kind, name, marks=NEEDS_DEEPSPEED if kind in ON_DEEPSPEED else ())
@@ -73,7 +74,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def outcomes(folder: Path) -> Outcomes:
     """All runs: one process makes those it is compared with, two the rest, one after the other."""
-    found = {**run_kinds({"one": ON_ONE}, folder), **run_kinds(ON_TWO, folder)}
+    found = {**run_kinds({"one": ON_ONE}, folder), **run_kinds(ON_TWO, folder), **run_kinds(ON_TWO_NODES, folder)}
     if find_spec("deepspeed") is not None:
         found |= run_kinds(ON_DEEPSPEED, folder)
     return found
