@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+_PRINTED = "printed.txt"
+
 
 @dataclass(frozen=True)
 class Ended:
@@ -29,7 +31,7 @@ class Client:
 
     def __call__(self, *words: str, token: str | None = None) -> Ended:
         """Run one command."""
-        printed = self.folder / "printed.txt"
+        printed = self.folder / _PRINTED
         before = printed.stat().st_size
         status = self.process.submit(_command, words, token).result()
         return Ended(status, printed.read_bytes()[before:].decode())
@@ -43,6 +45,7 @@ class Client:
 def client(url: str, folder: Path) -> Iterator[Client]:
     """Start a process whose hub is at a URL."""
     folder.mkdir()
+    (folder / _PRINTED).touch()
     caches = {"HF_HOME": folder / "hub", "MIXDPO_CACHE": folder / "mixdpo", "XDG_CACHE_HOME": folder / "others"}
     settings = {name: str(place) for name, place in caches.items()} | {"HF_ENDPOINT": url, "HF_HUB_OFFLINE": "0"}
     context = multiprocessing.get_context("spawn")
@@ -54,7 +57,7 @@ def _begin(folder: Path, settings: Mapping[str, str]) -> None:
     os.environ.update(settings)
     os.environ.pop("HF_TOKEN", None)
     os.chdir(folder)
-    with open("printed.txt", "wb") as printed:
+    with open(_PRINTED, "ab") as printed:
         for stream in (1, 2):
             os.dup2(printed.fileno(), stream)
 
