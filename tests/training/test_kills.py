@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
+import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -36,6 +39,8 @@ def forked(work: Callable[[], object], **environment: str) -> int:
         status = 0
     except SystemExit as ended:
         status = int(ended.code or 0)
+    except BaseException:
+        traceback.print_exc()
     finally:
         os._exit(status)
 
@@ -53,6 +58,19 @@ class DieAt(TrainerCallback):
     def on_step_begin(self, args, state, control, **kwargs) -> None:
         if state.global_step + 1 == self.step:
             os.kill(os.getpid(), self.number)
+
+
+class EndGroupAt(TrainerCallback):
+    """Sends SIGTERM before a step to this process and all that it started, as launchers do."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_begin(self, args, state, control, **kwargs) -> None:
+        if state.global_step + 1 == self.step:
+            tell = ["kill", "-TERM", "--", f"-{os.getpgrp()}"]
+            subprocess.run(tell, start_new_session=True, check=True)  # workers excuse signals of their own parent
+            time.sleep(0.2)  # for workers to die of it
 
 
 def die(*_: object) -> None:
@@ -128,3 +146,14 @@ def test_two_processes_end_after_the_same_step_though_one_is_told(trainer_in, tm
     (checkpoint,) = (tmp_path / "run").glob("checkpoint-*")
     assert checkpoint.name in ("checkpoint-2", "checkpoint-3")
     assert {"rng_state_0.pth", "rng_state_1.pth", "trainer_state.json"} <= {path.name for path in checkpoint.iterdir()}
+
+
+def test_workers_of_the_data_loader_outlive_a_signal_to_the_group(trainer_in, tmp_path) -> None:
+    def train() -> None:
+        os.setsid()
+        trainer = trainer_in(tmp_path / "run", dataloader_num_workers=2, dataloader_prefetch_factor=1)
+        trainer.add_callback(EndGroupAt(2))
+        trainer.train()
+
+    assert status_of(forked(train)) == 143
+    assert (tmp_path / "run" / "checkpoint-2" / "trainer_state.json").exists()

@@ -258,6 +258,7 @@ def test_broken_checkpoint_is_passed_over(model, tokenizer, tmp_path) -> None:
     resumed = trainer_for(copy.deepcopy(model), tokenizer, pairs, tmp_path / "run", **changes)
     resumed.train(resume_from_checkpoint=True)
     assert len(resumed.seen.steps) == 2
+    assert not any("train_loss" in line for line in logged_metrics(tmp_path / "run"))  # it saw two of three steps
     assert last_complete_checkpoint(tmp_path / "run") == tmp_path / "run" / "checkpoint-3"
     with pytest.raises(InputError, match="no complete checkpoint"):
         trainer_for(model, tokenizer, pairs, tmp_path / "none").train(resume_from_checkpoint=True)

@@ -52,6 +52,17 @@ def end_at_once(number: int) -> NoReturn:
     raise Terminated
 
 
+def begin_worker(then: Callable[[int], None] | None, worker: int) -> None:
+    """Leave `SIGNALS` to the program that a data loader's worker works for, then begin the worker.
+
+    Launchers signal the whole group of a program. A worker ends when the program has done with it or is gone.
+    """
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    if then is not None:
+        then(worker)
+
+
 @dataclass(frozen=True)
 class _Handler:
     handler: Callable[[int], None]

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
-from torch.utils.data import Sampler
 from transformers import Trainer
 
+from mixdpo.common.signals import begin_worker
 from mixdpo.training.config import MixDPOConfig
 from mixdpo.training.micro_batches import TokenBudget
 from mixdpo.training.sampling import PlannedPairs, PlanSampler
@@ -38,6 +40,13 @@ class PlannedTrainer(Trainer):
         assert isinstance(eval_dataset, PlannedPairs)
         processes = self.accelerator.num_processes
         return PlanSampler(eval_dataset, 1, self.args.eval_batch_size, processes, budget=self._budget)
+
+    def _get_dataloader(self, *args: Any, **kwargs: Any) -> DataLoader[Any]:
+        """Have workers outlive a signal to the whole group: the step under way needs their batches."""
+        loader = super()._get_dataloader(*args, **kwargs)
+        inner = getattr(loader, "base_dataloader", loader)  # accelerate wraps the one that starts workers
+        inner.worker_init_fn = partial(begin_worker, inner.worker_init_fn)
+        return loader
 
     def start_epoch(self, epoch: int) -> None:
         """Tell the sampler which epoch comes next, also when a run continues in the middle of one."""

@@ -456,6 +456,8 @@ class MixDPOTrainer(PlannedTrainer):
         if "loss" in logs:
             self._stop_if_broken()
             logs.update(self._sums["train"].means(self.accelerator))
+        if "train_loss" in logs and self._first_step > 1:
+            del logs["train_loss"]  # the mean over a run, of which one that was continued saw the end only
         bound = self.args.displacement_bound
         for bucket, change in displaced_buckets(logs, bound).items():
             if bucket not in self._displaced:
