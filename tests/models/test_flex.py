@@ -101,7 +101,7 @@ def test_chosen_tiles_fit_the_card(width, name, card) -> None:
     row_bytes = (1 << (width - 1).bit_length()) * TYPES[name]
     if options:
         tile = options["fwd_BLOCK_M"], options["fwd_BLOCK_N"], options["fwd_num_stages"]
-        assert _forward_bytes(row_bytes, *tile) <= CARDS[card]
+        assert _forward_bytes(row_bytes, TYPES[name], *tile) < CARDS[card]
         assert all(BLOCK % options[side] == 0 for side in options if "BLOCK" in side)
     if "bwd_BLOCK_M1" in options:
         assert _backward_bytes(row_bytes, options["bwd_BLOCK_M1"]) <= CARDS[card]
@@ -117,7 +117,7 @@ def test_chosen_tiles_fit_the_card(width, name, card) -> None:
         (160, "float16", "4090", {"forward": (32, 64, 2), "backward": 32}),
         (160, "bfloat16", "A100", {"forward": (32, 64, 3)}),
         (128, "float16", "T4", {"forward": (32, 64, 2), "backward": 32}),
-        (256, "float16", "T4", {"forward": (32, 32, 2)}),
+        (256, "float16", "T4", {"forward": (32, 16, 2)}),  # (32, 32, 2) takes all 64 KB, and PyTorch refuses that
         (256, "float32", "T4", {"forward": (16, 16, 2)}),
         (160, "float32", "H100", {"forward": (32, 64, 2)}),
     ],
@@ -129,13 +129,24 @@ def test_tiles_by_head_type_and_card(width, name, card, expected) -> None:
     assert options.get("bwd_BLOCK_M1") == options.get("bwd_BLOCK_N2") == expected.get("backward")
 
 
-# Shared memory that `ptxas` and Triton 3.6 report, in bytes, of tiles for the largest rows they are chosen for.
-MEASURED: dict[tuple[int, tuple[int, int, int]], int] = {(512, (32, 64, 3)): 153_088}
+# Shared memory that `ptxas` and Triton 3.6 report, in bytes, of forward tiles in 16 bits for the largest rows they are
+# chosen for: on a T4, on cards with 99 KB, and on an A100.
+MEASURED: dict[tuple[int, tuple[int, int, int]], int] = {
+    (256, (32, 64, 2)): 49_152,
+    (512, (32, 32, 2)): 65_536,
+    (512, (32, 64, 2)): 86_016,
+    (512, (32, 64, 3)): 153_088,
+}
 
 
 @pytest.mark.parametrize(("row_bytes", "tile"), MEASURED)
 def test_estimate_covers_what_the_compiler_reports(row_bytes, tile) -> None:
-    assert MEASURED[row_bytes, tile] <= _forward_bytes(row_bytes, *tile)
+    assert MEASURED[row_bytes, tile] <= _forward_bytes(row_bytes, 2, *tile)
+
+
+@pytest.mark.parametrize(("row_bytes", "side", "measured"), [(256, 64, 68_864), (512, 32, 70_272), (512, 64, 136_448)])
+def test_estimate_covers_what_the_compiler_reports_backward(row_bytes, side, measured) -> None:
+    assert measured <= _backward_bytes(row_bytes, side)
 
 
 # ---- trial ----

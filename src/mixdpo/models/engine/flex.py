@@ -39,19 +39,22 @@ def kernel_options(row_bytes: int, item_bytes: int, shared_bytes: int) -> dict[s
     """
     if _OWN_ROWS * row_bytes <= shared_bytes:
         return {}
-    queries, keys, stages = next(
-        (tile for tile in _FORWARD_TILES if _forward_bytes(row_bytes, *tile) <= shared_bytes), _FORWARD_TILES[-1]
-    )
+    # PyTorch's launcher refuses a kernel that takes all there is.
+    fitting = (tile for tile in _FORWARD_TILES if _forward_bytes(row_bytes, item_bytes, *tile) < shared_bytes)
+    queries, keys, stages = next(fitting, _FORWARD_TILES[-1])
     options = {"fwd_BLOCK_M": queries, "fwd_BLOCK_N": keys, "fwd_num_stages": stages}
-    # Backward PyTorch takes 64 x 64 in 16 bits, and 16 x 16 in 32 bits.
+    # Backward PyTorch takes 64 x 64 in 16 bits, and 16 x 16 in 32 bits and on a T4.
     if item_bytes == 2 and _backward_bytes(row_bytes, 64) > shared_bytes >= _backward_bytes(row_bytes, 32):
         options |= dict.fromkeys(("bwd_BLOCK_M1", "bwd_BLOCK_N1", "bwd_BLOCK_M2", "bwd_BLOCK_N2"), 32)
         options["bwd_num_stages"] = 2
     return options
 
 
-def _forward_bytes(row_bytes: int, queries: int, keys: int, stages: int) -> int:
-    return row_bytes * (queries + 2 * keys * (stages - 1)) + 4 * queries * keys + _SPARE
+def _forward_bytes(row_bytes: int, item_bytes: int, queries: int, keys: int, stages: int) -> int:
+    """Keys and values, and the larger of what stands beside them: queries and scores, or float32 outputs."""
+    queries_and_scores = queries * row_bytes + 4 * queries * keys + _SPARE
+    outputs = queries * row_bytes * 4 // item_bytes
+    return 2 * keys * (stages - 1) * row_bytes + max(queries_and_scores, outputs)
 
 
 def _backward_bytes(row_bytes: int, side: int) -> int:
