@@ -42,13 +42,13 @@ SCORED = Command(
     ),
     ".parquet",
 )
+MOVED = {"live-moved": OTHERS["live-moved"]}
 ON_TWO = {
-    "fsdp2": COVERING,
+    "fsdp2": {**COVERING, **MOVED},
     "fsdp2-sharded": SAVING,
-    "ddp": {"score": SCORED},
+    "ddp": {**MOVED, "score": SCORED},
 }
 NEEDS_DEEPSPEED = pytest.mark.skipif(find_spec("deepspeed") is None, reason="DeepSpeed is not installed")
-MOVED = {"live-moved": OTHERS["live-moved"]}
 ON_DEEPSPEED = {
     "zero2": {**COVERING, **MOVED},
     "zero3": {**COVERING, **MOVED, **{name: SAVING[name] for name in ("saved", "resumed")}},

@@ -1,4 +1,4 @@
-"""What is refused of DeepSpeed's checkpoints. Runs of DeepSpeed themselves: test_process_kinds.py."""
+"""What is refused of DeepSpeed's checkpoints and adapters. Its runs: test_process_kinds.py."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 from accelerate.utils import DistributedType
+from peft import LoraConfig
 
-from mixdpo.training.deepspeed_run import check_zero_stage
+from mixdpo.training.deepspeed_run import check_adapters, check_zero_stage
 from trainers import config
 
 # What the first of two processes leaves in a checkpoint of theirs.
@@ -34,6 +35,14 @@ def test_another_stage_goes_not_on_from_a_checkpoint(tmp_path: Path, refused, wa
         check_zero_stage(tmp_path, accelerator)
     else:
         refused(lambda: check_zero_stage(tmp_path, accelerator), "ZeRO-3", "zero_stage", str(tmp_path))
+
+
+@pytest.mark.parametrize("setting", [{"use_dora": True}, {"trainable_token_indices": [3]}])
+def test_adapters_that_read_weights_outside_their_layers_are_refused_under_zero3(refused, setting: dict) -> None:
+    adapters = [None, LoraConfig(**setting)]
+    for plugin in (None, SimpleNamespace(zero_stage=2)):
+        check_adapters(adapters, plugin)
+    refused(lambda: check_adapters(adapters, SimpleNamespace(zero_stage=3)), *setting, "ZeRO-3")
 
 
 def test_runs_without_deepspeed_are_not_asked(tmp_path: Path) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, cast
 
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
+from peft import PeftConfig
 from torch import nn
 
 from mixdpo.common.errors import InputError
@@ -22,6 +24,25 @@ def save_whole_model(accelerator: Accelerator) -> None:
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
         config = accelerator.deepspeed_plugin.deepspeed_config
         config["zero_optimization"]["stage3_gather_16bit_weights_on_model_save"] = True
+
+
+def check_adapters(adapters: Iterable[PeftConfig | None], plugin: Any) -> None:
+    """Raise `InputError` for adapters that ZeRO-3 cannot run: they read weights of the base outside its layers.
+
+    There the weights are spread, so a process has nothing of them.
+
+    Args:
+        adapters: their settings, None where there are none.
+        plugin: accelerate's of DeepSpeed, None without it.
+    """
+    if plugin is None or plugin.zero_stage != 3:
+        return
+    for config in adapters:
+        for name in ("use_dora", "trainable_token_indices"):
+            if getattr(config, name, None):
+                raise InputError(
+                    f"peft's {name} does not work under ZeRO-3", hint="leave it out, or use FSDP2 or ZeRO-2"
+                )
 
 
 def frozen_copy(model: nn.Module) -> nn.Module:

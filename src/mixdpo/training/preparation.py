@@ -38,7 +38,7 @@ from mixdpo.plan.plan import Plan, make_plan
 from mixdpo.training.batch import RowLayout
 from mixdpo.training.checks import rounding_warning
 from mixdpo.training.config import MixDPOConfig
-from mixdpo.training.deepspeed_run import frozen_copy, save_whole_model
+from mixdpo.training.deepspeed_run import check_adapters, frozen_copy, save_whole_model
 from mixdpo.training.gradient_sync import shards_weights
 from mixdpo.training.sampling import PlannedPairs, mismatched_pairs
 
@@ -55,6 +55,7 @@ def prepare_policy(
     policy: Any = model
     if isinstance(model, str):
         policy = load_policy(ModelSettings(name_or_path=model), with_adapters=peft_config is not None)
+    check_adapters([*getattr(policy, "peft_config", {}).values(), peft_config], args.deepspeed_plugin)
     # A continued adapter and a reference of one's own differ from the policy from the start.
     starts_at_reference = ref_model is None and not isinstance(policy, PeftModel)
     if peft_config is not None:
