@@ -62,7 +62,7 @@ def test_pairs_that_a_process_has_loaded_outlast_a_limit_of_nothing(jsonl, text_
     entry("reference/a.parquet", size=3000)
     monkeypatch.setenv("MIXDPO_CACHE_LIMIT", "1KB")
     assert main(["examples"]) == 0  # any command keeps within the limit when it ends
-    assert "cache: deleted 1 entries (3.0 KB), the least recently used" in capsys.readouterr().err
+    assert "cache: deleted 1 entry (3.0 KB), the least recently used" in capsys.readouterr().err
 
 
 def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -73,7 +73,7 @@ def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert "tokens" in shown
     assert "2.5 KB in all; limit of what is pruned: 50.0 GB" in shown
     assert main(["cache", "--prune", "--limit", "1KB"]) == 0
-    assert "deleted 1 entries (2.0 KB)" in capsys.readouterr().out
+    assert "deleted 1 entry (2.0 KB)" in capsys.readouterr().out
     assert main(["cache", "--prune"]) == 0
     assert "nothing to prune" in capsys.readouterr().out
     for words, said in ((["--limit", "1KB"], "give both"), (["--prune", "--limit", "much"], "--limit is 'much'")):

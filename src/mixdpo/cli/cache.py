@@ -46,4 +46,5 @@ def pruned_line(deleted: list[CacheEntry]) -> str | None:
     if not deleted:
         return None
     size = shown_size(sum(entry.size for entry in deleted))
-    return f"cache: deleted {len(deleted):,} entries ({size}), the least recently used, to keep within its limit"
+    entries = "1 entry" if len(deleted) == 1 else f"{len(deleted):,} entries"
+    return f"cache: deleted {entries} ({size}), the least recently used, to keep within its limit"

@@ -91,7 +91,7 @@ def _is_left_to_another(words: Sequence[str]) -> bool:
 def _continued(words: Sequence[str]) -> str:
     """Say how a command that was broken off goes on."""
     if words and words[0] == "train":
-        return "give the command again with --resume: it continues from the last complete checkpoint"
+        return "give the command again, with --resume if a checkpoint is complete: it continues from the last one"
     return "give the same command again: finished log-probabilities, answers and verdicts are kept"
 
 
