@@ -7,10 +7,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from accelerate.utils import DistributedType
-from peft import LoraConfig
+from peft import LoraConfig, get_peft_model
 
-from mixdpo.training.deepspeed_run import check_adapters, check_zero_stage
+from mixdpo.training.deepspeed_run import check_adapters, check_formats, check_zero_stage
+from tiny import tiny_llama
 from trainers import config
 
 # What the first of two processes leaves in a checkpoint of theirs.
@@ -43,6 +45,17 @@ def test_adapters_that_read_weights_outside_their_layers_are_refused_under_zero3
     for plugin in (None, SimpleNamespace(zero_stage=2)):
         check_adapters(adapters, plugin)
     refused(lambda: check_adapters(adapters, SimpleNamespace(zero_stage=3)), *setting, "ZeRO-3")
+
+
+def test_layers_trained_in_another_format_than_adapters_are_refused_under_zero3(refused) -> None:
+    adapters = LoraConfig(target_modules=["q_proj"], modules_to_save=["lm_head"])
+    for dtype in (torch.float32, torch.bfloat16):
+        policy = get_peft_model(tiny_llama().to(dtype), adapters)
+        for plugin in (None, SimpleNamespace(zero_stage=2)):
+            check_formats(policy, plugin)
+        if dtype == torch.float32:
+            check_formats(policy, SimpleNamespace(zero_stage=3))
+    refused(lambda: check_formats(policy, SimpleNamespace(zero_stage=3)), "bfloat16 and float32", "ZeRO-3")
 
 
 def test_runs_without_deepspeed_are_not_asked(tmp_path: Path) -> None:

@@ -45,6 +45,21 @@ def check_adapters(adapters: Iterable[PeftConfig | None], plugin: Any) -> None:
                 )
 
 
+def check_formats(policy: nn.Module, plugin: Any) -> None:
+    """Raise `InputError` for trained weights of several number formats, whose gradients ZeRO-3 cannot put together.
+
+    Args:
+        policy: with its adapters. Layers trained whole beside them (`modules_to_save`) keep the format of the base.
+        plugin: accelerate's of DeepSpeed, None without it.
+    """
+    formats = {str(weight.dtype).removeprefix("torch.") for weight in policy.parameters() if weight.requires_grad}
+    if plugin is not None and plugin.zero_stage == 3 and len(formats) > 1:
+        raise InputError(
+            f"trained weights are in {' and '.join(sorted(formats))}, and ZeRO-3 trains one format",
+            hint="set model.dtype to float32, or use FSDP2 or ZeRO-2",
+        )
+
+
 def frozen_copy(model: nn.Module) -> nn.Module:
     """Return a copy of a model without gradients; of weights that ZeRO-3 has spread, in the same parts.
 

@@ -38,7 +38,7 @@ from mixdpo.plan.plan import Plan, make_plan
 from mixdpo.training.batch import RowLayout
 from mixdpo.training.checks import rounding_warning
 from mixdpo.training.config import MixDPOConfig
-from mixdpo.training.deepspeed_run import check_adapters, frozen_copy, save_whole_model
+from mixdpo.training.deepspeed_run import check_adapters, check_formats, frozen_copy, save_whole_model
 from mixdpo.training.gradient_sync import shards_weights
 from mixdpo.training.sampling import PlannedPairs, mismatched_pairs
 
@@ -63,6 +63,7 @@ def prepare_policy(
             raise InputError("the model has adapters already; leave out peft_config to continue training them")
         set_seed(args.seed)  # adapters start at random values
         policy = get_peft_model(policy, peft_config)
+    check_formats(policy, args.deepspeed_plugin)
     disable_dropout(policy)
     if args.deepspeed_plugin is None and (warning := rounding_warning(policy)):  # DeepSpeed keeps float32 copies
         logger.warning(warning)
