@@ -18,18 +18,10 @@ from mixdpo import MixDPOConfig, MixDPOTrainer, make_plan
 from mixdpo.common.errors import RunError
 from mixdpo.training import trainer as trainer_module
 from mixdpo.training.preparation import check_layout
+from process_kinds import KINDS
 from synthetic import chat_pairs
 from tiny import tiny_llama
 from trainers import config, step_logs
-
-_FSDP2 = {
-    "ACCELERATE_USE_FSDP": "true",
-    "FSDP_VERSION": "2",
-    "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
-    "FSDP_RESHARD_AFTER_FORWARD": "true",
-    "FSDP_CPU_RAM_EFFICIENT_LOADING": "true",
-    "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT",
-}
 
 
 @pytest.fixture
@@ -41,7 +33,7 @@ def shard(monkeypatch) -> Iterator[Callable[[MixDPOConfig], MixDPOConfig]]:
         assert args.device.type == "cpu"  # asking makes the state that is changed here
         # Accelerate shards on accelerators alone, though torch shards on a CPU as well.
         monkeypatch.setitem(PartialState._shared_state, "distributed_type", DistributedType.MULTI_GPU)
-        for name, value in _FSDP2.items():
+        for name, value in KINDS["fsdp2"].environment.items():
             monkeypatch.setenv(name, value)
         return args
 
