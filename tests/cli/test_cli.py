@@ -408,7 +408,7 @@ def test_interrupt_and_full_disk_leave_the_last_checkpoint_usable(capsys, monkey
 def test_told_to_end_before_training_it_says_how_to_go_on(capsys, monkeypatch, recipe, number) -> None:
     monkeypatch.setattr("mixdpo.recipe.runs.load_tokenizer", lambda _: signal.raise_signal(number))
     assert main(["train", "--config", str(recipe)]) == 143
-    assert one_line(capsys).startswith("mixdpo: told to end; give the command again with --resume")
+    assert one_line(capsys).startswith("mixdpo: told to end; give the command again, with --resume if")
     assert signal.getsignal(number) is signal.SIG_DFL
     monkeypatch.setenv("RANK", "1")
     assert main(["train", "--config", str(recipe)]) == 143

@@ -141,7 +141,7 @@ def test_embedding_does_each_text_once_and_ignores_the_order_of_pairs(minilm: st
 
 def test_embedding_says_what_is_missing(refused, minilm: str, tmp_path: Path, monkeypatch) -> None:
     none = EmbeddingSettings(model=str(tmp_path / "none"))
-    refused(lambda: embedding_margin(text_pairs(), none), "none", "folder or hub id")
+    refused(lambda: embedding_margin(text_pairs(), none), "none", "no such model folder")
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
     refused(lambda: embedding_margin(text_pairs(), EmbeddingSettings(model=minilm)), "pip install -e '.[embedding]'")
 
@@ -184,7 +184,7 @@ def test_length_gap_is_of_answers_without_reasoning() -> None:
 
 def test_length_gap_without_tokenizer(refused, tmp_path: Path) -> None:
     settings = LengthGapSettings(tokenizer=str(tmp_path / "none"))
-    refused(lambda: length_gap_margin(text_pairs(), settings), "no tokenizer", "none")
+    refused(lambda: length_gap_margin(text_pairs(), settings), "no such model folder", "none")
 
 
 # ---- agreement ----

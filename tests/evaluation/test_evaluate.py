@@ -337,7 +337,7 @@ def test_bad_input_is_one_line(files, capsys, words: list[str], said: str) -> No
 def test_a_place_that_cannot_be_written_is_found_before_the_judge_is_paid(files, server: Endpoint, capsys) -> None:
     folder = Path(files["folder"])
     words = ["--model", files["long"], *endpoint(server), "--judge-prompt", str(folder / "grade.txt"), "--output"]
-    for output, said in ((folder, "a folder, not a file"), (folder / "grade.txt" / "o.json", "a file of that name")):
+    for output, said in ((folder, "a folder, not a file"), (folder / "grade.txt" / "o.json", "a file, not a folder")):
         assert main(["eval", "grade", *words, str(output)]) == 2
         assert said in capsys.readouterr().err
     assert server.bodies == []

@@ -521,9 +521,9 @@ def test_places_that_cannot_be_written(
     assert "the ending is not known" in refused(capsys, *common, tmp_path / "out.txt")
     assert "a folder, not a file" in refused(capsys, *common, model.rename(tmp_path / "tiny.jsonl"))
     (tmp_path / "tiny.jsonl").rename(model)
-    assert "the folder cannot be made" in refused(capsys, *common, Path(questions) / "out.jsonl")
+    assert "a file, not a folder" in refused(capsys, *common, Path(questions) / "out.jsonl")
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write everywhere
-    assert "the folder cannot be written" in refused(capsys, *common, tmp_path / "out.jsonl")
+    assert "no permission to write there" in refused(capsys, *common, tmp_path / "out.jsonl")
 
 
 def test_an_unknown_model_at_an_endpoint(

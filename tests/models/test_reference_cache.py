@@ -251,7 +251,8 @@ def test_sharded_weights_have_no_digest(model, tokenizer, tmp_path, computed, ca
     assert weights_digest(model) is None
     pairs = chat_pairs(tmp_path, n=8)
     with caplog.at_level(logging.INFO, "mixdpo"):
-        trainer_for(model, tokenizer, pairs, tmp_path / "run", make_plan(pairs, "dpo"), eval_dataset=pairs).train()
+        plan = make_plan(pairs, "dpo")
+        trainer_for(model, tokenizer, pairs, tmp_path / "run", plan, eval_dataset=pairs, engine="padded").train()
     assert computed == [8, 8]
     assert not cache.exists()
     assert sum("not kept in the cache" in record.getMessage() for record in caplog.records) == 1
@@ -431,7 +432,10 @@ def test_cache_that_cannot_be_written(capsys, caplog, tmp_path, recipe, cache) -
 def test_no_cache_folder_at_all(capsys, tmp_path, recipe, cache) -> None:
     cache.parent.write_text("a file where the folder should be")
     assert main(["train", "--config", str(recipe)]) == 2
-    assert "cache/data: the cache folder cannot be written; set MIXDPO_CACHE to a folder" in capsys.readouterr().err
+    assert (
+        "cache/data: the cache folder cannot be written: Not a directory; set MIXDPO_CACHE to"
+        in capsys.readouterr().err
+    )
     assert not (tmp_path / "run").exists()
 
 

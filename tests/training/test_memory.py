@@ -134,7 +134,8 @@ def test_small_steps_tell_what_a_large_one_takes(
         loss.backward()
         taken = meter.most() - begin
     assert step.gradients == pytest.approx(gradient_bytes(model), rel=0.01)
-    assert step.at(tokens, 0.75 if not padded else 1.0, several) == pytest.approx(taken, rel=0.1)
+    # Of layers as narrow as these, what does not grow with tokens is a larger part than of real ones.
+    assert step.at(tokens, 0.75 if not padded else 1.0, several) == pytest.approx(taken, rel=0.15)
 
 
 def test_the_most_that_fits() -> None:

@@ -6,6 +6,7 @@ import hashlib
 import tempfile
 from dataclasses import dataclass, field
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
@@ -124,7 +125,10 @@ def _load(settings: EmbeddingSettings) -> SentenceTransformer:
             "the embedding metric needs the package sentence-transformers", hint=install_extra("embedding")
         ) from None
     from mixdpo.models.loading import loading
+    from mixdpo.models.model_settings import check_may_be_on_hub
 
+    if not Path(settings.model).expanduser().is_dir():
+        check_may_be_on_hub(settings.model)
     with loading("sentence-transformers model", settings.model):
         model = SentenceTransformer(settings.model, trust_remote_code=False)
     if settings.pooling == "mean":

@@ -108,5 +108,10 @@ def check_is_model(name_or_path: str) -> None:
         return
     if path.exists():
         raise InputError("a file, not a model folder", file=path, hint="give the folder that holds config.json")
-    if path.is_absolute() or name_or_path.startswith((".", "~")) or name_or_path.count("/") > 1:
+    check_may_be_on_hub(name_or_path)
+
+
+def check_may_be_on_hub(name_or_path: str) -> None:
+    """Raise `InputError` if a name, of which there is no folder, has not the form of a hub id either."""
+    if Path(name_or_path).is_absolute() or name_or_path.startswith((".", "~")) or name_or_path.count("/") > 1:
         raise InputError("no such model folder", file=name_or_path)
