@@ -25,7 +25,7 @@ help:  ## show this
 demo: $(VENV)/.installed-demo  ## train and measure a real 135M model in 5 to 7 minutes (DEMO="--short" in less)
 	$(BIN)/mixdpo demo $(DEMO)
 
-test: install  ## run every test: about 10 minutes on 2 CPU cores
+test: install  ## run every test: about 13 minutes on 2 CPU cores
 	$(BIN)/python -m pytest -n auto --dist loadgroup
 
 fast: install  ## run the tests that are not marked slow: 3 to 4 minutes on 2 CPU cores
