@@ -41,10 +41,14 @@ class Prompt:
     chat_template_kwargs: str | None = None
 
     @property
+    def messages(self) -> tuple[tuple[str, str], ...]:
+        """(role, content) of the history and of what the user says."""
+        return (*self.history, *(("user", turn) for turn in self.turns))
+
+    @property
     def text(self) -> str:
         """The prompt as one text; of a conversation with the roles."""
-        messages = [*self.history, *(("user", turn) for turn in self.turns)]
-        return plain_text([{"role": role, "content": content} for role, content in messages])
+        return plain_text([{"role": role, "content": content} for role, content in self.messages])
 
 
 def read_prompts(source: str | Path, split: str = "train", limit: int | None = None) -> list[Prompt]:
@@ -65,7 +69,7 @@ def read_prompts(source: str | Path, split: str = "train", limit: int | None = N
     file = Path(source).expanduser()
     in_table = file.is_file() and split == "train"
     rows = read_table(file).rows() if in_table else list(open_source(str(source), split=split).dataset)
-    prompts = [_prompt(row, str(source), place) for place, row in enumerate(rows[:limit])]
+    prompts = [prompt_of_row(row, str(source), place) for place, row in enumerate(rows[:limit])]
     seen: dict[str, int] = {}
     for place, prompt in enumerate(prompts):
         by_id = prompt.id_column in JOINED_BY_ID
@@ -80,7 +84,14 @@ def read_prompts(source: str | Path, split: str = "train", limit: int | None = N
     return prompts
 
 
-def _prompt(row: Mapping[str, Any], file: str, place: int) -> Prompt:
+def prompt_of_row(row: Mapping[str, Any], file: str, place: int) -> Prompt:
+    """Return the prompt of a row; see `read_prompts`.
+
+    Args:
+        row: by column.
+        file: that it is from.
+        place: its number in there, from 0.
+    """
     column = next((name for name in _TEXTS if row.get(name)), None)
     if column is None:
         raise InputError(f"no prompt ({', '.join(_TEXTS)})", file=file, row=row_in_file(file, place))
