@@ -17,6 +17,7 @@ from transformers.utils.peft_utils import find_adapter_config_file
 from mixdpo.common.errors import InputError, install_extra
 from mixdpo.common.hub import from_hub
 from mixdpo.models.engine import hardware_has_bf16
+from mixdpo.models.freed_memory import keep_freed_memory
 from mixdpo.models.model_settings import ModelSettings, check_is_model
 
 
@@ -68,6 +69,8 @@ def load_for_inference(settings: ModelSettings) -> PreTrainedModel | PeftModel:
     model: Any = load_policy(settings)
     if not settings.load_in_4bit:
         model.to(torch.accelerator.current_accelerator(check_available=True) or "cpu")
+    if model.device.type == "cpu":
+        keep_freed_memory()
     return model.eval()
 
 

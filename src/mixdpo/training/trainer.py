@@ -31,6 +31,7 @@ from mixdpo.data.arrays import check_is_loaded
 from mixdpo.data.template_arguments import today
 from mixdpo.models.cached_logprobs import CacheUse
 from mixdpo.models.engine import pack_rows, to_device
+from mixdpo.models.freed_memory import keep_freed_memory
 from mixdpo.plan.plan import Plan, make_plan
 from mixdpo.training.batch import MicroBatches, PairBatch, collate_parts
 from mixdpo.training.callbacks import AtStart, PlanCallback, TrainingProgress
@@ -131,6 +132,8 @@ class MixDPOTrainer(PlannedTrainer):
         if train_dataset is None:
             raise InputError("MixDPOTrainer needs a train_dataset")
         check_is_loaded(train_dataset, "train_dataset")
+        if args.device.type == "cpu":
+            keep_freed_memory()
         policy, self._starts_at_reference = prepare_policy(model, ref_model, peft_config, args)
         tokenizer = prepare_tokenizer(policy, processing_class)
         self._lay_out = choose_layout(policy, ref_model, args)
