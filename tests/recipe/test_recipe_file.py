@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -10,13 +10,25 @@ from accelerate.commands.config.config_args import load_config_from_file
 
 from mixdpo.cli.options import YamlMapping
 from mixdpo.common.errors import InputError
-from mixdpo.common.settings import SECTIONS, split_overrides
+from mixdpo.common.settings import SECTIONS, build, split_overrides
 from mixdpo.plan.plan_settings import PLANS
 from mixdpo.recipe.recipe_file import load_recipe
 from mixdpo.recipe.settings_help import settings_help, settings_named
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
+
+
+@dataclass(frozen=True)
+class Judge:
+    name: str = "a"
+    batch_size: int = 8
+
+
+@dataclass(frozen=True)
+class Section:
+    judge: Judge | list[Judge]
+    limits: dict[str, int] | Judge | None = None
 
 
 def test_given_settings_win(tmp_path: Path) -> None:
@@ -74,6 +86,14 @@ def test_another_plan_does_not_inherit_the_recipes_threshold(tmp_path: Path, giv
     assert load_recipe(path, {"plan": given}).plan == replace(PLANS["dpo"], metric="nll_gap", seed=7)
     path.write_text("plan: {path: plan.parquet}\n")
     assert load_recipe(path, {"plan": given}).plan == PLANS["dpo"]
+
+
+def test_keys_of_settings_within_settings_are_checked(refused) -> None:
+    assert build(Section, {"judge": {"batch_size": 2}}, "pairs").judge == Judge(batch_size=2)
+    assert build(Section, {"judge": [{}, {"name": "b"}]}, "pairs").judge == [Judge(), Judge("b")]
+    assert build(Section, {"judge": {}, "limits": {"any": 3}}, "pairs").limits == {"any": 3}
+    refused(lambda: build(Section, {"judge": {"batchsize": 2}}, "pairs"), "did you mean pairs.judge.batch_size")
+    refused(lambda: build(Section, {"judge": [{}, {"nam": "b"}]}, "pairs"), "unknown key pairs.judge[2].nam")
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)

@@ -23,7 +23,6 @@ from datasets import Dataset
 from mixdpo.cli.main import main
 from mixdpo.common.errors import InputError, RunError
 from mixdpo.study import run_study as study_run
-from mixdpo.study import single_run
 from mixdpo.study.analysis import analyse
 from mixdpo.study.measures import VALUES_SCHEMA
 from mixdpo.study.report_files import write_report
@@ -294,22 +293,6 @@ def test_a_run_ends_with_the_study_and_did_not_fail(sleeping, tmp_path: Path) ->
     with pytest.raises(Stopped):
         study_run.in_subprocess(tmp_path, 60, Slot(0, 1, stop))
     assert sleeping[0].poll() is not None
-
-
-def test_a_checkpoint_that_cannot_be_resumed_is_begun_anew(monkeypatch, tmp_path: Path) -> None:
-    calls: list[bool] = []
-
-    def train(recipe: Any, *, resume: bool = False) -> None:
-        calls.append(resume)
-        if resume:
-            raise InputError("this run was started with model /elsewhere")
-
-    monkeypatch.setattr(single_run, "train_from_recipe", train)
-    monkeypatch.setattr(single_run, "last_complete_checkpoint", lambda run: run / "checkpoint-2")
-    (tmp_path / "run" / "checkpoint-2").mkdir(parents=True)
-    single_run._train_or_resume(Any, tmp_path / "run")
-    assert calls == [True, False]
-    assert not (tmp_path / "run").exists()
 
 
 def test_what_a_run_started_ends_with_it(monkeypatch, tmp_path: Path) -> None:

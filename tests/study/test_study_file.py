@@ -11,7 +11,8 @@ import yaml
 from datasets import Dataset
 
 from mixdpo.cli.main import main
-from mixdpo.study.run_specs import content_name, final_runs, tuning_runs, variants
+from mixdpo.common.files import content_name
+from mixdpo.study.run_specs import final_runs, tuning_runs, variants
 from mixdpo.study.study_file import load_study
 from synthetic import chat_rows
 

@@ -9,10 +9,13 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from mixdpo.common.errors import InputError
+
+_MODEL_FILES: Final = (".safetensors", ".bin", ".json", ".jinja", ".model", ".txt")
 
 
 def cache_folder() -> Path:
@@ -117,6 +120,29 @@ def digest(parts: Iterable[bytes | str], size: int = 16) -> str:
         state.update(len(data).to_bytes(8, "little"))
         state.update(data)
     return state.hexdigest()
+
+
+@cache
+def content_name(model: str) -> str:
+    """Return the own name of a folder or file with a digest of its content, so that one made anew is another.
+
+    A hub id is returned as it is.
+    """
+    path = Path(model).expanduser()
+    if path.is_file():
+        return f"{path.name}-{digest([path.read_bytes()], size=6)}"
+    if not path.is_dir():
+        return model
+    return f"{path.resolve().name}-{digest(_contents(path), size=6)}"
+
+
+def _contents(folder: Path) -> Iterator[bytes | str]:
+    """Yield names and contents of a model's files, some megabytes at a time."""
+    for path in sorted(one for one in folder.iterdir() if one.suffix in _MODEL_FILES):
+        yield path.name
+        with path.open("rb") as file:
+            while block := file.read(1 << 24):
+                yield block
 
 
 def unfinished(output: Path) -> Path:

@@ -145,6 +145,8 @@ def check_values(cls: type[Any], values: Any, section: str, file: str | Path | N
     for key, value in values.items():
         if key not in fields:
             raise unknown_key(f"{section}.{key}", [f"{section}.{name}" for name in fields], file)
+        if (part := _settings_within(hints[key])) is not None:
+            value = _build_within(part, value, f"{section}.{key}", file)
         if value is False and _knows_no(hints[key]):
             value = "no"  # which YAML reads as false
         if isinstance(value, bool) and not _takes_bool(hints[key]):  # pydantic reads true as the number 1
@@ -186,6 +188,23 @@ def unknown_name(kind: str, name: str, known: Iterable[str], file: str | Path | 
     near = [other] if other else difflib.get_close_matches(name, known, n=1)
     guess = f"did you mean {near[0]}? There are" if near else "there are"
     return InputError(f"no {kind} is named {name!r}", file=file, hint=f"{guess} {', '.join(known)}")
+
+
+def _settings_within(hint: Any) -> type[Any] | None:
+    """Return the settings dataclass that a field holds, or several of, unless it holds mappings as they are, too."""
+    parts = list(_parts(hint))
+    if any(kind in (dict, Mapping) for part in parts for kind in (part, typing.get_origin(part))):
+        return None
+    return next((part for part in parts if dataclasses.is_dataclass(part) and isinstance(part, type)), None)
+
+
+def _build_within(cls: type[Any], value: Any, section: str, file: str | Path | None) -> Any:
+    """Return a value with the mappings in it made into settings, so that an unknown key in them is refused, too."""
+    if isinstance(value, Mapping):
+        return build(cls, value, section, file)
+    if isinstance(value, list):
+        return [_build_within(cls, one, f"{section}[{place}]", file) for place, one in enumerate(value, start=1)]
+    return value
 
 
 def _takes_bool(hint: Any) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from datasets import Dataset
@@ -21,11 +22,12 @@ from mixdpo.data.pair_files import check_pairs_output, save_pairs
 from mixdpo.difficulty.scored_pairs import load_pairs_with_report
 from mixdpo.models.cached_logprobs import CacheUse
 from mixdpo.models.loading import load_policy, load_tokenizer
+from mixdpo.models.model_settings import ModelSettings
 from mixdpo.plan.plan import Plan
 from mixdpo.recipe.planned_pairs import load_and_score, load_eval_pairs, plan_from_recipe
 from mixdpo.recipe.recipe_file import Recipe
 from mixdpo.recipe.scoring import score
-from mixdpo.training.checkpoints import checkpoint_to_continue
+from mixdpo.training.checkpoints import checkpoint_to_continue, last_complete_checkpoint
 from mixdpo.training.config import MixDPOConfig
 from mixdpo.training.run_folder import (
     MODEL_FOLDER,
@@ -71,8 +73,16 @@ def score_from_recipe(recipe: Recipe, metrics: Sequence[str], output: Path) -> t
     return pairs, report
 
 
-def train_from_recipe(recipe: Recipe, output: str | None = None, resume: bool = False) -> TrainedRun:
+def train_from_recipe(
+    recipe: Recipe, output: str | None = None, resume: bool = False, reference: ModelSettings | None = None
+) -> TrainedRun:
     """Run a recipe: load, plan, train, save the model to `<output>/model`.
+
+    Args:
+        recipe: what to train, on what, how.
+        output: folder of the run; None: the recipe's `train.output_dir`.
+        resume: continue the run in that folder.
+        reference: the frozen reference; None: the model as it is before its first step.
 
     Raises:
         InputError: anything wrong with the recipe, the data or the folders, before anything is written.
@@ -88,12 +98,29 @@ def train_from_recipe(recipe: Recipe, output: str | None = None, resume: bool = 
         check_is_free(folder)
     if resume and args.template_date is None:
         args.template_date = recorded_template_date(folder)
-    trainer = _trainer(recipe, args)
+    trainer = _trainer(recipe, args, reference)
     with sole_run(folder, is_main):
         with _memory_explained():
             trainer.train(resume_from_checkpoint=checkpoint)
         _save_model(trainer, folder / MODEL_FOLDER)
     return TrainedRun(folder=folder, metrics=logged_metrics(folder))
+
+
+def train_or_resume(recipe: Recipe, folder: Path, reference: ModelSettings | None = None) -> None:
+    """Train a recipe in a folder, from the last complete checkpoint there if the run can go on from one.
+
+    Raises:
+        InputError, RunError: as `train_from_recipe` does.
+    """
+    check_no_other_run(folder, is_main=True)  # whose folder is not ours to begin anew
+    if last_complete_checkpoint(folder) is not None:
+        try:
+            train_from_recipe(recipe, str(folder), resume=True, reference=reference)
+            return
+        except InputError as error:  # begun by other versions, or where the model lay elsewhere
+            logger.warning(f"{folder} begins anew: {error}")
+    shutil.rmtree(folder, ignore_errors=True)
+    train_from_recipe(recipe, str(folder), reference=reference)
 
 
 def reference_from_recipe(recipe: Recipe) -> dict[str, CacheUse]:
@@ -150,8 +177,8 @@ def _check_reads_cache(args: MixDPOConfig) -> None:
             raise InputError(problem, hint="change that setting of the section train:, or do without mixdpo reference")
 
 
-def _trainer(recipe: Recipe, args: MixDPOConfig) -> MixDPOTrainer:
-    """Load a recipe's pairs, plan and model, and make the trainer."""
+def _trainer(recipe: Recipe, args: MixDPOConfig, reference: ModelSettings | None = None) -> MixDPOTrainer:
+    """Load a recipe's pairs, plan, model and, if one is named, reference, and make the trainer."""
     model_settings, data_settings = recipe.required("model"), recipe.required("data")
     if args.eval_strategy != "no" and recipe.eval_data is None:
         raise InputError(
@@ -169,11 +196,13 @@ def _trainer(recipe: Recipe, args: MixDPOConfig) -> MixDPOTrainer:
         eval_pairs = load_eval_pairs(recipe, metric.metric, f"margin/{metric.metric}" in pairs.column_names)
     tokenizer = load_tokenizer(model_settings)
     policy = load_policy(model_settings, with_adapters=recipe.peft is not None)
+    frozen: Any = None if reference is None else load_policy(reference, with_adapters=recipe.peft is not None)
     if recipe.peft is not None and recipe.peft.revision is None:
         recipe.peft.revision = model_settings.revision  # else the adapter is put on the main branch when it is loaded
     try:
         return MixDPOTrainer(
             model=policy,
+            ref_model=frozen,
             args=args,
             train_dataset=pairs,
             eval_dataset=eval_pairs,

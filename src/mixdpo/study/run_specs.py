@@ -6,12 +6,10 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from functools import cache
 from itertools import product
-from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
-from mixdpo.common.files import digest
+from mixdpo.common.files import content_name, digest
 from mixdpo.common.settings import key_values
 from mixdpo.models.model_settings import ModelSettings
 from mixdpo.study.study_settings import StudySettings, routes_of
@@ -157,32 +155,6 @@ def _run_spec(
         stage=stage, variant=variant.name, seed=seed, learning_rate=rate, beta=beta, split=split,
         work=_work(study, model, split, training),
     )  # fmt: skip
-
-
-_MODEL_FILES: Final = (".safetensors", ".bin", ".json", ".jinja", ".model", ".txt")
-
-
-@cache
-def content_name(model: str) -> str:
-    """Return the own name of a folder or file with a digest of its content, so that one made anew is another.
-
-    A hub id is returned as it is.
-    """
-    path = Path(model).expanduser()
-    if path.is_file():
-        return f"{path.name}-{digest([path.read_bytes()], size=6)}"
-    if not path.is_dir():
-        return model
-    return f"{path.resolve().name}-{digest(_contents(path), size=6)}"
-
-
-def _contents(folder: Path) -> Iterator[bytes | str]:
-    """Yield names and contents of a model's files, some megabytes at a time."""
-    for path in sorted(one for one in folder.iterdir() if one.suffix in _MODEL_FILES):
-        yield path.name
-        with path.open("rb") as file:
-            while block := file.read(1 << 24):
-                yield block
 
 
 def reads_beta(study: StudySettings, arm: str) -> bool:

@@ -20,10 +20,10 @@ from typing import Any
 import torch
 
 from mixdpo.common.errors import InputError, MixdpoError, RunError
-from mixdpo.common.files import write_json
+from mixdpo.common.files import content_name, write_json
 from mixdpo.models.model_settings import ModelSettings
 from mixdpo.study.demo.smollm2 import FOLDER_NAME, smollm2_folder
-from mixdpo.study.run_specs import RunSpec, Variant, content_name, final_runs, start_run, tuning_runs, variants
+from mixdpo.study.run_specs import RunSpec, Variant, final_runs, start_run, tuning_runs, variants
 from mixdpo.study.single_run import RESULT_FILE, SPEC_FILE, device_name
 from mixdpo.study.study_settings import StudySettings
 

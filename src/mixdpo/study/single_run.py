@@ -31,7 +31,7 @@ import yaml
 from datasets import Dataset
 from filelock import FileLock
 
-from mixdpo.common.errors import InputError, MixdpoError
+from mixdpo.common.errors import MixdpoError
 from mixdpo.common.files import atomic_path, write_json
 from mixdpo.common.settings import build
 from mixdpo.difficulty.scored_pairs import load_pairs
@@ -40,15 +40,13 @@ from mixdpo.models.engine import hardware_has_bf16
 from mixdpo.models.model_settings import ModelSettings
 from mixdpo.plan.plan import make_plan
 from mixdpo.recipe.recipe_file import Recipe, load_recipe
-from mixdpo.recipe.runs import train_from_recipe
+from mixdpo.recipe.runs import train_or_resume
 from mixdpo.recipe.scoring import score
 from mixdpo.study.measures import measure_model
 from mixdpo.study.study_file import make_task
 from mixdpo.study.study_settings import SubsetSettings
 from mixdpo.study.task import StudyTask
-from mixdpo.training.checkpoints import last_complete_checkpoint
 from mixdpo.training.run_folder import METRICS_FILE, versions
-from mixdpo.training.run_lock import check_no_other_run
 
 SPEC_FILE = "spec.json"
 RESULT_FILE = "result.json"
@@ -153,7 +151,7 @@ def _train(
 
     run = folder / RUN_FOLDER
     if not (run / "model").is_dir():
-        _train_or_resume(recipe, run)
+        train_or_resume(recipe, run)
     metrics = [json.loads(line) for line in (run / METRICS_FILE).read_text(encoding="utf-8").splitlines()]
     updates = max(int(line["step"]) for line in metrics)
     batch = recipe.training_config()
@@ -164,18 +162,6 @@ def _train(
         "pairs_trained": updates * batch.per_device_train_batch_size * batch.gradient_accumulation_steps,
         "routes": json.loads((run / "run.json").read_text(encoding="utf-8"))["plan"]["routes"],
     }
-
-
-def _train_or_resume(recipe: Recipe, run: Path) -> None:
-    check_no_other_run(run, is_main=True)  # whose folder is not ours to begin anew
-    if last_complete_checkpoint(run) is not None:
-        try:
-            train_from_recipe(recipe, resume=True)
-            return
-        except InputError as error:  # begun by other versions, or where the model lay elsewhere
-            print(f"begins anew: {error}")
-    shutil.rmtree(run, ignore_errors=True)
-    train_from_recipe(recipe)
 
 
 def _scored(pairs: Dataset, recipe: Recipe, extra: list[str]) -> Dataset:

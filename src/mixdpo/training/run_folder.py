@@ -32,7 +32,7 @@ PLAN_FILE = "plan.parquet"
 MODEL_FOLDER = "model"
 
 _LIBRARIES = ("mixdpo", "transformers", "accelerate", "peft", "datasets", "numpy")
-# Settings that may change between a run and its continuation without making it another run.
+# What the names of settings begin with that `is_free_to_change`.
 _FREE_TO_CHANGE = (
     "logging",
     "save",
@@ -149,7 +149,7 @@ def check_same_run(folder: Path, record: dict[str, Any], compares_pairs: bool) -
             hint="change the last two so that a step stays as it was",
         )
     for name, value in record["settings"].items():
-        free = name.startswith(_FREE_TO_CHANGE) or name in ("output_dir", *_CUT_OF_A_STEP)
+        free = is_free_to_change(name) or name in _CUT_OF_A_STEP
         is_younger = name not in before["settings"]  # the run is of a version that did not have it
         if not (free or is_younger) and before["settings"][name] != value:
             raise InputError(
@@ -158,6 +158,11 @@ def check_same_run(folder: Path, record: dict[str, Any], compares_pairs: bool) -
                 hint="continue it with the settings it was started with",
             )
     check_same_tokens(before, record, folder / RUN_FILE)
+
+
+def is_free_to_change(name: str) -> bool:
+    """Whether a setting may change between a run and its continuation without making it another run."""
+    return name.startswith(_FREE_TO_CHANGE) or name == "output_dir"
 
 
 def recorded_template_date(folder: Path) -> str | None:
