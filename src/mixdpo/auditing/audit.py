@@ -24,6 +24,7 @@ from mixdpo.auditing.token_facts import token_facts
 from mixdpo.data.arrays import data_fingerprint, origins
 from mixdpo.data.data_settings import TokenSettings
 from mixdpo.data.load_report import LoadReport
+from mixdpo.pairs.quality import quality_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -114,6 +115,7 @@ def _gather(
         margins=margins,
         metric=metric,
         scores=scores_of(dataset),
+        qualities=quality_of(dataset),
         sources=stored_column(dataset, "source") if "source" in dataset.column_names else None,
         evaluations=evaluations,
         tokens=tokens,

@@ -22,6 +22,7 @@ from mixdpo.data.data_settings import DataSettings
 from mixdpo.data.load_report import LoadReport
 from mixdpo.difficulty.rating import RatingSettings, rating
 from mixdpo.difficulty.scored_pairs import load_pairs_with_report
+from mixdpo.pairs.quality import Quality
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -34,6 +35,7 @@ class AuditData:
         margins: by metric, float64 of shape (N,), larger = easier, NaN where missing.
         metric: of the margins that the plan and the buckets are made from, None without margins.
         scores: ratings of chosen and rejected, float64 of shape (N,), if there are any.
+        qualities: how good the answers are against policies' own, by name of the policy, if the data says it.
         sources: source of each pair, None if there is only one.
         evaluations: by name of an evaluation set, its prompts.
         tokens: `token_facts` of the pairs, None without a tokenizer.
@@ -46,6 +48,7 @@ class AuditData:
     margins: Mapping[str, np.ndarray]
     metric: str | None
     scores: tuple[np.ndarray, np.ndarray] | None
+    qualities: Mapping[str, Quality]
     sources: pl.Series | None
     evaluations: Mapping[str, Sequence[str]]
     tokens: TokenFacts | None

@@ -19,12 +19,14 @@ from mixdpo.auditing.margins import margins_check
 from mixdpo.auditing.noise import noise_check
 from mixdpo.auditing.overview import overview_check
 from mixdpo.auditing.plan_preview import plan_check
+from mixdpo.auditing.quality import quality_check
 from mixdpo.auditing.style import length_check, style_check
 from mixdpo.auditing.tokens import tokens_check
 
 CHECKS: Final[dict[str, Callable[[AuditData], Section]]] = {
     "overview": overview_check,
     "margins": margins_check,
+    "quality": quality_check,
     "plan": plan_check,
     "length": length_check,
     "style": style_check,

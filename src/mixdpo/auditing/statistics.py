@@ -24,12 +24,13 @@ def share(part: int, n: int) -> Estimate:
     return {"value": interval.estimate, "low": interval.low, "high": interval.high, "n": int(n)}
 
 
-def mean(values: np.ndarray) -> Estimate:
-    """Return the mean of float64 values, shape (N,), with Student's interval."""
+def mean(values: np.ndarray, scale: tuple[float, float] | None = None) -> Estimate:
+    """Return the mean of float64 values, shape (N,), with Student's interval; `scale`: what no value is outside of."""
     if len(values) < 2:
         return {"value": float(values[0]) if len(values) else None, "low": None, "high": None, "n": len(values)}
-    interval = mean_interval(values, CONFIDENCE)
-    return {"value": interval.estimate, "low": interval.low, "high": interval.high, "n": len(values)}
+    interval = mean_interval(values, CONFIDENCE, scale)
+    low, high = (interval.low, interval.high) if scale is None else np.clip([interval.low, interval.high], *scale)
+    return {"value": interval.estimate, "low": float(low), "high": float(high), "n": len(values)}
 
 
 def standardised_mean(differences: np.ndarray) -> Estimate:
@@ -58,6 +59,31 @@ def rank_correlation(first: np.ndarray, second: np.ndarray) -> Estimate:
     half = scipy.stats.norm.ppf((1 + CONFIDENCE) / 2) * np.sqrt((1 + rho**2 / 2) / (n - 3))
     low, high = np.tanh(np.arctanh(rho) + np.array([-half, half]))
     return {"value": rho, "low": float(low), "high": float(high), "n": n}
+
+
+def by_margin(margin: np.ndarray, buckets: int) -> list[np.ndarray]:
+    """Return the rows of parts of about equal size by margin, hardest first; int64 each.
+
+    Equal margins stay together, so data with few distinct margins has fewer buckets; with a single one it has none.
+    Pairs without a finite margin are in no bucket.
+
+    Args:
+        margin: float64, shape (N,), NaN where missing.
+        buckets: at most.
+    """
+    known = np.flatnonzero(np.isfinite(margin))
+    distinct, which, counts = np.unique(margin[known], return_inverse=True, return_counts=True)
+    if len(distinct) < 2:
+        return []
+    last = np.cumsum(counts)
+    middle = (last - counts + last - 1) / 2 / (len(known) - 1)  # place of each margin, from 0 to 1
+    bucket = np.minimum((middle * buckets).astype(int), buckets - 1)[which]
+    return [known[bucket == number] for number in np.unique(bucket)]
+
+
+def ends_of(margin: np.ndarray) -> dict[str, float]:
+    """Return the smallest and the largest margin of a bucket, as `low` and `high`."""
+    return {"low": float(margin.min()), "high": float(margin.max())}
 
 
 def binned(values: np.ndarray, bins: int = 40) -> dict[str, list[float]]:

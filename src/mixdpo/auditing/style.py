@@ -11,7 +11,14 @@ import scipy
 
 from mixdpo.auditing.audit_data import AuditData
 from mixdpo.auditing.findings import Finding, Section
-from mixdpo.auditing.statistics import mean, rank_correlation, share, standardised_mean
+from mixdpo.auditing.statistics import (
+    by_margin,
+    ends_of,
+    mean,
+    rank_correlation,
+    share,
+    standardised_mean,
+)
 from mixdpo.auditing.surface import CUES
 
 MARGIN_BUCKETS: Final = 10
@@ -70,19 +77,10 @@ def _longer(chosen: np.ndarray, rejected: np.ndarray) -> dict[str, float | int |
 
 
 def _by_margin(chosen: np.ndarray, rejected: np.ndarray, margin: np.ndarray) -> list[dict[str, Any]]:
-    known = margin[np.isfinite(margin)]
-    # Equal margins stay together, so data with few distinct margins has fewer buckets.
-    edges = np.unique(np.quantile(known, np.linspace(0, 1, MARGIN_BUCKETS + 1))) if len(known) else np.array([])
-    if len(edges) < 2:
-        return []
-    bucket = np.clip(np.searchsorted(edges, margin, side="right") - 1, 0, len(edges) - 2)
-    rows = []
-    for number in range(len(edges) - 1):
-        inside = (bucket == number) & np.isfinite(margin)
-        if inside.any():
-            ends = {"low": float(margin[inside].min()), "high": float(margin[inside].max())}
-            rows.append({**ends, "pairs": int(inside.sum()), "longer": _longer(chosen[inside], rejected[inside])})
-    return rows
+    return [
+        {**ends_of(margin[rows]), "pairs": len(rows), "longer": _longer(chosen[rows], rejected[rows])}
+        for rows in by_margin(margin, MARGIN_BUCKETS)
+    ]
 
 
 def style_figures(features: pl.DataFrame, most_pairs: int, rng: np.random.Generator) -> dict[str, Any]:

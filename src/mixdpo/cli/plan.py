@@ -28,11 +28,13 @@ if TYPE_CHECKING:
 def plan(overrides: dict[str, Any], data: str | None, config: Path | None, output: Path) -> None:
     """Decide order and route of every pair of DATA (file, folder or hub id; default: the recipe's).
 
-    With `--plan.threshold auto` the curve it was read from is printed and drawn beside the plan.
+    With `--plan.threshold auto` the curve it was read from is printed and drawn beside the plan. Of pairs with columns
+    quality/NAME the table says how much better the chosen answers are than those of the policy NAME.
     """
     recipe = recipe_of(overrides, config, data)
     check_output(output)
 
+    from mixdpo.pairs.quality import quality_of
     from mixdpo.recipe.planned_pairs import load_and_score, plan_from_recipe
 
     pairs, report = load_and_score(recipe, recipe.required("data"), recipe.plan)
@@ -40,7 +42,8 @@ def plan(overrides: dict[str, Any], data: str | None, config: Path | None, outpu
     made.save(output)
     for line in report.lines():
         click.echo(line)
-    headings = ("route", "pairs", "share", "margin from", "mean", "to")
+    qualities = {name: made.mean_by_route(one.chosen) for name, one in quality_of(pairs).items()}
+    headings = ("route", "pairs", "share", "margin from", "mean", "to", *(f"chosen - {name}" for name in qualities))
     table = results_table(f"plan: {made.settings.order}, {len(made):,} pairs", *headings)
     for record in made.summary():
         margins = [record["margin_min"], record["margin_mean"], record["margin_max"]]
@@ -49,6 +52,7 @@ def plan(overrides: dict[str, Any], data: str | None, config: Path | None, outpu
             f"{record['pairs']:,}",
             f"{record['share']:.1%}",
             *("-" if margin is None else f"{margin:.3g}" for margin in margins),
+            *(_mean_quality(*by_route[record["route"]]) for by_route in qualities.values()),
         )
     plain_console().print(table)
     if made.curve is not None:
@@ -59,6 +63,10 @@ def plan(overrides: dict[str, Any], data: str | None, config: Path | None, outpu
         _print_curve(made.curve)
         click.echo(f"curve: {figure}")
     click.echo(f"plan: {output}")
+
+
+def _mean_quality(mean: float, pairs: int) -> str:
+    return f"{mean:+.3g} (n = {pairs:,})" if pairs else "-"
 
 
 def _print_curve(curve: AgreementCurve) -> None:

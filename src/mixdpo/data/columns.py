@@ -56,6 +56,11 @@ _DEFAULT_KEYS: Final = (
 )
 """Keys of `columns` that are looked for under their own names."""
 
+_BY_NAME: Final = ("margins", "qualities", "renamed")
+"""Fields of `PairColumns` that no key of `columns` maps."""
+
+_QUALITY: Final = re.compile(r"(quality/[^/]+/)(chosen|rejected)(_wins)?")
+
 _NUMBER: Final = r"u?int\d+|float(32|64)"
 _OF_LIST: Final = re.compile(r"(max|min)\((.+)\)")
 
@@ -68,6 +73,17 @@ def of_list(column: str) -> tuple[str, str | None]:
     """
     match = _OF_LIST.fullmatch(column)
     return (match[2], match[1]) if match else (column, None)
+
+
+def is_quality(name: str) -> bool:
+    """Whether a column says how good an answer of a pair is against those of a policy (see `pairs/quality.py`)."""
+    return _QUALITY.fullmatch(name) is not None
+
+
+def of_other_answer(quality: str) -> str:
+    """Return the column that says of a pair's other answer what a column of quality says of one."""
+    other = {"chosen": "rejected", "rejected": "chosen"}
+    return _QUALITY.sub(lambda found: f"{found[1]}{other[found[2]]}{found[3] or ''}", quality)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +109,7 @@ class PairColumns:
     system: str | None = None
     history: str | None = None
     margins: tuple[str, ...] = ()
+    qualities: tuple[str, ...] = field(default=(), repr=False)
     renamed: tuple[str, ...] = field(default=(), repr=False)
 
     @property
@@ -106,7 +123,7 @@ class PairColumns:
             name = getattr(self, key)
             if name is not None:
                 yield key, name
-        yield from ((name, name) for name in self.margins)
+        yield from ((name, name) for name in (*self.margins, *self.qualities))
 
 
 def find_columns(source: Features, mapping: Mapping[str, str] | None, file: str | None = None) -> PairColumns:
@@ -125,7 +142,7 @@ def find_columns(source: Features, mapping: Mapping[str, str] | None, file: str 
         InputError: columns are missing (all are named, with the nearest names), or `mapping` has an unknown key.
     """
     mapping, available = mapping or {}, list(source)
-    known = [field.name for field in fields(PairColumns) if field.name not in ("margins", "renamed")]
+    known = [field.name for field in fields(PairColumns) if field.name not in _BY_NAME]
     for key in mapping:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
@@ -161,6 +178,7 @@ def find_columns(source: Features, mapping: Mapping[str, str] | None, file: str 
         system=found.get("system"),
         history=found.get("history"),
         margins=tuple(name for name in available if name.startswith("margin/")),
+        qualities=tuple(name for name in available if is_quality(name)),
         renamed=tuple(
             name
             for name, exact in (
@@ -348,7 +366,7 @@ def holds_plain_texts(source: Features, columns: PairColumns) -> bool:
     texts = all(name is not None and _is_one_of(source[name], "(large_)?string") for name in sides)
     # In CSV every cell is text.
     scores = all(name in source and _is_one_of(source[name], f"{_NUMBER}|string") for name in columns.scores)
-    margins = all(_is_one_of(source[name], _NUMBER) for name in columns.margins)
+    margins = all(_is_one_of(source[name], _NUMBER) for name in (*columns.margins, *columns.qualities))
     others = (columns.tools, columns.ratings_chosen, columns.ratings_rejected)
     parts = (columns.input, columns.system, columns.history)
     return texts and scores and margins and not any((*others, *parts))

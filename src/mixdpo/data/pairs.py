@@ -2,7 +2,8 @@
 
 The form: `pair_id`, `prompt`, `chosen`, `rejected` (all text, or all lists of messages where the completions hold only
 what follows the prompt), `tools` and `chat_template_kwargs` (JSON text or null) if the data has such; `score_chosen`,
-`score_rejected`, `margin` and `margin/<metric>` (float64), and `ratings_chosen` and `ratings_rejected` (lists of
+`score_rejected`, `margin` and `margin/<metric>` (float64), `quality/<policy>/chosen` and its like (float64, null where
+not known), and `ratings_chosen` and `ratings_rejected` (lists of
 float64, one per annotator, NaN where one is missing). Then `source_row` (the row of the file, from 1) and, where
 several files were read, `source_file`: they say where a pair stands, and are no part of its id or of a cache's key.
 """
@@ -21,7 +22,14 @@ from datasets import Features, LargeList, List, Value
 
 from mixdpo.common.errors import InputError
 from mixdpo.common.files import digest
-from mixdpo.data.columns import CONVERSATION_NAMES, PairColumns, message_feature, of_list
+from mixdpo.data.columns import (
+    CONVERSATION_NAMES,
+    PairColumns,
+    is_quality,
+    message_feature,
+    of_list,
+    of_other_answer,
+)
 from mixdpo.data.data_settings import Contradictions, InvalidScores, check_template_kwargs
 from mixdpo.data.messages import (
     Message,
@@ -104,8 +112,8 @@ def pair_features(
 ) -> Features:
     """Return the columns of pairs that come from all these sources, without `source`.
 
-    Scores and margins are there if every source has them, tools if any has. `calls`: as `message_feature` has it;
-    `files`: whether the pairs say which file they come from.
+    Scores and margins are there if every source has them, tools and qualities if any has. `calls`: as
+    `message_feature` has it; `files`: whether the pairs say which file they come from.
     """
     used = [features[name] for features, c in sources for name in (c.prompt, c.chosen, c.rejected) if name]
     side = message_feature(used, calls) if conversational else Value("string")
@@ -122,6 +130,7 @@ def pair_features(
     for name in sources[0][1].margins:
         if all(name in columns.margins for _, columns in sources):
             result[name] = Value("float64")
+    result.update({name: Value("float64") for _, columns in sources for name in columns.qualities})
     result["source_row"] = Value("int64")
     if files:
         result["source_file"] = Value("string")
@@ -315,8 +324,8 @@ class PairReader:
             raise RowFault(row, column, problem, "fix or delete the row") from error
         return text
 
-    def _scores(self, values: Mapping[str, Any], row: int) -> dict[str, float]:
-        scores = {}
+    def _scores(self, values: Mapping[str, Any], row: int) -> dict[str, float | None]:
+        scores: dict[str, float | None] = {}
         for name in ("score_chosen", "score_rejected", "margin"):
             column = getattr(self.columns, name)
             if column is None or name not in self.features:
@@ -335,6 +344,9 @@ class PairReader:
             scores[name] = score
         for name in self.columns.margins:
             scores[name] = read_number(values[name], row, name)
+        for name in self.columns.qualities:
+            number = read_number(values[name], row, name)
+            scores[name] = None if math.isnan(number) else number
         return scores
 
     def _against_label(self, pair: dict[str, Any]) -> dict[str, Any]:
@@ -400,7 +412,7 @@ def unknown_margin(metric: str, margin: float) -> float:
 
 
 def flipped(pair: Mapping[str, Any], exchanged: ExchangedMargin) -> dict[str, Any]:
-    """Return a pair with chosen and rejected exchanged, their scores and ratings too, and its margins accordingly."""
+    """Return a pair with chosen and rejected exchanged, with their scores, ratings, qualities, and its margins."""
     result = dict(pair)
     for first, second in (("chosen", "rejected"), ("score_chosen", "score_rejected"), _RATINGS):
         if first in pair:
@@ -410,6 +422,8 @@ def flipped(pair: Mapping[str, Any], exchanged: ExchangedMargin) -> dict[str, An
             result[name] = -value
         elif name.startswith("margin/"):
             result[name] = exchanged(name.removeprefix("margin/"), value)
+        elif is_quality(name):
+            result[name] = pair.get(of_other_answer(name))
     return result
 
 

@@ -10,6 +10,7 @@ import polars as pl
 import pyarrow as pa
 
 from mixdpo.common.text_limits import LONGEST_TEXT
+from mixdpo.data.columns import is_quality
 from mixdpo.data.hashing import row_digests
 from mixdpo.data.pairs import PAIR_ID_SIZE, PairReader
 from mixdpo.data.turns import ANNOUNCED
@@ -72,11 +73,17 @@ def says_something(column: pa.ChunkedArray) -> bool:
 
 
 def _numbers(reader: PairReader) -> dict[str, pl.Expr]:
-    """Return scores (null for what is no number) and margins (NaN where missing), as the pairs have them."""
+    """Return scores and qualities (null for what is no number) and margins (NaN where missing), as pairs have them."""
     columns = {name: getattr(reader.columns, name) for name in _SCORES}
     scores = {name: pl.col(column).cast(pl.Float64, strict=False) for name, column in columns.items() if column}
     margins = {name: pl.col(name).cast(pl.Float64).fill_null(np.nan) for name in reader.columns.margins}
-    return {name: number for name, number in {**scores, **margins}.items() if name in reader.features}
+    there = reader.columns.qualities  # another source may have more
+    qualities = {
+        name: pl.col(name).cast(pl.Float64).fill_nan(None) if name in there else pl.lit(None, pl.Float64)
+        for name in reader.features
+        if is_quality(name)
+    }
+    return {name: number for name, number in {**scores, **margins, **qualities}.items() if name in reader.features}
 
 
 def _gap(numbers: Mapping[str, pl.Expr]) -> pl.Expr:

@@ -188,6 +188,18 @@ class Plan:
             )
         return records
 
+    def mean_by_route(self, values: np.ndarray) -> dict[str, tuple[float, int]]:
+        """Return, by route, the mean of a number of each pair and of how many pairs that is.
+
+        Args:
+            values: float64 of shape (N,), NaN where not known; a route of which nothing is known has the mean NaN.
+        """
+        means: dict[str, tuple[float, int]] = {}
+        for code, route in enumerate(ROUTES):
+            known = values[(self.route == code) & ~np.isnan(values)]
+            means[route] = (float(known.mean()) if len(known) else np.nan, len(known))
+        return means
+
 
 def make_plan(
     dataset: Dataset, name: str | None = None, *, settings: PlanSettings | None = None, **changes: Any
