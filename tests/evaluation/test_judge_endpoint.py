@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from loopback import Endpoint, running
+from mixdpo import judges
 from mixdpo.cli.main import main
 from mixdpo.evaluation.benchmarks.alpaca_eval import is_swapped
 from mixdpo.judges.task import Published, differences_from_published
@@ -285,9 +286,9 @@ def test_own_prompts_are_compared_and_graded(tmp_path: Path) -> None:
     assert graded["models"]["own"]["average"] == (0 + 1 + 2 + 3) / 4
 
 
-def test_the_example_prompts_give_verdicts_that_are_read(tmp_path: Path) -> None:
+def test_the_shipped_prompts_give_verdicts_that_are_read(tmp_path: Path) -> None:
     base, own = answer_files(tmp_path, "base", "own")
-    examples = Path(__file__).parents[2] / "examples"
+    prompts = Path(judges.__file__).with_name("prompts")
 
     def judge(body: dict[str, Any]) -> str:
         ((role, content),) = [(one["role"], one["content"]) for one in body["messages"]]
@@ -299,8 +300,8 @@ def test_the_example_prompts_give_verdicts_that_are_read(tmp_path: Path) -> None
         return "The first is longer.\n" + ("[[A]]" if "<answer A>\nown" in content else "[[B]]")
 
     with running(judge) as endpoint:
-        pairs = judged("pairwise", endpoint, tmp_path, own, examples / "judge_pair.txt", "--baseline", base)
-        graded = judged("grade", endpoint, tmp_path, own, examples / "judge_grade.txt")
+        pairs = judged("pairwise", endpoint, tmp_path, own, prompts / "pairwise.txt", "--baseline", base)
+        graded = judged("grade", endpoint, tmp_path, own, prompts / "grade.txt")
     assert pairs["models"]["own"]["win_rate"] == 100
     assert pairs["models"]["own"]["n_unread"] == 0
     assert graded["models"]["own"]["average"] == (1 + 2 + 3) / 3

@@ -16,7 +16,8 @@ from mixdpo.evaluation.benchmarks.alpaca_eval import read_verdicts
 from mixdpo.evaluation.benchmarks.mt_bench import parse_rating
 from mixdpo.evaluation.thinking_templates import opens_reasoning_by, reasoning_end
 from mixdpo.generation.answer_files import ReasoningCount, read_answers
-from mixdpo.judges.find_judge import JudgeSettings, find_judge
+from mixdpo.judges.find_judge import find_judge
+from mixdpo.judges.judge_settings import JudgeSettings
 from mixdpo.judges.language_model import LanguageJudge
 from tiny import byte_level_tokenizer, saved, tiny_llama
 

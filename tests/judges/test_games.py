@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from mixdpo.judges.games import parse_game
+from mixdpo.judges.games import parse_game, position_bias
 from mixdpo.judges.grades import parse_grade, scale_of
 from mixdpo.judges.judge import Verdict
 from mixdpo.judges.prompt import JudgePrompt
@@ -46,3 +46,13 @@ def test_a_verdict_in_a_last_line_of_its_own_outweighs_quoted_ones() -> None:
 )
 def test_the_scale_of_grades_is_the_judge_prompts(prompt: str, scale: tuple[float, float] | None) -> None:
     assert scale_of(JudgePrompt((("system", "Be fair."), ("user", prompt)))) == scale
+
+
+def test_position_bias() -> None:
+    always_first = position_bias([1] * 20, [1] * 20)
+    assert always_first.consistent.estimate == 0
+    assert always_first.first_shown is not None
+    assert always_first.first_shown.estimate == 1
+    assert always_first.p_value < 1e-4
+    fair = position_bias([1, 0, 0.5] * 5, [0, 1, 0.5] * 5)
+    assert (fair.consistent.estimate, fair.p_value) == (1, 1)

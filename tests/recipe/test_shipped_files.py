@@ -16,6 +16,7 @@ from mixdpo.recipe.shipped_files import find_shipped, resolve, shipped_files
 from mixdpo.study.study_file import load_study
 
 ROOT = Path(__file__).parents[2]
+PROMPTS = ROOT / "src" / "mixdpo" / "judges" / "prompts"
 
 
 def test_every_file_is_found_by_a_name_of_its_own() -> None:
@@ -24,7 +25,7 @@ def test_every_file_is_found_by_a_name_of_its_own() -> None:
     assert len(set(names)) == len(names)
     assert {one.path for one in files} == {
         *ROOT.glob("recipes/*.yaml"), *ROOT.glob("recipes/accelerate/*.yaml"), *ROOT.glob("studies/*.yaml"),
-        *(ROOT / "examples" / name for name in ("judge_grade.txt", "judge_pair.txt", "mixdpo_loop.py")),
+        ROOT / "examples" / "mixdpo_loop.py", *(PROMPTS / name for name in ("grade.txt", "pairwise.txt")),
     }  # fmt: skip
     assert all(one.summary for one in files)
 
@@ -72,7 +73,9 @@ def test_a_wheel_holds_them(tmp_path: Path) -> None:
     inside = {str(path.relative_to(installed)) for path in installed.rglob("*") if path.is_file()}
     source = ROOT / "src" / "mixdpo"
     assert {f"mixdpo/{path.relative_to(source)}" for path in source.rglob("*.py")} <= inside
-    assert {f"mixdpo/recipe/shipped/{one.path.relative_to(ROOT)}" for one in shipped_files()} <= inside
+    at_top = [one.path.relative_to(ROOT) for one in shipped_files() if one.kind != "judge prompt"]
+    assert {f"mixdpo/recipe/shipped/{path}" for path in at_top} <= inside
+    assert {f"mixdpo/judges/prompts/{path.name}" for path in PROMPTS.iterdir()} <= inside
     assert not [name for name in inside if "results" in name and name.endswith(".parquet")]
     listed = subprocess.run(
         [sys.executable, "-m", "mixdpo", "examples", "qlora-7b", "core"],

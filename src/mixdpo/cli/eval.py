@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from mixdpo.cli.judge_options import found_judges, judge_options
 from mixdpo.cli.options import given_options, refuse_options, settings_options
 from mixdpo.cli.recipe_options import CommandWithSettings, config_option, quiet_libraries, recipe_of
 from mixdpo.common.files import check_output
@@ -18,11 +19,8 @@ from mixdpo.common.tables import print_table
 
 if TYPE_CHECKING:
     from mixdpo.evaluation.benchmark import Benchmark, JudgedBenchmark, MeasuredBenchmark
-    from mixdpo.judges.judge import Judge
+    from mixdpo.judges.judge_settings import JudgeSettings
     from mixdpo.judges.task import JudgeRun
-
-_OF_ENDPOINTS: Final = ("model", "base_url", "chat_template_kwargs")
-"""Settings of an endpoint that `--judge`, `--endpoint` and `--judge-chat-template-kwargs` say."""
 
 
 class _Benchmarks(click.Group):
@@ -92,9 +90,7 @@ def _measured(name: str, benchmark: MeasuredBenchmark) -> click.Command:
 
 def _judged(name: str, benchmark: JudgedBenchmark) -> click.Command:
     """Make the command of a benchmark whose judge runs, or has left its verdicts."""
-    from mixdpo.generation.generation_settings import EndpointSettings
     from mixdpo.judges.answers import AnswerSources
-    from mixdpo.judges.find_judge import JudgeSettings, find_judge
 
     own = {field.name for field in fields(benchmark.options)}
     both = [field.name for field in fields(AnswerSources) if field.name in own]
@@ -107,14 +103,12 @@ def _judged(name: str, benchmark: JudgedBenchmark) -> click.Command:
     @click.option("--verdicts", type=click.Path(path_type=Path), multiple=True,
                   help="Score these stored verdicts instead of running a judge.")  # fmt: skip
     @settings_options(AnswerSources, "sources", leave_out=both)
-    @settings_options(JudgeSettings, "judge", leave_out=["endpoint"])
-    @click.option("--endpoint", "url", help="URL of an OpenAI-compatible endpoint, up to and with /v1.")
-    @settings_options(EndpointSettings, "endpoint", leave_out=_OF_ENDPOINTS)
+    @judge_options
     @click.option("--dry-run", is_flag=True, help="Say what the run would take, and stop.")
     @_output
     @settings_options(benchmark.options, "options")
     def command(
-        verdicts: tuple[Path, ...], sources: Any, judge: Any, url: str | None, endpoint: Any, dry_run: bool,
+        verdicts: tuple[Path, ...], sources: Any, judges: Callable[[], list[JudgeSettings]], dry_run: bool,
         output: Path, options: Any,
     ) -> None:  # fmt: skip
         from mixdpo.judges.task import JudgeRun
@@ -133,30 +127,14 @@ def _judged(name: str, benchmark: JudgedBenchmark) -> click.Command:
             _evaluate(benchmark, options, output, verdicts)
             return
         quiet_libraries()
-        if url is None:
-            refuse_options(
-                "no effect without --endpoint",
-                *(field.name for field in fields(EndpointSettings) if field.name not in _OF_ENDPOINTS),
-            )
-        else:
-            refuse_options("no effect with --endpoint, which has --concurrency", "batch_size")
-        settings = judge(endpoint=None if url is None else endpoint(model=context.params["judge"], base_url=url))
-        judging = find_judge(settings)
-        _check_asked(judging)
+        if len(context.params["judge"]) > 1:
+            raise click.UsageError("Give --judge once; the verdicts of several are scored together from their files.")
+        (judging,) = found_judges(judges)
         files = sources(**{name: getattr(options, name) for name in both}) if both else sources
-        run = JudgeRun(judge=judging, sources=files, temperature=settings.temperature, dry_run=dry_run)
+        run = JudgeRun(judge=judging, sources=files, dry_run=dry_run)
         _evaluate(benchmark, options, output, run)
 
     return click.command(name, help=benchmark.help)(command)
-
-
-def _check_asked(judge: Judge) -> None:
-    """Refuse what a judge would be asked in words where it is asked nothing."""
-    from mixdpo.common.errors import InputError
-
-    unread = given_options("judge_prompt", "temperature", "max_tokens")
-    if unread and not judge.in_words:
-        raise InputError(f"the judge {judge.name} is asked nothing in words", hint=f"leave out {' and '.join(unread)}")
 
 
 def _evaluate(benchmark: Benchmark, options: Any, output: Path, by: Sequence[Path] | JudgeRun = ()) -> None:

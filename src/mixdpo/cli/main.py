@@ -26,6 +26,7 @@ from mixdpo.cli.examples import examples
 from mixdpo.cli.generate import generate
 from mixdpo.cli.merge import merge
 from mixdpo.cli.plan import plan
+from mixdpo.cli.rate import rate
 from mixdpo.cli.recipe_options import CommandWithSettings, with_keys
 from mixdpo.cli.reference import reference
 from mixdpo.cli.score import score
@@ -49,8 +50,8 @@ def app() -> None:
 
 
 for _command in (
-    audit, cache, clean, compare, demo, evaluate, examples, generate, merge, plan, reference, score, study, tokens,
-    train,
+    audit, cache, clean, compare, demo, evaluate, examples, generate, merge, plan, rate, reference, score, study,
+    tokens, train,
 ):  # fmt: skip
     app.add_command(_command)
 

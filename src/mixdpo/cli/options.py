@@ -23,8 +23,8 @@ def settings_options(cls: type[Any], into: str, *, leave_out: Collection[str] = 
     """Give a command an option for every field of the dataclass `cls`, and an instance of it as the argument `into`.
 
     An option is called as its field is. Its type is the field's: `Literal` gives a choice, a tuple an option that may
-    be given again, a mapping one of `KEY=VALUE`, a dict one mapping in YAML, a bool a flag, or a pair with `--no-`
-    where it is true by default.
+    be given again (of a fixed length, one of as many values), a mapping one of `KEY=VALUE`, a dict one mapping in
+    YAML, a bool a flag, or a pair with `--no-` where it is true by default.
     What else there is to say stands in the field's metadata: `help`; `option` (another name, or several in a tuple);
     `metavar`; and the bounds that `mixdpo.common.settings.check_ranges` reads.
 
@@ -100,6 +100,8 @@ def _kind(types_of_field: Sequence[Any], metadata: Mapping[str, Any]) -> dict[st
     first = types_of_field[0]
     if first is bool:
         return {"is_flag": True}
+    if get_origin(first) is tuple and get_args(first)[-1] is not Ellipsis:
+        return {"type": _click_type(get_args(first)[0], metadata), "nargs": len(get_args(first))}
     if get_origin(first) is tuple:
         return {"type": _click_type(get_args(first)[0], metadata), "multiple": True}
     if get_origin(first) is dict:

@@ -75,6 +75,12 @@ def proportion(successes: int, trials: int, level: float = 0.95) -> Interval:
     return Interval(estimate=successes / trials, low=float(found.low), high=float(found.high), level=level)
 
 
+def sign_test(better: int, worse: int) -> float:
+    """Return the exact two-sided p-value of `better` against `worse`; ties are left out. It is McNemar's exact test
+    where scores are right or wrong."""
+    return float(scipy.stats.binomtest(better, better + worse).pvalue) if better + worse else 1.0
+
+
 def interval_of_equal(value: float, items: int, scale: tuple[float, float], level: float = 0.95) -> Interval:
     """Return the interval of a mean of which every item shows the same value.
 

@@ -18,6 +18,7 @@ from mixdpo.common.progress import pairs_bar
 from mixdpo.evaluation.benchmark import Benchmark, JudgedBenchmark, MeasuredBenchmark, Record, Say, Scored
 from mixdpo.evaluation.items import write_items
 from mixdpo.generation.answer_files import ReasoningCount
+from mixdpo.judges.language_model import LanguageJudge
 from mixdpo.judges.task import JudgeRun, at_temperature, run_task
 
 
@@ -79,8 +80,8 @@ def _judged(benchmark: JudgedBenchmark, options: Any, run: JudgeRun, file: Path,
             "a language model needs a judge prompt", hint=f"give --judge-prompt FILE: {benchmark.judge_prompt}"
         )
     task = benchmark.task(run.sources, options)
-    if run.judge.in_words:
-        task = at_temperature(task, run.temperature)
+    if isinstance(run.judge, LanguageJudge):
+        task = at_temperature(task, run.judge.temperature)
     prompts = ", ".join(f"{count:,} prompts of {model}" for model, count in task.prompts.items())
     say(f"{prompts}; {run.judge.estimate(task.all_items())}")
     if run.dry_run:

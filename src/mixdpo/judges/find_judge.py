@@ -5,54 +5,14 @@ What loads models is imported when such a judge is wanted: PyTorch takes seconds
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import replace
 
 from mixdpo.common.errors import InputError
-from mixdpo.common.settings import check_ranges
-from mixdpo.data.data_settings import TEMPLATE_KWARGS_HELP
 from mixdpo.generation.endpoint import EndpointModel
-from mixdpo.generation.generation_settings import EndpointSettings
 from mixdpo.judges.judge import Judge
+from mixdpo.judges.judge_settings import JudgeKind, JudgeSettings
 from mixdpo.judges.language_model import LanguageJudge
 from mixdpo.judges.program import ProgramJudge
-from mixdpo.judges.task import Temperature
-
-JudgeKind = Literal["endpoint", "model", "reward", "program"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class JudgeSettings:
-    """Which judge to take."""
-
-    judge: str | None = field(
-        default=None, metadata={"help": "who judges: a name at the endpoint, a model's folder or hub id, or a command"}
-    )
-    kind: JudgeKind | None = field(
-        default=None,
-        metadata={
-            "help": "default: endpoint where a URL is given, else model or reward, by the architecture",
-            "option": "--judge-kind",
-        },
-    )
-    temperature: Temperature | None = field(
-        default=None,
-        metadata={
-            "help": "left out: the benchmark's, mostly 0; default: none is sent, for models with a fixed one",
-            "option": "--judge-temperature",
-            "at_least": 0,
-            "below": 100,
-        },
-    )
-    chat_template_kwargs: dict[str, Any] | None = field(
-        default=None,
-        metadata={"help": f"of the judge: {TEMPLATE_KWARGS_HELP}", "option": "--judge-chat-template-kwargs"},
-    )
-    batch_size: int = field(default=8, metadata={"help": "answers at once, of a judge on this machine", "at_least": 1})
-    endpoint: EndpointSettings | None = field(default=None, metadata={"help": "how an endpoint is called"})
-
-    def __post_init__(self) -> None:
-        check_ranges(self, "judge setting ")
 
 
 def find_judge(settings: JudgeSettings) -> Judge:
@@ -69,9 +29,12 @@ def find_judge(settings: JudgeSettings) -> Judge:
             "an endpoint needs a URL" if kind == "endpoint" else f"a judge of kind {kind} has no endpoint",
             hint="give --endpoint URL" if kind == "endpoint" else "leave out --endpoint or --judge-kind",
         )
+    if settings.temperature is not None and kind in ("reward", "program"):
+        raise InputError(f"a judge of kind {kind} is asked nothing in words", hint="leave out --judge-temperature")
     told = settings.chat_template_kwargs
     if settings.endpoint is not None:
-        return LanguageJudge(EndpointModel(replace(settings.endpoint, chat_template_kwargs=told)))
+        called = EndpointModel(replace(settings.endpoint, chat_template_kwargs=told))
+        return LanguageJudge(called, settings.temperature)
     if kind == "program":
         if told is not None:
             raise InputError("a program has no chat template", hint="leave out --judge-chat-template-kwargs")
@@ -86,7 +49,7 @@ def find_judge(settings: JudgeSettings) -> Judge:
         return RewardJudge(model, settings.batch_size)
     from mixdpo.generation.local_model import LocalModel
 
-    return LanguageJudge(LocalModel(model, settings.batch_size))
+    return LanguageJudge(LocalModel(model, settings.batch_size), settings.temperature)
 
 
 def _kind_of_model(name: str) -> JudgeKind:

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 import numpy as np
 
+from mixdpo.common.statistics import Interval, proportion, sign_test
 from mixdpo.generation.answer_files import AnswerFile
+from mixdpo.generation.chat_model import Request
 from mixdpo.judges.answers import AnswerPair, AnswerSources
 from mixdpo.judges.judge import JudgeItem, Verdict, score_of_a
 from mixdpo.judges.prompt import JudgePrompt, last_line, placeholders
@@ -43,16 +46,22 @@ def game_items(pairs: Sequence[AnswerPair], prompt: JudgePrompt | None, max_toke
     Raises:
         InputError: the judge prompt has no placeholder for the question or for an answer.
     """
-    names = placeholders(prompt, _PLACEHOLDERS) if prompt is not None else []
     items = []
     for pair in pairs:
         for answers in ((pair.baseline, pair.model), (pair.model, pair.baseline)):
-            request = None
-            if prompt is not None:
-                values = dict(zip(names, (pair.prompt, *answers), strict=True))
-                request = prompt.request(values, max_tokens=max_tokens)
+            request = game_request(prompt, pair.prompt, answers, max_tokens) if prompt is not None else None
             items.append(JudgeItem((("user", pair.prompt),), answers, request))
     return items
+
+
+def game_request(prompt: JudgePrompt, question: str, answers: tuple[str, str], max_tokens: int) -> Request:
+    """Return what a language model is asked about two answers, the first of which is shown as A.
+
+    Raises:
+        InputError: the prompt lacks a placeholder.
+    """
+    names = placeholders(prompt, _PLACEHOLDERS)
+    return prompt.request(dict(zip(names, (question, *answers), strict=True)), max_tokens=max_tokens)
 
 
 def parse_game(text: str, in_last_line: bool = False) -> str | None:
@@ -123,6 +132,46 @@ def game_task(
         },
         reasoning=sources.reasoning(baseline),
     )
+
+
+@dataclass(frozen=True)
+class PositionBias:
+    """What swapping the two answers does to a judge.
+
+    Attributes:
+        consistent: share of prompts where both games have the same winner, or are both ties.
+        first_shown: among games with a winner, share won by the answer shown first.
+        p_value: exact two-sided test of both-first against both-second verdicts.
+    """
+
+    consistent: Interval
+    first_shown: Interval | None
+    p_value: float
+
+
+def position_bias(game1: Sequence[float], game2: Sequence[float]) -> PositionBias:
+    """Measure position bias from the scores (1, 0.5, 0) of the answer shown first, in a game and in the swapped one.
+
+    Raises:
+        ValueError: no prompts, or lists of different lengths.
+    """
+    a, b = np.asarray(game1, dtype=np.float64), np.asarray(game2, dtype=np.float64)
+    if a.shape != b.shape or not len(a):
+        raise ValueError(f"{len(a)} and {len(b)} games; two lists of one length are needed")
+    shown_first = np.concatenate([a, b])
+    decided = shown_first != 0.5
+    return PositionBias(
+        consistent=proportion(int((a == 1 - b).sum()), len(a)),
+        first_shown=proportion(int((shown_first == 1).sum()), int(decided.sum())) if decided.any() else None,
+        p_value=sign_test(int(((a == 1) & (b == 1)).sum()), int(((a == 0) & (b == 0)).sum())),
+    )
+
+
+def position_record(games: Sequence[Games]) -> dict[str, Any] | None:
+    """Return `position_bias` from the labels of both games of each prompt, of those that have both."""
+    scores = [(score_of_a(first), score_of_a(second)) for first, second in games]
+    both = [(one[0], two[0]) for one, two in scores if one is not None and two is not None]
+    return asdict(position_bias(*zip(*both, strict=True))) if both else None
 
 
 def spelled_alike(prompt: JudgePrompt) -> JudgePrompt:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from mixdpo.generation.answer_files import AnswerFile, read_answers
+from mixdpo.generation.chat_model import Request
 from mixdpo.judges.answers import AnswerSources, no_reference, references_by_row
 from mixdpo.judges.judge import JudgeItem, Verdict
 from mixdpo.judges.prompt import JudgePrompt, last_line, placeholders
@@ -39,20 +40,38 @@ def grade_items(
     Raises:
         InputError: the prompt lacks a placeholder, or an answer its reference.
     """
-    names = placeholders(prompt, _PLACEHOLDERS) if prompt is not None else []
     expected = references_by_row(answers, texts, references) if references is not None else {}
     items = []
     for row, (key, text, answer) in enumerate(zip(answers.keys(), texts, answers.answers, strict=True)):
         request = None
         if prompt is not None:
-            values = dict(zip(names, (text, answer), strict=True))
+            others = {}
             if references is not None or prompt.holds("reference"):
                 if row not in expected:
                     raise no_reference(key)
-                values["reference"] = expected[row]
-            request = prompt.request(values, max_tokens=max_tokens)
+                others["reference"] = expected[row]
+            request = grade_request(prompt, text, answer, max_tokens, others)
         items.append(JudgeItem((("user", text),), (answer,), request))
     return items
+
+
+def grade_request(
+    prompt: JudgePrompt, question: str, answer: str, max_tokens: int, others: Mapping[str, str]
+) -> Request:
+    """Return what a language model is asked about an answer.
+
+    Args:
+        prompt: with placeholders for the question, the answer and all of `others`.
+        question: what was answered.
+        answer: what is graded.
+        max_tokens: longest judgement.
+        others: what further placeholders stand for.
+
+    Raises:
+        InputError: the prompt lacks a placeholder.
+    """
+    names = placeholders(prompt, _PLACEHOLDERS)
+    return prompt.request(dict(zip(names, (question, answer), strict=True)) | dict(others), max_tokens=max_tokens)
 
 
 def parse_grade(text: str, scale: tuple[float, float] | None = None, in_last_line: bool = False) -> float | None:

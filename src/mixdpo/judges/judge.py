@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from mixdpo.generation.chat_model import Completion, Progress, Request
@@ -38,11 +38,13 @@ class JudgeItem:
         answers: as they are shown; of two, the first is A.
         request: what a language model is asked about them; None for judges that are asked nothing in words, which
             read `chat` and `answers`.
+        columns: what else is known of the answer, such as a reference, for programs; nothing of two.
     """
 
     chat: Chat
     answers: tuple[str, ...]
     request: Request | None = None
+    columns: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -10,15 +10,22 @@ from mixdpo.common.errors import InputError
 from mixdpo.data.reasoning import outside_reasoning
 from mixdpo.generation.chat_model import ChatModel, Completion, Progress, Request
 from mixdpo.judges.judge import FollowUp, JudgeItem, ParseReply, Verdict
+from mixdpo.judges.judge_settings import Temperature
 
 _PROBES: Final = 3
 
 
 @dataclass(frozen=True)
 class LanguageJudge:
-    """A chat model that is asked in words. Finished replies are cached by content, whatever ends the run."""
+    """A chat model that is asked in words. Finished replies are cached by content, whatever ends the run.
+
+    Attributes:
+        chat_model: who is asked.
+        temperature: at which it writes, instead of the requests' own; None for those.
+    """
 
     chat_model: ChatModel
+    temperature: Temperature | None = None
 
     @property
     def name(self) -> str:
@@ -32,7 +39,7 @@ class LanguageJudge:
 
     def estimate(self, items: Sequence[JudgeItem]) -> str:
         """Count calls and tokens, without a second question about a reply; see `ChatModel.estimate`."""
-        return self.chat_model.estimate(_requests(items))
+        return self.chat_model.estimate(self._requests(items))
 
     def judge(
         self,
@@ -42,7 +49,7 @@ class LanguageJudge:
         progress: Progress | None = None,
     ) -> list[Verdict]:
         """Ask about every item, and once more where `follow_up` says so."""
-        requests = _requests(items)
+        requests = self._requests(items)
         if requests and requests[0].top_logprobs is not None:
             self._check_logprobs(requests[:_PROBES])
         replies = self.chat_model.complete(requests, progress)
@@ -56,6 +63,13 @@ class LanguageJudge:
     def record(self) -> dict[str, Any]:
         """Return the chat model's settings."""
         return self.chat_model.record()
+
+    def _requests(self, items: Sequence[JudgeItem]) -> list[Request]:
+        requests = [item.request for item in items if item.request is not None]
+        if self.temperature is None:
+            return requests
+        sent = None if self.temperature == "default" else self.temperature
+        return [replace(request, temperature=sent) for request in requests]
 
     def _asked_again(
         self, requests: Sequence[Request], replies: Sequence[Completion], follow_up: FollowUp
@@ -91,10 +105,6 @@ class LanguageJudge:
 
 def _continued(request: Request, reply: str, question: str) -> Request:
     return replace(request, messages=(*request.messages, ("assistant", reply), ("user", question)))
-
-
-def _requests(items: Sequence[JudgeItem]) -> list[Request]:
-    return [item.request for item in items if item.request is not None]
 
 
 def _joined(first: Completion, second: Completion) -> Completion:

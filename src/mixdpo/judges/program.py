@@ -39,7 +39,7 @@ def run_program(command: Sequence[str], cases: Sequence[Mapping[str, Any]]) -> l
 class ProgramJudge:
     """A program. Of an item it reads `{"prompt": [messages], "answer": text}` and writes a number, larger is better;
     or `{"prompt": [messages], "answer_a": text, "answer_b": text}` and writes `A>>B`, `A>B`, `A=B`, `B>A` or `B>>A`.
-    Any other line is no verdict.
+    Any other line is no verdict. An item with columns has them under `"columns"` too.
 
     It is started once for all items, and nothing it says is cached: a program can change under the same name.
     """
@@ -88,7 +88,8 @@ class ProgramJudge:
 def _line(item: JudgeItem) -> dict[str, Any]:
     names = ("answer",) if len(item.answers) == 1 else ("answer_a", "answer_b")
     messages = [{"role": role, "content": content} for role, content in item.chat]
-    return {"prompt": messages, **dict(zip(names, item.answers, strict=True))}
+    columns = {"columns": dict(item.columns)} if item.columns else {}
+    return {"prompt": messages, **dict(zip(names, item.answers, strict=True)), **columns}
 
 
 def _verdict(line: str, answers: int) -> Verdict:

@@ -6,13 +6,15 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from mixdpo.common.errors import InputError
 from mixdpo.common.files import digest
 from mixdpo.common.settings import read_yaml
 from mixdpo.generation.chat_model import Request
 
+ShippedPrompt = Literal["grade", "pairwise"]
+_SHIPPED: Final = Path(__file__).with_name("prompts")
 _OWN_LINE: Final = re.compile(r"\b(?:end with one|last|final) line\b", re.IGNORECASE)
 _CHATML: Final = re.compile(r"<\|im_start\|>(\w+)\n(.*?)\n?<\|im_end\|>", re.DOTALL)
 
@@ -87,6 +89,11 @@ def fill(template: str, values: Mapping[str, str]) -> str:
     """Replace `{name}` for every name of `values`; all other braces stay as they are."""
     known = re.compile("|".join(re.escape(f"{{{name}}}") for name in values))
     return known.sub(lambda match: values[match.group()[1:-1]], template) if values else template
+
+
+def shipped_prompt(name: ShippedPrompt) -> JudgePrompt:
+    """Return the package's own judge prompt for grades from 1 to 10, or for two answers."""
+    return read_judge_prompt(_SHIPPED / f"{name}.txt")
 
 
 def read_judge_prompt(path: str | Path) -> JudgePrompt:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final, cast
 
 import torch
-from scipy.special import expit
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -17,7 +16,8 @@ from mixdpo.common.processes import processes
 from mixdpo.data.template_arguments import template_arguments
 from mixdpo.generation.chat_model import Progress
 from mixdpo.generation.reply_cache import reply_cache
-from mixdpo.judges.judge import Chat, FollowUp, JudgeItem, ParseReply, Verdict, label_of
+from mixdpo.judges.judge import Chat, FollowUp, JudgeItem, ParseReply, Verdict
+from mixdpo.judges.rewards import conversations_of, reward_verdicts
 from mixdpo.models.engine import disable_dropout
 from mixdpo.models.fingerprint import weights_digest
 from mixdpo.models.loading import hub_arguments, load_tokenizer, loading, weight_format
@@ -49,7 +49,7 @@ class RewardJudge:
 
     def estimate(self, items: Sequence[JudgeItem]) -> str:
         """Say how much there is to judge."""
-        return f"{len(_conversations(items)):,} answers to be graded by the reward model {self.name}"
+        return f"{len(conversations_of(items)):,} answers to be graded by the reward model {self.name}"
 
     def judge(
         self,
@@ -68,11 +68,11 @@ class RewardJudge:
             raise InputError(
                 f"the reward model {self.name!r} has no chat template", hint="save one with its tokenizer"
             )
-        conversations = _conversations(items)
+        conversations = conversations_of(items)
         told = template_arguments(tokenizer, self.model.chat_template_kwargs, self.model.template_date)
         ids = [_ids(tokenizer, conversation, told) for conversation in conversations]
         rewards = dict(zip(conversations, self._rewards(ids, progress), strict=True))
-        return [_verdict([rewards[_whole(item.chat, answer)] for answer in item.answers]) for item in items]
+        return reward_verdicts(items, rewards)
 
     def record(self) -> dict[str, Any]:
         """Return what a result names."""
@@ -159,25 +159,9 @@ def _forward(model: PreTrainedModel, ids: list[list[int]]) -> list[float]:
     return logits[:, 0].float().tolist()
 
 
-def _conversations(items: Sequence[JudgeItem]) -> list[Chat]:
-    return list(dict.fromkeys(_whole(item.chat, answer) for item in items for answer in item.answers))
-
-
-def _whole(chat: Chat, answer: str) -> Chat:
-    return (*chat, ("assistant", answer))
-
-
 def _ids(tokenizer: PreTrainedTokenizerBase, conversation: Chat, told: Mapping[str, Any]) -> list[int]:
     messages = [{"role": role, "content": content} for role, content in conversation]
     try:
         return list(cast(Any, tokenizer).apply_chat_template(messages, return_dict=False, **told))
     except Exception as error:  # a template is a program: jinja2's errors, and any it raises by itself
         raise InputError(f"the reward model's chat template refuses a conversation: {error}") from error
-
-
-def _verdict(rewards: Sequence[float]) -> Verdict:
-    text = " ".join(f"{reward:.4f}" for reward in rewards)
-    if len(rewards) == 1:
-        return Verdict.of(text, rewards[0])
-    score = float(expit(rewards[0] - rewards[1]))
-    return replace(Verdict.of(text, score), label=label_of(score))

@@ -7,13 +7,14 @@ from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version as installed
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from mixdpo.common.table_files import write_json_lines
 from mixdpo.generation.answer_files import ReasoningCount
 from mixdpo.generation.chat_model import Progress
 from mixdpo.judges.answers import AnswerSources
 from mixdpo.judges.judge import FollowUp, Judge, JudgeItem, ParseReply, Verdict, verdict_record
+from mixdpo.judges.judge_settings import Temperature
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,6 @@ _CALLED: Final = {
     "max_tokens": "longest judgement",
     "temperature": "judge's temperature",
 }
-Temperature = float | Literal["default"]
-"""At which a judge writes; `default` sends none, for models that take only their own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,13 +50,11 @@ class JudgeRun:
     Attributes:
         judge: who.
         sources: the answers, and what a language model is asked.
-        temperature: see `at_temperature`.
         dry_run: only say what the run would take.
     """
 
     judge: Judge
     sources: AnswerSources
-    temperature: Temperature | None = None
     dry_run: bool = False
 
 
@@ -95,24 +92,18 @@ class JudgeTask:
 
 
 def at_temperature(task: JudgeTask, wanted: Temperature | None) -> JudgeTask:
-    """Return the task of a judge that is asked in words at this temperature, None for the benchmark's own.
+    """Return the task with settings that name the temperature of a language model, None for the benchmark's own.
 
-    The settings name it, and of a benchmark also that published numbers were made with another.
+    Of a benchmark they name it also for the published numbers, which were made with the benchmark's own.
     """
     own = {item.request.temperature for item in task.all_items() if item.request is not None}
     settings = {**task.settings, "temperature": next(iter(own)) if wanted is None and own else wanted}
     if wanted is None:
         return replace(task, settings=settings)
-    sent = None if wanted == "default" else wanted
-    items = {model: [_asked_at(sent, item) for item in items] for model, items in task.items.items()}
     published = task.published
     if published is not None and own:
         published = replace(published, settings={**published.settings, "temperature": next(iter(own))})
-    return replace(task, items=items, settings=settings, published=published)
-
-
-def _asked_at(temperature: float | None, item: JudgeItem) -> JudgeItem:
-    return replace(item, request=replace(item.request, temperature=temperature)) if item.request else item
+    return replace(task, settings=settings, published=published)
 
 
 def run_task(task: JudgeTask, judge: Judge, file: Path, progress: Progress | None = None) -> dict[str, Any]:

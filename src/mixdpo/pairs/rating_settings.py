@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from mixdpo.common.errors import InputError
 from mixdpo.common.settings import check_ranges
 
 RatingMode = Literal["grade", "pairwise"]
@@ -27,5 +28,29 @@ class RatingSettings:
         default=False, metadata={"help": "the judge gives its best answers its lowest number"}
     )
 
+    scale: tuple[float, float] | None = field(
+        default=None,
+        metadata={
+            "help": "a number off it is no grade; default: what the judge prompt names, as in a number from 1 to 10",
+            "metavar": "LOW HIGH",
+        },
+    )
+    opponents: int | None = field(
+        default=None,
+        metadata={
+            "help": "pairwise: answers that each is compared with at most; default: all to the prompt",
+            "at_least": 2,
+        },
+    )
+    seed: int = field(default=0, metadata={"help": "pairwise: of the opponents that are drawn"})
+
     def __post_init__(self) -> None:
         check_ranges(self, "rating setting ")
+        if self.scale is not None and not self.scale[0] < self.scale[1]:
+            raise InputError(f"rating setting scale is {self.scale}; write its lowest number first")
+        if self.mode == "pairwise" and (self.lower_is_better or self.scale is not None):
+            raise InputError(
+                "the mode pairwise has no numbers, and so no scale", hint="leave out --lower-is-better and --scale"
+            )
+        if self.mode == "grade" and self.opponents is not None:
+            raise InputError("only the mode pairwise has opponents", hint="give --mode pairwise, or no --opponents")

@@ -1,6 +1,7 @@
 """Files that come with the package: recipes, configurations of accelerate, study files, judge prompts, the flat loop.
 
-They stand at the top of the repository, where people look for them; a wheel holds them beside this module.
+Most stand at the top of the repository, where people look for them; a wheel holds them beside this module. Judge
+prompts stand with the code that asks them.
 """
 
 from __future__ import annotations
@@ -14,18 +15,20 @@ from typing import Final, Literal
 from mixdpo.common.errors import InputError
 from mixdpo.common.files import atomic_path
 
-ShippedKind = Literal["recipe", "accelerate configuration", "study file", "example"]
+ShippedKind = Literal["recipe", "accelerate configuration", "study file", "example", "judge prompt"]
 
 PREFIX: Final = "mixdpo:"
 """How a command line names a file of the package instead of one of the user's."""
-_PLACES: Final[dict[ShippedKind, str]] = {
-    "recipe": "recipes/*.yaml",
-    "accelerate configuration": "recipes/accelerate/*.yaml",
-    "study file": "studies/*.yaml",
-    "example": "examples/*.*",
-}
 _IN_WHEEL: Final = Path(__file__).with_name("shipped")
-_IN_CLONE: Final = Path(__file__).parents[3]
+_TOP: Final = _IN_WHEEL if _IN_WHEEL.is_dir() else Path(__file__).parents[3]
+_PACKAGE: Final = Path(__file__).parents[1]
+_PLACES: Final[dict[ShippedKind, tuple[Path, str]]] = {
+    "recipe": (_TOP, "recipes/*.yaml"),
+    "accelerate configuration": (_TOP, "recipes/accelerate/*.yaml"),
+    "study file": (_TOP, "studies/*.yaml"),
+    "example": (_TOP, "examples/*.*"),
+    "judge prompt": (_PACKAGE, "judges/prompts/*.txt"),
+}
 
 
 @dataclass(frozen=True)
@@ -49,8 +52,7 @@ class ShippedFile:
 
 def shipped_files() -> list[ShippedFile]:
     """Return all of them, kind by kind."""
-    root = _IN_WHEEL if _IN_WHEEL.is_dir() else _IN_CLONE
-    return [ShippedFile(kind, path) for kind, places in _PLACES.items() for path in sorted(root.glob(places))]
+    return [ShippedFile(kind, path) for kind, (root, files) in _PLACES.items() for path in sorted(root.glob(files))]
 
 
 def find_shipped(name: str, kinds: Sequence[ShippedKind] = tuple(_PLACES)) -> ShippedFile:

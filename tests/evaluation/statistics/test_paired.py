@@ -6,14 +6,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from mixdpo.common.statistics import sign_test
 from mixdpo.evaluation.statistics.paired import (
     agreement,
     compare_all,
     holm,
     length_effect,
-    position_bias,
     sign_flip_test,
-    sign_test,
 )
 
 
@@ -45,16 +44,6 @@ def test_agreement_is_cohens_kappa() -> None:
     found = agreement(first, second)
     assert found.kappa == pytest.approx(metrics.cohen_kappa_score(first, second))
     assert found.share.estimate == pytest.approx(metrics.accuracy_score(first, second))
-
-
-def test_position_bias() -> None:
-    always_first = position_bias([1] * 20, [1] * 20)
-    assert always_first.consistent.estimate == 0
-    assert always_first.first_shown is not None
-    assert always_first.first_shown.estimate == 1
-    assert always_first.p_value < 1e-4
-    fair = position_bias([1, 0, 0.5] * 5, [0, 1, 0.5] * 5)
-    assert (fair.consistent.estimate, fair.p_value) == (1, 1)
 
 
 def test_length_effect() -> None:

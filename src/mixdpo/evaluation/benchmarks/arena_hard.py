@@ -36,7 +36,6 @@ from mixdpo.evaluation.statistics.records import (
     check_once,
     difference_records,
     judged_answers,
-    position_record,
     reasoning_record,
 )
 from mixdpo.evaluation.statistics.style import Control, Version, read_style, write_styles
@@ -360,7 +359,7 @@ def _add_judge_biases(
 ) -> None:
     """Add position bias, and what the answers are like, where a file of verdicts has labels and answers."""
     for model, labels in read_games(file, category).items():
-        models[model]["position_bias"] = position_record(labels)
+        models[model]["position_bias"] = games.position_record(labels)
     for model, judged in judged_answers(read_table(file)).items():
         if model in models:
             models[model] |= answers_record(judged, {id: score / 100 for id, score in scores[model].items()})

@@ -21,7 +21,6 @@ from mixdpo.evaluation.statistics.records import (
     by_model,
     difference_records,
     judged_answers,
-    position_record,
     reasoning_record,
 )
 from mixdpo.generation.answer_files import read_answers
@@ -98,7 +97,7 @@ def score(verdicts: Sequence[Path], options: PairwiseOptions, run: Record | None
             "n_prompts": len(known),
             "n_unread": sum(score_of_a(label) is None for pair in own.values() for label in pair),
             "won_both_games": {"share": both.estimate, "interval": [both.low, both.high]},
-            "position_bias": position_record(list(own.values())),
+            "position_bias": games.position_record(list(own.values())),
             **answers_record(answers.get(model), scores),
         }
     found = items(verdicts)

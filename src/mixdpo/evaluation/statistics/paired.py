@@ -9,7 +9,7 @@ from itertools import combinations
 import numpy as np
 import scipy
 
-from mixdpo.common.statistics import Interval, paired_bootstrap, proportion
+from mixdpo.common.statistics import Interval, paired_bootstrap, proportion, sign_test
 
 _FLIPS = 9_999
 
@@ -92,12 +92,6 @@ def sign_flip_test(differences: np.ndarray, *, seed: int = 0) -> float:
     return float(found.pvalue)
 
 
-def sign_test(better: int, worse: int) -> float:
-    """Return the exact two-sided p-value of `better` against `worse`; ties are left out. It is McNemar's exact test
-    where scores are right or wrong."""
-    return float(scipy.stats.binomtest(better, better + worse).pvalue) if better + worse else 1.0
-
-
 def holm(p_values: Sequence[float]) -> list[float]:
     """Return p-values adjusted by Holm's step-down method, which bounds the chance of any false finding."""
     order = np.argsort(p_values, kind="stable")
@@ -130,39 +124,6 @@ def agreement(first: Sequence[str], second: Sequence[str]) -> Agreement:
     # It is not defined where both judges see the same winner everywhere.
     kappa = 1.0 if same == len(a) else cohen_kappa_score(a, b)
     return Agreement(proportion(same, len(a)), float(kappa))
-
-
-@dataclass(frozen=True)
-class PositionBias:
-    """What swapping the two answers does to a judge.
-
-    Attributes:
-        consistent: share of prompts where both games have the same winner, or are both ties.
-        first_shown: among games with a winner, share won by the answer shown first.
-        p_value: exact two-sided test of both-first against both-second verdicts.
-    """
-
-    consistent: Interval
-    first_shown: Interval | None
-    p_value: float
-
-
-def position_bias(game1: Sequence[float], game2: Sequence[float]) -> PositionBias:
-    """Measure position bias from the scores (1, 0.5, 0) of the answer shown first, in a game and in the swapped one.
-
-    Raises:
-        ValueError: no prompts, or lists of different lengths.
-    """
-    a, b = np.asarray(game1, dtype=np.float64), np.asarray(game2, dtype=np.float64)
-    if a.shape != b.shape or not len(a):
-        raise ValueError(f"{len(a)} and {len(b)} games; two lists of one length are needed")
-    shown_first = np.concatenate([a, b])
-    decided = shown_first != 0.5
-    return PositionBias(
-        consistent=proportion(int((a == 1 - b).sum()), len(a)),
-        first_shown=proportion(int((shown_first == 1).sum()), int(decided.sum())) if decided.any() else None,
-        p_value=sign_test(int(((a == 1) & (b == 1)).sum()), int(((a == 0) & (b == 0)).sum())),
-    )
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,11 @@ from typing import Any, Final
 import numpy as np
 
 from mixdpo.common.errors import InputError
-from mixdpo.common.statistics import Interval, proportion
+from mixdpo.common.statistics import Interval, proportion, sign_test
 from mixdpo.common.table_files import TableFile
-from mixdpo.evaluation.statistics.paired import agreement, compare_all, length_effect, position_bias, sign_test
+from mixdpo.evaluation.statistics.paired import agreement, compare_all, length_effect
 from mixdpo.generation.answer_files import without_reasoning
 from mixdpo.generation.degenerate import find_constant_length, find_degenerate
-from mixdpo.judges.judge import score_of_a
 
 MOST_COMPARED: Final = 6
 """With more models than this a result holds no differences; `mixdpo compare` draws them against one model."""
@@ -148,13 +147,6 @@ def first_shown_record(score: np.ndarray, model_first: np.ndarray) -> dict[str, 
     first = int(((score > 0.5) == model_first)[decided].sum())
     share = proportion(first, int(decided.sum()))
     return {"share": asdict(share), "p_value": sign_test(first, int(decided.sum()) - first)}
-
-
-def position_record(games: Sequence[tuple[str | None, str | None]]) -> dict[str, Any] | None:
-    """Return `position_bias` from the labels of both games of each prompt, of those that have both."""
-    scores = [(score_of_a(first), score_of_a(second)) for first, second in games]
-    both = [(one[0], two[0]) for one, two in scores if one is not None and two is not None]
-    return asdict(position_bias(*zip(*both, strict=True))) if both else None
 
 
 def difference_records(scores: Mapping[str, Mapping[str, float]], seed: int = 0) -> list[dict[str, Any]]:

@@ -1,0 +1,69 @@
+"""What is judged of a file of answers, and what one judge says of it, whichever way it was asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from mixdpo.generation.answer_files import plain_text
+from mixdpo.judges.judge import Chat
+from mixdpo.pairs.answered import Answer, AnsweredPrompt
+
+RAW_RATING: Final = "raw_rating/"
+"""Columns of ratings as a judge gave them, where those of the judge's name are turned round or standardised."""
+WIN_RATE: Final = "win_rate"
+
+
+@dataclass(frozen=True)
+class JudgedPrompt:
+    """A prompt and those of its answers that are judged: not the empty ones, in which there is nothing to judge."""
+
+    chat: Chat
+    answers: tuple[Answer, ...]
+
+    @property
+    def question(self) -> str:
+        """The chat as one text; of several messages with the roles."""
+        return plain_text([{"role": role, "content": content} for role, content in self.chat])
+
+    @property
+    def texts(self) -> list[str]:
+        """The different texts among the answers, in their order."""
+        return list(dict.fromkeys(answer.text for answer in self.answers))
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The ratings of one judge.
+
+    Attributes:
+        ratings: of all answers that are judged, prompt by prompt; NaN for those that it gave none.
+        record: who judged and what came back: see `verdict_record`, and `off_scale` beside it.
+        unit: what the ratings are in: a scale, or log-odds of a game; None where nothing says it.
+        win_rates: of a judge that compares answers, the share of its games that each won, ties half; NaN without any.
+    """
+
+    ratings: np.ndarray
+    record: dict[str, Any]
+    unit: str | None
+    win_rates: np.ndarray | None = None
+
+
+def judged_prompts(prompts: Sequence[AnsweredPrompt]) -> list[JudgedPrompt]:
+    """Return what is judged of prompts with their answers."""
+    return [JudgedPrompt(one.chat, tuple(filter(is_judged, one.answers))) for one in prompts]
+
+
+def is_judged(answer: Answer) -> bool:
+    """Whether an answer is more than white space."""
+    return bool(answer.text.strip())
+
+
+def own_columns(answer: Answer) -> dict[str, Any]:
+    """Return what a file says of an answer without what earlier ratings left there."""
+    return {
+        name: value for name, value in answer.columns.items() if name != WIN_RATE and not name.startswith(RAW_RATING)
+    }
