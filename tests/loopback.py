@@ -10,8 +10,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, TypeVar
 
 Served = TypeVar("Served", bound=ThreadingHTTPServer)
-Answer = Callable[[dict[str, Any]], str | int | dict[str, Any]]
-"""From a call's body to the text of the reply, to the status of a refusal, or to what the reply's choice is like."""
+Answer = Callable[[dict[str, Any]], str | int | dict[str, Any] | list[str]]
+"""From a call's body to the text of the reply, to those of several choices, to the status of a refusal, or to what the
+reply's choice is like."""
 FIRST_TOKENS = (("m", -0.1), ("M", -2.3))
 """Log-probabilities of the first token, where they are asked for."""
 
@@ -39,23 +40,21 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.bodies.append(body)
         self.server.keys.add(self.headers["Authorization"])
         fault = self.server.faults.pop() if self.server.faults else None
-        text = self.server.answer(body)
+        text = self.server.answer(body) if fault is None else ""
         if isinstance(text, int):
             fault, text = text, ""
-        choice: dict[str, Any] = {"index": 0, "finish_reason": "stop"}
+        special: dict[str, Any] = {}
         if isinstance(text, dict):
-            choice, text = choice | text, "some words"
-        choice["message"] = {"role": "assistant", "content": text} | choice.get("message", {})
-        if body.get("logprobs"):
-            top = [{"token": token, "logprob": chance, "bytes": None} for token, chance in FIRST_TOKENS]
-            choice["logprobs"] = {"content": [{**top[0], "top_logprobs": top}]}
+            special, text = text, "some words"
+        texts = text if isinstance(text, list) else [text]
+        choices = [_choice(index, each, special, body) for index, each in enumerate(texts)]
         reply = {
             "id": "1",
             "object": "chat.completion",
             "created": 1,
             "model": f"{body['model']}-2026",
-            "choices": [choice],
-            "usage": {"prompt_tokens": 5, "completion_tokens": len(text.split()), "total_tokens": 5},
+            "choices": choices,
+            "usage": {"prompt_tokens": 5, "completion_tokens": sum(len(t.split()) for t in texts), "total_tokens": 5},
         }
         status, content = 200, json.dumps(reply)
         if isinstance(fault, int):
@@ -71,6 +70,15 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *args: Any) -> None:
         pass
+
+
+def _choice(index: int, text: str, special: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
+    choice = {"index": index, "finish_reason": "stop"} | special
+    choice["message"] = {"role": "assistant", "content": text} | choice.get("message", {})
+    if body.get("logprobs"):
+        top = [{"token": token, "logprob": chance, "bytes": None} for token, chance in FIRST_TOKENS]
+        choice["logprobs"] = {"content": [{**top[0], "top_logprobs": top}]}
+    return choice
 
 
 @contextmanager

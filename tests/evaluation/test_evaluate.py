@@ -26,7 +26,7 @@ from mixdpo.evaluation.benchmarks.arena_hard import ArenaOptions, read_battles
 from mixdpo.evaluation.statistics.length_control import GamedRows, LengthControl
 from mixdpo.evaluation.statistics.style import style_differences
 from mixdpo.generation.answer_files import read_answers
-from mixdpo.generation.endpoint import request_body
+from mixdpo.generation.endpoint_calls import request_body
 from mixdpo.generation.generation_settings import EndpointSettings
 from mixdpo.generation.reply_cache import reply_cache, request_key
 from mixdpo.judges.answers import AnswerSources, pair_up

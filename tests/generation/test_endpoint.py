@@ -12,7 +12,8 @@ from loopback import FIRST_TOKENS, Endpoint
 from mixdpo.common.errors import InputError, RunError
 from mixdpo.common.urls import hidden_parts, shown_url
 from mixdpo.generation.chat_model import Request
-from mixdpo.generation.endpoint import EndpointModel, _scrubbed, complete_all, estimate
+from mixdpo.generation.endpoint import EndpointModel, complete_all, estimate
+from mixdpo.generation.endpoint_calls import scrubbed
 from mixdpo.generation.generation_settings import EndpointSettings
 from mixdpo.generation.reply_cache import reply_cache
 
@@ -102,7 +103,7 @@ def test_what_may_be_a_key_in_the_url_is_shown_nowhere(server: Endpoint, monkeyp
             complete_all(requests(1), secret)
         assert f"{host}/api/.../v1" in str(caught.value)
         assert "hidden-1" not in str(caught.value)
-    failures = [_scrubbed(ValueError(f"no route {host}/api/hidden-1/v1/chat"), hidden_parts(secret.base_url))]
+    failures = [scrubbed(ValueError(f"no route {host}/api/hidden-1/v1/chat"), hidden_parts(secret.base_url))]
     assert failures == [f"no route {host}/api/[key]/v1/chat"]
     for url in ("http://me:hidden@h/v1", "http://h/v1?key=hidden", "http://h/v1#hidden", "htp://h/hidden", "hidden"):
         with pytest.raises(InputError) as refused:

@@ -23,7 +23,7 @@ from transformers import (
 from mixdpo.common.errors import InputError
 from mixdpo.generation.chat_model import Completion
 from mixdpo.generation.generation_settings import SamplingSettings
-from mixdpo.generation.local_generation import generate_answers, render_prompts, stop_token_ids
+from mixdpo.generation.local_generation import answer_rendered, generate_answers, render_prompts, stop_token_ids
 from tiny import tiny_llama
 
 PROMPTS = [
@@ -122,6 +122,64 @@ def test_rows_that_have_ended_leave_the_batch(build: Callable[..., Any], tokeniz
     assert len(computed) == max(lengths)
     assert sum(computed) < len(PROMPTS) * max(lengths)
     assert computed[-1] == lengths.count(max(lengths))
+
+
+SAMPLES = 3
+
+
+@pytest.mark.parametrize("build", [tiny_llama, windowed, recurrent])
+def test_samples_are_as_of_transformers_num_return_sequences(
+    build: Callable[..., Any], tokenizer: PreTrainedTokenizerFast
+) -> None:
+    """The distribution of each sample's first token, and where it leads when it is followed (temperature near 0)."""
+    model = build(vocab_size=len(tokenizer))
+    rendered = render_prompts(tokenizer, PROMPTS)
+    settings = SamplingSettings(max_new_tokens=12, temperature=1e-4, batch_size=len(PROMPTS) * SAMPLES)
+    repeated = [ids for ids in rendered for _ in range(SAMPLES)]
+    answers = answer_rendered(model, tokenizer, repeated, settings, top_logprobs=5)
+    stops = stop_token_ids(model, tokenizer)
+    for ids, *samples in zip(rendered, *(answers[k::SAMPLES] for k in range(SAMPLES)), strict=True):
+        own = model.generate(
+            torch.tensor([ids]), attention_mask=torch.ones(1, len(ids), dtype=torch.long), max_new_tokens=12,
+            num_return_sequences=SAMPLES, do_sample=True, temperature=1e-4, eos_token_id=stops, pad_token_id=0,
+            output_logits=True, return_dict_in_generate=True,
+        )  # fmt: skip
+        for sample, sequence, logits in zip(samples, own.sequences, own.logits[0], strict=True):
+            text = tokenizer.decode([id for id in sequence[len(ids) :].tolist() if id], skip_special_tokens=True)
+            assert sample.text == text
+            plain = torch.log_softmax(logits, dim=-1).topk(5)
+            assert [token for token, _ in sample.first_token] == [tokenizer.decode([id]) for id in plain.indices]
+            assert [value for _, value in sample.first_token] == pytest.approx(plain.values.tolist(), abs=1e-4)
+
+
+def test_the_prompt_of_samples_is_computed_once(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
+    computed: list[int] = []
+    model.model.register_forward_hook(lambda _module, _inputs, output: computed.append(output[0][..., 0].numel()))
+    rendered = render_prompts(tokenizer, PROMPTS)
+    settings = SamplingSettings(max_new_tokens=1, temperature=1.0, batch_size=len(PROMPTS) * SAMPLES)
+    answer_rendered(model, tokenizer, [ids for ids in rendered for _ in range(SAMPLES)], settings)
+    longest = max(map(len, rendered))
+    assert computed == [len(PROMPTS) * (longest - 1), len(PROMPTS) * SAMPLES]
+    computed.clear()
+    answer_rendered(model, tokenizer, rendered, settings)
+    assert computed == [len(PROMPTS) * longest]
+
+
+def test_min_p_leaves_unlikely_tokens_out(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
+    rendered = render_prompts(tokenizer, PROMPTS[:1]) * 40
+    settings = SamplingSettings(max_new_tokens=1, temperature=2.0, batch_size=40)
+
+    def first_tokens(min_p: float | None) -> list[str]:
+        return [one.text for one in answer_rendered(model, tokenizer, rendered, settings, min_p=min_p)]
+
+    scaled = model(torch.tensor(rendered[:1])).logits[0, -1] / 2.0
+    kept = (scaled.softmax(-1) >= 0.5 * scaled.softmax(-1).max()).nonzero().squeeze(1).tolist()
+    texts = {tokenizer.decode([id], skip_special_tokens=True) for id in kept}
+    everything = first_tokens(None)
+    assert set(first_tokens(0.5)) <= texts
+    assert not set(everything) <= texts
+    model.generation_config.min_p = 0.9  # the model's own, which is not used
+    assert first_tokens(None) == everything
 
 
 def test_batch_size_does_not_change_greedy_answers(

@@ -16,7 +16,7 @@ from mixdpo import Plan, load_pairs, make_plan, score
 from mixdpo.cli.main import main
 from mixdpo.common.files import digest
 from mixdpo.generation.chat_model import Request
-from mixdpo.generation.endpoint import request_body
+from mixdpo.generation.endpoint_calls import request_body
 from mixdpo.generation.generation_settings import EndpointSettings
 from mixdpo.generation.local_model import LocalModel, content_digest
 from mixdpo.generation.reply_cache import reply_cache, request_key

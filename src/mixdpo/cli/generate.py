@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,8 @@ _OF_ENDPOINTS = [field.name for field in fields(EndpointSettings) if field.name 
 
 @click.command("generate")
 @click.argument("prompts")
-@click.option("--model", required=True, help="Folder or hub id; with --endpoint the model's name there.")
+@click.option("--model", "models", required=True, multiple=True, metavar="[NAME=]MODEL",
+              help="Folder or hub id; with --endpoint the model's name there. May be given again.")  # fmt: skip
 @click.option("--adapter", help="Folder or hub id of a trained adapter on the model.")
 @click.option("--endpoint", "url", help="URL of an OpenAI-compatible endpoint (vLLM, a provider), up to and with /v1.")
 @settings_options(EndpointSettings, "endpoint", leave_out=_GIVEN)
@@ -39,54 +41,83 @@ _OF_ENDPOINTS = [field.name for field in fields(EndpointSettings) if field.name 
 @click.option("--output", "-o", type=click.Path(path_type=Path), required=True,
               help="Answers: .jsonl, or .json for one list. A report is written beside them.")  # fmt: skip
 def generate(
-    prompts: str, model: str, adapter: str | None, url: str | None, endpoint: Any, split: str, limit: int | None,
-    settings: GenerationSettings, chat_template_kwargs: dict[str, Any] | None, template_date: str | None,
-    batch_size: int | None, dry_run: bool, output: Path,
+    prompts: str, models: tuple[str, ...], adapter: str | None, url: str | None, endpoint: Any, split: str,
+    limit: int | None, settings: GenerationSettings, chat_template_kwargs: dict[str, Any] | None,
+    template_date: str | None, batch_size: int | None, dry_run: bool, output: Path,
 ) -> None:  # fmt: skip
     """Let a model answer PROMPTS (file, folder or hub id) in its chat template.
 
     A run that was stopped goes on where it was when it is started again. Of an endpoint, finished answers are kept
     beside OUTPUT until all are there.
     """
-    from mixdpo.common.errors import RunError
-    from mixdpo.common.files import forget_unfinished, unfinished, write_json
+    from mixdpo.common.files import unfinished
     from mixdpo.common.progress import pairs_bar
-    from mixdpo.generation.generate import generate, planned_requests
-    from mixdpo.generation.output_files import answer_report, check_writable, report_file, write_answers
+    from mixdpo.generation.answer_prompts import answer_prompts
+    from mixdpo.generation.generate import planned_requests, settings_for
+    from mixdpo.generation.output_files import check_writable, columns_left_out, report_file
     from mixdpo.generation.prompts import read_prompts
 
     quiet_libraries()
     check_writable(output)
     finished = unfinished(output)
-    chat_model: ChatModel
     if url is None:
         refuse_options("no effect without --endpoint", *_OF_ENDPOINTS)
-        told = {"chat_template_kwargs": chat_template_kwargs, "template_date": template_date}
-        chat_model = _local_model(batch_size, name_or_path=model, adapter=adapter, **told)
     else:
         refuse_options("of a local model; an endpoint's name of an adapter is a --model", "adapter")
         refuse_options("of a local model; an endpoint applies the chat template itself", "template_date")
+    if len(models) > 1:
+        refuse_options("of a single --model", "adapter")
+
+    def chat_model(model: str) -> ChatModel:
+        if url is None:
+            told = {"chat_template_kwargs": chat_template_kwargs, "template_date": template_date}
+            return _local_model(batch_size, name_or_path=model, adapter=adapter, **told)
         at_once = {} if batch_size is None else {"concurrency": batch_size}
         called = endpoint(model=model, base_url=url, chat_template_kwargs=chat_template_kwargs, **at_once)
-        chat_model = _endpoint_model(called, finished)
+        return _endpoint_model(called, finished)
+
+    named = _named(models, chat_model)
     wanted = read_prompts(prompts, split, limit)
+    requests = planned_requests(wanted, settings)
     if dry_run or url is not None:
-        click.echo(f"to do: {chat_model.estimate(planned_requests(wanted, settings))}")
+        for name, model in named.items():
+            of_model = f" by {name}" if len(named) > 1 else ""
+            click.echo(f"to do{of_model}: {chat_model(model).estimate(requests)}")
     if url is not None and _holds_answers(finished):
-        click.echo(f"answers of an earlier run are in {finished}; remove it if {model} has become another model since")
+        click.echo(
+            f"answers of an earlier run are in {finished}; remove it if {' or '.join(named.values())} has become "
+            f"another model since"
+        )
+    if settings.samples > 1 and settings.temperature is None:
+        chosen = settings_for(wanted, settings).temperature
+        click.echo(f"{settings.samples} samples at temperature {chosen}; set --temperature to change it")
+    several = settings.samples > 1 or len(named) > 1
+    if several and (left_out := columns_left_out(wanted)):
+        click.echo(f"columns of the prompts that do not stand beside the answers: {', '.join(left_out)}")
     if dry_run:
         return
-    generations = generate(wanted, chat_model, settings, lambda name: pairs_bar(name, "answers"))
-    report = answer_report(generations, chat_model, settings)
-    if not report["answered"]:
-        why = next(iter(report["failures"] | report["without_answer"]))
-        raise RunError(f"no prompt was answered; the first failure: {why}")
-    write_answers(output, generations, chat_model.name)
-    write_json(report_file(output), report)
-    if not report["failures"]:
-        forget_unfinished(output)
-    _show(report)
+    reports = answer_prompts(
+        wanted, ((name, chat_model(model)) for name, model in named.items()), settings, output,
+        lambda name: pairs_bar(name, "answers"),
+    )  # fmt: skip
+    for name, report in reports.items():
+        _show(name, report)
     click.echo(f"answers: {output}; report: {report_file(output)}")
+
+
+def _named(models: Sequence[str], chat_model: Callable[[str], ChatModel]) -> dict[str, str]:
+    """Return the models by the names that stand before a `=`, else by their own."""
+    from mixdpo.common.errors import InputError
+
+    named: dict[str, str] = {}
+    for given in models:
+        name, equals, model = given.partition("=")
+        if not equals or Path(given).exists():
+            name, model = chat_model(given).name, given
+        if name in named:
+            raise InputError(f"a second model called {name}", hint="tell them apart: --model NAME=MODEL")
+        named[name] = model
+    return named
 
 
 def _local_model(batch_size: int | None, **model: Any) -> ChatModel:
@@ -112,11 +143,16 @@ def _holds_answers(folder: Path) -> bool:
         return cache.count() > 0
 
 
-def _show(report: dict[str, Any]) -> None:
-    table = results_table(f"answers of {report['model']}", "what", "value")
+def _show(name: str, report: dict[str, Any]) -> None:
+    table = results_table(f"answers of {name}", "what", "value")
     table.show_header = False
-    table.add_row("answered", f"{report['answered']:,} of {report['prompts']:,}")
+    table.add_row("answered", f"{report['answered']:,} of {report['answers']:,}")
     table.add_row("not ended by the model", f"{report['unfinished_share']:.1%}")
+    if report["empty"]:
+        table.add_row("empty", f"{report['empty']:,}")
+    if "repeated" in report:
+        table.add_row("the same as an earlier answer to the prompt", f"{report['repeated']:,}")
+        table.add_row("prompts whose answers are all the same", f"{report['prompts_all_alike']:,}")
     if thought := report["reasoning"]["answers"]:
         tokens = value_text((report["reasoning"]["tokens"] or {}).get("mean"), 0)
         table.add_row("with reasoning; its tokens, mean", f"{thought:,}; {tokens}")

@@ -22,11 +22,20 @@ class Request:
     temperature: float | None
     """None sends none: some models take only their own."""
     top_p: float | None = None
+    min_p: float | None = None
     seed: int | None = None
+    sample: int = 0
+    """Which of several answers to the messages this is; each has a seed of its own."""
     top_logprobs: int | None = None
     """Likeliest first tokens to return with their log-probabilities."""
     chat_template_kwargs: str | None = None
     """What the chat template is told about this prompt besides the model's own settings, JSON text of a mapping."""
+
+
+def first_sample(request: Request) -> Request:
+    """Return the request for the first of several answers, which is the same for all of them."""
+    seed = None if request.seed is None else request.seed - request.sample
+    return replace(request, sample=0, seed=seed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +56,8 @@ class Completion:
     tokens_in: int = 0
     """Tokens of the prompt."""
     tokens_out: int = 0
-    """Tokens written, without the one that ended the turn where the model is on this machine."""
+    """Tokens written, without the one that ended the turn where the model is on this machine. 0 where an endpoint does
+    not say it, or only of several answers together."""
     reasoning_tokens: int = 0
     """Those of them that are not the answer's; 0 where an endpoint does not say it."""
     failure: str | None = None

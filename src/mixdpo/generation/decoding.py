@@ -21,7 +21,8 @@ def write_batch(
     """Write a batch of answers; return their ids, with what follows a stop token, and the logits of the first ones.
 
     `generate` computes every row until the last has ended, however much answers differ in length. Here rows that have
-    ended leave the batch, and their part of the cache with them.
+    ended leave the batch, and their part of the cache with them. A prompt that stands in several rows, one below the
+    other, is computed once.
 
     Args:
         model: a causal language model in evaluation mode.
@@ -39,7 +40,7 @@ def write_batch(
     enough = _EnoughEnded(prompt_length, stops)
     rows: list[list[int]] = [[]] * len(ids_BS)
     logits: Tensor | None = None
-    cache: Any = None
+    cache = _prompts_once(generate, ids_BS, mask_BS, config)
     left = list(range(len(ids_BS)))
     while left:
         config.max_new_tokens = longest - ids_BS.shape[1]
@@ -64,11 +65,26 @@ def write_batch(
     return rows, logits
 
 
-def _rows_of(cache: Any, keep: Tensor) -> Any:
-    """Keep some rows of a cache of keys and values; None, which computes them anew, for any other kind."""
+def _prompts_once(generate: Callable[..., Any], ids_BS: Tensor, mask_BS: Tensor, config: GenerationConfig) -> Any:
+    """Return the cache of rows some of which have one prompt, which is computed once; None if no two of them have.
+
+    It holds all tokens but the last, for `generate` goes on from a token that is not in its cache.
+    """
+    both = torch.cat([ids_BS, mask_BS], dim=1)
+    _, prompt_of_row, counts = torch.unique_consecutive(both, dim=0, return_inverse=True, return_counts=True)
+    if len(counts) == len(ids_BS) or ids_BS.shape[1] == 1:
+        return None
+    first = counts.cumsum(0) - counts
+    config.max_new_tokens = 1  # which is drawn from what follows the last token but one, and not used
+    written = generate(input_ids=ids_BS[first, :-1], attention_mask=mask_BS[first, :-1], generation_config=config)
+    return _rows_of(getattr(written, _CACHE), prompt_of_row)
+
+
+def _rows_of(cache: Any, rows: Tensor) -> Any:
+    """Take rows of a cache of keys and values, of one several times; None, which computes anew, for any other kind."""
     if not isinstance(cache, DynamicCache) or any(cache.is_linear):
         return None
-    cache.batch_select_indices(keep)
+    cache.batch_select_indices(rows)
     return cache
 
 

@@ -1,13 +1,15 @@
-"""A model's answers to a prompt set, turn by turn."""
+"""A model's answers to a prompt set, turn by turn, one or several to a prompt."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Final
 
+from mixdpo.common.errors import InputError
 from mixdpo.generation.chat_model import ChatModel, Completion, Progress, Request
-from mixdpo.generation.generation_settings import GenerationSettings
+from mixdpo.generation.generation_settings import TEMPERATURE_OF_SAMPLES, GenerationSettings
 from mixdpo.generation.prompts import Prompt
 
 MT_BENCH_TEMPERATURES: Final = {
@@ -28,10 +30,19 @@ _ONE_TOKEN: Final = " the"
 
 @dataclass(frozen=True)
 class Generation:
-    """One prompt's answers, a completion for each turn; the last one failed if turns are missing."""
+    """An answer to a prompt, a completion for each turn; the last one failed if turns are missing.
+
+    Attributes:
+        prompt: what was answered.
+        completions: of its turns.
+        sample: which of the answers to the prompt this is, from 0.
+        seed: that it was sampled with; None of a greedy answer.
+    """
 
     prompt: Prompt
     completions: tuple[Completion, ...]
+    sample: int = 0
+    seed: int | None = None
 
     @property
     def failure(self) -> str | None:
@@ -57,54 +68,92 @@ def generate(
         chat_model: who answers.
         settings: how.
         progress: makes a function of (answers done, answers in all) for a turn of that name.
+
+    Returns:
+        All samples of the first prompt, then those of the second, and so on.
+
+    Raises:
+        InputError: there are to be several answers to a prompt of several turns.
     """
     settings = settings_for(prompts, settings)
-    written: list[tuple[Completion, ...]] = [()] * len(prompts)
+    generations = [
+        Generation(prompt, (), sample, _seed(prompt, sample, settings))
+        for prompt, sample in product(prompts, range(settings.samples))
+    ]
     for turn in range(max(len(prompt.turns) for prompt in prompts)):
         going = [
             index
-            for index, prompt in enumerate(prompts)
-            if len(prompt.turns) > turn and not any(one.failure for one in written[index])
+            for index, one in enumerate(generations)
+            if len(one.prompt.turns) > turn and not any(each.failure for each in one.completions)
         ]
         if not going:
             break
-        requests = [_request(prompts[index], [one.text for one in written[index]], settings) for index in going]
+        requests = [_request(generations[index], settings) for index in going]
         show = progress(f"answers of {chat_model.name}" + (f", turn {turn + 1}" if turn else "")) if progress else None
         for index, completion in zip(going, chat_model.complete(requests, show), strict=True):
-            written[index] = (*written[index], completion)
-    return [Generation(prompt, completions) for prompt, completions in zip(prompts, written, strict=True)]
+            before = generations[index]
+            generations[index] = replace(before, completions=(*before.completions, completion))
+    return generations
 
 
 def planned_requests(prompts: Sequence[Prompt], settings: GenerationSettings) -> list[Request]:
     """Return a request for every turn, for an estimate: in later ones a longest answer stands for the earlier ones."""
     settings = settings_for(prompts, settings)
-    longest = _ONE_TOKEN * (settings.max_new_tokens or _MAX_NEW_TOKENS)
-    return [_request(prompt, [longest] * turn, settings) for prompt in prompts for turn in range(len(prompt.turns))]
+    longest = Completion(text=_ONE_TOKEN * (settings.max_new_tokens or _MAX_NEW_TOKENS))
+    return [
+        _request(Generation(prompt, (longest,) * turn, sample, _seed(prompt, sample, settings)), settings)
+        for prompt, sample in product(prompts, range(settings.samples))
+        for turn in range(len(prompt.turns))
+    ]
 
 
 def settings_for(prompts: Sequence[Prompt], settings: GenerationSettings) -> GenerationSettings:
-    """Return the settings that hold for these prompts: with a longest answer, and a temperature but for MT-Bench's."""
+    """Return the settings that hold for these prompts: with a longest answer, and a temperature but for MT-Bench's.
+
+    Raises:
+        InputError: there are to be several answers to a prompt of several turns.
+    """
+    talk = next((prompt for prompt in prompts if len(prompt.turns) > 1), None)
+    if talk is not None and settings.samples > 1:
+        raise InputError(
+            f"{settings.samples} samples are of prompts with one turn; {talk.id_column} {talk.id} has "
+            f"{len(talk.turns)}",
+            hint="set samples to 1, or give the earlier turns as messages with the assistant's answers",
+        )
     mt_bench = all(len(prompt.turns) == 2 and prompt.category in MT_BENCH_TEMPERATURES for prompt in prompts)
+    default = TEMPERATURE_OF_SAMPLES if settings.samples > 1 else 0.0
     return replace(
         settings,
         max_new_tokens=settings.max_new_tokens or (MT_BENCH_MAX_NEW_TOKENS if mt_bench else _MAX_NEW_TOKENS),
-        temperature=0.0 if settings.temperature is None and not mt_bench else settings.temperature,
+        temperature=default if settings.temperature is None and not mt_bench else settings.temperature,
     )
 
 
-def _request(prompt: Prompt, answers: Sequence[str], settings: GenerationSettings) -> Request:
-    """Return the request for the turn of a prompt that comes after these answers; settings of `settings_for`."""
-    messages = list(prompt.history)
-    for turn, answer in zip(prompt.turns, answers, strict=False):
-        messages += [("user", turn), ("assistant", answer)]
-    messages.append(("user", prompt.turns[len(answers)]))
+def _temperature(prompt: Prompt, settings: GenerationSettings) -> float:
+    """Return the temperature that settings of `settings_for` give a prompt."""
     own = settings.temperature
-    temperature = MT_BENCH_TEMPERATURES[prompt.category or ""] if own is None else own
+    return MT_BENCH_TEMPERATURES[prompt.category or ""] if own is None else own
+
+
+def _seed(prompt: Prompt, sample: int, settings: GenerationSettings) -> int | None:
+    # Engines count the seeds of one call's answers in the same way, so that a single call gives the same answer.
+    return settings.seed + sample if _temperature(prompt, settings) > 0 else None
+
+
+def _request(so_far: Generation, settings: GenerationSettings) -> Request:
+    """Return the request for the turn that comes after those answered so far; settings of `settings_for`."""
+    prompt = so_far.prompt
+    messages = list(prompt.history)
+    for turn, answer in zip(prompt.turns, so_far.completions, strict=False):
+        messages += [("user", turn), ("assistant", answer.text)]
+    messages.append(("user", prompt.turns[len(so_far.completions)]))
     return Request(
         messages=tuple(messages),
         max_tokens=settings.max_new_tokens or _MAX_NEW_TOKENS,
-        temperature=temperature,
+        temperature=_temperature(prompt, settings),
         top_p=settings.top_p,
-        seed=settings.seed if temperature > 0 else None,
+        min_p=settings.min_p,
+        seed=so_far.seed,
+        sample=so_far.sample,
         chat_template_kwargs=prompt.chat_template_kwargs,
     )

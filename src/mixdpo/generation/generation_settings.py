@@ -13,6 +13,8 @@ from mixdpo.common.settings import check_choice, check_ranges
 from mixdpo.data.data_settings import TEMPLATE_KWARGS_HELP, check_template_kwargs
 
 TokenLimit = Literal["max_tokens", "max_completion_tokens"]
+TEMPERATURE_OF_SAMPLES: Final = 0.8
+"""At which temperature several answers to a prompt are sampled, where none is given."""
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -25,15 +27,33 @@ class GenerationSettings:
     )
     temperature: float | None = field(
         default=None,
-        metadata={"help": "default: 0 (greedy), for MT-Bench its own by category", "at_least": 0, "below": 100},
+        metadata={
+            "help": "default: 0 (greedy), for several samples 0.8, for MT-Bench its own by category",
+            "at_least": 0,
+            "below": 100,
+        },
     )
     top_p: float | None = field(
         default=None, metadata={"help": "share of probability that is sampled from", "above": 0, "at_most": 1}
     )
-    seed: int = field(default=0, metadata={"help": "of the sampling"})
+    min_p: float | None = field(
+        default=None,
+        metadata={
+            "help": "leave out tokens less likely than this part of the likeliest one; an endpoint must know it",
+            "above": 0,
+            "at_most": 1,
+        },
+    )
+    samples: int = field(default=1, metadata={"help": "answers to each prompt", "at_least": 1})
+    seed: int = field(default=0, metadata={"help": "of the sampling; sample k, from 0, has the seed + k"})
 
     def __post_init__(self) -> None:
         check_ranges(self, "generation setting ")
+        if self.samples > 1 and self.temperature == 0:
+            raise InputError(
+                f"generation setting samples: {self.samples} answers at temperature 0 are all the same",
+                hint=f"set a temperature above 0, such as {TEMPERATURE_OF_SAMPLES}",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -67,14 +67,19 @@ def answer_rendered(
     settings: SamplingSettings,
     progress: Progress | None = None,
     top_logprobs: int = 0,
+    min_p: float | None = None,
 ) -> list[Completion]:
     """Answer prompts that are token ids already, of `render_prompts`; otherwise as `generate_answers`.
 
-    They must fit: see `positions`. Reasoning stays in the text, with its marks: see `without_reasoning`.
+    They must fit: see `positions`. Reasoning stays in the text, with its marks: see `without_reasoning`. Tokens less
+    likely than `min_p` of the likeliest one are not sampled.
     """
     stops = stop_token_ids(model, tokenizer)
     padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else min(stops, default=0)
     config = _generation_config(settings, stops, padding, logits=top_logprobs > 0)
+    # 0 only where the model's own file has another: it changes nothing and yet has all tokens sorted at every step.
+    own_min_p = model.generation_config is not None and model.generation_config.min_p
+    config.min_p = (min_p or (0.0 if own_min_p else None)) if config.do_sample else None
     answers: dict[int, Completion] = {}
     # Longest first: little padding within a batch, and what does not fit in memory shows at once.
     order = sorted(range(len(rendered)), key=lambda index: -len(rendered[index]))

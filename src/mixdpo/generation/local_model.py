@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerBase
 from mixdpo.common.errors import InputError, RunError
 from mixdpo.common.files import cache_folder, digest
 from mixdpo.data.template_arguments import today
-from mixdpo.generation.chat_model import Completion, Progress, Request
+from mixdpo.generation.chat_model import Completion, Progress, Request, first_sample
 from mixdpo.generation.generation_settings import SamplingSettings
 from mixdpo.generation.local_generation import (
     answer_rendered,
@@ -156,8 +156,9 @@ class LocalModel:
         )
         try:
             return answer_rendered(
-                self._loaded, self._tokenizer, rendered, settings, top_logprobs=request.top_logprobs or 0
-            )
+                self._loaded, self._tokenizer, rendered, settings, top_logprobs=request.top_logprobs or 0,
+                min_p=request.min_p,
+            )  # fmt: skip
         except torch.OutOfMemoryError as error:
             raise RunError(
                 f"{len(rendered)} answers at once do not fit in the memory of {self._loaded.device}; continue with a "
@@ -187,10 +188,11 @@ def _plain(value: Any) -> Any:
 def _batches(rendered: Mapping[Request, TokenIds], size: int) -> list[dict[Request, TokenIds]]:
     alike: dict[tuple[Any, ...], list[Request]] = {}
     for request in rendered:
-        alike.setdefault(_settings(request), []).append(request)
+        alike.setdefault(_settings(first_sample(request)), []).append(request)
     batches = []
     for group in alike.values():
-        # Longest first: little padding within a batch, and what does not fit in memory shows at once.
+        # Longest first: little padding within a batch, and what does not fit in memory shows at once. The samples of
+        # a prompt stay side by side.
         group.sort(key=lambda request: -len(rendered[request]))
         batches += [group[begin : begin + size] for begin in range(0, len(group), size)]
     return [{request: rendered[request] for request in batch} for batch in batches]
@@ -199,7 +201,9 @@ def _batches(rendered: Mapping[Request, TokenIds], size: int) -> list[dict[Reque
 def _settings(request: Request) -> tuple[tuple[str, Any], ...]:
     """Return all of a request but what is in the ids of its prompt."""
     settings = asdict(replace(request, messages=()))
-    return tuple((name, value) for name, value in settings.items() if name != "chat_template_kwargs")
+    # Fields that came later are no part of the keys of requests without them.
+    left_out = {"chat_template_kwargs"} | {name for name in ("min_p", "sample") if not settings[name]}
+    return tuple((name, value) for name, value in settings.items() if name not in left_out)
 
 
 def _keys(batch: Mapping[Request, TokenIds], model: Sequence[str]) -> dict[Request, str]:

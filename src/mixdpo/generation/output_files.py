@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -18,8 +18,12 @@ from mixdpo.generation.chat_model import ChatModel
 from mixdpo.generation.degenerate import find_degenerate
 from mixdpo.generation.generate import MT_BENCH_TEMPERATURES, Generation, settings_for
 from mixdpo.generation.generation_settings import GenerationSettings
+from mixdpo.generation.prompts import Prompt
 
 _ENDINGS: Final = (".jsonl", ".json")
+_TAKEN: Final = ("output", "reasoning", "generator", "tokens", "finished", "sample", "seed", "score", "win_rate")
+"""What columns of answers and of their ratings are called; `_OF_RATINGS`: what others of ratings begin with."""
+_OF_RATINGS: Final = ("rating/", "raw_rating/", "quality/")
 
 
 def check_writable(path: Path) -> None:
@@ -29,31 +33,61 @@ def check_writable(path: Path) -> None:
     check_output(path)
 
 
-def write_answers(path: Path, generations: Sequence[Generation], generator: str) -> None:
+def write_answers(path: Path, by_model: Mapping[str, Sequence[Generation]]) -> None:
     """Write the whole answers, in AlpacaEval's columns or, of several turns, in MT-Bench's.
 
     An ending of `.json` gives one list, as AlpacaEval reads it, `.jsonl` one object a line. Reasoning stands in a
     column of its own, where any answer has some; an answer that reasoning left no room for is empty.
+
+    Several answers to a prompt, by samples or by models, stand below each other, each with its sample and seed, and
+    with the columns of its prompt that `columns_left_out` does not name. A chat stands there as messages.
+
+    Args:
+        path: of the answers.
+        by_model: the answers of each model by its name, all to the same prompts and in the same order.
     """
-    whole = [one for one in generations if one.failure is None]
-    thought = any(each.reasoning is not None for one in whole for each in one.completions)
-    rows = [_row(one, generator, thought) for one in whole]
+    several = len(by_model) > 1 or any(one.sample for generations in by_model.values() for one in generations)
+    whole = [
+        (name, one)
+        for of_all_models in zip(*by_model.values(), strict=True)
+        for name, one in zip(by_model, of_all_models, strict=True)
+        if one.failure is None
+    ]
+    thought = any(each.reasoning is not None for _, one in whole for each in one.completions)
+    rows = [_row(one, name, thought, several) for name, one in whole]
+    if several:
+        left_out = columns_left_out([one.prompt for _, one in whole])
+        for row, (_, one) in zip(rows, whole, strict=True):
+            row |= {"sample": one.sample, "seed": one.seed}
+            row |= {column: value for column, value in one.prompt.columns.items() if column not in left_out}
     if path.suffix == ".json":
         write_json(path, rows)
     else:
         write_json_lines(path, rows)
 
 
+def columns_left_out(prompts: Sequence[Prompt]) -> list[str]:
+    """Return the columns of prompts that do not stand beside several answers to them.
+
+    They are those whose names answers and their ratings have themselves, and those that hold more than texts, numbers
+    and lists of these.
+    """
+    columns = [column for prompt in prompts for column in prompt.columns.items()]
+    return sorted({name for name, value in columns if not _is_carried(name, value)})
+
+
 def answer_report(
     generations: Sequence[Generation], chat_model: ChatModel, settings: GenerationSettings
 ) -> dict[str, Any]:
-    """Return how answers were generated and what they are like: shares and lengths are of single turns.
+    """Return how a model's answers were generated and what they are like: shares and lengths are of single turns.
 
+    `prompts` counts prompts, all other counts are of answers. `empty` are those without a word, `repeated` those that
+    are the same as an earlier one to their prompt, and `prompts_all_alike` the prompts whose answers are all the same.
     Lengths and signs of a degenerate model are of the answers without their reasoning, tokens of those whose endpoint
     says how many the reasoning has.
 
     Args:
-        generations: of all prompts.
+        generations: of all prompts, the samples of each below each other.
         chat_model: who answered.
         settings: as they were given.
     """
@@ -70,10 +104,13 @@ def answer_report(
         "model_versions": sorted({one.model for one in completions if one.model}),
         "mixdpo": version("mixdpo"),
         "settings": {**how, **chat_model.record()},
-        "prompts": len(generations),
+        "prompts": len(generations) // settings.samples,
+        "answers": len(generations),
         "answered": sum(one.failure is None and one.no_answer is None for one in generations),
         "failures": dict(Counter(one.failure for one in generations if one.failure is not None)),
         "without_answer": dict(without),
+        "empty": sum(not one.text.strip() for one in completions),
+        **(_repetition(generations) if settings.samples > 1 else {}),
         "reasoning": {
             "answers": len(thought),
             "tokens": _spread([one.reasoning_tokens for one in thought if one.reasoning_tokens]),
@@ -90,28 +127,55 @@ def report_file(answers: Path) -> Path:
     return answers.with_name(f"{answers.stem}.report.json")
 
 
-def _row(generation: Generation, generator: str, thought: bool) -> dict[str, Any]:
+def _repetition(generations: Sequence[Generation]) -> dict[str, int]:
+    answers: dict[Any, list[str]] = {}
+    for one in generations:
+        if one.failure is None:
+            answers.setdefault((one.prompt.id, one.prompt.messages), []).append(one.completions[0].text)
+    alike = [texts for texts in answers.values() if len(texts) > 1 == len(set(texts))]
+    return {
+        "repeated": sum(len(texts) - len(set(texts)) for texts in answers.values()),
+        "prompts_all_alike": len(alike),
+    }
+
+
+def _row(generation: Generation, generator: str, thought: bool, several: bool) -> dict[str, Any]:
     prompt, completions = generation.prompt, generation.completions
     row: dict[str, Any] = {prompt.id_column: prompt.id}
     if prompt.category is not None:
         row["category"] = prompt.category
-    if len(prompt.turns) == 1:
-        return row | {
-            "instruction": prompt.text,
-            "output": completions[0].text,
-            **({"reasoning": completions[0].reasoning} if thought else {}),
-            "generator": generator,
-            "tokens": completions[0].tokens_out,
-            "finished": completions[0].finished,
+    if len(prompt.turns) > 1:
+        row |= {
+            "turns": list(prompt.turns),
+            "choices": [{"index": 0, "turns": [one.text for one in completions]}],
+            **({"reasoning": [one.reasoning for one in completions]} if thought else {}),
+            "model_id": generator,
+            "tokens": [one.tokens_out for one in completions],
+            "finished": [one.finished for one in completions],
         }
-    return row | {
-        "turns": list(prompt.turns),
-        "choices": [{"index": 0, "turns": [one.text for one in completions]}],
-        **({"reasoning": [one.reasoning for one in completions]} if thought else {}),
-        "model_id": generator,
-        "tokens": [one.tokens_out for one in completions],
-        "finished": [one.finished for one in completions],
-    }
+    else:
+        (answer,) = completions
+        as_chat = several and prompt.history
+        counted = answer.tokens_out > 0 or not answer.text or not several
+        row |= {
+            **({"prompt": _messages(prompt)} if as_chat else {"instruction": prompt.text}),
+            "output": answer.text,
+            **({"reasoning": answer.reasoning} if thought else {}),
+            "generator": generator,
+            "tokens": answer.tokens_out if counted else None,
+            "finished": answer.finished,
+        }
+    return row
+
+
+def _messages(prompt: Prompt) -> list[dict[str, str]]:
+    return [{"role": role, "content": content} for role, content in prompt.messages]
+
+
+def _is_carried(column: str, value: Any) -> bool:
+    values = value if isinstance(value, list) else [value]
+    plain = all(one is None or isinstance(one, (str, int, float)) for one in values)
+    return plain and column not in _TAKEN and not column.startswith(_OF_RATINGS)
 
 
 def _spread(values: Sequence[int]) -> dict[str, float] | None:

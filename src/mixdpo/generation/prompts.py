@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,6 +31,7 @@ class Prompt:
         turns: what the user says in each turn.
         category: of the prompt, where the set names one.
         chat_template_kwargs: what the chat template is told about this prompt, JSON text of a mapping.
+        columns: what else the set holds of it, such as a reference.
     """
 
     id: str | int
@@ -39,6 +40,7 @@ class Prompt:
     turns: tuple[str, ...]
     category: str | None
     chat_template_kwargs: str | None = None
+    columns: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @property
     def messages(self) -> tuple[tuple[str, str], ...]:
@@ -115,6 +117,7 @@ def prompt_of_row(row: Mapping[str, Any], file: str, place: int) -> Prompt:
         raise InputError("the prompt is empty", file=file, row=row_in_file(file, place), column=column)
     id_column = next((name for name in ID_COLUMNS if isinstance(row.get(name), (str, int))), None)
     category = row.get("category")
+    read = {*_TEXTS, "category", "chat_template_kwargs", id_column, *(["input"] if column == "instruction" else [])}
     return Prompt(
         id=row[id_column] if id_column else place,
         id_column=id_column or "index",
@@ -122,6 +125,7 @@ def prompt_of_row(row: Mapping[str, Any], file: str, place: int) -> Prompt:
         turns=tuple(turns),
         category=category if isinstance(category, str) else None,
         chat_template_kwargs=_template_kwargs(row.get("chat_template_kwargs"), file, place),
+        columns={name: value for name, value in row.items() if name not in read},
     )
 
 
