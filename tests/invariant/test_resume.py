@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,18 @@ def test_a_torn_checkpoint_is_passed_over_in_one_line(name: str, whole: Path, tm
     (line,) = caplog.messages
     assert line.startswith(f"checkpoint-4 is broken ({name} cannot be read")
     assert line.endswith("the run goes on from checkpoint-3, the checkpoint before it")
+
+
+@pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth"])
+def test_a_byte_that_changed_is_found_by_its_checksum(name: str, whole: Path, tmp_path: Path, caplog) -> None:
+    folder = cut(whole, tmp_path / "cut", 4)
+    with zipfile.ZipFile(folder / "checkpoint-4" / name) as archive:
+        part = max(archive.infolist(), key=lambda entry: entry.file_size)
+    content = bytearray((folder / "checkpoint-4" / name).read_bytes())
+    content[part.header_offset + 128 + part.file_size // 2] ^= 1  # behind the part's header
+    (folder / "checkpoint-4" / name).write_bytes(content)
+    assert checkpoint_to_continue(folder) == folder / "checkpoint-3"
+    assert f"checkpoint-4 is broken ({name} cannot be read: its content does not have its checksum)" in caplog.text
 
 
 @pytest.mark.parametrize("broken", ["empty", "missing", "all"])

@@ -9,13 +9,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from accelerate.utils import DistributedType
 from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import Adafactor
 
 from live_bytes import LiveBytes
 from mixdpo import MixDPOConfig
-from mixdpo.common.errors import InputError
+from mixdpo.common.errors import InputError, RunError
 from mixdpo.models.engine import completion_scores, pack_rows, pad_rows, prepare_packing
 from mixdpo.models.engine.lm_head import head_bytes
 from mixdpo.training import memory_plan, memory_trial
@@ -205,6 +206,21 @@ def test_a_pair_that_does_not_fit_is_one_line_that_says_what_would(tokenizer, tm
     assert plan.longest == plan.max_tokens
     assert "set train.activation_checkpointing to true" in line
     assert "train LoRA adapters" in line
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+def test_a_process_without_memory_for_the_trial_ends_a_sharded_run(sharded, tokenizer, tmp_path, caplog) -> None:
+    trainer = trainer_for(
+        tiny_llama(vocab_size=len(tokenizer)), tokenizer, chat_pairs(tmp_path, n=8), tmp_path / "run"
+    )
+    run = FakeRun(trainer, 1.0)
+    run.try_steps = lambda load: None
+    if not sharded:  # all learn of it together, and switch checkpointing on
+        assert memory_plan.plan_memory(run).activation_checkpointing
+        return
+    run.accelerator = SimpleNamespace(distributed_type=DistributedType.FSDP)  # others wait for weights of its own
+    with pytest.raises(RunError, match=r"no memory .* set train.activation_checkpointing to true"):
+        memory_plan.plan_memory(run)
 
 
 def test_a_run_on_a_cpu_says_what_it_needs_and_changes_nothing(tokenizer, tmp_path, caplog) -> None:

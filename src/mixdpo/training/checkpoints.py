@@ -33,18 +33,21 @@ _LAST_FILE = "trainer_state.json"
 
 
 def last_complete_checkpoint(folder: Path) -> Path | None:
-    """Return the newest checkpoint of which every file can be read, or None."""
+    """Return the newest checkpoint of which every file can be opened, or None."""
     return next((path for path, fault in _newest_first(folder) if fault is None), None)
 
 
 def checkpoint_to_continue(folder: Path, log: bool = True) -> Path:
     """Return the newest complete checkpoint, and say (`log`) which newer ones are passed over and why.
 
+    What torch wrote, so the optimizer's state, is compared with its checksums; that takes as long as to load it.
+    Safetensors has none, and to make one would take a twentieth of the time that a checkpoint is written in.
+
     Raises:
         InputError: there is none.
     """
     faults: list[str] = []
-    for path, fault in _newest_first(folder):
+    for path, fault in _newest_first(folder, reads_whole=True):
         if fault is None:
             if faults and log:
                 logger.warning(f"{'; '.join(faults)}: the run goes on from {path.name}, the checkpoint before it")
@@ -127,13 +130,13 @@ def _by_step(run: Path) -> dict[int, Path]:
     return {int(number): path for path in paths if (number := path.name.rpartition("-")[2]).isdecimal()}
 
 
-def _newest_first(folder: Path) -> Iterator[tuple[Path, str | None]]:
+def _newest_first(folder: Path, reads_whole: bool = False) -> Iterator[tuple[Path, str | None]]:
     """Yield every checkpoint, and what is wrong with it."""
     for step, path in sorted(_by_step(folder).items(), reverse=True):
-        yield path, _fault(path, step)
+        yield path, _fault(path, step, reads_whole)
 
 
-def _fault(checkpoint: Path, step: int) -> str | None:
+def _fault(checkpoint: Path, step: int, reads_whole: bool) -> str | None:
     """Return what is wrong with a checkpoint: a file that is missing, torn or cannot be read.
 
     `_LAST_FILE` is the last file of a checkpoint, so where it is missing, writing was cut short (full disk,
@@ -143,7 +146,7 @@ def _fault(checkpoint: Path, step: int) -> str | None:
         return "it was not written to its end"
     for file in sorted(path for path in checkpoint.rglob("*") if path.is_file()):
         try:
-            content = _open(file)
+            content = _open(file, reads_whole)
         except (OSError, ValueError, zipfile.BadZipFile, SafetensorError) as error:
             return f"{file.relative_to(checkpoint)} cannot be read: {error}"
         if file == checkpoint / _LAST_FILE and content.get("global_step") != step:
@@ -159,15 +162,20 @@ def _fault(checkpoint: Path, step: int) -> str | None:
     return None
 
 
-def _open(file: Path) -> Any:
-    """Open a file as what it is, which finds a torn one without reading tensors; return the content of JSON."""
+def _open(file: Path, reads_whole: bool) -> Any:
+    """Open a file as what it is, which finds a torn one without reading tensors; return the content of JSON.
+
+    `reads_whole`: read tensors too where the file has checksums of them, which finds one that was altered.
+    """
     if file.suffix == ".json":
         return json.loads(file.read_text(encoding="utf-8"))
     if file.suffix == ".safetensors":
         with safe_open(file, framework="pt"):
             return None
     if file.suffix in (".pt", ".pth", ".bin"):  # torch writes ZIP archives, whose directory stands at the end
-        with zipfile.ZipFile(file):
+        with zipfile.ZipFile(file) as archive:
+            if reads_whole and archive.testzip() is not None:
+                raise ValueError("its content does not have its checksum")
             return None
     with file.open("rb") as opened:
         opened.read(1)

@@ -26,6 +26,11 @@ def save_whole_model(accelerator: Accelerator) -> None:
         config["zero_optimization"]["stage3_gather_16bit_weights_on_model_save"] = True
 
 
+def _is_zero3(plugin: Any) -> bool:
+    """Whether accelerate's plugin of DeepSpeed, None without it, spreads weights too."""
+    return plugin is not None and plugin.zero_stage == 3
+
+
 def check_adapters(adapters: Iterable[PeftConfig | None], plugin: Any) -> None:
     """Raise `InputError` for adapters that ZeRO-3 cannot run: they read weights of the base outside its layers.
 
@@ -35,7 +40,7 @@ def check_adapters(adapters: Iterable[PeftConfig | None], plugin: Any) -> None:
         adapters: their settings, None where there are none.
         plugin: accelerate's of DeepSpeed, None without it.
     """
-    if plugin is None or plugin.zero_stage != 3:
+    if not _is_zero3(plugin):
         return
     for config in adapters:
         for name in ("use_dora", "trainable_token_indices"):
@@ -53,15 +58,15 @@ def check_formats(policy: nn.Module, plugin: Any) -> None:
         plugin: accelerate's of DeepSpeed, None without it.
     """
     formats = {str(weight.dtype).removeprefix("torch.") for weight in policy.parameters() if weight.requires_grad}
-    if plugin is not None and plugin.zero_stage == 3 and len(formats) > 1:
+    if _is_zero3(plugin) and len(formats) > 1:
         raise InputError(
             f"trained weights are in {' and '.join(sorted(formats))}, and ZeRO-3 trains one format",
             hint="set model.dtype to float32, or use FSDP2 or ZeRO-2",
         )
 
 
-def frozen_copy(model: nn.Module) -> nn.Module:
-    """Return a copy of a model without gradients; of weights that ZeRO-3 has spread, in the same parts.
+def copy_of(model: nn.Module) -> nn.Module:
+    """Return a copy of a model; of weights that ZeRO-3 has spread, in the same parts.
 
     One weight is whole at a time. All processes must come here.
     """
@@ -69,9 +74,9 @@ def frozen_copy(model: nn.Module) -> nn.Module:
     for parameter in model.parameters():
         if is_spread(parameter):
             with whole([parameter]):
-                copied[id(parameter)] = nn.Parameter(parameter.detach().clone(), requires_grad=False)
+                copied[id(parameter)] = nn.Parameter(parameter.detach().clone(), parameter.requires_grad)
             cast(Any, parameter).convert_to_zero_parameters(param_list=[copied[id(parameter)]])
-    return copy.deepcopy(model, copied).requires_grad_(False)
+    return copy.deepcopy(model, copied)
 
 
 def with_engine(reference: nn.Module | None, accelerator: Accelerator) -> nn.Module | None:
@@ -84,8 +89,9 @@ def with_engine(reference: nn.Module | None, accelerator: Accelerator) -> nn.Mod
         return reference
     import deepspeed
 
-    config = copy.deepcopy(accelerator.deepspeed_plugin.deepspeed_config)
-    if config["zero_optimization"]["stage"] != 3:
+    plugin = accelerator.deepspeed_plugin
+    config = copy.deepcopy(plugin.deepspeed_config)
+    if not _is_zero3(plugin):
         config["zero_optimization"] = {"stage": 0}
     engine, *_ = deepspeed.initialize(model=reference, config=config)
     engine.eval()  # which returns nothing
@@ -100,7 +106,7 @@ def check_zero_stage(checkpoint: Path, accelerator: Accelerator) -> None:
     if accelerator.distributed_type != DistributedType.DEEPSPEED:
         return
     was_spread = any(checkpoint.glob("global_step*/zero_pp_rank_*_model_states.pt"))
-    if was_spread != (accelerator.deepspeed_plugin.zero_stage == 3):
+    if was_spread != _is_zero3(accelerator.deepspeed_plugin):
         was, now = ("ZeRO-3", "another stage") if was_spread else ("another stage", "ZeRO-3")
         raise InputError(
             f"the checkpoint is of a run under {was}, and this one is under {now}",

@@ -20,6 +20,7 @@ from accelerate.utils import DistributedType, gather_object
 from torch import Tensor, nn
 from transformers.training_args import OptimizerNames
 
+from mixdpo.common.errors import RunError
 from mixdpo.models.engine import causal_model, completion_scores, to_device
 from mixdpo.models.engine.lm_head import head_bytes
 from mixdpo.training.batch import RowLayout
@@ -198,7 +199,11 @@ class Run:
 
 
 def plan_memory(run: Run) -> MemoryPlan:
-    """Measure, choose what is to be chosen, put it into effect and say so. To be called by all processes together."""
+    """Measure, choose what is to be chosen, put it into effect and say so. To be called by all processes together.
+
+    Raises:
+        RunError: this process has no memory for the smallest step, and weights are sharded, so that the others wait.
+    """
     args, budget, load = run.args, run.sampler.budget, load_of(run.sampler)
     chooses_tokens = args.max_tokens_per_batch == "auto"
     wanted = load.batch if budget.tokens is None else min(load.batch, max(budget.tokens, load.pair))
@@ -210,24 +215,30 @@ def plan_memory(run: Run) -> MemoryPlan:
     def memory(step: StepMemory | None, tokens: int) -> DeviceMemory:
         return run.device_memory(step, tokens, load.scored, several(tokens))
 
-    def most(step: StepMemory | None) -> int | None:
-        """Tokens of a micro-batch that fit everywhere."""
+    def tried(checkpointing: bool) -> tuple[StepMemory | None, int | None]:
+        """What a step takes here, and tokens of a micro-batch that fit everywhere."""
+        step = run.try_steps(load)
+        if step is None and shards_weights(run.accelerator):
+            # The others wait inside a step for this process's part of the weights. That a launcher ends them is all
+            # that reaches them there.
+            raise RunError(
+                f"{args.device} has no memory for a forward and backward pass over two short pairs: "
+                f"{_what_would_fit(run, checkpointing)}"
+            )
         own = most_that_fits(lambda tokens: memory(step, tokens).fits, least, wanted) if step is not None else None
         of_all = gather_object([own])
-        return None if None in of_all else min(of_all)
+        return step, None if None in of_all else min(of_all)
 
     checkpointing = bool(args.activation_checkpointing)
     step: StepMemory | None = None
     fitting: int | None = None
     if run.measures:
-        step = run.try_steps(load)
-        fitting = most(step)
+        step, fitting = tried(checkpointing)
     if fitting is None and run.chooses_checkpointing:
         _switch_on_checkpointing(run.model)
         checkpointing = True
         if run.measures:
-            step = run.try_steps(load)
-            fitting = most(step)
+            step, fitting = tried(checkpointing)
     if chooses_tokens and run.measures:
         longest = least if fitting is None else fitting
         budget.tokens = longest if longest < load.batch else None
@@ -264,16 +275,16 @@ def _report(run: Run, plan: MemoryPlan, load: Load, fits: bool) -> None:
             "micro-batches of %s tokens need more than %.0f %% of the memory, which is what can be planned with: %s",
             f"{plan.longest:,}",
             100 * USABLE,
-            _what_would_fit(run, plan, load),
+            _what_would_fit(run, plan.activation_checkpointing, can_cut=plan.longest > load.pair),
         )
 
 
-def _what_would_fit(run: Run, plan: MemoryPlan, load: Load) -> str:
+def _what_would_fit(run: Run, checkpointing: bool, can_cut: bool = False) -> str:
     model = causal_model(run.model)
     ways = []
-    if plan.longest > load.pair:
+    if can_cut:
         ways.append("set train.max_tokens_per_batch to auto")
-    if not plan.activation_checkpointing:
+    if not checkpointing:
         ways.append("set train.activation_checkpointing to true")
     if not hasattr(run.model, "peft_config") and all(p.requires_grad for p in model.parameters()):
         ways.append("train LoRA adapters (section peft)")

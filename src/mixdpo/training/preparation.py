@@ -38,7 +38,7 @@ from mixdpo.plan.plan import Plan, make_plan
 from mixdpo.training.batch import RowLayout
 from mixdpo.training.checks import rounding_warning
 from mixdpo.training.config import MixDPOConfig
-from mixdpo.training.deepspeed_run import check_adapters, check_formats, frozen_copy, save_whole_model
+from mixdpo.training.deepspeed_run import check_adapters, check_formats, copy_of, save_whole_model
 from mixdpo.training.gradient_sync import shards_weights
 from mixdpo.training.sampling import PlannedPairs, mismatched_pairs
 
@@ -82,7 +82,7 @@ def frozen_reference(policy: nn.Module, ref_model: nn.Module | None, args: MixDP
     needs_copy = live and not isinstance(policy, PeftModel)
     if ref_model is None and not needs_copy:
         return None
-    reference = frozen_copy(policy) if ref_model is None else ref_model
+    reference = copy_of(policy) if ref_model is None else ref_model
     disable_dropout(reference)
     return reference.requires_grad_(False).eval().to(args.device)
 
