@@ -17,7 +17,6 @@ from mixdpo.auditing.leakage import leak_figures
 from mixdpo.auditing.margins import rating_grid
 from mixdpo.auditing.noise import label_error, noise_figures
 from mixdpo.auditing.plan_preview import cosine_with_warmup, plan_preview
-from mixdpo.auditing.shingles import minhash, shingles
 from mixdpo.auditing.statistics import (
     binned,
     length_histograms,
@@ -28,6 +27,7 @@ from mixdpo.auditing.statistics import (
 )
 from mixdpo.auditing.style import length_figures, style_figures
 from mixdpo.auditing.surface import surface_features
+from mixdpo.common.shingles import minhash, shingles
 from mixdpo.training.schedule import learning_rate_factors
 from preferences import clean_rows, loaded, sentence
 
@@ -162,27 +162,6 @@ def test_a_spike_of_tens_is_noticed() -> None:
     figures, _, suspect = noise_figures({"rating": chosen - usual[1], "judge": judge}, (chosen, usual[1]), rng)
     assert figures["ratings_of_ten"] == {"tens": 60, "nine_to_ten": 0, "spike": True, "contradicted": 25}
     assert np.flatnonzero(suspect).tolist() == list(range(25))
-
-
-def jaccard(first: str, second: str, n: int = 3) -> float:
-    grams = [{tuple(words[i : i + n]) for i in range(len(words) - n + 1)} for words in (first.split(), second.split())]
-    return len(grams[0] & grams[1]) / len(grams[0] | grams[1])
-
-
-def test_minhash_estimates_the_jaccard_similarity() -> None:
-    rng = np.random.default_rng(6)
-    firsts, seconds = [], []
-    for same in rng.uniform(0, 1, 300):
-        first = [sentence(rng, 5) for _ in range(20)]
-        firsts.append(" ".join(first))
-        seconds.append(" ".join(part if rng.random() < same else sentence(rng, 5) for part in first))
-    exact = np.array([jaccard(a, b) for a, b in zip(firsts, seconds, strict=True)])
-    signs = [minhash(shingles(pl.Series(texts), 3), 60, np.random.default_rng(0)) for texts in (firsts, seconds)]
-    error = (signs[0] == signs[1]).mean(axis=1) - exact
-    assert abs(error.mean()) < 3 * 0.065 / np.sqrt(300), "unbiased"
-    assert error.std() < 1.2 * np.sqrt((exact * (1 - exact)).mean() / 60)
-    of_one = minhash(shingles(pl.Series(firsts[7:8]), 3), 60, np.random.default_rng(0))
-    assert (of_one[0] == signs[0][7]).all(), "a text's signature does not depend on the others"
 
 
 def test_texts_of_few_words_or_none() -> None:

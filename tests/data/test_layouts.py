@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from mixdpo import load_pairs
 from mixdpo.data.data_settings import PAIR_RULES, DataSettings
-from mixdpo.data.layouts import LAYOUTS, choose_pairs
+from mixdpo.data.layouts import LAYOUTS
 from mixdpo.data.load import read_pairs
 from mixdpo.data.messages import without_nulls
+from mixdpo.data.scored_answers import choose_pairs
 from mixdpo.data.views import parse_text
 
 
@@ -183,7 +184,7 @@ def test_the_random_answer_is_drawn_by_seed_and_prompt(jsonl: Any) -> None:
 
 @given(st.lists(st.integers(0, 4), max_size=6), st.sampled_from(PAIR_RULES))
 def test_chosen_always_scores_above_rejected(scores: list[int], rule: Any) -> None:
-    found = choose_pairs([(score, "") for score in scores], rule, random.Random(0))
+    found = choose_pairs(scores, rule, random.Random(0))
     assert all(scores[a] > scores[b] for a, b in found)
     assert len(found) == (
         sum(a != b for i, a in enumerate(scores) for b in scores[:i]) if rule == "all" else len(set(scores)) > 1

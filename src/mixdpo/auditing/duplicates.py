@@ -17,12 +17,11 @@ from datasets import Dataset
 
 from mixdpo.auditing.audit_data import AuditData
 from mixdpo.auditing.findings import Flagged, Section
-from mixdpo.auditing.shingles import minhash, shingles
 from mixdpo.auditing.texts import text_batches
+from mixdpo.common.shingles import NGRAM, minhash, shingles
 
 BANDS: Final = 12
 ROWS: Final = 5
-NGRAM: Final = 3
 
 
 def exact_duplicates_check(data: AuditData) -> Section:

@@ -12,9 +12,9 @@ from datasets import Dataset
 
 from mixdpo.auditing.audit_data import AuditData
 from mixdpo.auditing.findings import Flagged, Section
-from mixdpo.auditing.shingles import Shingles, shingles
 from mixdpo.auditing.texts import chat_text, text_batches
 from mixdpo.common.errors import InputError
+from mixdpo.common.shingles import Shingles, shingles
 from mixdpo.data.messages import WrongType, kind_of, read_messages
 from mixdpo.data.sources import open_source
 

@@ -25,6 +25,7 @@ from mixdpo.cli.eval import evaluate
 from mixdpo.cli.examples import examples
 from mixdpo.cli.generate import generate
 from mixdpo.cli.merge import merge
+from mixdpo.cli.pairs import pairs
 from mixdpo.cli.plan import plan
 from mixdpo.cli.rate import rate
 from mixdpo.cli.recipe_options import CommandWithSettings, with_keys
@@ -50,8 +51,8 @@ def app() -> None:
 
 
 for _command in (
-    audit, cache, clean, compare, demo, evaluate, examples, generate, merge, plan, rate, reference, score, study,
-    tokens, train,
+    audit, cache, clean, compare, demo, evaluate, examples, generate, merge, pairs, plan, rate, reference, score,
+    study, tokens, train,
 ):  # fmt: skip
     app.add_command(_command)
 

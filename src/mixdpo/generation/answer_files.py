@@ -147,7 +147,7 @@ def read_answers(path: str | Path, column: str | None = None) -> AnswerFile:
     name = column or next(name for name in _ANSWERS if name in table)
     prompts = next((table.columns[key] for key in _PROMPTS if key in table), None)
     id_column = _id_column(table)
-    given = [_turns(value, table.file, place, name) for place, value in enumerate(answers)]
+    given = [answer_turns(value, table.file, place, name) for place, value in enumerate(answers)]
     split = [[split_reasoning(turn) for turn in turns] for turns in given]
     thought = [
         [answer for reasoning, answer in turns if reasoning is not None or beside]
@@ -216,7 +216,18 @@ def plain_text(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def _turns(value: Any, file: str, place: int, column: str) -> tuple[str, ...]:
+def answer_turns(value: Any, file: str, place: int, column: str) -> tuple[str, ...]:
+    """Return the texts of an answer, one for each turn: a text, or messages, of which the last is the assistant's.
+
+    Args:
+        value: of the cell.
+        file: that it is from.
+        place: the number of its row in there, from 0.
+        column: that it is in.
+
+    Raises:
+        InputError: it is no answer.
+    """
     if isinstance(value, str):
         return (value,)
     if isinstance(value, list) and value and isinstance(value[0], dict):

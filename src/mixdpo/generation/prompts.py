@@ -17,7 +17,7 @@ from mixdpo.data.messages import WrongType, read_messages, without_nulls
 from mixdpo.data.sources import open_source
 from mixdpo.generation.answer_files import ID_COLUMNS, JOINED_BY_ID, plain_text
 
-_TEXTS: Final = ("instruction", "prompt", "question", "messages", "conversations", "turns")
+PROMPT_COLUMNS: Final = ("instruction", "prompt", "question", "messages", "conversations", "turns")
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,7 @@ def read_prompts(source: str | Path, split: str = "train", limit: int | None = N
     Raises:
         InputError: no such file or data set, a row without a prompt, or a prompt or id that comes twice.
     """
-    file = Path(source).expanduser()
-    in_table = file.is_file() and split == "train"
-    rows = read_table(file).rows() if in_table else list(open_source(str(source), split=split).dataset)
+    rows = read_rows(source, split)
     prompts = [prompt_of_row(row, str(source), place) for place, row in enumerate(rows[:limit])]
     seen: dict[str, int] = {}
     for place, prompt in enumerate(prompts):
@@ -86,6 +84,13 @@ def read_prompts(source: str | Path, split: str = "train", limit: int | None = N
     return prompts
 
 
+def read_rows(source: str | Path, split: str = "train") -> list[dict[str, Any]]:
+    """Read the rows of a file, of a folder of files, or of a data set of the hub; `InputError` as `read_prompts`."""
+    file = Path(source).expanduser()
+    in_table = file.is_file() and split == "train"
+    return read_table(file).rows() if in_table else list(open_source(str(source), split=split).dataset)
+
+
 def prompt_of_row(row: Mapping[str, Any], file: str, place: int) -> Prompt:
     """Return the prompt of a row; see `read_prompts`.
 
@@ -94,9 +99,9 @@ def prompt_of_row(row: Mapping[str, Any], file: str, place: int) -> Prompt:
         file: that it is from.
         place: its number in there, from 0.
     """
-    column = next((name for name in _TEXTS if row.get(name)), None)
+    column = next((name for name in PROMPT_COLUMNS if row.get(name)), None)
     if column is None:
-        raise InputError(f"no prompt ({', '.join(_TEXTS)})", file=file, row=row_in_file(file, place))
+        raise InputError(f"no prompt ({', '.join(PROMPT_COLUMNS)})", file=file, row=row_in_file(file, place))
     value = row[column]
     if (fault := too_long(value)) is not None:
         raise InputError(f"the value {fault}", file=file, row=row_in_file(file, place), column=column)
@@ -117,7 +122,8 @@ def prompt_of_row(row: Mapping[str, Any], file: str, place: int) -> Prompt:
         raise InputError("the prompt is empty", file=file, row=row_in_file(file, place), column=column)
     id_column = next((name for name in ID_COLUMNS if isinstance(row.get(name), (str, int))), None)
     category = row.get("category")
-    read = {*_TEXTS, "category", "chat_template_kwargs", id_column, *(["input"] if column == "instruction" else [])}
+    further_column = ["input"] if column == "instruction" else []
+    read = {*PROMPT_COLUMNS, *further_column, "category", "chat_template_kwargs", id_column}
     return Prompt(
         id=row[id_column] if id_column else place,
         id_column=id_column or "index",

@@ -2,20 +2,42 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from mixdpo.common.errors import InputError
-from mixdpo.common.table_files import read_table, row_in_file, write_json_lines
-from mixdpo.generation.answer_files import plain_text
-from mixdpo.generation.prompts import prompt_of_row
+from mixdpo.common.table_files import row_in_file, write_json_lines
+from mixdpo.data.columns import prompt_part
+from mixdpo.data.reasoning import split_reasoning
+from mixdpo.data.scored_answers import (
+    ANSWERS,
+    MODEL_KEYS,
+    MODEL_LISTS,
+    PROMPTS,
+    RANK_KEY,
+    SCORE_KEYS,
+    SCORE_LISTS,
+    first_there,
+    read_score,
+    score_key_of,
+    scored_answers,
+)
+from mixdpo.data.views import ViewFault, parse_text
+from mixdpo.generation.answer_files import answer_turns, plain_text
+from mixdpo.generation.prompts import PROMPT_COLUMNS, prompt_of_row, read_rows
 from mixdpo.judges.judge import Chat
 
-_TEXT: Final = "output"
-_OWN: Final = ("instruction", "prompt", _TEXT, "generator", "finished", "tokens", "score")
+_log = logging.getLogger(__name__)
+
+_TEXTS: Final = ("output", "response", "completion", "answer", "generation", "text")
+"""Columns of an answer a row, ours first."""
+_SCORES: Final = ("score", *SCORE_KEYS)
+_OWN: Final = (*PROMPT_COLUMNS, "input", "output", "generator", "finished", "tokens", "score")
+"""Columns of the file that we write, and those that prompts are read from."""
 _RATING: Final = "rating/"
 
 
@@ -59,24 +81,37 @@ class AnsweredPrompt:
     answers: tuple[Answer, ...]
 
 
-def read_answered(path: str | Path) -> list[AnsweredPrompt]:
-    """Read prompts with their answers, one answer a row, in the order in which prompts come first.
+def read_answered(source: str | Path, split: str = "train") -> list[AnsweredPrompt]:
+    """Read prompts with their answers, in the order in which prompts come first.
+
+    An answer a row, as `generate` and `rate` write them or under the names of other tools; or all answers to a prompt
+    in a row, as UltraFeedback, distilabel, Nectar and SimPO keep them. Of what is not in our own columns, the log says
+    where it is read from.
+
+    Args:
+        source: file, folder or hub id.
+        split: of a folder or hub id.
 
     Raises:
-        InputError: a file cannot be read, or a row has no prompt or no answer.
+        InputError: the source cannot be read, or a row has no prompt, no answer, or a score of the wrong type.
     """
-    table = read_table(path)
-    table.column(_TEXT)
+    rows, file = read_rows(source, split), str(source)
+    layout = _layout(rows, file)
+    _say(layout, rows, file)
     found: dict[tuple[Any, Chat], list[Answer]] = {}
     columns: dict[tuple[Any, Chat], str] = {}
-    for place, row in enumerate(table.rows()):
-        prompt = prompt_of_row(row, table.file, place)
+    for place, row in enumerate(rows):
+        prompt = prompt_of_row(row if layout.prompt is None else {"prompt": row[layout.prompt]} | row, file, place)
         if len(prompt.turns) > 1:
-            raise InputError(
-                "pairs are made of answers in one turn", file=table.file, row=row_in_file(table.file, place)
-            )
+            raise _several_turns(file, place)
         key = (prompt.id if prompt.id_column != "index" or "index" in row else None, prompt.messages)
-        found.setdefault(key, []).append(_answer(row, table.file, place, prompt.id_column))
+        try:
+            answers = layout.answers(row, file, place, prompt.id_column)
+        except ViewFault as fault:
+            raise InputError(
+                f"the value {fault}", file=file, row=row_in_file(file, place), column=fault.column
+            ) from fault
+        found.setdefault(key, []).extend(answers)
         columns.setdefault(key, prompt.id_column)
     return [
         AnsweredPrompt(number if key[0] is None else key[0], columns[key], key[1], tuple(answers))
@@ -98,7 +133,7 @@ def answer_rows(prompts: Sequence[AnsweredPrompt]) -> Iterator[dict[str, Any]]:
             yield {
                 prompt.id_column: prompt.id,
                 **asked,
-                _TEXT: answer.text,
+                _TEXTS[0]: answer.text,
                 "generator": answer.model,
                 "tokens": answer.tokens,
                 "finished": answer.finished,
@@ -108,32 +143,117 @@ def answer_rows(prompts: Sequence[AnsweredPrompt]) -> Iterator[dict[str, Any]]:
             }
 
 
-def _answer(row: Mapping[str, Any], file: str, place: int, id_column: str) -> Answer:
-    text = row[_TEXT]
-    if not isinstance(text, str):
-        raise InputError(f"not an answer: {text!r:.80}", file=file, row=row_in_file(file, place), column=_TEXT)
-    ratings = {name.removeprefix(_RATING): _float(row[name]) for name in row if name.startswith(_RATING)}
-    return Answer(
-        text=text,
-        model=plain_text(row.get("generator")),
-        finished=row.get("finished"),
-        tokens=row.get("tokens"),
-        score=_float(row.get("score")),
-        ratings=ratings,
-        columns={
-            name: value
-            for name, value in row.items()
-            if name not in _OWN and name != id_column and not name.startswith(_RATING)
-        },
-    )
+@dataclass(frozen=True)
+class _Layout:
+    """Where a file has what; empty where it has it nowhere.
+
+    Attributes:
+        text: the column of the answers.
+        several: whether it holds all answers to a prompt in a row.
+        score: the column of the scores; of answers that are objects, the key in them.
+        model: the column of who wrote them.
+        prompt: the column of the prompt, where it is none that `prompt_of_row` knows.
+    """
+
+    text: str
+    several: bool
+    score: str
+    model: str
+    prompt: str | None = None
+
+    def answers(self, row: Mapping[str, Any], file: str, place: int, id_column: str) -> list[Answer]:
+        """Return the answers in a row; raises `ViewFault` and `InputError`."""
+        if self.several:
+            read = {self.text, self.score, self.model, self.prompt, *SCORE_LISTS, *MODEL_LISTS}
+            columns = {
+                name: value for name, value in _others(row, id_column, read) if isinstance(value, (str, int, float))
+            }
+            given = scored_answers(
+                {name: _as_list(value) if name in read else value for name, value in row.items()}, self.score
+            )
+            return [
+                _answer(one.answer, file, place, self.text, columns, model=one.model or "", score=one.score)
+                for one in given
+            ]
+        ratings = {name for name in row if name.startswith(_RATING)}
+        score = read_score(row.get(self.score), self.score)
+        return [
+            _answer(
+                row[self.text], file, place, self.text,
+                dict(_others(row, id_column, {self.text, self.score, self.model, *ratings})),
+                model=plain_text(row.get(self.model)),
+                finished=row.get("finished"),
+                tokens=row.get("tokens"),
+                score=-score if self.score == RANK_KEY else score,
+                ratings={name.removeprefix(_RATING): read_score(row[name], name) for name in sorted(ratings)},
+            )
+        ]  # fmt: skip
+
+
+def _layout(rows: Sequence[Mapping[str, Any]], file: str) -> _Layout:
+    there = rows[0]
+    several = next((name for name in ANSWERS if any(_holds_list(row.get(name)) for row in rows)), None)
+    if several is not None:
+        objects = [item for row in rows for item in _as_list(row.get(several)) or ()]
+        in_objects = any(isinstance(item, Mapping) for item in objects)
+        score = score_key_of(objects) if in_objects else first_there(SCORE_LISTS, there)
+        known = any(name in there for name in PROMPT_COLUMNS)
+        return _Layout(several, True, score, "", None if known else first_there(PROMPTS, there) or None)
+    text = first_there(_TEXTS, there)
+    if not text:
+        raise InputError(
+            f"no column holds the answers (there are {', '.join(there)})", file=file,
+            hint=f"call it {_TEXTS[0]}, with an answer a row; or {ANSWERS[0]}, with a list of all answers to a prompt",
+        )  # fmt: skip
+    return _Layout(text, False, first_there((*_SCORES, RANK_KEY), there), first_there(MODEL_KEYS, there))
+
+
+def _say(layout: _Layout, rows: Sequence[Mapping[str, Any]], file: str) -> None:
+    """Log where answers and scores are read from if not from our own columns, and what may be lost."""
+    if (layout.text, layout.score) not in ((_TEXTS[0], _SCORES[0]), (_TEXTS[0], "")):
+        scores = f"scores from {layout.score}" if layout.score else "there are no scores"
+        turned = ", the best first: a score is the rank with a minus" if layout.score == RANK_KEY else ""
+        _log.info("%s: answers are read from %s, %s%s", file, layout.text, scores, turned)
+    parts = [name for name in rows[0] if prompt_part(name) in ("system", "history")]
+    lost = [name for name in parts if any(row.get(name) for row in rows)]
+    if lost:
+        _log.warning("%s: not read, and perhaps a part of the prompt: %s", file, ", ".join(lost))
+
+
+def _answer(value: Any, file: str, place: int, column: str, columns: Mapping[str, Any], **known: Any) -> Answer:
+    """Return an answer, with the reasoning before its text as a column."""
+    turns = ("",) if value is None else answer_turns(value, file, place, column)
+    if len(turns) > 1:
+        raise _several_turns(file, place)
+    reasoning, text = split_reasoning(turns[0])
+    return Answer(text=text, columns={**columns, **({} if reasoning is None else {"reasoning": reasoning})}, **known)
+
+
+def _several_turns(file: str, place: int) -> InputError:
+    return InputError("pairs are made of answers in one turn", file=file, row=row_in_file(file, place))
+
+
+def _others(row: Mapping[str, Any], id_column: str, read: Collection[str | None]) -> Iterator[tuple[str, Any]]:
+    """Yield the columns that are not read, under names that are not those of a file that we write."""
+    yield from ((name, value) for name, value in row.items() if name not in (*_OWN, id_column, *read))
+
+
+def _holds_list(value: Any) -> bool:
+    return isinstance(value, list) or (isinstance(value, str) and value.lstrip().startswith("["))
+
+
+def _as_list(value: Any) -> Any:
+    """Return a list that CSV holds as text."""
+    if not isinstance(value, str) or not _holds_list(value):
+        return value
+    try:
+        return parse_text(value)
+    except ValueError:
+        return value
 
 
 def _messages(chat: Chat) -> list[dict[str, str]]:
     return [{"role": role, "content": content} for role, content in chat]
-
-
-def _float(value: Any) -> float:
-    return float(value) if isinstance(value, (int, float)) else math.nan
 
 
 def _number(value: float) -> float | None:

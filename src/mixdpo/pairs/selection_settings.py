@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal, get_args
 
-from mixdpo.common.settings import check_ranges
+from mixdpo.common.errors import InputError
+from mixdpo.common.settings import check_choice, check_ranges
 
 SelectionRule = Literal["best-worst", "best-random", "best-low", "best-each", "gap", "all", "neighbours", "ties"]
+RULE_NAMES: Final[tuple[SelectionRule, ...]] = get_args(SelectionRule)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +27,8 @@ class SelectionSettings:
     gap: float | None = field(default=None, metadata={"help": "margin that the rule gap looks for", "above": 0})
     max_per_prompt: int | None = field(default=None, metadata={"help": "pairs of a prompt at most", "at_least": 1})
     length_ratio: float | None = field(
-        default=None, metadata={"help": "the longer answer is at most this many times as long", "at_least": 1}
+        default=None,
+        metadata={"help": "the longer answer has at most this many times the characters of the other", "at_least": 1},
     )
     near_similarity: float = field(
         default=0.9,
@@ -36,3 +39,9 @@ class SelectionSettings:
 
     def __post_init__(self) -> None:
         check_ranges(self, "selection setting ")
+        for rule in self.select:
+            check_choice("selection setting select", rule, SelectionRule)
+        if not self.select:
+            raise InputError("no rule says which answers become pairs", hint=f"give one of {', '.join(RULE_NAMES)}")
+        if "gap" in self.select and self.gap is None:
+            raise InputError("the rule gap needs the margin it looks for", hint="give --gap MARGIN")

@@ -11,6 +11,9 @@ from typing import Final
 import numpy as np
 import polars as pl
 
+NGRAM: Final = 3
+"""Words of an n-gram by which texts are compared for near-duplicates."""
+
 _WORD: Final = r"\p{Han}|\p{Hiragana}|\p{Katakana}|\p{Thai}|[\p{Alphabetic}\p{Nd}]+"
 """A word; in scripts without spaces, a character."""
 

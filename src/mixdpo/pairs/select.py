@@ -1,0 +1,154 @@
+"""Which of the answers to one prompt become pairs: rules on their scores, without their texts.
+
+An answer is its place among those given, from 0; a pair is (chosen, rejected). Of equally good answers the first
+counts as the better one.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from mixdpo.data.scored_answers import Pair, best_answer, choose_pairs, ordered_pairs
+from mixdpo.pairs.selection_settings import SelectionRule, SelectionSettings
+
+_LOW: Final = 2.0
+"""Standard deviations below the mean at which `best-low` looks for the rejected answer (arXiv 2502.16825)."""
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """What a rule chooses from.
+
+    Attributes:
+        scores: of the answers to one prompt, finite; larger is better.
+        allowed: the pairs that may be chosen, the better answer first.
+        gap: the margin that the rule `gap` looks for.
+        rng: what is drawn is drawn from it.
+    """
+
+    scores: Sequence[float]
+    allowed: Sequence[Pair]
+    gap: float | None
+    rng: random.Random
+
+    def margin(self, pair: Pair) -> float:
+        """Return by how much the chosen answer is better; 0 for a tie."""
+        return self.scores[pair[0]] - self.scores[pair[1]]
+
+    def of_best(self) -> list[Pair]:
+        """Return the pairs of the best answer with a lower one."""
+        best = best_answer(self.scores)
+        return sorted(pair for pair in self.allowed if pair[0] == best and self.margin(pair) > 0)
+
+
+def select_pairs(scores: Sequence[float], lengths: Sequence[int], settings: SelectionSettings, key: str) -> list[Pair]:
+    """Return the pairs that the rules of the settings choose together, none twice.
+
+    Args:
+        scores: of the answers to one prompt, finite; larger is better.
+        lengths: of the answers, at least 1.
+        settings: the rules, and what holds for all of them.
+        key: of the prompt; draws are made from it and the seed, so that they do not depend on other prompts.
+    """
+    allowed = allowed_pairs(scores, lengths, settings.length_ratio)
+    by_rule = [pairs_by_rule(rule, scores, allowed, settings, key) for rule in settings.select]
+    return together(by_rule, settings, key)
+
+
+def pairs_by_rule(
+    rule: SelectionRule, scores: Sequence[float], allowed: Sequence[Pair], settings: SelectionSettings, key: str
+) -> list[Pair]:
+    """Return all pairs of one rule among those that are allowed; a rule draws the same beside any others."""
+    return RULES[rule](Candidates(scores, allowed, settings.gap, _draws(settings, key)))
+
+
+def together(by_rule: Sequence[Sequence[Pair]], settings: SelectionSettings, key: str) -> list[Pair]:
+    """Return the pairs of several rules, none twice; of more than `max_per_prompt` so many are drawn."""
+    pairs = list(dict.fromkeys(pair for found in by_rule for pair in found))
+    most = settings.max_per_prompt
+    if most is None or len(pairs) <= most:
+        return pairs
+    return [pairs[at] for at in sorted(_draws(settings, key).sample(range(len(pairs)), most))]
+
+
+def allowed_pairs(scores: Sequence[float], lengths: Sequence[int], length_ratio: float | None) -> list[Pair]:
+    """Return every two answers, the better one first, of which the longer is at most so many times as long."""
+    pairs = ordered_pairs(scores)
+    if length_ratio is None:
+        return pairs
+    return [(a, b) for a, b in pairs if max(lengths[a], lengths[b]) <= length_ratio * min(lengths[a], lengths[b])]
+
+
+def _draws(settings: SelectionSettings, key: str) -> random.Random:
+    return random.Random(f"{settings.seed} {key}")
+
+
+def _best_worst(given: Candidates) -> list[Pair]:
+    return choose_pairs(given.scores, "best_vs_worst", given.rng, given.allowed)
+
+
+def _best_random(given: Candidates) -> list[Pair]:
+    return choose_pairs(given.scores, "best_vs_random", given.rng, given.allowed)
+
+
+def _best_low(given: Candidates) -> list[Pair]:
+    """The deviation is that of all answers, not corrected for their number: of five or fewer the worst is nearest."""
+    n = len(given.scores)
+    mean = math.fsum(given.scores) / n
+    wanted = mean - _LOW * math.sqrt(math.fsum((score - mean) ** 2 for score in given.scores) / n)
+    return _nearest(given.of_best(), lambda pair: abs(given.scores[pair[1]] - wanted))
+
+
+def _best_each(given: Candidates) -> list[Pair]:
+    by_score: dict[float, list[Pair]] = {}
+    for pair in given.of_best():
+        by_score.setdefault(given.scores[pair[1]], []).append(pair)
+    return [given.rng.choice(by_score[score]) for score in sorted(by_score, reverse=True)]
+
+
+def _gap(given: Candidates) -> list[Pair]:
+    gap = given.gap
+    assert gap is not None, "the settings ask for it"
+    return _nearest(_decided(given), lambda pair: abs(given.margin(pair) - gap))
+
+
+def _all(given: Candidates) -> list[Pair]:
+    return list(given.allowed)
+
+
+def _neighbours(given: Candidates) -> list[Pair]:
+    """Each answer and the first one below it, in the order of the scores, that it may be paired with."""
+    rank = {answer: at for at, answer in enumerate(sorted(range(len(given.scores)), key=lambda at: -given.scores[at]))}
+    following: dict[int, Pair] = {}
+    for pair in sorted(given.allowed, key=lambda pair: (rank[pair[0]], rank[pair[1]])):
+        following.setdefault(pair[0], pair)
+    return list(following.values())
+
+
+def _ties(given: Candidates) -> list[Pair]:
+    return [pair for pair in given.allowed if given.margin(pair) == 0]
+
+
+def _decided(given: Candidates) -> list[Pair]:
+    return [pair for pair in given.allowed if given.margin(pair) > 0]
+
+
+def _nearest(pairs: Sequence[Pair], distance: Callable[[Pair], float]) -> list[Pair]:
+    return [min(pairs, key=distance)] if pairs else []
+
+
+RULES: Final[Mapping[SelectionRule, Callable[[Candidates], list[Pair]]]] = {
+    "best-worst": _best_worst,
+    "best-random": _best_random,
+    "best-low": _best_low,
+    "best-each": _best_each,
+    "gap": _gap,
+    "all": _all,
+    "neighbours": _neighbours,
+    "ties": _ties,
+}
+"""What a rule chooses, by its name."""
