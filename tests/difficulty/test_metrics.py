@@ -12,7 +12,9 @@ from mixdpo import load_pairs
 from mixdpo.difficulty.metrics import METRICS, exchanged_margin, prefers_an_answer
 
 
-@pytest.mark.parametrize("metric", ["rating", "agreement", "nll_gap", "reference_logp", "reward_model", "my_own"])
+@pytest.mark.parametrize(
+    "metric", ["rating", "agreement", "judge", "nll_gap", "reference_logp", "reward_model", "my_own"]
+)
 def test_what_prefers_an_answer_is_negated(metric: str) -> None:
     assert exchanged_margin(metric, -2.0) == 2.0
     assert prefers_an_answer(metric)

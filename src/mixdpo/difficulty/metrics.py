@@ -20,6 +20,7 @@ from mixdpo.difficulty.agreement import AgreementSettings, agreement_margin
 from mixdpo.difficulty.ches import ches, ches_length_normalised
 from mixdpo.difficulty.combine import CombineSettings, combine_margin
 from mixdpo.difficulty.embedding import EmbeddingSettings, embedding_margin
+from mixdpo.difficulty.judge import JudgeMetricSettings, judge_margin
 from mixdpo.difficulty.length_gap import LengthGapSettings, length_gap_margin
 from mixdpo.difficulty.likelihood import (
     ImplicitRewardSettings,
@@ -72,6 +73,7 @@ METRICS: Final[Mapping[str, Metric]] = {
     "reference_logp": Metric(reference_logp, LikelihoodSettings, "negates", runs_model=True),
     "implicit_reward": Metric(implicit_reward, ImplicitRewardSettings, "negates", runs_model=True),
     "reward_model": Metric(reward_model, RewardModelSettings, "negates", runs_model=True),
+    "judge": Metric(judge_margin, JudgeMetricSettings, "negates", runs_model=True),
     "ches": Metric(ches, LikelihoodSettings, "recompute", runs_model=True),
     "ches_length_normalised": Metric(ches_length_normalised, LikelihoodSettings, "recompute", runs_model=True),
     "validation_loss": Metric(validation_loss, ValidationLossSettings, "recompute", runs_model=True, trains=True),

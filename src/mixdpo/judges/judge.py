@@ -38,7 +38,7 @@ class JudgeItem:
         answers: as they are shown; of two, the first is A.
         request: what a language model is asked about them; None for judges that are asked nothing in words, which
             read `chat` and `answers`.
-        columns: what else is known of the answer, such as a reference, for programs; nothing of two.
+        columns: what else is known of the answer, such as a reference, for programs; of two, what it is alike.
     """
 
     chat: Chat

@@ -12,7 +12,7 @@ import numpy as np
 from mixdpo.common.davidson import fit_davidson
 from mixdpo.generation.chat_model import Progress
 from mixdpo.judges.games import Games, game_request, parse_game, position_record
-from mixdpo.judges.judge import Judge, JudgeItem, score_of_a, verdict_record
+from mixdpo.judges.judge import Judge, JudgeItem, Verdict, score_of_a, verdict_record
 from mixdpo.judges.prompt import JudgePrompt
 from mixdpo.pairs.judged import Judged, JudgedPrompt
 from mixdpo.pairs.rating_settings import RatingSettings
@@ -77,8 +77,22 @@ def game_items(
             request = None
             if judge_prompt is not None:
                 request = game_request(judge_prompt, prompt.question, answers, settings.max_tokens)
-            items.append(JudgeItem(prompt.chat, answers, request))
+            items.append(JudgeItem(prompt.chat, answers, request, prompt.columns))
     return items
+
+
+def play(
+    judge: Judge, prompts: Sequence[JudgedPrompt], judge_prompt: JudgePrompt | None, settings: RatingSettings,
+    progress: Progress | None = None,
+) -> list[Verdict]:  # fmt: skip
+    """Return the verdicts on both games of every match, one after the other.
+
+    Raises:
+        InputError: see `game_items`.
+    """
+    items = game_items(prompts, judge_prompt, settings)
+    in_last_line = judge_prompt is not None and judge_prompt.asks_for_last_line()
+    return judge.judge(items, lambda reply: parse_game(reply.text, in_last_line), progress=progress)
 
 
 def compare_answers(
@@ -93,9 +107,7 @@ def compare_answers(
     Raises:
         InputError: see `game_items`.
     """
-    items = game_items(prompts, judge_prompt, settings)
-    in_last_line = judge_prompt is not None and judge_prompt.asks_for_last_line()
-    verdicts = judge.judge(items, lambda reply: parse_game(reply.text, in_last_line), progress=progress)
+    verdicts = play(judge, prompts, judge_prompt, settings, progress)
     labels = [verdict.label for verdict in verdicts]
     games: list[Games] = list(zip(labels[::2], labels[1::2], strict=True))
     played = matches(prompts, settings)

@@ -17,6 +17,11 @@ RAW_RATING: Final = "raw_rating/"
 WIN_RATE: Final = "win_rate"
 
 
+def chat_text(chat: Chat) -> str:
+    """Return a chat as one text: of a single user's message what it says, else every message with its role."""
+    return plain_text([{"role": role, "content": content} for role, content in chat])
+
+
 @dataclass(frozen=True)
 class JudgedPrompt:
     """A prompt and those of its answers that are judged: not the empty ones, in which there is nothing to judge."""
@@ -27,12 +32,18 @@ class JudgedPrompt:
     @property
     def question(self) -> str:
         """The chat as one text; of several messages with the roles."""
-        return plain_text([{"role": role, "content": content} for role, content in self.chat])
+        return chat_text(self.chat)
 
     @property
     def texts(self) -> list[str]:
         """The different texts among the answers, in their order."""
         return list(dict.fromkeys(answer.text for answer in self.answers))
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """What the file says alike of all answers, such as a reference."""
+        first, *others = map(own_columns, self.answers)
+        return {name: value for name, value in first.items() if all(one.get(name) == value for one in others)}
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,7 @@ def rate(
     for judge in judges:
         how = grade_answers if settings.mode == "grade" else compare_answers
         show = progress(judge.name) if progress is not None else None
-        judged[judge.name] = how(judge, kept, _judge_prompt(judge, settings), settings, show)
+        judged[judge.name] = how(judge, kept, judge_prompt_of(judge, settings), settings, show)
         _check_read(judge.name, judged[judge.name].record)
     answers = [answer for prompt in kept for answer in prompt.answers]
     units = {name: record.get("unit") for name, record in earlier.items()}
@@ -91,7 +91,7 @@ def estimates(prompts: Sequence[AnsweredPrompt], judges: Sequence[Judge], settin
     """
     kept = _to_judge(prompts, judges, settings)
     items = grade_items if settings.mode == "grade" else game_items
-    return {judge.name: judge.estimate(items(kept, _judge_prompt(judge, settings), settings)) for judge in judges}
+    return {judge.name: judge.estimate(items(kept, judge_prompt_of(judge, settings), settings)) for judge in judges}
 
 
 def _to_judge(
@@ -109,8 +109,12 @@ def _to_judge(
     return kept
 
 
-def _judge_prompt(judge: Judge, settings: RatingSettings) -> JudgePrompt | None:
-    """Return what a judge is asked in words, None for one that is not; the package's own where none is given."""
+def judge_prompt_of(judge: Judge, settings: RatingSettings) -> JudgePrompt | None:
+    """Return what a judge is asked in words, None for one that is not; the package's own where none is given.
+
+    Raises:
+        InputError: the judge prompt cannot be read.
+    """
     if not judge.in_words:
         return None
     return read_judge_prompt(settings.judge_prompt) if settings.judge_prompt else shipped_prompt(settings.mode)
