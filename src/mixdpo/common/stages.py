@@ -20,7 +20,7 @@ RECORD_FILE: Final = "stages.json"
 
 @dataclass(frozen=True)
 class Stage:
-    """One step of a round.
+    """One step of a command.
 
     Attributes:
         name: what the record calls it.
@@ -37,23 +37,24 @@ class Stage:
     finished: str | None = None
 
 
-def run_stage(folder: Path, stage: Stage, make: Callable[[], object]) -> None:
+def run_stage(folder: Path, stage: Stage, make: Callable[[], object], record: str = RECORD_FILE) -> None:
     """Make the output of a stage, unless it is there.
 
     Args:
-        folder: of the round.
+        folder: of the outputs.
         stage: what is made, of what.
         make: writes the output; where a part of it is there already, it goes on from that.
+        record: name of the file in the folder that says what the outputs were made of.
 
     Raises:
         InputError: the output is there and was made of something else, with the first key that differs.
     """
-    records = _records(folder)
+    records = _records(folder / record)
     made_of = json.loads(json.dumps(_made_of(stage)))  # as it will be read back
     if (folder / stage.output).exists():
-        _check_same(folder / stage.output, records.get(stage.name), made_of)
+        _check_same(folder / stage.output, records.get(stage.name), made_of, record)
     else:
-        write_json(folder / RECORD_FILE, {**records, stage.name: made_of})
+        write_json(folder / record, {**records, stage.name: made_of})
     if not (folder / (stage.finished or stage.output)).exists():
         make()
 
@@ -98,8 +99,7 @@ def _made_of(stage: Stage) -> dict[str, dict[str, Any]]:
     }
 
 
-def _records(folder: Path) -> dict[str, Any]:
-    path = folder / RECORD_FILE
+def _records(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
@@ -109,10 +109,10 @@ def _records(folder: Path) -> dict[str, Any]:
     return records
 
 
-def _check_same(output: Path, before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> None:
+def _check_same(output: Path, before: Mapping[str, Any] | None, now: Mapping[str, Any], record: str) -> None:
     anew = f"remove {output.name} to have it made anew, or choose another --output"
     if before is None:
-        raise InputError(f"nothing says what it was made of ({RECORD_FILE} beside it)", file=output, hint=anew)
+        raise InputError(f"nothing says what it was made of ({record} beside it)", file=output, hint=anew)
     was, is_now = before["settings"], now["settings"]
     for key in {**was, **is_now}:
         if was.get(key) != is_now.get(key):

@@ -10,7 +10,7 @@ from peft import LoraConfig
 
 from mixdpo.common.errors import InputError
 from mixdpo.common.files import content_name
-from mixdpo.recipe.stages import Stage, by_key, run_stage
+from mixdpo.common.stages import Stage, by_key, run_stage
 
 
 @dataclass
