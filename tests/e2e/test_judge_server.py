@@ -66,6 +66,27 @@ def judging(folder: Path, server: Proxy, bench: str, *words: str) -> list[str]:
             "--concurrency", "1", *words, "--output", str(folder / f"{bench}.json")]  # fmt: skip
 
 
+def test_samples_of_a_real_server_are_those_of_their_seeds(folder: Path, server: Proxy) -> None:
+    """llama.cpp knows `n` up to its slots, of which this one has two; then it refuses a call."""
+    sampled = ("--temperature", "1", "--batch-size", "1", "--samples")
+    server.faults = [500, "no json", 429]
+
+    def texts(name: str, *words: str) -> list[str]:
+        lines = Path(answered(folder, server, name, *words)).read_text(encoding="utf-8").splitlines()
+        return [json.loads(line)["output"] for line in lines]
+
+    two = texts("two", *sampled, "2", "--seed", "3")
+    assert server.calls.total() == len(PROMPTS) + 3
+    assert set(server.answered.values()) == {1}
+    single = texts("single", "--temperature", "1", "--batch-size", "1", "--seed", "4")
+    assert two[1::2] == single
+    assert two[::2] != single
+    server.calls.clear()
+    three = texts("three", *sampled, "3", "--seed", "3")
+    assert server.calls.total() == 3 + 3 * len(PROMPTS)
+    assert [text for place, text in enumerate(three) if place % 3 < 2] == two
+
+
 def test_answers_and_verdicts_of_a_real_server_whatever_fails(folder: Path, server: Proxy, capsys) -> None:
     # Faults are taken from the end; nothing of them may be missing in the answers.
     server.faults = [500, '{"choices": []}', 429]

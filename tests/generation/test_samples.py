@@ -80,6 +80,16 @@ def test_samples_that_would_be_the_same_are_refused() -> None:
         GenerationSettings(samples=3, temperature=0)
 
 
+@pytest.mark.parametrize("bound", ["top_p", "min_p"])
+@pytest.mark.parametrize("temperature", [None, 0.0])
+def test_bounds_of_sampling_are_refused_for_greedy_answers(
+    bound: str, temperature: float | None, questions: str
+) -> None:
+    settings = GenerationSettings(temperature=temperature, **{bound: 0.5})  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=f"{bound} has no effect on greedy answers"):
+        settings_for(read_prompts(questions), settings)
+
+
 def test_prompts_of_several_turns_have_one_answer(
     jsonl: Write, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -52,9 +52,9 @@ def generate(
     """
     from mixdpo.common.files import unfinished
     from mixdpo.common.progress import pairs_bar
-    from mixdpo.generation.answer_prompts import answer_prompts
-    from mixdpo.generation.generate import planned_requests, settings_for
-    from mixdpo.generation.output_files import check_writable, columns_left_out, report_file
+    from mixdpo.generation.answer_prompts import answer_prompts, notes
+    from mixdpo.generation.generate import planned_requests
+    from mixdpo.generation.output_files import check_writable, report_file
     from mixdpo.generation.prompts import read_prompts
 
     quiet_libraries()
@@ -88,12 +88,8 @@ def generate(
             f"answers of an earlier run are in {finished}; remove it if {' or '.join(named.values())} has become "
             f"another model since"
         )
-    if settings.samples > 1 and settings.temperature is None:
-        chosen = settings_for(wanted, settings).temperature
-        click.echo(f"{settings.samples} samples at temperature {chosen}; set --temperature to change it")
-    several = settings.samples > 1 or len(named) > 1
-    if several and (left_out := columns_left_out(wanted)):
-        click.echo(f"columns of the prompts that do not stand beside the answers: {', '.join(left_out)}")
+    for line in notes(wanted, settings, len(named)):
+        click.echo(line)
     if dry_run:
         return
     reports = answer_prompts(

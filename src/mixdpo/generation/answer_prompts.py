@@ -9,10 +9,23 @@ from typing import Any
 from mixdpo.common.errors import RunError
 from mixdpo.common.files import forget_unfinished, write_json
 from mixdpo.generation.chat_model import ChatModel, Progress
-from mixdpo.generation.generate import Generation, generate
+from mixdpo.generation.generate import Generation, generate, settings_for
 from mixdpo.generation.generation_settings import GenerationSettings
-from mixdpo.generation.output_files import answer_report, report_file, write_answers
+from mixdpo.generation.output_files import answer_report, columns_left_out, report_file, write_answers
 from mixdpo.generation.prompts import Prompt
+
+
+def notes(prompts: Sequence[Prompt], settings: GenerationSettings, models: int = 1) -> list[str]:
+    """Return lines about what was chosen for several answers to a prompt, to be shown before they are made."""
+    if settings.samples == models == 1:
+        return []
+    lines = []
+    if settings.samples > 1 and settings.temperature is None:
+        chosen = settings_for(prompts, settings).temperature
+        lines.append(f"{settings.samples} samples at temperature {chosen}; set --temperature to change it")
+    if left_out := columns_left_out(prompts):
+        lines.append(f"columns of the prompts that do not stand beside the answers: {', '.join(left_out)}")
+    return lines
 
 
 def answer_prompts(

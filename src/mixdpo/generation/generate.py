@@ -111,7 +111,8 @@ def settings_for(prompts: Sequence[Prompt], settings: GenerationSettings) -> Gen
     """Return the settings that hold for these prompts: with a longest answer, and a temperature but for MT-Bench's.
 
     Raises:
-        InputError: there are to be several answers to a prompt of several turns.
+        InputError: there are to be several answers to a prompt of several turns, or answers are greedy and yet bounds
+            for sampling are set.
     """
     talk = next((prompt for prompt in prompts if len(prompt.turns) > 1), None)
     if talk is not None and settings.samples > 1:
@@ -121,12 +122,16 @@ def settings_for(prompts: Sequence[Prompt], settings: GenerationSettings) -> Gen
             hint="set samples to 1, or give the earlier turns as messages with the assistant's answers",
         )
     mt_bench = all(len(prompt.turns) == 2 and prompt.category in MT_BENCH_TEMPERATURES for prompt in prompts)
-    default = TEMPERATURE_OF_SAMPLES if settings.samples > 1 else 0.0
-    return replace(
-        settings,
-        max_new_tokens=settings.max_new_tokens or (MT_BENCH_MAX_NEW_TOKENS if mt_bench else _MAX_NEW_TOKENS),
-        temperature=default if settings.temperature is None and not mt_bench else settings.temperature,
-    )
+    temperature = settings.temperature
+    if temperature is None and not mt_bench:
+        temperature = TEMPERATURE_OF_SAMPLES if settings.samples > 1 else 0.0
+    bound = "top_p" if settings.top_p is not None else "min_p"
+    if temperature == 0 and getattr(settings, bound) is not None:
+        raise InputError(
+            f"generation setting {bound} has no effect on greedy answers", hint="set a temperature above 0"
+        )
+    longest = settings.max_new_tokens or (MT_BENCH_MAX_NEW_TOKENS if mt_bench else _MAX_NEW_TOKENS)
+    return replace(settings, max_new_tokens=longest, temperature=temperature)
 
 
 def _temperature(prompt: Prompt, settings: GenerationSettings) -> float:
