@@ -46,8 +46,7 @@ def brute_force(rule: str, scores: list[int], lengths: list[int], ratio: float |
         wanted = fmean(scores) - 2 * pstdev(scores)
         return nearest(of_best, lambda pair: abs(scores[pair[1]] - wanted))
     if rule == "best-each":
-        levels = sorted({scores[b] for _, b in of_best}, reverse=True)
-        return [{pair for pair in of_best if scores[pair[1]] == level} for level in levels]
+        return [{pair} for pair in of_best | {(a, b) for a, b in ties if a == best}]
     if rule == "gap":
         return nearest(decided, lambda pair: abs(scores[pair[0]] - scores[pair[1]] - gap))
     if rule == "neighbours":
@@ -88,8 +87,30 @@ def test_rules_together_give_no_pair_twice(answers: list[tuple[int, int]], names
     assert len({frozenset(pair) for pair in both}) == len(both)
     few = SelectionSettings(select=tuple(names), gap=1, max_per_prompt=most)
     some = select_pairs(scores, lengths, few, "key")
-    assert len(some) == min(most, len(both))
-    assert [pair for pair in both if pair in some] == some
+    assert some == both[:most], "rule by rule"
+
+
+@given(answers=ANSWERS, most=st.integers(1, 6), seed=st.integers(0, 3))
+def test_few_pairs_of_best_each_have_as_many_margins_as_there_are(
+    answers: list[tuple[int, int]], most: int, seed: int
+) -> None:
+    scores, lengths = [score for score, _ in answers], [length for _, length in answers]
+    settings = SelectionSettings(select=("best-each",), max_per_prompt=most, seed=seed)
+    found = select_pairs(scores, lengths, settings, "key")
+    margins = [scores[a] - scores[b] for a, b in found]
+    lower = {score for score in scores if score < max(scores)}
+    graded = margins[: len(lower)]
+    assert 0 not in graded, "a tie comes after one of each lower score"
+    assert len(set(graded)) == len(graded) == min(most, len(lower))
+
+
+@pytest.mark.parametrize("rule", ["best-each", "all", "neighbours", "ties"])
+def test_which_pairs_are_kept_of_too_many_is_drawn(rule: SelectionRule) -> None:
+    scores = [1.0] * 5 if rule == "ties" else [4.0, 3.0, 2.0, 1.0, 0.0]
+    settings = SelectionSettings(select=(rule,), max_per_prompt=1)
+    kept = {pair for number in range(100) for pair in select_pairs(scores, [1] * 5, settings, f"prompt {number}")}
+    every = select_pairs(scores, [1] * 5, SelectionSettings(select=(rule,)), "")
+    assert kept == set(every)
 
 
 def test_draws_are_those_of_the_seed_and_the_prompt() -> None:

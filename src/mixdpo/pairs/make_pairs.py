@@ -67,8 +67,8 @@ def make_pairs(prompts: Sequence[AnsweredPrompt], settings: SelectionSettings) -
         allowed = allowed_pairs(scores, [len(answer.text) for answer in answers], settings.length_ratio)
         found = {rule: pairs_by_rule(rule, scores, allowed, settings, key) for rule in rules}
         for rule, pairs in found.items():
-            by_rule[rule].append(together([pairs], settings, key))
-        chosen.append(together([found[rule] for rule in settings.select], settings, key))
+            by_rule[rule].append(together([pairs], settings))
+        chosen.append(together([found[rule] for rule in settings.select], settings))
     figures = [
         rule_figures(rule, usable.answers, pairs, written=(rule,) == settings.select)
         for rule, pairs in by_rule.items()

@@ -1,13 +1,14 @@
 """Which of the answers to one prompt become pairs: rules on their scores, without their texts.
 
 An answer is its place among those given, from 0; a pair is (chosen, rejected). Of equally good answers the first
-counts as the better one.
+counts as the better one. A rule gives its pairs in the order in which they are kept where a prompt has too many.
 """
 
 from __future__ import annotations
 
 import math
 import random
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -40,9 +41,13 @@ class Candidates:
         return self.scores[pair[0]] - self.scores[pair[1]]
 
     def of_best(self) -> list[Pair]:
-        """Return the pairs of the best answer with a lower one."""
+        """Return the pairs of the best answer with another one."""
         best = best_answer(self.scores)
-        return sorted(pair for pair in self.allowed if pair[0] == best and self.margin(pair) > 0)
+        return sorted(pair for pair in self.allowed if pair[0] == best)
+
+    def drawn(self, pairs: Sequence[Pair]) -> list[Pair]:
+        """Return the pairs in an order that is drawn."""
+        return self.rng.sample(pairs, len(pairs))
 
 
 def select_pairs(scores: Sequence[float], lengths: Sequence[int], settings: SelectionSettings, key: str) -> list[Pair]:
@@ -56,23 +61,19 @@ def select_pairs(scores: Sequence[float], lengths: Sequence[int], settings: Sele
     """
     allowed = allowed_pairs(scores, lengths, settings.length_ratio)
     by_rule = [pairs_by_rule(rule, scores, allowed, settings, key) for rule in settings.select]
-    return together(by_rule, settings, key)
+    return together(by_rule, settings)
 
 
 def pairs_by_rule(
     rule: SelectionRule, scores: Sequence[float], allowed: Sequence[Pair], settings: SelectionSettings, key: str
 ) -> list[Pair]:
     """Return all pairs of one rule among those that are allowed; a rule draws the same beside any others."""
-    return RULES[rule](Candidates(scores, allowed, settings.gap, _draws(settings, key)))
+    return RULES[rule](Candidates(scores, allowed, settings.gap, random.Random(f"{settings.seed} {key}")))
 
 
-def together(by_rule: Sequence[Sequence[Pair]], settings: SelectionSettings, key: str) -> list[Pair]:
-    """Return the pairs of several rules, none twice; of more than `max_per_prompt` so many are drawn."""
-    pairs = list(dict.fromkeys(pair for found in by_rule for pair in found))
-    most = settings.max_per_prompt
-    if most is None or len(pairs) <= most:
-        return pairs
-    return [pairs[at] for at in sorted(_draws(settings, key).sample(range(len(pairs)), most))]
+def together(by_rule: Sequence[Sequence[Pair]], settings: SelectionSettings) -> list[Pair]:
+    """Return the pairs of several rules, none twice; of more than `max_per_prompt` the first, rule by rule."""
+    return list(dict.fromkeys(pair for found in by_rule for pair in found))[: settings.max_per_prompt]
 
 
 def allowed_pairs(scores: Sequence[float], lengths: Sequence[int], length_ratio: float | None) -> list[Pair]:
@@ -81,10 +82,6 @@ def allowed_pairs(scores: Sequence[float], lengths: Sequence[int], length_ratio:
     if length_ratio is None:
         return pairs
     return [(a, b) for a, b in pairs if max(lengths[a], lengths[b]) <= length_ratio * min(lengths[a], lengths[b])]
-
-
-def _draws(settings: SelectionSettings, key: str) -> random.Random:
-    return random.Random(f"{settings.seed} {key}")
 
 
 def _best_worst(given: Candidates) -> list[Pair]:
@@ -100,24 +97,27 @@ def _best_low(given: Candidates) -> list[Pair]:
     n = len(given.scores)
     mean = math.fsum(given.scores) / n
     wanted = mean - _LOW * math.sqrt(math.fsum((score - mean) ** 2 for score in given.scores) / n)
-    return _nearest(given.of_best(), lambda pair: abs(given.scores[pair[1]] - wanted))
+    return _nearest(_decided(given, given.of_best()), lambda pair: abs(given.scores[pair[1]] - wanted))
 
 
 def _best_each(given: Candidates) -> list[Pair]:
-    by_score: dict[float, list[Pair]] = {}
-    for pair in given.of_best():
-        by_score.setdefault(given.scores[pair[1]], []).append(pair)
-    return [given.rng.choice(by_score[score]) for score in sorted(by_score, reverse=True)]
+    """One of each margin, a tie last, comes before a second of any, so that a few pairs have graded margins."""
+    turn: dict[Pair, int] = {}
+    seen: Counter[float] = Counter()
+    for pair in given.drawn(given.of_best()):
+        turn[pair] = seen[given.margin(pair)]
+        seen[given.margin(pair)] += 1
+    return sorted(turn, key=lambda pair: (turn[pair], given.margin(pair) == 0))
 
 
 def _gap(given: Candidates) -> list[Pair]:
     gap = given.gap
     assert gap is not None, "the settings ask for it"
-    return _nearest(_decided(given), lambda pair: abs(given.margin(pair) - gap))
+    return _nearest(_decided(given, given.allowed), lambda pair: abs(given.margin(pair) - gap))
 
 
 def _all(given: Candidates) -> list[Pair]:
-    return list(given.allowed)
+    return given.drawn(given.allowed)
 
 
 def _neighbours(given: Candidates) -> list[Pair]:
@@ -126,15 +126,15 @@ def _neighbours(given: Candidates) -> list[Pair]:
     following: dict[int, Pair] = {}
     for pair in sorted(given.allowed, key=lambda pair: (rank[pair[0]], rank[pair[1]])):
         following.setdefault(pair[0], pair)
-    return list(following.values())
+    return given.drawn(list(following.values()))
 
 
 def _ties(given: Candidates) -> list[Pair]:
-    return [pair for pair in given.allowed if given.margin(pair) == 0]
+    return given.drawn([pair for pair in given.allowed if given.margin(pair) == 0])
 
 
-def _decided(given: Candidates) -> list[Pair]:
-    return [pair for pair in given.allowed if given.margin(pair) > 0]
+def _decided(given: Candidates, pairs: Sequence[Pair]) -> list[Pair]:
+    return [pair for pair in pairs if given.margin(pair) > 0]
 
 
 def _nearest(pairs: Sequence[Pair], distance: Callable[[Pair], float]) -> list[Pair]:

@@ -20,12 +20,15 @@ class SelectionSettings:
         default=("best-random",),
         metadata={
             "help": "rule; may be given again. best-low: against the one nearest to mean - 2 deviations; "
-            "best-each: against one of each lower score; gap: the two nearest to --gap apart; neighbours: each "
-            "and the next lower one; ties: equal scores"
+            "best-each: against each other one, equal ones too; gap: the two nearest to --gap apart; neighbours: "
+            "each and the next lower one; ties: equal scores"
         },
     )
     gap: float | None = field(default=None, metadata={"help": "margin that the rule gap looks for", "above": 0})
-    max_per_prompt: int | None = field(default=None, metadata={"help": "pairs of a prompt at most", "at_least": 1})
+    max_per_prompt: int | None = field(
+        default=None,
+        metadata={"help": "pairs of a prompt at most; of best-each one of each score comes first", "at_least": 1},
+    )
     length_ratio: float | None = field(
         default=None,
         metadata={"help": "the longer answer has at most this many times the characters of the other", "at_least": 1},

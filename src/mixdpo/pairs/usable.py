@@ -31,8 +31,9 @@ class UsableAnswers:
     """What is left of the answers.
 
     Attributes:
-        answers: to each prompt, in an order that only depends on their texts and the seed: of equally good ones the
-            first is drawn, so to speak, and not always the first model's.
+        answers: to each prompt, by the number of the sample, those of one number in an order that only depends on
+            their texts and the seed: of equally good ones the first is drawn, so to speak, and not always the first
+            model's.
         left_out: by reason, how many answers are left out, and to how many prompts.
     """
 
@@ -66,8 +67,10 @@ def usable_answers(prompts: Sequence[AnsweredPrompt], settings: SelectionSetting
     return UsableAnswers(kept, {reason: count for reason, count in left_out.items() if count["answers"]})
 
 
-def _place(answer: Answer, seed: int) -> tuple[str, float]:
-    return digest([str(seed), answer.text, answer.model]), answer.score
+def _place(answer: Answer, seed: int) -> tuple[int, str, float]:
+    sample = answer.columns.get("sample")
+    number = sample if isinstance(sample, int) else 0
+    return number, digest([str(seed), answer.text, answer.model]), answer.score
 
 
 def _fault(answer: Answer, before: Sequence[Answer], settings: SelectionSettings) -> str | None:
