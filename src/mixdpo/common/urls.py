@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-_PLAIN_PART: Final = re.compile(r"|api|openai|models|inference|v\d{1,2}((alpha|beta)\d?)?")
+_PLAIN_PART: Final = re.compile(r"|api|openai|models|inference|classify|pooling|v\d{1,2}((alpha|beta)\d?)?")
 """Parts of a path that are known to be no secret."""
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+")  # two letters at least: C:/ is a disk
 

@@ -18,7 +18,7 @@ from mixdpo.common.errors import InputError, RunError, install_extra
 from mixdpo.common.urls import shown_url
 from mixdpo.data.reasoning import closes_unopened
 from mixdpo.generation.chat_model import Completion, Progress, Request
-from mixdpo.generation.endpoint_calls import NO_KEY, REFUSED, Calls, cache_key, key_refused, side_by_side
+from mixdpo.generation.endpoint_calls import CHAT, NO_KEY, REFUSED, Calls, Route, cache_key, key_refused, side_by_side
 from mixdpo.generation.endpoint_replies import well_formed_completion
 from mixdpo.generation.generation_settings import EndpointSettings
 from mixdpo.generation.reply_cache import ReplyCache, reply_cache
@@ -36,10 +36,12 @@ class EndpointModel:
         settings: which model, and how it is called.
         cache: folder of finished completions; None for the one of all runs. A model that is trained further is served
             under one name again and again: its completions belong in a folder of their own.
+        route: what the server is asked for.
     """
 
     settings: EndpointSettings
     cache: Path | None = None
+    route: Route = CHAT
 
     @property
     def name(self) -> str:
@@ -48,11 +50,11 @@ class EndpointModel:
 
     def estimate(self, requests: Sequence[Request]) -> str:
         """Count the calls that are not cached, their tokens by a rule of thumb, and the cost if prices are known."""
-        return str(estimate(requests, self.settings, self.cache))
+        return str(estimate(requests, self.settings, self.cache, self.route))
 
     def complete(self, requests: Sequence[Request], progress: Progress | None = None) -> list[Completion]:
         """Call the endpoint; see `complete_all`."""
-        return complete_all(requests, self.settings, progress, self.cache)
+        return complete_all(requests, self.settings, progress, self.cache, self.route)
 
     def record(self) -> dict[str, Any]:
         """Return the endpoint's settings; of the key only the variable's name, of the URL only what can be no key."""
@@ -80,9 +82,11 @@ class CostEstimate:
         return f"{calls}: about {self.tokens_in:,} tokens read and at most {self.tokens_out:,} written{cost}"
 
 
-def estimate(requests: Sequence[Request], settings: EndpointSettings, folder: Path | None = None) -> CostEstimate:
+def estimate(
+    requests: Sequence[Request], settings: EndpointSettings, folder: Path | None = None, route: Route = CHAT
+) -> CostEstimate:
     """Count the calls that `complete_all` would make, and estimate their tokens and cost."""
-    bodies = {cache_key(request, settings): request for request in requests}
+    bodies = {cache_key(request, settings, route): request for request in requests}
     new = list(bodies.values())
     if folder is None or folder.is_dir():  # an estimate makes none
         with reply_cache(folder) as cache:
@@ -100,6 +104,7 @@ def complete_all(
     settings: EndpointSettings,
     progress: Progress | None = None,
     folder: Path | None = None,
+    route: Route = CHAT,
 ) -> list[Completion]:
     """Send all requests and return the completions in their order. Equal requests are sent once.
 
@@ -112,6 +117,7 @@ def complete_all(
         progress: see `Progress`.
         folder: of finished completions; None for the user's. They are found again by URL and request, which do not
             tell that another model is served under the same name.
+        route: what the server is asked for.
 
     Raises:
         InputError: the `openai` package is missing, or the endpoint refuses the key or does not know the model.
@@ -130,7 +136,7 @@ def complete_all(
         client = openai.AsyncOpenAI(
             api_key=key, base_url=settings.base_url, max_retries=settings.max_retries, timeout=settings.timeout
         )
-        cached = {request: _cached(request, settings, cache) for request in distinct}
+        cached = {request: _cached(cache_key(request, settings, route), cache) for request in distinct}
         completions = {request: completion for request, completion in cached.items() if completion is not None}
 
         def show() -> None:
@@ -139,7 +145,7 @@ def complete_all(
 
         show()
         try:
-            await Calls(client, settings, key, cache, completions, show).answer(
+            await Calls(client, settings, route, key, cache, completions, show).answer(
                 [request for request in distinct if request not in completions]
             )
         finally:
@@ -161,8 +167,8 @@ def complete_all(
     return _without_reasoning([completions[request] for request in requests])
 
 
-def _cached(request: Request, settings: EndpointSettings, cache: ReplyCache) -> Completion | None:
-    stored = cache.get(cache_key(request, settings))
+def _cached(key: str, cache: ReplyCache) -> Completion | None:
+    stored = cache.get(key)
     return None if stored is None else well_formed_completion(Completion.of_stored(stored))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -48,9 +48,35 @@ def request_body(request: Request, settings: EndpointSettings) -> dict[str, Any]
     return body | ({"chat_template_kwargs": template} if template else {})
 
 
-def cache_key(request: Request, settings: EndpointSettings) -> str:
+async def _complete_chat(client: AsyncOpenAI, settings: EndpointSettings, body: dict[str, Any]) -> Any:
+    beside = {name: body[name] for name in _NOT_OPENAIS if name in body}
+    own = {name: value for name, value in body.items() if name not in beside}
+    return await client.chat.completions.create(**own, extra_body=beside)
+
+
+@dataclass(frozen=True)
+class Route:
+    """What a server is asked for: chat completions, or another of its services.
+
+    Attributes:
+        url: of the service, as part of what completions are cached under.
+        body: what is sent for a request.
+        send: calls the service.
+        read: what its reply to a call for so many answers holds; see `read_replies`.
+    """
+
+    url: Callable[[EndpointSettings], str]
+    body: Callable[[Request, EndpointSettings], dict[str, Any]]
+    send: Callable[[AsyncOpenAI, EndpointSettings, dict[str, Any]], Awaitable[Any]]
+    read: Callable[[Any, int], list[Completion | None]]
+
+
+CHAT: Final = Route(lambda settings: settings.base_url, request_body, _complete_chat, read_replies)
+
+
+def cache_key(request: Request, settings: EndpointSettings, route: Route) -> str:
     """Return what a completion is cached under: that of a sample under what a call for it alone, with its seed, is."""
-    return request_key(settings.base_url, request_body(request, settings))
+    return request_key(route.url(settings), route.body(request, settings))
 
 
 def side_by_side(requests: Sequence[Request]) -> list[list[Request]]:
@@ -77,6 +103,7 @@ class Calls:
     Attributes:
         client: of the `openai` package, which retries.
         settings: where to, and how many calls at a time.
+        route: what is called there.
         key: what the client sends; it is blanked in messages.
         cache: where completions are kept as soon as they are there.
         completions: of the requests that are answered or have failed so far.
@@ -86,6 +113,7 @@ class Calls:
 
     client: AsyncOpenAI
     settings: EndpointSettings
+    route: Route
     key: str
     cache: ReplyCache
     completions: dict[Request, Completion]
@@ -131,12 +159,11 @@ class Calls:
         import openai
 
         several, failure = len(samples) > 1, ""
-        body = request_body(samples[0], self.settings) | ({"n": len(samples)} if several else {})
-        beside = {name: body.pop(name) for name in _NOT_OPENAIS if name in body}
+        body = self.route.body(samples[0], self.settings) | ({"n": len(samples)} if several else {})
         for _ in range(_TRIES_OF_MALFORMED):
             try:
-                response = await self.client.chat.completions.create(**body, extra_body=beside)
-                replies = read_replies(response, len(samples))
+                response = await self.route.send(self.client, self.settings, body)
+                replies = self.route.read(response, len(samples))
             except openai.AuthenticationError as error:
                 raise key_refused(self.settings, self._scrubbed(error)) from None
             except openai.NotFoundError as error:
@@ -167,7 +194,9 @@ class Calls:
         """Cache what is no failure, all of a call or nothing."""
         good = {one: completion for one, completion in found.items() if completion.failure is None}
         if good:
-            self.cache.put_all({cache_key(one, self.settings): asdict(reply) for one, reply in good.items()})
+            self.cache.put_all(
+                {cache_key(one, self.settings, self.route): asdict(reply) for one, reply in good.items()}
+            )
 
     def _scrubbed(self, error: Exception) -> str:
         in_url = [part for part in hidden_parts(self.settings.base_url) if len(part) >= _SHORTEST_SECRET]

@@ -13,6 +13,7 @@ from mixdpo.judges.judge import Judge
 from mixdpo.judges.judge_settings import JudgeKind, JudgeSettings
 from mixdpo.judges.language_model import LanguageJudge
 from mixdpo.judges.program import ProgramJudge
+from mixdpo.judges.reward_endpoint import RewardEndpointJudge
 
 
 def find_judge(settings: JudgeSettings) -> Judge:
@@ -24,7 +25,7 @@ def find_judge(settings: JudgeSettings) -> Judge:
     if settings.judge is None:
         raise InputError("no judge is named", hint="give --judge NAME")
     kind = settings.kind or ("endpoint" if settings.endpoint else _kind_of_model(settings.judge))
-    if (kind == "endpoint") != (settings.endpoint is not None):
+    if kind != "reward" and (kind == "endpoint") != (settings.endpoint is not None):
         raise InputError(
             "an endpoint needs a URL" if kind == "endpoint" else f"a judge of kind {kind} has no endpoint",
             hint="give --endpoint URL" if kind == "endpoint" else "leave out --endpoint or --judge-kind",
@@ -33,8 +34,10 @@ def find_judge(settings: JudgeSettings) -> Judge:
         raise InputError(f"a judge of kind {kind} is asked nothing in words", hint="leave out --judge-temperature")
     told = settings.chat_template_kwargs
     if settings.endpoint is not None:
-        called = EndpointModel(replace(settings.endpoint, chat_template_kwargs=told))
-        return LanguageJudge(called, settings.temperature)
+        called = replace(settings.endpoint, chat_template_kwargs=told)
+        if kind == "reward":
+            return RewardEndpointJudge(called)
+        return LanguageJudge(EndpointModel(called), settings.temperature)
     if kind == "program":
         if told is not None:
             raise InputError("a program has no chat template", hint="leave out --judge-chat-template-kwargs")

@@ -30,7 +30,8 @@ class JudgeSettings:
     kind: JudgeKind | None = field(
         default=None,
         metadata={
-            "help": "default: endpoint where a URL is given, else model or reward, by the architecture",
+            "help": "default: endpoint where a URL is given, else model or reward, by the architecture; reward with a "
+            "URL: a server's /classify or /pooling",
             "option": "--judge-kind",
         },
     )

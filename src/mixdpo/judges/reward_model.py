@@ -14,10 +14,10 @@ from mixdpo.common.errors import InputError
 from mixdpo.common.files import cache_folder, digest
 from mixdpo.common.processes import processes
 from mixdpo.data.template_arguments import template_arguments
-from mixdpo.generation.chat_model import Progress
+from mixdpo.generation.chat_model import Completion, Progress
 from mixdpo.generation.reply_cache import reply_cache
 from mixdpo.judges.judge import Chat, FollowUp, JudgeItem, ParseReply, Verdict
-from mixdpo.judges.rewards import conversations_of, reward_verdicts
+from mixdpo.judges.rewards import all_conversations, conversations_of, reward_verdict
 from mixdpo.models.engine import disable_dropout
 from mixdpo.models.fingerprint import weights_digest
 from mixdpo.models.loading import hub_arguments, load_tokenizer, loading, weight_format
@@ -49,7 +49,7 @@ class RewardJudge:
 
     def estimate(self, items: Sequence[JudgeItem]) -> str:
         """Say how much there is to judge."""
-        return f"{len(conversations_of(items)):,} answers to be graded by the reward model {self.name}"
+        return f"{len(all_conversations(items)):,} answers to be graded by the reward model {self.name}"
 
     def judge(
         self,
@@ -68,11 +68,12 @@ class RewardJudge:
             raise InputError(
                 f"the reward model {self.name!r} has no chat template", hint="save one with its tokenizer"
             )
-        conversations = conversations_of(items)
+        conversations = all_conversations(items)
         told = template_arguments(tokenizer, self.model.chat_template_kwargs, self.model.template_date)
         ids = [_ids(tokenizer, conversation, told) for conversation in conversations]
         rewards = dict(zip(conversations, self._rewards(ids, progress), strict=True))
-        return reward_verdicts(items, rewards)
+        reply = Completion(finished=True)
+        return [reward_verdict([rewards[one] for one in conversations_of(item)], reply) for item in items]
 
     def record(self) -> dict[str, Any]:
         """Return what a result names."""

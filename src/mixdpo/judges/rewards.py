@@ -2,34 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from scipy.special import expit
 
+from mixdpo.generation.chat_model import Completion
 from mixdpo.judges.judge import Chat, JudgeItem, Verdict, label_of
 
 
-def conversations_of(items: Sequence[JudgeItem]) -> list[Chat]:
+def conversations_of(item: JudgeItem) -> list[Chat]:
+    """Return the conversation that each answer of an item ends."""
+    return [(*item.chat, ("assistant", answer)) for answer in item.answers]
+
+
+def all_conversations(items: Sequence[JudgeItem]) -> list[Chat]:
     """Return the conversations that the answers of items end, each once."""
-    return list(dict.fromkeys(_whole(item.chat, answer) for item in items for answer in item.answers))
+    return list(dict.fromkeys(conversation for item in items for conversation in conversations_of(item)))
 
 
-def reward_verdicts(items: Sequence[JudgeItem], rewards: Mapping[Chat, float]) -> list[Verdict]:
-    """Return the verdict on each item: the reward of one answer, of two how much the first is preferred.
+def reward_verdict(rewards: Sequence[float], reply: Completion) -> Verdict:
+    """Return the reward of one answer as its grade, or of two how much the first is preferred.
 
-    That is the probability that the Bradley-Terry model gives it.
+    That is the probability that the Bradley-Terry model gives it. The reply gets the rewards as its text.
     """
-    return [_verdict([rewards[_whole(item.chat, answer)] for answer in item.answers]) for item in items]
-
-
-def _whole(chat: Chat, answer: str) -> Chat:
-    return (*chat, ("assistant", answer))
-
-
-def _verdict(rewards: Sequence[float]) -> Verdict:
-    text = " ".join(f"{reward:.4f}" for reward in rewards)
+    reply = replace(reply, text=" ".join(f"{reward:.4f}" for reward in rewards))
     if len(rewards) == 1:
-        return Verdict.of(text, rewards[0])
+        return Verdict.of(reply, rewards[0])
     score = float(expit(rewards[0] - rewards[1]))
-    return replace(Verdict.of(text, score), label=label_of(score))
+    return Verdict(reply, score, label_of(score))
