@@ -1,6 +1,6 @@
 """Train a tiny random model of each recipe's family through the very recipe, on two CPU processes under FSDP2.
 
-    python scripts/try_recipes.py [RECIPE ...]
+    python scripts/try_recipes.py [recipes/NAME.yaml ...]
 
 Everything of the recipe and of recipes/accelerate/fsdp2.yaml stays but the model, the pairs (80 made-up ones in the
 published columns), the output and the device. The trained model is loaded by transformers alone and asked for logits.
@@ -96,9 +96,9 @@ def try_recipe(recipe: Path, folder: Path) -> str | None:
 
 
 def main() -> None:
-    """Try the recipes named, or all."""
+    """Try the recipes given, or all."""
     failed = False
-    for recipe in [ROOT / "recipes" / f"{Path(name).stem}.yaml" for name in sys.argv[1:]] or recipes():
+    for recipe in [Path(name) for name in sys.argv[1:]] or recipes():
         with tempfile.TemporaryDirectory() as folder:
             fault = try_recipe(recipe, Path(folder))
         failed |= fault is not None
