@@ -1,67 +1,44 @@
-"""Make the demo's data: prompts with verifiable constraints, and pairs of the demo model's own answers to them.
+"""Make data as the demo's by mixdpo's commands: prompts with constraints, the model's answers, ratings, pairs.
 
-    python scripts/make_demo_data.py                 # about 15 minutes on 2 cores, needs pip install -e '.[demo]'
+    python scripts/make_demo_data.py              # needs pip install -e '.[demo]'
+    python scripts/make_demo_data.py --published  # of the stored answers: the very pairs that the demo trains on
 
-Answers are cached in `build/demo-answers`, so an interrupted run goes on where it stopped. How the result is meant
+The first samples new answers, and changes nothing of the shipped data: sampled answers differ from one kind of
+processor to another. The commands are printed as they run, and write to `build/demo-data`. How the data are meant
 stands in `src/mixdpo/evaluation/data/README.md`.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import hashlib
-import json
-import multiprocessing
 import random
-import time
-from collections import Counter
+import shlex
+import sys
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from mixdpo.common.files import atomic_path, digest, write_json
-from mixdpo.evaluation.constraints import (
-    Constraint,
-    constraints_met,
-    constraints_to_text,
-    prompt_text,
-    sample_constraints,
-)
-from mixdpo.generation.chat_model import Completion
-from mixdpo.generation.generation_settings import SamplingSettings
-from mixdpo.generation.local_generation import generate_answers
-from mixdpo.study.demo.smollm2 import smollm2_folder
+from mixdpo.cli.main import main as mixdpo
+from mixdpo.common.files import atomic_path
+from mixdpo.common.table_files import read_table, write_json_lines
+from mixdpo.evaluation.constraints import Constraint, constraints_to_text, prompt_text, sample_constraints
+from mixdpo.evaluation.held_out_prompts import DATA
 
 SEED = 20_261
 ROOT = Path(__file__).resolve().parents[1]
 TASKS = Path(__file__).with_name("demo_tasks.txt")
+ANSWERS = Path(__file__).with_name("demo_answers.jsonl.gz")
+JUDGE = shlex.join([sys.executable, str(Path(__file__).with_name("demo_judge.py"))])
 TASKS_PER_SPLIT = {"train": 84, "validation": 16, "test": 26}
 PROMPTS_PER_TASK = {"train": 4, "validation": 4, "test": 3}
-SAMPLES_PER_PROMPT = 6
-MOST_PAIRS_PER_PROMPT = 2
-TIE_SHARE = 0.125
-"""Share of training pairs whose two answers meet equally many constraints."""
-
-# Top-k instead of top-p: on a processor, sorting 49,152 logits costs more than the model's own forward pass.
-SETTINGS = SamplingSettings(max_new_tokens=120, temperature=0.8, top_k=50, batch_size=64)
+PAIRS_PER_PROMPT = {"train": 3, "validation": 1}
 
 MESSAGES = pa.list_(pa.struct({"role": pa.string(), "content": pa.string()}))
-PROMPT_FIELDS: dict[str, pa.DataType] = {"prompt": MESSAGES, "demands": pa.string()}
-PAIR_FIELDS: dict[str, pa.DataType] = {
-    "prompt": MESSAGES,
-    "chosen": MESSAGES,
-    "rejected": MESSAGES,
-    "score_chosen": pa.float64(),
-    "score_rejected": pa.float64(),
-    "demands": pa.string(),
-}
+PROMPT_FIELDS = pa.schema({"prompt": MESSAGES, "demands": pa.string()})
 
 
 @dataclass(frozen=True)
@@ -75,26 +52,11 @@ class Prompt:
     def text(self) -> str:
         return prompt_text(self.task, self.constraints)
 
-
-@dataclass(frozen=True)
-class Rated:
-    """An answer and the number of its prompt's constraints that it meets."""
-
-    text: str
-    score: int
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Two answers to one prompt; the chosen one is rated no lower."""
-
-    prompt: Prompt
-    chosen: Rated
-    rejected: Rated
-
-    @property
-    def margin(self) -> int:
-        return self.chosen.score - self.rejected.score
+    def row(self) -> dict[str, Any]:
+        """Return it as a row of a table."""
+        return {
+            "prompt": [{"role": "user", "content": self.text}], "demands": constraints_to_text(self.constraints)
+        }  # fmt: skip
 
 
 def make_prompts(tasks: Sequence[str], seed: int) -> dict[str, list[Prompt]]:
@@ -110,164 +72,80 @@ def make_prompts(tasks: Sequence[str], seed: int) -> dict[str, list[Prompt]]:
     return splits
 
 
-def pairs_of_prompt(prompt: Prompt, answers: Iterable[Completion], rng: random.Random) -> list[Pair]:
-    """Pair the best answer with worse ones and with an equal one, as far as there are any.
-
-    Rejected answers come one of each lower rating first, so that margins are graded. Cut answers are left out, and
-    a prompt whose best answer meets no constraint gives nothing.
-    """
-    texts = sorted({answer.text.strip() for answer in answers if answer.finished and answer.text.strip()})
-    rated = [Rated(text, constraints_met(text, prompt.constraints)) for text in rng.sample(texts, len(texts))]
-    best = max(rated, key=lambda answer: answer.score, default=Rated("", 0))
-    if best.score == 0:
-        return []
-    seen: Counter[int] = Counter()
-    lower: list[tuple[int, int, Rated]] = []
-    for position, answer in enumerate(rated):
-        if answer.score < best.score:
-            lower.append((seen[answer.score], position, answer))
-            seen[answer.score] += 1
-    clear = [answer for _, _, answer in sorted(lower, key=lambda entry: entry[:2])[:MOST_PAIRS_PER_PROMPT]]
-    equal = [answer for answer in rated if answer.score == best.score and answer is not best][:1]
-    return [Pair(prompt, best, answer) for answer in [*clear, *equal]]
+def run(*words: str | Path) -> None:
+    """Run a command of mixdpo, and end with its status where it fails."""
+    command = [str(word) for word in words]
+    print("$", shlex.join(["mixdpo", *command]), flush=True)
+    if status := mixdpo(command):
+        sys.exit(status)
 
 
-def thin_ties(pairs: Sequence[Pair], share: float, rng: random.Random) -> list[Pair]:
-    """Drop ties at random until they are `share` of all pairs, and shuffle what stays."""
-    clear = [pair for pair in pairs if pair.margin > 0]
-    ties = [pair for pair in pairs if pair.margin == 0]
-    count = min(len(ties), round(len(clear) * share / (1 - share)))
-    result = [*clear, *rng.sample(ties, count)]
-    rng.shuffle(result)
-    return result
+def sample_answers(split: str, prompts: Iterable[Prompt], folder: Path) -> Path:
+    """Let the demo's model answer each prompt six times, and return the file of the answers."""
+    from mixdpo.study.demo.smollm2 import smollm2_folder
 
-
-def one_per_prompt(pairs: Sequence[Pair]) -> list[Pair]:
-    """Keep each prompt's first pair: the best answer against one of a lower rating where there is one."""
-    first: dict[str, Pair] = {}
-    for pair in pairs:
-        first.setdefault(pair.prompt.text, pair)
-    return list(first.values())
-
-
-def sample_answers(prompts: Sequence[Prompt], folder: Path, seed: int, workers: int) -> list[list[Completion]]:
-    """Return `SAMPLES_PER_PROMPT` answers to each prompt, reading from `folder` what an earlier run wrote there.
-
-    The work is cut into chunks with a seed of their own, so the result depends neither on the number of workers
-    nor on interruptions.
-    """
-    jobs = [prompt.text for _ in range(SAMPLES_PER_PROMPT) for prompt in prompts]
-    chunks = [jobs[begin : begin + SETTINGS.batch_size] for begin in range(0, len(jobs), SETTINGS.batch_size)]
-    seeds = range(seed, seed + len(chunks))
-    answers: list[Completion] = []
-    began = time.perf_counter()
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, initializer=_load_model) as pool:
-        for chunk in pool.map(_answer_chunk, chunks, seeds, [folder] * len(chunks)):
-            answers += chunk
-            print(f"{len(answers)}/{len(jobs)} answers, {time.perf_counter() - began:.0f} s", flush=True)
-    return [answers[number :: len(prompts)] for number in range(len(prompts))]
-
-
-_loaded: tuple[PreTrainedModel, PreTrainedTokenizerBase] | None = None
-"""A worker process's own model and tokenizer."""
-
-
-def _load_model() -> None:
-    global _loaded
-    torch.set_num_threads(1)  # one process per core is faster than two threads in one process
-    folder = smollm2_folder()
-    _loaded = (
-        AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16),
-        AutoTokenizer.from_pretrained(folder),
-    )
-
-
-def _answer_chunk(texts: list[str], seed: int, folder: Path) -> list[Completion]:
-    settings = dataclasses.replace(SETTINGS, seed=seed)
-    cached = folder / f"{digest([json.dumps(asdict(settings)), *texts])}.json"
-    if cached.is_file():
-        return [Completion.of_stored(answer) for answer in json.loads(cached.read_text(encoding="utf-8"))]
-    assert _loaded is not None
-    conversations = [[{"role": "user", "content": text}] for text in texts]
-    answers = generate_answers(*_loaded, conversations, settings=settings)
-    write_json(cached, [asdict(answer) for answer in answers])
+    asked, answers = folder / f"{split}.prompts.jsonl", folder / f"{split}.answers.jsonl"
+    write_json_lines(asked, ({"prompt_id": f"{split}-{number}", **one.row()} for number, one in enumerate(prompts)))
+    run("generate", asked, "--model", f"SmolLM2-135M-Instruct={smollm2_folder(notify=print)}",
+        "--samples", "6", "--temperature", "0.8", "--min-p", "0.05", "--max-new-tokens", "120",
+        "--seed", str(SEED), "--batch-size", "64", "-o", answers)  # fmt: skip
     return answers
 
 
-def prompt_rows(prompts: Iterable[Prompt]) -> list[dict[str, object]]:
-    """Return the prompts as rows of a table."""
-    return [
-        {"prompt": [{"role": "user", "content": prompt.text}], "demands": constraints_to_text(prompt.constraints)}
-        for prompt in prompts
+def make_pairs(name: str, answers: Path, folder: Path, pairs_per_prompt: int) -> Path:
+    """Rate answers by the constraints they meet, pair the best with the others, and return the file of the pairs."""
+    rated, pairs = folder / f"{name}.rated.jsonl", folder / f"{name}.parquet"
+    run("rate", answers, "--judge", JUDGE, "--judge-kind", "program", "-o", rated)
+    run("pairs", rated, "--select", "best-each", "--max-per-prompt", str(pairs_per_prompt), "-o", pairs)
+    return pairs
+
+
+def compare_with_shipped(pairs: Path, test_prompts: Path) -> None:
+    """End with status 1 where pairs and prompts are not those that the demo trains on and is measured by."""
+    made, shipped = pair_set(pairs), pair_set(*(DATA / f"{split}.parquet" for split in PAIRS_PER_PROMPT))
+    if made != shipped:
+        sys.exit(
+            f"{pairs}: {len(made - shipped)} pairs are not among those of {DATA}, {len(shipped - made)} are missing"
+        )
+    if read_table(test_prompts).rows() != read_table(DATA / test_prompts.name).rows():
+        sys.exit(f"{test_prompts}: not the prompts of {DATA / test_prompts.name}")
+    print(f"the {len(made)} pairs and the test prompts are those of {DATA}")
+
+
+def pair_set(*files: Path) -> set[tuple[Any, ...]]:
+    """Return the pairs of files: prompt, answers and scores."""
+    rows = [row for file in files for row in read_table(file).rows()]
+    texts = ("prompt", "chosen", "rejected")
+    pairs = [
+        (*(row[name][-1]["content"] for name in texts), row["score_chosen"], row["score_rejected"]) for row in rows
     ]
+    assert len(set(pairs)) == len(pairs)
+    return set(pairs)
 
 
-def pair_rows(pairs: Sequence[Pair]) -> list[dict[str, object]]:
-    """Return the pairs as rows of a table."""
-    return [
-        {
-            **row,
-            "chosen": [{"role": "assistant", "content": pair.chosen.text}],
-            "rejected": [{"role": "assistant", "content": pair.rejected.text}],
-            "score_chosen": float(pair.chosen.score),
-            "score_rejected": float(pair.rejected.score),
-        }
-        for pair, row in zip(pairs, prompt_rows(pair.prompt for pair in pairs), strict=True)
-    ]
-
-
-def write_table(path: Path, rows: list[dict[str, object]], fields: dict[str, pa.DataType]) -> None:
-    """Write a parquet file and print its size and hash."""
+def write_test_prompts(path: Path, prompts: Iterable[Prompt]) -> None:
+    """Write the prompts that the demo is measured by. They are never answered here: no answer can have chosen them."""
     with atomic_path(path) as temporary:
-        pq.write_table(pa.Table.from_pylist(rows, schema=pa.schema(fields)), temporary, compression="zstd")
-    content = path.read_bytes()
-    print(f"{path.name}: {len(rows)} rows, {len(content)} bytes, sha256 {hashlib.sha256(content).hexdigest()}")
-
-
-def describe(
-    name: str, answers: Sequence[Sequence[Completion]], prompts: Sequence[Prompt], pairs: Sequence[Pair]
-) -> None:
-    """Print what the answers and pairs are like."""
-    flat = [(answer, prompt) for row, prompt in zip(answers, prompts, strict=True) for answer in row]
-    scores = Counter(constraints_met(answer.text, prompt.constraints) for answer, prompt in flat)
-    tries: Counter[str] = Counter()
-    hits: Counter[str] = Counter()
-    for answer, prompt in flat:
-        for constraint in prompt.constraints:
-            tries[constraint.kind] += 1
-            hits[constraint.kind] += constraint.is_met(answer.text)
-    print(f"{name}: {len(flat)} answers to {len(prompts)} prompts, {sum(a.finished for a, _ in flat)} finished")
-    print(f"  mean tokens {sum(a.tokens_out for a, _ in flat) / len(flat):.1f}")
-    print(f"  constraints met {sum(s * n for s, n in scores.items()) / len(flat):.3f} {dict(sorted(scores.items()))}")
-    print(f"  met by kind { ({kind: f'{hits[kind]}/{tries[kind]}' for kind in sorted(tries)}) }")
-    print(f"  {len(pairs)} pairs, margins {dict(sorted(Counter(pair.margin for pair in pairs).items()))}")
+        table = pa.Table.from_pylist([prompt.row() for prompt in prompts], schema=PROMPT_FIELDS)
+        pq.write_table(table, temporary, compression="zstd")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=ROOT / "src" / "mixdpo" / "evaluation" / "data")
-    parser.add_argument(
-        "--answers", type=Path, default=ROOT / "build" / "demo-answers", help="where answers are cached"
-    )
-    parser.add_argument("--workers", type=int, default=2, help="processes that generate")
+    parser.add_argument("--published", action="store_true", help="take the stored answers, and compare the pairs")
+    parser.add_argument("--output", type=Path, default=ROOT / "build" / "demo-data", help="folder of all files")
     arguments = parser.parse_args()
 
+    folder: Path = arguments.output
+    folder.mkdir(parents=True, exist_ok=True)
     prompts = make_prompts(TASKS.read_text(encoding="utf-8").splitlines(), SEED)
-    smollm2_folder(notify=print)
-    rng = random.Random(SEED)
-    for number, split in enumerate(("validation", "train")):
-        answers = sample_answers(prompts[split], arguments.answers, SEED + 1000 * number, arguments.workers)
-        pairs = [
-            pair
-            for prompt, row in zip(prompts[split], answers, strict=True)
-            for pair in pairs_of_prompt(prompt, row, rng)
-        ]
-        pairs = thin_ties(pairs, TIE_SHARE, rng) if split == "train" else one_per_prompt(pairs)
-        describe(split, answers, prompts[split], pairs)
-        write_table(arguments.output / f"{split}.parquet", pair_rows(pairs), PAIR_FIELDS)
-    # The test prompts are never answered here, so nothing about the model can have chosen them.
-    write_table(arguments.output / "test.parquet", prompt_rows(prompts["test"]), PROMPT_FIELDS)
+    write_test_prompts(folder / "test.parquet", prompts["test"])
+    if arguments.published:
+        pairs = make_pairs("published", ANSWERS, folder, max(PAIRS_PER_PROMPT.values()))
+        compare_with_shipped(pairs, folder / "test.parquet")
+        return
+    for split, most in PAIRS_PER_PROMPT.items():
+        make_pairs(split, sample_answers(split, prompts[split], folder), folder, most)
 
 
 if __name__ == "__main__":

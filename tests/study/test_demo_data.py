@@ -1,22 +1,23 @@
-"""The demo's shipped tables: true ratings, separate splits, and prompts that the script still makes."""
+"""The demo's shipped tables: true ratings, separate splits, and the commands that make them of the stored answers."""
 
 from __future__ import annotations
 
 import hashlib
-import importlib.util
-import random
+import json
 import sys
 from collections import Counter
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
+import make_demo_data
 import mixdpo.evaluation
-from mixdpo.evaluation.constraints import KINDS, Constraint, constraints_from_text, constraints_met
-from mixdpo.generation.chat_model import Completion
+from mixdpo.common.errors import RunError
+from mixdpo.common.table_files import read_table, write_json_lines
+from mixdpo.evaluation.constraints import KINDS, constraints_from_text, constraints_met
+from mixdpo.judges.program import run_program
 
 FOLDER = Path(mixdpo.evaluation.__file__).parent / "data"
 SPLITS = ("train", "validation", "test")
@@ -29,18 +30,6 @@ def rows(split: str) -> list[dict[str, Any]]:
 
 def prompt_texts(split: str) -> list[str]:
     return [row["prompt"][0]["content"] for row in rows(split)]
-
-
-@pytest.fixture(scope="module")
-def script() -> ModuleType:
-    path = Path(__file__).parents[2] / "scripts" / "make_demo_data.py"
-    spec = importlib.util.spec_from_file_location("make_demo_data", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["make_demo_data"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.mark.parametrize("split", PAIR_SPLITS)
@@ -88,9 +77,9 @@ def test_no_pair_twice() -> None:
     assert len(prompt_texts("test")) == len(set(prompt_texts("test"))) >= 60
 
 
-def test_splits_share_no_prompt_and_no_task(script: ModuleType) -> None:
-    tasks = script.TASKS.read_text(encoding="utf-8").splitlines()
-    assert len(tasks) == len(set(tasks)) == sum(script.TASKS_PER_SPLIT.values())
+def test_splits_share_no_prompt_and_no_task() -> None:
+    tasks = make_demo_data.TASKS.read_text(encoding="utf-8").splitlines()
+    assert len(tasks) == len(set(tasks)) == sum(make_demo_data.TASKS_PER_SPLIT.values())
     used = {
         split: {next(task for task in tasks if text.startswith(task)) for text in prompt_texts(split)}
         for split in SPLITS
@@ -100,8 +89,10 @@ def test_splits_share_no_prompt_and_no_task(script: ModuleType) -> None:
         assert not set(prompt_texts(first)) & set(prompt_texts(second))
 
 
-def test_script_makes_these_prompts(script: ModuleType) -> None:
-    prompts = script.make_prompts(script.TASKS.read_text(encoding="utf-8").splitlines(), script.SEED)
+def test_script_makes_these_prompts() -> None:
+    prompts = make_demo_data.make_prompts(
+        make_demo_data.TASKS.read_text(encoding="utf-8").splitlines(), make_demo_data.SEED
+    )
     texts = {split: [prompt.text for prompt in prompts[split]] for split in SPLITS}
     assert prompt_texts("test") == texts["test"]
     for split in PAIR_SPLITS:
@@ -116,48 +107,47 @@ def test_size_and_hashes() -> None:
         assert hashlib.sha256(path.read_bytes()).hexdigest() in readme
 
 
-def answers_with(scores: list[int], finished: bool = True) -> list[Completion]:
-    """Answers that meet so many of the constraints "no commas", "question" and "exclamation"."""
-    texts = {0: "a, b", 1: "ab", 2: "ab?", 3: "ab?!"}
-    written = [texts[score] + " c" * position for position, score in enumerate(scores)]
-    return [Completion(text=text, finished=finished, tokens_out=3) for text in written]
+def run_script(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> None:
+    monkeypatch.setattr(sys, "argv", ["make_demo_data.py", *map(str, arguments)])
+    make_demo_data.main()
 
 
-DEMANDS = (Constraint("no_commas"), Constraint("question"), Constraint("exclamation"))
+def test_the_commands_make_the_shipped_pairs_of_the_stored_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_script(monkeypatch, "--published", "--output", tmp_path)
+    columns = ("prompt", "chosen", "rejected", "score_chosen", "score_rejected")
+
+    def pairs_of(table: list[dict[str, Any]]) -> list[str]:
+        return sorted(json.dumps([row[name] for name in columns]) for row in table)
+
+    made = pq.read_table(tmp_path / "published.parquet").to_pylist()
+    assert pairs_of(made) == pairs_of([*rows("train"), *rows("validation")])
+    assert len(made) == 600
+    assert {row["model_chosen"] for row in made} == {"SmolLM2-135M-Instruct"}
+    assert pq.read_table(tmp_path / "test.parquet").equals(pq.read_table(FOLDER / "test.parquet"))
 
 
-@pytest.mark.parametrize(
-    ("scores", "margins"),
-    [
-        ([3, 2, 2, 2, 1], [1, 2]),  # one of each lower rating before a second of the same
-        ([2, 1, 1, 1], [1, 1]),
-        ([2, 2, 1], [1, 0]),
-        ([2, 2, 2], [0]),
-        ([0, 0, 0], []),
-        ([2], []),
-        ([], []),
-    ],
-)
-def test_pairs_of_a_prompt(script: ModuleType, scores: list[int], margins: list[int]) -> None:
-    prompt = script.Prompt("Write.", DEMANDS)
-    for seed in range(5):
-        pairs = script.pairs_of_prompt(prompt, answers_with(scores), random.Random(seed))
-        assert sorted(pair.margin for pair in pairs) == sorted(margins)
-        assert {pair.chosen.score for pair in pairs} <= {max(scores, default=0)}
+def test_answers_that_make_other_pairs_end_the_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = read_table(make_demo_data.ANSWERS).rows()
+    answers[0]["output"] += " Changed."
+    write_json_lines(tmp_path / "answers.jsonl", answers)
+    monkeypatch.setattr(make_demo_data, "ANSWERS", tmp_path / "answers.jsonl")
+    with pytest.raises(SystemExit, match="are missing"):
+        run_script(monkeypatch, "--published", "--output", tmp_path)
 
 
-def test_cut_and_repeated_answers_are_left_out(script: ModuleType) -> None:
-    prompt = script.Prompt("Write.", DEMANDS)
-    answers = [*answers_with([3], finished=False), *answers_with([1]), *answers_with([1]), *answers_with([0])]
-    pairs = script.pairs_of_prompt(prompt, answers, random.Random(0))
-    assert [(pair.chosen.score, pair.rejected.score) for pair in pairs] == [(1, 0)]
+def test_stored_answers_are_to_prompts_of_the_script() -> None:
+    prompts = make_demo_data.make_prompts(
+        make_demo_data.TASKS.read_text(encoding="utf-8").splitlines(), make_demo_data.SEED
+    )
+    ids = {one.text: f"{split}-{number}" for split in PAIR_SPLITS for number, one in enumerate(prompts[split])}
+    for row in read_table(make_demo_data.ANSWERS).rows():
+        assert row["prompt_id"] == ids[row["instruction"]]
+        assert row["finished"]
 
 
-def test_ties_are_thinned_to_their_share(script: ModuleType) -> None:
-    prompt = script.Prompt("Write.", DEMANDS)
-    better, worse = script.Rated("ab?", 2), script.Rated("ab", 1)
-    pairs = [script.Pair(prompt, better, worse)] * 70 + [script.Pair(prompt, better, better)] * 100
-    left = script.thin_ties(pairs, 0.125, random.Random(0))
-    assert Counter(pair.margin for pair in left) == {1: 70, 0: 10}
-    few = script.thin_ties(pairs[:71], 0.125, random.Random(0))
-    assert Counter(pair.margin for pair in few) == {1: 70, 0: 1}
+def test_the_judge_says_what_answers_lack() -> None:
+    case = {"prompt": [], "answer": "A river."}
+    with pytest.raises(RunError, match="no column demands"):
+        run_program([sys.executable, str(make_demo_data.ROOT / "scripts" / "demo_judge.py")], [case])
