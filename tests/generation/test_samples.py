@@ -24,8 +24,10 @@ from mixdpo.generation.chat_model import Request
 from mixdpo.generation.endpoint import complete_all, estimate
 from mixdpo.generation.generate import planned_requests, settings_for
 from mixdpo.generation.generation_settings import EndpointSettings, GenerationSettings
-from mixdpo.generation.local_generation import answer_rendered
+from mixdpo.generation.local_generation import answer_rendered, render_prompts
+from mixdpo.generation.local_model import LocalModel
 from mixdpo.generation.prompts import read_prompts
+from mixdpo.models.model_settings import ModelSettings
 from mixdpo.pairs.answered import read_answered
 from tiny import saved, tiny_llama
 
@@ -124,6 +126,8 @@ def test_files_hold_all_samples_and_are_read_back(jsonl: Write, model: Path, tmp
         {
             "prompt_id": "b",
             "prompt": chat,
+            "input": "no part of it",
+            "model": "of something else",
             "reference": None,
             "score": 4,
             "chosen": [{"role": "user", "content": "x"}],
@@ -140,7 +144,7 @@ def test_files_hold_all_samples_and_are_read_back(jsonl: Write, model: Path, tmp
     assert rows[3]["prompt"] == chat
     assert (rows[0]["reference"], rows[0]["tags"], rows[3]["reference"]) == ("So.", ["x", "y"], None)
     assert not {"score", "input", "chosen"} & set(rows[0])
-    assert not {"score", "instruction", "chosen"} & set(rows[3])
+    assert not {"score", "instruction", "chosen", "input", "model"} & set(rows[3])
 
     first, second = read_answered(output)
     assert (first.id, first.id_column, first.chat) == ("a", "prompt_id", (("user", "Why?\n\nSay it."),))
@@ -149,7 +153,7 @@ def test_files_hold_all_samples_and_are_read_back(jsonl: Write, model: Path, tmp
         assert (answer.text, answer.model, answer.finished, answer.tokens) == (
             row["output"], "tiny", row["finished"], row["tokens"],
         )  # fmt: skip
-        names = {"sample", "seed", "reference", "tags", "input"}
+        names = {"sample", "seed", "reference", "tags"}
         assert answer.columns == {name: row.get(name) for name in names}
 
 
@@ -212,6 +216,23 @@ def test_a_run_that_was_stopped_writes_what_a_whole_one_does(
     assert main(command("seed.jsonl", "--seed", 1)) == 0
     outputs = [[row["output"] for row in rows_of(tmp_path / name)] for name in ("whole.jsonl", "seed.jsonl")]
     assert outputs[0] != outputs[1]
+
+
+def test_an_estimate_counts_the_prompt_of_samples_once(
+    questions: str, model: Path, tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rendered: list[int] = []
+
+    def counting(tokenizer: Any, prompts: Any, *more: Any) -> list[list[int]]:
+        rendered.append(len(prompts))
+        return render_prompts(tokenizer, prompts, *more)
+
+    monkeypatch.setattr("mixdpo.generation.local_model.render_prompts", counting)
+    requests = planned_requests(read_prompts(questions), GenerationSettings(samples=3, max_new_tokens=6))
+    read = sum(map(len, render_prompts(tokenizer, [[{"role": "user", "content": one}] for one in QUESTIONS])))
+    said = LocalModel(ModelSettings(name_or_path=str(model))).estimate(requests)
+    assert said == f"15 answers: {read} tokens read and at most 90 written"
+    assert rendered == [5]
 
 
 def test_several_models_answer_into_one_file(
@@ -349,6 +370,7 @@ def test_what_only_open_servers_take_and_the_seeds_are_sent(questions: str, tmp_
     assert {row["tokens"] for row in rows} == {None}
 
 
+@pytest.mark.slow
 @needs_openai
 def test_a_run_by_an_endpoint_that_was_killed_goes_on(questions: str, tmp_path: Path) -> None:
     samples, held, release = Samples(), threading.Event(), threading.Event()
@@ -367,7 +389,7 @@ def test_a_run_by_an_endpoint_that_was_killed_goes_on(questions: str, tmp_path: 
         command = [questions, "--model", "far", "--endpoint", server.url, "--samples", str(N), "--batch-size", "1"]
         command += ["--output", str(output)]
         killed = subprocess.Popen([sys.executable, "-m", "mixdpo", "generate", *command])
-        assert held.wait(60)
+        assert held.wait(300)
         killed.send_signal(signal.SIGKILL)
         assert killed.wait() == -signal.SIGKILL
         release.set()

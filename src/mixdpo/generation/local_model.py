@@ -72,9 +72,10 @@ class LocalModel:
         return stop_token_ids(self._loaded, self._tokenizer)
 
     def estimate(self, requests: Sequence[Request]) -> str:
-        """Count prompts and tokens by the model's tokenizer; the model itself is not loaded."""
+        """Count answers and tokens by the model's tokenizer; the model itself is not loaded."""
         rendered = self._render(requests)
-        read, written = sum(map(len, rendered.values())), sum(request.max_tokens for request in rendered)
+        read_once = {first_sample(request): len(ids) for request, ids in rendered.items()}
+        read, written = sum(read_once.values()), sum(request.max_tokens for request in rendered)
         return f"{len(rendered):,} answers: {read:,} tokens read and at most {written:,} written"
 
     def complete(self, requests: Sequence[Request], progress: Progress | None = None) -> list[Completion]:
@@ -113,12 +114,14 @@ class LocalModel:
         }
 
     def _render(self, requests: Sequence[Request]) -> dict[Request, TokenIds]:
-        distinct = list(dict.fromkeys(requests))
-        chats = [[{"role": role, "content": content} for role, content in one.messages] for one in distinct]
+        """Return the prompt of every distinct request as token ids; that of samples is rendered once."""
+        asked = list(dict.fromkeys((one.messages, one.chat_template_kwargs) for one in requests))
+        chats = [[{"role": role, "content": content} for role, content in messages] for messages, _ in asked]
         shared = self.model.chat_template_kwargs or {}
-        kwargs = [{**shared, **json.loads(one.chat_template_kwargs or "{}")} for one in distinct]
-        rendered = render_prompts(self._tokenizer, chats, kwargs, self._date)
-        return dict(zip(distinct, map(tuple, rendered), strict=True))
+        kwargs = [{**shared, **json.loads(own or "{}")} for _, own in asked]
+        rendered = map(tuple, render_prompts(self._tokenizer, chats, kwargs, self._date))
+        ids_of = dict(zip(asked, rendered, strict=True))
+        return {one: ids_of[one.messages, one.chat_template_kwargs] for one in requests}
 
     def _too_long(self, rendered: Mapping[Request, TokenIds]) -> dict[Request, Completion]:
         room = positions(self._loaded)

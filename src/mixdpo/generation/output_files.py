@@ -14,6 +14,7 @@ import numpy as np
 from mixdpo.common.errors import InputError
 from mixdpo.common.files import check_output, write_json
 from mixdpo.common.table_files import write_json_lines
+from mixdpo.data.scored_answers import ANSWERS, MODEL_KEYS, MODEL_LISTS, RANK_KEY, SCORE_KEYS, SCORE_LISTS
 from mixdpo.generation.chat_model import ChatModel
 from mixdpo.generation.degenerate import find_degenerate
 from mixdpo.generation.generate import MT_BENCH_TEMPERATURES, Generation, settings_for
@@ -21,8 +22,12 @@ from mixdpo.generation.generation_settings import GenerationSettings
 from mixdpo.generation.prompts import Prompt
 
 _ENDINGS: Final = (".jsonl", ".json")
-_TAKEN: Final = ("output", "reasoning", "generator", "tokens", "finished", "sample", "seed", "score", "win_rate")
-"""What columns of answers and of their ratings are called; `_OF_RATINGS`: what others of ratings begin with."""
+_TAKEN: Final = frozenset(
+    (*("input", "output", "reasoning", "tokens", "finished", "sample", "seed", "win_rate"),
+     *ANSWERS, *MODEL_KEYS, *MODEL_LISTS, *SCORE_KEYS, *SCORE_LISTS, RANK_KEY)
+)  # fmt: skip
+"""What columns of answers and of their ratings are called, by us or where we read those of others; `_OF_RATINGS`: what
+further ones of ratings begin with."""
 _OF_RATINGS: Final = ("rating/", "raw_rating/", "quality/")
 
 
