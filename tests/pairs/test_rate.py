@@ -136,6 +136,8 @@ def test_a_judge_prompt_names_its_scale_or_is_given_one(tmp_path: Path) -> None:
     settings = RatingSettings(judge_prompt=prompt, scale=(0, 1))
     assert scores(rate(answered(["a"], reference="the reference"), [judge], settings).prompts) == [[0.5]]
     assert "should be like the reference." in fake.asked[-1].messages[0][1]
+    with pytest.raises(InputError, match="asked for grades from 1 to 10; leave out --scale"):
+        rate(answered(["a"]), [judge], RatingSettings(scale=(0, 1)))
     with pytest.raises(InputError, match=r"a place for \{reference\}"):
         rate(answered(["a"]), [judge], settings)
 
@@ -283,6 +285,8 @@ def test_the_command_rates_a_file_and_adds_to_it(tmp_path: Path, program: Progra
         (["--judge", "true", "--judge-kind", "program", "--judge-prompt", "p.txt"], "leave out --judge-prompt"),
         (["--judge", "true", "--judge-kind", "program", "--opponents", "3"], "only the mode pairwise has opponents"),
         (["--judge", "true", "--judge-kind", "program", "--key-variable", "K"], "no effect without --endpoint"),
+        (["--judge", "true", "--judge-kind", "program", "--scale", "10", "1"], "lowest number first"),
+        (["--judge", "true", "--judge-kind", "program", "--judge-temperature", "1"], "leave out --judge-temperature"),
     ],
 )
 def test_wrong_options_are_refused(tmp_path: Path, capsys: Any, words: list[str], said: str) -> None:

@@ -44,8 +44,6 @@ def judge_options(command: Command) -> Command:
                 refuse_options("no effect without --endpoint", *_OF_ENDPOINTS)
             else:
                 refuse_options("no effect with --endpoint, which has --concurrency", "batch_size")
-                if click.get_current_context().params["kind"] == "reward":
-                    refuse_options("a reward model writes nothing", "token_limit", "dollars_out")
             return [
                 judge_settings(judge=name, endpoint=None if url is None else endpoint(model=name, base_url=url))
                 for name in judge

@@ -4,28 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING
 
 import click
 
 from mixdpo.cli.judge_options import found_judges, judge_options
 from mixdpo.cli.options import settings_options
 from mixdpo.cli.recipe_options import quiet_libraries
-from mixdpo.common.tables import plain_console, results_table, value_text
 from mixdpo.pairs.rating_settings import RatingSettings
 
 if TYPE_CHECKING:
     from mixdpo.judges.judge_settings import JudgeSettings
-
-
-_MISSING: Final = ("unread_verdicts", "off_scale")
-_COUNTS: Final = {
-    "empty": "empty answers, which no judge is asked about and which have no score",
-    "without_score": "answers without a score: a judge gave them no rating that can be read",
-    "prompts_with_one_answer": "prompts with one answer, which give no pair",
-    "prompts_all_equal": "prompts whose answers all have one score, which give ties only",
-}
-"""What is said of counts in the report."""
 
 
 @click.command("rate")
@@ -34,7 +23,7 @@ _COUNTS: Final = {
 @settings_options(RatingSettings, "settings")
 @click.option("--dry-run", is_flag=True, help="Say what rating would take, and stop.")
 @click.option("--output", "-o", type=click.Path(path_type=Path), required=True,
-              help="The answers with their ratings, .jsonl. A report is written beside them.")  # fmt: skip
+              help="Rated answers: .jsonl, or .json for one list. A report is written beside them.")  # fmt: skip
 def rate(
     answers: Path, judges: Callable[[], list[JudgeSettings]], settings: RatingSettings, dry_run: bool, output: Path
 ) -> None:
@@ -45,15 +34,15 @@ def rate(
     """
     if not click.get_current_context().params["judge"]:
         raise click.UsageError("Give --judge NAME: a name at --endpoint URL, a reward model, or a program.")
-    from mixdpo.common.files import check_output, write_json
+    from mixdpo.common.files import write_json
     from mixdpo.common.progress import pairs_bar
-    from mixdpo.generation.output_files import report_file
+    from mixdpo.generation.output_files import check_writable, report_file
     from mixdpo.pairs.answered import read_answered, write_answered
     from mixdpo.pairs.rate import estimates, rate
-    from mixdpo.pairs.rating_report import earlier_judges
+    from mixdpo.pairs.rating_report import earlier_judges, rating_lines
 
     quiet_libraries()
-    check_output(output)
+    check_writable(output)
     found = found_judges(judges)
     prompts = read_answered(answers)
     for name, line in estimates(prompts, found, settings).items():
@@ -63,26 +52,6 @@ def rate(
     rated = rate(prompts, found, settings, lambda name: pairs_bar(name, "verdicts"), earlier_judges(answers))
     write_answered(output, rated.prompts)
     write_json(report_file(output), rated.report)
-    _show(rated.report)
+    for line in rating_lines(rated.report):
+        click.echo(line)
     click.echo(f"rated: {output}; report: {report_file(output)}")
-
-
-def _show(report: dict[str, Any]) -> None:
-    table = results_table(
-        f"ratings of {report['answers']:,} answers to {report['prompts']:,} prompts",
-        "judge", "mean", "deviation", "verdicts", "failed", "unread", "off scale", "first shown wins",
-    )  # fmt: skip
-    for name, one in report["judges"].items():
-        failed = sum(one["failed_calls"].values()) if "failed_calls" in one else None
-        bias = (one.get("position_bias") or {}).get("first_shown")
-        table.add_row(
-            name,
-            *(value_text(one["rating"].get(key)) for key in ("mean", "deviation")),
-            *(value_text(count, 0) for count in (one.get("calls"), failed, *map(one.get, _MISSING))),
-            "-" if bias is None else f"{bias['estimate']:.0%}",
-        )
-    plain_console().print(table)
-    click.echo(f"score: {report['score']}")
-    for name, words in _COUNTS.items():
-        if report[name]:
-            click.echo(f"{report[name]:,} {words}", err=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -65,8 +65,13 @@ def write_answers(path: Path, by_model: Mapping[str, Sequence[Generation]]) -> N
         for row, (_, one) in zip(rows, whole, strict=True):
             row |= {"sample": one.sample, "seed": one.seed}
             row |= {column: value for column, value in one.prompt.columns.items() if column not in left_out}
+    write_rows(path, rows)
+
+
+def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Write rows of a file that `check_writable` takes: an ending of `.json` gives one list, else one row a line."""
     if path.suffix == ".json":
-        write_json(path, rows)
+        write_json(path, list(rows))
     else:
         write_json_lines(path, rows)
 

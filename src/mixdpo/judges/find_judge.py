@@ -36,6 +36,8 @@ def find_judge(settings: JudgeSettings) -> Judge:
     if settings.endpoint is not None:
         called = replace(settings.endpoint, chat_template_kwargs=told)
         if kind == "reward":
+            if called.token_limit != "max_tokens":
+                raise InputError("a reward model writes nothing", hint="leave out --token-limit")
             return RewardEndpointJudge(called)
         return LanguageJudge(EndpointModel(called), settings.temperature)
     if kind == "program":

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from mixdpo.common.errors import InputError
-from mixdpo.common.table_files import row_in_file, write_json_lines
+from mixdpo.common.table_files import row_in_file
 from mixdpo.data.columns import prompt_part
 from mixdpo.data.reasoning import split_reasoning
 from mixdpo.data.scored_answers import (
@@ -28,6 +28,7 @@ from mixdpo.data.scored_answers import (
 )
 from mixdpo.data.views import ViewFault, parse_text
 from mixdpo.generation.answer_files import answer_turns, plain_text
+from mixdpo.generation.output_files import write_rows
 from mixdpo.generation.prompts import PROMPT_COLUMNS, prompt_of_row, read_rows
 from mixdpo.judges.judge import Chat
 
@@ -121,7 +122,7 @@ def read_answered(source: str | Path, split: str = "train") -> list[AnsweredProm
 
 def write_answered(path: Path, prompts: Sequence[AnsweredPrompt]) -> None:
     """Write prompts with their answers, one answer a row, as `read_answered` reads them back."""
-    write_json_lines(path, answer_rows(prompts))
+    write_rows(path, answer_rows(prompts))
 
 
 def answer_rows(prompts: Sequence[AnsweredPrompt]) -> Iterator[dict[str, Any]]:

@@ -12,9 +12,9 @@ import numpy as np
 from mixdpo.common.davidson import fit_davidson
 from mixdpo.generation.chat_model import Progress
 from mixdpo.judges.games import Games, game_request, parse_game, position_record
-from mixdpo.judges.judge import Judge, JudgeItem, Verdict, score_of_a, verdict_record
+from mixdpo.judges.judge import Judge, JudgeItem, Verdict, score_of_a
 from mixdpo.judges.prompt import JudgePrompt
-from mixdpo.pairs.judged import Judged, JudgedPrompt
+from mixdpo.pairs.judged import Judged, JudgedPrompt, judge_record
 from mixdpo.pairs.rating_settings import RatingSettings
 
 PRIOR_DEVIATION: Final = 2.0
@@ -118,13 +118,12 @@ def compare_answers(
         ratings += [strength_TP[number, place[answer.text]] for answer in prompt.answers]
         win_rates += [rate_TP[number, place[answer.text]] for answer in prompt.answers]
     record: dict[str, Any] = {
-        **verdict_record(verdicts, judge.name),
+        **judge_record(judge, verdicts, judge_prompt, settings),
         "off_scale": 0,
         "matches": len(played),
         "position_bias": position_record(games),
         "tie_weight": float(np.exp(log_nu)),
         "prior_deviation": PRIOR_DEVIATION,
-        "judge_prompt": None if judge_prompt is None else judge_prompt.fingerprint(),
     }
     return Judged(np.array(ratings), record, "log-odds", np.array(win_rates))
 

@@ -10,9 +10,9 @@ import numpy as np
 from mixdpo.common.errors import InputError
 from mixdpo.generation.chat_model import Progress
 from mixdpo.judges.grades import grade_request, parse_grade, scale_of
-from mixdpo.judges.judge import Judge, JudgeItem, verdict_record
+from mixdpo.judges.judge import Judge, JudgeItem
 from mixdpo.judges.prompt import JudgePrompt
-from mixdpo.pairs.judged import Judged, JudgedPrompt, own_columns
+from mixdpo.pairs.judged import Judged, JudgedPrompt, judge_record, own_columns
 from mixdpo.pairs.rating_settings import RatingSettings
 
 
@@ -59,10 +59,10 @@ def grade_answers(
     given = np.array([np.nan if one.score is None else one.score for one in verdicts])
     off = np.zeros(len(given), dtype=bool) if scale is None else (given < scale[0]) | (given > scale[1])
     record: dict[str, Any] = {
-        **verdict_record(verdicts, judge.name),
+        **judge_record(judge, verdicts, judge_prompt, settings),
         "off_scale": int(off.sum()),
         "scale": scale,
-        "judge_prompt": None if judge_prompt is None else judge_prompt.fingerprint(),
+        "lower_is_better": settings.lower_is_better,
     }
     unit = None if scale is None else f"{scale[0]:g} to {scale[1]:g}"
     return Judged(np.where(off, np.nan, given), record, unit)
@@ -72,18 +72,24 @@ def grade_scale(judge_prompt: JudgePrompt | None, settings: RatingSettings) -> t
     """Return the scale of grades; None for judges that are asked nothing in words, where the settings name none.
 
     Raises:
-        InputError: neither the settings nor the judge prompt name one.
+        InputError: neither the settings nor the judge prompt name one, or both do, and not the same.
     """
-    if settings.scale is not None or judge_prompt is None:
+    if judge_prompt is None:
         return settings.scale
     scale = scale_of(judge_prompt)
-    if scale is None:
+    if scale is None and settings.scale is None:
         raise InputError(
             "the judge prompt names no scale, or several",
             file=settings.judge_prompt,
             hint='write one into it, as in "a number from 1 to 10", or give --scale LOW HIGH',
         )
-    return scale
+    if scale is not None and settings.scale is not None and scale != settings.scale:
+        raise InputError(
+            f"the judge is asked for grades from {scale[0]:g} to {scale[1]:g}",
+            file=settings.judge_prompt,
+            hint="leave out --scale, or give another --judge-prompt",
+        )
+    return scale or settings.scale
 
 
 def _others(judge_prompt: JudgePrompt, columns: dict[str, Any], prompt: JudgedPrompt) -> dict[str, str]:

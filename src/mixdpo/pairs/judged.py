@@ -9,8 +9,10 @@ from typing import Any, Final
 import numpy as np
 
 from mixdpo.generation.answer_files import plain_text
-from mixdpo.judges.judge import Chat
+from mixdpo.judges.judge import Chat, Judge, Verdict, verdict_record
+from mixdpo.judges.prompt import JudgePrompt
 from mixdpo.pairs.answered import Answer, AnsweredPrompt
+from mixdpo.pairs.rating_settings import RatingSettings
 
 RAW_RATING: Final = "raw_rating/"
 """Columns of ratings as a judge gave them, where those of the judge's name are turned round or standardised."""
@@ -52,7 +54,7 @@ class Judged:
 
     Attributes:
         ratings: of all answers that are judged, prompt by prompt; NaN for those that it gave none.
-        record: who judged and what came back: see `verdict_record`, and `off_scale` beside it.
+        record: see `judge_record`, and `off_scale` beside it.
         unit: what the ratings are in: a scale, or log-odds of a game; None where nothing says it.
         win_rates: of a judge that compares answers, the share of its games that each won, ties half; NaN without any.
     """
@@ -61,6 +63,14 @@ class Judged:
     record: dict[str, Any]
     unit: str | None
     win_rates: np.ndarray | None = None
+
+
+def judge_record(
+    judge: Judge, verdicts: Sequence[Verdict], judge_prompt: JudgePrompt | None, settings: RatingSettings
+) -> dict[str, Any]:
+    """Return who judged, how it was asked and what came back; see `verdict_record`."""
+    asked = {"judge_prompt": judge_prompt.fingerprint(), "max_tokens": settings.max_tokens} if judge_prompt else {}
+    return {**verdict_record(verdicts, judge.name), **judge.record(), "mode": settings.mode, **asked}
 
 
 def judged_prompts(prompts: Sequence[AnsweredPrompt]) -> list[JudgedPrompt]:

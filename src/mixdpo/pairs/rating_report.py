@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -17,6 +17,15 @@ from mixdpo.pairs.answered import AnsweredPrompt
 from mixdpo.pairs.judged import Judged, is_judged
 from mixdpo.pairs.put_together import Together
 from mixdpo.pairs.rating_settings import RatingSettings
+
+_MISSING: Final = {"unread_verdicts": "unread", "off_scale": "off the scale"}
+_COUNTS: Final = {
+    "empty": "empty answers, which no judge was asked about and which have no score",
+    "without_score": "answers without a score, for a judge gave them no rating that can be read",
+    "prompts_with_one_answer": "prompts with one answer, which give no pair",
+    "prompts_all_equal": "prompts whose answers all have one score, which give ties only",
+}
+"""What is said of counts in a report."""
 
 
 def earlier_judges(answers: Path) -> dict[str, Any]:
@@ -63,6 +72,26 @@ def rating_report(
         else f"mean of the {mean_of} of {len(judges)} judges",
         "judges": judges,
     }
+
+
+def rating_lines(report: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what a person is told of a report, line by line."""
+    for name, one in report["judges"].items():
+        said = (
+            [f"mean {one['rating']['mean']:.3g}, deviation {one['rating']['deviation']:.3g}"] if one["rating"] else []
+        )
+        if "calls" in one:
+            missing = [f"{one[kind]:,} {words}" for kind, words in _MISSING.items()]
+            said.append(
+                f"of {one['calls']:,} verdicts {sum(one['failed_calls'].values()):,} failed, {', '.join(missing)}"
+            )
+        if bias := one.get("position_bias"):
+            agree = f"both orders agree on {bias['consistent']['estimate']:.0%} of pairs"
+            first = bias["first_shown"]
+            said.append(agree if first is None else f"{agree}, the first shown wins {first['estimate']:.0%} of games")
+        yield f"{name}: {'; '.join(said)}"
+    yield f"score: {report['score']}"
+    yield from (f"{words}: {report[kind]:,}" for kind, words in _COUNTS.items() if report[kind])
 
 
 def _spread(values: np.ndarray) -> dict[str, float]:
