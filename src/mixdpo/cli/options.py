@@ -19,7 +19,9 @@ from mixdpo.common.settings import parse_yaml
 Command = Callable[..., Any]
 
 
-def settings_options(cls: type[Any], into: str, *, leave_out: Collection[str] = ()) -> Callable[[Command], Command]:
+def settings_options(
+    cls: type[Any], into: str, *, leave_out: Collection[str] = (), prefix: str = ""
+) -> Callable[[Command], Command]:
     """Give a command an option for every field of the dataclass `cls`, and an instance of it as the argument `into`.
 
     An option is called as its field is. Its type is the field's: `Literal` gives a choice, a tuple an option that may
@@ -32,15 +34,16 @@ def settings_options(cls: type[Any], into: str, *, leave_out: Collection[str] = 
         cls: the dataclass.
         into: name of the command's argument.
         leave_out: fields that the command gives itself. It then gets a function that takes them and returns `cls`.
+        prefix: what names of options begin with, such as `judge-`, where two settings of a command share names.
     """
     hints = typing.get_type_hints(cls)
     chosen = [field for field in fields(cls) if field.init and field.name not in leave_out]
-    options = [_option(field, hints[field.name]) for field in chosen]
+    options = [_option(field, hints[field.name], prefix) for field in chosen]
 
     def decorate(command: Command) -> Command:
         @functools.wraps(command)
         def with_settings(*arguments: Any, **given: Any) -> Any:
-            values = {field.name: given.pop(field.name) for field in chosen}
+            values = {field.name: given.pop(parameter_name(field.name, prefix)) for field in chosen}
 
             def make(**left_out: Any) -> Any:
                 return cls(**values, **left_out)
@@ -53,6 +56,11 @@ def settings_options(cls: type[Any], into: str, *, leave_out: Collection[str] = 
         return decorated
 
     return decorate
+
+
+def parameter_name(field: str, prefix: str) -> str:
+    """Return what a command calls the option of a field, for `given_options` and `refuse_options`."""
+    return prefix.replace("-", "_") + field
 
 
 def given_options(*names: str) -> list[str]:
@@ -71,15 +79,16 @@ def refuse_options(reason: str, *names: str) -> None:
         raise click.UsageError(f"{' and '.join(given)}: {reason}.")
 
 
-def _option(field: Field[Any], hint: Any) -> Callable[[Command], Command]:
+def _option(field: Field[Any], hint: Any, prefix: str) -> Callable[[Command], Command]:
     spelled = field.metadata.get("option", "--" + field.name.replace("_", "-"))
     names = [spelled] if isinstance(spelled, str) else list(spelled)
+    names = [f"--{prefix}{name.removeprefix('--').removeprefix(prefix)}" for name in names]
     default = field.default if field.default_factory is MISSING else field.default_factory()
     if default is True:
         names[0] += names[0].replace("--", "/--no-", 1)
     return click.option(
         *names,
-        field.name,
+        parameter_name(field.name, prefix),
         help=sentence(field.metadata.get("help", field.name)),
         metavar=field.metadata.get("metavar"),
         **_default(default),

@@ -42,7 +42,9 @@ class RatingSettings:
             "at_least": 2,
         },
     )
-    seed: int = field(default=0, metadata={"help": "pairwise: of the opponents that are drawn"})
+    seed: int = field(
+        default=0, metadata={"help": "of what is drawn: opponents, and with --against prompts and answers"}
+    )
 
     def __post_init__(self) -> None:
         check_ranges(self, "rating setting ")

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
+
 from mixdpo.data.columns import is_quality
 from mixdpo.data.messages import message_text
 from mixdpo.data.reasoning import split_reasoning
@@ -42,6 +44,31 @@ class SpokenPair:
     has_tools: bool = False
     chat_template_kwargs: str | None = None
     columns: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def answers(self) -> tuple[str, str]:
+        """The chosen and the rejected answer."""
+        return self.chosen, self.rejected
+
+
+@dataclass(frozen=True)
+class PairsByPrompt:
+    """What is said in pairs, and the rows of the prompts that are looked at, from 0."""
+
+    pairs: Sequence[SpokenPair]
+    rows: Mapping[Chat, Sequence[int]]
+
+    @classmethod
+    def of(cls, dataset: Dataset, limit: int | None = None, seed: int = 0) -> PairsByPrompt:
+        """Look at all prompts, or at `limit` of them that are drawn; in the order of the pairs."""
+        pairs = list(spoken_pairs(dataset))
+        rows: dict[Chat, list[int]] = {}
+        for row, pair in enumerate(pairs):
+            rows.setdefault(pair.chat, []).append(row)
+        if limit is not None:
+            drawn = set(np.random.default_rng(seed).permutation(len(rows))[:limit].tolist())
+            rows = {chat: own for number, (chat, own) in enumerate(rows.items()) if number in drawn}
+        return cls(pairs, rows)
 
 
 def spoken_pairs(dataset: Dataset) -> Iterator[SpokenPair]:
