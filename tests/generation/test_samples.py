@@ -218,6 +218,12 @@ def test_a_run_that_was_stopped_writes_what_a_whole_one_does(
     assert outputs[0] != outputs[1]
 
 
+def test_samples_beyond_a_batch_are_drawn_anew(questions: str, model: Path) -> None:
+    requests = planned_requests(read_prompts(questions, limit=1), GenerationSettings(samples=8, max_new_tokens=8))
+    texts = [one.text for one in LocalModel(ModelSettings(name_or_path=str(model)), batch_size=4).complete(requests)]
+    assert texts[:4] != texts[4:]
+
+
 def test_an_estimate_counts_the_prompt_of_samples_once(
     questions: str, model: Path, tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
