@@ -11,7 +11,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from mixdpo.cli.options import settings_options
+from mixdpo.cli.options import given_options, settings_options
 from mixdpo.common.errors import InputError
 from mixdpo.common.settings import check_ranges
 
@@ -118,3 +118,25 @@ def test_a_command_may_give_fields_itself() -> None:
 def test_bounds_hold_for_instances_too(wrong: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=f"^{next(iter(wrong))} is .*; it must be (at least 1|above 0 and below 100)"):
         _Settings(name="x", **wrong)
+
+
+def test_two_settings_of_a_command_are_told_apart_by_a_prefix() -> None:
+    found = []
+
+    @dataclass(frozen=True)
+    class Calls:
+        at_once: int = 1
+
+    @dataclass(frozen=True)
+    class JudgeCalls(Calls):
+        kind: str = field(default="x", metadata={"option": "--judge-kind"})
+
+    @click.command()
+    @settings_options(Calls, "model")
+    @settings_options(JudgeCalls, "judge", prefix="judge-")
+    def command(model: Calls, judge: JudgeCalls) -> None:
+        found.append((model, judge, given_options("judge_at_once", "at_once")))
+
+    words = ["--at-once", "2", "--judge-at-once", "3", "--judge-kind", "y"]
+    CliRunner().invoke(command, words, catch_exceptions=False)
+    assert found == [(Calls(2), JudgeCalls(3, "y"), ["--at-once", "--judge-at-once"])]

@@ -17,7 +17,7 @@ from mixdpo.pairs.select import RULES, allowed_pairs, pairs_by_rule, select_pair
 from mixdpo.pairs.selection_settings import RULE_NAMES, SelectionRule, SelectionSettings
 
 # Small whole scores, so that ties are common and no sum is rounded.
-ANSWERS = st.lists(st.tuples(st.integers(0, 5), st.integers(1, 9)), min_size=1, max_size=7)
+ANSWERS = st.lists(st.tuples(st.integers(0, 5), st.integers(1, 9)), max_size=7)
 RATIOS = st.sampled_from([None, 1.0, 1.5, 3.0])
 
 
@@ -28,6 +28,8 @@ def brute_force(rule: str, scores: list[int], lengths: list[int], ratio: float |
         short, long = sorted((lengths[a], lengths[b]))
         return ratio is None or long <= ratio * short
 
+    if not scores:
+        return []
     n = range(len(scores))
     decided = {(a, b) for a, b in permutations(n, 2) if scores[a] > scores[b] and may(a, b)}
     ties = {(a, b) for a, b in permutations(n, 2) if scores[a] == scores[b] and a < b and may(a, b)}

@@ -82,7 +82,8 @@ def refuse_options(reason: str, *names: str) -> None:
 def _option(field: Field[Any], hint: Any, prefix: str) -> Callable[[Command], Command]:
     spelled = field.metadata.get("option", "--" + field.name.replace("_", "-"))
     names = [spelled] if isinstance(spelled, str) else list(spelled)
-    names = [f"--{prefix}{name.removeprefix('--').removeprefix(prefix)}" for name in names]
+    if prefix:
+        names = [f"--{prefix}{name.removeprefix('--').removeprefix(prefix)}" for name in names]
     default = field.default if field.default_factory is MISSING else field.default_factory()
     if default is True:
         names[0] += names[0].replace("--", "/--no-", 1)

@@ -13,10 +13,9 @@ from mixdpo.common.settings import read_yaml
 from mixdpo.common.stages import RECORD_FILE, Stage, by_key, run_stage
 from mixdpo.data.pair_files import beside
 from mixdpo.generation.answer_prompts import answer_prompts
-from mixdpo.generation.chat_model import ChatModel, Progress
-from mixdpo.generation.endpoint import EndpointModel
+from mixdpo.generation.chat_model import Progress
+from mixdpo.generation.find_model import Models, find_model
 from mixdpo.generation.generate import planned_requests, settings_for
-from mixdpo.generation.generation_settings import EndpointSettings
 from mixdpo.generation.output_files import report_file
 from mixdpo.generation.prompts import Prompt, read_prompts
 from mixdpo.judges.find_judge import find_judge
@@ -32,8 +31,6 @@ HOW_CALLED: Final = (
 )
 """Settings that say how answers and verdicts are asked for, and not what they are: they may change on the way."""
 
-Models = Mapping[str, ModelSettings | EndpointSettings]
-"""Who answers, by the names that stand in the file."""
 Bars = Callable[[str, str], Progress]
 """From the name of a pass and what it counts to what shows how far it is."""
 
@@ -115,7 +112,7 @@ def answer_stage(
     )  # fmt: skip
 
     def make() -> None:
-        answering = ((name, _chat_model(one, settings, output)) for name, one in models.items())
+        answering = ((name, find_model(one, unfinished(output), settings.batch_size)) for name, one in models.items())
         answer_prompts(prompts.read(), answering, settings.generation, output, _bar(bars, "answers"))
 
     run_stage(files.folder, stage, make, files.record)
@@ -149,7 +146,7 @@ def planned(settings: PairMakingSettings, models: Models, prompts: Prompts, file
         read = prompts.read()
         requests = planned_requests(read, settings.generation)
         for name, one in models.items():
-            yield f"answers of {name}: {_chat_model(one, settings, answers).estimate(requests)}"
+            yield f"answers of {name}: {find_model(one, unfinished(answers), settings.batch_size).estimate(requests)}"
         answered = _longest_answers(read, settings, len(models))
     for name, line in estimates(answered, _judges(settings), settings.rating).items():
         yield f"ratings of {name}: {line}"
@@ -160,14 +157,6 @@ def _longest_answers(prompts: Sequence[Prompt], settings: PairMakingSettings, mo
     text = " the" * (how.max_new_tokens or 1)
     answers = tuple(Answer(f"{number}{text}", "") for number in range(how.samples * models))
     return [AnsweredPrompt(one.id, one.id_column, one.messages, answers) for one in prompts]
-
-
-def _chat_model(settings: ModelSettings | EndpointSettings, making: PairMakingSettings, output: Path) -> ChatModel:
-    if isinstance(settings, EndpointSettings):
-        return EndpointModel(settings, unfinished(output))
-    from mixdpo.generation.local_model import LocalModel  # loads PyTorch
-
-    return LocalModel(settings, making.batch_size)
 
 
 def _judges(settings: PairMakingSettings) -> list[Judge]:

@@ -94,7 +94,7 @@ def _best_random(given: Candidates) -> list[Pair]:
 
 def _best_low(given: Candidates) -> list[Pair]:
     """The deviation is that of all answers, not corrected for their number: of five or fewer the worst is nearest."""
-    n = len(given.scores)
+    n = max(len(given.scores), 1)
     mean = math.fsum(given.scores) / n
     wanted = mean - _LOW * math.sqrt(math.fsum((score - mean) ** 2 for score in given.scores) / n)
     return _nearest(_decided(given, given.of_best()), lambda pair: abs(given.scores[pair[1]] - wanted))
