@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from answering import QUESTIONS, report_of, rows_of, run
 from loopback import Endpoint, running
 from mixdpo.cli.main import main
 from mixdpo.common.errors import InputError
@@ -33,37 +34,11 @@ from mixdpo.models.model_settings import ModelSettings
 from published import published
 from tiny import tiny_llama
 
-QUESTIONS = ["Tell me about cats.", "How?", "Boil water, add the leaves. Ok?", "dogs today", "1 2 3 4 5 6 7 8 9 0"]
 MT_BENCH = [
     {"question_id": 81 + i, "category": category, "turns": [f"Tell me about {category}.", "How?"]}
     for i, category in enumerate(("writing", "math", "stem", "roleplay"))
 ]
 Write = Callable[..., str]
-
-
-@pytest.fixture
-def model(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> Path:
-    folder = tmp_path / "tiny"
-    tiny_llama(vocab_size=len(tokenizer), positions=512).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture
-def questions(jsonl: Write) -> str:
-    return jsonl([{"instruction": question} for question in QUESTIONS], "questions.jsonl")
-
-
-def rows_of(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def report_of(path: Path) -> dict[str, Any]:
-    return json.loads(path.with_name(f"{path.stem}.report.json").read_text())
-
-
-def run(*arguments: str | Path | int) -> None:
-    assert main(["generate", *map(str, arguments)]) == 0
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str | Path | int) -> str:

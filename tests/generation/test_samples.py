@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from transformers import PreTrainedTokenizerFast
 
+from answering import QUESTIONS, report_of, rows_of, run
 from loopback import Endpoint, running
 from mixdpo.cli.main import main
 from mixdpo.common.errors import InputError, RunError
@@ -31,34 +32,7 @@ from mixdpo.models.model_settings import ModelSettings
 from mixdpo.pairs.answered import read_answered
 from tiny import saved, tiny_llama
 
-QUESTIONS = ["Tell me about cats.", "How?", "Boil water, add the leaves. Ok?", "dogs today", "1 2 3 4 5 6 7 8 9 0"]
-CHATS = [[{"role": "user", "content": question}] for question in QUESTIONS]
 Write = Callable[..., str]
-
-
-def rows_of(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def report_of(path: Path) -> dict[str, Any]:
-    return json.loads(path.with_name(f"{path.stem}.report.json").read_text())
-
-
-def run(*arguments: str | Path | int) -> None:
-    assert main(["generate", *map(str, arguments)]) == 0
-
-
-@pytest.fixture
-def model(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> Path:
-    folder = tmp_path / "tiny"
-    tiny_llama(vocab_size=len(tokenizer), positions=512).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture
-def questions(jsonl: Write) -> str:
-    return jsonl([{"instruction": question} for question in QUESTIONS], "questions.jsonl")
 
 
 # ---- settings and requests ----
