@@ -24,6 +24,15 @@ WEIGHTED = (
     "<|im_start|>user\nWhich answer to '{instruction}' is better?\nm: {output_1}\nM: {output_2}\n"
     "Say only m or M.\n<|im_end|>"
 )
+_SHOWN = (("Name a bird.", "The owl.", 9), ("Name a town.", "I like tea.", 2), ("Name a game.", "Chess", 8))
+EXAMPLES = "".join(
+    f"<|im_start|>user\nGrade the answer {answer} to {question} with a number from 1 to 10.<|im_end|>\n"
+    f"<|im_start|>assistant\n[[{grade}]]<|im_end|>\n"
+    for question, answer, grade in _SHOWN
+)
+FEW_SHOT = (
+    f"{EXAMPLES}<|im_start|>user\nGrade the answer {{answer}} to {{question}} with a number from 1 to 10.<|im_end|>"
+)
 GRADE = "Grade this answer to '{question}' from 1 to 10, as [[5]]: {answer}"
 
 
@@ -139,3 +148,26 @@ def test_a_killed_run_continues_without_a_repeated_call(folder: Path, server: Pr
     graded = {key: count for key, count in server.calls.items() if "Grade this answer" in key}
     # The call that was held was never answered to the killed run; all others were made once.
     assert sorted(graded.values()) == [1] * (len(PROMPTS) - 1) + [2]
+
+
+def test_samples_of_a_real_server_are_rated_by_it_whatever_fails(folder: Path, server: Proxy, capsys) -> None:
+    server.faults = [429, "no json", 500]
+    answers = answered(folder, server, "own", "--samples", "3", "--max-new-tokens", "12")
+    asked = server.calls.total()
+    (folder / "few_shot.txt").write_text(FEW_SHOT)
+    words = ["rate", answers, "--judge", "smollm2", "--endpoint", server.url, "--key-variable", "JUDGE_KEY",
+             "--judge-prompt", str(folder / "few_shot.txt"), "--max-tokens", "8",
+             "-o", str(folder / "rated.jsonl")]  # fmt: skip
+    server.faults = [503, '{"choices": []}', 429]
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    rows = [json.loads(line) for line in (folder / "rated.jsonl").open()]
+    texts = {(row["id"], row["output"]) for row in rows if row["output"].strip()}
+    assert server.calls.total() - asked == len(texts) + 3, "each different answer is judged once"
+    found = [row["score"] for row in rows if row.get("score") is not None]
+    assert len(found) >= 0.8 * len(texts)
+    assert all(1 <= score <= 10 for score in found)
+    assert f"of {sum(bool(row['output'].strip()) for row in rows)} verdicts 0 failed" in said
+    calls = server.calls.total()
+    assert main(words) == 0
+    assert server.calls.total() == calls, "all are cached"

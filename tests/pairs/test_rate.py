@@ -7,6 +7,7 @@ import math
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -222,6 +223,17 @@ def test_judges_in_different_units_are_standardised_and_those_on_one_scale_are_n
     together = rate(first.prompts, [harsh], RatingSettings(), earlier=first.report["judges"])
     assert scores(together.prompts) == scores(same.prompts)
     assert "standardised" in rate(first.prompts, [harsh], RatingSettings()).report["score"]
+
+
+def test_scores_of_a_file_that_nobody_stands_for_are_replaced_and_counted(program: ProgramJudge) -> None:
+    (prompt,) = answered(["a", "bbb", " "])
+    scored = replace(prompt, answers=tuple(replace(answer, score=7.0) for answer in prompt.answers))
+    first = rate([scored], [program], RatingSettings())
+    np.testing.assert_equal(scores(first.prompts), [[1, 3, math.nan]])
+    assert first.report["replaced"] == 2
+    judge = LanguageJudge(Fake(lambda asked: "[[5]]"))
+    assert rate(first.prompts, [judge], RatingSettings()).report["replaced"] == 0
+    assert rate(first.prompts, [program], RatingSettings()).report["replaced"] == 2
 
 
 def test_a_score_needs_every_judge() -> None:

@@ -40,6 +40,6 @@ def test_a_trained_reward_model_ranks_answers(tmp_path: Path, tokenizer: PreTrai
     rated = rate(prompts, [judge], RatingSettings())
     scores = [answer.score for answer in rated.prompts[0].answers]
     assert spearmanr(scores, order).statistic > 0.999
-    assert rated.report["judges"][judge.name]["unit"] is None
+    assert rated.report["judges"]["trained"]["unit"] is None
     compared = rate(prompts, [judge], RatingSettings(mode="pairwise")).prompts[0].answers
     assert spearmanr([answer.score for answer in compared], order).statistic > 0.999

@@ -15,6 +15,7 @@ from mixdpo.common.files import cache_folder, digest
 from mixdpo.common.processes import processes
 from mixdpo.data.template_arguments import template_arguments
 from mixdpo.generation.chat_model import Completion, Progress
+from mixdpo.generation.endpoint import CHARACTERS_PER_TOKEN
 from mixdpo.generation.reply_cache import reply_cache
 from mixdpo.judges.judge import Chat, FollowUp, JudgeItem, ParseReply, Verdict
 from mixdpo.judges.rewards import all_conversations, conversations_of, reward_verdict
@@ -48,8 +49,12 @@ class RewardJudge:
         return False
 
     def estimate(self, items: Sequence[JudgeItem]) -> str:
-        """Say how much there is to judge."""
-        return f"{len(all_conversations(items)):,} answers to be graded by the reward model {self.name}"
+        """Say how much there is to judge, before it is known what is cached."""
+        conversations = all_conversations(items)
+        read = sum(len(content) for one in conversations for _, content in one) // CHARACTERS_PER_TOKEN
+        return (
+            f"{len(conversations):,} answers to be graded by the reward model {self.name}: about {read:,} tokens read"
+        )
 
     def judge(
         self,

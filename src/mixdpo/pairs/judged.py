@@ -10,6 +10,7 @@ import numpy as np
 
 from mixdpo.generation.answer_files import plain_text
 from mixdpo.judges.judge import Chat, Judge, Verdict, verdict_record
+from mixdpo.judges.language_model import LanguageJudge
 from mixdpo.judges.prompt import JudgePrompt
 from mixdpo.pairs.answered import Answer, AnsweredPrompt
 from mixdpo.pairs.rating_settings import RatingSettings
@@ -69,7 +70,11 @@ def judge_record(
     judge: Judge, verdicts: Sequence[Verdict], judge_prompt: JudgePrompt | None, settings: RatingSettings
 ) -> dict[str, Any]:
     """Return who judged, how it was asked and what came back; see `verdict_record`."""
-    asked = {"judge_prompt": judge_prompt.fingerprint(), "max_tokens": settings.max_tokens} if judge_prompt else {}
+    asked: dict[str, Any] = {}
+    if judge_prompt is not None:
+        asked = {"judge_prompt": judge_prompt.fingerprint(), "max_tokens": settings.max_tokens, "temperature": 0.0}
+    if isinstance(judge, LanguageJudge) and judge.temperature is not None:
+        asked["temperature"] = judge.temperature
     return {**verdict_record(verdicts, judge.name), **judge.record(), "mode": settings.mode, **asked}
 
 

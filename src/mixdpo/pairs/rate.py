@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -66,9 +68,10 @@ def rate(
     judged: dict[str, Judged] = {}
     for judge in judges:
         how = grade_answers if settings.mode == "grade" else compare_answers
-        show = progress(judge.name) if progress is not None else None
-        judged[judge.name] = how(judge, kept, judge_prompt_of(judge, settings), settings, show)
-        _check_read(judge.name, judged[judge.name].record)
+        name = rating_name(judge)
+        show = progress(name) if progress is not None else None
+        judged[name] = how(judge, kept, judge_prompt_of(judge, settings), settings, show)
+        _check_read(name, judged[name].record)
     answers = [answer for prompt in kept for answer in prompt.answers]
     units = {name: record.get("unit") for name, record in earlier.items()}
     together = put_together(answers, judged, settings.lower_is_better, units)
@@ -80,7 +83,8 @@ def rate(
         replace(one, answers=tuple(next(rated) if is_judged(answer) else _unrated(answer) for answer in one.answers))
         for one in prompts
     ]
-    return Rated(scored, rating_report(scored, settings, judged, together, earlier))
+    report = rating_report(scored, settings, judged, together, earlier)
+    return Rated(scored, report | {"replaced": sum(_is_replaced(answer, judged) for answer in answers)})
 
 
 def estimates(prompts: Sequence[AnsweredPrompt], judges: Sequence[Judge], settings: RatingSettings) -> dict[str, str]:
@@ -91,14 +95,21 @@ def estimates(prompts: Sequence[AnsweredPrompt], judges: Sequence[Judge], settin
     """
     kept = _to_judge(prompts, judges, settings)
     items = grade_items if settings.mode == "grade" else game_items
-    return {judge.name: judge.estimate(items(kept, judge_prompt_of(judge, settings), settings)) for judge in judges}
+    return {
+        rating_name(judge): judge.estimate(items(kept, judge_prompt_of(judge, settings), settings)) for judge in judges
+    }
+
+
+def rating_name(judge: Judge) -> str:
+    """Return what columns call a judge: its name; of a model in a folder the last part of its path."""
+    return Path(judge.name).name if os.path.isdir(judge.name) else judge.name  # a command may be no path at all
 
 
 def _to_judge(
     prompts: Sequence[AnsweredPrompt], judges: Sequence[Judge], settings: RatingSettings
 ) -> list[JudgedPrompt]:
     """Return what is judged; `InputError` where there is nothing, or a judge comes twice."""
-    names = [judge.name for judge in judges]
+    names = [rating_name(judge) for judge in judges]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise InputError(f"the judge {twice} is given twice", hint="name each judge once")
     kept = judged_prompts(prompts)
@@ -158,6 +169,11 @@ def _rated(
         )
         for row, answer in enumerate(answers)
     ]
+
+
+def _is_replaced(answer: Answer, judged: Mapping[str, Judged]) -> bool:
+    """Whether what the file says of an answer is of no judge, or of one that judged it anew."""
+    return any(name in judged for name in answer.ratings) or not (answer.ratings or math.isnan(answer.score))
 
 
 def _unrated(answer: Answer) -> Answer:

@@ -22,6 +22,7 @@ _MISSING: Final = {"unread_verdicts": "unread", "off_scale": "off the scale"}
 _COUNTS: Final = {
     "empty": "empty answers, which no judge was asked about and which have no score",
     "without_score": "answers without a score, for a judge gave them no rating that can be read",
+    "replaced": "answers whose score or rating in the file is replaced",
     "prompts_with_one_answer": "prompts with one answer, which give no pair",
     "prompts_all_equal": "prompts whose answers all have one score, which give ties only",
 }
