@@ -32,11 +32,32 @@ class Endpoint(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}/v1"
 
 
-class _Handler(BaseHTTPRequestHandler):
+class JsonHandler(BaseHTTPRequestHandler):
+    """Reads and writes JSON; one that calls again need not wait."""
+
+    def body(self) -> dict[str, Any]:
+        return json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+
+    def reply(self, status: int, content: str) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Retry-After-Ms", "1")
+        self.end_headers()
+        self.wfile.write(content.encode())
+
+    def refuse(self, status: int) -> None:
+        """As some providers do, the error repeats the key."""
+        self.reply(status, json.dumps({"error": {"message": f"fault; {self.headers['Authorization']}"}}))
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+class _Handler(JsonHandler):
     server: Endpoint
 
     def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        body = self.body()
         self.server.bodies.append(body)
         self.server.keys.add(self.headers["Authorization"])
         fault = self.server.faults.pop() if self.server.faults else None
@@ -56,20 +77,10 @@ class _Handler(BaseHTTPRequestHandler):
             "choices": choices,
             "usage": {"prompt_tokens": 5, "completion_tokens": sum(len(t.split()) for t in texts), "total_tokens": 5},
         }
-        status, content = 200, json.dumps(reply)
         if isinstance(fault, int):
-            # As some providers do, the error repeats the key.
-            status, content = fault, json.dumps({"error": {"message": f"fault; {self.headers['Authorization']}"}})
-        elif fault is not None:
-            content = fault
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Retry-After-Ms", "1")
-        self.end_headers()
-        self.wfile.write(content.encode())
-
-    def log_message(self, *args: Any) -> None:
-        pass
+            self.refuse(fault)
+        else:
+            self.reply(200, json.dumps(reply) if fault is None else fault)
 
 
 def _choice(index: int, text: str, special: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:

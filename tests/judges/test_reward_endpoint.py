@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
-from loopback import serving
+from loopback import JsonHandler, serving
+from mixdpo.cli.main import main
 from mixdpo.common.errors import InputError, RunError
 from mixdpo.generation.generation_settings import EndpointSettings
 from mixdpo.judges.find_judge import find_judge
@@ -60,37 +61,25 @@ class RewardServer(ThreadingHTTPServer):
         return (rewards.tolist() if every_token else rewards[-1].tolist()), len(ids)
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(JsonHandler):
     server: RewardServer
 
     def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        body = self.body()
         self.server.calls[self.path] += 1
         self.server.bodies.append(body)
         if self.path not in self.server.services:
-            return self._send(404, json.dumps({"detail": "Not Found"}))
+            return self.reply(404, json.dumps({"detail": "Not Found"}))
         if self.server.faults:
             fault = self.server.faults.pop()
-            if isinstance(fault, str):
-                return self._send(200, fault)
-            return self._send(fault, json.dumps({"error": {"message": f"fault; {self.headers['Authorization']}"}}))
+            return self.refuse(fault) if isinstance(fault, int) else self.reply(200, fault)
         outputs, read = self.server.outputs(body, self.path == "/pooling")
         item = {"index": 0, "object": "pooling", "data": outputs}
         if self.path == "/classify":
             item = {"index": 0, "label": "LABEL_0", "probs": outputs, "num_classes": len(outputs)}
-        reply = {"id": "1", "object": "list", "created": 1, "model": body["model"], "data": [item],
-                 "usage": {"prompt_tokens": read, "total_tokens": read, "completion_tokens": 0}}  # fmt: skip
-        return self._send(200, json.dumps(reply))
-
-    def _send(self, status: int, content: str) -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Retry-After-Ms", "1")
-        self.end_headers()
-        self.wfile.write(content.encode())
-
-    def log_message(self, *args: Any) -> None:
-        pass
+        usage = {"prompt_tokens": read, "total_tokens": read, "completion_tokens": 0}
+        reply = {"id": "1", "object": "list", "created": 1, "model": body["model"], "data": [item], "usage": usage}
+        return self.reply(200, json.dumps(reply))
 
 
 @contextmanager
@@ -166,6 +155,24 @@ def test_faults_are_survived_and_what_is_refused_is_counted(
         server.faults = [503] * 100
         with pytest.raises(RunError, match="none of 5 calls was answered"):
             graded(judge_at(f"{server.url}/pooling", max_retries=0))
+
+
+@pytest.mark.usefixtures("own_cache")
+def test_the_command_rates_by_such_a_server(tmp_path: Path, tokenizer: Any, capsys: Any) -> None:
+    answers, rated = tmp_path / "answers.jsonl", tmp_path / "rated.jsonl"
+    rows = [{"id": "q", "instruction": ITEMS[0].chat[0][1], "output": text} for text in ANSWERS]
+    answers.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with reward_server(tmp_path / "rm", tokenizer) as server:
+        words = ["rate", str(answers), "--judge", "rm", "--judge-kind", "reward", "--endpoint", f"{server.url}/v1"]
+        prices = ["--dollars-in", "1000", "--dollars-out", "0"]
+        assert main([*words, *prices, "--dry-run", "-o", str(rated)]) == 0
+        assert "5 calls (0 more are cached): about 51 tokens read and at most 0 written, about $0.05" in (
+            capsys.readouterr().out
+        )
+        assert main([*words, "--token-limit", "max_completion_tokens", "-o", str(rated)]) == 2
+        assert main([*words, "-o", str(rated)]) == 0
+    scores = [json.loads(line)["score"] for line in rated.open()]
+    assert scores == pytest.approx(graded(find_judge(JudgeSettings(judge=str(tmp_path / "rm")))), abs=1e-5)
 
 
 @pytest.mark.usefixtures("own_cache")

@@ -126,6 +126,9 @@ def test_a_judge_that_is_mostly_unread_ends_the_run_and_says_what_to_change(says
     judge = LanguageJudge(Fake(lambda asked: says))
     with pytest.raises(RunError, match=f"of 10 verdicts of fake {said}"):
         rate(answered(["a"] * 5, ["b"] * 5), [judge], RatingSettings())
+    if said.startswith("10 hold"):
+        with pytest.raises(RunError, match=f"of 2 verdicts of fake {said[1:].replace('0 hold', '2 hold')}"):
+            rate(answered(["a", "b"]), [judge], RatingSettings(mode="pairwise"))
 
 
 def test_a_judge_prompt_names_its_scale_or_is_given_one(tmp_path: Path) -> None:
