@@ -166,7 +166,7 @@ def test_the_command_rates_by_such_a_server(tmp_path: Path, tokenizer: Any, caps
         words = ["rate", str(answers), "--judge", "rm", "--judge-kind", "reward", "--endpoint", f"{server.url}/v1"]
         prices = ["--dollars-in", "1000", "--dollars-out", "0"]
         assert main([*words, *prices, "--dry-run", "-o", str(rated)]) == 0
-        assert "5 calls (0 more are cached): about 51 tokens read and at most 0 written, about $0.05" in (
+        assert "5 calls (0 more are cached): about 50 tokens read and at most 0 written, about $0.05" in (
             capsys.readouterr().out
         )
         assert main([*words, "--token-limit", "max_completion_tokens", "-o", str(rated)]) == 2
