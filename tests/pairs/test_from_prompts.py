@@ -68,6 +68,7 @@ def test_prompts_become_pairs_whose_margins_are_the_judges(
         calls = len(endpoint.bodies)
     assert calls == 24
     assert "24 calls" in planned_lines
+    assert "4 samples at temperature 0.8" in planned_lines
     assert "24" in planned_lines.split("ratings of")[1]
     pairs = load_pairs(output)
     assert len(pairs) == 6

@@ -12,7 +12,7 @@ from mixdpo.common.files import unfinished, write_json
 from mixdpo.common.settings import read_yaml
 from mixdpo.common.stages import RECORD_FILE, Stage, by_key, run_stage
 from mixdpo.data.pair_files import beside
-from mixdpo.generation.answer_prompts import answer_prompts
+from mixdpo.generation.answer_prompts import answer_prompts, notes
 from mixdpo.generation.chat_model import Progress
 from mixdpo.generation.find_model import Models, find_model
 from mixdpo.generation.generate import planned_requests, settings_for
@@ -147,6 +147,7 @@ def planned(settings: PairMakingSettings, models: Models, prompts: Prompts, file
         requests = planned_requests(read, settings.generation)
         for name, one in models.items():
             yield f"answers of {name}: {find_model(one, unfinished(answers), settings.batch_size).estimate(requests)}"
+        yield from notes(read, settings.generation, len(models))
         answered = _longest_answers(read, settings, len(models))
     for name, line in estimates(answered, _judges(settings), settings.rating).items():
         yield f"ratings of {name}: {line}"
