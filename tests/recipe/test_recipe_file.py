@@ -100,7 +100,7 @@ def test_keys_of_settings_within_settings_are_checked(refused) -> None:
 def test_recipes_resolve(path: Path) -> None:
     recipe = load_recipe(path, {})
     assert recipe.required("model").name_or_path
-    assert recipe.required("data").path
+    assert recipe.required("data" if recipe.pairs is None else "pairs")
     args = recipe.training_config()
     if "8 GPUs" in path.read_text():
         assert args.per_device_train_batch_size * args.gradient_accumulation_steps * 8 == 160

@@ -30,6 +30,7 @@ from mixdpo.cli.plan import plan
 from mixdpo.cli.rate import rate
 from mixdpo.cli.recipe_options import CommandWithSettings, with_keys
 from mixdpo.cli.reference import reference
+from mixdpo.cli.rounds import rounds
 from mixdpo.cli.score import score
 from mixdpo.cli.study import study
 from mixdpo.cli.tokens import tokens
@@ -51,8 +52,8 @@ def app() -> None:
 
 
 for _command in (
-    audit, cache, clean, compare, demo, evaluate, examples, generate, merge, pairs, plan, rate, reference, score,
-    study, tokens, train,
+    audit, cache, clean, compare, demo, evaluate, examples, generate, merge, pairs, plan, rate, reference, rounds,
+    score, study, tokens, train,
 ):  # fmt: skip
     app.add_command(_command)
 

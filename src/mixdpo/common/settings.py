@@ -26,6 +26,7 @@ SECTIONS: Final[dict[str, str]] = {
     "plan": "order and routes: a name, settings, or the path of a saved plan",
     "audit": "what an audit looks at",
     "train": "settings of the training run",
+    "pairs": "how mixdpo rounds makes pairs of the model's own answers",
     "peft": "LoRA adapters (fields of peft.LoraConfig); leave out for full fine-tuning",
 }
 """The sections of a recipe."""

@@ -20,6 +20,7 @@ from mixdpo.data.data_settings import DataSettings, TokenSettings
 from mixdpo.difficulty.metrics import find_metric, metric_settings
 from mixdpo.models.model_settings import ModelSettings
 from mixdpo.plan.plan_settings import PLANS, PlanSettings
+from mixdpo.recipe.rounds_settings import RoundsSettings
 from mixdpo.training.training_settings import TrainingSettings
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class Recipe:
     score: Mapping[str, Mapping[str, Any]]
     file: str | None
     audit: AuditSettings = field(default_factory=AuditSettings)
+    pairs: RoundsSettings | None = None
 
     def required(self, section: str) -> Any:
         """Return a section, or raise `InputError` if the recipe lacks it."""
@@ -138,6 +140,7 @@ def load_recipe(file: str | Path | None, overrides: Mapping[str, Any]) -> Recipe
         plan_path=plan_path,
         score=_score_section(present.get("score", {}), name),
         audit=section(AuditSettings, "audit") or AuditSettings(),
+        pairs=section(RoundsSettings, "pairs"),
         train=train_values(present.get("train", {}), "train", name),
         peft=_peft_section(present["peft"], name) if "peft" in present else None,
         file=name,

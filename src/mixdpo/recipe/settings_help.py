@@ -9,8 +9,13 @@ from typing import Any, Final
 from mixdpo.auditing.audit_settings import AuditSettings
 from mixdpo.data.data_settings import DataSettings
 from mixdpo.difficulty.metrics import METRICS
+from mixdpo.generation.generation_settings import GenerationSettings
+from mixdpo.judges.judge_settings import JudgeSettings
 from mixdpo.models.model_settings import ModelSettings
+from mixdpo.pairs.rating_settings import RatingSettings
+from mixdpo.pairs.selection_settings import SelectionSettings
 from mixdpo.recipe.recipe_file import OF_MODEL, PlanSection, yaml_text
+from mixdpo.recipe.rounds_settings import RoundsSettings
 from mixdpo.training.training_settings import TrainingSettings
 
 _LIMITS: Final = ("max_length", "max_prompt_length")
@@ -45,6 +50,8 @@ def settings_help(command: str) -> str:
             lines += ["", *setting_lines(ModelSettings, "model", _OF_TOKENIZER)]
             lines += ["", *setting_lines(TrainingSettings, "train", ("max_prompt_length", *_MASKS))]
         return _indented(lines)
+    if command == "rounds":
+        return _indented([*lines, *_of_rounds()])
     if command != "plan":
         lines += [*setting_lines(ModelSettings, "model", _OF_TOKENIZER if command == "tokens" else None), ""]
     lines += [*setting_lines(DataSettings, "data"), ""]
@@ -59,13 +66,36 @@ def settings_help(command: str) -> str:
     else:
         lines += [*setting_lines(PlanSection, "plan"), ""]
     if command in ("train", "reference"):
-        lines += [
-            *setting_lines(TrainingSettings, "train", {f.name for f in fields(TrainingSettings)}.difference(OF_MODEL)),
-            "--train.KEY  every other field of transformers.TrainingArguments",
-            "--peft.KEY  LoRA adapters: every field of peft.LoraConfig, such as r, lora_alpha, target_modules",
-            "--eval_data.KEY  pairs to measure on: the same fields as data",
-        ]
+        lines += _of_training()
     return _indented(lines)
+
+
+def _of_training() -> list[str]:
+    return [
+        *setting_lines(TrainingSettings, "train", {f.name for f in fields(TrainingSettings)}.difference(OF_MODEL)),
+        "--train.KEY  every other field of transformers.TrainingArguments",
+        "--peft.KEY  LoRA adapters: every field of peft.LoraConfig, such as r, lora_alpha, target_modules",
+        "--eval_data.KEY  pairs to measure on: the same fields as data",
+    ]
+
+
+def _of_rounds() -> list[str]:
+    within = {"generation": GenerationSettings, "judge": JudgeSettings, "rating": RatingSettings,
+              "selection": SelectionSettings}  # fmt: skip
+    own = {f.name for f in fields(RoundsSettings)}.difference(within)
+    lines = [*setting_lines(ModelSettings, "model", {f.name for f in fields(ModelSettings)} - {"adapter"}), ""]
+    lines += [*setting_lines(RoundsSettings, "pairs", own)]
+    for name, cls in within.items():
+        lines += setting_lines(cls, f"pairs.{name}")
+    return [
+        *lines,
+        "--pairs.judge  several judges: a list of these settings in the recipe",
+        "",
+        *setting_lines(PlanSection, "plan", {f.name for f in fields(PlanSection)} - {"path"}),
+        "--score.METRIC.KEY  settings of metrics: see mixdpo score --help",
+        "",
+        *_of_training(),
+    ]
 
 
 def setting_lines(cls: type[Any], section: str, only: Collection[str] | None = None) -> list[str]:
