@@ -93,12 +93,15 @@ def rate_pairs_against(
 def _show(report: dict[str, Any]) -> None:
     table = results_table(
         f"quality against policies, {report['rated']:,} of {report['prompts']:,} prompts",
-        "policy", "answers", "pairs", "chosen", "rejected", "chosen wins", "rejected wins",
+        "policy", "answers", "pairs", "chosen", "wins", "rejected", "wins",
     )  # fmt: skip
     for name, one in report["policies"].items():
-        differences = ("-" if one[side] is None else f"{one[side]:+.3g}" for side in ("chosen", "rejected"))
-        wins = ("-" if one[side] is None else f"{one[side]:.1%}" for side in ("chosen_wins", "rejected_wins"))
-        table.add_row(name, f"{one['answers']:,}", f"{one['known']:,} of {one['pairs']:,}", *differences, *wins)
+        quality = [
+            "-" if one[f"{side}{what}"] is None else format(one[f"{side}{what}"], form)
+            for side in ("chosen", "rejected")
+            for what, form in (("", "+.3g"), ("_wins", ".1%"))
+        ]
+        table.add_row(name, f"{one['answers']:,}", f"{one['known']:,} of {one['pairs']:,}", *quality)
     plain_console().print(table)
     for name, one in report["policies"].items():
         for count, words in _COUNTS.items():
