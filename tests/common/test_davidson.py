@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from mixdpo.common.davidson import fit_davidson
+from mixdpo.common.davidson import GameCounts, fit_davidson
 
 # Davidson (1970), example 2: brands of chocolate pudding i and j, times that i won, that j won, and ties.
 PUDDINGS = [
@@ -18,23 +18,25 @@ PUBLISHED = [0.1388005, 0.1729985, 0.1617420, 0.1653930, 0.1586805, 0.2023855]
 """Worths that the R package PlackettLuce prints for them after seven steps, as many as Davidson took."""
 
 
-def games_of(rng: np.random.Generator, tournaments: int, players: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    player_TP = np.arange(players) < rng.integers(2, players + 1, size=tournaments)[:, None]
-    both = player_TP[:, :, None] & player_TP[:, None, :] & ~np.eye(players, dtype=bool)
-    wins = rng.integers(0, 3, size=both.shape) * both
-    ties = np.triu(rng.integers(0, 3, size=both.shape) * both)
-    return wins, ties + np.swapaxes(ties, 1, 2), player_TP
+def games_of(rng: np.random.Generator, tournaments: int, players: int) -> GameCounts:
+    others = ~np.eye(players, dtype=bool)
+    wins, ties = (rng.integers(0, 3, size=(tournaments, players, players)) * others for _ in range(2))
+    return GameCounts(wins, np.triu(ties) + np.swapaxes(np.triu(ties), 1, 2))
 
 
-def penalised_loss(values: np.ndarray, wins: np.ndarray, ties: np.ndarray, deviation: float) -> float:
+def penalised_loss(values: np.ndarray, several: list[GameCounts], deviation: float) -> float:
     """The density of the games and of the prior, game by game, as Davidson writes it."""
-    strengths, log_nu = values[:-1].reshape(wins.shape[:2]), values[-1]
-    found = (values @ values) / (2 * deviation**2)
-    for tournament, i, j in np.argwhere(wins + ties):
-        s_i, s_j = np.exp(strengths[tournament, [i, j]])
-        tie = np.exp(log_nu) * np.sqrt(s_i * s_j)
-        found -= wins[tournament, i, j] * np.log(s_i / (s_i + s_j + tie))
-        found -= ties[tournament, i, j] / 2 * np.log(tie / (s_i + s_j + tie))
+    log_nu = values[-1]
+    found, begin = (values @ values) / (2 * deviation**2), 0
+    for games in several:
+        count, players, _ = games.wins_TPP.shape
+        strengths = values[begin : begin + count * players].reshape(count, players)
+        begin += count * players
+        for tournament, i, j in np.argwhere(games.wins_TPP + games.ties_TPP):
+            s_i, s_j = np.exp(strengths[tournament, [i, j]])
+            tie = np.exp(log_nu) * np.sqrt(s_i * s_j)
+            found -= games.wins_TPP[tournament, i, j] * np.log(s_i / (s_i + s_j + tie))
+            found -= games.ties_TPP[tournament, i, j] / 2 * np.log(tie / (s_i + s_j + tie))
     return float(found)
 
 
@@ -43,30 +45,32 @@ def test_strengths_are_davidsons_own_without_a_prior() -> None:
     for i, j, won, lost, even in PUDDINGS:
         wins[0, i - 1, j - 1], wins[0, j - 1, i - 1] = won, lost
         ties[0, [i - 1, j - 1], [j - 1, i - 1]] = even
-    fitted = fit_davidson(wins, ties, np.ones((1, 6), dtype=bool), None)
-    worth = np.exp(fitted.strength[0])
+    fitted = fit_davidson([GameCounts(wins, ties)], None)
+    worth = np.exp(fitted.strengths[0][0])
     assert worth / worth.sum() == pytest.approx(PUBLISHED, abs=1e-4)
     assert np.exp(fitted.log_nu) == pytest.approx(0.7468147, abs=2e-4)
 
 
 def test_strengths_are_the_optimum_that_scipy_finds() -> None:
-    wins, ties, player = games_of(np.random.default_rng(0), tournaments=4, players=4)
-    fitted = fit_davidson(wins, ties, player, 1.5)
-    best = minimize(penalised_loss, np.zeros(4 * 4 + 1), args=(wins, ties, 1.5), tol=1e-12)
-    assert fitted.strength == pytest.approx(best.x[:-1].reshape(4, 4), abs=1e-5)
+    rng = np.random.default_rng(0)
+    several = [games_of(rng, tournaments, players) for tournaments, players in ((2, 2), (3, 4))]
+    fitted = fit_davidson(several, 1.5)
+    best = minimize(penalised_loss, np.zeros(2 * 2 + 3 * 4 + 1), args=(several, 1.5), tol=1e-12)
+    assert np.concatenate([one.ravel() for one in fitted.strengths]) == pytest.approx(best.x[:-1], abs=1e-5)
     assert fitted.log_nu == pytest.approx(best.x[-1], abs=1e-5)
-    assert fitted.strength.sum(axis=1) == pytest.approx(np.zeros(4), abs=1e-9)
+    assert np.concatenate([one.sum(axis=1) for one in fitted.strengths]) == pytest.approx(np.zeros(5), abs=1e-9)
 
 
 @pytest.mark.parametrize("kind", ["wins", "ties", "none"])
 def test_records_without_an_optimum_of_their_own_are_finite_with_a_prior(kind: str) -> None:
-    wins, ties = np.zeros((2, 3, 3)), np.zeros((2, 3, 3))
+    wins, ties = np.zeros((1, 3, 3)), np.zeros((1, 3, 3))
     if kind == "wins":  # the first beats all, and nobody the last
         wins[0] = np.triu(np.full((3, 3), 2), 1)
     if kind == "ties":
         ties[0] = 2 - 2 * np.eye(3)
-    fitted = fit_davidson(wins, ties, np.array([[True] * 3, [True, False, False]]), 2.0)
-    assert np.isfinite(fitted.strength).all()
-    assert (np.diff(fitted.strength[0]) < 0).all() == (kind == "wins")
-    assert (fitted.strength[1] == 0).all()
+    fitted = fit_davidson([GameCounts(wins, ties), GameCounts(np.zeros((2, 1, 1)), np.zeros((2, 1, 1)))], 2.0)
+    first, alone = fitted.strengths
+    assert np.isfinite(first).all()
+    assert (np.diff(first[0]) < 0).all() == (kind == "wins")
+    assert (alone == 0).all()
     assert np.sign(fitted.log_nu) == {"wins": -1, "ties": 1, "none": 0}[kind]

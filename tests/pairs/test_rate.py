@@ -156,10 +156,13 @@ def longer(asked: str) -> str:
 
 def test_answers_compared_in_both_orders_become_strengths() -> None:
     judge = LanguageJudge(fake := Fake(longer))
-    rated = rate(answered(["a", "cccc", "bb", "cccc", "zz"], ["only"]), [judge], RatingSettings(mode="pairwise"))
-    (first, alone) = scores(rated.prompts)
+    rated = rate(
+        answered(["a", "cccc", "bb", "cccc", "zz"], ["only"], [" "]), [judge], RatingSettings(mode="pairwise")
+    )
+    first, alone, empty = scores(rated.prompts)
     assert first[1] == first[3] > first[2] == first[4] > first[0]
     assert math.isnan(alone[0])
+    assert math.isnan(empty[0])
     assert len(fake.asked) == 2 * 6, "no game of a text against itself"
     rates = [answer.columns["win_rate"] for answer in rated.prompts[0].answers]
     assert rates == pytest.approx([0, 1, 0.5, 1, 0.5])

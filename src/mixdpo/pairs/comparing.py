@@ -9,7 +9,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from mixdpo.common.davidson import fit_davidson
+from mixdpo.common.davidson import GameCounts, fit_davidson
+from mixdpo.common.files import digest
 from mixdpo.generation.chat_model import Progress
 from mixdpo.judges.games import Games, game_request, parse_game, position_record
 from mixdpo.judges.judge import Judge, JudgeItem, Verdict, score_of_a
@@ -37,28 +38,32 @@ def matches(prompts: Sequence[JudgedPrompt], settings: RatingSettings) -> list[M
 
     A game of a text against itself says nothing.
     """
-    rng = np.random.default_rng(settings.seed)
     return [
         Match(number, first, second)
         for number, prompt in enumerate(prompts)
-        for first, second in _schedule(len(prompt.texts), settings.opponents, rng)
+        for first, second in _schedule(_seats(prompt, settings.seed), settings.opponents)
     ]
 
 
-def _schedule(players: int, opponents: int | None, rng: np.random.Generator) -> list[tuple[int, int]]:
+def _seats(prompt: JudgedPrompt, seed: int) -> list[int]:
+    """Return the places of a prompt's texts in an order that is drawn, and does not depend on other prompts."""
+    drawn = [digest([str(seed), prompt.question, text]) for text in prompt.texts]
+    return sorted(range(len(drawn)), key=drawn.__getitem__)
+
+
+def _schedule(seats: Sequence[int], opponents: int | None) -> list[tuple[int, int]]:
     """Return pairs of players, each with `opponents` others at most.
 
-    Players sit around a table in an order that is drawn, and each meets the nearest on both sides; an odd one more is
-    the player opposite. So all are connected.
+    Players sit around a table, and each meets the nearest on both sides; an odd one more is the player opposite. So
+    all are connected.
     """
+    players = len(seats)
     if opponents is None or opponents >= players - 1:
         return list(combinations(range(players), 2))
-    seats = rng.permutation(players)
-    distances = [*range(1, opponents // 2 + 1)]
-    met = [(seat, (seat + distance) % players) for distance in distances for seat in range(players)]
+    met = [(at, (at + distance) % players) for distance in range(1, opponents // 2 + 1) for at in range(players)]
     if opponents % 2 and players % 2 == 0:
-        met += [(seat, seat + players // 2) for seat in range(players // 2)]
-    return sorted((min(a, b), max(a, b)) for a, b in ((int(seats[one]), int(seats[two])) for one, two in met))
+        met += [(at, at + players // 2) for at in range(players // 2)]
+    return sorted((min(seats[a], seats[b]), max(seats[a], seats[b])) for a, b in met)
 
 
 def game_items(
@@ -111,12 +116,11 @@ def compare_answers(
     labels = [verdict.label for verdict in verdicts]
     games: list[Games] = list(zip(labels[::2], labels[1::2], strict=True))
     played = matches(prompts, settings)
-    strength_TP, rate_TP, log_nu = _strengths(prompts, played, games)
-    ratings, win_rates = [], []
-    for number, prompt in enumerate(prompts):
-        place = {text: column for column, text in enumerate(prompt.texts)}
-        ratings += [strength_TP[number, place[answer.text]] for answer in prompt.answers]
-        win_rates += [rate_TP[number, place[answer.text]] for answer in prompt.answers]
+    found, log_nu = _strengths(prompts, played, games)
+    at = [
+        (number, prompt.texts.index(answer.text)) for number, prompt in enumerate(prompts) for answer in prompt.answers
+    ]
+    ratings, win_rates = (np.array([found[number][side][place] for number, place in at]) for side in range(2))
     record: dict[str, Any] = {
         **judge_record(judge, verdicts, judge_prompt, settings),
         "off_scale": 0,
@@ -125,28 +129,40 @@ def compare_answers(
         "tie_weight": float(np.exp(log_nu)),
         "prior_deviation": PRIOR_DEVIATION,
     }
-    return Judged(np.array(ratings), record, "log-odds", np.array(win_rates))
+    return Judged(ratings, record, "log-odds", win_rates)
 
 
 def _strengths(
     prompts: Sequence[JudgedPrompt], played: Sequence[Match], games: Sequence[Games]
-) -> tuple[np.ndarray, np.ndarray, float]:
-    """Return strengths and win rates by prompt and text, NaN where no game was read; and the log weight of ties."""
-    shape = (len(prompts), max(len(prompt.answers) for prompt in prompts))
-    wins_TPP, ties_TPP = np.zeros((*shape, shape[1])), np.zeros((*shape, shape[1]))
+) -> tuple[list[np.ndarray], float]:
+    """Return strengths and win rates of each prompt's texts, shape (2, texts), NaN where no game was read.
+
+    And the log weight of ties.
+    """
+    sizes = np.array([len(prompt.texts) for prompt in prompts])
+    won = [np.zeros((size, size)) for size in sizes]
+    tied = [np.zeros((size, size)) for size in sizes]
     for match, (forth, back) in zip(played, games, strict=True):
         for label, a, b in ((forth, match.first, match.second), (back, match.second, match.first)):
-            if (found := score_of_a(label)) is None:
+            if (score := score_of_a(label)) is None:
                 continue
-            if found[0] == 0.5:
-                ties_TPP[match.prompt, [a, b], [b, a]] += 1
+            if score[0] == 0.5:
+                tied[match.prompt][[a, b], [b, a]] += 1
             else:
-                winner, loser = (a, b) if found[0] == 1 else (b, a)
-                wins_TPP[match.prompt, winner, loser] += 1
-    lost_TPP = np.swapaxes(wins_TPP, 1, 2)
-    games_TP = (wins_TPP + lost_TPP + ties_TPP).sum(axis=2)
-    fitted = fit_davidson(wins_TPP, ties_TPP, games_TP > 0, PRIOR_DEVIATION)
-    won_TP = (wins_TPP + ties_TPP / 2).sum(axis=2)
-    rate_TP = np.divide(won_TP, games_TP, out=np.full(shape, np.nan), where=games_TP > 0)
-    strength_TP = np.round(fitted.strength, _DIGITS)
-    return np.where(games_TP > 0, strength_TP, np.nan), rate_TP, fitted.log_nu
+                won[match.prompt][(a, b) if score[0] == 1 else (b, a)] += 1
+    of_size = [np.flatnonzero(sizes == size) for size in np.unique(sizes)]
+    counted = [
+        GameCounts(np.stack([won[one] for one in own]), np.stack([tied[one] for one in own])) for own in of_size
+    ]
+    fitted = fit_davidson(counted, PRIOR_DEVIATION)
+    found = [np.empty(0)] * len(prompts)
+    for own, counts, strength_TP in zip(of_size, counted, fitted.strengths, strict=True):
+        games_TP = counts.games_TPP.sum(axis=2)
+        rate_TP = np.divide(
+            (counts.wins_TPP + counts.ties_TPP / 2).sum(axis=2), games_TP,
+            out=np.full(games_TP.shape, np.nan), where=games_TP > 0,
+        )  # fmt: skip
+        rounded_TP = np.where(games_TP > 0, np.round(strength_TP, _DIGITS), np.nan)
+        for number, strengths, rates in zip(own, rounded_TP, rate_TP, strict=True):
+            found[number] = np.stack([strengths, rates])
+    return found, fitted.log_nu

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
@@ -32,17 +33,17 @@ class JudgedPrompt:
     chat: Chat
     answers: tuple[Answer, ...]
 
-    @property
+    @cached_property
     def question(self) -> str:
         """The chat as one text; of several messages with the roles."""
         return chat_text(self.chat)
 
-    @property
+    @cached_property
     def texts(self) -> list[str]:
         """The different texts among the answers, in their order."""
         return list(dict.fromkeys(answer.text for answer in self.answers))
 
-    @property
+    @cached_property
     def columns(self) -> dict[str, Any]:
         """What the file says alike of all answers, such as a reference."""
         first, *others = map(own_columns, self.answers)
