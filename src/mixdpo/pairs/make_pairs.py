@@ -6,10 +6,12 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import pyarrow as pa
 from datasets import Dataset, Features, List, Value
 
 from mixdpo.common.errors import InputError, RunError
@@ -17,7 +19,6 @@ from mixdpo.common.files import write_json
 from mixdpo.common.tables import TextTable
 from mixdpo.data.pair_files import beside, save_pairs
 from mixdpo.data.scored_answers import Pair
-from mixdpo.data.sources import quiet_datasets
 from mixdpo.pairs.answered import Answer, AnsweredPrompt
 from mixdpo.pairs.select import allowed_pairs, pairs_by_rule, together
 from mixdpo.pairs.selection_settings import RULE_NAMES, SelectionRule, SelectionSettings
@@ -69,12 +70,21 @@ def make_pairs(prompts: Sequence[AnsweredPrompt], settings: SelectionSettings) -
         for rule, pairs in found.items():
             by_rule[rule].append(together([pairs], settings))
         chosen.append(together([found[rule] for rule in settings.select], settings))
+    written = _TOGETHER if len(settings.select) > 1 else settings.select[0]
+    made: dict[str, list[list[Pair]]] = dict(by_rule.items())
+    if written == _TOGETHER:
+        made[_TOGETHER] = chosen
+    score_A = np.array([answer.score for answers in usable.answers for answer in answers])
+    length_A = np.array([len(answer.text) for answers in usable.answers for answer in answers])
     figures = [
-        rule_figures(rule, usable.answers, pairs, written=(rule,) == settings.select)
-        for rule, pairs in by_rule.items()
+        {
+            "rule": rule,
+            "written": rule == written,
+            "prompts": sum(map(bool, found)),
+            **rule_figures(score_A, length_A, _answers_of(found, usable)),
+        }
+        for rule, found in made.items()
     ]
-    if len(settings.select) > 1:
-        figures.append(rule_figures(_TOGETHER, usable.answers, chosen, written=True))
     judges = _judges(prompts)
     pairs = _dataset(prompts, usable.answers, chosen, judges)
     return MadePairs(pairs, _report(prompts, usable, chosen, figures, judges, settings))
@@ -96,33 +106,35 @@ def save_made_pairs(made: MadePairs, output: Path) -> Path:
     return report
 
 
-def rule_figures(
-    rule: str, answers: Sequence[Sequence[Answer]], pairs: Sequence[Sequence[Pair]], *, written: bool
-) -> dict[str, Any]:
-    """Return what a rule makes of the answers: numbers of pairs and prompts, margins, ties, and the lengths' bias.
+def rule_figures(score_A: np.ndarray, length_A: np.ndarray, pairs_N2: np.ndarray) -> dict[str, Any]:
+    """Return what pairs are like: how many, their margins and ties, and the lengths' bias.
 
     `longer` is the share of pairs of unequal length whose chosen answer is the longer one, `length_difference` the
-    mean of the chosen answer's characters less the rejected one's. Shares, margins and lengths of no pairs are None.
+    mean of the chosen answer's length less the rejected one's. Shares, margins and lengths of no pairs are None.
+
+    Args:
+        score_A: of all answers, float64.
+        length_A: of all answers, int64.
+        pairs_N2: the chosen and the rejected answer of each pair, int64.
     """
-    sides = [
-        (of_prompt[first], of_prompt[second])
-        for of_prompt, found in zip(answers, pairs, strict=True)
-        for first, second in found
-    ]
-    margin = np.array([chosen.score - rejected.score for chosen, rejected in sides])
-    longer = np.array([len(chosen.text) - len(rejected.text) for chosen, rejected in sides])
+    chosen_N, rejected_N = pairs_N2.T
+    margin, longer = (values_A[chosen_N] - values_A[rejected_N] for values_A in (score_A, length_A))
     unequal = longer[longer != 0]
-    low, median, high = np.quantile(margin, [0.1, 0.5, 0.9]).tolist() if sides else (None, None, None)
+    low, median, high = np.quantile(margin, [0.1, 0.5, 0.9]).tolist() if len(pairs_N2) else (None, None, None)
     return {
-        "rule": rule,
-        "written": written,
-        "pairs": len(sides),
-        "prompts": sum(map(bool, pairs)),
+        "pairs": len(pairs_N2),
         "margin": {"10 %": low, "median": median, "90 %": high},
-        "ties": float((margin == 0).mean()) if sides else None,
+        "ties": float((margin == 0).mean()) if len(pairs_N2) else None,
         "longer": float((unequal > 0).mean()) if len(unequal) else None,
-        "length_difference": float(longer.mean()) if sides else None,
+        "length_difference": float(longer.mean()) if len(pairs_N2) else None,
     }
+
+
+def _answers_of(pairs: Sequence[Sequence[Pair]], usable: UsableAnswers) -> np.ndarray:
+    """Return the answers of the pairs of all prompts, counted through all prompts; int64 of shape (N, 2)."""
+    starts = accumulate(map(len, usable.answers), initial=0)
+    flat = [start + at for start, found in zip(starts, pairs, strict=False) for pair in found for at in pair]
+    return np.array(flat, dtype=np.int64).reshape(-1, 2)
 
 
 def rules_table(report: Mapping[str, Any]) -> TextTable:
@@ -229,8 +241,7 @@ def _dataset(
     for row in _rows(prompts, answers, pairs, judges, thought):
         for name, values in columns.items():
             values.append(row[name])
-    with quiet_datasets():
-        return Dataset.from_dict(columns, features=Features(features))
+    return Dataset(pa.Table.from_pydict(columns, schema=Features(features).arrow_schema))
 
 
 def _rows(

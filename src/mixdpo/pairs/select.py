@@ -28,13 +28,18 @@ class Candidates:
         scores: of the answers to one prompt, finite; larger is better.
         allowed: the pairs that may be chosen, the better answer first.
         gap: the margin that the rule `gap` looks for.
-        rng: what is drawn is drawn from it.
+        seed: what is drawn is drawn by it.
     """
 
     scores: Sequence[float]
     allowed: Sequence[Pair]
     gap: float | None
-    rng: random.Random
+    seed: str
+
+    @property
+    def rng(self) -> random.Random:
+        """Draws; made only for the rules that draw, for it takes as long as they do."""
+        return random.Random(self.seed)
 
     def margin(self, pair: Pair) -> float:
         """Return by how much the chosen answer is better; 0 for a tie."""
@@ -47,7 +52,7 @@ class Candidates:
 
     def drawn(self, pairs: Sequence[Pair]) -> list[Pair]:
         """Return the pairs in an order that is drawn."""
-        return self.rng.sample(pairs, len(pairs))
+        return self.rng.sample(pairs, len(pairs)) if len(pairs) > 1 else list(pairs)
 
 
 def select_pairs(scores: Sequence[float], lengths: Sequence[int], settings: SelectionSettings, key: str) -> list[Pair]:
@@ -68,7 +73,7 @@ def pairs_by_rule(
     rule: SelectionRule, scores: Sequence[float], allowed: Sequence[Pair], settings: SelectionSettings, key: str
 ) -> list[Pair]:
     """Return all pairs of one rule among those that are allowed; a rule draws the same beside any others."""
-    return RULES[rule](Candidates(scores, allowed, settings.gap, random.Random(f"{settings.seed} {key}")))
+    return RULES[rule](Candidates(scores, allowed, settings.gap, f"{settings.seed} {key}"))
 
 
 def together(by_rule: Sequence[Sequence[Pair]], settings: SelectionSettings) -> list[Pair]:
