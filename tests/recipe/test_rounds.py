@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -168,6 +171,24 @@ def test_killed_between_and_within_stages_it_leaves_the_same_files(
     assert two["model"]["name"] == "rounds/round-1/model"
     assert one["model"]["adapters"] == two["model"]["adapters"] == ["default"], "fresh ones on the merged model"
     check_reference(tmp_path / "tiny", whole / "rounds" / "round-2", tokenizer)
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_within_training_goes_on(recipe, tmp_path: Path, monkeypatch) -> None:
+    path = recipe()
+    for name in ("whole", "killed"):
+        (tmp_path / name).mkdir()
+    command = [sys.executable, "-m", "mixdpo", "rounds", str(path), "--rounds", "1", "--output", "rounds"]
+    process = subprocess.Popen(command, cwd=tmp_path / "killed")
+    checkpoint = tmp_path / "killed" / "rounds" / "round-1" / "run" / "checkpoint-1" / "trainer_state.json"
+    while process.poll() is None and not checkpoint.exists():
+        time.sleep(0.02)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    for name in ("killed", "whole"):
+        monkeypatch.chdir(tmp_path / name)
+        start(path, Path("rounds"), count=1)
+    assert contents(tmp_path / "killed" / "rounds") == contents(tmp_path / "whole" / "rounds")
 
 
 @pytest.mark.parametrize(

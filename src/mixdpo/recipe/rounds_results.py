@@ -172,12 +172,12 @@ def rounds_figure(rounds: Sequence[RoundResult]) -> Figure:
     wins, margins, lengths = figure.subplots(1, 3)
     numbers = [one.number for one in rounds]
 
-    _intervals(wins, rounds, "over_start", "the start", _BLUE, -0.05)
-    _intervals(wins, rounds, "over_last", "the round before", _ORANGE, 0.05)
+    _intervals(wins, rounds, "over_start", "to the start's", _BLUE, -0.05)
+    _intervals(wins, rounds, "over_last", "to those of the round before", _ORANGE, 0.05)
     wins.axhline(0.5, color=_GREY, linewidth=0.8)
     wins.set_ylim(0, 1)
     wins.set_ylabel("share of held-out prompts")
-    wins.set_title("Preferred to ..., 95 % intervals", fontsize="medium")
+    wins.set_title("Held-out answers preferred, 95 % intervals", fontsize="medium")
 
     trained = [one for one in rounds if one.number]
     shares = margins.twinx()
@@ -186,7 +186,7 @@ def rounds_figure(rounds: Sequence[RoundResult]) -> Figure:
     shares.set_ylabel("share of ties (bars)")
     known = [one for one in trained if one.median_margin is not None]
     margins.plot([one.number for one in known], [one.median_margin for one in known], marker="o", color=_BLUE)
-    margins.set_ylim(bottom=0)
+    margins.set_ylim(0, 1.1 * max((one.median_margin or 0.0 for one in known), default=0.0) or 1.0)
     margins.set_ylabel("median margin")
     margins.set_title("Pairs of the newest model", fontsize="medium")
 
@@ -198,10 +198,11 @@ def rounds_figure(rounds: Sequence[RoundResult]) -> Figure:
     lengths.plot([one.number for one in known], [one.held_out.tokens for one in known], marker="o", color=_BLUE)
     lengths.set_ylim(bottom=0)
     lengths.set_ylabel("mean tokens")
-    lengths.set_title("Held-out answers", fontsize="medium")
+    lengths.set_title("Length of held-out answers", fontsize="medium")
 
     for axis in (wins, margins, lengths):
         axis.set_xlabel("round")
+        axis.set_xlim(-0.5, numbers[-1] + 0.5)
         axis.set_xticks(numbers, ["start" if number == 0 else str(number) for number in numbers])
         axis.spines[["top", "right"]].set_visible(False)
         if axis.get_legend_handles_labels()[0]:
