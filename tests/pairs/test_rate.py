@@ -204,6 +204,18 @@ def test_opponents_are_bounded_and_connect_all_answers(players: int, opponents: 
     assert reached == set(range(players))
 
 
+def test_who_meets_whom_does_not_depend_on_other_prompts() -> None:
+    texts = [[f"{prompt} {answer}" for answer in range(6)] for prompt in range(3)]
+    settings = RatingSettings(mode="pairwise", opponents=2)
+    both, last = (judged_prompts(prompts) for prompts in (answered(*texts), answered(*texts)[2:]))
+
+    def met(prompts: Any, number: int) -> set[tuple[int, int]]:
+        return {(one.first, one.second) for one in matches(prompts, settings) if one.prompt == number}
+
+    assert met(both, 2) == met(last, 0)
+    assert met(both, 0) != met(both, 2), "nobody's place in the file says whom it meets"
+
+
 # ---- Several judges ----
 
 
