@@ -83,6 +83,23 @@ def test_prompts_become_pairs_whose_margins_are_the_judges(
     assert "best-worst *" in capsys.readouterr().out
 
 
+def test_what_is_planned_has_the_columns_that_the_judge_prompt_has_places_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prompts, judge_prompt = tmp_path / "prompts.jsonl", tmp_path / "judge.txt"
+    asks = "{question}\n{reference}\n{answer}\nSay a number from 1 to 10 in a last line, as in [[5]]."
+    judge_prompt.write_text(asks)
+    url = "http://localhost:9/v1"
+    words = ["pairs", str(prompts), "--model", "m", "--endpoint", url, "--judge", "j", "--judge-endpoint", url]
+    words += ["--judge-prompt", str(judge_prompt), "--dry-run", "-o", str(tmp_path / "pairs.parquet")]
+    prompts.write_text(json.dumps({"prompt": "A river?", "reference": "The Elbe."}) + "\n")
+    assert main(words) == 0
+    assert "ratings of j: 8 calls" in capsys.readouterr().out
+    prompts.write_text(json.dumps({"prompt": "A river?"}) + "\n")
+    assert main(words) == 2
+    assert "{reference}" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("dies_in", ["answer_prompts", "rate", "make_pairs"])
 def test_a_run_that_was_stopped_asks_nothing_twice(
     dies_in: str, prompts: Path, judge: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -16,7 +16,7 @@ from mixdpo.generation.answer_prompts import answer_prompts, notes
 from mixdpo.generation.chat_model import Progress
 from mixdpo.generation.find_model import Models, find_model
 from mixdpo.generation.generate import planned_requests, settings_for
-from mixdpo.generation.output_files import report_file
+from mixdpo.generation.output_files import columns_left_out, report_file
 from mixdpo.generation.prompts import Prompt, read_prompts
 from mixdpo.judges.find_judge import find_judge
 from mixdpo.judges.judge import Judge
@@ -156,8 +156,13 @@ def planned(settings: PairMakingSettings, models: Models, prompts: Prompts, file
 def _longest_answers(prompts: Sequence[Prompt], settings: PairMakingSettings, models: int) -> list[AnsweredPrompt]:
     how = settings_for(prompts, settings.generation)
     text = " the" * (how.max_new_tokens or 1)
-    answers = tuple(Answer(f"{number}{text}", "") for number in range(how.samples * models))
-    return [AnsweredPrompt(one.id, one.id_column, one.messages, answers) for one in prompts]
+    left_out = columns_left_out(prompts)
+
+    def answers(columns: Mapping[str, Any]) -> tuple[Answer, ...]:
+        beside_answers = {name: value for name, value in columns.items() if name not in left_out}
+        return tuple(Answer(f"{number}{text}", "", columns=beside_answers) for number in range(how.samples * models))
+
+    return [AnsweredPrompt(one.id, one.id_column, one.messages, answers(one.columns)) for one in prompts]
 
 
 def _judges(settings: PairMakingSettings) -> list[Judge]:
