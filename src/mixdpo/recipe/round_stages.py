@@ -133,11 +133,13 @@ def _plan(one: Round) -> None:
 
 def _train(one: Round) -> None:
     pairs, plan = one.folder / SCORED, one.folder / PLAN
-    first = one.settings.reference == "first"
+    reference = one.start if one.settings.reference == "first" and one.number > 1 else None
     stage = Stage(
         "training", RUN,
         {"reference": one.settings.reference, **_of_model(one.model), **_of_training(one.recipe)},
-        {"pairs": pairs, "plan": plan, "model": one.model.name_or_path}, finished=f"{RUN}/{MODEL_FOLDER}",
+        {"pairs": pairs, "plan": plan, "model": one.model.name_or_path,
+         "reference": one.model.name_or_path if reference is None else reference.name_or_path},
+        finished=f"{RUN}/{MODEL_FOLDER}",
     )  # fmt: skip
 
     def make() -> None:
@@ -145,7 +147,7 @@ def _train(one: Round) -> None:
         recipe = replace(
             one.recipe, data=DataSettings(path=str(pairs)), plan_path=str(plan), peft=copy.deepcopy(one.recipe.peft)
         )
-        train_or_resume(recipe, one.folder / RUN, one.start if first and one.number > 1 else None)
+        train_or_resume(recipe, one.folder / RUN, reference)
 
     run_stage(one.folder, stage, make)
 
@@ -189,7 +191,11 @@ def compare_held_out(settings: RoundsSettings, folder: Path, start: Path, last: 
         The file of the comparison; see `compare_answers`.
     """
     newest = folder / HELD_OUT
-    inputs = {"held-out answers": newest, "held-out answers of the start": start, "held-out answers before": last}
+    prompt = settings.rating.judge_prompt
+    inputs = {
+        "held-out answers": newest, "held-out answers of the start": start, "held-out answers before": last,
+        **({} if prompt is None else {"judge prompt": prompt}),
+    }  # fmt: skip
 
     def make() -> None:
         prompts = read_prompts(settings.held_out)

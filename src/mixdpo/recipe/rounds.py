@@ -28,7 +28,7 @@ from mixdpo.recipe.round_stages import (
     answer_held_out,
     compare_held_out,
     train_round,
-)  # fmt: skip
+)
 from mixdpo.recipe.rounds_results import (
     START,
     RoundResult,
@@ -36,7 +36,7 @@ from mixdpo.recipe.rounds_results import (
     compared_result,
     rounds_figure,
     with_warnings,
-)  # fmt: skip
+)
 from mixdpo.recipe.rounds_settings import RoundsSettings
 from mixdpo.training.run_lock import sole_run
 
@@ -77,9 +77,8 @@ def run_rounds(recipe: Recipe, count: int, output: Path) -> list[RoundResult]:
             last, newest = newest, answer_held_out(recipe, model, folder)
             compared = compare_held_out(settings, folder, first, last)
             results.append(_result(number, model, folder, newest, compared, recipe.plan.metric, results[0]))
-            for sign in results[-1].warnings:
-                logger.warning(f"round {number}: {sign}")
-        write_json(output / "rounds.json", {"rounds": [_record(asdict(one)) for one in results]})
+            _log(results[-1])
+            write_json(output / "rounds.json", {"rounds": [_record(asdict(one)) for one in results]})
         save_figure(rounds_figure(results), output / "rounds", endings=("png",))
     return results
 
@@ -145,6 +144,15 @@ def _result(
         held_out=held_out,
     )
     return with_warnings(result, start, [answer.text for prompt in answered for answer in prompt.answers])
+
+
+def _log(result: RoundResult) -> None:
+    held_out = result.held_out
+    if held_out.over_start is not None:
+        share = f"{held_out.over_start.estimate:.0%} of {held_out.compared:,} held-out answers"
+        logger.info(f"round {result.number}: {share} are preferred to the start's")
+    for sign in result.warnings:
+        logger.warning(f"round {result.number}: {sign}")
 
 
 def _record(value: Any) -> Any:
