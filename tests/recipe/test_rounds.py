@@ -94,7 +94,7 @@ def check_reference(model: Path, folder: Path, tokenizer) -> None:
     assert reference[row] == pytest.approx(expected.item(), abs=1e-4)
 
 
-def test_a_round_trains_the_model_of_the_one_before_it(recipe, tmp_path: Path, tokenizer) -> None:
+def test_a_round_trains_the_model_of_the_one_before_it(recipe, tmp_path: Path, tokenizer, refused) -> None:
     folder = tmp_path / "rounds"
     results = start(recipe(), folder)
     assert [one.number for one in results] == [0, 1, 2]
@@ -116,6 +116,16 @@ def test_a_round_trains_the_model_of_the_one_before_it(recipe, tmp_path: Path, t
     stored = json.loads((folder / "rounds.json").read_text())["rounds"]
     assert stored[2]["held_out"]["over_last"]["estimate"] == held_out.over_last.estimate
     assert (folder / "rounds.png").stat().st_size > 10_000
+
+    for changes, key in (
+        ({"pairs": {"generation": {"temperature": 0.5}}}, "generation.temperature"),
+        ({"pairs": {"selection": {"select": ["all"]}}}, "selection.select"),
+        ({"plan": {"threshold": {"hardest": 0.5}}}, "plan.threshold.hardest = 0.25"),
+        ({"train": {"beta": 0.3}}, "without train.beta"),
+        ({"peft": ADAPTERS}, "peft.r"),
+    ):
+        refused(lambda changes=changes: start(recipe(), folder, **changes), "round-1", key)
+    assert start(recipe(), folder, train={"logging_steps": 1}, pairs={"batch_size": 4}) == results
 
 
 class Killed(BaseException):
