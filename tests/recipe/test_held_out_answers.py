@@ -7,11 +7,14 @@ import math
 import numpy as np
 import pytest
 
+from mixdpo.common.errors import RunError
+from mixdpo.generation.chat_model import Completion, Request
+from mixdpo.generation.generation_settings import GenerationSettings
 from mixdpo.generation.prompts import Prompt
 from mixdpo.judges.judge import JudgeItem, Verdict
 from mixdpo.pairs.answered import Answer, AnsweredPrompt
 from mixdpo.pairs.rating_settings import RatingSettings
-from mixdpo.recipe.held_out_answers import compare_answers, in_order_of, preferred
+from mixdpo.recipe.held_out_answers import answer_greedily, compare_answers, in_order_of, preferred
 
 
 class Rater:
@@ -83,3 +86,27 @@ def test_answers_stand_where_their_prompts_do() -> None:
     ordered = in_order_of(prompts, answered("a", "b"))
     assert [[one.text for one in prompt.answers] for prompt in ordered] == [["b"], ["a"], []]
     assert [prompt.id for prompt in ordered] == ["p1", "p0", "p7"]
+
+
+class Writer:
+    """Answers the prompts that are not too long."""
+
+    name = "writer"
+
+    def complete(self, requests: list[Request], progress=None) -> list[Completion]:
+        asked = [request.messages[-1][1] for request in requests]
+        assert all(request.temperature == 0 and request.max_tokens == 5 for request in requests)
+        whole = [Completion(text=f"to {text}", finished=True, tokens_out=2) for text in asked]
+        return [Completion(failure="too long") if len(one.text) > 12 else one for one in whole]
+
+
+def test_answers_are_greedy_and_failures_counted(caplog: pytest.LogCaptureFixture) -> None:
+    short, long = (Prompt(number, "index", (), (text,), None, columns={"demands": "[]"}) for number, text in
+                   enumerate(("brief", "a long question")))  # fmt: skip
+    settings = GenerationSettings(samples=4, temperature=0.9, max_new_tokens=5)
+    first, second = answer_greedily([short, long], Writer(), settings)
+    assert first.answers == (Answer("to brief", "writer", True, 2, columns={"demands": "[]"}),)
+    assert second.answers == ()
+    assert "1 of 2 held-out prompts have no answer; the first: too long" in caplog.text
+    with pytest.raises(RunError, match="too long"):
+        answer_greedily([long], Writer(), settings)

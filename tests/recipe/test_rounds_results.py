@@ -43,7 +43,7 @@ def test_shares_and_gains_are_of_prompts_with_both_answers() -> None:
     ]
     rows.append({"preferred/start": None, "preferred/last": None, "rating/newest": 3.0, "rating/start": None})
     found = compared_result(PLAIN, rows)
-    assert (found.answers, found.compared) == (20, 30)
+    assert (found.answers, found.compared, found.left_out) == (20, 30, 1)
     for interval, values in ((found.over_start, wins), (found.gain, own - first)):
         test = scipy.stats.ttest_1samp(values, 0)
         low, high = test.confidence_interval(0.95)

@@ -34,6 +34,9 @@ def rounds(overrides: dict[str, Any], recipe: Path, count: int, output: Path | N
     results = run_rounds(read, count, folder)
     print_table(rounds_table(results))
     for one in results:
+        if left_out := one.held_out.left_out:
+            compared = f"{one.held_out.compared:,} of {one.held_out.compared + left_out:,} held-out prompts"
+            click.echo(f"note: round {one.number}: compared on {compared}; the others lack an answer or a verdict")
         for sign in one.warnings:
             click.echo(f"note: round {one.number}: {sign}")
     click.echo(f"rounds: {folder} (rounds.json, rounds.png; model in {results[-1].model})")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -9,6 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from mixdpo.common.errors import RunError
 from mixdpo.generation.chat_model import ChatModel, Progress
 from mixdpo.generation.generate import generate
 from mixdpo.generation.generation_settings import GenerationSettings
@@ -18,6 +20,8 @@ from mixdpo.pairs.answered import Answer, AnsweredPrompt
 from mixdpo.pairs.judged import WIN_RATE
 from mixdpo.pairs.rate import rate
 from mixdpo.pairs.rating_settings import RatingSettings
+
+logger = logging.getLogger(__name__)
 
 NEWEST: Final = "newest"
 """What the answers of the model that is compared are called among those of the others."""
@@ -33,22 +37,33 @@ def answer_greedily(
     settings: GenerationSettings,
     progress: ShowProgress | None = None,
 ) -> list[AnsweredPrompt]:
-    """Return a model's likeliest answer to each prompt; a prompt whose answer failed has none.
+    """Return a model's likeliest answer to each prompt; one that failed is missing, and the log counts these.
 
     Args:
         prompts: of one turn each.
         chat_model: who answers.
         settings: of which the longest answer is read.
         progress: see `generate`.
+
+    Raises:
+        RunError: no prompt was answered.
     """
-    greedy = GenerationSettings(max_new_tokens=settings.max_new_tokens)
+    generations = generate(prompts, chat_model, GenerationSettings(max_new_tokens=settings.max_new_tokens), progress)
+    failures = [one.failure for one in generations if one.failure is not None]
+    if failures:
+        missing = (
+            f"{len(failures):,} of {len(generations):,} held-out prompts have no answer; the first: {failures[0]}"
+        )
+        if len(failures) == len(generations):
+            raise RunError(missing)
+        logger.warning(missing)
     return [
         _answered(one.prompt, [
             Answer(completion.text, chat_model.name, completion.finished, completion.tokens_out,
                    columns=one.prompt.columns)
             for completion in one.completions if completion.failure is None
         ])
-        for one in generate(prompts, chat_model, greedy, progress)
+        for one in generations
     ]  # fmt: skip
 
 

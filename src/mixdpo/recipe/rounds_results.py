@@ -35,7 +35,8 @@ class HeldOutResult:
         answers: number of its answers.
         tokens: mean number of tokens of an answer; None where nothing says it.
         cut: share of answers that the model did not end.
-        compared: prompts that it is compared on; those without an answer or verdict on either side are left out.
+        compared: prompts that it is compared on.
+        left_out: prompts that it is not, without an answer on a side or a verdict.
         over_start: share of them on which its answer is preferred to the start's, ties half; None for the start.
         over_last: the same against the model of the round before.
         rating: mean rating of its answers, in the judge's unit; None where the judge only compares.
@@ -47,6 +48,7 @@ class HeldOutResult:
     tokens: float | None
     cut: float
     compared: int = 0
+    left_out: int = 0
     over_start: Interval | None = None
     over_last: Interval | None = None
     rating: float | None = None
@@ -100,6 +102,7 @@ def compared_result(answers: HeldOutResult, rows: Sequence[Mapping[str, Any]]) -
     return replace(
         answers,
         compared=int((~np.isnan(over_start)).sum()),
+        left_out=int(np.isnan(over_start).sum()),
         over_start=_mean(over_start, scale=(0.0, 1.0)),
         over_last=_mean(over_last, scale=(0.0, 1.0)),
         rating=float(own[rated].mean()) if rated.any() else None,
