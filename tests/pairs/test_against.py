@@ -166,22 +166,24 @@ def test_a_model_answers_first(tmp_path, jsonl, tokenizer, rated, judge, capsys)
     ]
 
 
-def test_a_model_behind_an_endpoint(jsonl, rated, tmp_path) -> None:
+def test_a_model_behind_an_endpoint(jsonl, rated, tmp_path, caplog) -> None:
     pytest.importorskip("openai", reason="calls to an endpoint need the extra eval")
-    with running(lambda body: "5" if body["messages"][-1]["content"] == "One?" else "8") as endpoint:
-        words = [
-            "--against",
-            "start=served",
-            "--against-endpoint",
-            endpoint.url,
-            "--against-samples",
-            2,
-            "--against-top-p",
-            0.9,
-        ]
-        found = rated(jsonl(PAIRS), *words)
+    refused = {"Three?"}
+
+    def answer(body: dict[str, Any]) -> str | int:
+        question = body["messages"][-1]["content"]
+        return 400 if question in refused else "5" if question == "One?" else "8"
+
+    with running(answer) as endpoint:
+        words = ["--against", "start=served", "--against-endpoint", endpoint.url, "--against-samples", 2]
+        found = rated(jsonl(PAIRS), *words, "--against-top-p", 0.9)
         assert {(body["model"], body["top_p"]) for body in endpoint.bodies} == {("served", 0.9)}
-        assert len({json.dumps(body) for body in endpoint.bodies}) == 6
+        assert columns(found["start"])[3] == [None] * 4
+        assert "start: 2 answers are missing: " in caplog.text
+        refused.clear()
+        endpoint.bodies.clear()
+        found = rated(jsonl(PAIRS), *words, "--against-top-p", 0.9)
+        assert {body["messages"][-1]["content"] for body in endpoint.bodies} == {"Three?"}, "none is asked twice"
     assert found["start"].chosen.tolist() == [4.0, -1.0, -1.0, -1.0]
     assert len(read_answered(tmp_path / "out.start.answers.jsonl")[0].answers) == 2
 

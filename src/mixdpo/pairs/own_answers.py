@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -10,13 +11,17 @@ from mixdpo.common.files import unfinished
 from mixdpo.data.pair_files import beside
 from mixdpo.generation.answer_prompts import answer_prompts
 from mixdpo.generation.chat_model import ChatModel, Progress
+from mixdpo.generation.find_model import find_model
 from mixdpo.generation.generate import planned_requests, settings_for
 from mixdpo.generation.generation_settings import EndpointSettings, GenerationSettings
 from mixdpo.generation.prompts import Prompt
 from mixdpo.judges.judge import Chat
+from mixdpo.models.model_settings import ModelSettings
 from mixdpo.pairs.answered import Answer, read_answered
 from mixdpo.pairs.judged import chat_text
 from mixdpo.pairs.spoken import PairsByPrompt
+
+_log = logging.getLogger(__name__)
 
 OwnAnswers = Mapping[Chat, Sequence[Answer]]
 """A policy's answers by prompt."""
@@ -67,7 +72,9 @@ def own_answers(
         if not is_file(policy):
             file = answers_file(output, name)
             model = policy_model(policy, url, file)
-            answer_prompts(prompts_to_answer(pairs), [(name, model)], settings, file, progress)
+            report = answer_prompts(prompts_to_answer(pairs), [(name, model)], settings, file, progress)[name]
+            for why, count in (report["failures"] | report["without_answer"]).items():
+                _log.warning(f"{name}: {count:,} answers are missing: {why}")
         found[name] = read_own_answers(file, list(pairs.rows))
     return found
 
@@ -124,14 +131,8 @@ def answers_file(output: Path, name: str) -> Path:
 
 def policy_model(policy: str, url: str | None, file: Path) -> ChatModel:
     """Return the model of a policy; `file`: of its answers, beside which finished calls to an endpoint are kept."""
-    if url is not None:
-        from mixdpo.generation.endpoint import EndpointModel
-
-        return EndpointModel(EndpointSettings(model=policy, base_url=url), unfinished(file))
-    from mixdpo.generation.local_model import LocalModel
-    from mixdpo.models.model_settings import ModelSettings
-
-    return LocalModel(ModelSettings(name_or_path=policy))
+    at_endpoint = None if url is None else EndpointSettings(model=policy, base_url=url)
+    return find_model(at_endpoint or ModelSettings(name_or_path=policy), unfinished(file))
 
 
 def prompts_to_answer(pairs: PairsByPrompt) -> list[Prompt]:
