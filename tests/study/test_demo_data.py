@@ -14,10 +14,12 @@ import pytest
 
 import make_demo_data
 import mixdpo.evaluation
+from mixdpo.cli.main import main
 from mixdpo.common.errors import RunError
 from mixdpo.common.table_files import read_table, write_json_lines
 from mixdpo.evaluation.constraints import KINDS, constraints_from_text, constraints_met
 from mixdpo.judges.program import run_program
+from tiny import byte_level_tokenizer, saved, tiny_llama
 
 FOLDER = Path(mixdpo.evaluation.__file__).parent / "data"
 SPLITS = ("train", "validation", "test")
@@ -126,6 +128,32 @@ def test_the_commands_make_the_shipped_pairs_of_the_stored_answers(
     assert len(made) == 600
     assert {row["model_chosen"] for row in made} == {"SmolLM2-135M-Instruct"}
     assert pq.read_table(tmp_path / "test.parquet").equals(pq.read_table(FOLDER / "test.parquet"))
+
+
+def test_new_answers_become_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a model would be asked is only counted; the answers are these."""
+    texts = ("Well, a river!", "rain (cold) at 5?", "A **bold** story, because of water.", "No. Yes. Often.")
+    tokenizer = byte_level_tokenizer()
+    model = saved(tiny_llama(vocab_size=len(tokenizer), positions=600), tokenizer, tmp_path / "model")
+
+    def command(words: list[str]) -> int:
+        if words[0] != "generate":
+            return main(words)
+        answers = [
+            {**row, "output": text, "generator": "m", "finished": True, "sample": sample}
+            for row in read_table(words[1]).rows()
+            for sample, text in enumerate(texts)
+        ]
+        write_json_lines(words[words.index("-o") + 1], answers)
+        return main([*words[:-1], str(tmp_path / "none.jsonl"), "--dry-run"])
+
+    monkeypatch.setattr("mixdpo.study.demo.smollm2.smollm2_folder", lambda **_: model)
+    monkeypatch.setattr(make_demo_data, "mixdpo", command)
+    run_script(monkeypatch, "--output", tmp_path / "made")
+    for split, most in make_demo_data.PAIRS_PER_PROMPT.items():
+        prompts = make_demo_data.PROMPTS_PER_TASK[split] * make_demo_data.TASKS_PER_SPLIT[split]
+        pairs = Counter(pq.read_table(tmp_path / "made" / f"{split}.parquet")["prompt_id"].to_pylist())
+        assert (len(pairs), set(pairs.values())) == (prompts, {most})
 
 
 def test_answers_that_make_other_pairs_end_the_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,7 +70,7 @@ def _kind_of_model(name: str) -> JudgeKind:
             config = AutoConfig.from_pretrained(name, **hub_arguments(settings))
     except InputError as error:
         raise InputError(
-            str(error), hint="a model behind an endpoint needs --endpoint URL, a program --judge-kind program"
+            str(error), hint="a model behind an endpoint needs its URL, a program --judge-kind program"
         ) from error
     classifies = any(one.endswith("ForSequenceClassification") for one in config.architectures or [])
     return "reward" if classifies else "model"
