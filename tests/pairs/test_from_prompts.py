@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from judge_server import proxy
 from loopback import Endpoint, running
 from mixdpo import load_pairs
 from mixdpo.cli.main import main
@@ -135,6 +139,9 @@ def test_answers_of_other_settings_are_refused_and_another_rule_is_not(
         assert len(load_pairs(output)) == 36
         assert len(endpoint.bodies) == 24
         assert main(command(prompts, endpoint, judge, output, "--dry-run")) == 0
+        assert "answers and ratings are there" in capsys.readouterr().out
+        (tmp_path / "pairs.rated.jsonl").unlink()
+        assert main(command(prompts, endpoint, judge, output, "--dry-run")) == 0
         assert "answers are there" in capsys.readouterr().out
 
 
@@ -208,3 +215,37 @@ def test_options_without_effect_are_refused(
     monkeypatch.chdir(tmp_path)
     assert main(["pairs", str(prompts), *more]) == 2
     assert words in capsys.readouterr().err
+
+
+def test_a_run_that_was_shot_dead_in_either_stage_asks_nothing_twice(
+    prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """24 answers and 24 grades by one server, behind a proxy that fails now and then; shot in both stages."""
+    monkeypatch.setenv("MIXDPO_CACHE", str(tmp_path / "cache"))
+    output = tmp_path / "pairs.jsonl"
+
+    def both(body: dict[str, Any]) -> str:
+        return f"[[{len(body['messages'][0]['content']) % 10 + 1}]]" if body["model"] == "judge" else says(body)
+
+    with running(both) as endpoint, proxy(endpoint.url.removesuffix("/v1")) as server:
+        words = [
+            "pairs", str(prompts), "--model", "m", "--endpoint", server.url, "--samples", "4",
+            "--max-new-tokens", "20",
+            "--judge", "judge", "--judge-endpoint", server.url, "--judge-concurrency", "1", "--batch-size", "1",
+            "-o", str(output),
+        ]  # fmt: skip
+        server.faults = [429, "no json", 500]
+        for held in (3 + 7, 3 + 1 + 24 + 9):
+            server.hold_call = held
+            killed = subprocess.Popen([sys.executable, "-m", "mixdpo", *words], start_new_session=True)
+            assert server.held.wait(120)
+            os.killpg(killed.pid, signal.SIGKILL)
+            killed.wait()
+            server.release.set()
+            server.held.clear()
+            server.hold_call = None
+            assert not output.exists()
+        assert main(words) == 0
+        assert sum(count > 1 for count in server.answered.values()) <= 2, "only the calls that were held"
+        assert max(server.answered.values()) <= 2
+    assert len(load_pairs(output)) == json.loads((tmp_path / "pairs.report.json").read_text())["pairs"] > 0

@@ -62,9 +62,12 @@ def pairs(
     if output is None or not click.get_current_context().params["judge"]:
         raise click.UsageError("To make pairs of prompts, give --model, --judge and --output.")
     from mixdpo.common.progress import pairs_bar
+    from mixdpo.common.settings import read_yaml
     from mixdpo.data.pair_files import check_pairs_output
+    from mixdpo.generation.output_files import report_file
     from mixdpo.pairs.from_prompts import PairFiles, Prompts, pairs_from_prompts, planned
     from mixdpo.pairs.pair_making_settings import SAMPLES, PairMakingSettings
+    from mixdpo.pairs.rating_report import rating_lines
 
     quiet_libraries()
     check_pairs_output(output)
@@ -80,8 +83,12 @@ def pairs(
     named = models()
     for line in planned(settings, named, prompts, files):
         click.echo(line)
-    if not dry_run:
-        _show(pairs_from_prompts(settings, named, prompts, files, pairs_bar), output)
+    if dry_run:
+        return
+    made = pairs_from_prompts(settings, named, prompts, files, pairs_bar)
+    for line in rating_lines(read_yaml(report_file(files.folder / files.rated))):
+        click.echo(line)
+    _show(made, output)
 
 
 def _choose(source: str, split: str, selection: SelectionSettings, output: Path | None) -> None:

@@ -138,7 +138,10 @@ def planned(settings: PairMakingSettings, models: Models, prompts: Prompts, file
 
     Of answers that are not there yet, so many of the greatest length stand for them.
     """
-    answers = files.folder / files.answers
+    answers, rated = files.folder / files.answers, files.folder / files.rated
+    if answers.exists() and rated.exists():
+        yield f"answers and ratings are there: {rated}"
+        return
     if answers.exists():
         yield f"answers are there: {answers}"
         answered = read_answered(answers)
