@@ -16,11 +16,12 @@ from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
 from graphs import Counting
 from mixdpo.models.engine import PromptGroup, completion_logprobs, pack_rows, prepare_packing
+from mixdpo.models.engine import attention as attention_module
 from mixdpo.models.engine import flex as flex_module
 from mixdpo.models.engine import support as support_module
 from mixdpo.models.engine.attention import FLEX_ATTENTION, PACKED_ATTENTION, packed_attention
 from mixdpo.models.engine.flex import _backward_bytes, _forward_bytes, kernel_options
-from mixdpo.models.engine.flex_mask import BLOCK, block_mask, visible
+from mixdpo.models.engine.flex_mask import BLOCK, additive_mask, block_mask, visible
 from mixdpo.models.engine.flex_trial import HeadShape, flex_fault
 from mixdpo.models.engine.rows import PackedLayout
 from prompt_groups import expected_logprobs, groups_of, tiny
@@ -83,6 +84,34 @@ def test_all_layers_of_a_row_share_one_mask() -> None:
     layout = layout_of([(100, [90, 80])])
     assert block_mask(layout, None, CPU) is block_mask(layout, None, CPU)
     assert block_mask(layout, None, CPU) is not block_mask(layout_of([(100, [90, 80])]), None, CPU)
+
+
+@pytest.mark.parametrize("window", [None, 40])
+@pytest.mark.parametrize("heads", [(6, 2), (2, 2)], ids=["shared heads", "own heads"])
+def test_short_rows_are_one_product_under_a_mask(heads, window) -> None:
+    shapes: Shapes = [(30, [70, 80]), (0, [9]), (200, [1, 130])]
+    layout, expected = layout_of(shapes), dense_mask(shapes, window)
+    mask = additive_mask(layout, window, CPU, torch.float32)
+    assert torch.equal(mask == 0, expected)
+    assert torch.equal(mask == -torch.inf, ~expected)
+    assert mask.stride(0) % 16 == 0, "other masks are copied by the kernels"
+    assert mask is additive_mask(layout, window, CPU, torch.float32)
+
+    generator = torch.Generator().manual_seed(0)
+    inputs = [
+        torch.randn(1, number, len(expected), 16, generator=generator).requires_grad_()
+        for number in (heads[0], heads[1], heads[1])
+    ]
+    ways = (
+        packed_attention(nn.Module(), *inputs, None, packed_layout=layout, sliding_window=window, flex=flex)[0]
+        for flex in (True, False)
+    )
+    masked, plain = ways
+    torch.testing.assert_close(masked, plain)
+    weights = torch.randn(masked.shape, generator=generator)
+    of_masked, of_plain = (torch.autograd.grad(out, inputs, weights) for out in (masked, plain))
+    for ours, theirs in zip(of_masked, of_plain, strict=True):
+        torch.testing.assert_close(ours, theirs)
 
 
 # ---- kernels ----
@@ -261,6 +290,7 @@ def test_a_model_that_is_frozen_tries_no_backward_and_a_chosen_attention_is_kept
 def test_it_is_compiled_once_a_kind_and_has_the_gradients(monkeypatch) -> None:
     """What a GPU compiles, computed by PyTorch's own operations; of the backward pass a CPU has no kernel."""
     monkeypatch.setattr("torch.nn.attention.flex_attention._validate_device", lambda *_: None)
+    monkeypatch.setattr(attention_module, "MASKED_LENGTH", BLOCK)
     counting = Counting("flex_attention")
     compiled = torch.compile(flex_attention, dynamic=True, backend=counting)
     monkeypatch.setattr(flex_module, "_compiled", lambda *_: compiled)

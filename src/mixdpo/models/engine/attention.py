@@ -7,7 +7,10 @@ Registered with transformers' `AttentionInterface` under two names, so that a mo
   faster there than flash attention; others go through `scaled_dot_product_attention`, whose memory does not grow
   with the square of the length.
 - `mixdpo_flex`, for a GPU: FlexAttention (`flex.py`), one kernel over the whole row, compiled once for rows of every
-  length. Rows of one block go the first way.
+  length.
+
+On a GPU rows of up to `MASKED_LENGTH` tokens are one `scaled_dot_product_attention` with a mask either way, which the
+host starts in less than half the time: with so few tokens a GPU waits for the host.
 
 Legend: H query heads, K key-value heads, G = H / K query heads that share one, S tokens of the row, D width of a
 query or key, m queries of a segment, n keys they see.
@@ -28,12 +31,15 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from mixdpo.models.engine.flex import fits_flex, flex_segments
+from mixdpo.models.engine.flex_mask import additive_mask
 from mixdpo.models.engine.rows import Group, PackedLayout
 
 PACKED_ATTENTION = "mixdpo_packed"
 FLEX_ATTENTION = "mixdpo_flex"
 DENSE_LENGTH = 1024
 """Longest prompt with completion whose attention scores are held whole, in tokens."""
+MASKED_LENGTH = 1024
+"""Longest row on a GPU whose mask is held whole, in tokens."""
 
 
 # Arguments of attention functions that change its result and that this one does not compute.
@@ -80,10 +86,13 @@ def packed_attention(
     if torch.is_autocast_enabled(v.device.type):
         dtype = torch.get_autocast_dtype(v.device.type)
         q, k, v = q.to(dtype), k.to(dtype), v.to(dtype)
+    on_cpu = v.device.type == "cpu"
+    if (flex or not on_cpu) and q.shape[2] <= MASKED_LENGTH:
+        return _masked_row(q, k, v, scale, packed_layout, sliding_window), None
     if flex and fits_flex(q, v):
         return flex_segments(q, k, v, scale, packed_layout, sliding_window), None
     q, k, v = q[0], k[0], v[0]
-    if packed_layout.longest <= DENSE_LENGTH and v.device.type == "cpu":
+    if packed_layout.longest <= DENSE_LENGTH and on_cpu:
         out = _DenseSegments.apply(q, k, v, scale, packed_layout, sliding_window)
     else:
         out = _flash_segments(q, k, v, scale, packed_layout, sliding_window)
@@ -190,6 +199,14 @@ class _DenseSegments(torch.autograd.Function):
                     if prompt is not None:
                         total[:, prompt] += part[:, : part.shape[1] - m]
         return grad_query, grad_key.to(key.dtype), grad_value.to(value.dtype), None, None, None
+
+
+def _masked_row(q: Tensor, k: Tensor, v: Tensor, scale: float, layout: PackedLayout, window: int | None) -> Tensor:
+    """Attention of query (1, H, S, D), key and value (1, K, S, D), as (1, S, H, D), by one product with a mask."""
+    mask = additive_mask(layout, window, v.device, v.dtype)
+    # Of PyTorch's kernels that take a mask, the one that holds no scores knows nothing of shared heads.
+    k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale).transpose(1, 2)
 
 
 def _flash_segments(q: Tensor, k: Tensor, v: Tensor, scale: float, layout: PackedLayout, window: int | None) -> Tensor:

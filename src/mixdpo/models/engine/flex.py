@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
-from mixdpo.models.engine.flex_mask import BLOCK, block_mask
+from mixdpo.models.engine.flex_mask import block_mask
 from mixdpo.models.engine.rows import PackedLayout
 
 _LEAST_WIDTH = 16  # narrower heads have no FlexAttention kernel on a GPU
@@ -63,8 +63,8 @@ def _backward_bytes(row_bytes: int, side: int) -> int:
 
 
 def fits_flex(query: Tensor, value: Tensor) -> bool:
-    """Whether FlexAttention has a kernel for a row's queries and values, (1, heads, tokens, width)."""
-    return query.shape[2] > BLOCK and min(query.shape[-1], value.shape[-1]) >= _LEAST_WIDTH
+    """Whether FlexAttention has a kernel for queries and values of these widths; the row is longer than a block."""
+    return min(query.shape[-1], value.shape[-1]) >= _LEAST_WIDTH
 
 
 def flex_segments(

@@ -63,6 +63,21 @@ def visible(layout: PackedLayout, window: int | None, device: torch.device) -> V
     return _visible(*_ranges(layout, window, device))
 
 
+@lru_cache(maxsize=4)
+def additive_mask(layout: PackedLayout, window: int | None, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Return what is added to the scores of a packed row: 0 where a query sees a key, else -inf; (S, S), query first.
+
+    Rows of it begin at multiples of 16 numbers, which PyTorch's kernels want: another mask they would copy in every
+    layer.
+    """
+    own_P, prompt_P, prompt_end_P = _ranges(layout, window, device)
+    token = torch.arange(len(own_P), dtype=torch.int32, device=device)
+    seen = _visible(own_P, prompt_P, prompt_end_P)(token, token, token[:, None], token)
+    mask = torch.zeros(seen.shape, dtype=dtype, device=device).masked_fill_(~seen, -torch.inf)
+    length = _length(layout)
+    return mask[:length, :length]
+
+
 def _visible(own_P: Tensor, prompt_P: Tensor, prompt_end_P: Tensor) -> Visible:
     def allowed(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         in_own = (key >= own_P[query]) & (key <= query)
