@@ -42,6 +42,8 @@ def page_path(tmp_path, tokenizer) -> Path:
     rows[2] = {**rows[3], "chosen": rows[3]["rejected"], "rejected": rows[3]["chosen"]}
     for row in rows:
         row["margin/judge"] = row["score_chosen"] - 3
+        row |= {f"quality/start/{side}": row["score_chosen"] - 4 for side in ("chosen", "rejected")}
+        row |= {f"quality/start/{side}_wins": row["score_chosen"] / 9 for side in ("chosen", "rejected")}
     pairs = loaded(tmp_path, rows, "pairs")
     report = audit(pairs, tokenizer=tokenizer, settings=AuditSettings(examples=130), name=HOSTILE)
     return report.save(tmp_path / "report")
