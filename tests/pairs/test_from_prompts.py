@@ -104,7 +104,7 @@ def test_what_is_planned_has_the_columns_that_the_judge_prompt_has_places_for(
     assert "{reference}" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("dies_in", ["answer_prompts", "rate", "make_pairs"])
+@pytest.mark.parametrize("dies_in", ["rate", "make_pairs"])
 def test_a_run_that_was_stopped_asks_nothing_twice(
     dies_in: str, prompts: Path, judge: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -217,6 +217,7 @@ def test_options_without_effect_are_refused(
     assert words in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_run_that_was_shot_dead_in_either_stage_asks_nothing_twice(
     prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
