@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -56,6 +57,13 @@ def test_ratings_are_compared() -> None:
     assert [row["preferred/start"] for row in rows] == EXPECTED
     assert [row["rating/newest"] for row in rows] == [10, 5, 4, None, 4, None]
     assert [row["rating/start"] for row in rows] == [5, 10, 4, 4, None, 4]
+
+
+def test_a_reward_model_in_a_folder_rates(tmp_path: Path) -> None:
+    """Ratings have the last part of its path as their name."""
+    (tmp_path / "reward").mkdir()
+    rows = compare_answers(NEWEST, {"start": START}, [Rater(str(tmp_path / "reward"))], RatingSettings())
+    assert [row["preferred/start"] for row in rows] == EXPECTED
 
 
 @pytest.mark.parametrize("settings", [RatingSettings(), RatingSettings(mode="pairwise")])

@@ -18,7 +18,7 @@ from mixdpo.generation.prompts import Prompt
 from mixdpo.judges.judge import Judge
 from mixdpo.pairs.answered import Answer, AnsweredPrompt
 from mixdpo.pairs.judged import WIN_RATE
-from mixdpo.pairs.rate import rate
+from mixdpo.pairs.rate import rate, rating_name
 from mixdpo.pairs.rating_settings import RatingSettings
 
 logger = logging.getLogger(__name__)
@@ -182,7 +182,7 @@ def _in_both_orders(settings: RatingSettings) -> RatingSettings:
 
 
 def _rating_of(judge: Judge) -> Callable[[Answer], float | None]:
-    return lambda answer: answer.ratings.get(judge.name)
+    return lambda answer: answer.ratings.get(rating_name(judge))
 
 
 def _values(prompts: Sequence[AnsweredPrompt], name: str, of: Callable[[Answer], float | None]) -> np.ndarray:
