@@ -35,7 +35,6 @@ class Kitchen:
         (folder / "flour").write_text("wheat")
 
     def bake(self, dies: bool = False, **settings: object) -> None:
-        content_name.cache_clear()  # of another start
         stage = Stage("bread", "bread", settings, {"flour": self.folder / "flour"})
 
         def make() -> None:
@@ -125,3 +124,14 @@ def test_settings_by_key() -> None:
     adapters = LoraConfig(r=4, target_modules=["q_proj", "k_proj"])  # which holds a set, in no order
     known = by_key(adapters, "peft", ["peft_type", "peft_version"])
     assert known == {"peft.r": 4, "peft.target_modules": ["k_proj", "q_proj"]}
+
+
+@pytest.mark.parametrize("name", ["prompts.parquet", "deeper/prompts.jsonl.gz", "config.json"])
+def test_a_folder_is_another_once_a_file_of_it_is(tmp_path: Path, name: str) -> None:
+    file = tmp_path / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("one")
+    before = content_name(str(tmp_path))
+    assert content_name(str(tmp_path)) == before
+    file.write_text("other")
+    assert content_name(str(tmp_path)) != before

@@ -18,6 +18,7 @@ from loopback import Endpoint, running
 from mixdpo import load_pairs
 from mixdpo.cli.main import main
 from mixdpo.common.errors import InputError, RunError
+from mixdpo.generation import answer_prompts
 from mixdpo.generation.generation_settings import EndpointSettings, GenerationSettings
 from mixdpo.judges.judge_settings import JudgeSettings
 from mixdpo.pairs import from_prompts
@@ -125,6 +126,21 @@ def test_a_run_that_was_stopped_asks_nothing_twice(
         before = output.read_text()
         assert main(command(prompts, endpoint, judge, output)) == 0
         assert (output.read_text(), len(endpoint.bodies)) == (before, 24)
+
+
+def test_a_run_that_was_stopped_at_the_report_of_its_answers_goes_on(
+    prompts: Path, judge: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dies(*arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    output = tmp_path / "pairs.jsonl"
+    with running(says) as endpoint:
+        with monkeypatch.context() as patch:
+            patch.setattr(answer_prompts, "write_json", dies)
+            assert main(command(prompts, endpoint, judge, output)) == 130
+        assert main(command(prompts, endpoint, judge, output)) == 0
+        assert len(endpoint.bodies) == 24
 
 
 def test_answers_of_other_settings_are_refused_and_another_rule_is_not(

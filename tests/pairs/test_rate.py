@@ -270,6 +270,8 @@ def test_rating_what_cannot_be_rated_is_refused(program: ProgramJudge) -> None:
         rate(answered(["a", "a"], ["b"]), [program], RatingSettings(mode="pairwise"))
     with pytest.raises(InputError, match="given twice"):
         rate(answered(["a", "b"]), [program, program], RatingSettings())
+    with pytest.raises(InputError, match="rating setting mode"):
+        RatingSettings(mode="compare")
     with pytest.raises(InputError, match="lowest number first"):
         RatingSettings(scale=(10, 1))
     with pytest.raises(InputError, match="no numbers"):

@@ -18,7 +18,6 @@ import yaml
 from transformers import AutoModelForCausalLM
 
 from mixdpo.cli.main import main
-from mixdpo.common.files import content_name
 from mixdpo.common.stages import Stage, run_stage
 from mixdpo.data.data_settings import TokenSettings
 from mixdpo.data.tokenize import tokens_of
@@ -70,7 +69,6 @@ def recipe(tmp_path: Path, tokenizer) -> Callable[..., Path]:
 
 
 def start(path: Path, folder: Path, count: int = 2, **changes: Any) -> list[rounds.RoundResult]:
-    content_name.cache_clear()  # of another start
     return run_rounds(load_recipe(path, changes), count, folder)
 
 
@@ -228,7 +226,8 @@ def test_prompts_that_do_not_fit_are_refused_with_their_row(recipe, tmp_path: Pa
 
 
 def test_fewer_rounds_than_there_are_are_refused(recipe, tmp_path: Path, refused) -> None:
-    (tmp_path / "rounds" / "round-3").mkdir(parents=True)
+    for name in ("round-3", "round-4-copy"):
+        (tmp_path / "rounds" / name).mkdir(parents=True)
     refused(lambda: start(recipe(), tmp_path / "rounds"), "round 3 already")
 
 

@@ -16,6 +16,7 @@ from typing import Any, Final
 from mixdpo.common.errors import InputError
 
 _MODEL_FILES: Final = (".safetensors", ".bin", ".json", ".jinja", ".model", ".txt")
+_DATA_FILES: Final = (".parquet", ".arrow", ".jsonl", ".csv", ".tsv", ".gz")
 
 
 def cache_folder() -> Path:
@@ -122,24 +123,39 @@ def digest(parts: Iterable[bytes | str], size: int = 16) -> str:
     return state.hexdigest()
 
 
-@cache
-def content_name(model: str) -> str:
+def content_name(path: str) -> str:
     """Return the own name of a folder or file with a digest of its content, so that one made anew is another.
 
-    A hub id is returned as it is.
+    Of a folder these are the files of a model, and those of data, which may stand deeper in it. A hub id is returned
+    as it is.
     """
-    path = Path(model).expanduser()
-    if path.is_file():
-        return f"{path.name}-{digest([path.read_bytes()], size=6)}"
-    if not path.is_dir():
-        return model
-    return f"{path.resolve().name}-{digest(_contents(path), size=6)}"
+    place = Path(path).expanduser()
+    if place.is_file():
+        return f"{place.name}-{_content_digest(place, _states([place]))}"
+    if not place.is_dir():
+        return path
+    return f"{place.resolve().name}-{_content_digest(place, _states(_content_files(place)))}"
+
+
+@cache  # of folders as they were when they were read: a model is asked for once for every run of a study
+def _content_digest(place: Path, states: tuple[tuple[str, int, int, int], ...]) -> str:
+    return digest([place.read_bytes()] if place.is_file() else _contents(place), size=6)
+
+
+def _states(files: Iterable[Path]) -> tuple[tuple[str, int, int, int], ...]:
+    found = ((str(file), file.stat()) for file in files)
+    return tuple((name, state.st_size, state.st_mtime_ns, state.st_ino) for name, state in found)
+
+
+def _content_files(folder: Path) -> list[Path]:
+    of_model = (one for one in folder.iterdir() if one.suffix in _MODEL_FILES)
+    return sorted([*of_model, *(one for one in folder.rglob("*") if one.suffix in _DATA_FILES and one.is_file())])
 
 
 def _contents(folder: Path) -> Iterator[bytes | str]:
-    """Yield names and contents of a model's files, some megabytes at a time."""
-    for path in sorted(one for one in folder.iterdir() if one.suffix in _MODEL_FILES):
-        yield path.name
+    """Yield names and contents of a folder's files, some megabytes at a time."""
+    for path in _content_files(folder):
+        yield path.relative_to(folder).as_posix()
         with path.open("rb") as file:
             while block := file.read(1 << 24):
                 yield block

@@ -62,8 +62,9 @@ def answer_prompts(
         if not reports[name]["answered"]:
             why = next(iter(reports[name]["failures"] | reports[name]["without_answer"]))
             raise RunError(f"{name}: no prompt was answered; the first failure: {why}")
-    write_answers(output, answers)
+    # The answers last: where they are there, they are taken for finished.
     write_json(report_file(output), {"models": reports} if len(reports) > 1 else reports[name])
+    write_answers(output, answers)
     if not any(one["failures"] for one in reports.values()):
         forget_unfinished(output)
     return reports

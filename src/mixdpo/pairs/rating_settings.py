@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from mixdpo.common.errors import InputError
-from mixdpo.common.settings import check_ranges
+from mixdpo.common.settings import check_choice, check_ranges
 
 RatingMode = Literal["grade", "pairwise"]
 
@@ -48,6 +48,7 @@ class RatingSettings:
 
     def __post_init__(self) -> None:
         check_ranges(self, "rating setting ")
+        check_choice("rating setting mode", self.mode, RatingMode)
         if self.scale is not None and not self.scale[0] < self.scale[1]:
             raise InputError(f"rating setting scale is {self.scale}; write its lowest number first")
         if self.mode == "pairwise" and (self.lower_is_better or self.scale is not None):

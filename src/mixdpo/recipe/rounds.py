@@ -97,7 +97,8 @@ def _checked(recipe: Recipe) -> tuple[ModelSettings, RoundsSettings]:
 
 
 def _check_count(output: Path, count: int) -> None:
-    there = [int(path.name.rpartition("-")[2]) for path in output.glob("round-[0-9]*")]
+    numbers = (path.name.removeprefix("round-") for path in output.glob("round-*"))
+    there = [int(number) for number in numbers if number.isdecimal()]
     if there and max(there) > count:
         raise InputError(f"the folder holds round {max(there)} already", file=output, hint="ask for as many --rounds")
 
