@@ -11,12 +11,13 @@ import pytest
 import torch
 import yaml
 from datasets import Dataset
+from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mixdpo import MixDPOTrainer, Plan, __version__
 from mixdpo.cli.main import main
-from mixdpo.cli.recipe_options import with_keys
+from mixdpo.cli.recipe_options import quiet_libraries, with_keys
 from mixdpo.common.errors import InputError
 from mixdpo.common.settings import SECTIONS, split_overrides
 from synthetic import chat_rows
@@ -436,3 +437,11 @@ def test_of_several_processes_one_does_what_one_can(monkeypatch, tmp_path, jsonl
     plan = tmp_path / "plan.parquet"
     assert main(["plan", jsonl(text_rows), "--plan.name", "dpo", "--output", str(plan)]) == 0
     assert plan.exists() == written
+
+
+def test_bars_of_libraries_are_off_where_the_hub_is_imported_already(monkeypatch) -> None:
+    for name in ("HF_DATASETS_DISABLE_PROGRESS_BARS", "HF_HUB_DISABLE_PROGRESS_BARS", "TRANSFORMERS_VERBOSITY"):
+        monkeypatch.setenv(name, "0")
+    enable_progress_bars()
+    quiet_libraries()
+    assert are_progress_bars_disabled()
