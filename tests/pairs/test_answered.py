@@ -12,6 +12,8 @@ import pytest
 
 from mixdpo.common.errors import InputError
 from mixdpo.pairs.answered import Answer, AnsweredPrompt, read_answered, write_answered
+from mixdpo.pairs.make_pairs import make_pairs
+from mixdpo.pairs.selection_settings import SelectionSettings
 
 
 def file_of(tmp_path: Path, rows: list[dict[str, Any]], name: str = "answers.jsonl") -> Path:
@@ -121,6 +123,29 @@ def test_ultrafeedback_is_read_by_the_mean_of_its_aspects(tmp_path: Path, caplog
     assert "scores from fine-grained_score" in caplog.text
 
 
+def test_a_row_whose_ratings_are_missing_has_answers_without_scores(tmp_path: Path) -> None:
+    """As distilabel writes it where its judge's reply could not be read."""
+    rows = [
+        {"instruction": "A river?", "generations": ["Elbe", "Oder"], "ratings": [1, 2]},
+        *(
+            {"instruction": name, "generations": ["Elbe", "Oder"], "ratings": none}
+            for name, none in (("Q", None), ("R", []))
+        ),
+    ]
+    for read, expected in zip(
+        read_answered(file_of(tmp_path, rows)), ([1.0, 2.0], [None] * 2, [None] * 2), strict=True
+    ):
+        assert [score for _, _, score in known([read])] == expected
+
+
+@pytest.mark.parametrize("score", ["N/A", 10**400, "1e999"])
+def test_a_score_that_is_no_finite_number_leaves_out_its_answer(score: object, tmp_path: Path) -> None:
+    rows = [{"instruction": "Q", "output": text, "score": value} for text, value in (("a", 1), ("b", 2), ("c", score))]
+    made = make_pairs(read_answered(file_of(tmp_path, rows)), SelectionSettings())
+    assert made.report["answers"]["left_out"] == {"no_score": {"answers": 1, "prompts": 1}}
+    assert len(made.pairs) == 1
+
+
 def test_answers_in_a_row_need_no_scores_to_be_rated(tmp_path: Path) -> None:
     rows = [{"prompt": "A river?", "all_generated_responses": ["<think>Hm.</think>Elbe", None]}]
     (read,) = read_answered(file_of(tmp_path, rows))
@@ -147,6 +172,7 @@ def test_what_may_be_a_part_of_the_prompt_is_a_warning(tmp_path: Path, caplog: p
         ({"instruction": "Q", "generations": ["a", "b"], "ratings": [1]}, ("row 1", "'ratings'", "2 scores")),
         ({"instruction": "Q", "completions": [{"score": 1}]}, ("row 1", "'completions'", "without a text")),
         ({"turns": ["Q", "R"], "output": "a"}, ("row 1", "one turn")),
+        ({"instruction": "Q", "output": "a", "finished": "false"}, ("row 1", "'finished'", "is text")),
     ],
 )
 def test_what_cannot_be_read_is_named(row: dict[str, Any], words: tuple[str, ...], tmp_path: Path) -> None:

@@ -118,7 +118,7 @@ def test_grades_are_read_on_the_scale_that_the_judge_is_told() -> None:
     ("says", "said"),
     [
         ("Well.", "10 hold no verdict that can be read; let the judge prompt ask for a last line"),
-        ("[[85]]", "10 are off the scale; give the judge's scale with --scale"),
+        ("[[85]]", "10 are off the scale; write the scale that the judge keeps to into the judge prompt"),
         (("", "RateLimitError: slow down"), "10 failed; give the same command again.* RateLimitError"),
     ],
 )
@@ -186,6 +186,22 @@ def test_a_judge_that_takes_what_it_is_shown_first_says_nothing_but_that() -> No
 def test_programs_compare_too(program: ProgramJudge) -> None:
     rated = rate(answered(["a", "ccc", "bb"]), [program], RatingSettings(mode="pairwise"))
     assert np.argsort(scores(rated.prompts)[0]).tolist() == [0, 2, 1]
+
+
+@pytest.mark.parametrize(("mode", "says"), [("grade", b"good"), ("pairwise", b"A"), ("grade", b"\xff\xfe")])
+def test_a_program_that_cannot_be_read_is_told_what_programs_write(mode: Any, says: bytes, tmp_path: Path) -> None:
+    script = tmp_path / "junk.py"
+    script.write_text(f"import sys\nfor line in sys.stdin:\n    sys.stdout.buffer.write({says!r} + b'\\n')\n")
+    judge = ProgramJudge(f"{shlex.quote(sys.executable)} {shlex.quote(str(script))}")
+    with pytest.raises(RunError, match=r"2 hold no verdict that can be read; let the program write a number .* A>B"):
+        rate(answered(["a", "b"]), [judge], RatingSettings(mode=mode))
+    with pytest.raises(InputError, match="its command is empty"):
+        rate(answered(["a", "b"]), [ProgramJudge(" ")], RatingSettings(mode=mode))
+
+
+def test_a_program_off_its_scale_is_told_how_to_name_one(program: ProgramJudge) -> None:
+    with pytest.raises(RunError, match=r"2 are off the scale; give the judge's scale with --scale LOW HIGH"):
+        rate(answered(["aaa", "bbbb"]), [program], RatingSettings(scale=(0, 1)))
 
 
 @pytest.mark.parametrize(("players", "opponents"), [(8, 2), (8, 3), (7, 3), (8, 6), (8, 7), (3, 2), (2, 5)])

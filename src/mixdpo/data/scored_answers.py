@@ -92,7 +92,7 @@ def scored_answers(row: Row, score_key: str | None = None) -> list[ScoredAnswer]
         key = score_key or score_key_of(answers)
         return [_of_object(item, key, name) for item in answers]
     scores_name = first_there(SCORE_LISTS, row)
-    scores = (row[scores_name] or []) if scores_name else [None] * len(answers)
+    scores = row.get(scores_name) or [None] * len(answers)  # distilabel's is null where its judge could not be read
     if not isinstance(scores, list) or len(scores) != len(answers):
         raise ViewFault(scores_name, f"is not a list of {len(answers)} scores, one for each of {name!r}")
     models = _models(row, len(answers))
@@ -109,7 +109,7 @@ def score_key_of(answers: Iterable[Any]) -> str:
 
 
 def read_score(value: Any, column: str) -> float:
-    """Return a score, NaN for null and for text that is no number ("N/A").
+    """Return a score, NaN for null, text that is no number ("N/A") and whole numbers beyond those of floats.
 
     Raises:
         ViewFault: it is of another type.
@@ -120,7 +120,7 @@ def read_score(value: Any, column: str) -> float:
         raise ViewFault(column, f"has {kind_of(value)} as a score, not a number")
     try:
         return float(value)
-    except ValueError:
+    except (ValueError, OverflowError):  # a word, or a whole number larger than any float
         return math.nan
 
 

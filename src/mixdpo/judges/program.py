@@ -23,7 +23,9 @@ def run_program(command: Sequence[str], cases: Sequence[Mapping[str, Any]]) -> l
     name = shlex.join(command)
     given = "".join(json.dumps(case) + "\n" for case in cases)
     try:
-        done = subprocess.run(command, input=given, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command, input=given, capture_output=True, encoding="utf-8", errors="replace", check=False
+        )
     except OSError as error:
         raise RunError(f"the judge {name} cannot be started ({error.strerror or error})") from error
     if done.returncode != 0:
@@ -72,6 +74,8 @@ class ProgramJudge:
             command = shlex.split(self.command)
         except ValueError as error:
             raise InputError(f"the program {self.command!r} cannot be read ({error})") from error
+        if not command:
+            raise InputError("the judge is a program, and its command is empty")
         verdicts = [
             _verdict(line.strip(), len(item.answers))
             for line, item in zip(run_program(command, [_line(item) for item in items]), items, strict=True)

@@ -12,6 +12,7 @@ from typing import Any, Final
 from mixdpo.common.errors import InputError
 from mixdpo.common.table_files import row_in_file
 from mixdpo.data.columns import prompt_part
+from mixdpo.data.messages import kind_of
 from mixdpo.data.reasoning import split_reasoning
 from mixdpo.data.scored_answers import (
     ANSWERS,
@@ -183,7 +184,7 @@ class _Layout:
                 row[self.text], file, place, self.text,
                 dict(_others(row, id_column, {self.text, self.score, self.model, *ratings})),
                 model=plain_text(row.get(self.model)),
-                finished=row.get("finished"),
+                finished=_finished(row.get("finished")),
                 tokens=row.get("tokens"),
                 score=-score if self.score == RANK_KEY else score,
                 ratings={name.removeprefix(_RATING): read_score(row[name], name) for name in sorted(ratings)},
@@ -228,6 +229,13 @@ def _answer(value: Any, file: str, place: int, column: str, columns: Mapping[str
         raise _several_turns(file, place)
     reasoning, text = split_reasoning(turns[0])
     return Answer(text=text, columns={**columns, **({} if reasoning is None else {"reasoning": reasoning})}, **known)
+
+
+def _finished(value: Any) -> bool | None:
+    """Raise `ViewFault` for what is neither true nor false: "false" as a text would count as an end."""
+    if value is None or isinstance(value, bool):
+        return value
+    raise ViewFault("finished", f"is {kind_of(value)}, not true or false")
 
 
 def _several_turns(file: str, place: int) -> InputError:

@@ -25,7 +25,7 @@ from mixdpo.pairs.selection_settings import RULE_NAMES, SelectionRule, Selection
 from mixdpo.pairs.usable import REASONS, UsableAnswers, usable_answers
 
 WITHOUT_PAIRS: Final = {
-    "one_answer": "there is only one answer",
+    "one_answer": "there is one answer or none",
     "too_few_left": "fewer than two answers are left",
     "all_equal": "all answers have one score",
     "no_match": "no two answers are what the rule looks for",

@@ -71,7 +71,7 @@ def rate(
         name = rating_name(judge)
         show = progress(name) if progress is not None else None
         judged[name] = how(judge, kept, judge_prompt_of(judge, settings), settings, show)
-        _check_read(name, judged[name].record)
+        _check_read(name, judged[name].record, judge.in_words)
     answers = [answer for prompt in kept for answer in prompt.answers]
     units = {name: record.get("unit") for name, record in earlier.items()}
     together = put_together(answers, judged, settings.lower_is_better, units)
@@ -131,7 +131,7 @@ def judge_prompt_of(judge: Judge, settings: RatingSettings) -> JudgePrompt | Non
     return read_judge_prompt(settings.judge_prompt) if settings.judge_prompt else shipped_prompt(settings.mode)
 
 
-def _check_read(name: str, record: Mapping[str, Any]) -> None:
+def _check_read(name: str, record: Mapping[str, Any], in_words: bool) -> None:
     """Raise `RunError` where too many verdicts are missing, with what to change for most of them."""
     first = next(iter(record["failed_calls"]), "")
     missing = {
@@ -142,11 +142,15 @@ def _check_read(name: str, record: Mapping[str, Any]) -> None:
         "hold no verdict that can be read": (
             record["unread_verdicts"],
             "let the judge prompt ask for a last line with nothing but the verdict, such as [[5]] or [[A]], raise "
-            "--max-tokens, or take another judge",
+            "--max-tokens, or take another judge"
+            if in_words
+            else "let the program write a number and nothing else in each line, or of two answers A>B, A=B or B>A",
         ),
         "are off the scale": (
             record["off_scale"],
-            "give the judge's scale with --scale LOW HIGH, or name it in the judge prompt",
+            "write the scale that the judge keeps to into the judge prompt, or take another judge"
+            if in_words
+            else "give the judge's scale with --scale LOW HIGH",
         ),
     }
     if sum(count for count, _ in missing.values()) > MOST_UNREAD * record["calls"]:
