@@ -88,6 +88,19 @@ def test_prompts_become_pairs_whose_margins_are_the_judges(
     assert "best-worst *" in capsys.readouterr().out
 
 
+def test_what_the_chat_template_is_told_of_a_prompt_comes_to_its_pairs(judge: str, tmp_path: Path) -> None:
+    """Training renders the prompt as it was rendered when it was answered."""
+    prompts, output = tmp_path / "prompts.jsonl", tmp_path / "pairs.parquet"
+    told = {"prompt": "A river?", "chat_template_kwargs": {"enable_thinking": False}}
+    prompts.write_text(json.dumps(told) + "\n" + json.dumps({"prompt": "A lake?"}) + "\n")
+    with running(says) as endpoint:
+        assert main(command(prompts, endpoint, judge, output)) == 0
+        sent = {body["messages"][-1]["content"]: body.get("chat_template_kwargs") for body in endpoint.bodies}
+    assert sent == {"A river?": {"enable_thinking": False}, "A lake?": None}
+    found = {pair["prompt"][-1]["content"]: pair["chat_template_kwargs"] for pair in load_pairs(output)}
+    assert found == {"A river?": '{"enable_thinking":false}', "A lake?": None}
+
+
 def test_what_is_planned_has_the_columns_that_the_judge_prompt_has_places_for(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -188,6 +201,18 @@ def test_too_many_failed_or_empty_answers_end_the_run(prompts: Path, judge: str,
         endpoint.answer = lambda body: {"finish_reason": "length", "message": {"content": "<think>no end"}}
         with pytest.raises(RunError, match="no prompt was answered"):
             pairs_from_prompts(making(judge), models, asked, PairFiles(folder=tmp_path / "empty"))
+
+
+def test_a_few_answers_that_failed_are_counted(
+    prompts: Path, judge: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def mostly(body: dict[str, Any]) -> str | int:
+        return 400 if (body["seed"], body["messages"][-1]["content"]) == (3, "River 0?") else says(body)
+
+    with running(mostly) as endpoint:
+        models = {"m": EndpointSettings(model="m", base_url=endpoint.url, max_retries=0)}
+        pairs_from_prompts(making(judge), models, Prompts(source=str(prompts)), PairFiles(folder=tmp_path / "made"))
+    assert "m: of 24 answers 1 failed and 0 are empty" in caplog.text
 
 
 def test_one_answer_to_a_prompt_is_refused(prompts: Path, judge: str, tmp_path: Path) -> None:

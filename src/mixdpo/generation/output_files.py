@@ -45,7 +45,8 @@ def write_answers(path: Path, by_model: Mapping[str, Sequence[Generation]]) -> N
     column of its own, where any answer has some; an answer that reasoning left no room for is empty.
 
     Several answers to a prompt, by samples or by models, stand below each other, each with its sample and seed, and
-    with the columns of its prompt that `columns_left_out` does not name. A chat stands there as messages.
+    with what the chat template is told about its prompt and the columns of the prompt that `columns_left_out` does not
+    name. A chat stands there as messages.
 
     Args:
         path: of the answers.
@@ -64,6 +65,8 @@ def write_answers(path: Path, by_model: Mapping[str, Sequence[Generation]]) -> N
         left_out = columns_left_out([one.prompt for _, one in whole])
         for row, (_, one) in zip(rows, whole, strict=True):
             row |= {"sample": one.sample, "seed": one.seed}
+            if one.prompt.chat_template_kwargs is not None:
+                row["chat_template_kwargs"] = one.prompt.chat_template_kwargs
             row |= {column: value for column, value in one.prompt.columns.items() if column not in left_out}
     write_rows(path, rows)
 

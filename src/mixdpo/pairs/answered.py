@@ -30,7 +30,7 @@ from mixdpo.data.scored_answers import (
 from mixdpo.data.views import ViewFault, parse_text
 from mixdpo.generation.answer_files import answer_turns, plain_text
 from mixdpo.generation.output_files import write_rows
-from mixdpo.generation.prompts import PROMPT_COLUMNS, prompt_of_row, read_rows
+from mixdpo.generation.prompts import PROMPT_COLUMNS, Prompt, prompt_of_row, read_rows
 from mixdpo.judges.judge import Chat
 
 _log = logging.getLogger(__name__)
@@ -38,7 +38,8 @@ _log = logging.getLogger(__name__)
 _TEXTS: Final = ("output", "response", "completion", "answer", "generation", "text")
 """Columns of an answer a row, ours first."""
 _SCORES: Final = ("score", *SCORE_KEYS)
-_OWN: Final = (*PROMPT_COLUMNS, "input", "output", "generator", "finished", "tokens", "score")
+_TOLD: Final = "chat_template_kwargs"
+_OWN: Final = (*PROMPT_COLUMNS, "input", _TOLD, "output", "generator", "finished", "tokens", "score")
 """Columns of the file that we write, and those that prompts are read from."""
 _RATING: Final = "rating/"
 
@@ -75,12 +76,14 @@ class AnsweredPrompt:
         id_column: what the set calls the id, else `index`.
         chat: (role, content) of the messages up to where the assistant is to speak.
         answers: in the order of the file.
+        chat_template_kwargs: what the chat template is told about this prompt, JSON text of a mapping.
     """
 
     id: str | int
     id_column: str
     chat: Chat
     answers: tuple[Answer, ...]
+    chat_template_kwargs: str | None = None
 
 
 def read_answered(source: str | Path, split: str = "train") -> list[AnsweredPrompt]:
@@ -101,7 +104,7 @@ def read_answered(source: str | Path, split: str = "train") -> list[AnsweredProm
     layout = _layout(rows, file)
     _say(layout, rows, file)
     found: dict[tuple[Any, Chat], list[Answer]] = {}
-    columns: dict[tuple[Any, Chat], str] = {}
+    asked: dict[tuple[Any, Chat], Prompt] = {}
     for place, row in enumerate(rows):
         prompt = prompt_of_row(row if layout.prompt is None else {"prompt": row[layout.prompt]} | row, file, place)
         if len(prompt.turns) > 1:
@@ -114,11 +117,14 @@ def read_answered(source: str | Path, split: str = "train") -> list[AnsweredProm
                 f"the value {fault}", file=file, row=row_in_file(file, place), column=fault.column
             ) from fault
         found.setdefault(key, []).extend(answers)
-        columns.setdefault(key, prompt.id_column)
+        asked.setdefault(key, prompt)
     return [
-        AnsweredPrompt(number if key[0] is None else key[0], columns[key], key[1], tuple(answers))
+        AnsweredPrompt(
+            number if key[0] is None else key[0], asked[key].id_column, key[1], tuple(answers),
+            asked[key].chat_template_kwargs,
+        )
         for number, (key, answers) in enumerate(found.items())
-    ]
+    ]  # fmt: skip
 
 
 def write_answered(path: Path, prompts: Sequence[AnsweredPrompt]) -> None:
@@ -130,7 +136,9 @@ def answer_rows(prompts: Sequence[AnsweredPrompt]) -> Iterator[dict[str, Any]]:
     """Return a row for each answer; of a chat the prompt is messages, else a text."""
     for prompt in prompts:
         alone = len(prompt.chat) == 1
-        asked = {"instruction": prompt.chat[0][1]} if alone else {"prompt": _messages(prompt.chat)}
+        asked: dict[str, Any] = {"instruction": prompt.chat[0][1]} if alone else {"prompt": _messages(prompt.chat)}
+        if prompt.chat_template_kwargs is not None:
+            asked[_TOLD] = prompt.chat_template_kwargs
         for answer in prompt.answers:
             yield {
                 prompt.id_column: prompt.id,

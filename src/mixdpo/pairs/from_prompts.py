@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,8 @@ from mixdpo.pairs.answered import Answer, AnsweredPrompt, read_answered, write_a
 from mixdpo.pairs.make_pairs import MadePairs, make_pairs
 from mixdpo.pairs.pair_making_settings import PairMakingSettings
 from mixdpo.pairs.rate import MOST_UNREAD, estimates, rate
+
+_log = logging.getLogger(__name__)
 
 HOW_CALLED: Final = (
     *("batch_size", "concurrency", "timeout", "max_retries", "api_key_env", "dollars_in", "dollars_out"),
@@ -177,14 +180,16 @@ def _bar(bars: Bars | None, unit: str) -> Callable[[str], Progress] | None:
 
 
 def _check_answered(answers: Path) -> None:
-    """Refuse answers more than a fifth of which are missing; calls that failed are made again by the next start."""
+    """Log how many answers are missing; of more than a fifth raise `RunError`, and let the next start ask again."""
     report: Mapping[str, Any] = read_yaml(report_file(answers))
     for name, one in report["models"].items() if "models" in report else [(report["model"], report)]:
         failed = sum(one["failures"].values())
         empty = one["empty"]
-        if failed + empty <= MOST_UNREAD * one["answers"]:
-            continue
         counted = f"{name}: of {one['answers']:,} answers {failed:,} failed and {empty:,} are empty"
+        if failed + empty <= MOST_UNREAD * one["answers"]:
+            if failed + empty:
+                _log.warning(counted)
+            continue
         if failed > empty:
             answers.unlink()
             why = next(iter(one["failures"]))

@@ -33,6 +33,7 @@ WITHOUT_PAIRS: Final = {
 """Why a prompt has no pair; it has the first reason that applies."""
 _TOGETHER: Final = "together"
 _REASONING: Final = "reasoning"
+_TOLD: Final = "chat_template_kwargs"
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,8 @@ class MadePairs:
     Attributes:
         pairs: `prompt`, `chosen`, `rejected` (messages), `score_chosen`, `score_rejected`, `model_chosen`,
             `model_rejected`, `prompt_id`, and with several judges `ratings_chosen` and `ratings_rejected`, whose order
-            is that of `judges` of the report.
+            is that of `judges` of the report; with prompts about which the chat template is told something
+            `chat_template_kwargs`.
         report: prompts, answers and pairs by what became of them, and the figures of every rule, as plain values.
     """
 
@@ -235,6 +237,8 @@ def _dataset(
     features: dict[str, Any] = {"prompt": List(message), "chosen": List(said), "rejected": List(said)}
     features |= dict.fromkeys(("score_chosen", "score_rejected"), Value("float64"))
     features |= dict.fromkeys(("model_chosen", "model_rejected", "prompt_id"), Value("string"))
+    if any(prompt.chat_template_kwargs is not None for prompt in prompts):
+        features[_TOLD] = Value("string")
     if len(judges) > 1:
         features |= dict.fromkeys(("ratings_chosen", "ratings_rejected"), List(Value("float64")))
     columns: dict[str, list[Any]] = {name: [] for name in features}
@@ -254,7 +258,7 @@ def _rows(
     for prompt, of_prompt, found in zip(prompts, answers, pairs, strict=True):
         asked = [{"role": role, "content": content} for role, content in prompt.chat]
         for pair in found:
-            row: dict[str, Any] = {"prompt": asked, "prompt_id": str(prompt.id)}
+            row: dict[str, Any] = {"prompt": asked, "prompt_id": str(prompt.id), _TOLD: prompt.chat_template_kwargs}
             for side, answer in zip(("chosen", "rejected"), (of_prompt[at] for at in pair), strict=True):
                 reasoning = {"reasoning_content": answer.columns.get(_REASONING)} if thought else {}
                 row[side] = [{"role": "assistant", "content": answer.text, **reasoning}]
