@@ -125,17 +125,10 @@ def test_ultrafeedback_is_read_by_the_mean_of_its_aspects(tmp_path: Path, caplog
 
 def test_a_row_whose_ratings_are_missing_has_answers_without_scores(tmp_path: Path) -> None:
     """As distilabel writes it where its judge's reply could not be read."""
-    rows = [
-        {"instruction": "A river?", "generations": ["Elbe", "Oder"], "ratings": [1, 2]},
-        *(
-            {"instruction": name, "generations": ["Elbe", "Oder"], "ratings": none}
-            for name, none in (("Q", None), ("R", []))
-        ),
-    ]
-    for read, expected in zip(
-        read_answered(file_of(tmp_path, rows)), ([1.0, 2.0], [None] * 2, [None] * 2), strict=True
-    ):
-        assert [score for _, _, score in known([read])] == expected
+    given: dict[str, list[float] | None] = {"P": [1.0, 2.0], "Q": None, "R": []}
+    rows = [{"instruction": name, "generations": ["a", "b"], "ratings": ratings} for name, ratings in given.items()]
+    for read, ratings in zip(read_answered(file_of(tmp_path, rows)), given.values(), strict=True):
+        assert [score for _, _, score in known([read])] == (ratings or [None, None])
 
 
 @pytest.mark.parametrize("score", ["N/A", 10**400, "1e999"])
