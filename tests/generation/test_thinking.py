@@ -13,7 +13,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from loopback import Endpoint, running
 from mixdpo.cli.main import main
-from mixdpo.common.errors import InputError
+from mixdpo.common.errors import InputError, RunError
 from mixdpo.generation.chat_model import ONLY_REASONING, USED_UP, Request
 from mixdpo.generation.endpoint import EndpointModel, complete_all, estimate
 from mixdpo.generation.generation_settings import EndpointSettings
@@ -280,6 +280,14 @@ def test_replies_without_content_are_failures_by_cause(
     report = json.loads(output.with_name("out.report.json").read_text())
     assert (report["answered"], report["failures"]) == (1, {why: 2})
     assert len(output.read_text().splitlines()) == 1
+
+
+def test_a_model_that_is_silent_is_told_what_to_change(served: Endpoint) -> None:
+    served.answer = lambda body: {"message": {"content": None}}
+    with pytest.raises(
+        RunError, match=r"none of 1 calls was answered; .*reply is empty.*; take another model or prompt"
+    ):
+        complete_all([request()], at(served))
 
 
 def test_a_reply_that_is_all_reasoning_is_no_answer(served: Endpoint) -> None:

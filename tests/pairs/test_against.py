@@ -201,6 +201,7 @@ def test_what_is_wrong_is_said_before_anything_is_written(jsonl, rated, tmp_path
         (["--against", elsewhere], "write it as NAME=POLICY"),
         (["--against", f"a/b={elsewhere}"], "write it as NAME=POLICY"),
         (["--against", f"a={elsewhere}", "--against", f"a={elsewhere}"], "a second policy called a"),
+        (["--against", "a=missing.jsonl"], "missing.jsonl: no such file of answers"),
         (["--against", f"a={elsewhere}"], "no answer to any of the 3 prompts"),
         (["--against", f"a={elsewhere}", "--against-samples", 3, "--against-temperature", 0], "temperature 0"),
         (["--against-samples", 3], "--against-samples: no effect without --against"),

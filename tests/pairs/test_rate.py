@@ -24,6 +24,7 @@ from mixdpo.pairs.answered import Answer, AnsweredPrompt, read_answered
 from mixdpo.pairs.comparing import matches
 from mixdpo.pairs.judged import judged_prompts
 from mixdpo.pairs.rate import estimates, rate
+from mixdpo.pairs.rating_report import rating_lines
 from mixdpo.pairs.rating_settings import RatingSettings
 
 LENGTH = """import json, sys
@@ -119,6 +120,7 @@ def test_grades_are_read_on_the_scale_that_the_judge_is_told() -> None:
     [
         ("Well.", "10 hold no verdict that can be read; let the judge prompt ask for a last line"),
         ("[[85]]", "10 are off the scale; write the scale that the judge keeps to into the judge prompt"),
+        (("", "no content: the reply is empty"), "10 failed; take another judge or --judge-prompt.* no content"),
         (("", "RateLimitError: slow down"), "10 failed; give the same command again.* RateLimitError"),
     ],
 )
@@ -197,6 +199,12 @@ def test_a_program_that_cannot_be_read_is_told_what_programs_write(mode: Any, sa
         rate(answered(["a", "b"]), [judge], RatingSettings(mode=mode))
     with pytest.raises(InputError, match="its command is empty"):
         rate(answered(["a", "b"]), [ProgramJudge(" ")], RatingSettings(mode=mode))
+
+
+def test_a_mean_that_rounding_left_is_said_to_be_zero() -> None:
+    judge = {"rating": {"mean": -1.5e-17, "deviation": 1.0}}
+    counts = dict.fromkeys(("empty", "without_score", "replaced", "prompts_with_one_answer", "prompts_all_equal"), 0)
+    assert next(rating_lines({"judges": {"j": judge}, "score": "", **counts})) == "j: mean 0, deviation 1"
 
 
 def test_a_program_off_its_scale_is_told_how_to_name_one(program: ProgramJudge) -> None:

@@ -161,8 +161,10 @@ def complete_all(
     if len(failures) == len(distinct):
         if all(failure.startswith(REFUSED) for failure in failures):
             raise key_refused(settings, failures[0])
+        silent = all(failure.startswith("no content") for failure in failures)
         raise RunError(
             f"{shown_url(settings.base_url)}: none of {len(distinct)} calls was answered; the first: {failures[0]}"
+            f"{'; take another model or prompt, or look at the chat template of the server' if silent else ''}"
         )
     return _without_reasoning([completions[request] for request in requests])
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mixdpo.common.errors import InputError
 from mixdpo.common.files import unfinished
+from mixdpo.common.table_files import ENDINGS
 from mixdpo.data.pair_files import beside
 from mixdpo.generation.answer_prompts import answer_prompts
 from mixdpo.generation.chat_model import ChatModel, Progress
@@ -120,8 +121,11 @@ def estimates_of_models(
 
 
 def is_file(policy: str) -> bool:
-    """Whether a policy is a file of answers, and not a model."""
-    return Path(policy).is_file()
+    """Whether a policy is a file of answers, and not a model; `InputError` for a file that is not there."""
+    there = Path(policy).is_file()
+    if not there and policy.endswith(ENDINGS):
+        raise InputError("no such file of answers", file=policy)
+    return there
 
 
 def answers_file(output: Path, name: str) -> Path:

@@ -134,10 +134,13 @@ def judge_prompt_of(judge: Judge, settings: RatingSettings) -> JudgePrompt | Non
 def _check_read(name: str, record: Mapping[str, Any], in_words: bool) -> None:
     """Raise `RunError` where too many verdicts are missing, with what to change for most of them."""
     first = next(iter(record["failed_calls"]), "")
+    again = "give the same command again, which asks only for these"
+    if first.startswith("no content"):  # at temperature 0 it is silent again
+        again = "take another judge or --judge-prompt, or give the same command again, which asks only for these"
     missing = {
         "failed": (
             sum(record["failed_calls"].values()),
-            f"give the same command again, which asks only for these; the first failure: {first}",
+            f"{again}; the first failure: {first}",
         ),
         "hold no verdict that can be read": (
             record["unread_verdicts"],

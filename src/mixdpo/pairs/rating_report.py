@@ -79,7 +79,9 @@ def rating_lines(report: Mapping[str, Any]) -> Iterator[str]:
     """Yield what a person is told of a report, line by line."""
     for name, one in report["judges"].items():
         said = (
-            [f"mean {one['rating']['mean']:.3g}, deviation {one['rating']['deviation']:.3g}"] if one["rating"] else []
+            [f"mean {_rounded(one['rating']['mean']):.3g}, deviation {one['rating']['deviation']:.3g}"]
+            if one["rating"]
+            else []
         )
         if "calls" in one:
             missing = [f"{one[kind]:,} {words}" for kind, words in _MISSING.items()]
@@ -93,6 +95,11 @@ def rating_lines(report: Mapping[str, Any]) -> Iterator[str]:
         yield f"{name}: {'; '.join(said)}"
     yield f"score: {report['score']}"
     yield from (f"{words}: {report[kind]:,}" for kind, words in _COUNTS.items() if report[kind])
+
+
+def _rounded(mean: float) -> float:
+    """Return 0 for what rounding leaves of it, as of standardised ratings."""
+    return 0.0 if abs(mean) < 1e-12 else mean
 
 
 def _spread(values: np.ndarray) -> dict[str, float]:
