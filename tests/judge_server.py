@@ -24,6 +24,7 @@ class Proxy(ThreadingHTTPServer):
     """Passes calls on, after the faults it was given, one a call: a status, a text to send instead, or `SLOW`."""
 
     daemon_threads = True
+    request_queue_size = 128
 
     def __init__(self, behind: str) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)

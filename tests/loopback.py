@@ -20,6 +20,8 @@ FIRST_TOKENS = (("m", -0.1), ("M", -2.3))
 class Endpoint(ThreadingHTTPServer):
     """Answers after the faults it was given, one a call: a status, or the text of a malformed reply."""
 
+    request_queue_size = 128  # of 5, the default, some of the 16 calls at a time are refused a connection
+
     def __init__(self, answer: Answer) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.answer = answer
