@@ -38,6 +38,8 @@ class RewardServer(ThreadingHTTPServer):
         faults: statuses of the next calls, the last first.
     """
 
+    request_queue_size = 128
+
     def __init__(self, folder: str, tokenizer: PreTrainedTokenizerFast) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.model = AutoModelForSequenceClassification.from_pretrained(folder).eval()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from itertools import permutations
 from statistics import fmean, pstdev
 from typing import Any
@@ -13,12 +14,20 @@ from hypothesis import strategies as st
 
 from mixdpo.common.errors import InputError
 from mixdpo.data.scored_answers import choose_pairs
-from mixdpo.pairs.select import RULES, allowed_pairs, pairs_by_rule, select_pairs
+from mixdpo.pairs.select import RULES, allowed_pairs, pairs_by_rule, together
 from mixdpo.pairs.selection_settings import RULE_NAMES, SelectionRule, SelectionSettings
 
 # Small whole scores, so that ties are common and no sum is rounded.
 ANSWERS = st.lists(st.tuples(st.integers(0, 5), st.integers(1, 9)), max_size=7)
 RATIOS = st.sampled_from([None, 1.0, 1.5, 3.0])
+
+
+def select_pairs(
+    scores: Sequence[float], lengths: Sequence[int], settings: SelectionSettings, key: str
+) -> list[tuple[int, int]]:
+    """Return what the rules of the settings choose together for one prompt."""
+    allowed = allowed_pairs(scores, lengths, settings.length_ratio)
+    return together([pairs_by_rule(rule, scores, allowed, settings, key) for rule in settings.select], settings)
 
 
 def brute_force(rule: str, scores: list[int], lengths: list[int], ratio: float | None, gap: float) -> list[set[Any]]:

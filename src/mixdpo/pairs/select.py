@@ -55,24 +55,18 @@ class Candidates:
         return self.rng.sample(pairs, len(pairs)) if len(pairs) > 1 else list(pairs)
 
 
-def select_pairs(scores: Sequence[float], lengths: Sequence[int], settings: SelectionSettings, key: str) -> list[Pair]:
-    """Return the pairs that the rules of the settings choose together, none twice.
-
-    Args:
-        scores: of the answers to one prompt, finite; larger is better.
-        lengths: of the answers, at least 1.
-        settings: the rules, and what holds for all of them.
-        key: of the prompt; draws are made from it and the seed, so that they do not depend on other prompts.
-    """
-    allowed = allowed_pairs(scores, lengths, settings.length_ratio)
-    by_rule = [pairs_by_rule(rule, scores, allowed, settings, key) for rule in settings.select]
-    return together(by_rule, settings)
-
-
 def pairs_by_rule(
     rule: SelectionRule, scores: Sequence[float], allowed: Sequence[Pair], settings: SelectionSettings, key: str
 ) -> list[Pair]:
-    """Return all pairs of one rule among those that are allowed; a rule draws the same beside any others."""
+    """Return all pairs of one rule among those that are allowed; a rule draws the same beside any others.
+
+    Args:
+        rule: its name.
+        scores: of the answers to one prompt, finite; larger is better.
+        allowed: see `allowed_pairs`.
+        settings: its gap and seed are read.
+        key: of the prompt; draws are made from it and the seed, so that they do not depend on other prompts.
+    """
     return RULES[rule](Candidates(scores, allowed, settings.gap, f"{settings.seed} {key}"))
 
 
@@ -82,7 +76,13 @@ def together(by_rule: Sequence[Sequence[Pair]], settings: SelectionSettings) -> 
 
 
 def allowed_pairs(scores: Sequence[float], lengths: Sequence[int], length_ratio: float | None) -> list[Pair]:
-    """Return every two answers, the better one first, of which the longer is at most so many times as long."""
+    """Return every two answers, the better one first, of which the longer is at most so many times as long.
+
+    Args:
+        scores: of the answers to one prompt, finite; larger is better.
+        lengths: of the answers, at least 1.
+        length_ratio: how many times; None for any.
+    """
     pairs = ordered_pairs(scores)
     if length_ratio is None:
         return pairs
