@@ -175,3 +175,20 @@ def test_what_cannot_be_read_is_named(row: dict[str, Any], words: tuple[str, ...
     assert str(path) in str(error.value)
     for word in words:
         assert word in str(error.value)
+
+
+def test_answers_and_prompts_of_csv_stay_texts_where_all_are_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "answers.csv"
+    path.write_text("instruction,output,score\n12,2.0,1\n12,03,0.5\n")
+    (prompt,) = read_answered(path)
+    assert prompt.chat == (("user", "12"),)
+    assert known([prompt]) == [("2.0", "", 1.0), ("03", "", 0.5)]
+
+
+def test_names_of_models_that_are_not_one_for_each_answer_are_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    row = {"instruction": "Q", "generations": ["a", "b"], "ratings": [1, 5]}
+    rows = [row | {"generation_models": ["m"]}, row | {"instruction": "R", "generation_models": ["m", "n"]}]
+    assert [name for _, name, _ in known(read_answered(file_of(tmp_path, rows)))] == ["", "", "m", "n"]
+    assert "1 rows have another number of generation_models" in caplog.text

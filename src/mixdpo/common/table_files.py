@@ -9,7 +9,7 @@ import io
 import json
 import re
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -100,8 +100,12 @@ class TableFile:
         return [dict(zip(self.columns, values, strict=True)) for values in zip(*self.columns.values(), strict=True)]
 
 
-def read_table(path: str | Path) -> TableFile:
+def read_table(path: str | Path, texts: Collection[str] = ()) -> TableFile:
     """Read a whole table.
+
+    Args:
+        path: the file.
+        texts: columns of CSV that hold texts, where all of them look like numbers, too.
 
     Raises:
         InputError: no such file, an ending that is not known, a file that cannot be read, no rows, or a text or a
@@ -119,7 +123,8 @@ def read_table(path: str | Path) -> TableFile:
         elif name.endswith(".csv"):
             # Without the option a file of more than a block is refused where an answer has several lines.
             options = pa_csv.ParseOptions(newlines_in_values=True)
-            columns = pa_csv.read_csv(path, parse_options=options).to_pydict()
+            types = pa_csv.ConvertOptions(column_types=dict.fromkeys(texts, pa.string()))
+            columns = pa_csv.read_csv(path, parse_options=options, convert_options=types).to_pydict()
         else:
             columns = _by_column(read_json_rows(path))
     except (OSError, EOFError, zlib.error, pa.ArrowException, UnicodeDecodeError) as error:

@@ -142,7 +142,7 @@ def read_answers(path: str | Path, column: str | None = None) -> AnswerFile:
     Raises:
         InputError: no such column, or a value that is no answer.
     """
-    table = read_table(path)
+    table = read_table(path, (*_PROMPTS, *_ANSWERS, *([column] if column else [])))
     answers = table.column(column) if column else table.column(*_ANSWERS)
     name = column or next(name for name in _ANSWERS if name in table)
     prompts = next((table.columns[key] for key in _PROMPTS if key in table), None)

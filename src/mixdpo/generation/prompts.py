@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -84,11 +84,16 @@ def read_prompts(source: str | Path, split: str = "train", limit: int | None = N
     return prompts
 
 
-def read_rows(source: str | Path, split: str = "train") -> list[dict[str, Any]]:
-    """Read the rows of a file, of a folder of files, or of a data set of the hub; `InputError` as `read_prompts`."""
+def read_rows(source: str | Path, split: str = "train", texts: Collection[str] = ()) -> list[dict[str, Any]]:
+    """Read the rows of a file, of a folder of files, or of a data set of the hub; `InputError` as `read_prompts`.
+
+    Besides prompts, the columns `texts` of a CSV file are texts, also where all of them look like numbers.
+    """
     file = Path(source).expanduser()
     in_table = file.is_file() and split == "train"
-    return read_table(file).rows() if in_table else list(open_source(str(source), split=split).dataset)
+    if in_table:
+        return read_table(file, (*PROMPT_COLUMNS, "input", *texts)).rows()
+    return list(open_source(str(source), split=split).dataset)
 
 
 def prompt_of_row(row: Mapping[str, Any], file: str, place: int) -> Prompt:

@@ -100,7 +100,7 @@ def read_answered(source: str | Path, split: str = "train") -> list[AnsweredProm
     Raises:
         InputError: the source cannot be read, or a row has no prompt, no answer, or a score of the wrong type.
     """
-    rows, file = read_rows(source, split), str(source)
+    rows, file = read_rows(source, split, _TEXTS), str(source)
     layout = _layout(rows, file)
     _say(layout, rows, file)
     found: dict[tuple[Any, Chat], list[Answer]] = {}
@@ -224,6 +224,13 @@ def _say(layout: _Layout, rows: Sequence[Mapping[str, Any]], file: str) -> None:
         scores = f"scores from {layout.score}" if layout.score else "there are no scores"
         turned = ", the best first: a score is the rank with a minus" if layout.score == RANK_KEY else ""
         _log.info("%s: answers are read from %s, %s%s", file, layout.text, scores, turned)
+    models = first_there(MODEL_LISTS, rows[0]) if layout.several else ""
+    unnamed = [row for row in rows if models and _other_length(row.get(models), row.get(layout.text))]
+    if unnamed:
+        _log.warning(
+            "%s: %d rows have another number of %s than of answers, and it is not known who wrote these",
+            file, len(unnamed), models,
+        )  # fmt: skip
     parts = [name for name in rows[0] if prompt_part(name) in ("system", "history")]
     lost = [name for name in parts if any(row.get(name) for row in rows)]
     if lost:
@@ -253,6 +260,11 @@ def _several_turns(file: str, place: int) -> InputError:
 def _others(row: Mapping[str, Any], id_column: str, read: Collection[str | None]) -> Iterator[tuple[str, Any]]:
     """Yield the columns that are not read, under names that are not those of a file that we write."""
     yield from ((name, value) for name, value in row.items() if name not in (*_OWN, id_column, *read))
+
+
+def _other_length(names: Any, answers: Any) -> bool:
+    names, answers = _as_list(names), _as_list(answers)
+    return isinstance(names, list) and isinstance(answers, list) and len(names) != len(answers)
 
 
 def _holds_list(value: Any) -> bool:
