@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -187,7 +188,8 @@ def test_a_process_that_is_killed_within_training_goes_on(recipe, tmp_path: Path
     for name in ("whole", "killed"):
         (tmp_path / name).mkdir()
     command = [sys.executable, "-m", "mixdpo", "rounds", str(path), "--rounds", "1", "--output", "rounds"]
-    process = subprocess.Popen(command, cwd=tmp_path / "killed")
+    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}  # the order of sums depends on them
+    process = subprocess.Popen(command, cwd=tmp_path / "killed", env={**os.environ, **threads})
     checkpoint = tmp_path / "killed" / "rounds" / "round-1" / "run" / "checkpoint-1" / "trainer_state.json"
     while process.poll() is None and not checkpoint.exists():
         time.sleep(0.02)
