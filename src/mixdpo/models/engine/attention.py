@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional as F
 from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from mixdpo.models.engine.flex import fits_flex, flex_segments
@@ -205,7 +205,7 @@ def _masked_row(q: Tensor, k: Tensor, v: Tensor, scale: float, layout: PackedLay
     """Attention of query (1, H, S, D), key and value (1, K, S, D), as (1, S, H, D), by one product with a mask."""
     mask = additive_mask(layout, window, v.device, v.dtype)
     # Of PyTorch's kernels that take a mask, the one that holds no scores knows nothing of shared heads.
-    k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
+    k, v = (repeat_kv(x, q.shape[1] // x.shape[1]) for x in (k, v))
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale).transpose(1, 2)
 
 
