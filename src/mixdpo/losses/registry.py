@@ -28,6 +28,7 @@ class Loss:
         reference: whether it reads the reference's log-probabilities.
         margin: whether it reads the plan's margins.
         mismatched: whether it reads answers to other prompts.
+        ties: whether it has a loss for pairs whose answers count as equally good, which `pairs.tie` marks.
         statistic: `(pairs, **parameters) -> Tensor` (B,) whose moving mean and deviation it reads.
         whole_batch: whether a pair's loss depends on the other pairs of its micro-batch.
 
@@ -39,6 +40,7 @@ class Loss:
     reference: bool = True
     margin: bool = False
     mismatched: bool = False
+    ties: bool = False
     statistic: Callable[..., Tensor] | None = None
     whole_batch: bool = False
 

@@ -29,6 +29,8 @@ class PairLogprobs:
         chosen_whole: log pi(y_w | x) where `chosen` is length-desensitised (`discount_tail`), else None.
         rejected_whole: the same of the rejected answer.
         confidence: weight above 0 of each pair under the policy (`wpo_weight`), without gradient.
+        label_probability: probability in [0, 1] that a pair's label is right.
+        tie: bool, whether the two answers of a pair count as equally good.
     """
 
     chosen: Tensor
@@ -43,6 +45,8 @@ class PairLogprobs:
     chosen_whole: Tensor | None = None
     rejected_whole: Tensor | None = None
     confidence: Tensor | None = None
+    label_probability: Tensor | None = None
+    tie: Tensor | None = None
 
     def select(self, index: Tensor) -> PairLogprobs:
         """Return the pairs of `index` (int64, shape (K,))."""

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 FORMAT_VERSION: Final = 1
+_OPTIONAL: Final = ("weight", "label_probability")
+"""Columns of a stored plan that only some have."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +47,8 @@ class Plan:
         fingerprint: `data_fingerprint` of the data set it belongs to.
         threshold_margin: the margin at the threshold (the largest one routed as hard), None if none is.
         curve: what `threshold: auto` was read from, None with any other threshold.
+        weight: float64 at least 0, factor of each pair's loss; None: all 1.
+        label_probability: float64 in [0, 1], probability that a pair's label is right; None: all 1.
         origins: which pairs these are: `pair_id`, `row` (of the file, from 1), `file` if there are several; None for a
             plan that an early version stored.
     """
@@ -58,6 +62,8 @@ class Plan:
     fingerprint: str
     threshold_margin: float | None
     curve: AgreementCurve | None = None
+    weight: np.ndarray | None = None
+    label_probability: np.ndarray | None = None
     origins: pa.Table | None = None
 
     def __len__(self) -> int:
@@ -104,7 +110,9 @@ class Plan:
             )
 
     def to_table(self) -> pa.Table:
-        """Return the columns of `origins`, margin, quantile, bucket, route and position; as metadata the settings."""
+        """Return the columns of `origins`, margin, quantile, bucket, route, position, and weight and label_probability
+        where the plan has them; as metadata the settings.
+        """
         pairs = pa.table({}) if self.origins is None else self.origins
         table = pa.table(
             {
@@ -114,6 +122,7 @@ class Plan:
                 "bucket": pa.array(BUCKETS).take(pa.array(self.bucket, mask=self.bucket < 0)),
                 "route": pa.array(ROUTES).take(pa.array(self.route)),
                 "position": self.position,
+                **{name: getattr(self, name) for name in _OPTIONAL if getattr(self, name) is not None},
             }
         )
         description = {
@@ -164,6 +173,7 @@ class Plan:
             fingerprint=description["fingerprint"],
             threshold_margin=description["threshold_margin"],
             curve=None if curve is None else AgreementCurve.from_dict(curve),
+            **{name: table[name].to_numpy() for name in _OPTIONAL if name in table.column_names},
             origins=_origins(table),
         )
 

@@ -11,12 +11,13 @@ from mixdpo.common.errors import InputError
 from mixdpo.common.settings import check_ranges, check_seed
 
 Order = Literal["easy_to_hard", "hard_to_easy", "shuffled", "as_is"]
-Route = Literal["preference", "sft", "both", "drop"]
+Route = Literal["preference", "sft", "both", "drop", "tie"]
 Epochs = Literal["per_epoch", "staged"]
 Threshold = float | dict[str, float] | Literal["auto"] | None
 
-ROUTES: Final[tuple[Route, ...]] = ("preference", "sft", "both", "drop")
-"""`both` is the preference loss plus `sft_weight` times the SFT loss on the same pair."""
+ROUTES: Final[tuple[Route, ...]] = ("preference", "sft", "both", "drop", "tie")
+"""`both` is the preference loss plus `sft_weight` times the SFT loss on the same pair; `tie` is the preference loss's
+own for two answers that are equally good."""
 BUCKETS: Final = ("easy", "middle", "hard")
 
 

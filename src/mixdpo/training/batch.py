@@ -36,6 +36,9 @@ class PairItem:
         weight: 1, or 0 for a copy that only fills up a batch.
         ref_chosen: reference log-probability of the chosen answer in nats, NaN if not needed.
         ref_rejected: the same of the rejected answer.
+        tie: whether the preference loss is of a tie.
+        pair_weight: the plan's factor of the pair's loss.
+        label_probability: the plan's probability that the label is right.
         chosen_mask: which tokens of the chosen completion are trained, None for all.
         rejected_mask: the same of the rejected completion.
         mismatched: the pair's prompt with both answers to another prompt, if a loss reads it.
@@ -55,6 +58,9 @@ class PairItem:
     weight: float
     ref_chosen: float
     ref_rejected: float
+    tie: bool = False
+    pair_weight: float = 1.0
+    label_probability: float = 1.0
     chosen_mask: Sequence[bool] | None = None
     rejected_mask: Sequence[bool] | None = None
     mismatched: PairItem | None = None
@@ -79,6 +85,7 @@ class PairBatch(TypedDict):
     rejected_tokens: Tensor  # float32 (B,), trained ones
     prompt_tokens: Tensor  # float32 (B,)
     preference: Tensor  # bool (B,)
+    tie: Tensor  # bool (B,), of those with a preference loss
     hard: Tensor  # bool (B,)
     sft_chosen: Tensor  # float32 (B,)
     sft_rejected: Tensor  # float32 (B,)
@@ -87,6 +94,8 @@ class PairBatch(TypedDict):
     compared_index: Tensor  # int64 (R,), the pairs of either
     bucket: Tensor  # int64 (B,)
     margin: Tensor  # float32 (B,)
+    pair_weight: Tensor  # float32 (B,), factor of the pair's loss
+    label_probability: Tensor  # float32 (B,)
     ref_chosen: Tensor  # float32 (B,), nats
     ref_rejected: Tensor  # float32 (B,), nats
     rows: PackedRows | PaddedRows  # prompts and completions
@@ -147,6 +156,7 @@ def collate_pairs(
         rejected_tokens=torch.tensor(tokens["rejected"]),
         prompt_tokens=torch.tensor([float(len(item.prompt_ids)) for item in items]),
         preference=column("preference", torch.bool),
+        tie=column("tie", torch.bool),
         preference_index=_where(item.preference for item in items),
         hard=column("hard", torch.bool),
         hard_index=_where(item.hard for item in items),
@@ -155,6 +165,8 @@ def collate_pairs(
         sft_rejected=column("sft_rejected", torch.float32),
         bucket=column("bucket", torch.int64),
         margin=column("margin", torch.float32),
+        pair_weight=column("pair_weight", torch.float32),
+        label_probability=column("label_probability", torch.float32),
         ref_chosen=column("ref_chosen", torch.float32),
         ref_rejected=column("ref_rejected", torch.float32),
         rows=lay_out([_group(items[b]) for b in computed]),

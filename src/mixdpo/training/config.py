@@ -15,6 +15,7 @@ from mixdpo.common.settings import check_ranges, unknown_name
 from mixdpo.losses import LOSSES, FDivergence, LossSettings, OdpoOffset, needs, reads_divergence
 from mixdpo.models.engine import hardware_has_bf16
 from mixdpo.plan.plan import Plan
+from mixdpo.plan.plan_settings import ROUTES
 from mixdpo.training.step import StepSettings
 from mixdpo.training.training_settings import Engine, PhaseSchedule, SftTarget, TrainingSettings
 
@@ -182,6 +183,16 @@ class MixDPOConfig(TrainingSettings, TrainingArguments):  # type: ignore[misc]  
                 hint="score the data and make the plan with its metric",
             )
 
+    def _check_ties(self, plan: Plan) -> None:
+        """Raise `InputError` if `plan` has ties, and a loss knows no probability of one."""
+        without = [name for name in self.loss_names if not LOSSES[name].ties]
+        if without and (plan.route == ROUTES.index("tie")).any():
+            with_ties = " or ".join(name for name, loss in LOSSES.items() if loss.ties)
+            raise InputError(
+                f"the plan routes pairs to tie, and {without[0]} knows no probability of a tie",
+                hint=f"set loss_type to {with_ties}, or take another route",
+            )
+
     def pair_needs(self) -> dict[str, Any]:
         """Return what `PlannedPairs` has to know of the losses."""
         return {
@@ -197,6 +208,7 @@ class MixDPOConfig(TrainingSettings, TrainingArguments):  # type: ignore[misc]  
             InputError: a loss reads margins or a threshold that the plan does not have.
         """
         settings = LossSettings(**{f.name: getattr(self, f.name) for f in fields(LossSettings)})
+        self._check_ties(plan)
         self.check_margins(plan, "the plan")
         if needs(self._all_losses, "margin"):
             if settings.soft_threshold is None:

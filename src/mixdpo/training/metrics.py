@@ -57,11 +57,13 @@ def add_step_metrics(sums: MetricSums, result: StepResult, batch: PairBatch, bet
     pairs = result.pairs
     chosen_change, rejected_change = pairs.chosen_log_ratio.detach(), pairs.rejected_log_ratio.detach()
     margins = beta * (chosen_change - rejected_change)
-    compared = real & (preference | batch["hard"]) & ~torch.isnan(chosen_change + rejected_change)
+    # Of a tie neither answer is to win.
+    compared = real & ((preference & ~batch["tie"]) | batch["hard"]) & ~torch.isnan(chosen_change + rejected_change)
     buckets = {f"/{name}": real & (batch["bucket"] == code) for code, name in enumerate(BUCKETS)}
 
     metrics = {
-        "loss/preference": (result.preference, real & preference),
+        "loss/preference": (result.preference, real & preference & ~batch["tie"]),
+        "loss/tie": (result.preference, real & batch["tie"]),
         "loss/sft": (result.sft, real & sft),
         "route/sft": ((sft & ~preference).float(), real),
         "logps/chosen": (pairs.chosen.detach(), real & (batch["chosen_index"] >= 0)),
@@ -90,6 +92,7 @@ def final_table(first: dict[str, float], last: dict[str, float]) -> Table:
     names = (
         "loss",
         "loss/preference",
+        "loss/tie",
         "loss/sft",
         "rewards/accuracies",
         "rewards/margins",

@@ -75,12 +75,16 @@ class PlannedPairs(TorchDataset[PairItem]):
         """Reference log-probabilities of (chosen, rejected) by row, in nats; NaN where not computed."""
 
         routes = np.asarray(ROUTES)[plan.route]
-        self.has_preference = np.isin(routes, ("preference", "both")) | all_sides
+        self.is_tie = (routes == "tie") & (not all_sides)
+        self.has_preference = np.isin(routes, ("preference", "both", "tie")) | all_sides
         on_hard_route = np.isin(routes, ("sft", "both")) & (not all_sides)
         self.has_hard = on_hard_route & hard_loss
         has_sft = on_hard_route & (not hard_loss)
         self.has_both_sides = self.has_preference | self.has_hard
         self.reads_reference = (self.has_preference & easy_reference) | (self.has_hard & hard_reference)
+        ones = np.ones(len(plan))
+        self.weight = ones if plan.weight is None or all_sides else plan.weight
+        self.label_probability = ones if plan.label_probability is None or all_sides else plan.label_probability
         coin = np.random.default_rng([plan.settings.seed, 1]).integers(2, size=len(plan))
         on_chosen: np.ndarray | float = {"chosen": 1.0, "rejected": 0.0, "both": 0.5}.get(sft_target, coin)
         self.sft_chosen = np.where(has_sft, on_chosen, 0.0)
@@ -104,11 +108,14 @@ class PlannedPairs(TorchDataset[PairItem]):
             rejected_mask=pair["rejected_mask"],
             # A copy has no loss of its own, for it must not count in losses of whole batches either.
             preference=bool(self.has_preference[row]) and not is_copy,
+            tie=bool(self.is_tie[row]) and not is_copy,
             hard=bool(self.has_hard[row]) and not is_copy,
             sft_chosen=0.0 if is_copy else float(self.sft_chosen[row]),
             sft_rejected=0.0 if is_copy else float(self.sft_rejected[row]),
             bucket=int(self.plan.bucket[row]),
             margin=float(self.plan.margin[row]),
+            pair_weight=float(self.weight[row]),
+            label_probability=float(self.label_probability[row]),
             weight=0.0 if is_copy else 1.0,
             ref_chosen=float(self.reference[row, 0]),
             ref_rejected=float(self.reference[row, 1]),

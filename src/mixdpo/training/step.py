@@ -1,9 +1,9 @@
 """The training step: forward, route, weigh, reduce. Read this file first.
 
 For every pair of a micro-batch the policy's log-probabilities are computed in one forward pass; each pair gets
-the loss of its route; the sum of the losses is divided by the number of pairs of the whole optimizer step, which
-the trainer counted beforehand. So a step's loss is the mean over the pairs of its effective batch, however
-that batch is cut into micro-batches and processes.
+the loss of its route, times its weight in the plan; the sum of the losses is divided by the number of pairs of the
+whole optimizer step, which the trainer counted beforehand: sum(w l) / n. So a step's loss is a mean over the pairs of
+its effective batch, however that batch is cut into micro-batches and processes, and weights scale it.
 
 Legend: B pairs of the micro-batch, C completions of them.
 """
@@ -103,9 +103,10 @@ def pair_losses(
         on_hard = combined_loss(pairs.select(hard), names, [1.0] * len(names), settings.loss_settings, running)
         sft_B = sft_B.index_put((hard,), on_hard)
 
-    losses_B = _weigh(batch["preference"].float(), preference_B) + settings.sft_weight * _weigh(
+    routed_B = _weigh(batch["preference"].float(), preference_B) + settings.sft_weight * _weigh(
         (has_sft_B | batch["hard"]).float(), sft_B
     )
+    losses_B = batch["pair_weight"] * routed_B
     aux_loss = scores.router_loss
     if settings.router_coefficient > 0:
         if aux_loss is None:
@@ -140,6 +141,8 @@ def _by_pair(scores: CompletionScores, batch: PairBatch, ld_alpha: float | None)
         rejected_tokens=batch["rejected_tokens"],
         prompt_tokens=batch["prompt_tokens"],
         margin=batch["margin"],
+        label_probability=batch["label_probability"],
+        tie=batch["tie"],
         confidence=wpo_weight(*sides(scores.alignment)) if scores.alignment is not None else None,
     )
     if ld_alpha is None or scores.shared_logprob is None:
