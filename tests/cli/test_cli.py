@@ -88,6 +88,10 @@ def test_plan_then_train_by_it_then_continue(capsys, tmp_path, data, recipe) -> 
     assert main(["plan", str(data), "--output", str(plan), "--plan.threshold", "1", "--plan.seed=3"]) == 0
     assert f"plan: {plan}" in capsys.readouterr().out
     assert Plan.load(plan).settings.threshold == 1
+    band = tmp_path / "band.parquet"
+    assert main(["plan", str(data), "--output", str(band), "--plan.threshold", "{outside: [0.25, 0.75]}"]) == 0
+    assert Plan.load(band).settings.threshold == {"outside": [0.25, 0.75]}
+    capsys.readouterr()
     arguments = ["train", "--config", str(recipe), "--plan", json.dumps({"path": str(plan)})]
     assert main(["train", str(data), "--config", str(recipe)]) == 0
     out, err = capsys.readouterr()
@@ -215,6 +219,8 @@ def test_recipe_files(capsys, tmp_path) -> None:
     [
         (["--plan.threshold", "99"], "above every margin (they run from"),
         (["--plan.threshold", "-1"], "not above any margin"),
+        (["--plan.threshold", "{outside: [0.75, 0.25]}"], "0 <= low < high <= 1"),
+        (["--plan.threshold", "{column: tie}"], "column 'tie': there is no such column for plan.threshold"),
         (["--plan.name", "mixdp"], "did you mean mixdpo?"),
         (["--plan.path", "none.parquet"], "none.parquet: no such file"),
         (["--train.sft_target", "best"], "train.sft_target"),

@@ -76,6 +76,54 @@ def test_margin_threshold_is_strict() -> None:
     assert plan.threshold_margin == 0.4
 
 
+@pytest.mark.parametrize(
+    ("threshold", "taken"),
+    [
+        ({"easiest": 0.25}, [9, 8, 7]),  # 2.5 pairs: halves round up
+        ({"outside": [0.25, 0.75]}, [9, 8, 7, 2, 1, 0]),
+        ({"outside": [0.0, 0.75]}, [2, 1, 0]),
+        ({"outside": [0.2, 1]}, [9, 8]),
+    ],
+)
+def test_shares_of_the_easiest_and_outside_a_band_are_routed(threshold: dict, taken: list[int]) -> None:
+    plan = make_plan(pairs_with(range(10)), threshold=threshold)
+    assert routed(plan, "sft").tolist() == sorted(taken)
+    assert in_order(plan) == list(range(9, -1, -1)), "the order is by margin, whatever the threshold takes"
+    assert plan.threshold_margin is None, "no margin divides these pairs"
+
+
+@pytest.mark.parametrize("n", [5, 10, 25])
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.9])
+def test_a_band_that_begins_with_the_easiest_is_the_hardest_share(n: int, share: float) -> None:
+    data = pairs_with([0, 1] * (n // 2) + [2] * (n % 2))
+    one, other = (make_plan(data, threshold=t) for t in ({"hardest": share}, {"outside": [0, 1 - share]}))
+    np.testing.assert_array_equal(one.route, other.route)
+
+
+@pytest.mark.parametrize("values", [[True, False, False, True], [1, 0, 0, 1]])
+def test_a_column_names_the_pairs_to_route_and_needs_no_margins(values: list) -> None:
+    data = pairs_with([3, 2, 1, 0]).add_column("tie", values)
+    plan = make_plan(data, threshold={"column": "tie"})
+    assert routed(plan, "sft").tolist() == [0, 3]
+    assert plan.threshold_margin is None
+    without = make_plan(data.remove_columns("margin/rating"), "dpo", threshold={"column": "tie"})
+    assert routed(without, "sft").tolist() == [0, 3]
+
+
+def test_a_column_to_route_by_is_of_true_and_false(caplog: pytest.LogCaptureFixture) -> None:
+    data = pairs_with([3, 2, 1])
+    with pytest.raises(InputError, match=r"no such column for plan\.threshold"):
+        make_plan(data, threshold={"column": "tie"})
+    for values, row in ([1, 0, 2], 3), ([True, None, False], 2), ([0.0, 1.0, float("nan")], 3):
+        with pytest.raises(InputError, match="true or false") as refused:
+            make_plan(data.add_column("tie", values), threshold={"column": "tie"})
+        assert refused.value.row == row
+    with pytest.raises(InputError, match="true or false"):
+        make_plan(data.add_column("tie", ["yes", "no", "no"]), threshold={"column": "tie"})
+    make_plan(data.add_column("tie", [False] * 3), threshold={"column": "tie"})
+    assert "takes no pair: column 'tie' is false throughout" in caplog.text
+
+
 @pytest.mark.parametrize("tau", [-1, 0, 7, 100])
 def test_threshold_outside_the_data_is_refused(tau: float) -> None:
     with pytest.raises(InputError, match=r"margin.*0 to 6"):
@@ -195,7 +243,13 @@ def test_bad_files(tmp_path) -> None:
     ("change", "message"),
     [
         ({"threshold": {"hardest": 2}}, "0 < f < 1"),
-        ({"threshold": {"easiest": 0.1}}, "hardest"),
+        ({"threshold": {"middle": 0.1}}, r"one key, as in \{hardest"),
+        ({"threshold": {"hardest": 0.1, "easiest": 0.1}}, "one key"),
+        ({"threshold": {"easiest": 0}}, "0 < f < 1"),
+        ({"threshold": {"outside": [0.5]}}, "0 <= low < high <= 1"),
+        ({"threshold": {"outside": [0.5, 0.2]}}, "0 <= low < high <= 1"),
+        ({"threshold": {"outside": [0, 1]}}, "not all of 0 to 1"),
+        ({"threshold": {"column": 3}}, "a column is named"),
         ({"threshold": "middle"}, "threshold is 'middle'"),
         ({"order": "random"}, "it is one of easy_to_hard"),
         ({"seed": -1}, "seed is -1"),

@@ -23,6 +23,7 @@ from mixdpo.common.files import atomic_path
 from mixdpo.common.settings import unknown_name
 from mixdpo.data.arrays import data_fingerprint, float_column, origins, place_of
 from mixdpo.plan.agreement_curve import AgreementCurve
+from mixdpo.plan.hard_pairs import hard_pairs
 from mixdpo.plan.plan_settings import BUCKETS, PLANS, ROUTES, PlanSettings, Threshold, check_settings
 
 if TYPE_CHECKING:
@@ -45,7 +46,8 @@ class Plan:
         position: int64, 0 = trained first; dropped pairs come last and are never trained.
         settings: what the plan was made from.
         fingerprint: `data_fingerprint` of the data set it belongs to.
-        threshold_margin: the margin at the threshold (the largest one routed as hard), None if none is.
+        threshold_margin: the margin at the threshold (the largest one routed as hard), None if none is, or where the
+            hard pairs are not those of the smallest margins.
         curve: what `threshold: auto` was read from, None with any other threshold.
         weight: float64 at least 0, factor of each pair's loss; None: all 1.
         label_probability: float64 in [0, 1], probability that a pair's label is right; None: all 1.
@@ -227,9 +229,10 @@ def make_plan(
         InputError: unknown name or field, missing margins, a threshold outside the data, nothing left to train.
 
     Ties: equal margins are put in an order drawn from the seed, and `{hardest: f}` routes the round(f * N)
-    last pairs of that very order (halves round up); so pairs that share the margin at the boundary are split by
-    the seed, and easy-to-hard order always ends with exactly the pairs routed as hard. A margin threshold is
-    strict: a pair is hard when its margin is under it, as in the paper. `auto` finds one (`plan/threshold.py`).
+    last pairs of that very order (halves round up), `{easiest: f}` the first, `{outside: [low, high]}` the first
+    `low` and the last `1 - high`; so pairs that share the margin at the boundary are split by the seed, and
+    easy-to-hard order always ends with exactly the pairs routed as hardest. A margin threshold is strict: a pair is
+    hard when its margin is under it, as in the paper. `auto` finds one (`plan/threshold.py`).
     """
     if settings is None:
         if (name or "mixdpo") not in PLANS:
@@ -252,7 +255,7 @@ def make_plan(
 
         curve = auto_threshold(margin, find_signals(dataset, settings.metric, settings.signals), settings)
         threshold = curve.threshold
-    is_hard = _under_threshold(margin, easy_rank, threshold)
+    is_hard = hard_pairs(dataset, margin, easy_rank, threshold)
     route = np.where(is_hard, ROUTES.index(settings.hard_route), ROUTES.index(settings.easy_route)).astype(np.int8)
     dropped = route == ROUTES.index("drop")
     if dropped.all():
@@ -281,10 +284,15 @@ def make_plan(
         position=position,
         settings=settings,
         fingerprint=data_fingerprint(dataset),
-        threshold_margin=float(margin[is_hard].max()) if is_hard.any() else None,
+        threshold_margin=_largest_hard_margin(margin, is_hard, threshold),
         curve=curve,
         origins=origins(dataset),
     )
+
+
+def _largest_hard_margin(margin: np.ndarray, is_hard: np.ndarray, threshold: Threshold) -> float | None:
+    is_under_one = not isinstance(threshold, Mapping) or "hardest" in threshold
+    return float(margin[is_hard].max()) if is_under_one and is_hard.any() else None
 
 
 def _origins(table: pa.Table) -> pa.Table | None:
@@ -302,8 +310,8 @@ def _margins(dataset: Dataset, settings: PlanSettings, random_rank: np.ndarray) 
         bad = np.flatnonzero(~np.isfinite(margin))
         if len(bad):
             raise InputError("the margin is not a finite number", **place_of(dataset, int(bad[0])), column=column)
-    elif settings.order in ("shuffled", "as_is") and settings.threshold is None:
-        margin = np.full(len(dataset), np.nan)  # nothing here asks how hard a pair is
+    elif not settings.needs_margins:
+        margin = np.full(len(dataset), np.nan)
     else:
         unscored = settings.metric == "rating" and not {"score_chosen", "margin"} & set(dataset.column_names)
         raise InputError(
@@ -317,23 +325,6 @@ def _margins(dataset: Dataset, settings: PlanSettings, random_rank: np.ndarray) 
     rank = np.empty(len(margin), dtype=np.int64)
     rank[np.lexsort((random_rank, -margin))] = np.arange(len(margin))
     return margin, rank
-
-
-def _under_threshold(margin: np.ndarray, easy_rank: np.ndarray, threshold: Threshold) -> np.ndarray:
-    if threshold is None:
-        return np.zeros(len(margin), dtype=bool)
-    if isinstance(threshold, Mapping):
-        # floor(x + 0.5), since Python's round() sends halves to the even number.
-        count = int(np.floor(threshold["hardest"] * len(margin) + 0.5))
-        return easy_rank >= len(margin) - count
-    is_hard = margin < threshold
-    if is_hard.all() or not is_hard.any():
-        where = "above every margin" if is_hard.all() else "not above any margin"
-        raise InputError(
-            f"the threshold {threshold:g} is {where} (they run from {margin.min():g} to {margin.max():g})",
-            hint="choose one in between, {hardest: f}, or null to route nothing",
-        )
-    return is_hard
 
 
 def _part_rank(is_hard: np.ndarray, first: str | None) -> np.ndarray:

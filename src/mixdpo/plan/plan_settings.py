@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 from mixdpo.common.errors import InputError
 from mixdpo.common.settings import check_ranges, check_seed
@@ -13,7 +13,7 @@ from mixdpo.common.settings import check_ranges, check_seed
 Order = Literal["easy_to_hard", "hard_to_easy", "shuffled", "as_is"]
 Route = Literal["preference", "sft", "both", "drop", "tie"]
 Epochs = Literal["per_epoch", "staged"]
-Threshold = float | dict[str, float] | Literal["auto"] | None
+Threshold = float | dict[str, float | list[float] | str] | Literal["auto"] | None
 
 ROUTES: Final[tuple[Route, ...]] = ("preference", "sft", "both", "drop", "tie")
 """`both` is the preference loss plus `sft_weight` times the SFT loss on the same pair; `tie` is the preference loss's
@@ -53,11 +53,13 @@ class PlanSettings(AutoSettings):
         default_factory=lambda: {"hardest": 0.1},
         metadata={
             "help": "pairs routed away from the preference loss: a margin (pairs strictly under it), "
-            "{hardest: f} (the fraction f of smallest margins), auto (found in the data), or null (none)"
+            "{hardest: f} (the fraction f of smallest margins), {easiest: f} (of largest), {outside: [low, high]} "
+            "(all but those from quantile low to high, 0 = easiest), {column: NAME} (where it is true), "
+            "auto (found in the data), or null (none)"
         },
     )
     easy_route: Route = field(default="preference", metadata={"help": "objective of the other pairs"})
-    hard_route: Route = field(default="sft", metadata={"help": "objective of the pairs under the threshold"})
+    hard_route: Route = field(default="sft", metadata={"help": "objective of the pairs that the threshold takes"})
     first: Literal["easy", "hard"] | None = field(
         default=None,
         metadata={"help": "train all easy (or all hard) pairs first, each part in `order`; null: order alone"},
@@ -68,6 +70,34 @@ class PlanSettings(AutoSettings):
     )
     seed: int = field(default=42, metadata={"help": "decides shuffles and the order of equal margins"})
 
+    @property
+    def needs_margins(self) -> bool:
+        """Whether order or threshold ask how hard a pair is."""
+        by_column = isinstance(self.threshold, Mapping) and "column" in self.threshold
+        return self.order in ("easy_to_hard", "hard_to_easy") or (self.threshold is not None and not by_column)
+
+
+class Band(NamedTuple):
+    """The shares of the pairs, in [0, 1), that lie outside a band of margins on either side of it."""
+
+    easiest: float
+    hardest: float
+
+
+def band_of(threshold: Threshold) -> Band | None:
+    """Return which shares a threshold takes, None for one that is not a share."""
+    match threshold:
+        case {"hardest": float(share)}:
+            return Band(0.0, share)
+        case {"easiest": float(share)}:
+            return Band(share, 0.0)
+        case {"outside": [low, high]}:
+            return Band(low, round(1 - high, 12))  # so that 0.9 leaves the 0.1 of {hardest: 0.1}
+        case _:
+            return None
+
+
+_FORMS: Final = "{hardest: f}, {easiest: f}, {outside: [low, high]}, {column: NAME}"
 
 # One entry per method that the paper or its reviewers compare; any field can be changed on top.
 PLANS: Final[Mapping[str, PlanSettings]] = {
@@ -97,13 +127,30 @@ def check_settings(settings: PlanSettings) -> None:
     check_seed(settings.seed)
     if settings.first is not None and (settings.threshold is None or settings.easy_route == settings.hard_route):
         raise InputError(f"first: {settings.first} needs two routes, and all are {settings.easy_route}; set order")
-    threshold = settings.threshold
-    if isinstance(threshold, Mapping):
-        if set(threshold) != {"hardest"} or not isinstance(f := threshold["hardest"], float) or not 0 < f < 1:
-            raise InputError(f"threshold is {dict(threshold)}; a fraction is written {{hardest: f}} with 0 < f < 1")
-    elif threshold not in (None, "auto") and not (isinstance(threshold, int | float) and math.isfinite(threshold)):
-        raise InputError(f"threshold is {threshold!r}; it is a margin, {{hardest: f}}, auto or null")
-    check_auto(settings, threshold)
+    _check_threshold(settings.threshold)
+    check_auto(settings, settings.threshold)
+
+
+def _check_threshold(threshold: Threshold) -> None:
+    if not isinstance(threshold, Mapping):
+        if threshold not in (None, "auto") and not (isinstance(threshold, int | float) and math.isfinite(threshold)):
+            raise InputError(f"threshold is {threshold!r}; it is a margin, {_FORMS}, auto or null")
+        return
+    if len(threshold) != 1 or next(iter(threshold)) not in ("hardest", "easiest", "outside", "column"):
+        raise InputError(f"threshold is {dict(threshold)}; it has one key, as in {_FORMS}")
+    ((form, value),) = threshold.items()
+    if form == "column":
+        if not isinstance(value, str):
+            raise InputError(f"threshold is {dict(threshold)}; a column is named, as in {{column: tie}}")
+    elif form == "outside":
+        edges = value if isinstance(value, list) and all(isinstance(edge, int | float) for edge in value) else []
+        if len(edges) != 2 or not 0 <= edges[0] < edges[1] <= 1 or edges[1] - edges[0] == 1:
+            raise InputError(
+                f"threshold is {dict(threshold)}; a band is written {{outside: [low, high]}} with "
+                "0 <= low < high <= 1, and not all of 0 to 1"
+            )
+    elif not isinstance(value, float) or not 0 < value < 1:
+        raise InputError(f"threshold is {dict(threshold)}; a fraction is written {{{form}: f}} with 0 < f < 1")
 
 
 def check_auto(settings: AutoSettings, threshold: Any) -> None:

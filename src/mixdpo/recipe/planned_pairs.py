@@ -31,10 +31,9 @@ def load_and_score(recipe: Recipe, data: DataSettings, plan: PlanSettings) -> tu
     """
     pairs, report = load_pairs_with_report(data)
     column = f"margin/{plan.metric}"
-    needed = plan.threshold is not None or plan.order in ("easy_to_hard", "hard_to_easy")
     has_ratings = "score_chosen" in pairs.column_names or "margin" in pairs.column_names
     # Margins that nothing asks for still give the report its buckets.
-    if column not in pairs.column_names and (needed or (plan.metric == "rating" and has_ratings)):
+    if column not in pairs.column_names and (plan.needs_margins or (plan.metric == "rating" and has_ratings)):
         if plan.metric == "rating" and not has_ratings:
             raise _no_scores(recipe, data)
         pairs = _with_margins(recipe, pairs, plan.metric, data)

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from mixdpo.common.files import content_name, digest
 from mixdpo.common.settings import key_values
 from mixdpo.models.model_settings import ModelSettings
+from mixdpo.plan.plan_settings import band_of
 from mixdpo.study.study_settings import StudySettings, routes_of
 from mixdpo.study.task import Split
 from mixdpo.training.config import MixDPOConfig
@@ -96,10 +97,10 @@ def kept_share(study: StudySettings, arm: str) -> float | None:
     drops = (plan.easy_route == "drop", plan.hard_route == "drop")
     if not any(drops):
         return share
-    if not isinstance(plan.threshold, Mapping):
+    band = band_of(plan.threshold)
+    if band is None:
         return None
-    hardest = plan.threshold["hardest"]
-    return share * (hardest if drops[0] else 1 - hardest)
+    return share * (sum(band) if drops[0] else 1 - sum(band))
 
 
 def updates_of(study: StudySettings, pairs: int) -> tuple[int, int]:
