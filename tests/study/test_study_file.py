@@ -140,7 +140,7 @@ def test_keys_know_settings_and_not_names(write) -> None:
         ("limits", {"minutes_per_run": 0}, ["limits.minutes_per_run is 0"]),
         ("primary", "demands_mett", ["primary is 'demands_mett'", "demands_met, finished, tokens"]),
         ("primary", "preference_accuracy", ["primary is 'preference_accuracy'", "validation split"]),
-        ("arms/drop/plan/threshold", {"easiest": 0.25}, ["threshold is {'easiest': 0.25}"]),
+        ("arms/drop/plan/threshold", {"middle": 0.25}, ["threshold is {'middle': 0.25}"]),
         ("arms/drop/plan/threshold", {"hardest": 1.5}, ["threshold is {'hardest': 1.5}"]),
         ("arms/dpo/plan", {"name": "dpo", "first": "hard"}, ["first: hard needs two routes"]),
         ("arms/drop/plan/easy_route", "drop", ["arms.drop drops every pair"]),
