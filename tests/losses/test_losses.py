@@ -13,7 +13,18 @@ import torch
 from scipy import stats
 from scipy.special import expit, log_expit
 
-from mixdpo.losses import LOSSES, Loss, LossSettings, PairLogprobs, Running, combined_loss, dpo, needs, statistics
+from mixdpo.losses import (
+    LOSSES,
+    Loss,
+    LossSettings,
+    PairLogprobs,
+    Running,
+    combined_loss,
+    dpo,
+    needs,
+    smooths_per_pair,
+    statistics,
+)
 from mixdpo.losses.batchwise import kept_weight
 from mixdpo.losses.loss_settings import LOSS_NAMES
 
@@ -23,8 +34,11 @@ SETTINGS = LossSettings(
     beta_dpo_alpha=0.6, beta_dpo_keep=1.0, alpha_dpo_alpha=0.2, discopop_tau=0.5, desirable_weight=1.3,
     undesirable_weight=0.6,
 )  # fmt: skip
+PER_PAIR = dataclasses.replace(SETTINGS, label_smoothing="per_pair")
+SMOOTHED = sorted(filter(smooths_per_pair, LOSSES))
 RUNNING = Running(torch.tensor(0.3, dtype=torch.float64), torch.tensor(1.7, dtype=torch.float64))
 B = 7
+FLIPPED = (("w", "l"), ("l", "w"), ("rw", "rl"), ("rl", "rw"), ("nw", "nl"), ("nl", "nw"))
 
 
 def values(seed: int = 0) -> dict[str, np.ndarray]:
@@ -70,7 +84,7 @@ def formulas(v, s=SETTINGS) -> dict[str, np.ndarray]:
     odds = np.log(np.exp(pw) / (1 - np.exp(pw))) - np.log(np.exp(pl) / (1 - np.exp(pl)))
     trust = expit((v["m"] - s.soft_threshold) / s.soft_width)
     z0 = np.maximum(0.0, v["kl"])
-    q = expit(beta * h)
+    q, least_eps = expit(beta * h), np.maximum(eps, 1e-3)
     batch_beta = max(1e-3, beta * (1 + s.beta_dpo_alpha * (np.mean(beta * h) - mean)))
     pair_beta = np.maximum(1e-3, beta * (1 + s.beta_dpo_alpha * (h - mean)))
     standardised = (am - bm - mean) / deviation
@@ -86,7 +100,7 @@ def formulas(v, s=SETTINGS) -> dict[str, np.ndarray]:
         "dpop": log_loss(beta * (h - s.dpop_lambda * np.maximum(0, v["rw"] - v["w"]))),
         "cal_dpo": log_loss(h) + s.cal_dpo_weight * ((a - 0.5 / beta) ** 2 + (b + 0.5 / beta) ** 2),
         "rpo": log_loss(beta * h, eps) + s.rpo_alpha * nll,
-        "exo_pair": q * np.log(q / (1 - eps)) + (1 - q) * np.log((1 - q) / eps),
+        "exo_pair": q * np.log(q / (1 - least_eps)) + (1 - q) * np.log((1 - q) / least_eps),
         "discopop": (1 - blend) * log_loss(beta * h) + blend * np.exp(-beta * h),
         "nca_pair": -log_expit(beta * a) - 0.5 * log_expit(-beta * a) - 0.5 * log_expit(-beta * b),
         "bco_pair": -log_expit(beta * a) - log_expit(-beta * b),
@@ -180,6 +194,11 @@ def test_gradients(name: str) -> None:
     else:
         settings = SETTINGS
     assert torch.autograd.gradcheck(lambda w, z: loss_of(name, as_pairs(v, chosen=w, rejected=z), settings), inputs)
+    if smooths_per_pair(name):
+        label = torch.linspace(0.6, 1.0, B, dtype=torch.float64)
+        assert torch.autograd.gradcheck(
+            lambda w, z: loss_of(name, as_pairs(v, chosen=w, rejected=z, label_probability=label), PER_PAIR), inputs
+        )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -199,6 +218,12 @@ def test_limits_are_finite(name: str, dtype: torch.dtype) -> None:
         assert loss.isfinite().all(), beta
         (gradient,) = torch.autograd.grad(loss.sum(), sides)
         assert gradient.isfinite().all(), beta
+    if smooths_per_pair(name):
+        certain = torch.tensor([1.0, 0.51, 0.0 if name != "robust" else 0.9, 0.75], dtype=dtype)
+        loss = loss_of(name, dataclasses.replace(p, label_probability=certain), PER_PAIR)
+        (gradient,) = torch.autograd.grad(loss.sum(), sides)
+        assert loss.isfinite().all()
+        assert gradient.isfinite().all()
 
 
 @pytest.mark.parametrize("name", sorted(LOSSES))
@@ -213,6 +238,54 @@ def test_declarations(name: str) -> None:
     alone = torch.cat([loss_of(name, full.select(torch.tensor([b]))) for b in range(B)])
     # KTO's KL is estimated before its loss is called.
     assert torch.allclose(alone, loss_of(name, full)) == (not loss.whole_batch or name in {"beta_dpo_paper", "kto"})
+
+
+@pytest.mark.parametrize("name", SMOOTHED)
+def test_smoothing_per_pair_against_numpy(name: str) -> None:
+    """P of the loss of the label and 1 - P of that of its flip; those that are smoothed take 1 - P for their eps."""
+    v, right = values(), np.array([1.0, 0.95, 0.9, 0.8, 0.7, 0.6, 0.51])
+    found = loss_of(name, as_pairs(v, label_probability=torch.tensor(right)), PER_PAIR)
+    if not LOSSES[name].two_sided:
+        expected = formulas(v, dataclasses.replace(SETTINGS, label_smoothing=1 - right))[name]
+    else:
+        flipped = {**v, **{one: v[other] for one, other in FLIPPED}}
+        expected = right * formulas(v)[name] + (1 - right) * formulas(flipped)[name]
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", SMOOTHED)
+def test_certain_labels_change_no_bit(name: str) -> None:
+    plain = dataclasses.replace(SETTINGS, label_smoothing=0.0)
+    results = []
+    for settings in (plain, PER_PAIR):
+        v = {key: torch.tensor(value, dtype=torch.float32) for key, value in values().items()}
+        sides = [v["w"].requires_grad_(), v["l"].requires_grad_()]
+        pairs = PairLogprobs(
+            *sides, v["rw"], v["rl"], v["nw"], v["nl"], margin=v["m"], kl=v["kl"], label_probability=torch.ones(B)
+        )
+        loss = loss_of(name, pairs, settings)
+        results.append(torch.stack([loss, *torch.autograd.grad(loss.sum(), sides)]))
+    assert torch.equal(*results)
+
+
+def test_losses_that_a_label_per_pair_does_not_suit() -> None:
+    assert set(LOSSES) - set(SMOOTHED) == {
+        "dpop", "apo_down", "odpo", "aot", "aot_unpaired", "beta_dpo", "alpha_dpo", "slic", "cpo_hinge", "cpo_ipo",
+        "orpo", "sft", "sft_rejected", "sft_both", "rpo_paper", "beta_dpo_paper",
+    }  # fmt: skip
+    with pytest.raises(TypeError, match="exchanged answers have no margin"):
+        Loss(LOSSES["odpo"].function, margin=True, two_sided=True)
+
+
+def test_exchanging_twice_changes_nothing_but_margins_and_labels() -> None:
+    pairs = as_pairs(values(), chosen_whole=torch.zeros(B), rejected_whole=torch.ones(B), tie=torch.ones(B).bool())
+    again = pairs.exchanged().exchanged()
+    for field in dataclasses.fields(PairLogprobs):
+        if field.name == "margin":
+            assert again.margin is None
+        else:
+            assert getattr(again, field.name) is getattr(pairs, field.name)
+    assert pairs.exchanged().chosen_nll.equal(pairs.rejected_nll)
 
 
 def test_dpo_by_hand() -> None:

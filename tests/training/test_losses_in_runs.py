@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from accelerate import Accelerator
 
 from mixdpo import MixDPOConfig, MixDPOTrainer, load_pairs, make_plan, score
-from mixdpo.common.errors import RunError
+from mixdpo.common.errors import InputError, RunError
 from mixdpo.losses import LOSSES
 from mixdpo.training import trainer as trainer_module
 from mixdpo.training.loss_state import RunningStatistics
@@ -334,3 +335,39 @@ def test_smollm2_trains_by_other_losses(smollm2, alpaca_graded, tmp_path) -> Non
         per_device_train_batch_size=2, learning_rate=1e-6, loss_type="simpo", hard_loss_type="ipo", beta=2.0,
     )  # fmt: skip
     assert len(losses_of(tmp_path / "run")) == 2
+
+
+@pytest.mark.parametrize("name", ["sigmoid", "ipo"])
+def test_smoothing_per_pair_reads_the_plans_labels(model, tokenizer, tmp_path, name: str) -> None:
+    """A loss of a smoothing parameter, and one of both sides: certain labels change no bit, uncertain ones do."""
+    pairs = chat_pairs(tmp_path, n=8)
+    plan = make_plan(pairs, "dpo")
+
+    def weights(folder: str, label: np.ndarray | None, smoothing: float | str = "per_pair") -> dict:
+        labelled = replace(plan, label_probability=label)
+        changes = {"loss_type": name, "label_smoothing": smoothing, "max_steps": 2}
+        return run(model, tokenizer, pairs, tmp_path / folder, labelled, **changes).model.state_dict()
+
+    plain, certain = weights("plain", None, 0.0), weights("certain", np.ones(8))
+    uncertain = weights("uncertain", np.full(8, 0.7))
+    assert all(torch.equal(plain[key], certain[key]) for key in plain)
+    assert any(not torch.equal(plain[key], uncertain[key]) for key in plain)
+
+
+def test_labels_that_cannot_be_smoothed_are_refused(tmp_path) -> None:
+    pairs = chat_pairs(tmp_path, n=8)
+    plan = make_plan(pairs, threshold={"hardest": 0.25})
+    with pytest.raises(InputError, match="per_pair, and dpop has no loss for a label that may be wrong"):
+        MixDPOConfig(loss_type="dpop", label_smoothing="per_pair", output_dir=str(tmp_path))
+    with pytest.raises(InputError, match="a number or per_pair"):
+        MixDPOConfig(label_smoothing="per_row", output_dir=str(tmp_path))
+    args = MixDPOConfig(loss_type="robust", label_smoothing="per_pair", output_dir=str(tmp_path))
+    with pytest.raises(InputError, match="the plan has no label_probability"):
+        args.step_settings(plan)
+    label = np.where(plan.is_hard, 0.2, 0.8)
+    args.step_settings(replace(plan, label_probability=label))  # no hard pair has the robust loss
+    easy = int(np.flatnonzero(~plan.is_hard)[1])
+    label[easy] = 0.5
+    with pytest.raises(InputError, match=r"label_probability is 0.5, and robust .*\(1 such pair\)") as error:
+        args.step_settings(replace(plan, label_probability=label))
+    assert error.value.row == plan.origins["row"][easy].as_py()

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mixdpo.losses.registry import combined_loss as combined_loss
     from mixdpo.losses.registry import needs as needs
     from mixdpo.losses.registry import reads_divergence as reads_divergence
+    from mixdpo.losses.registry import smooths_per_pair as smooths_per_pair
     from mixdpo.losses.registry import statistics as statistics
     from mixdpo.losses.scores import discount_tail as discount_tail
     from mixdpo.losses.scores import wpo_weight as wpo_weight
@@ -37,6 +38,7 @@ _HOME = {
     "dpo": "preference",
     "needs": "registry",
     "reads_divergence": "registry",
+    "smooths_per_pair": "registry",
     "statistics": "registry",
     "wpo_weight": "scores",
 }

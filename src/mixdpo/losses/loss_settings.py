@@ -7,6 +7,7 @@ from typing import Final, Literal
 
 FDivergence = Literal["reverse_kl", "forward_kl", "js_divergence", "alpha_divergence"]
 OdpoOffset = Literal["log", "linear"]
+PerPair = Literal["per_pair"]
 
 LOSS_NAMES: Final = (
     "sigmoid", "robust", "hinge", "ipo", "ipo_sum", "sigmoid_norm", "r_dpo", "dpop", "cal_dpo", "rpo",
@@ -29,10 +30,11 @@ class LossSettings:
         default=0.1,
         metadata={"help": "strength of the pull to the reference, per nat; temperature without one", "above": 0},
     )
-    label_smoothing: float = field(
+    label_smoothing: float | PerPair = field(
         default=0.0,
         metadata={
-            "help": "assumed share of flipped labels, in [0, 0.5); sigmoid: conservative DPO",
+            "help": "assumed share of flipped labels, in [0, 0.5); sigmoid: conservative DPO; per_pair: 1 minus the "
+            "plan's label_probability of each pair",
             "at_least": 0,
             "below": 0.5,
         },

@@ -38,14 +38,14 @@ def trust(margin: Tensor, soft_threshold: float, soft_width: float) -> Tensor:
 
 
 def margin_weighted(
-    pairs: PairLogprobs, *, beta: float, label_smoothing: float, soft_threshold: float, soft_width: float
+    pairs: PairLogprobs, *, beta: float, label_smoothing: Tensor | float, soft_threshold: float, soft_width: float
 ) -> Tensor:
     """trust(m) * DPO: the nearer a pair to a tie, the less it weighs."""
     return trust(_margin(pairs), soft_threshold, soft_width) * dpo(pairs, beta=beta, label_smoothing=label_smoothing)
 
 
 def soft_routed(
-    pairs: PairLogprobs, *, beta: float, label_smoothing: float, soft_threshold: float, soft_width: float
+    pairs: PairLogprobs, *, beta: float, label_smoothing: Tensor | float, soft_threshold: float, soft_width: float
 ) -> Tensor:
     """trust(m) * DPO + (1 - trust(m)) * NLL of the chosen answer per token: MixDPO whose switch at tau is a slope.
 

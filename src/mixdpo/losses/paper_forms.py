@@ -15,7 +15,7 @@ from mixdpo.losses.scores import score_gap
 from mixdpo.losses.types import PairLogprobs, Running
 
 
-def simpo_paper(pairs: PairLogprobs, *, beta: float, label_smoothing: float, simpo_gamma: float) -> Tensor:
+def simpo_paper(pairs: PairLogprobs, *, beta: float, label_smoothing: Tensor | float, simpo_gamma: float) -> Tensor:
     """-log sigmoid(beta (h - gamma)), smoothed, h of sums with the reference; gamma = 0.5 in nats there.
 
     Its "CPO" is the same without smoothing.

@@ -15,9 +15,14 @@ from torch.nn import functional as F
 from mixdpo.losses.scores import answer_scores, score_gap
 from mixdpo.losses.types import PairLogprobs
 
+_LEAST_EPSILON = 1e-3
 
-def smoothed_log_loss(logits: Tensor, label_smoothing: float) -> Tensor:
-    """-(1 - eps) log sigmoid(z) - eps log sigmoid(-z) of logits z (B,): logistic loss if a share eps is flipped."""
+
+def smoothed_log_loss(logits: Tensor, label_smoothing: Tensor | float) -> Tensor:
+    """-(1 - eps) log sigmoid(z) - eps log sigmoid(-z) of logits z (B,): logistic loss if a share eps is flipped.
+
+    eps is one number, or one of each pair, shape (B,).
+    """
     return -(1 - label_smoothing) * F.logsigmoid(logits) - label_smoothing * F.logsigmoid(-logits)
 
 
@@ -25,7 +30,7 @@ def dpo(
     pairs: PairLogprobs,
     *,
     beta: float,
-    label_smoothing: float,
+    label_smoothing: Tensor | float,
     f_divergence_type: str = "reverse_kl",
     f_alpha_divergence_coef: float = 1.0,
 ) -> Tensor:
@@ -39,7 +44,7 @@ def dpo(
     Args:
         pairs: log-probabilities of B pairs.
         beta: strength of the pull to the reference, per nat.
-        label_smoothing: eps in [0, 0.5), the assumed share of flipped labels.
+        label_smoothing: eps, the assumed share of flipped labels: in [0, 0.5), or of each pair in [0, 1], shape (B,).
         f_divergence_type: of `answer_scores`.
         f_alpha_divergence_coef: of `answer_scores`.
 
@@ -53,7 +58,7 @@ def robust_dpo(
     pairs: PairLogprobs,
     *,
     beta: float,
-    label_smoothing: float,
+    label_smoothing: Tensor | float,
     f_divergence_type: str = "reverse_kl",
     f_alpha_divergence_coef: float = 1.0,
 ) -> Tensor:
@@ -154,7 +159,7 @@ def cal_dpo(pairs: PairLogprobs, *, beta: float, cal_dpo_weight: float) -> Tenso
     return -F.logsigmoid(score_gap(pairs)) + cal_dpo_weight * calibration
 
 
-def rpo(pairs: PairLogprobs, *, beta: float, label_smoothing: float, rpo_alpha: float) -> Tensor:
+def rpo(pairs: PairLogprobs, *, beta: float, label_smoothing: Tensor | float, rpo_alpha: float) -> Tensor:
     """DPO + alpha * NLL of the chosen answer per token. (Published with alpha before DPO.)
 
     Source: Pang et al. 2024, "Iterative reasoning preference optimization" (arXiv 2404.19733), equation 1.
@@ -166,20 +171,21 @@ def exo_pair(
     pairs: PairLogprobs,
     *,
     beta: float,
-    label_smoothing: float,
+    label_smoothing: Tensor | float,
     f_divergence_type: str = "reverse_kl",
     f_alpha_divergence_coef: float = 1.0,
 ) -> Tensor:
     """KL(softmax of beta times both scores || [1 - eps, eps]): the reverse of DPO's cross-entropy.
 
-    eps is `label_smoothing`, at least 0.001, since the divergence from a certain label is infinite.
+    eps is `label_smoothing`, at least 0.001 and at most 0.999, since the divergence from a certain label is infinite.
 
     Source: Ji et al. 2024, "EXO" (arXiv 2402.00856), equation 16.
     """
-    epsilon = max(label_smoothing, 1e-3)
     logits = beta * score_gap(pairs, f_divergence_type, f_alpha_divergence_coef)
-    on_chosen = torch.sigmoid(logits) * (F.logsigmoid(logits) - math.log1p(-epsilon))
-    return on_chosen + torch.sigmoid(-logits) * (F.logsigmoid(-logits) - math.log(epsilon))
+    epsilon = (label_smoothing + torch.zeros_like(logits)).clamp(min=_LEAST_EPSILON)
+    log_right = torch.log1p(-epsilon).clamp(min=math.log(_LEAST_EPSILON))
+    on_chosen = torch.sigmoid(logits) * (F.logsigmoid(logits) - log_right)
+    return on_chosen + torch.sigmoid(-logits) * (F.logsigmoid(-logits) - torch.log(epsilon))
 
 
 def discopop(

@@ -26,7 +26,7 @@ def slic(pairs: PairLogprobs, *, slic_delta: float, slic_lambda: float) -> Tenso
     return torch.relu(slic_delta - pairs.chosen + pairs.rejected) + slic_lambda * pairs.chosen_nll
 
 
-def cpo(pairs: PairLogprobs, *, beta: float, label_smoothing: float, cpo_alpha: float) -> Tensor:
+def cpo(pairs: PairLogprobs, *, beta: float, label_smoothing: Tensor | float, cpo_alpha: float) -> Tensor:
     """-log sigmoid(beta (log pi(y_w) - log pi(y_l))), smoothed, + alpha * NLL per token.
 
     Source: Xu et al. 2024, "Contrastive preference optimization" (arXiv 2401.08417), equations 3 and 5.
@@ -52,7 +52,7 @@ def cpo_ipo(pairs: PairLogprobs, *, beta: float, cpo_alpha: float) -> Tensor:
     return (pairs.chosen_mean - pairs.rejected_mean - 1 / (2 * beta)) ** 2 + cpo_alpha * pairs.chosen_nll
 
 
-def simpo(pairs: PairLogprobs, *, beta: float, label_smoothing: float, simpo_gamma: float) -> Tensor:
+def simpo(pairs: PairLogprobs, *, beta: float, label_smoothing: Tensor | float, simpo_gamma: float) -> Tensor:
     """-log sigmoid(beta (p_w - p_l) - gamma), smoothed. Gamma over beta is the target margin in nats per token.
 
     Source: Meng et al. 2024, "SimPO" (arXiv 2405.14734), equation 6.
@@ -61,7 +61,7 @@ def simpo(pairs: PairLogprobs, *, beta: float, label_smoothing: float, simpo_gam
 
 
 def alphapo(
-    pairs: PairLogprobs, *, beta: float, label_smoothing: float, simpo_gamma: float, alphapo_alpha: float
+    pairs: PairLogprobs, *, beta: float, label_smoothing: Tensor | float, simpo_gamma: float, alphapo_alpha: float
 ) -> Tensor:
     """SimPO with the reward (1 - exp(-alpha p)) / alpha in place of p; as alpha goes to 0 it is SimPO.
 

@@ -29,11 +29,14 @@ class Loss:
         margin: whether it reads the plan's margins.
         mismatched: whether it reads answers to other prompts.
         ties: whether it has a loss for pairs whose answers count as equally good, which `pairs.tie` marks.
+        two_sided: whether it has a loss for a flipped label: that of the two answers exchanged. So has a function of a
+            difference that changes its sign then, and a sum of one loss of good and another of bad answers.
         statistic: `(pairs, **parameters) -> Tensor` (B,) whose moving mean and deviation it reads.
         whole_batch: whether a pair's loss depends on the other pairs of its micro-batch.
 
     Raises:
-        TypeError: the function has a parameter that could not be given.
+        TypeError: the function has a parameter that could not be given, or it reads margins, which exchanged answers
+            do not have, and is two-sided.
     """
 
     function: Callable[..., Tensor]
@@ -41,6 +44,7 @@ class Loss:
     margin: bool = False
     mismatched: bool = False
     ties: bool = False
+    two_sided: bool = False
     statistic: Callable[..., Tensor] | None = None
     whole_batch: bool = False
 
@@ -51,28 +55,30 @@ class Loss:
                 raise TypeError(f"{parameter.name} would never be given: write the parameters of a loss after a *")
             if parameter.name not in {*_SETTINGS, "running"} and parameter.default is parameter.empty:
                 raise TypeError(f"no setting of losses is named {parameter.name}, and it has no default")
+        if self.two_sided and self.margin:
+            raise TypeError("a loss that reads margins has no other side: exchanged answers have no margin")
 
 
 LOSSES: Final[dict[str, Loss]] = {
     "sigmoid": Loss(preference.dpo),
     "robust": Loss(preference.robust_dpo),
-    "hinge": Loss(preference.hinge),
-    "ipo": Loss(preference.ipo),
-    "ipo_sum": Loss(preference.ipo_sum),
-    "sigmoid_norm": Loss(preference.dpo_norm),
-    "r_dpo": Loss(preference.r_dpo),
+    "hinge": Loss(preference.hinge, two_sided=True),
+    "ipo": Loss(preference.ipo, two_sided=True),
+    "ipo_sum": Loss(preference.ipo_sum, two_sided=True),
+    "sigmoid_norm": Loss(preference.dpo_norm, two_sided=True),
+    "r_dpo": Loss(preference.r_dpo, two_sided=True),
     "dpop": Loss(preference.dpop),
-    "cal_dpo": Loss(preference.cal_dpo),
+    "cal_dpo": Loss(preference.cal_dpo, two_sided=True),
     "rpo": Loss(preference.rpo),
     "exo_pair": Loss(preference.exo_pair),
-    "discopop": Loss(preference.discopop),
-    "nca_pair": Loss(pointwise.nca_pair),
-    "bco_pair": Loss(pointwise.bco_pair),
-    "bco": Loss(pointwise.bco, statistic=pointwise.mean_reward),
-    "sppo_hard": Loss(pointwise.sppo_hard),
-    "apo_zero": Loss(pointwise.apo_zero),
+    "discopop": Loss(preference.discopop, two_sided=True),
+    "nca_pair": Loss(pointwise.nca_pair, two_sided=True),
+    "bco_pair": Loss(pointwise.bco_pair, two_sided=True),
+    "bco": Loss(pointwise.bco, two_sided=True, statistic=pointwise.mean_reward),
+    "sppo_hard": Loss(pointwise.sppo_hard, two_sided=True),
+    "apo_zero": Loss(pointwise.apo_zero, two_sided=True),
     "apo_down": Loss(pointwise.apo_down),
-    "kto": Loss(pointwise.kto, mismatched=True, whole_batch=True),
+    "kto": Loss(pointwise.kto, mismatched=True, two_sided=True, whole_batch=True),
     "odpo": Loss(margins.odpo, margin=True),
     "margin_weighted": Loss(margins.margin_weighted, margin=True),
     "soft_routed": Loss(margins.soft_routed, margin=True),
@@ -118,8 +124,20 @@ def combined_loss(
         parameters = _parameters(loss.function, settings)
         if loss.statistic is not None:
             parameters["running"] = (running or {}).get(name) or Running.initial(pairs.chosen.device)
-        total = total + weight * loss.function(pairs, **parameters)
+        total = total + weight * _smoothed(loss, pairs, parameters, settings.label_smoothing == "per_pair")
     return total if pairs.confidence is None else total * pairs.confidence
+
+
+def _smoothed(loss: Loss, pairs: PairLogprobs, parameters: Mapping[str, Any], per_pair: bool) -> Tensor:
+    """Return a loss; where labels are uncertain per pair, P of the loss of the label and 1 - P of that of its flip."""
+    if not per_pair:
+        return loss.function(pairs, **parameters)
+    assert pairs.label_probability is not None
+    right, wrong = pairs.label_probability, 1 - pairs.label_probability
+    if "label_smoothing" in parameters:
+        return loss.function(pairs, **{**parameters, "label_smoothing": wrong})
+    assert loss.two_sided
+    return right * loss.function(pairs, **parameters) + wrong * loss.function(pairs.exchanged(), **parameters)
 
 
 def statistics(pairs: PairLogprobs, names: Sequence[str], settings: LossSettings) -> dict[str, Tensor]:
@@ -150,3 +168,12 @@ def needs(names: Sequence[str], what: str) -> bool:
 def reads_divergence(name: str) -> bool:
     """Whether a loss can be taken with another divergence from the reference than the reverse KL."""
     return "f_divergence_type" in _keywords(LOSSES[name].function)
+
+
+def smooths_per_pair(name: str) -> bool:
+    """Whether a loss can take a probability of each pair's label: it is smoothed, or has both sides.
+
+    Of a loss that compares the answers of several pairs, one label says too little.
+    """
+    loss = LOSSES[name]
+    return loss.two_sided or ("label_smoothing" in _keywords(loss.function) and not loss.whole_batch)

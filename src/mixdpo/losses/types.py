@@ -53,6 +53,25 @@ class PairLogprobs:
         values = (getattr(self, field.name) for field in fields(self))
         return PairLogprobs(*(None if value is None else value[index] for value in values))  # type: ignore[arg-type]
 
+    def exchanged(self) -> PairLogprobs:
+        """Return these pairs with the two answers of each exchanged, as if their labels were flipped.
+
+        Margins and label probabilities speak of the labels as they are, so there are none.
+        """
+        return replace(
+            self,
+            chosen=self.rejected,
+            rejected=self.chosen,
+            ref_chosen=self.ref_rejected,
+            ref_rejected=self.ref_chosen,
+            chosen_tokens=self.rejected_tokens,
+            rejected_tokens=self.chosen_tokens,
+            chosen_whole=self.rejected_whole,
+            rejected_whole=self.chosen_whole,
+            margin=None,
+            label_probability=None,
+        )
+
     def at_reference(self, chosen_shift: Tensor | float = 0.0, rejected_shift: Tensor | float = 0.0) -> PairLogprobs:
         """Return these pairs as a policy sees them that equals the reference, or is that many nats apart from it.
 

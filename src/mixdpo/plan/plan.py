@@ -111,6 +111,11 @@ class Plan:
                 hint="make the plan anew with `mixdpo plan` from the same data and data settings",
             )
 
+    def place_of(self, index: int) -> dict[str, Any]:
+        """Return `row` and, where several files were read, `file` of a pair, as an `InputError` takes them."""
+        origin = {} if self.origins is None else self.origins.slice(index, 1).to_pylist()[0]
+        return {"row": origin.get("row", index + 1), "file": origin.get("file")}
+
     def to_table(self) -> pa.Table:
         """Return the columns of `origins`, margin, quantile, bucket, route, position, and weight and label_probability
         where the plan has them; as metadata the settings.

@@ -12,7 +12,15 @@ from transformers import TrainingArguments
 
 from mixdpo.common.errors import InputError
 from mixdpo.common.settings import check_ranges, unknown_name
-from mixdpo.losses import LOSSES, FDivergence, LossSettings, OdpoOffset, needs, reads_divergence
+from mixdpo.losses import (
+    LOSSES,
+    FDivergence,
+    LossSettings,
+    OdpoOffset,
+    needs,
+    reads_divergence,
+    smooths_per_pair,
+)
 from mixdpo.models.engine import hardware_has_bf16
 from mixdpo.plan.plan import Plan
 from mixdpo.plan.plan_settings import ROUTES
@@ -98,6 +106,7 @@ class MixDPOConfig(TrainingSettings, TrainingArguments):  # type: ignore[misc]  
                 f"loss_weights has {len(self.loss_weights)} values for {len(self.loss_names)} losses in loss_type"
             )
         check_ranges(self)
+        self._check_smoothing()
         self.token_settings()
         if self.ld_alpha is not None and needs(self._all_losses, "mismatched"):
             raise InputError(
@@ -139,6 +148,21 @@ class MixDPOConfig(TrainingSettings, TrainingArguments):  # type: ignore[misc]  
         ):
             if getattr(self, name) not in choices:
                 raise InputError(f"{name} is {getattr(self, name)!r}; it is one of {', '.join(choices)}")
+
+    def _check_smoothing(self) -> None:
+        if isinstance(self.label_smoothing, str) and not self.smooths_per_pair:
+            raise InputError(f"label_smoothing is {self.label_smoothing!r}; it is a number or per_pair")
+        without = [name for name in self._all_losses if not smooths_per_pair(name)]
+        if self.smooths_per_pair and without:
+            raise InputError(
+                f"label_smoothing is per_pair, and {without[0]} has no loss for a label that may be wrong",
+                hint=f"take {', '.join(filter(smooths_per_pair, LOSSES))}",
+            )
+
+    @property
+    def smooths_per_pair(self) -> bool:
+        """Whether the losses read the plan's probability of each pair's label."""
+        return self.label_smoothing == "per_pair"
 
     @property
     def loss_names(self) -> list[str]:
@@ -193,6 +217,27 @@ class MixDPOConfig(TrainingSettings, TrainingArguments):  # type: ignore[misc]  
                 hint=f"set loss_type to {with_ties}, or take another route",
             )
 
+    def _check_labels(self, plan: Plan) -> None:
+        """Raise `InputError` if labels are to be smoothed per pair, and `plan` does not say how, or says too much."""
+        if not self.smooths_per_pair:
+            return
+        if plan.label_probability is None:
+            raise InputError(
+                "label_smoothing is per_pair, and the plan has no label_probability",
+                hint="set label_probability in the plan's settings, or label_smoothing to a number",
+            )
+        routes = np.asarray(ROUTES)[plan.route]
+        on_route = {"preference": self.loss_names, "tie": self.loss_names, "sft": self.hard_loss_names}
+        both = [*self.loss_names, *self.hard_loss_names]
+        robust = [route for route, names in {**on_route, "both": both}.items() if "robust" in names]
+        if (bad := np.flatnonzero(np.isin(routes, robust) & (plan.label_probability <= 0.5))).size:
+            raise InputError(
+                f"label_probability is {plan.label_probability[bad[0]]:g}, and robust divides by 2 P - 1, which must "
+                f"be above 0 ({bad.size:,} such {'pair' if bad.size == 1 else 'pairs'})",
+                **plan.place_of(int(bad[0])),
+                hint="drop these pairs, or set loss_type to sigmoid",
+            )
+
     def pair_needs(self) -> dict[str, Any]:
         """Return what `PlannedPairs` has to know of the losses."""
         return {
@@ -205,10 +250,11 @@ class MixDPOConfig(TrainingSettings, TrainingArguments):  # type: ignore[misc]  
         """Return the part that the training step reads.
 
         Raises:
-            InputError: a loss reads margins or a threshold that the plan does not have.
+            InputError: a loss reads margins, a threshold or label probabilities that the plan does not have.
         """
         settings = LossSettings(**{f.name: getattr(self, f.name) for f in fields(LossSettings)})
         self._check_ties(plan)
+        self._check_labels(plan)
         self.check_margins(plan, "the plan")
         if needs(self._all_losses, "margin"):
             if settings.soft_threshold is None:
