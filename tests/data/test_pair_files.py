@@ -34,6 +34,9 @@ NUMBERS = {
     "ratings_chosen": [1.5, None],
     "ratings_rejected": [1.0, 2.0],
     "margin/own": 1e-17,
+    "weight/own": 0.1,
+    "label_probability": 0.7,
+    "tie": True,
 }
 EXTRA = {"id": 7, "topic": HARD_TEXT, "meta": {"a": [1, 2], "b": None}, "is_new": True, "note": None}
 

@@ -21,6 +21,7 @@ from mixdpo.data.text_reader import read_text_table
 TURNS = ("Human: Why?\n\nAssistant:", " yes\n\nHuman: more", "a\n<|im_start|>user\nb", "<|im_start|>assistant\n")
 TEXT = st.sampled_from(["Why?", *TURNS, "Därum", "  two words ", "", " ", "\n", "\x1c", "\u00a0", "\x00", None])
 NUMBER = st.one_of(st.none(), st.sampled_from([0.0, 1.0, 2.5, -1.0, math.nan, math.inf]))
+TRAINING = st.sampled_from(["1", "0", "1.0", "0.25", "2", "-1", "true", "False", "nan", "inf", "", None, *["1"] * 20])
 WRITTEN = st.sampled_from(["1", " 2", "+3", "1_0", "4e0", "5.", ".5", "0x1", "infinity", "nan", "N/A", "", "٣", None])
 
 
@@ -51,26 +52,28 @@ def read(raw: Dataset, by_columns: bool, **policies: Any) -> tuple[Any, Any]:
 
 
 @given(
-    rows=st.lists(st.tuples(TEXT, TEXT, TEXT, NUMBER, NUMBER, NUMBER, WRITTEN), min_size=1, max_size=8),
+    rows=st.lists(st.tuples(TEXT, TEXT, TEXT, NUMBER, NUMBER, NUMBER, WRITTEN, TRAINING), min_size=1, max_size=8),
     scores=st.sampled_from(["numbers", "written", "margin", "none"]),
     invalid=st.sampled_from(["error", "drop"]),
     contradictions=st.sampled_from(["keep", "flip", "drop"]),
+    training=st.sampled_from(["none", "weight/own", "label_probability", "tie"]),
 )
 @settings(deadline=None, max_examples=300)
 @pytest.mark.slow
-def test_columns_give_what_rows_give(rows: list[Any], scores: str, invalid: Any, contradictions: Any) -> None:
+def test_columns_give_what_rows_give(
+    rows: list[Any], scores: str, invalid: Any, contradictions: Any, training: str
+) -> None:
     text, number = Value("string"), Value("float64")
     types = {"prompt": text, "chosen": text, "rejected": text, "first": number, "second": number, "third": number}
-    raw = Dataset.from_dict(
-        dict(zip([*types, "written"], zip(*rows, strict=True), strict=True)), Features({**types, "written": text})
-    )
+    types |= {"written": text, "how": text}
+    raw = Dataset.from_dict(dict(zip(types, zip(*rows, strict=True), strict=True)), Features(types))
     names = {
         "numbers": {"first": "score_chosen", "second": "score_rejected"},
         "written": {"written": "score_chosen", "second": "score_rejected"},
         "margin": {"first": "margin"},
         "none": {},
     }[scores]
-    raw = raw.rename_columns({**names, "third": "margin/judge"})
+    raw = raw.rename_columns({**names, "third": "margin/judge", "how": training})
     policies = {"invalid_scores": invalid, "contradictions": contradictions}
     by_columns, by_rows = (read(raw, way, **policies) for way in (True, False))
     assert repr(by_columns) == repr(by_rows), "repr, for NaN is not NaN"
@@ -83,6 +86,8 @@ def test_columns_give_what_rows_give(rows: list[Any], scores: str, invalid: Any,
         ({"score_chosen": [1], "score_rejected": [0]}, True),
         ({"score_chosen": [True], "score_rejected": [False]}, False),
         ({"margin/judge": ["1"]}, False),
+        ({"weight/own": ["1"], "label_probability": [0.5], "tie": [True]}, True),
+        ({"weight/own": [[1.0]]}, False),
         ({"tools": ["[]"]}, False),
         ({"ratings_chosen": [[1.0]]}, False),
         ({"chosen": [[{"role": "assistant", "content": "a"}]]}, False),

@@ -12,6 +12,7 @@ from datasets import Audio, Features, Image, Json, LargeList, List, Value, Video
 
 from mixdpo.common.errors import InputError
 from mixdpo.data.messages import CALLS, with_role
+from mixdpo.data.training_columns import LABEL_PROBABILITY, TIE, is_weight
 
 SCORE_NAMES: Final[tuple[tuple[str, str], ...]] = (
     ("score_chosen", "score_rejected"),
@@ -53,10 +54,11 @@ CONVERSATION_NAMES: Final = ("conversations", "messages")
 _REQUIRED: Final = ("chosen", "rejected")
 _DEFAULT_KEYS: Final = (
     *("prompt", *_REQUIRED, "tools", "chat_template_kwargs", "margin", "ratings_chosen", "ratings_rejected"),
+    *(LABEL_PROBABILITY, TIE),
 )
 """Keys of `columns` that are looked for under their own names."""
 
-_BY_NAME: Final = ("margins", "qualities", "renamed")
+_BY_NAME: Final = ("margins", "qualities", "weights", "renamed")
 """Fields of `PairColumns` that no key of `columns` maps."""
 
 _QUALITY: Final = re.compile(r"(quality/[^/]+/)(chosen|rejected)(_wins)?")
@@ -91,8 +93,8 @@ class PairColumns:
     """Names of the columns of a source; None where it has none.
 
     `input` holds the second part of prompts, below the first, `system` the system message and `history` the turns
-    before them; `margins` are its `margin/<metric>` columns. `renamed`: columns that were found although their names
-    differ in case, spaces or hyphens.
+    before them; `margins` are its `margin/<metric>` columns, `weights` its `weight/<name>` columns. `renamed`: columns
+    that were found although their names differ in case, spaces or hyphens.
     """
 
     prompt: str | None
@@ -108,7 +110,10 @@ class PairColumns:
     input: str | None = None
     system: str | None = None
     history: str | None = None
+    label_probability: str | None = None
+    tie: str | None = None
     margins: tuple[str, ...] = ()
+    weights: tuple[str, ...] = field(default=(), repr=False)
     qualities: tuple[str, ...] = field(default=(), repr=False)
     renamed: tuple[str, ...] = field(default=(), repr=False)
 
@@ -117,6 +122,14 @@ class PairColumns:
         """The columns that hold ratings, in the source's words."""
         return tuple(name for name in (self.score_chosen, self.score_rejected, self.margin) if name is not None)
 
+    def of_training(self) -> Iterator[tuple[str, str]]:
+        """Yield the columns that say how a pair is to be trained, and the source's columns of them."""
+        yield from ((name, name) for name in self.weights)
+        for key in (LABEL_PROBABILITY, TIE):
+            name = getattr(self, key)
+            if name is not None:
+                yield key, name
+
     def numbers(self) -> Iterator[tuple[str, str]]:
         """Yield the columns of numbers that pairs may have, and the source's columns of them."""
         for key in ("score_chosen", "score_rejected", "margin", "ratings_chosen", "ratings_rejected"):
@@ -124,6 +137,7 @@ class PairColumns:
             if name is not None:
                 yield key, name
         yield from ((name, name) for name in (*self.margins, *self.qualities))
+        yield from self.of_training()
 
 
 def find_columns(source: Features, mapping: Mapping[str, str] | None, file: str | None = None) -> PairColumns:
@@ -134,8 +148,8 @@ def find_columns(source: Features, mapping: Mapping[str, str] | None, file: str 
     Args:
         source: the columns of the source with their types.
         mapping: from `prompt`, `chosen`, `rejected`, `tools`, `score_chosen`, `score_rejected`, `margin`,
-            `ratings_chosen`, `ratings_rejected`, `input`, `system`, `history` to the source's own names; a score may
-            be `max(NAME)` or `min(NAME)` of a column of lists.
+            `ratings_chosen`, `ratings_rejected`, `input`, `system`, `history`, `label_probability`, `tie` to the
+            source's own names; a score may be `max(NAME)` or `min(NAME)` of a column of lists.
         file: the source, for messages.
 
     Raises:
@@ -177,8 +191,11 @@ def find_columns(source: Features, mapping: Mapping[str, str] | None, file: str 
         input=found.get("input", alpaca),
         system=found.get("system"),
         history=found.get("history"),
+        label_probability=found[LABEL_PROBABILITY],
+        tie=found[TIE],
         margins=tuple(name for name in available if name.startswith("margin/")),
         qualities=tuple(name for name in available if is_quality(name)),
+        weights=tuple(name for name in available if is_weight(name)),
         renamed=tuple(
             name
             for name, exact in (
@@ -367,9 +384,10 @@ def holds_plain_texts(source: Features, columns: PairColumns) -> bool:
     # In CSV every cell is text.
     scores = all(name in source and _is_one_of(source[name], f"{_NUMBER}|string") for name in columns.scores)
     margins = all(_is_one_of(source[name], _NUMBER) for name in (*columns.margins, *columns.qualities))
+    training = all(_is_one_of(source[name], f"{_NUMBER}|string|bool") for _, name in columns.of_training())
     others = (columns.tools, columns.ratings_chosen, columns.ratings_rejected)
     parts = (columns.input, columns.system, columns.history)
-    return texts and scores and margins and not any((*others, *parts))
+    return texts and scores and margins and training and not any((*others, *parts))
 
 
 def _is_one_of(feature: Any, kinds: str) -> bool:

@@ -83,8 +83,8 @@ class DataSettings:
         default=None,
         metadata={
             "help": "names of the columns for prompt, chosen, rejected, input, system, history, tools, "
-            "chat_template_kwargs, score_chosen, score_rejected, margin, ratings_chosen, ratings_rejected where they "
-            "differ, such as {prompt: instruction}"
+            "chat_template_kwargs, score_chosen, score_rejected, margin, ratings_chosen, ratings_rejected, "
+            "label_probability, tie where they differ, such as {prompt: instruction}"
         },
     )
     invalid_scores: InvalidScores = field(

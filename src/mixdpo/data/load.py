@@ -74,7 +74,8 @@ def read_pairs(
     Returns:
         One row per pair: `pair_id` (20 hexadecimal digits of its content), `prompt`, `chosen`, `rejected` (all text,
         or all lists of messages), and where the data has them `tools` (JSON text or null), `score_chosen`,
-        `score_rejected`, `margin`, `margin/<metric>` and `quality/<policy>/chosen` and its like (float64);
+        `score_rejected`, `margin`, `margin/<metric>`, `quality/<policy>/chosen` and its like, `weight/<name>` and
+        `label_probability` (float64), `tie` (bool);
         `source_row` (int64), the row of the file, from 1, with `source_file` if there are several files and `source`
         if there are several sources. And the report.
 
@@ -338,7 +339,7 @@ def _report(
         added=tally.added,
         doubted={doubt: len(rows) for doubt, rows in tally.doubted.items()},
         doubted_rows=_shown(source, tally.doubted),
-        notes=(*_notes(source, tally, settings), *_renamed(part, kept)),
+        notes=(*_notes(source, tally, settings), *_left_out(source, features), *_renamed(part, kept)),
         warnings=tuple(_warnings(source)),
         score_columns=source.columns.scores,
         unread_columns=tuple(_unread(source)),
@@ -372,6 +373,13 @@ def _notes(source: _Source, tally: Tally, settings: DataSettings) -> Iterator[st
         yield f"rows that keep lists or messages as text: {tally.parsed:,}, in {', '.join(source.view.parses)}"
     if tally.repeated:
         yield f"pairs whose answers began with the prompt, which was taken off: {tally.repeated:,}"
+
+
+def _left_out(source: _Source, features: Features) -> Iterator[str]:
+    """Name the columns that say how to train and are no part of the pairs."""
+    names = [column for name, column in source.columns.of_training() if name not in features]
+    if names:
+        yield f"left out, since another source has none: {', '.join(names)}"
 
 
 def _renamed(part: Dataset, kept: Mapping[str, str]) -> Iterator[str]:

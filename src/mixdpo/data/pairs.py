@@ -3,9 +3,10 @@
 The form: `pair_id`, `prompt`, `chosen`, `rejected` (all text, or all lists of messages where the completions hold only
 what follows the prompt), `tools` and `chat_template_kwargs` (JSON text or null) if the data has such; `score_chosen`,
 `score_rejected`, `margin` and `margin/<metric>` (float64), `quality/<policy>/chosen` and its like (float64, null where
-not known), and `ratings_chosen` and `ratings_rejected` (lists of
-float64, one per annotator, NaN where one is missing). Then `source_row` (the row of the file, from 1) and, where
-several files were read, `source_file`: they say where a pair stands, and are no part of its id or of a cache's key.
+not known), `weight/<name>` and `label_probability` (float64), `tie` (bool), and `ratings_chosen` and
+`ratings_rejected` (lists of float64, one per annotator, NaN where one is missing). Then `source_row` (the row of the
+file, from 1) and, where several files were read, `source_file`: they say where a pair stands, and are no part of its
+id or of a cache's key.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ from mixdpo.data.messages import (
 )
 from mixdpo.data.prompts import DropPair, split_messages, split_repeated, split_text, without_extra_turn
 from mixdpo.data.row_places import RowPlaces
+from mixdpo.data.training_columns import LABEL_PROBABILITY, TIE, hint, training_value
 from mixdpo.data.turns import announces_answer
 from mixdpo.data.views import View, ViewFault, parse_text
 
@@ -112,8 +114,8 @@ def pair_features(
 ) -> Features:
     """Return the columns of pairs that come from all these sources, without `source`.
 
-    Scores and margins are there if every source has them, tools and qualities if any has. `calls`: as
-    `message_feature` has it; `files`: whether the pairs say which file they come from.
+    Scores, margins, weights, label probabilities and ties are there if every source has them, tools and qualities if
+    any has. `calls`: as `message_feature` has it; `files`: whether the pairs say which file they come from.
     """
     used = [features[name] for features, c in sources for name in (c.prompt, c.chosen, c.rejected) if name]
     side = message_feature(used, calls) if conversational else Value("string")
@@ -131,6 +133,9 @@ def pair_features(
         if all(name in columns.margins for _, columns in sources):
             result[name] = Value("float64")
     result.update({name: Value("float64") for _, columns in sources for name in columns.qualities})
+    for name, _ in sources[0][1].of_training():
+        if all(name in dict(columns.of_training()) for _, columns in sources):
+            result[name] = Value("bool" if name == TIE else "float64")
     result["source_row"] = Value("int64")
     if files:
         result["source_file"] = Value("string")
@@ -225,6 +230,7 @@ class PairReader:
         else:
             prompt, chosen, rejected = self._texts(prompt, chosen or "", rejected or "", row)
         pair = {"prompt": prompt, "chosen": chosen, "rejected": rejected, **self._scores(values, row)}
+        pair |= self._how_to_train(values, row)
         for name in _RATINGS:
             if name in self.features:
                 pair[name] = _ratings(values, getattr(self.columns, name), row)
@@ -349,6 +355,16 @@ class PairReader:
             scores[name] = None if math.isnan(number) else number
         return scores
 
+    def _how_to_train(self, values: Mapping[str, Any], row: int) -> dict[str, float | bool]:
+        cells = {}
+        for name, column in self.columns.of_training():
+            if name in self.features:
+                try:
+                    cells[name] = training_value(name, values[column])
+                except WrongType as error:
+                    raise RowFault(row, column, f"the value {error}", hint(name)) from error
+        return cells
+
     def _against_label(self, pair: dict[str, Any]) -> dict[str, Any]:
         margin = pair["score_chosen"] - pair["score_rejected"] if "score_chosen" in pair else pair.get("margin", 1.0)
         if margin >= 0:
@@ -412,7 +428,10 @@ def unknown_margin(metric: str, margin: float) -> float:
 
 
 def flipped(pair: Mapping[str, Any], exchanged: ExchangedMargin) -> dict[str, Any]:
-    """Return a pair with chosen and rejected exchanged, with their scores, ratings, qualities, and its margins."""
+    """Return a pair with chosen and rejected exchanged, with their scores, ratings, qualities, and its margins.
+
+    A label that was right with probability P is then right with 1 - P.
+    """
     result = dict(pair)
     for first, second in (("chosen", "rejected"), ("score_chosen", "score_rejected"), _RATINGS):
         if first in pair:
@@ -420,6 +439,8 @@ def flipped(pair: Mapping[str, Any], exchanged: ExchangedMargin) -> dict[str, An
     for name, value in pair.items():
         if name == "margin":
             result[name] = -value
+        elif name == LABEL_PROBABILITY:
+            result[name] = 1 - value
         elif name.startswith("margin/"):
             result[name] = exchanged(name.removeprefix("margin/"), value)
         elif is_quality(name):

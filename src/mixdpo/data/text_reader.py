@@ -13,6 +13,7 @@ from mixdpo.common.text_limits import LONGEST_TEXT
 from mixdpo.data.columns import is_quality
 from mixdpo.data.hashing import row_digests
 from mixdpo.data.pairs import PAIR_ID_SIZE, PairReader
+from mixdpo.data.training_columns import LABEL_PROBABILITY, TIE
 from mixdpo.data.turns import ANNOUNCED
 
 _SIDES: Final = ("prompt", "chosen", "rejected")
@@ -37,6 +38,9 @@ def read_text_table(table: pa.Table, rows: Sequence[int], *, reader: PairReader)
     plain += [pl.col(name).str.len_bytes() <= LONGEST_TEXT for name in sides.values()]
     plain.append(pl.col(sides["chosen"]) != pl.col(sides["rejected"]))
     plain += [number.is_finite() for name, number in numbers.items() if name in _SCORES]
+    training = _how_to_train(reader)
+    plain += [_holds(name, number) for name, number in training.items()]
+    numbers |= training
     if reader.contradictions != "keep":
         plain.append(gap >= 0)
     end = pl.col(sides["prompt"]).str.tail(_END) + "\n\n"
@@ -84,6 +88,23 @@ def _numbers(reader: PairReader) -> dict[str, pl.Expr]:
         if is_quality(name)
     }
     return {name: number for name, number in {**scores, **margins, **qualities}.items() if name in reader.features}
+
+
+def _how_to_train(reader: PairReader) -> dict[str, pl.Expr]:
+    """Return weights, label probabilities and ties as numbers, null for what is none, such as the text "true"."""
+    columns = dict(reader.columns.of_training())
+    return {
+        name: pl.col(column).cast(pl.Float64, strict=False)
+        for name, column in columns.items()
+        if name in reader.features
+    }
+
+
+def _holds(name: str, number: pl.Expr) -> pl.Expr:
+    """Whether a column that says how to train can hold a number."""
+    if name == TIE:
+        return number.is_in([0.0, 1.0])
+    return number.is_finite() & (number >= 0) & ((number <= 1) | (name != LABEL_PROBABILITY))
 
 
 def _gap(numbers: Mapping[str, pl.Expr]) -> pl.Expr:
