@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from scipy.special import expit, log_expit
 
 from mixdpo.losses import (
     LOSSES,
+    TIE_NU,
     Loss,
     LossSettings,
     PairLogprobs,
@@ -32,7 +34,7 @@ SETTINGS = LossSettings(
     beta=0.15, label_smoothing=0.1, simpo_gamma=0.3, cpo_alpha=0.7, rpo_alpha=0.4, slic_delta=2.0, slic_lambda=0.3,
     r_dpo_alpha=0.05, dpop_lambda=5.0, cal_dpo_weight=0.5, odpo_alpha=0.8, soft_threshold=0.5, soft_width=0.4,
     beta_dpo_alpha=0.6, beta_dpo_keep=1.0, alpha_dpo_alpha=0.2, discopop_tau=0.5, desirable_weight=1.3,
-    undesirable_weight=0.6,
+    undesirable_weight=0.6, tie_nu=1.8,
 )  # fmt: skip
 PER_PAIR = dataclasses.replace(SETTINGS, label_smoothing="per_pair")
 SMOOTHED = sorted(filter(smooths_per_pair, LOSSES))
@@ -51,14 +53,16 @@ def values(seed: int = 0) -> dict[str, np.ndarray]:
         "w": np.minimum(policy[0], -0.1), "l": np.minimum(policy[1], -0.1), "rw": ref[0], "rl": ref[1],
         "nw": tokens[0], "nl": tokens[1], "np": rng.integers(1, 20, size=B).astype(float),
         "m": np.array([0.0, -1.0, 0.5, 1.0, 2.0, 0.3, 4.0]), "kl": np.full(B, rng.normal(0.4, 1)),
+        "tie": np.arange(B) % 3 == 1,
     }  # fmt: skip
 
 
 def as_pairs(v: dict[str, np.ndarray], **tensors) -> PairLogprobs:
     t = {name: torch.as_tensor(value, dtype=torch.float64) for name, value in v.items()}
+    t["tie"] = t["tie"].bool()
     pairs = PairLogprobs(
         t["w"], t["l"], t["rw"], t["rl"], t["nw"], t["nl"], prompt_tokens=t["np"], margin=t["m"],
-        kl=t["kl"],
+        kl=t["kl"], tie=t["tie"],
     )  # fmt: skip
     return dataclasses.replace(pairs, **tensors)
 
@@ -89,6 +93,7 @@ def formulas(v, s=SETTINGS) -> dict[str, np.ndarray]:
     pair_beta = np.maximum(1e-3, beta * (1 + s.beta_dpo_alpha * (h - mean)))
     standardised = (am - bm - mean) / deviation
     blend = expit(beta * h / s.discopop_tau)
+    strength = np.exp(beta * h)  # of the chosen answer, where the rejected one has 1
     return {
         "sigmoid": log_loss(beta * h, eps),
         "robust": ((1 - eps) * -log_expit(beta * h) + eps * log_expit(-beta * h)) / (1 - 2 * eps),
@@ -132,7 +137,15 @@ def formulas(v, s=SETTINGS) -> dict[str, np.ndarray]:
         "sft_both": (nll - pl) / 2,
         "simpo_paper": log_loss(beta * (h - s.simpo_gamma), eps),
         "rpo_paper": log_loss(h) - s.rpo_alpha * v["w"] / (v["np"] + v["nw"]),
-    }
+        "rao_kupper": -np.log(outcome(v, strength / (strength + s.tie_nu), (s.tie_nu**2 - 1) * strength
+            / ((strength + s.tie_nu) * (1 + s.tie_nu * strength)))),
+        "davidson": -np.log(outcome(v, strength, 2 * s.tie_nu * np.sqrt(strength))
+            / (strength + 1 + 2 * s.tie_nu * np.sqrt(strength))),
+    }  # fmt: skip
+
+
+def outcome(v: dict[str, np.ndarray], win: np.ndarray, tie: np.ndarray) -> np.ndarray:
+    return np.where(v["tie"], tie, win)
 
 
 def of_equal_rank(one: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -213,7 +226,8 @@ def test_limits_are_finite(name: str, dtype: torch.dtype) -> None:
         *sides, *ref, count, count.flip(0), prompt_tokens=count, margin=margin,
         kl=torch.full((4,), -50.0, dtype=dtype),
     )  # fmt: skip
-    for beta in (1e-6, 0.1, 10.0):
+    for beta, tie in product((1e-6, 0.1, 10.0), (False, True) if LOSSES[name].ties else (False,)):
+        p = dataclasses.replace(p, tie=torch.full((4,), tie))
         loss = loss_of(name, p, dataclasses.replace(SETTINGS, beta=beta, beta_dpo_keep=0.8))
         assert loss.isfinite().all(), beta
         (gradient,) = torch.autograd.grad(loss.sum(), sides)
@@ -235,6 +249,8 @@ def test_declarations(name: str) -> None:
     assert bool(loss_of(name, no_reference).isnan().any()) == loss.reference
     assert bool(loss_of(name, dataclasses.replace(full, margin=missing)).isnan().any()) == loss.margin
     assert bool(loss_of(name, dataclasses.replace(full, kl=missing)).isnan().any()) == loss.mismatched
+    other_outcome = loss_of(name, dataclasses.replace(full, tie=~full.tie))
+    assert bool((other_outcome != loss_of(name, full)).all()) == loss.ties
     alone = torch.cat([loss_of(name, full.select(torch.tensor([b]))) for b in range(B)])
     # KTO's KL is estimated before its loss is called.
     assert torch.allclose(alone, loss_of(name, full)) == (not loss.whole_batch or name in {"beta_dpo_paper", "kto"})
@@ -301,6 +317,38 @@ def test_dpo_by_hand() -> None:
     zero = np.zeros_like(grid)
     losses = dpo(pairs(grid, zero, zero, zero), beta=1.0, label_smoothing=0.1)
     assert grid[int(losses.argmin())] == pytest.approx(math.log(9), abs=2e-3)
+
+
+@pytest.mark.parametrize("z", [-2000.0, -30.0, -1.0, 0.0, 0.7, 30.0, 2000.0])
+@pytest.mark.parametrize("nu", [1.01, 3.0, 50.0])
+@pytest.mark.parametrize("name", ["rao_kupper", "davidson"])
+def test_win_loss_and_tie_are_all_there_is(name: str, nu: float, z: float) -> None:
+    """In float32 the three probabilities add up to 1, and exchanging the answers exchanges win and loss."""
+    zero = torch.zeros(3)
+    logprobs = PairLogprobs(
+        torch.tensor([z, 0.0, z]), torch.tensor([0.0, z, 0.0]), zero, zero, zero + 1, zero + 1,
+        tie=torch.tensor([False, False, True]),
+    )  # fmt: skip
+    loss = loss_of(name, logprobs, LossSettings(beta=1.0, tie_nu=nu))
+    assert torch.exp(-loss).sum().item() == pytest.approx(1.0, abs=1e-6)
+    swapped = PairLogprobs(logprobs.rejected, logprobs.chosen, zero, zero, zero + 1, zero + 1, tie=logprobs.tie)
+    torch.testing.assert_close(loss_of(name, swapped, LossSettings(beta=1.0, tie_nu=nu)), loss[[1, 0, 2]])
+
+
+@pytest.mark.parametrize("name", ["rao_kupper", "davidson"])
+def test_nu_follows_from_the_share_of_ties(name: str) -> None:
+    """At equal rewards that share ties, half without another word; with hardly any, wins have DPO's loss."""
+    equal, tie = as_pairs(values()).at_reference(), torch.ones(B, dtype=torch.bool)
+    for share in (0.01, 0.3, 0.9):
+        settings = LossSettings(tie_nu=TIE_NU[name](share))
+        loss = loss_of(name, dataclasses.replace(equal, tie=tie), settings)
+        np.testing.assert_allclose(torch.exp(-loss).numpy(), share)
+    for outcome, probability in ((tie, 0.5), (~tie, 0.25)):
+        loss = loss_of(name, dataclasses.replace(equal, tie=outcome), LossSettings())
+        np.testing.assert_allclose(torch.exp(-loss).numpy(), probability)
+    wins = dataclasses.replace(as_pairs(values()), tie=None)
+    few = loss_of(name, wins, LossSettings(tie_nu=TIE_NU[name](1e-9)))
+    torch.testing.assert_close(few, loss_of("sigmoid", wins, LossSettings()))
 
 
 def test_combined_loss_is_the_weighted_sum_times_confidence() -> None:

@@ -60,6 +60,7 @@ def test_means_over_two_micro_batches() -> None:
     expected = {
         "loss/preference": mean(lambda r: r.losses, [0, 1, 4]),
         "loss/tie": mean(lambda r: r.losses, [6]),
+        "rewards/tie_margins": mean(lambda r: margins(r).abs(), [6]),
         "loss/sft": mean(lambda r: r.losses, [2, 3]),
         "route/sft": 2 / 6,
         "logps/chosen": mean(lambda r: r.pairs.chosen, everything),

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mixdpo.losses.registry import statistics as statistics
     from mixdpo.losses.scores import discount_tail as discount_tail
     from mixdpo.losses.scores import wpo_weight as wpo_weight
+    from mixdpo.losses.ties import TIE_NU as TIE_NU
     from mixdpo.losses.types import PairLogprobs as PairLogprobs
     from mixdpo.losses.types import Running as Running
 
@@ -33,6 +34,7 @@ _HOME = {
     "OdpoOffset": "loss_settings",
     "PairLogprobs": "types",
     "Running": "types",
+    "TIE_NU": "ties",
     "combined_loss": "registry",
     "discount_tail": "scores",
     "dpo": "preference",

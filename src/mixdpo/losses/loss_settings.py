@@ -14,7 +14,7 @@ LOSS_NAMES: Final = (
     "exo_pair", "discopop", "nca_pair", "bco_pair", "bco", "sppo_hard", "apo_zero", "apo_down", "kto", "odpo",
     "margin_weighted", "soft_routed", "aot", "aot_unpaired", "beta_dpo", "alpha_dpo", "slic", "cpo",
     "cpo_hinge", "cpo_ipo", "simpo", "alphapo", "orpo", "sft", "sft_rejected", "sft_both", "simpo_paper",
-    "rpo_paper", "beta_dpo_paper",
+    "rpo_paper", "beta_dpo_paper", "rao_kupper", "davidson",
 )  # fmt: skip
 """The keys of `LOSSES`, for help and errors that do not wait for PyTorch."""
 
@@ -77,5 +77,13 @@ class LossSettings:
         default=0.05, metadata={"help": "alpha_dpo: nats per token by which a standard deviation moves the target"}
     )
     discopop_tau: float = field(default=0.05, metadata={"help": "discopop: temperature of the blend", "above": 0})
+    tie_nu: float | None = field(
+        default=None,
+        metadata={
+            "help": "rao_kupper (above 1), davidson: how readily answers tie; null: by the plan's share of ties, and "
+            "3 or 1 where it has none",
+            "above": 0,
+        },
+    )
     desirable_weight: float = field(default=1.0, metadata={"help": "kto: weight of chosen answers"})
     undesirable_weight: float = field(default=1.0, metadata={"help": "kto: weight of rejected answers"})

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from torch import Tensor
 
-from mixdpo.losses import batchwise, margins, paper_forms, pointwise, preference, reference_free, scores
+from mixdpo.losses import batchwise, margins, paper_forms, pointwise, preference, reference_free, scores, ties
 from mixdpo.losses import sft as likelihood
 from mixdpo.losses.loss_settings import LossSettings
 from mixdpo.losses.types import PairLogprobs, Running
@@ -99,6 +99,8 @@ LOSSES: Final[dict[str, Loss]] = {
     "simpo_paper": Loss(paper_forms.simpo_paper),
     "rpo_paper": Loss(paper_forms.rpo_paper),
     "beta_dpo_paper": Loss(paper_forms.beta_dpo_paper, statistic=scores.score_gap, whole_batch=True),
+    "rao_kupper": Loss(ties.rao_kupper, ties=True, two_sided=True),
+    "davidson": Loss(ties.davidson, ties=True, two_sided=True),
 }
 
 

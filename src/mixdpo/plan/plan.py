@@ -77,6 +77,13 @@ class Plan:
         hard, easy = self.settings.hard_route, self.settings.easy_route
         return (self.route == ROUTES.index(hard)) & (hard != easy)
 
+    @property
+    def tie_share(self) -> float:
+        """Share of ties among the pairs that have a preference loss, 0 if there are none."""
+        pairs = np.bincount(self.route, minlength=len(ROUTES))
+        compared = sum(pairs[ROUTES.index(route)] for route in ("preference", "both", "tie"))
+        return float(pairs[ROUTES.index("tie")] / max(compared, 1))
+
     def epoch_rows(self, epoch: int, epochs: int, present: np.ndarray | None = None) -> np.ndarray:
         """Return the rows trained in one epoch, in order; int64, shape (pairs neither dropped nor absent,).
 

@@ -110,6 +110,7 @@ PLANS: Final[Mapping[str, PlanSettings]] = {
     "sft_first": PlanSettings(first="hard"),
     "sft_chosen": PlanSettings(order="shuffled", threshold=None, easy_route="sft"),
     "uniform_mix": PlanSettings(order="shuffled", threshold=None, easy_route="both"),
+    "ties": PlanSettings(order="shuffled", hard_route="tie"),
 }
 
 

@@ -163,7 +163,7 @@ def reads_beta(study: StudySettings, arm: str) -> bool:
     plan, train = study.plan_of(arm), {**study.train, **study.arms[arm].train}
     routes = routes_of(plan)
     hard = train.get("hard_loss_type", "sft")
-    return bool(routes & {"preference", "both"}) or ("sft" in routes and hard != "sft")
+    return bool(routes & {"preference", "both", "tie"}) or ("sft" in routes and hard != "sft")
 
 
 def _work(study: StudySettings, model: str, split: Split, training: Mapping[str, Any] | None) -> dict[str, Any]:

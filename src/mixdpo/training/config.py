@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass, field, fields
 from typing import Any, get_args
@@ -14,6 +15,7 @@ from mixdpo.common.errors import InputError
 from mixdpo.common.settings import check_ranges, unknown_name
 from mixdpo.losses import (
     LOSSES,
+    TIE_NU,
     FDivergence,
     LossSettings,
     OdpoOffset,
@@ -26,6 +28,8 @@ from mixdpo.plan.plan import Plan
 from mixdpo.plan.plan_settings import ROUTES
 from mixdpo.training.step import StepSettings
 from mixdpo.training.training_settings import Engine, PhaseSchedule, SftTarget, TrainingSettings
+
+logger = logging.getLogger(__name__)
 
 # Settings of transformers.TrainingArguments that would be accepted and then have no effect, or a wrong one.
 _UNSUPPORTED = {
@@ -108,6 +112,7 @@ class MixDPOConfig(TrainingSettings, TrainingArguments):  # type: ignore[misc]  
         check_ranges(self)
         self._check_smoothing()
         self.token_settings()
+        self._check_tie_losses()
         if self.ld_alpha is not None and needs(self._all_losses, "mismatched"):
             raise InputError(
                 "ld_alpha discounts the tails of a pair's answers, and kto reads answers to other prompts too",
@@ -207,6 +212,18 @@ class MixDPOConfig(TrainingSettings, TrainingArguments):  # type: ignore[misc]  
                 hint="score the data and make the plan with its metric",
             )
 
+    def _check_tie_losses(self) -> None:
+        names = [name for name in TIE_NU if name in self._all_losses]
+        if len(names) > 1:
+            raise InputError(f"{' and '.join(names)} read one tie_nu in two ways", hint="take one of them")
+        if names == ["rao_kupper"] and self.tie_nu is not None and not self.tie_nu > 1:
+            raise InputError(f"tie_nu is {self.tie_nu}; of rao_kupper it must be above 1")
+        if self.tie_nu is not None and not needs(self._all_losses, "ties"):
+            raise InputError(
+                f"tie_nu is set, and {' + '.join(self._all_losses)} knows no ties",
+                hint=f"leave it out, or set loss_type to {' or '.join(TIE_NU)}",
+            )
+
     def _check_ties(self, plan: Plan) -> None:
         """Raise `InputError` if `plan` has ties, and a loss knows no probability of one."""
         without = [name for name in self.loss_names if not LOSSES[name].ties]
@@ -216,6 +233,24 @@ class MixDPOConfig(TrainingSettings, TrainingArguments):  # type: ignore[misc]  
                 f"the plan routes pairs to tie, and {without[0]} knows no probability of a tie",
                 hint=f"set loss_type to {with_ties}, or take another route",
             )
+
+    def _estimated_tie_nu(self, plan: Plan) -> float | None:
+        """Return the nu of the loss under which ties are as frequent as among the plan's pairs that it trains.
+
+        None if no pair is a tie, for the loss's own value.
+
+        Raises:
+            InputError: every pair is a tie.
+        """
+        names = [name for name in TIE_NU if name in self._all_losses]
+        share = plan.tie_share
+        if not names or share == 0:
+            return None
+        if share == 1:
+            raise InputError("every pair is a tie, so their share gives no tie_nu", hint="set tie_nu")
+        nu = TIE_NU[names[0]](share)
+        logger.info(f"tie_nu of {names[0]} is {nu:.4g}, for {share:.1%} of the pairs with a preference loss are ties")
+        return nu
 
     def _check_labels(self, plan: Plan) -> None:
         """Raise `InputError` if labels are to be smoothed per pair, and `plan` does not say how, or says too much."""
@@ -255,6 +290,8 @@ class MixDPOConfig(TrainingSettings, TrainingArguments):  # type: ignore[misc]  
         settings = LossSettings(**{f.name: getattr(self, f.name) for f in fields(LossSettings)})
         self._check_ties(plan)
         self._check_labels(plan)
+        if settings.tie_nu is None:
+            settings.tie_nu = self._estimated_tie_nu(plan)
         self.check_margins(plan, "the plan")
         if needs(self._all_losses, "margin"):
             if settings.soft_threshold is None:

@@ -25,6 +25,7 @@ def training_figure(metrics: Sequence[Mapping[str, Any]]) -> Figure:
 
     loss.set_title("Loss by route")
     _draw(loss, train, "loss/preference", "preference", _BLUE)
+    _draw(loss, train, "loss/tie", "tie", _GREEN)
     _draw(loss, train, "loss/sft", "SFT (nats per token)", _ORANGE)
     _draw(loss, [m for m in metrics if "eval_loss" in m], "eval_loss", "evaluation", _GREY, marker="o")
     loss.set_ylabel("mean over pairs")

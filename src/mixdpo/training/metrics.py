@@ -65,6 +65,7 @@ def add_step_metrics(sums: MetricSums, result: StepResult, batch: PairBatch, bet
         "loss/preference": (result.preference, real & preference & ~batch["tie"]),
         "loss/tie": (result.preference, real & batch["tie"]),
         "loss/sft": (result.sft, real & sft),
+        "rewards/tie_margins": (margins.abs(), real & batch["tie"]),
         "route/sft": ((sft & ~preference).float(), real),
         "logps/chosen": (pairs.chosen.detach(), real & (batch["chosen_index"] >= 0)),
         "logps/rejected": (pairs.rejected.detach(), real & (batch["rejected_index"] >= 0)),
