@@ -14,6 +14,7 @@ from scipy.stats import rankdata
 
 from mixdpo import PLANS, Plan, make_plan
 from mixdpo.common.errors import InputError
+from mixdpo.plan.pacing import pool_share
 from mixdpo.plan.plan_settings import BUCKETS, ROUTES
 from synthetic import ULTRAFEEDBACK_MARGINS
 
@@ -194,6 +195,51 @@ def test_staged_epochs_finish_the_first_part_first() -> None:
     assert len(in_order(plan, 0, 2)) == len(in_order(plan, 1, 2)) == 10
 
 
+def test_refill_repeats_each_pair_of_a_sorted_plan_next_to_itself() -> None:
+    plan = make_plan(pairs_with(range(10)), "selective_dpo", threshold={"hardest": 0.6}, refill=True)
+    assert in_order(plan, 1, 2) == in_order(plan, 0, 2) == [9, 9, 9, 8, 8, 7, 7, 7, 6, 6]
+    present = np.ones(10, dtype=bool)
+    present[[8, 2]] = False  # lost in tokenisation: one that is kept, one that is dropped
+    assert plan.epoch_rows(0, 2, present).tolist() == [9, 9, 9, 7, 7, 7, 6, 6]
+    none = np.zeros(10, dtype=bool)
+    assert plan.epoch_rows(0, 2, none).tolist() == []
+
+
+def test_refill_shuffles_the_passes_of_a_shuffled_plan_and_goes_on_in_the_next_epoch() -> None:
+    data = pairs_with(range(10))
+    plan = make_plan(data, order="shuffled", threshold={"hardest": 0.6}, hard_route="drop", refill=True)
+    epochs = [in_order(plan, epoch, 2) for epoch in (0, 1)]
+    assert [len(epoch) for epoch in epochs] == [10, 10]
+    run = epochs[0] + epochs[1]
+    passes = [run[start : start + 4] for start in range(0, 20, 4)]
+    assert all(sorted(one) == [6, 7, 8, 9] for one in passes)
+    assert len(set(map(tuple, passes))) > 1
+    assert passes[0] == in_order(make_plan(data, order="shuffled", threshold={"hardest": 0.6}, hard_route="drop"))
+
+
+@pytest.mark.parametrize("pacing", ["linear", "sqrt"])
+@pytest.mark.parametrize(("order", "threshold"), [("easy_to_hard", None), ("hard_to_easy", {"hardest": 0.5})])
+def test_paced_runs_draw_from_a_pool_that_grows(pacing: str, order: str, threshold: dict | None) -> None:
+    n, epochs = 200, 3
+    data = pairs_with(np.random.default_rng(0).permutation(n).tolist())
+    plan = make_plan(data, order=order, threshold=threshold, hard_route="drop", pacing=pacing)
+    by_order = in_order(make_plan(data, order=order, threshold=threshold, hard_route="drop"))
+    run = np.concatenate([plan.epoch_rows(epoch, epochs) for epoch in range(epochs)])
+    assert sorted(run.tolist()) == sorted(by_order * epochs), "every pair has one turn per epoch of the run"
+    rank = np.argsort(by_order)[np.searchsorted(np.sort(by_order), run)]
+    done = np.arange(len(run)) / len(run)
+    # Platanios et al. 2019, equations 6 and 7, with c0 = 0.01
+    pool = 0.01 + 0.99 * done if pacing == "linear" else np.sqrt(0.01**2 + (1 - 0.01**2) * done)
+    assert (rank < np.ceil(pool * len(by_order))).all()
+    correlation = np.corrcoef(rank, done)[0, 1]
+    assert correlation > 0.99 if pacing == "linear" else 0.7 < correlation < 0.9
+
+
+def test_pools_of_the_paper() -> None:
+    np.testing.assert_allclose(pool_share(np.array([0, 0.25, 1, 2]), "linear", 0.2), [0.2, 0.4, 1, 1])
+    np.testing.assert_allclose(pool_share(np.array([0, 0.25, 1, 2]), "sqrt", 0.2), [0.2, 0.28**0.5, 1, 1])
+
+
 def test_buckets_are_thirds() -> None:
     plan = make_plan(pairs_with(range(9)))
     assert [BUCKETS[b] for b in plan.bucket] == ["hard"] * 3 + ["middle"] * 3 + ["easy"] * 3
@@ -257,6 +303,11 @@ def test_bad_files(tmp_path) -> None:
         ({"oder": "shuffled"}, "no setting 'oder'"),
         ({"easy_route": "drop", "hard_route": "drop"}, "drops every pair"),
         ({"threshold": None, "epochs": "staged"}, "two routes"),
+        ({"refill": True}, "the plan drops none"),
+        ({"pacing": "cubic"}, "it is one of linear, sqrt"),
+        ({"pacing": "sqrt", "order": "shuffled"}, "an order by margin; set order to easy_to_hard or hard_to_easy"),
+        ({"pacing": "sqrt", "first": "hard"}, "an order by margin"),
+        ({"pacing": "sqrt", "epochs": "staged"}, "an order by margin"),
         ({"first": "hard", "hard_route": "preference"}, "needs two routes, and all are preference"),
     ],
 )

@@ -300,7 +300,10 @@ def test_real_answers_with_planted_coin_flips(alpaca_graded: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"threshold": "automatic"}, "a margin, {hardest: f}, auto or null"),
+        (
+            {"threshold": "automatic"},
+            "a margin, {hardest: f}, {easiest: f}, {outside: [low, high]}, {column: NAME}, auto or null",
+        ),
         ({"trust": 0.4}, "trust belongs to threshold auto"),
         ({"threshold": "auto", "trust": 1.0}, "above 0 and below 1"),
         ({"threshold": "auto", "min_share": 0.6}, "min_share <= max_share"),

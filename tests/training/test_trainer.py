@@ -114,13 +114,23 @@ def test_token_budget_splits_batches(model, tokenizer, tmp_path) -> None:
                 assert part["rows"]["input_ids"].shape[1] <= 100 or len(part["row"]) == 1
 
 
-def test_shuffled_plan_changes_between_epochs_as_the_plan_says(model, tokenizer, tmp_path) -> None:
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"order": "shuffled", "threshold": None},
+        {"order": "shuffled", "threshold": {"hardest": 0.5}, "hard_route": "drop", "refill": True},
+        {"threshold": {"outside": [0.1, 0.6]}, "hard_route": "drop", "refill": True},
+        {"threshold": None, "pacing": "sqrt"},
+    ],
+)
+def test_epochs_see_what_the_plan_says(model, tokenizer, tmp_path, changes: dict) -> None:
     pairs = chat_pairs(tmp_path, n=12)
-    plan = make_plan(pairs, "dpo")
+    plan = make_plan(pairs, **changes)
     trainer = trainer_for(model, tokenizer, pairs, tmp_path / "run", plan, num_train_epochs=2, length_window=1)
     trainer.train()
-    seen = [row for step in trainer.seen.steps for row in step]
-    assert seen == plan.epoch_rows(0, 2).tolist() + plan.epoch_rows(1, 2).tolist()
+    steps = trainer.seen.steps[:-1]
+    assert [len(step) for step in steps] == trainer.step_plan().pairs.tolist() == [4] * 6
+    assert [row for step in steps for row in step] == plan.epoch_rows(0, 2).tolist() + plan.epoch_rows(1, 2).tolist()
 
 
 def test_share_routed_per_step_equals_the_plan(model, tokenizer, tmp_path) -> None:

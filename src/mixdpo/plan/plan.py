@@ -23,6 +23,7 @@ from mixdpo.common.files import atomic_path
 from mixdpo.common.settings import unknown_name
 from mixdpo.data.arrays import data_fingerprint, float_column, origins, place_of
 from mixdpo.plan.agreement_curve import AgreementCurve
+from mixdpo.plan.epochs import part_rank, rows_of_epoch
 from mixdpo.plan.hard_pairs import hard_pairs
 from mixdpo.plan.plan_settings import BUCKETS, PLANS, ROUTES, PlanSettings, Threshold, check_settings
 
@@ -85,25 +86,21 @@ class Plan:
         return float(pairs[ROUTES.index("tie")] / max(compared, 1))
 
     def epoch_rows(self, epoch: int, epochs: int, present: np.ndarray | None = None) -> np.ndarray:
-        """Return the rows trained in one epoch, in order; int64, shape (pairs neither dropped nor absent,).
+        """Return the rows trained in one epoch, in order; int64, shape (pairs of an epoch,).
 
-        `per_epoch` repeats the same order, except that a `shuffled` plan is shuffled anew from the second
-        epoch on. `staged` takes the concatenation of `epochs` rounds of the part that comes first and `epochs`
-        rounds of the rest, and cuts it into epochs of equal length. `present` (bool, shape (N,)) leaves out
-        rows that cannot be trained, such as those too long for the model.
+        These are the pairs neither dropped nor absent; under `refill` they are repeated until they are as many as all
+        that are present. `per_epoch` repeats the same order, except that a `shuffled` plan is shuffled anew from the
+        second epoch on. `staged` takes the concatenation of `epochs` rounds of the part that comes first and `epochs`
+        rounds of the rest, and cuts it into epochs of equal length; `pacing` cuts `epochs` rounds of all, drawn from
+        a pool that grows. `present` (bool, shape (N,)) leaves out rows that cannot be trained, such as those too
+        long for the model.
         """
         rows = np.argsort(self.position, kind="stable")[: int((self.route != ROUTES.index("drop")).sum())]
+        available = len(self)
         if present is not None:
-            rows = rows[present[rows]]
-        if self.settings.epochs == "staged":
-            first_part = self.is_hard[rows] == self.is_hard[rows[:1]]
-            whole = np.concatenate([np.tile(rows[first_part], epochs), np.tile(rows[~first_part], epochs)])
-            return whole[epoch * len(rows) : (epoch + 1) * len(rows)]
-        if self.settings.order == "shuffled" and epoch > 0:
-            permutation = np.random.default_rng([self.settings.seed, epoch]).permutation(len(rows))
-            rows = rows[permutation]
-            rows = rows[np.argsort(_part_rank(self.is_hard[rows], self.settings.first), kind="stable")]
-        return rows
+            rows, available = rows[present[rows]], int(present.sum())
+        length = available if self.settings.refill else len(rows)
+        return rows_of_epoch(rows, self.is_hard[rows], self.settings, epoch, epochs, length)
 
     def check_belongs_to(self, dataset: Dataset) -> None:
         """Raise `InputError` unless the plan was made from exactly these pairs in this order."""
@@ -281,7 +278,7 @@ def make_plan(
         "shuffled": random_rank,
         "as_is": np.arange(n),
     }[settings.order]
-    part = _part_rank(is_hard, settings.first)
+    part = part_rank(is_hard, settings.first)
     rows = np.lexsort((within, part, dropped))
     position = np.empty(n, dtype=np.int64)
     position[rows] = np.arange(n)
@@ -337,13 +334,6 @@ def _margins(dataset: Dataset, settings: PlanSettings, random_rank: np.ndarray) 
     rank = np.empty(len(margin), dtype=np.int64)
     rank[np.lexsort((random_rank, -margin))] = np.arange(len(margin))
     return margin, rank
-
-
-def _part_rank(is_hard: np.ndarray, first: str | None) -> np.ndarray:
-    """Return 0 for pairs of the part trained first and 1 for the others (all 0 when there are no parts)."""
-    if first is None:
-        return np.zeros(len(is_hard), dtype=np.int8)
-    return (is_hard != (first == "hard")).astype(np.int8)
 
 
 def _difficulty_quantile(margin: np.ndarray) -> np.ndarray:

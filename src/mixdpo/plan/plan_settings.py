@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, get_args
 
 from mixdpo.common.errors import InputError
 from mixdpo.common.settings import check_ranges, check_seed
@@ -13,8 +13,10 @@ from mixdpo.common.settings import check_ranges, check_seed
 Order = Literal["easy_to_hard", "hard_to_easy", "shuffled", "as_is"]
 Route = Literal["preference", "sft", "both", "drop", "tie"]
 Epochs = Literal["per_epoch", "staged"]
+Pacing = Literal["linear", "sqrt"]
 Threshold = float | dict[str, float | list[float] | str] | Literal["auto"] | None
 
+SORTED: Final = ("easy_to_hard", "hard_to_easy")
 ROUTES: Final[tuple[Route, ...]] = ("preference", "sft", "both", "drop", "tie")
 """`both` is the preference loss plus `sft_weight` times the SFT loss on the same pair; `tie` is the preference loss's
 own for two answers that are equally good."""
@@ -68,13 +70,28 @@ class PlanSettings(AutoSettings):
         default="per_epoch",
         metadata={"help": "per_epoch repeats the order; staged finishes all epochs of the first part first"},
     )
+    pacing: Pacing | None = field(
+        default=None,
+        metadata={
+            "help": "draw from a pool of the easiest pairs (of a hard_to_easy order: the hardest) that grows over the "
+            "run, linear or sqrt; null: keep to the order",
+            "keyed_if_set": True,
+        },
+    )
+    refill: bool = field(
+        default=False,
+        metadata={
+            "help": "repeat the pairs that are left after some were dropped, until an epoch has as many as all",
+            "keyed_if_set": True,
+        },
+    )
     seed: int = field(default=42, metadata={"help": "decides shuffles and the order of equal margins"})
 
     @property
     def needs_margins(self) -> bool:
         """Whether order or threshold ask how hard a pair is."""
         by_column = isinstance(self.threshold, Mapping) and "column" in self.threshold
-        return self.order in ("easy_to_hard", "hard_to_easy") or (self.threshold is not None and not by_column)
+        return self.order in SORTED or (self.threshold is not None and not by_column)
 
 
 class Band(NamedTuple):
@@ -104,6 +121,7 @@ PLANS: Final[Mapping[str, PlanSettings]] = {
     "mixdpo": PlanSettings(),
     "dpo": PlanSettings(order="shuffled", threshold=None),
     "dpo_sorted": PlanSettings(threshold=None),
+    "dpo_paced": PlanSettings(threshold=None, pacing="sqrt"),
     "anti_curriculum": PlanSettings(order="hard_to_easy", threshold=None),
     "selective_dpo": PlanSettings(threshold={"hardest": 0.5}, hard_route="drop"),
     "mixdpo_unsorted": PlanSettings(order="shuffled"),
@@ -128,6 +146,16 @@ def check_settings(settings: PlanSettings) -> None:
     check_seed(settings.seed)
     if settings.first is not None and (settings.threshold is None or settings.easy_route == settings.hard_route):
         raise InputError(f"first: {settings.first} needs two routes, and all are {settings.easy_route}; set order")
+    if settings.pacing is not None:
+        if settings.pacing not in get_args(Pacing):
+            raise InputError(f"pacing is {settings.pacing!r}; it is one of {', '.join(get_args(Pacing))}, or null")
+        if settings.order not in SORTED or settings.first is not None or settings.epochs == "staged":
+            raise InputError(
+                f"pacing {settings.pacing} draws from the first pairs of an order by margin",
+                hint=f"set order to {' or '.join(SORTED)}, first to null and epochs to per_epoch",
+            )
+    if settings.refill and "drop" not in (settings.easy_route, settings.hard_route):
+        raise InputError("refill repeats pairs in the place of dropped ones, and the plan drops none")
     _check_threshold(settings.threshold)
     check_auto(settings, settings.threshold)
 

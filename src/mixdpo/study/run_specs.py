@@ -147,7 +147,7 @@ def _run_spec(
         train["max_steps"] = variant.updates
     training = {
         "seed": seed,
-        "plan": {key: value for key, value in asdict(study.plan_of(variant.arm)).items() if key != "seed"},
+        "plan": {key: value for key, value in key_values(study.plan_of(variant.arm)).items() if key != "seed"},
         "train": train,
         "subset": asdict(arm.subset) if arm.subset else None,
         "score": sorted(arm.score),

@@ -6,7 +6,6 @@ import json
 import math
 import platform
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from mixdpo.common.errors import InputError
 from mixdpo.common.files import check_output_folder, write_json
+from mixdpo.common.settings import key_values
 from mixdpo.data.token_report import TokenReport
 from mixdpo.models.engine import weights_of
 from mixdpo.plan.plan import Plan
@@ -238,7 +238,7 @@ def describe_run(
         "data": {"pairs": len(plan), "fingerprint": plan.fingerprint},
         "tokens": {name: report.to_dict() for name, report in token_reports.items()},
         "token_digests": token_digests,
-        "plan": {"settings": asdict(plan.settings), "routes": plan.summary()},
+        "plan": {"settings": key_values(plan.settings), "routes": plan.summary()},
         "processes": processes,
         "settings": args.to_record(),
         "versions": versions(),
