@@ -34,11 +34,12 @@ SETTINGS = LossSettings(
     beta=0.15, label_smoothing=0.1, simpo_gamma=0.3, cpo_alpha=0.7, rpo_alpha=0.4, slic_delta=2.0, slic_lambda=0.3,
     r_dpo_alpha=0.05, dpop_lambda=5.0, cal_dpo_weight=0.5, odpo_alpha=0.8, soft_threshold=0.5, soft_width=0.4,
     beta_dpo_alpha=0.6, beta_dpo_keep=1.0, alpha_dpo_alpha=0.2, discopop_tau=0.5, desirable_weight=1.3,
-    undesirable_weight=0.6, tie_nu=1.8,
+    undesirable_weight=0.6, dpo_shift_lambda=0.9, dpo_shift_lambda_end=0.6, tie_nu=1.8,
 )  # fmt: skip
 PER_PAIR = dataclasses.replace(SETTINGS, label_smoothing="per_pair")
 SMOOTHED = sorted(filter(smooths_per_pair, LOSSES))
 RUNNING = Running(torch.tensor(0.3, dtype=torch.float64), torch.tensor(1.7, dtype=torch.float64))
+PROGRESS = 0.25  # of the run, for losses that change over it
 B = 7
 FLIPPED = (("w", "l"), ("l", "w"), ("rw", "rl"), ("rl", "rw"), ("nw", "nl"), ("nl", "nw"))
 
@@ -103,6 +104,9 @@ def formulas(v, s=SETTINGS) -> dict[str, np.ndarray]:
         "sigmoid_norm": log_loss(beta * (am - bm)),
         "r_dpo": log_loss(beta * h + s.r_dpo_alpha * (v["nw"] - v["nl"])),
         "dpop": log_loss(beta * (h - s.dpop_lambda * np.maximum(0, v["rw"] - v["w"]))),
+        "dpo_shift": log_loss(beta * (a - (0.75 * s.dpo_shift_lambda + 0.25 * s.dpo_shift_lambda_end) * b)),
+        "hypo": log_loss(beta * (v["w"] - v["l"] - np.maximum(0, v["rw"] - v["rl"]))),
+        "chosen_floor": np.maximum(0, v["rw"] - v["w"]) / v["nw"],
         "cal_dpo": log_loss(h) + s.cal_dpo_weight * ((a - 0.5 / beta) ** 2 + (b + 0.5 / beta) ** 2),
         "rpo": log_loss(beta * h, eps) + s.rpo_alpha * nll,
         "exo_pair": q * np.log(q / (1 - least_eps)) + (1 - q) * np.log((1 - q) / least_eps),
@@ -154,7 +158,7 @@ def of_equal_rank(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 def loss_of(name: str, p: PairLogprobs, settings: LossSettings = SETTINGS) -> torch.Tensor:
-    return combined_loss(p, [name], [1.0], settings, {name: RUNNING})
+    return combined_loss(p, [name], [1.0], settings, {name: RUNNING}, PROGRESS)
 
 
 def test_names_for_help_are_the_tables() -> None:
@@ -286,8 +290,9 @@ def test_certain_labels_change_no_bit(name: str) -> None:
 
 def test_losses_that_a_label_per_pair_does_not_suit() -> None:
     assert set(LOSSES) - set(SMOOTHED) == {
-        "dpop", "apo_down", "odpo", "aot", "aot_unpaired", "beta_dpo", "alpha_dpo", "slic", "cpo_hinge", "cpo_ipo",
-        "orpo", "sft", "sft_rejected", "sft_both", "rpo_paper", "beta_dpo_paper",
+        "dpop", "dpo_shift", "hypo", "chosen_floor", "apo_down", "odpo", "aot", "aot_unpaired", "beta_dpo",
+        "alpha_dpo", "slic", "cpo_hinge", "cpo_ipo", "orpo", "sft", "sft_rejected", "sft_both",
+        "rpo_paper", "beta_dpo_paper",
     }  # fmt: skip
     with pytest.raises(TypeError, match="exchanged answers have no margin"):
         Loss(LOSSES["odpo"].function, margin=True, two_sided=True)
@@ -367,6 +372,24 @@ def test_hinge_of_cpo_is_slic_in_other_units() -> None:
     p = as_pairs(values())
     same = dataclasses.replace(SETTINGS, slic_delta=1 / SETTINGS.beta, slic_lambda=SETTINGS.cpo_alpha / SETTINGS.beta)
     torch.testing.assert_close(loss_of("cpo_hinge", p), SETTINGS.beta * loss_of("slic", p, same))
+
+
+def test_cures_for_displacement_at_their_limits() -> None:
+    """DPO-Shift with f = 1 is DPO, and the line ends where it should; HyPO is DPO where the reference is right."""
+    v = values()
+    p, dpo_of_all = as_pairs(v), loss_of("sigmoid", as_pairs(v), dataclasses.replace(SETTINGS, label_smoothing=0.0))
+    full = dataclasses.replace(SETTINGS, dpo_shift_lambda=1.0, dpo_shift_lambda_end=None)
+    torch.testing.assert_close(loss_of("dpo_shift", p, full), dpo_of_all)
+    line = dataclasses.replace(SETTINGS, dpo_shift_lambda=0.4, dpo_shift_lambda_end=1.0)
+    torch.testing.assert_close(combined_loss(p, ["dpo_shift"], [1.0], line, progress=1.0), dpo_of_all)
+    of_half = log_loss(SETTINGS.beta * (v["w"] - v["rw"] - 0.7 * (v["l"] - v["rl"])))
+    np.testing.assert_allclose(combined_loss(p, ["dpo_shift"], [1.0], line, progress=0.5).numpy(), of_half)
+    right, found = v["rw"] >= v["rl"], loss_of("hypo", p)
+    assert 0 < right.sum() < B
+    torch.testing.assert_close(found[right], dpo_of_all[right])
+    assert (found[~right] > dpo_of_all[~right]).all()
+    assert not loss_of("chosen_floor", p.at_reference(0.0)).any()
+    torch.testing.assert_close(loss_of("chosen_floor", p.at_reference(-p.chosen_tokens)), torch.ones_like(p.chosen))
 
 
 def test_soft_routing_becomes_the_switch() -> None:

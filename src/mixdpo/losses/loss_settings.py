@@ -10,11 +10,11 @@ OdpoOffset = Literal["log", "linear"]
 PerPair = Literal["per_pair"]
 
 LOSS_NAMES: Final = (
-    "sigmoid", "robust", "hinge", "ipo", "ipo_sum", "sigmoid_norm", "r_dpo", "dpop", "cal_dpo", "rpo",
-    "exo_pair", "discopop", "nca_pair", "bco_pair", "bco", "sppo_hard", "apo_zero", "apo_down", "kto", "odpo",
-    "margin_weighted", "soft_routed", "aot", "aot_unpaired", "beta_dpo", "alpha_dpo", "slic", "cpo",
-    "cpo_hinge", "cpo_ipo", "simpo", "alphapo", "orpo", "sft", "sft_rejected", "sft_both", "simpo_paper",
-    "rpo_paper", "beta_dpo_paper", "rao_kupper", "davidson",
+    "sigmoid", "robust", "hinge", "ipo", "ipo_sum", "sigmoid_norm", "r_dpo", "dpop", "dpo_shift", "hypo",
+    "chosen_floor", "cal_dpo", "rpo", "exo_pair", "discopop", "nca_pair", "bco_pair", "bco", "sppo_hard",
+    "apo_zero", "apo_down", "kto", "odpo", "margin_weighted", "soft_routed", "aot", "aot_unpaired", "beta_dpo",
+    "alpha_dpo", "slic", "cpo", "cpo_hinge", "cpo_ipo", "simpo", "alphapo", "orpo", "sft", "sft_rejected",
+    "sft_both", "simpo_paper", "rpo_paper", "beta_dpo_paper", "rao_kupper", "davidson",
 )  # fmt: skip
 """The keys of `LOSSES`, for help and errors that do not wait for PyTorch."""
 
@@ -56,6 +56,18 @@ class LossSettings:
     r_dpo_alpha: float = field(default=0.01, metadata={"help": "r_dpo: cost of a token in the reward"})
     dpop_lambda: float = field(
         default=50.0, metadata={"help": "dpop: cost of a nat by which the chosen answer falls; 5 in the paper"}
+    )
+    dpo_shift_lambda: float = field(
+        default=0.95,
+        metadata={"help": "dpo_shift: share of the rejected answer's reward that counts", "above": 0, "at_most": 1},
+    )
+    dpo_shift_lambda_end: float | None = field(
+        default=None,
+        metadata={
+            "help": "dpo_shift: that share at the run's end, to which it goes in a straight line; null: it stays",
+            "above": 0,
+            "at_most": 1,
+        },
     )
     cal_dpo_weight: float = field(
         default=1.0, metadata={"help": "cal_dpo: weight of the calibration; 0.5 in the paper"}

@@ -10,12 +10,23 @@ from typing import Any, Final
 
 from torch import Tensor
 
-from mixdpo.losses import batchwise, margins, paper_forms, pointwise, preference, reference_free, scores, ties
+from mixdpo.losses import (
+    batchwise,
+    displacement,
+    margins,
+    paper_forms,
+    pointwise,
+    preference,
+    reference_free,
+    scores,
+    ties,
+)
 from mixdpo.losses import sft as likelihood
 from mixdpo.losses.loss_settings import LossSettings
 from mixdpo.losses.types import PairLogprobs, Running
 
 _SETTINGS: Final = frozenset(field.name for field in fields(LossSettings))
+_OF_THE_RUN: Final = frozenset({"running", "progress"})
 
 
 @dataclass(frozen=True)
@@ -24,7 +35,8 @@ class Loss:
 
     Attributes:
         function: `(pairs, *, ...) -> Tensor` of shape (B,); what it takes by keyword is given from the fields of
-            `LossSettings`, and `running` where there is a `statistic`; a keyword of another name keeps its default.
+            `LossSettings`, `running` where there is a `statistic`, and `progress`, the share of the run's steps that
+            are done; a keyword of another name keeps its default.
         reference: whether it reads the reference's log-probabilities.
         margin: whether it reads the plan's margins.
         mismatched: whether it reads answers to other prompts.
@@ -53,7 +65,7 @@ class Loss:
         for parameter in parameters:
             if parameter.kind is not parameter.KEYWORD_ONLY:
                 raise TypeError(f"{parameter.name} would never be given: write the parameters of a loss after a *")
-            if parameter.name not in {*_SETTINGS, "running"} and parameter.default is parameter.empty:
+            if parameter.name not in _SETTINGS | _OF_THE_RUN and parameter.default is parameter.empty:
                 raise TypeError(f"no setting of losses is named {parameter.name}, and it has no default")
         if self.two_sided and self.margin:
             raise TypeError("a loss that reads margins has no other side: exchanged answers have no margin")
@@ -68,6 +80,9 @@ LOSSES: Final[dict[str, Loss]] = {
     "sigmoid_norm": Loss(preference.dpo_norm, two_sided=True),
     "r_dpo": Loss(preference.r_dpo, two_sided=True),
     "dpop": Loss(preference.dpop),
+    "dpo_shift": Loss(displacement.dpo_shift),
+    "hypo": Loss(displacement.hypo),
+    "chosen_floor": Loss(displacement.chosen_floor),
     "cal_dpo": Loss(preference.cal_dpo, two_sided=True),
     "rpo": Loss(preference.rpo),
     "exo_pair": Loss(preference.exo_pair),
@@ -110,6 +125,7 @@ def combined_loss(
     weights: Sequence[float],
     settings: LossSettings,
     running: Mapping[str, Running] | None = None,
+    progress: float = 0.0,
 ) -> Tensor:
     """Return the weighted sum of the named losses, one value per pair; shape (B,).
 
@@ -119,6 +135,7 @@ def combined_loss(
         weights: one factor per name.
         settings: the losses' parameters.
         running: moving statistics by loss, for those that read one; default before the first step.
+        progress: share of the run's steps that are done, for losses that change over a run.
     """
     total = pairs.chosen.new_zeros(pairs.chosen.shape)
     for name, weight in zip(names, weights, strict=True):
@@ -126,6 +143,8 @@ def combined_loss(
         parameters = _parameters(loss.function, settings)
         if loss.statistic is not None:
             parameters["running"] = (running or {}).get(name) or Running.initial(pairs.chosen.device)
+        if "progress" in _keywords(loss.function):
+            parameters["progress"] = progress
         total = total + weight * _smoothed(loss, pairs, parameters, settings.label_smoothing == "per_pair")
     return total if pairs.confidence is None else total * pairs.confidence
 
@@ -153,13 +172,13 @@ def statistics(pairs: PairLogprobs, names: Sequence[str], settings: LossSettings
 
 
 def _parameters(function: Callable[..., Tensor], settings: LossSettings) -> dict[str, Any]:
-    return {name: getattr(settings, name) for name in _keywords(function)}
+    return {name: getattr(settings, name) for name in _keywords(function) if name in _SETTINGS}
 
 
 @cache
 def _keywords(function: Callable[..., Tensor]) -> tuple[str, ...]:
     named = inspect.signature(function).parameters.values()
-    return tuple(p.name for p in named if p.kind is p.KEYWORD_ONLY and p.name in _SETTINGS)
+    return tuple(p.name for p in named if p.kind is p.KEYWORD_ONLY and p.name in _SETTINGS | _OF_THE_RUN)
 
 
 def needs(names: Sequence[str], what: str) -> bool:

@@ -109,6 +109,11 @@ class MixDPOConfig(TrainingSettings, TrainingArguments):  # type: ignore[misc]  
             raise InputError(
                 f"loss_weights has {len(self.loss_weights)} values for {len(self.loss_names)} losses in loss_type"
             )
+        if ["chosen_floor"] in (self.loss_names, self.hard_loss_names):
+            raise InputError(
+                "chosen_floor alone trains nothing: it is 0 until another loss lowers a chosen answer",
+                hint="set loss_type to a list of both, such as [sigmoid, chosen_floor], and loss_weights to [1, 10]",
+            )
         check_ranges(self)
         self._check_smoothing()
         self.token_settings()

@@ -64,7 +64,11 @@ class StepResult:
 
 
 def pair_losses(
-    model: nn.Module, batch: PairBatch, settings: StepSettings, running: Mapping[str, Running] | None = None
+    model: nn.Module,
+    batch: PairBatch,
+    settings: StepSettings,
+    running: Mapping[str, Running] | None = None,
+    progress: float = 0.0,
 ) -> StepResult:
     """Forward and route: return the loss of every pair of `batch`.
 
@@ -73,6 +77,7 @@ def pair_losses(
         batch: a micro-batch on its device.
         settings: the losses of the routes.
         running: moving statistics of earlier steps, by loss.
+        progress: share of the run's steps that are done.
 
     Raises:
         RunError: the routers are to be balanced, and the model gives no loss for it.
@@ -90,7 +95,7 @@ def pair_losses(
 
     easy, hard = batch["preference_index"], batch["hard_index"]
     on_easy = combined_loss(
-        pairs.select(easy), settings.loss_names, settings.loss_weights, settings.loss_settings, running
+        pairs.select(easy), settings.loss_names, settings.loss_weights, settings.loss_settings, running, progress
     )
     preference_B = torch.full_like(pairs.chosen, torch.nan).index_put((easy,), on_easy)
 
@@ -100,7 +105,9 @@ def pair_losses(
     sft_B = torch.where(has_sft_B, imitated_B, torch.nan)
     if settings.hard_loss_names:
         names = settings.hard_loss_names
-        on_hard = combined_loss(pairs.select(hard), names, [1.0] * len(names), settings.loss_settings, running)
+        on_hard = combined_loss(
+            pairs.select(hard), names, [1.0] * len(names), settings.loss_settings, running, progress
+        )
         sft_B = sft_B.index_put((hard,), on_hard)
 
     routed_B = _weigh(batch["preference"].float(), preference_B) + settings.sft_weight * _weigh(

@@ -82,7 +82,7 @@ from mixdpo.training.run_lock import sole_run
 from mixdpo.training.sampling import PlannedPairs
 from mixdpo.training.saving import save_descriptions, saves_shards, without_tied_copies
 from mixdpo.training.schedule import log_run_summary
-from mixdpo.training.step import pair_losses, reduce_losses
+from mixdpo.training.step import StepResult, pair_losses, reduce_losses
 from mixdpo.training.stop import StopCallback
 from mixdpo.training.token_record import describe_run_tokens
 
@@ -215,7 +215,7 @@ class MixDPOTrainer(PlannedTrainer):
     ) -> Tensor:
         """Return this micro-batch's share of the step's loss, scaled for the gradient average over processes."""
         batch = self._with_live_reference(inputs)
-        result = pair_losses(model, batch, self._step_settings, self.loss_state.running)
+        result = self._pair_losses(model, batch)
         self.loss_state.add(batch, result.pairs)
         self._steps.add_pairs(self.state.global_step + 1, batch, result)
         self._check_first_loss(batch, result)
@@ -223,6 +223,10 @@ class MixDPOTrainer(PlannedTrainer):
         assert num_items_in_batch is not None  # transformers asks `_get_num_items_in_batch` before every step
         # Data-parallel wrappers average gradients over processes; the step's mean needs their sum.
         return reduce_losses(result.losses, batch["weight"], num_items_in_batch) * self.accelerator.num_processes
+
+    def _pair_losses(self, model: nn.Module, batch: PairBatch) -> StepResult:
+        progress = self.state.global_step / max(self.state.max_steps, 1)
+        return pair_losses(model, batch, self._step_settings, self.loss_state.running, progress)
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         """Return the norm of a step's gradients, which the optimizer has not seen yet."""
@@ -251,7 +255,7 @@ class MixDPOTrainer(PlannedTrainer):
         for part in self._prepare_input(inputs)["parts"]:
             with torch.no_grad():
                 batch = self._with_live_reference(part)
-                result = pair_losses(model, batch, self._step_settings, self.loss_state.running)
+                result = self._pair_losses(model, batch)
             self._sums["eval"].add(["loss"], result.losses[None], batch["weight"][None] > 0)
             add_step_metrics(self._sums["eval"], result, batch, self.args.beta)
             self._records.add(batch, result.pairs)
