@@ -338,5 +338,11 @@ def test_the_command_shows_the_curve(capsys, tmp_path: Path) -> None:
     assert "<svg" in (tmp_path / "plan-threshold.svg").read_text()
     assert main([*command, "--plan.signals", "[]"]) == 0
     assert "ties" in capsys.readouterr().out
+    labels = ["--plan.label_probability", "agreement", "--plan.weight", "label_confidence"]
+    assert main([*command[:4], *labels]) == 0
+    out = capsys.readouterr().out
+    assert "threshold: " not in out
+    for text in ("probability that the label is right", "P label", "weight"):
+        assert text in out
     assert main([*command, "--plan.signals", "[scond]"]) == 2
     assert "did you mean second?" in capsys.readouterr().err

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 from rich.table import Table
@@ -15,6 +15,11 @@ from mixdpo.common.tables import plain_console, results_table
 
 if TYPE_CHECKING:
     from mixdpo.plan.agreement_curve import AgreementCurve
+    from mixdpo.plan.plan import Plan
+
+
+_MEANS: Final = {"weight": "weight", "label_probability": "P label"}
+"""Headings of what only some plans have."""
 
 
 @click.command(cls=CommandWithSettings)
@@ -28,8 +33,9 @@ if TYPE_CHECKING:
 def plan(overrides: dict[str, Any], data: str | None, config: Path | None, output: Path) -> None:
     """Decide order and route of every pair of DATA (file, folder or hub id; default: the recipe's).
 
-    With `--plan.threshold auto` the curve it was read from is printed and drawn beside the plan. Of pairs with columns
-    quality/NAME the table says how much better the chosen answers are than those of the policy NAME.
+    With `--plan.threshold auto` or `--plan.label_probability agreement` the curve they are read from is printed and
+    drawn beside the plan. Of pairs with columns quality/NAME the table says how much better the chosen answers are
+    than those of the policy NAME.
     """
     recipe = recipe_of(overrides, config, data)
     check_output(output)
@@ -43,7 +49,9 @@ def plan(overrides: dict[str, Any], data: str | None, config: Path | None, outpu
     for line in report.lines():
         click.echo(line)
     qualities = {name: made.mean_by_route(one.chosen) for name, one in quality_of(pairs).items()}
-    headings = ("route", "pairs", "share", "margin from", "mean", "to", *(f"chosen - {name}" for name in qualities))
+    means = [name for name in ("weight", "label_probability") if name in made.optional()]
+    headings = ("route", "pairs", "share", "margin from", "mean", "to", *(_MEANS[name] for name in means))
+    headings += tuple(f"chosen - {name}" for name in qualities)
     table = results_table(f"plan: {made.settings.order}, {len(made):,} pairs", *headings)
     for record in made.summary():
         margins = [record["margin_min"], record["margin_mean"], record["margin_max"]]
@@ -52,15 +60,18 @@ def plan(overrides: dict[str, Any], data: str | None, config: Path | None, outpu
             f"{record['pairs']:,}",
             f"{record['share']:.1%}",
             *("-" if margin is None else f"{margin:.3g}" for margin in margins),
+            *(f"{record[f'{name}_mean']:.3g}" for name in means),
             *(_mean_quality(*by_route[record["route"]]) for by_route in qualities.values()),
         )
     plain_console().print(table)
+    if (unread := made.unread(pairs)) is not None:
+        click.echo(unread)
     if made.curve is not None:
         from mixdpo.plan.curve_figure import save_agreement_figure
 
         figure = output.with_name(f"{output.stem}-threshold.png")
         save_agreement_figure(asdict(made.curve), figure)
-        _print_curve(made.curve)
+        _print_curve(made)
         click.echo(f"curve: {figure}")
     click.echo(f"plan: {output}")
 
@@ -69,8 +80,10 @@ def _mean_quality(mean: float, pairs: int) -> str:
     return f"{mean:+.3g} (n = {pairs:,})" if pairs else "-"
 
 
-def _print_curve(curve: AgreementCurve) -> None:
-    """Print what `threshold: auto` was read from: agreement of the signals with the label by margin."""
+def _print_curve(made: Plan) -> None:
+    """Print what was read from the agreement of the signals with the label by margin."""
+    curve = made.curve
+    assert curve is not None
     table = Table(title="agreement of the signals with the label, hardest pairs first", title_justify="left")
     for heading in ("margin from", "to", "pairs", "agreement", "95 % band", *(s.metric for s in curve.signals)):
         table.add_column(heading, justify="right")
@@ -90,4 +103,25 @@ def _print_curve(curve: AgreementCurve) -> None:
         use = f"weight {signal.weight:+.2f}" if signal.weight else "left out: not told from chance"
         interval = f"{signal.low:.1%} to {signal.high:.1%}"
         click.echo(f"signal {signal.metric}: {signal.agreement:.1%} ({interval}) of the easiest third; {use}")
-    click.echo(f"threshold: {'none' if curve.threshold is None else format(curve.threshold, '.4g')}. {curve.reason}")
+    if made.settings.threshold == "auto":
+        threshold = "none" if curve.threshold is None else format(curve.threshold, ".4g")
+        click.echo(f"threshold: {threshold}. {curve.reason}")
+    if made.settings.label_probability == "agreement":
+        _print_labels(curve)
+
+
+def _print_labels(curve: AgreementCurve) -> None:
+    """Print the probability that a label is right by margin."""
+    from mixdpo.plan.labels import labels_by_bin
+
+    headings = ("margin from", "to", "pairs", "P label", "bounds")
+    table = results_table("probability that the label is right, hardest pairs first", *headings)
+    for item, labels in zip(curve.bins, labels_by_bin(curve), strict=True):
+        table.add_row(
+            f"{item.margin_min:.3g}",
+            f"{item.margin_max:.3g}",
+            f"{item.pairs:,}",
+            f"{labels.probability:.3f}",
+            f"{labels.low:.3f} to {labels.high:.3f}",
+        )
+    plain_console().print(table)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from typing import Any, Final
 
 from mixdpo.data.messages import WrongType, kind_of
@@ -28,9 +29,14 @@ def is_weight(name: str) -> bool:
     return name.startswith(_WEIGHT)
 
 
-def is_valid(name: str, value: float) -> bool:
-    """Whether a number may stand in a column of weights or of label probabilities."""
-    return math.isfinite(value) and value >= 0 and (is_weight(name) or value <= 1)
+def says_how_to_train(name: str) -> bool:
+    """Whether a column of pairs says how they are to be trained."""
+    return is_weight(name) or name in (LABEL_PROBABILITY, TIE)
+
+
+def largest(name: str) -> float:
+    """Return the largest number that may stand in a column of weights or of label probabilities; the least is 0."""
+    return sys.float_info.max if is_weight(name) else 1.0
 
 
 def training_value(name: str, value: Any) -> float | bool:
@@ -48,7 +54,7 @@ def training_value(name: str, value: Any) -> float | bool:
         number = math.nan if value is None or isinstance(value, (bool, list, dict)) else float(value)
     except ValueError:
         number = math.nan
-    if not is_valid(name, number):
+    if not 0 <= number <= largest(name):
         wanted = "a weight of 0 or more" if is_weight(name) else "a probability from 0 to 1"
         raise WrongType(f"is {_in_words(value)}, not {wanted}")
     return number

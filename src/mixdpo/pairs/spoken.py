@@ -11,7 +11,7 @@ import numpy as np
 from mixdpo.data.columns import is_quality
 from mixdpo.data.messages import message_text
 from mixdpo.data.reasoning import split_reasoning
-from mixdpo.data.training_columns import LABEL_PROBABILITY, TIE, is_weight
+from mixdpo.data.training_columns import says_how_to_train
 from mixdpo.generation.answer_files import plain_text
 from mixdpo.judges.judge import Chat
 
@@ -22,7 +22,6 @@ _ROWS_AT_ONCE: Final = 10_000
 _OF_PAIRS: Final = (
     *("pair_id", "prompt", "chosen", "rejected", "tools", "chat_template_kwargs", "score_chosen", "score_rejected"),
     *("margin", "ratings_chosen", "ratings_rejected", "source", "source_row", "source_file"),
-    *(LABEL_PROBABILITY, TIE),
 )
 """Columns of loaded pairs that `load_pairs` makes; the others are the data's own."""
 
@@ -90,7 +89,7 @@ def spoken_pairs(dataset: Dataset) -> Iterator[SpokenPair]:
 
 
 def _is_of_pairs(column: str) -> bool:
-    return column in _OF_PAIRS or column.startswith("margin/") or is_quality(column) or is_weight(column)
+    return column in _OF_PAIRS or column.startswith("margin/") or is_quality(column) or says_how_to_train(column)
 
 
 def _is_plain(value: Any) -> bool:

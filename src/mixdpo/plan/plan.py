@@ -22,10 +22,13 @@ from mixdpo.common.errors import InputError
 from mixdpo.common.files import atomic_path
 from mixdpo.common.settings import unknown_name
 from mixdpo.data.arrays import data_fingerprint, float_column, origins, place_of
+from mixdpo.data.training_columns import LABEL_PROBABILITY, says_how_to_train
 from mixdpo.plan.agreement_curve import AgreementCurve
 from mixdpo.plan.epochs import part_rank, rows_of_epoch
 from mixdpo.plan.hard_pairs import hard_pairs
+from mixdpo.plan.labels import label_probabilities
 from mixdpo.plan.plan_settings import BUCKETS, PLANS, ROUTES, PlanSettings, Threshold, check_settings
+from mixdpo.plan.weights import pair_weights
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -49,7 +52,7 @@ class Plan:
         fingerprint: `data_fingerprint` of the data set it belongs to.
         threshold_margin: the margin at the threshold (the largest one routed as hard), None if none is, or where the
             hard pairs are not those of the smallest margins.
-        curve: what `threshold: auto` was read from, None with any other threshold.
+        curve: what `threshold: auto` or `label_probability: agreement` was read from, None without.
         weight: float64 at least 0, factor of each pair's loss; None: all 1.
         label_probability: float64 in [0, 1], probability that a pair's label is right; None: all 1.
         origins: which pairs these are: `pair_id`, `row` (of the file, from 1), `file` if there are several; None for a
@@ -115,6 +118,22 @@ class Plan:
                 hint="make the plan anew with `mixdpo plan` from the same data and data settings",
             )
 
+    def unread(self, dataset: Dataset) -> str | None:
+        """Return one line on what the data says of training and the plan does not read; None if that is nothing."""
+        settings = self.settings
+        by_column = dict(settings.threshold) if isinstance(settings.threshold, Mapping) else {}
+        read = {f"weight/{settings.weight}", by_column.get("column")}
+        read |= {LABEL_PROBABILITY} if settings.label_probability == "column" else set()
+        unread = [name for name in dataset.column_names if says_how_to_train(name) and name not in read]
+        if not unread:
+            return None
+        return f"in the data and not read: {', '.join(unread)} (see plan.weight, label_probability, threshold)"
+
+    def optional(self) -> dict[str, np.ndarray]:
+        """Return weight and label_probability, those that the plan has; float64, shape (N,)."""
+        values = {name: getattr(self, name) for name in _OPTIONAL}
+        return {name: one for name, one in values.items() if one is not None}
+
     def place_of(self, index: int) -> dict[str, Any]:
         """Return `row` and, where several files were read, `file` of a pair, as an `InputError` takes them."""
         origin = {} if self.origins is None else self.origins.slice(index, 1).to_pylist()[0]
@@ -133,7 +152,7 @@ class Plan:
                 "bucket": pa.array(BUCKETS).take(pa.array(self.bucket, mask=self.bucket < 0)),
                 "route": pa.array(ROUTES).take(pa.array(self.route)),
                 "position": self.position,
-                **{name: getattr(self, name) for name in _OPTIONAL if getattr(self, name) is not None},
+                **self.optional(),
             }
         )
         description = {
@@ -189,7 +208,10 @@ class Plan:
         )
 
     def summary(self) -> list[dict[str, Any]]:
-        """Return one record per route: pairs, share of all pairs, and smallest, mean and largest margin."""
+        """Return one record per route: pairs, share of all pairs, and smallest, mean and largest margin.
+
+        Of a plan with weights or label probabilities also `weight_mean` and `label_probability_mean`.
+        """
         records = []
         for code, route in enumerate(ROUTES):
             mask = self.route == code
@@ -205,6 +227,7 @@ class Plan:
                     "margin_min": float(known.min()) if len(known) else None,
                     "margin_mean": float(known.mean()) if len(known) else None,
                     "margin_max": float(known.max()) if len(known) else None,
+                    **{f"{name}_mean": float(values[mask].mean()) for name, values in self.optional().items()},
                 }
             )
         return records
@@ -259,11 +282,11 @@ def make_plan(
     random_rank = np.random.default_rng(settings.seed).permutation(n)
     margin, easy_rank = _margins(dataset, settings, random_rank)
     threshold, curve = settings.threshold, None
-    if threshold == "auto":
+    if threshold == "auto" or settings.label_probability == "agreement":
         from mixdpo.plan.threshold import auto_threshold, find_signals  # with scipy, so only where it is needed
 
         curve = auto_threshold(margin, find_signals(dataset, settings.metric, settings.signals), settings)
-        threshold = curve.threshold
+        threshold = curve.threshold if threshold == "auto" else threshold
     is_hard = hard_pairs(dataset, margin, easy_rank, threshold)
     route = np.where(is_hard, ROUTES.index(settings.hard_route), ROUTES.index(settings.easy_route)).astype(np.int8)
     dropped = route == ROUTES.index("drop")
@@ -283,6 +306,7 @@ def make_plan(
     position = np.empty(n, dtype=np.int64)
     position[rows] = np.arange(n)
 
+    label_probability = label_probabilities(dataset, settings.label_probability, margin, curve)
     quantile = _difficulty_quantile(margin)
     bucket = np.where(np.isnan(quantile), -1, np.minimum((np.nan_to_num(quantile) * 3).astype(int), 2))
     return Plan(
@@ -295,6 +319,8 @@ def make_plan(
         fingerprint=data_fingerprint(dataset),
         threshold_margin=_largest_hard_margin(margin, is_hard, threshold),
         curve=curve,
+        weight=pair_weights(dataset, settings, margin, label_probability),
+        label_probability=label_probability,
         origins=origins(dataset),
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Final, Literal, NamedTuple, get_args
+from typing import Final, Literal, NamedTuple, get_args
 
 from mixdpo.common.errors import InputError
 from mixdpo.common.settings import check_ranges, check_seed
@@ -13,6 +13,7 @@ from mixdpo.common.settings import check_ranges, check_seed
 Order = Literal["easy_to_hard", "hard_to_easy", "shuffled", "as_is"]
 Route = Literal["preference", "sft", "both", "drop", "tie"]
 Epochs = Literal["per_epoch", "staged"]
+LabelProbability = Literal["column", "agreement"]
 Pacing = Literal["linear", "sqrt"]
 Threshold = float | dict[str, float | list[float] | str] | Literal["auto"] | None
 
@@ -29,7 +30,9 @@ class AutoSettings:
 
     signals: list[str] | None = field(
         default=None,
-        metadata={"help": "auto: metrics that judge the labels; null: all other margin/* columns that take sides"},
+        metadata={
+            "help": "auto, agreement: metrics that judge the labels; null: all other margin/* columns that take sides"
+        },
     )
     trust: float = field(
         default=0.5,
@@ -44,7 +47,35 @@ class AutoSettings:
 
 
 @dataclass(kw_only=True, frozen=True)
-class PlanSettings(AutoSettings):
+class WeightSettings:
+    """How much each pair counts and how sure its label is, part of a plan's settings."""
+
+    weight: str | None = field(
+        default=None,
+        metadata={
+            "help": "factor of each pair's loss: NAME of a column weight/NAME, or a rule: label_confidence (2 P - 1, "
+            "at least 0, of label_probability) or madpo (by the margins of a reward model); null: 1"
+        },
+    )
+    label_probability: LabelProbability | None = field(
+        default=None,
+        metadata={
+            "help": "probability P that each pair's label is right: column (label_probability), or agreement (of the "
+            "other metrics with the label, by margin); null: 1"
+        },
+    )
+    madpo_max: float = field(default=2.0, metadata={"help": "madpo: c of the hardest pairs", "above": 1})
+    madpo_min: float = field(
+        default=0.5, metadata={"help": "madpo: c of the easiest pairs", "at_least": 0, "below": 1}
+    )
+    madpo_lambda: float = field(default=1.0, metadata={"help": "madpo: slope of c, per unit of margin", "above": 0})
+    madpo_tau: float = field(
+        default=math.log(999), metadata={"help": "madpo: size of the margins of weight 1", "above": 0}
+    )
+
+
+@dataclass(kw_only=True, frozen=True)
+class PlanSettings(WeightSettings, AutoSettings):
     """What a plan is made from, besides the data."""
 
     metric: str = field(
@@ -89,9 +120,11 @@ class PlanSettings(AutoSettings):
 
     @property
     def needs_margins(self) -> bool:
-        """Whether order or threshold ask how hard a pair is."""
+        """Whether order, threshold, weights or label probabilities ask how hard a pair is."""
         by_column = isinstance(self.threshold, Mapping) and "column" in self.threshold
-        return self.order in SORTED or (self.threshold is not None and not by_column)
+        by_threshold = self.threshold is not None and not by_column
+        by_label = self.weight == "madpo" or self.label_probability == "agreement"
+        return self.order in SORTED or by_threshold or by_label
 
 
 class Band(NamedTuple):
@@ -129,6 +162,7 @@ PLANS: Final[Mapping[str, PlanSettings]] = {
     "sft_chosen": PlanSettings(order="shuffled", threshold=None, easy_route="sft"),
     "uniform_mix": PlanSettings(order="shuffled", threshold=None, easy_route="both"),
     "ties": PlanSettings(order="shuffled", hard_route="tie"),
+    "madpo": PlanSettings(metric="reward_model", order="shuffled", threshold=None, weight="madpo"),
 }
 
 
@@ -140,6 +174,7 @@ def check_settings(settings: PlanSettings) -> None:
         ("order", ("easy_to_hard", "hard_to_easy", "shuffled", "as_is")),
         ("epochs", ("per_epoch", "staged")),
         ("first", ("easy", "hard", None)),
+        ("label_probability", ("column", "agreement", None)),
     ):
         if getattr(settings, name) not in allowed:
             raise InputError(f"{name} is {getattr(settings, name)!r}; it is one of {', '.join(map(str, allowed))}")
@@ -157,7 +192,13 @@ def check_settings(settings: PlanSettings) -> None:
     if settings.refill and "drop" not in (settings.easy_route, settings.hard_route):
         raise InputError("refill repeats pairs in the place of dropped ones, and the plan drops none")
     _check_threshold(settings.threshold)
-    check_auto(settings, settings.threshold)
+    _check_is_read(settings)
+    check_ranges(settings)
+    if not 0 <= settings.min_share <= settings.max_share < 1:
+        raise InputError(
+            f"min_share is {settings.min_share!r} and max_share {settings.max_share!r}; "
+            "they are shares with 0 <= min_share <= max_share < 1"
+        )
 
 
 def _check_threshold(threshold: Threshold) -> None:
@@ -182,14 +223,14 @@ def _check_threshold(threshold: Threshold) -> None:
         raise InputError(f"threshold is {dict(threshold)}; a fraction is written {{{form}: f}} with 0 < f < 1")
 
 
-def check_auto(settings: AutoSettings, threshold: Any) -> None:
-    """Raise `InputError` for values out of range, or set without `threshold: auto`."""
-    for f in fields(AutoSettings):
-        if threshold != "auto" and getattr(settings, f.name) != f.default:
-            raise InputError(f"{f.name} belongs to threshold auto, and threshold is {threshold!r}")
-    check_ranges(settings)
-    if not 0 <= settings.min_share <= settings.max_share < 1:
-        raise InputError(
-            f"min_share is {settings.min_share!r} and max_share {settings.max_share!r}; "
-            "they are shares with 0 <= min_share <= max_share < 1"
-        )
+def _check_is_read(settings: PlanSettings) -> None:
+    """Raise `InputError` for a value that belongs to another setting, which does not read it."""
+    changed = {f.name for f in fields(PlanSettings) if getattr(settings, f.name) != f.default}
+    of_auto = [f.name for f in fields(AutoSettings) if f.name in changed]
+    if settings.label_probability == "agreement":
+        of_auto = [name for name in of_auto if name != "signals"]
+    if of_auto and settings.threshold != "auto":
+        raise InputError(f"{of_auto[0]} belongs to threshold auto, and threshold is {settings.threshold!r}")
+    of_madpo = [f.name for f in fields(WeightSettings) if f.name.startswith("madpo_") and f.name in changed]
+    if of_madpo and settings.weight != "madpo":
+        raise InputError(f"{of_madpo[0]} belongs to weight madpo, and weight is {settings.weight!r}")

@@ -113,8 +113,9 @@ def auto_threshold(margin: np.ndarray, signals: Mapping[str, np.ndarray], settin
         problem = _nothing_to_judge_by(judged, signals)
         if ties == 0:
             raise InputError(
-                f"threshold auto has nothing to judge the labels by: {_no_ties(margin)}, and {problem}",
-                hint="add one such as nll_gap with `mixdpo score`, or give a margin or {hardest: f} as threshold",
+                f"there is nothing to judge the labels by: {_no_ties(margin)}, and {problem}",
+                hint="add one such as nll_gap with `mixdpo score`, or do without threshold auto and "
+                "label_probability agreement",
             )
         return AgreementCurve(
             bins=margin_bins(margin, ties, edges, sides if judged else {}),
