@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from scipy import stats
+from scipy import optimize, stats
 from scipy.special import expit, log_expit
 
 from mixdpo.losses import (
@@ -29,12 +29,14 @@ from mixdpo.losses import (
 )
 from mixdpo.losses.batchwise import kept_weight
 from mixdpo.losses.loss_settings import LOSS_NAMES
+from mixdpo.losses.noisy_labels import flip_shares
 
 SETTINGS = LossSettings(
     beta=0.15, label_smoothing=0.1, simpo_gamma=0.3, cpo_alpha=0.7, rpo_alpha=0.4, slic_delta=2.0, slic_lambda=0.3,
     r_dpo_alpha=0.05, dpop_lambda=5.0, cal_dpo_weight=0.5, odpo_alpha=0.8, soft_threshold=0.5, soft_width=0.4,
     beta_dpo_alpha=0.6, beta_dpo_keep=1.0, alpha_dpo_alpha=0.2, discopop_tau=0.5, desirable_weight=1.3,
     undesirable_weight=0.6, dpo_shift_lambda=0.9, dpo_shift_lambda_end=0.6, tie_nu=1.8,
+    wdpo_flips=0.4, wdpo_tail=0.6, wdpo_cap=0.7, wdpo_warmup=0.2,
 )  # fmt: skip
 PER_PAIR = dataclasses.replace(SETTINGS, label_smoothing="per_pair")
 SMOOTHED = sorted(filter(smooths_per_pair, LOSSES))
@@ -141,11 +143,30 @@ def formulas(v, s=SETTINGS) -> dict[str, np.ndarray]:
         "sft_both": (nll - pl) / 2,
         "simpo_paper": log_loss(beta * (h - s.simpo_gamma), eps),
         "rpo_paper": log_loss(h) - s.rpo_alpha * v["w"] / (v["np"] + v["nw"]),
+        "fa_dpo": -np.log((1 - eps) * q + eps * (1 - q)),
+        "wdpo": with_flips_and_caps(beta * h, s),
         "rao_kupper": -np.log(outcome(v, strength / (strength + s.tie_nu), (s.tie_nu**2 - 1) * strength
             / ((strength + s.tie_nu) * (1 + s.tie_nu * strength)))),
         "davidson": -np.log(outcome(v, strength, 2 * s.tie_nu * np.sqrt(strength))
             / (strength + 1 + 2 * s.tie_nu * np.sqrt(strength))),
     }  # fmt: skip
+
+
+def with_flips_and_caps(z: np.ndarray, s: LossSettings) -> np.ndarray:
+    """wDPO's losses of one micro-batch after the warm-up."""
+    gain, budget = np.maximum(0, -z), s.wdpo_flips * len(z)
+    # The sparsemax is what is above the level where it adds up to 1.
+    level = optimize.brentq(lambda t: np.maximum(0, gain - t).sum() - 1, gain.min() - 1, gain.max())
+    shares = np.maximum(0, gain - level)
+    flips = np.minimum(1, budget * shares)
+    free = flips < 1
+    flips[free] = np.minimum(1, flips[free] + (budget - flips.sum()) * shares[free] / max(shares[free].sum(), 1e-12))
+    mixed = -(1 - flips) * log_expit(z) - flips * log_expit(-z)
+    bound = np.quantile(mixed, s.wdpo_tail)
+    cap = 0.02 + (s.wdpo_cap - 0.02) * expit(-z / np.abs(z).mean()).mean()
+    excess = np.maximum(0, mixed - bound)
+    capped = np.minimum(1, cap * len(z) * excess / excess.sum())
+    return (1 - capped) * mixed + capped * bound
 
 
 def outcome(v: dict[str, np.ndarray], win: np.ndarray, tie: np.ndarray) -> np.ndarray:
@@ -208,6 +229,8 @@ def test_gradients(name: str) -> None:
     if name in ("beta_dpo", "beta_dpo_paper", "alpha_dpo"):
         # The adaptive part has no gradient: with its strength at 0 the rest must be exact.
         settings = dataclasses.replace(SETTINGS, beta_dpo_alpha=0.0, alpha_dpo_alpha=0.0)
+    elif name == "wdpo":
+        settings = dataclasses.replace(SETTINGS, wdpo_flips=0.0, wdpo_tail=1.0)
     else:
         settings = SETTINGS
     assert torch.autograd.gradcheck(lambda w, z: loss_of(name, as_pairs(v, chosen=w, rejected=z), settings), inputs)
@@ -242,6 +265,12 @@ def test_limits_are_finite(name: str, dtype: torch.dtype) -> None:
         (gradient,) = torch.autograd.grad(loss.sum(), sides)
         assert loss.isfinite().all()
         assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("name", sorted(LOSSES))
+def test_no_pairs_have_no_loss(name: str) -> None:
+    """A micro-batch may have no pair of a route."""
+    assert loss_of(name, as_pairs(values()).select(torch.tensor([], dtype=torch.int64))).shape == (0,)
 
 
 @pytest.mark.parametrize("name", sorted(LOSSES))
@@ -292,7 +321,7 @@ def test_losses_that_a_label_per_pair_does_not_suit() -> None:
     assert set(LOSSES) - set(SMOOTHED) == {
         "dpop", "dpo_shift", "hypo", "chosen_floor", "apo_down", "odpo", "aot", "aot_unpaired", "beta_dpo",
         "alpha_dpo", "slic", "cpo_hinge", "cpo_ipo", "orpo", "sft", "sft_rejected", "sft_both",
-        "rpo_paper", "beta_dpo_paper",
+        "rpo_paper", "beta_dpo_paper", "wdpo",
     }  # fmt: skip
     with pytest.raises(TypeError, match="exchanged answers have no margin"):
         Loss(LOSSES["odpo"].function, margin=True, two_sided=True)
@@ -390,6 +419,55 @@ def test_cures_for_displacement_at_their_limits() -> None:
     assert (found[~right] > dpo_of_all[~right]).all()
     assert not loss_of("chosen_floor", p.at_reference(0.0)).any()
     torch.testing.assert_close(loss_of("chosen_floor", p.at_reference(-p.chosen_tokens)), torch.ones_like(p.chosen))
+
+
+def test_flips_with_a_probability_filter_what_is_even_and_turn_what_is_wrong() -> None:
+    chosen = torch.tensor([-3.0, -3.0, -3.0, -30.0], dtype=torch.float64, requires_grad=True)
+    zero = torch.zeros(4, dtype=torch.float64)
+    right = torch.tensor([1.0, 0.5, 0.2, 0.9], dtype=torch.float64)
+    p = PairLogprobs(chosen, zero, zero, zero, zero + 1, zero + 1, label_probability=right)
+    loss = loss_of("fa_dpo", p, LossSettings(beta=1.0, label_smoothing="per_pair"))
+    torch.testing.assert_close(
+        loss[:2], torch.stack([-torch.nn.functional.logsigmoid(chosen[0]), -zero[0] + math.log(2)])
+    )
+    (slope,) = torch.autograd.grad(loss.sum(), chosen)
+    assert slope[0] < -0.9
+    assert slope[1] == pytest.approx(0, abs=1e-12)
+    assert slope[2] > 0
+    assert abs(slope[3]) < 1e-10, "the label counts as flipped where the policy is sure of it, as cDPO's does not"
+
+
+def test_wdpo_flips_after_its_warm_up_and_caps_throughout() -> None:
+    z = torch.tensor([-6.0, -3.0, -1.0, 0.5, 1.0, 2.0, 3.0, 4.0], dtype=torch.float64, requires_grad=True)
+    zero = torch.zeros_like(z)
+    p = PairLogprobs(z, zero, zero, zero, zero + 1, zero + 1)
+    settings = LossSettings(beta=1.0, wdpo_flips=0.15, wdpo_tail=0.7, wdpo_cap=0.5, wdpo_warmup=0.3)
+
+    def wdpo(progress: float, **changes: float) -> torch.Tensor:
+        return combined_loss(p, ["wdpo"], [1.0], dataclasses.replace(settings, **changes), progress=progress)
+
+    plain = torch.nn.functional.softplus(-z)
+    before = wdpo(0.29)
+    torch.testing.assert_close(before[3:], plain[3:])
+    bound = np.quantile(plain.detach().numpy(), 0.7)
+    excess = np.maximum(0, plain.detach().numpy() - bound)
+    capped = np.minimum(1, 1.2 * excess / excess.sum())
+    np.testing.assert_allclose(before.detach().numpy(), (1 - capped) * plain.detach().numpy() + capped * bound)
+    (slope,) = torch.autograd.grad(before.sum(), z)
+    np.testing.assert_allclose(slope.numpy(), -(1 - capped) * expit(-z.detach().numpy()))
+
+    after = wdpo(0.3)
+    np.testing.assert_allclose(after.detach().numpy(), with_flips_and_caps(z.detach().numpy(), settings))
+    assert after[0] < before[0]
+    torch.testing.assert_close(wdpo(1.0, wdpo_flips=0.0, wdpo_tail=1.0), plain)
+
+
+def test_flips_are_sparse_and_add_up_to_their_share() -> None:
+    # The sparsemax of 3.5, 3, 2.9 is 0.7, 0.2, 0.1, what they are above 2.8; times 1.6 it is 1.12, 0.32, 0.16. What is
+    # above 1, 0.12, goes to the others two to one.
+    flips = flip_shares(torch.tensor([-3.5, -3.0, -2.9, 0.5, 1.0, 2.0, 3.0, 4.0]), 0.2)
+    torch.testing.assert_close(flips, torch.tensor([1.0, 0.4, 0.2, 0.0, 0.0, 0.0, 0.0, 0.0]))
+    assert not flip_shares(torch.tensor([0.5, 3.0]), 0.2).any()
 
 
 def test_soft_routing_becomes_the_switch() -> None:

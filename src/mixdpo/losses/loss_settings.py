@@ -14,7 +14,7 @@ LOSS_NAMES: Final = (
     "chosen_floor", "cal_dpo", "rpo", "exo_pair", "discopop", "nca_pair", "bco_pair", "bco", "sppo_hard",
     "apo_zero", "apo_down", "kto", "odpo", "margin_weighted", "soft_routed", "aot", "aot_unpaired", "beta_dpo",
     "alpha_dpo", "slic", "cpo", "cpo_hinge", "cpo_ipo", "simpo", "alphapo", "orpo", "sft", "sft_rejected",
-    "sft_both", "simpo_paper", "rpo_paper", "beta_dpo_paper", "rao_kupper", "davidson",
+    "sft_both", "simpo_paper", "rpo_paper", "beta_dpo_paper", "rao_kupper", "davidson", "fa_dpo", "wdpo",
 )  # fmt: skip
 """The keys of `LOSSES`, for help and errors that do not wait for PyTorch."""
 
@@ -96,6 +96,22 @@ class LossSettings:
             "3 or 1 where it has none",
             "above": 0,
         },
+    )
+    wdpo_flips: float = field(
+        default=0.15,
+        metadata={"help": "wdpo: share of a micro-batch's labels to flip", "at_least": 0, "at_most": 1},
+    )
+    wdpo_tail: float = field(
+        default=0.7,
+        metadata={"help": "wdpo: quantile of the losses above which they are capped", "at_least": 0, "at_most": 1},
+    )
+    wdpo_cap: float = field(
+        default=0.5,
+        metadata={"help": "wdpo: largest share of a micro-batch's pairs to cap", "at_least": 0.02, "at_most": 1},
+    )
+    wdpo_warmup: float = field(
+        default=0.3,
+        metadata={"help": "wdpo: share of the steps before labels are flipped", "at_least": 0, "at_most": 1},
     )
     desirable_weight: float = field(default=1.0, metadata={"help": "kto: weight of chosen answers"})
     undesirable_weight: float = field(default=1.0, metadata={"help": "kto: weight of rejected answers"})

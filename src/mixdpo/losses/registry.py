@@ -14,6 +14,7 @@ from mixdpo.losses import (
     batchwise,
     displacement,
     margins,
+    noisy_labels,
     paper_forms,
     pointwise,
     preference,
@@ -116,6 +117,8 @@ LOSSES: Final[dict[str, Loss]] = {
     "beta_dpo_paper": Loss(paper_forms.beta_dpo_paper, statistic=scores.score_gap, whole_batch=True),
     "rao_kupper": Loss(ties.rao_kupper, ties=True, two_sided=True),
     "davidson": Loss(ties.davidson, ties=True, two_sided=True),
+    "fa_dpo": Loss(noisy_labels.fa_dpo),
+    "wdpo": Loss(noisy_labels.wdpo, whole_batch=True),
 }
 
 
