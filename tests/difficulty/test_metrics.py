@@ -20,15 +20,18 @@ def test_what_prefers_an_answer_is_negated(metric: str) -> None:
     assert prefers_an_answer(metric)
 
 
-@pytest.mark.parametrize("metric", ["ches", "ches_length_normalised", "combine", "validation_loss"])
+@pytest.mark.parametrize(
+    "metric", ["ches", "ches_length_normalised", "combine", "middle", "fused", "loss_diff", "validation_loss"]
+)
 def test_what_exchanging_does_not_negate_is_computed_anew(metric: str) -> None:
     assert math.isnan(exchanged_margin(metric, 0.9))
     assert not prefers_an_answer(metric)
 
 
 def test_how_unlike_the_answers_are_stays() -> None:
-    assert exchanged_margin("embedding", 0.4) == 0.4
-    assert not prefers_an_answer("embedding")
+    for metric in ("embedding", "preference_variance"):
+        assert exchanged_margin(metric, 0.4) == 0.4
+        assert not prefers_an_answer(metric)
     # Of length_gap nobody knows here whether it was computed with a sign.
     assert math.isnan(exchanged_margin("length_gap", 0.1))
     assert prefers_an_answer("length_gap")

@@ -1,4 +1,4 @@
-"""Metrics that need no language model: embedding, length_gap, agreement, combine."""
+"""Metrics that need no language model: of the answers, of annotators, of other metrics and of rated answers."""
 
 from __future__ import annotations
 
@@ -19,9 +19,21 @@ from transformers import AutoModel, AutoTokenizer
 from mixdpo import load_pairs
 from mixdpo.difficulty import embedding
 from mixdpo.difficulty.agreement import AgreementSettings, agreement_margin
-from mixdpo.difficulty.combine import CombineSettings, combine_margin
+from mixdpo.difficulty.combine import (
+    CombineSettings,
+    FusedSettings,
+    MiddleSettings,
+    combine_margin,
+    fused_margin,
+    middle_margin,
+)
 from mixdpo.difficulty.embedding import EmbeddingSettings, embedding_margin
 from mixdpo.difficulty.length_gap import LengthGapSettings, length_gap_margin
+from mixdpo.difficulty.preference_variance import (
+    PreferenceVarianceSettings,
+    preference_variance_margin,
+    variance_of,
+)
 
 ANSWERS = [
     ("Boil water and add the leaves.", "Add the leaves to boiling water."),
@@ -288,3 +300,92 @@ def test_combine_refuses(refused) -> None:
     for weights, message in named:
         refused(lambda weights=weights: combine_margin(data, CombineSettings(weights=weights)), message)
     refused(lambda: combine_margin(Dataset.from_dict({"x": [1]}), CombineSettings()), "the data has none")
+
+
+# ---- middle and fused ----
+
+
+def test_the_middle_is_the_intersection_of_bands_of_ranks() -> None:
+    rng = np.random.default_rng(0)
+    first, second = rng.integers(0, 40, 101).astype(float), rng.normal(size=101)
+    data = margins(loss_diff=first.tolist(), implicit_reward=second.tolist())
+    margin = middle_margin(data, MiddleSettings())
+    ranks = [(rankdata(values) - 1) / 100 for values in (first, second)]
+    for width in (0.2, 0.5, 0.8):
+        bands = [(rank >= 0.5 - width / 2 - 1e-9) & (rank <= 0.5 + width / 2 + 1e-9) for rank in ranks]
+        np.testing.assert_array_equal(margin >= 1 - width - 1e-9, bands[0] & bands[1])
+
+
+def test_fused_margins_are_the_papers_product_of_probabilities() -> None:
+    rng = np.random.default_rng(0)
+    ratings, rewards, judges = rng.normal(1, 2, 50), rng.normal(0, 3, 50), rng.normal(0, 1, 50)
+    data = margins(rating=ratings.tolist(), implicit_reward=rewards.tolist(), judge=judges.tolist())
+    bounds = {"rating": [-1.0, 4.0], "implicit_reward": [-2.0, 2.0], "judge": [-1.0, 1.0]}
+    # Deng et al. 2025: P(y_w > y_l | m) = (clip(m, L, U) - L) / (U - L), multiplied as independent evidence
+    each = [(np.clip(m, *bounds[name]) - bounds[name][0]) / np.diff(bounds[name])
+            for name, m in (("rating", ratings), ("implicit_reward", rewards), ("judge", judges))]  # fmt: skip
+    right, wrong = np.prod(each, axis=0), np.prod(1 - np.array(each), axis=0)
+    undecided = (right == 0) & (wrong == 0)
+    assert undecided.any()
+    expected = np.where(undecided, 0.5, right / np.where(undecided, 1, right + wrong))
+    fused = fused_margin(data, FusedSettings(metrics=list(bounds), bounds=bounds))
+    np.testing.assert_allclose(fused, expected, rtol=1e-12)
+    alone = fused_margin(data, FusedSettings(metrics=["rating"], bounds={"rating": [-1.0, 4.0]}))
+    np.testing.assert_allclose(alone, each[0], rtol=1e-12)
+
+
+def test_without_bounds_a_margin_of_zero_says_nothing() -> None:
+    data = margins(rating=[0.0, 3.0, -3.0], implicit_reward=[1.0, 2.0, -2.0])
+    fused = fused_margin(data, FusedSettings())
+    assert fused[0] == fused_margin(data, FusedSettings(metrics=["implicit_reward"]))[0]
+    assert fused[0] == pytest.approx((1 / 2 + 1) / 2, abs=0.02)
+    assert fused[1] == 1
+    assert fused[2] == 0
+
+
+def test_middle_and_fused_refuse(refused) -> None:
+    data = margins(rating=[1.0, 2.0], nll_gap=[0.0, 0.0])
+    refused(lambda: middle_margin(data, MiddleSettings()), "margin/loss_diff", "mixdpo score --metric loss_diff")
+    refused(lambda: middle_margin(data, MiddleSettings(metrics=[])), "no metric is named")
+    named = FusedSettings(metrics=["rating", "nll_gap"])
+    refused(lambda: fused_margin(data, named), "margin/nll_gap", "margins are 0")
+    for bounds, message in (
+        ({"ches": [0.0, 1.0]}, "bounds of 'ches'"),
+        ({"rating": [1.0, 1.0]}, "low < high"),
+        ({"rating": [1.0]}, "low < high"),
+    ):
+        settings = FusedSettings(metrics=["rating"], bounds=bounds)
+        refused(lambda settings=settings: fused_margin(data, settings), message)
+
+
+# ---- preference variance ----
+
+
+@pytest.mark.parametrize("rewards", [[0.5, -1.0, 2.0, 2.0], [3.0, 3.0], [0.0, 500.0]])
+def test_preference_variance_is_the_variance_over_pairs_of_answers(rewards: list[float]) -> None:
+    wins = [1 / (1 + np.exp(b - a)) for i, a in enumerate(rewards) for j, b in enumerate(rewards) if i != j]
+    assert np.mean(wins) == pytest.approx(0.5)
+    assert variance_of(rewards) == pytest.approx(np.var(wins), abs=1e-12)
+    assert variance_of([*rewards, float("nan")]) == variance_of(rewards)
+    assert np.isnan(variance_of(rewards[:1]))
+
+
+def test_preference_variance_reads_rated_answers(text_rows, jsonl, tmp_path, refused) -> None:
+    pairs = load_pairs(jsonl(text_rows))
+    prompts = list(dict.fromkeys(pairs["prompt"]))
+    rows = [
+        {"instruction": prompt, "output": f"{n} {i}", "score": n * i}
+        for n, prompt in enumerate(prompts)
+        for i in range(3)
+    ]
+    file = tmp_path / "rated.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    margin = preference_variance_margin(pairs, PreferenceVarianceSettings(answers=str(file), scale=2.0))
+    expected = {prompt: variance_of([0, n / 2, n]) for n, prompt in enumerate(prompts)}
+    np.testing.assert_allclose(margin, [expected[prompt] for prompt in pairs["prompt"]])
+    assert margin.min() == 0
+
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows[:-2]))
+    settings = PreferenceVarianceSettings(answers=str(file))
+    refused(lambda: preference_variance_margin(pairs, settings), "fewer than two rated answers", "row ")
+    refused(lambda: preference_variance_margin(pairs, PreferenceVarianceSettings()), "mixdpo rate", "answers FILE")

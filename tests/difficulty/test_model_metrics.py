@@ -80,6 +80,22 @@ def test_implicit_reward(model, tokenizer, pairs, tmp_path) -> None:
     np.testing.assert_allclose(scored["margin/implicit_reward"], expected, atol=1e-4)
 
 
+def test_loss_diff(model, tokenizer, pairs, tmp_path, refused) -> None:
+    models = {seed: tiny_llama(seed=seed, vocab_size=len(tokenizer)) for seed in (1, 2)}
+    names = {seed: saved(one, tokenizer, tmp_path / f"aligned-{seed}") for seed, one in models.items()}
+    reference = plain_pairs(AutoModelForCausalLM.from_pretrained(model).eval(), tokenizer, pairs)
+    losses = {}
+    for seed, one in models.items():
+        gap = plain_pairs(one, tokenizer, pairs) - reference
+        losses[seed] = -np.log(1 / (1 + np.exp(-0.3 * (gap[:, 0] - gap[:, 1]))))  # the DPO loss
+    settings = {"validation_model": names[2], "ref_model": model, "beta": 0.3, "bf16": False}
+    scored = score(pairs, "loss_diff", model=names[1], **settings)
+    np.testing.assert_allclose(scored["margin/loss_diff"], losses[1] - losses[2], atol=1e-4)
+    scored = score(pairs, "loss_diff", **settings)
+    np.testing.assert_allclose(scored["margin/loss_diff"], np.log(2) - losses[2], atol=1e-4)
+    refused(lambda: score(pairs, "loss_diff", ref_model=model), "loss_diff.validation_model")
+
+
 @pytest.mark.parametrize("in_4bit", [False, True])
 def test_implicit_reward_of_an_adapter(model, tokenizer, pairs, tmp_path, monkeypatch, in_4bit) -> None:
     monkeypatch.setattr(model_module, "_four_bit", lambda: None)  # all as in 4 bits, but for the weights themselves

@@ -88,6 +88,15 @@ def test_another_plan_does_not_inherit_the_recipes_threshold(tmp_path: Path, giv
     assert load_recipe(path, {"plan": given}).plan == PLANS["dpo"]
 
 
+def test_a_plan_that_is_defined_by_a_metric_keeps_its_own(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("plan: {metric: nll_gap, seed: 7}\n")
+    assert load_recipe(recipe, {"plan": {"name": "dpo_sorted"}}).plan.metric == "nll_gap"
+    assert load_recipe(recipe, {"plan": "smallest_gap"}).plan == replace(PLANS["smallest_gap"], seed=7)
+    given = {"plan": {"name": "smallest_gap", "metric": "reference_logp"}}
+    assert load_recipe(recipe, given).plan.metric == "reference_logp"
+
+
 def test_keys_of_settings_within_settings_are_checked(refused) -> None:
     assert build(Section, {"judge": {"batch_size": 2}}, "pairs").judge == Judge(batch_size=2)
     assert build(Section, {"judge": [{}, {"name": "b"}]}, "pairs").judge == [Judge(), Judge("b")]

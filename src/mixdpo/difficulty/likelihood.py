@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,23 @@ class ImplicitRewardSettings(ForwardSettings):
         default=None, metadata={"help": f"the model it was aligned from: {MODEL_HELP}", "recipe": "model"}
     )
     beta: float = field(default=0.1, metadata={"help": "beta of the alignment, per nat", "above": 0})
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossDiffSettings(ForwardSettings):
+    """Settings of `loss_diff`."""
+
+    validation_model: str | dict[str, Any] | ModelSettings | None = field(
+        default=None, metadata={"help": f"the start after DPO on trusted pairs: {MODEL_HELP}"}
+    )
+    model: str | dict[str, Any] | ModelSettings | None = field(
+        default=None,
+        metadata={"help": f"the start after an epoch of DPO on these pairs; null: the start. {MODEL_HELP}"},
+    )
+    ref_model: str | dict[str, Any] | ModelSettings | None = field(
+        default=None, metadata={"help": f"the start: {MODEL_HELP}", "recipe": "model"}
+    )
+    beta: float = field(default=0.1, metadata={"help": "beta of both alignments, per nat", "above": 0})
 
 
 def nll_gap(dataset: Dataset, settings: LikelihoodSettings) -> np.ndarray:
@@ -70,12 +88,41 @@ def implicit_reward(dataset: Dataset, settings: ImplicitRewardSettings) -> np.nd
 
     The reward that DPO trained into pi (Rafailov et al. 2023, arXiv 2305.18290, equation 5), sums over tokens.
     """
+    aligned = model_named(settings.model, "implicit_reward.model", is_start=False)
+    return _implicit_rewards(dataset, settings, "implicit_reward", {"aligned": aligned})[0]
+
+
+def loss_diff(dataset: Dataset, settings: LossDiffSettings) -> np.ndarray:
+    """Return l(pi) - l(pi_val) with the DPO loss l of each pair; float64, shape (N,), nats.
+
+    Positive: what was learned from trusted pairs (pi_val) lowers the loss of the pair, too. l = log(1 + e^-r) with r
+    of `implicit_reward`. Without pi, the start stands for it, and l(pi) is log 2.
+
+    Source: LossDiff of Zhang et al. 2025 (arXiv 2510.13212), whose pi is the start after one epoch of DPO.
+    """
+    import numpy as np
+
+    models = {"validation": model_named(settings.validation_model, "loss_diff.validation_model", is_start=False)}
+    if settings.model is not None:
+        models["model"] = model_named(settings.model, "loss_diff.model", is_start=False)
+    losses = [np.logaddexp(0, -reward) for reward in _implicit_rewards(dataset, settings, "loss_diff", models)]
+    return (losses[1] if len(losses) > 1 else np.log(2)) - losses[0]
+
+
+def _implicit_rewards(
+    dataset: Dataset,
+    settings: ImplicitRewardSettings | LossDiffSettings,
+    name: str,
+    models: Mapping[str, ModelSettings],
+) -> list[np.ndarray]:
+    """Return the implicit reward margins of models aligned from one reference; float64, shape (N,) each."""
     from mixdpo.models.forward import all_tokens, check_same_tokens, dataset_logprobs
 
-    aligned = model_named(settings.model, "implicit_reward.model", is_start=False)
-    reference = model_named(settings.ref_model, "implicit_reward.ref_model")
-    check_same_tokens(aligned, reference, "ref_model")
-    tokens = all_tokens(dataset, aligned, settings.token_settings(), "implicit_reward")
-    log_ratio = dataset_logprobs(tokens, aligned, settings, "implicit_reward (aligned)")
-    log_ratio -= dataset_logprobs(tokens, reference, settings, "implicit_reward (reference)")
-    return settings.beta * (log_ratio[:, 0] - log_ratio[:, 1])
+    reference = model_named(settings.ref_model, f"{name}.ref_model")
+    for aligned in models.values():
+        check_same_tokens(aligned, reference, "ref_model")
+    tokens = all_tokens(dataset, next(iter(models.values())), settings.token_settings(), name)
+    logps = {which: dataset_logprobs(tokens, model, settings, f"{name} ({which})") for which, model in models.items()}
+    of_reference = dataset_logprobs(tokens, reference, settings, f"{name} (reference)")
+    gaps = [values - of_reference for values in logps.values()]
+    return [settings.beta * (gap[:, 0] - gap[:, 1]) for gap in gaps]

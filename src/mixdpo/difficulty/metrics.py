@@ -18,17 +18,27 @@ from mixdpo.common.errors import InputError
 from mixdpo.common.settings import build, unknown_name
 from mixdpo.difficulty.agreement import AgreementSettings, agreement_margin
 from mixdpo.difficulty.ches import ches, ches_length_normalised
-from mixdpo.difficulty.combine import CombineSettings, combine_margin
+from mixdpo.difficulty.combine import (
+    CombineSettings,
+    FusedSettings,
+    MiddleSettings,
+    combine_margin,
+    fused_margin,
+    middle_margin,
+)
 from mixdpo.difficulty.embedding import EmbeddingSettings, embedding_margin
 from mixdpo.difficulty.judge import JudgeMetricSettings, judge_margin
 from mixdpo.difficulty.length_gap import LengthGapSettings, length_gap_margin
 from mixdpo.difficulty.likelihood import (
     ImplicitRewardSettings,
     LikelihoodSettings,
+    LossDiffSettings,
     implicit_reward,
+    loss_diff,
     nll_gap,
     reference_logp,
 )
+from mixdpo.difficulty.preference_variance import PreferenceVarianceSettings, preference_variance_margin
 from mixdpo.difficulty.rating import RatingSettings, rating
 from mixdpo.difficulty.reward_model import RewardModelSettings, reward_model
 from mixdpo.difficulty.validation_loss import TrainAndEvaluate, ValidationLossSettings, validation_loss
@@ -68,10 +78,14 @@ METRICS: Final[Mapping[str, Metric]] = {
     "agreement": Metric(agreement_margin, AgreementSettings, "negates"),
     "length_gap": Metric(length_gap_margin, LengthGapSettings, "by_settings"),
     "combine": Metric(combine_margin, CombineSettings, "recompute"),
+    "middle": Metric(middle_margin, MiddleSettings, "recompute"),
+    "fused": Metric(fused_margin, FusedSettings, "recompute"),
+    "preference_variance": Metric(preference_variance_margin, PreferenceVarianceSettings, "keeps"),
     "embedding": Metric(embedding_margin, EmbeddingSettings, "keeps", runs_model=True),
     "nll_gap": Metric(nll_gap, LikelihoodSettings, "negates", runs_model=True),
     "reference_logp": Metric(reference_logp, LikelihoodSettings, "negates", runs_model=True),
     "implicit_reward": Metric(implicit_reward, ImplicitRewardSettings, "negates", runs_model=True),
+    "loss_diff": Metric(loss_diff, LossDiffSettings, "recompute", runs_model=True),
     "reward_model": Metric(reward_model, RewardModelSettings, "negates", runs_model=True),
     "judge": Metric(judge_margin, JudgeMetricSettings, "negates", runs_model=True),
     "ches": Metric(ches, LikelihoodSettings, "recompute", runs_model=True),

@@ -161,6 +161,16 @@ PLANS: Final[Mapping[str, PlanSettings]] = {
     "sft_first": PlanSettings(first="hard"),
     "sft_chosen": PlanSettings(order="shuffled", threshold=None, easy_route="sft"),
     "uniform_mix": PlanSettings(order="shuffled", threshold=None, easy_route="both"),
+    "smallest_gap": PlanSettings(
+        metric="implicit_reward", order="shuffled", threshold={"easiest": 0.9}, hard_route="drop"
+    ),
+    "fused_margin": PlanSettings(metric="fused", order="shuffled", threshold={"hardest": 0.9}, hard_route="drop"),
+    "middle_influence": PlanSettings(
+        metric="middle", order="shuffled", threshold={"hardest": 0.36}, hard_route="drop"
+    ),
+    "preference_variance": PlanSettings(
+        metric="preference_variance", order="shuffled", threshold={"hardest": 0.9}, hard_route="drop"
+    ),
     "ties": PlanSettings(order="shuffled", hard_route="tie"),
     "madpo": PlanSettings(metric="reward_model", order="shuffled", threshold=None, weight="madpo"),
 }

@@ -181,7 +181,8 @@ def _plan_in_full(sections: Mapping[str, Any]) -> dict[str, Any]:
 def _without_another_plan(sections: Mapping[str, Any], given: Any) -> dict[str, Any]:
     """Return sections without their plan where `given` names another one, but for what is the data's of it.
 
-    A recipe's threshold and order were chosen for its own plan: with them `dpo` would not be DPO.
+    A recipe's threshold and order were chosen for its own plan: with them `dpo` would not be DPO. Nor is its metric
+    read by a plan that is defined by one.
     """
     own = sections.get("plan")
     if not isinstance(own, Mapping) or not isinstance(given, Mapping) or not {"name", "path"} & set(given):
@@ -190,7 +191,9 @@ def _without_another_plan(sections: Mapping[str, Any], given: Any) -> dict[str, 
         return {**sections, "plan": {}}
     if "path" not in own and given["name"] == own.get("name", "mixdpo"):
         return dict(sections)
-    return {**sections, "plan": {key: own[key] for key in ("metric", "seed") if key in own}}
+    has_own_metric = given["name"] in PLANS and PLANS[given["name"]].metric != PlanSettings.metric
+    kept = ("seed",) if has_own_metric else ("metric", "seed")
+    return {**sections, "plan": {key: own[key] for key in kept if key in own}}
 
 
 def plan_settings(values: Mapping[str, Any], file: str | None) -> tuple[PlanSettings, str | None]:
