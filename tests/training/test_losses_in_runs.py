@@ -377,9 +377,9 @@ def test_a_loss_that_changes_over_the_run_goes_on_where_it_was(model, tokenizer,
     """A run that was continued sees the same shares of the run, and ends at the same weights, as one in one piece."""
     original, seen = trainer_module.pair_losses, []
 
-    def recording(model, batch, settings, running, progress):
+    def recording(model, batch, settings, running, progress, *rest):
         seen.append(progress)
-        return original(model, batch, settings, running, progress)
+        return original(model, batch, settings, running, progress, *rest)
 
     monkeypatch.setattr(trainer_module, "pair_losses", recording)
     pairs = chat_pairs(tmp_path, n=16)

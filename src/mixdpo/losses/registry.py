@@ -41,6 +41,7 @@ class Loss:
         reference: whether it reads the reference's log-probabilities.
         margin: whether it reads the plan's margins.
         mismatched: whether it reads answers to other prompts.
+        contrasts: whether it raises chosen answers and lowers rejected ones.
         ties: whether it has a loss for pairs whose answers count as equally good, which `pairs.tie` marks.
         two_sided: whether it has a loss for a flipped label: that of the two answers exchanged. So has a function of a
             difference that changes its sign then, and a sum of one loss of good and another of bad answers.
@@ -56,6 +57,7 @@ class Loss:
     reference: bool = True
     margin: bool = False
     mismatched: bool = False
+    contrasts: bool = True
     ties: bool = False
     two_sided: bool = False
     statistic: Callable[..., Tensor] | None = None
@@ -83,7 +85,7 @@ LOSSES: Final[dict[str, Loss]] = {
     "dpop": Loss(preference.dpop),
     "dpo_shift": Loss(displacement.dpo_shift),
     "hypo": Loss(displacement.hypo),
-    "chosen_floor": Loss(displacement.chosen_floor),
+    "chosen_floor": Loss(displacement.chosen_floor, contrasts=False),
     "cal_dpo": Loss(preference.cal_dpo, two_sided=True),
     "rpo": Loss(preference.rpo),
     "exo_pair": Loss(preference.exo_pair),
@@ -93,7 +95,7 @@ LOSSES: Final[dict[str, Loss]] = {
     "bco": Loss(pointwise.bco, two_sided=True, statistic=pointwise.mean_reward),
     "sppo_hard": Loss(pointwise.sppo_hard, two_sided=True),
     "apo_zero": Loss(pointwise.apo_zero, two_sided=True),
-    "apo_down": Loss(pointwise.apo_down),
+    "apo_down": Loss(pointwise.apo_down, contrasts=False),
     "kto": Loss(pointwise.kto, mismatched=True, two_sided=True, whole_batch=True),
     "odpo": Loss(margins.odpo, margin=True),
     "margin_weighted": Loss(margins.margin_weighted, margin=True),
@@ -109,9 +111,9 @@ LOSSES: Final[dict[str, Loss]] = {
     "simpo": Loss(reference_free.simpo, reference=False),
     "alphapo": Loss(reference_free.alphapo, reference=False),
     "orpo": Loss(reference_free.orpo, reference=False),
-    "sft": Loss(likelihood.sft, reference=False),
-    "sft_rejected": Loss(likelihood.sft_rejected, reference=False),
-    "sft_both": Loss(likelihood.sft_both, reference=False),
+    "sft": Loss(likelihood.sft, reference=False, contrasts=False),
+    "sft_rejected": Loss(likelihood.sft_rejected, reference=False, contrasts=False),
+    "sft_both": Loss(likelihood.sft_both, reference=False, contrasts=False),
     "simpo_paper": Loss(paper_forms.simpo_paper),
     "rpo_paper": Loss(paper_forms.rpo_paper),
     "beta_dpo_paper": Loss(paper_forms.beta_dpo_paper, statistic=scores.score_gap, whole_batch=True),

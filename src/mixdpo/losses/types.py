@@ -30,6 +30,8 @@ class PairLogprobs:
         rejected_whole: the same of the rejected answer.
         confidence: weight above 0 of each pair under the policy (`wpo_weight`), without gradient.
         label_probability: probability in [0, 1] that a pair's label is right.
+        chosen_score_norm: norm of the gradient of log pi(y_w | x) / |y_w| with respect to the head's weight.
+        rejected_score_norm: the same of the rejected answer.
         tie: bool, whether the two answers of a pair count as equally good.
     """
 
@@ -46,6 +48,8 @@ class PairLogprobs:
     rejected_whole: Tensor | None = None
     confidence: Tensor | None = None
     label_probability: Tensor | None = None
+    chosen_score_norm: Tensor | None = None
+    rejected_score_norm: Tensor | None = None
     tie: Tensor | None = None
 
     def select(self, index: Tensor) -> PairLogprobs:
@@ -68,6 +72,8 @@ class PairLogprobs:
             rejected_tokens=self.chosen_tokens,
             chosen_whole=self.rejected_whole,
             rejected_whole=self.chosen_whole,
+            chosen_score_norm=self.rejected_score_norm,
+            rejected_score_norm=self.chosen_score_norm,
             margin=None,
             label_probability=None,
         )

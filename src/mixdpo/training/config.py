@@ -116,6 +116,7 @@ class MixDPOConfig(TrainingSettings, TrainingArguments):  # type: ignore[misc]  
             )
         check_ranges(self)
         self._check_smoothing()
+        self._check_calibration()
         self.token_settings()
         self._check_tie_losses()
         if self.ld_alpha is not None and needs(self._all_losses, "mismatched"):
@@ -168,6 +169,20 @@ class MixDPOConfig(TrainingSettings, TrainingArguments):  # type: ignore[misc]  
                 f"label_smoothing is per_pair, and {without[0]} has no loss for a label that may be wrong",
                 hint=f"take {', '.join(filter(smooths_per_pair, LOSSES))}",
             )
+
+    def _check_calibration(self) -> None:
+        without = [name for name in self.loss_names if not LOSSES[name].contrasts]
+        for wrong, problem, hint in (
+            (bool(without), f"{''.join(without[:1])} does not raise one answer and lower the other", "leave one out"),
+            (self.ld_alpha is not None, "it measures whole answers, and ld_alpha cuts them", "leave ld_alpha out"),
+            (
+                self.max_tokens_per_batch == "auto",
+                "the memory it takes is not known to max_tokens_per_batch auto",
+                "set max_tokens_per_batch to a number",
+            ),
+        ):
+            if self.reward_calibration and wrong:
+                raise InputError(f"reward_calibration is on: {problem}", hint=hint)
 
     @property
     def smooths_per_pair(self) -> bool:
@@ -230,9 +245,15 @@ class MixDPOConfig(TrainingSettings, TrainingArguments):  # type: ignore[misc]  
             )
 
     def _check_ties(self, plan: Plan) -> None:
-        """Raise `InputError` if `plan` has ties, and a loss knows no probability of one."""
+        """Raise `InputError` if `plan` has ties, and a loss knows no probability of one, or all are calibrated."""
         without = [name for name in self.loss_names if not LOSSES[name].ties]
-        if without and (plan.route == ROUTES.index("tie")).any():
+        has_ties = bool((plan.route == ROUTES.index("tie")).any())
+        if has_ties and self.reward_calibration:
+            raise InputError(
+                "reward_calibration tells chosen from rejected answers, and the plan routes pairs to tie",
+                hint="leave reward_calibration out, or take another route",
+            )
+        if without and has_ties:
             with_ties = " or ".join(name for name, loss in LOSSES.items() if loss.ties)
             raise InputError(
                 f"the plan routes pairs to tie, and {without[0]} knows no probability of a tie",
@@ -311,6 +332,7 @@ class MixDPOConfig(TrainingSettings, TrainingArguments):  # type: ignore[misc]  
             sft_weight=self.sft_weight,
             ld_alpha=self.ld_alpha,
             use_weighting=self.use_weighting,
+            reward_calibration=self.reward_calibration,
         )
 
     def to_record(self) -> dict[str, Any]:

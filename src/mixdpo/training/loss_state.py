@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from mixdpo.common.errors import InputError, RunError
 from mixdpo.common.files import atomic_path
-from mixdpo.losses import LOSSES, PairLogprobs, Running, statistics
+from mixdpo.losses import LOSSES, Running, statistics
 from mixdpo.training.batch import PairBatch
+from mixdpo.training.calibration_state import CalibrationState
 from mixdpo.training.config import MixDPOConfig
-from mixdpo.training.step import StepSettings
+from mixdpo.training.step import StepResult, StepSettings
 
 MOMENTUM = 0.9
 """Share of the moving mean and deviation that a step keeps; as in beta-DPO and AlphaDPO."""
@@ -113,26 +114,36 @@ class LossState:
         names = (*settings.loss_names, *settings.hard_loss_names)
         self._names = [name for name in dict.fromkeys(names) if LOSSES[name].statistic is not None]
         self._statistics = RunningStatistics()
+        self._calibration = CalibrationState(accelerator) if settings.reward_calibration else None
 
     @property
     def running(self) -> dict[str, Running]:
         """Moving statistics by loss, of the steps before this one."""
         return self._statistics.current
 
-    def add(self, batch: PairBatch, pairs: PairLogprobs) -> None:
+    @property
+    def calibration_factor(self) -> Tensor | None:
+        """What reward calibration multiplies the chosen answers' gradient by, of the steps before this one; 0-d."""
+        return None if self._calibration is None else self._calibration.factor
+
+    def add(self, batch: PairBatch, result: StepResult) -> None:
         """Note a micro-batch of this step."""
+        if self._calibration is not None and result.calibration is not None:
+            self._calibration.add(result.calibration)
         if not self._names:
             return
         for index, names in (
             (batch["preference_index"], self._settings.loss_names),
             (batch["hard_index"], self._settings.hard_loss_names),
         ):
-            for name, values in statistics(pairs.select(index), names, self._settings.loss_settings).items():
+            for name, values in statistics(result.pairs.select(index), names, self._settings.loss_settings).items():
                 self._statistics.add(name, values)
 
     def end_step(self, step: int) -> None:
         """Move the statistics, and every `ref_model_sync_steps` the reference."""
         self._statistics.end_step(self._names, self._accelerator)
+        if self._calibration is not None:
+            self._calibration.end_step()
         if self._reference is not None and step % self._args.ref_model_sync_steps == 0:
             policy = self._accelerator.unwrap_model(self._policy)
             mix_weights(self._reference, policy, self._args.ref_model_mixup_alpha)
@@ -141,6 +152,8 @@ class LossState:
         """Write what a continued run needs into a checkpoint's folder."""
         if self._names:
             self._statistics.save(folder)
+        if self._calibration is not None:
+            self._calibration.save(folder)
         if self._reference is not None:
             folder.mkdir(parents=True, exist_ok=True)
             save_model(self._reference, str(folder / _REFERENCE_FILE))
@@ -153,6 +166,8 @@ class LossState:
         """
         if self._names:
             self._statistics.load(folder, self._accelerator.device)
+        if self._calibration is not None:
+            self._calibration.load(folder)
         if self._reference is not None:
             try:
                 load_model(self._reference, folder / _REFERENCE_FILE)

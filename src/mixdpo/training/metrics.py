@@ -73,6 +73,8 @@ def add_step_metrics(sums: MetricSums, result: StepResult, batch: PairBatch, bet
         "rewards/rejected": (beta * rejected_change, compared),
         **{f"loss{suffix}": (losses, bucket) for suffix, bucket in buckets.items()},
     }
+    if result.calibration_factor is not None:
+        metrics["calibration"] = result.calibration_factor.expand_as(losses), real & preference
     if result.aux_loss is not None:
         metrics["aux_loss"] = result.aux_loss.expand_as(losses), real
     by_bucket = {

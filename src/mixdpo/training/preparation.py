@@ -175,7 +175,7 @@ def choose_layout(policy: nn.Module, ref_model: nn.Module | None, args: MixDPOCo
     """Return how micro-batches are laid out, and make the models ready for it.
 
     Raises:
-        InputError: `engine: packed` and one of the models cannot be packed.
+        InputError: `engine: packed`, or what only packed rows can do, and one of the models cannot be packed.
     """
     if args.engine != "padded":
         refusal = "torch_compile is on and would compile every packed row anew" if args.torch_compile else None
@@ -189,6 +189,11 @@ def choose_layout(policy: nn.Module, ref_model: nn.Module | None, args: MixDPOCo
             raise InputError(f"the model cannot be packed: {refusal}", hint="set engine to padded or auto")
         cost = "slower than packed ones (for UltraFeedback 1.6 times their FLOPs)"
         logger.warning("the model runs on padded rows, %s: %s", cost, refusal)
+    if args.reward_calibration:
+        raise InputError(
+            "reward_calibration measures answers in packed rows, and the model runs on padded ones",
+            hint="set engine to packed, which says what stands in the way, or leave reward_calibration out",
+        )
     return partial(pad_rows, pad_token_id=0)  # padding is masked out, so any id will do
 
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from mixdpo.common.errors import RunError
 from mixdpo.losses import LossSettings, PairLogprobs, Running, combined_loss, discount_tail, needs, wpo_weight
+from mixdpo.losses.calibration import calibrated, incentives
 from mixdpo.models.engine import CompletionScores, completion_scores
 from mixdpo.training.batch import PairBatch
 
@@ -34,6 +35,7 @@ class StepSettings:
         loss_settings: beta and the other parameters of the losses.
         sft_weight: factor of the loss of pairs on the routes `sft` and `both`.
         ld_alpha: weight of tokens beyond the shorter answer's length in the preference losses, None for 1.
+        reward_calibration: share the preference losses' gradient out anew between chosen and rejected answers.
         use_weighting: weigh each pair's preference loss by its probability under the policy (WPO).
         router_coefficient: factor of the loss that balances a mixture of experts' routers, 0 to do without.
     """
@@ -45,6 +47,7 @@ class StepSettings:
     sft_weight: float
     ld_alpha: float | None = None
     use_weighting: bool = False
+    reward_calibration: bool = False
     router_coefficient: float = 0.0
 
 
@@ -53,13 +56,17 @@ class StepResult:
     """Values of one micro-batch, shape (B,), float32.
 
     `preference` and `sft` are NaN for pairs whose route has no such loss. All but `losses` are detached. `aux_loss` is
-    what balances the routers, 0-d, before its factor; None without.
+    what balances the routers, 0-d, before its factor; None without. `calibration` are, of the E pairs with a
+    preference loss, the weighted incentives of both answers and their score norms, (4, E), and `calibration_factor`
+    what they were calibrated with, 0-d; None without, and in evaluation.
     """
 
     losses: Tensor
     preference: Tensor
     sft: Tensor
     pairs: PairLogprobs
+    calibration: Tensor | None = None
+    calibration_factor: Tensor | None = None
     aux_loss: Tensor | None = None
 
 
@@ -69,6 +76,7 @@ def pair_losses(
     settings: StepSettings,
     running: Mapping[str, Running] | None = None,
     progress: float = 0.0,
+    calibration_factor: Tensor | None = None,
 ) -> StepResult:
     """Forward and route: return the loss of every pair of `batch`.
 
@@ -78,13 +86,16 @@ def pair_losses(
         settings: the losses of the routes.
         running: moving statistics of earlier steps, by loss.
         progress: share of the run's steps that are done.
+        calibration_factor: what `reward_calibration` multiplies the chosen answers' gradient by, 0-d.
 
     Raises:
         RunError: the routers are to be balanced, and the model gives no loss for it.
     """
+    calibrates = settings.reward_calibration and torch.is_grad_enabled()
     scores = completion_scores(
         model,
         batch["rows"],
+        score_norms=calibrates,
         alignment=settings.use_weighting,
         shared_length=settings.ld_alpha is not None,
         router_loss=settings.router_coefficient > 0,
@@ -94,9 +105,21 @@ def pair_losses(
         pairs = _with_kl(model, batch, pairs, settings)
 
     easy, hard = batch["preference_index"], batch["hard_index"]
-    on_easy = combined_loss(
-        pairs.select(easy), settings.loss_names, settings.loss_weights, settings.loss_settings, running, progress
-    )
+
+    def preference_loss(pairs: PairLogprobs) -> Tensor:
+        return combined_loss(
+            pairs, settings.loss_names, settings.loss_weights, settings.loss_settings, running, progress
+        )
+
+    compared, calibration = pairs.select(easy), None
+    if calibrates:
+        assert calibration_factor is not None
+        assert compared.chosen_score_norm is not None
+        assert compared.rejected_score_norm is not None
+        weighted_2E = batch["pair_weight"][easy] * incentives(compared, preference_loss)
+        calibration = torch.cat([weighted_2E, compared.chosen_score_norm[None], compared.rejected_score_norm[None]])
+        compared = calibrated(compared, calibration_factor)
+    on_easy = preference_loss(compared)
     preference_B = torch.full_like(pairs.chosen, torch.nan).index_put((easy,), on_easy)
 
     # The token mean of the answer to imitate; "both" weighs the two answers' means by one half each.
@@ -120,7 +143,15 @@ def pair_losses(
             raise RunError("the model gives no loss that balances its routers: set router_aux_loss_coef to 0")
         losses_B = losses_B + settings.router_coefficient * aux_loss  # to each pair, so once to their mean
         aux_loss = aux_loss.detach()
-    return StepResult(losses_B, preference_B.detach(), sft_B.detach(), pairs, aux_loss)
+    return StepResult(
+        losses_B,
+        preference_B.detach(),
+        sft_B.detach(),
+        pairs,
+        calibration,
+        calibration_factor if calibrates else None,
+        aux_loss,
+    )
 
 
 def reduce_losses(losses: Tensor, weight: Tensor, pairs_in_step: Tensor | int) -> Tensor:
@@ -139,6 +170,7 @@ def _by_pair(scores: CompletionScores, batch: PairBatch, ld_alpha: float | None)
         return padded[batch["chosen_index"]], padded[batch["rejected_index"]]
 
     chosen, rejected = sides(scores.logprob)
+    score_norms = sides(scores.score_norm) if scores.score_norm is not None else (None, None)
     pairs = PairLogprobs(
         chosen=chosen,
         rejected=rejected,
@@ -149,6 +181,8 @@ def _by_pair(scores: CompletionScores, batch: PairBatch, ld_alpha: float | None)
         prompt_tokens=batch["prompt_tokens"],
         margin=batch["margin"],
         label_probability=batch["label_probability"],
+        chosen_score_norm=score_norms[0],
+        rejected_score_norm=score_norms[1],
         tie=batch["tie"],
         confidence=wpo_weight(*sides(scores.alignment)) if scores.alignment is not None else None,
     )

@@ -216,7 +216,7 @@ class MixDPOTrainer(PlannedTrainer):
         """Return this micro-batch's share of the step's loss, scaled for the gradient average over processes."""
         batch = self._with_live_reference(inputs)
         result = self._pair_losses(model, batch)
-        self.loss_state.add(batch, result.pairs)
+        self.loss_state.add(batch, result)
         self._steps.add_pairs(self.state.global_step + 1, batch, result)
         self._check_first_loss(batch, result)
         add_step_metrics(self._sums["train"], result, batch, self.args.beta)
@@ -226,7 +226,8 @@ class MixDPOTrainer(PlannedTrainer):
 
     def _pair_losses(self, model: nn.Module, batch: PairBatch) -> StepResult:
         progress = self.state.global_step / max(self.state.max_steps, 1)
-        return pair_losses(model, batch, self._step_settings, self.loss_state.running, progress)
+        state = self.loss_state
+        return pair_losses(model, batch, self._step_settings, state.running, progress, state.calibration_factor)
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         """Return the norm of a step's gradients, which the optimizer has not seen yet."""

@@ -71,6 +71,13 @@ class TrainingSettings(LossSettings):
     use_weighting: bool = field(
         default=False, metadata={"help": "weigh each pair's preference loss by its probability under the policy (WPO)"}
     )
+    reward_calibration: bool = field(
+        default=False,
+        metadata={
+            "help": "share the preference losses' gradient out anew between chosen and rejected answers, so that the "
+            "latter do not take the former down with them"
+        },
+    )
     sft_weight: float = field(
         default=1.0,
         metadata={"help": "factor of the hard loss on routes sft and both", "at_least": 0, "below": math.inf},

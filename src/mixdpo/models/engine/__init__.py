@@ -49,10 +49,15 @@ def completion_scores(
     alignment: bool = False,
     shared_length: bool = False,
     router_loss: bool = False,
+    score_norms: bool = False,
 ) -> CompletionScores:
-    """Return the log-probability of every completion, and what else of `CompletionScores` is asked for."""
+    """Return the log-probability of every completion, and what else of `CompletionScores` is asked for.
+
+    Score norms are of packed rows alone.
+    """
     if "layout" in rows:
-        return packed_scores(model, cast(PackedRows, rows), alignment, shared_length, router_loss)
+        return packed_scores(model, cast(PackedRows, rows), alignment, shared_length, router_loss, score_norms)
+    assert not score_norms
     return padded_scores(model, rows, alignment, shared_length, router_loss)
 
 

@@ -26,6 +26,7 @@ from mixdpo.models.engine.rows import (
     PromptGroup,
     shared_lengths,
 )
+from mixdpo.models.engine.score_norms import head_gradient_norms
 from mixdpo.models.engine.wrappers import without_wrappers
 
 HeadForward = Callable[[Tensor], Tensor]
@@ -71,6 +72,7 @@ def packed_scores(
     alignment: bool = False,
     shared_length: bool = False,
     router_loss: bool = False,
+    score_norms: bool = False,
 ) -> CompletionScores:
     """Return the scores of every completion. Differentiable unless grad mode is off.
 
@@ -80,14 +82,19 @@ def packed_scores(
         alignment: whether to compute `CompletionScores.alignment`, one more exponential per logit.
         shared_length: whether to compute `CompletionScores.shared_logprob`.
         router_loss: whether to compute `CompletionScores.router_loss`.
+        score_norms: whether to compute `CompletionScores.score_norm`, the head's logits once more.
 
     Raises:
         RunError: what wraps the model casts its outputs, which would round the log-probabilities.
     """
     layout = rows["layout"]
+    norms: list[Tensor] = []
 
     def score(lm_head: nn.Module, plain: HeadForward, hidden: Tensor) -> Tensor:
-        scores = target_scores(lm_head, plain, hidden[0, rows["source"]], rows["target"], alignment)
+        hidden_NE = hidden[0, rows["source"]]
+        scores = target_scores(lm_head, plain, hidden_NE, rows["target"], alignment)
+        if score_norms:  # after the scores, for autocast keeps the first cast of a weight, with or without a gradient
+            norms.append(head_gradient_norms(plain, hidden_NE, rows["target"], layout.scored))
         return torch.stack([scores])  # not a view of them, which FSDP2 could not hook safely
 
     with replaced_lm_head(model, score):
@@ -106,6 +113,7 @@ def packed_scores(
         alignment=torch.stack([part.mean() for part in scores_N1[:, 1].detach().split(layout.scored)])
         if alignment
         else None,
+        score_norm=norms[0] if score_norms else None,
         router_loss=outputs.get("aux_loss") if router_loss else None,
     )
 

@@ -40,6 +40,8 @@ class CompletionScores:
         logprob: log pi(completion | prompt), summed over its trained tokens.
         shared_logprob: the same over as many of them as its prompt's shortest completion has; None unless asked for.
         alignment: mean over them of log pi(y_t) - log sum_v pi(v)^2, without gradient; None unless asked for.
+        score_norm: norm of the gradient of their mean log-probability with respect to the head's weight, a constant;
+            None unless asked for.
         router_loss: loss of a mixture of experts that balances its routers, 0-d, over all tokens of all completions
             each behind its own prompt; None unless asked for, and for a model that gives none.
     """
@@ -47,6 +49,7 @@ class CompletionScores:
     logprob: Tensor
     shared_logprob: Tensor | None = None
     alignment: Tensor | None = None
+    score_norm: Tensor | None = None
     router_loss: Tensor | None = None
 
 
