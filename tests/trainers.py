@@ -50,7 +50,9 @@ def config(folder: Path, **changes) -> MixDPOConfig:
 
 def trainer_for(model, tokenizer, pairs: Dataset, folder: Path, plan: Plan | None = None, **changes):
     plan = plan or make_plan(pairs, threshold={"hardest": 0.25})
-    extra = {name: changes.pop(name) for name in ("eval_dataset", "peft_config", "ref_model") if name in changes}
+    extra = {
+        name: changes.pop(name) for name in ("eval_dataset", "peft_config", "ref_model", "answers") if name in changes
+    }
     return RecordingTrainer(
         model, args=config(folder, **changes), train_dataset=pairs, plan=plan, processing_class=tokenizer, **extra
     )

@@ -20,12 +20,14 @@ if TYPE_CHECKING:
     from mixdpo.plan.plan_settings import PLANS as PLANS
     from mixdpo.plan.plan_settings import PlanSettings as PlanSettings
     from mixdpo.recipe.scoring import score as score
+    from mixdpo.training.answers_settings import AnswersSettings as AnswersSettings
     from mixdpo.training.config import MixDPOConfig as MixDPOConfig
     from mixdpo.training.trainer import MixDPOTrainer as MixDPOTrainer
 
 __version__ = "0.1.0"
 
 _HOME = {
+    "AnswersSettings": "mixdpo.training.answers_settings",
     "AuditReport": "mixdpo.auditing.report",
     "AuditSettings": "mixdpo.auditing.audit_settings",
     "audit": "mixdpo.auditing.audit",

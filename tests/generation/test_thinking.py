@@ -14,6 +14,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from loopback import Endpoint, running
 from mixdpo.cli.main import main
 from mixdpo.common.errors import InputError, RunError
+from mixdpo.generation import decoding
 from mixdpo.generation.chat_model import ONLY_REASONING, USED_UP, Request
 from mixdpo.generation.endpoint import EndpointModel, complete_all, estimate
 from mixdpo.generation.generation_settings import EndpointSettings
@@ -54,10 +55,10 @@ def written(monkeypatch: pytest.MonkeyPatch) -> Written:
     """Let every model write the texts given, in the order of the rendered prompts, the longest first."""
 
     def will_be(tokenizer: PreTrainedTokenizerFast, *texts: str) -> None:
-        def write(model: Any, ids: Any, mask: Any, max_new_tokens: int, config: Any) -> tuple[list[list[int]], Any]:
+        def write(model: Any, ids: Any, mask: Any, longest: int, config: Any, entropy: bool) -> decoding.Written:
             rows = [tokenizer.encode(texts[index % len(texts)], add_special_tokens=False) for index in range(len(ids))]
             logits = torch.zeros(len(ids), len(tokenizer)) if config.output_logits else None
-            return rows, logits
+            return decoding.Written(rows, [[] for _ in rows], logits)
 
         monkeypatch.setattr("mixdpo.generation.local_generation.write_batch", write)
 

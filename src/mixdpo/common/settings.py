@@ -26,6 +26,7 @@ SECTIONS: Final[dict[str, str]] = {
     "plan": "order and routes: a name, settings, or the path of a saved plan",
     "audit": "what an audit looks at",
     "train": "settings of the training run",
+    "answers": "prompts that the policy answers while it is trained, and who judges the answers",
     "pairs": "how mixdpo rounds makes pairs of the model's own answers",
     "peft": "LoRA adapters (fields of peft.LoraConfig); leave out for full fine-tuning",
 }

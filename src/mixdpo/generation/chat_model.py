@@ -60,6 +60,9 @@ class Completion:
     not say it, or only of several answers together."""
     reasoning_tokens: int = 0
     """Those of them that are not the answer's; 0 where an endpoint does not say it."""
+    entropy: float | None = None
+    """Of the distributions that its tokens were chosen from, with the one that ended the turn, the mean in nats; None
+    where it was not measured."""
     failure: str | None = None
     """Why there is no completion after all tries."""
 

@@ -3,22 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import DynamicCache, GenerationConfig, PreTrainedModel, StoppingCriteria, StoppingCriteriaList
+from transformers import (
+    DynamicCache,
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    PreTrainedModel,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
 from transformers.generation.utils import GenerateDecoderOnlyOutput
 
 # What `generate` calls its cache; the second before transformers 5.24, which needs Python 3.11.
 _CACHE: Final = "cache" if hasattr(GenerateDecoderOnlyOutput, "cache") else "past_key_values"
 
 
+@dataclass
+class Written:
+    """A batch of answers.
+
+    Attributes:
+        rows: token ids of every answer, with what follows a stop token.
+        entropies: of every token of every answer, the entropy of what it was chosen from, nats; empty lists where it
+            was not asked for.
+        logits: of the first tokens, shape (B, V), where the config asks for them.
+    """
+
+    rows: list[list[int]]
+    entropies: list[list[float]]
+    logits: Tensor | None = None
+
+
 def write_batch(
-    model: PreTrainedModel, ids_BS: Tensor, mask_BS: Tensor, max_new_tokens: int, config: GenerationConfig
-) -> tuple[list[list[int]], Tensor | None]:
-    """Write a batch of answers; return their ids, with what follows a stop token, and the logits of the first ones.
+    model: PreTrainedModel, ids_BS: Tensor, mask_BS: Tensor, max_new_tokens: int, config: GenerationConfig,
+    entropy: bool = False,
+) -> Written:  # fmt: skip
+    """Write a batch of answers.
 
     `generate` computes every row until the last has ended, however much answers differ in length. Here rows that have
     ended leave the batch, and their part of the cache with them. A prompt that stands in several rows, one below the
@@ -30,31 +56,32 @@ def write_batch(
         mask_BS: their attention mask, 1 where there is a token.
         max_new_tokens: longest answer.
         config: everything else; its `max_new_tokens` is written over.
-
-    Returns:
-        The token ids of every answer, and the logits of shape (B, V) if `config` asks for them.
+        entropy: whether to measure `Written.entropies`.
     """
     generate: Callable[..., Any] = cast(Any, model).generate  # only the subclasses for language models have it
     prompt_length, longest = ids_BS.shape[1], ids_BS.shape[1] + max_new_tokens
     stops = torch.tensor(config.eos_token_id or [], dtype=ids_BS.dtype, device=ids_BS.device)
     enough = _EnoughEnded(prompt_length, stops)
-    rows: list[list[int]] = [[]] * len(ids_BS)
-    logits: Tensor | None = None
+    answers = Written(rows=[[]] * len(ids_BS), entropies=[[] for _ in ids_BS])
     cache = _prompts_once(generate, ids_BS, mask_BS, config)
     left = list(range(len(ids_BS)))
     while left:
         config.max_new_tokens = longest - ids_BS.shape[1]
+        measured = _Entropies()
         written = generate(
             input_ids=ids_BS,
             attention_mask=mask_BS,
             generation_config=config,
             stopping_criteria=StoppingCriteriaList([enough]),
+            logits_processor=LogitsProcessorList([measured] if entropy else []),
             **{_CACHE: cache},
         )
         for index, row in zip(left, written.sequences[:, prompt_length:].tolist(), strict=True):
-            rows[index] = row
-        if logits is None and written.logits is not None:
-            logits = written.logits[0]
+            answers.rows[index] = row
+        for index, values in zip(left, measured.by_row(), strict=False):  # there are none where none are measured
+            answers.entropies[index] += values
+        if answers.logits is None and written.logits is not None:
+            answers.logits = written.logits[0]
         if written.sequences.shape[1] == longest:
             break
         keep = (~enough.ended(written.sequences)).nonzero().squeeze(1)
@@ -62,7 +89,7 @@ def write_batch(
         ids_BS = written.sequences[keep]
         mask_BS = F.pad(mask_BS, (0, ids_BS.shape[1] - mask_BS.shape[1]), value=1)[keep]
         cache = _rows_of(getattr(written, _CACHE), keep)
-    return rows, logits
+    return answers
 
 
 def _prompts_once(generate: Callable[..., Any], ids_BS: Tensor, mask_BS: Tensor, config: GenerationConfig) -> Any:
@@ -86,6 +113,23 @@ def _rows_of(cache: Any, rows: Tensor) -> Any:
         return None
     cache.batch_select_indices(rows)
     return cache
+
+
+@dataclass
+class _Entropies(LogitsProcessor):
+    """Measures, in nats, the distribution that each token is chosen from, and changes nothing."""
+
+    steps: list[Tensor] = field(default_factory=list)
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:
+        logprobs_BV = torch.log_softmax(scores.float(), dim=-1)
+        # A token of probability 0 adds nothing; 0 times its log would be NaN.
+        self.steps.append(-(logprobs_BV.exp() * logprobs_BV.clamp_min(torch.finfo(torch.float32).min)).sum(dim=-1))
+        return scores
+
+    def by_row(self) -> list[list[float]]:
+        """Return the entropies of each row, token by token."""
+        return torch.stack(self.steps, dim=1).tolist() if self.steps else []
 
 
 class _EnoughEnded(StoppingCriteria):

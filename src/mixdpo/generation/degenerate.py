@@ -17,6 +17,11 @@ LARGEST_SHARE: Final = {"same answer": 0.2, "empty": 0.1, "addresses the judge":
 FEWEST_ANSWERS: Final = 10
 """With fewer answers nothing is flagged."""
 
+LONGEST_GROWTH: Final = 1.5
+"""Times the mean length of the start's answers beyond which those of a trained model are warned of."""
+MOST_CUT_MORE: Final = 0.1
+"""Share of answers cut at the longest answer, beyond the start's, above which a trained model is warned of."""
+
 _TO_THE_JUDGE = re.compile(
     r"\[\[(?:[AB][<>=]{1,2}[AB]|[ABC]|rating|\d+)\]\]|model_identifier|best model identifier|"
     r"<\|The (?:Start|End) of Assistant|\b(?:dear|attention,?) (?:judge|evaluator)|"
@@ -66,6 +71,12 @@ def find_constant_length(lengths: np.ndarray) -> list[Flag]:
     _, counts = np.unique(lengths, return_counts=True)
     share = float(counts.max() / len(lengths))
     return [Flag("same length, so perhaps the same answer", share)] if share > LARGEST_SHARE["same answer"] else []
+
+
+def repeated_share(ids: Sequence[int], n: int = 4) -> float:
+    """Return the share of an answer's runs of n tokens that came before in it; 0 for fewer than n tokens."""
+    runs = list(zip(*(ids[place:] for place in range(n)), strict=False))
+    return 1 - len(set(runs)) / len(runs) if runs else 0.0
 
 
 def _repeats(answer: str) -> bool:

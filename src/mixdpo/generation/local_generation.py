@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import groupby
+from statistics import fmean
 from typing import Any, Final
 
 import torch
@@ -55,7 +56,7 @@ def generate_answers(
     """
     settings = settings or SamplingSettings()
     rendered = render_prompts(tokenizer, prompts, [chat_template_kwargs] * len(prompts), template_date)
-    _check_lengths(model, rendered, settings)
+    check_lengths(model, rendered, settings.max_new_tokens)
     written = answer_rendered(model, tokenizer, rendered, settings, progress, top_logprobs)
     return [without_reasoning(one, ids, tokenizer) for one, ids in zip(written, rendered, strict=True)]
 
@@ -68,11 +69,12 @@ def answer_rendered(
     progress: Progress | None = None,
     top_logprobs: int = 0,
     min_p: float | None = None,
+    entropy: bool = False,
 ) -> list[Completion]:
     """Answer prompts that are token ids already, of `render_prompts`; otherwise as `generate_answers`.
 
-    They must fit: see `positions`. Reasoning stays in the text, with its marks: see `without_reasoning`. Tokens less
-    likely than `min_p` of the likeliest one are not sampled.
+    They must fit: see `check_lengths`. Reasoning stays in the text, with its marks: see `without_reasoning`. Tokens
+    less likely than `min_p` of the likeliest one are not sampled. `entropy`: measure `Completion.entropy`.
     """
     stops = stop_token_ids(model, tokenizer)
     padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else min(stops, default=0)
@@ -87,12 +89,15 @@ def answer_rendered(
         for begin in range(0, len(order), settings.batch_size):
             indices = order[begin : begin + settings.batch_size]
             ids, mask = pad_left([rendered[index] for index in indices], padding)
-            rows, logits = write_batch(
-                model, ids.to(model.device), mask.to(model.device), settings.max_new_tokens, config
+            written = write_batch(
+                model, ids.to(model.device), mask.to(model.device), settings.max_new_tokens, config, entropy
             )
-            first = _first_tokens(tokenizer, logits, top_logprobs) if logits is not None else [()] * len(indices)
-            for index, row, likeliest in zip(indices, rows, first, strict=True):
-                answers[index] = _read_answer(tokenizer, row, stops, likeliest, rendered[index])
+            likeliest: list[tuple[tuple[str, float], ...]] = [()] * len(indices)
+            if written.logits is not None:
+                likeliest = _first_tokens(tokenizer, written.logits, top_logprobs)
+            for place, index in enumerate(indices):
+                row, entropies = written.rows[place], written.entropies[place]
+                answers[index] = _read_answer(tokenizer, row, stops, likeliest[place], rendered[index], entropies)
             if progress is not None:
                 progress(len(answers), len(order))
     return [answers[index] for index in range(len(rendered))]
@@ -170,6 +175,18 @@ def positions(model: PreTrainedModel) -> int | None:
     return getattr(model.config, "max_position_embeddings", None)
 
 
+def check_lengths(model: PreTrainedModel, rendered: Sequence[Sequence[int]], max_new_tokens: int) -> None:
+    """Raise `InputError` for a prompt that does not fit into the model's positions with its longest answer."""
+    room = positions(model)
+    for number, ids in enumerate(rendered, start=1):
+        if room is not None and len(ids) + max_new_tokens > room:
+            raise InputError(
+                f"prompt {number} has {len(ids)} tokens, which with max_new_tokens {max_new_tokens} is more than the "
+                f"model's {room} positions",
+                hint="shorten the prompt or max_new_tokens",
+            )
+
+
 def pad_left(rows: Sequence[Sequence[int]], padding: int) -> tuple[Tensor, Tensor]:
     """Stack rows of ids, padded on the left; return ids and attention mask, both of shape (rows, longest)."""
     width = max(len(row) for row in rows)
@@ -228,6 +245,7 @@ def _read_answer(
     stops: list[int],
     first_token: tuple[tuple[str, float], ...],
     prompt: Sequence[int],
+    entropies: Sequence[float],
 ) -> Completion:
     end = next((position for position, id in enumerate(ids) if id in stops), None)
     text = str(tokenizer.decode(ids[:end], skip_special_tokens=True))
@@ -240,6 +258,7 @@ def _read_answer(
         first_token=first_token,
         tokens_in=len(prompt),
         tokens_out=len(ids[:end]),
+        entropy=fmean(own) if (own := entropies[: None if end is None else end + 1]) else None,
     )
 
 
@@ -269,17 +288,6 @@ def _first_tokens(
         tuple((str(tokenizer.decode([id])), value) for id, value in zip(ids, values, strict=True))
         for ids, values in zip(found.indices.tolist(), found.values.tolist(), strict=True)
     ]
-
-
-def _check_lengths(model: PreTrainedModel, rendered: Sequence[Sequence[int]], settings: SamplingSettings) -> None:
-    room = positions(model)
-    for number, ids in enumerate(rendered, start=1):
-        if room is not None and len(ids) + settings.max_new_tokens > room:
-            raise InputError(
-                f"prompt {number} has {len(ids)} tokens, which with max_new_tokens {settings.max_new_tokens} is more "
-                f"than the model's {room} positions",
-                hint="shorten the prompt or max_new_tokens",
-            )
 
 
 @contextmanager

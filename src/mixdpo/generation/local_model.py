@@ -33,7 +33,7 @@ from mixdpo.models.loading import load_for_inference, load_tokenizer
 from mixdpo.models.model_settings import ModelSettings, model_name
 
 _FORMAT: Final = "1"
-_NOT_CACHED: Final = ("model", "failure", "reasoning", "reasoning_tokens")
+_NOT_CACHED: Final = ("model", "failure", "reasoning", "reasoning_tokens", "entropy")
 """Fields of a completion that a model on this machine does not fill in, or that follow from its text."""
 
 TokenIds = tuple[int, ...]

@@ -21,6 +21,7 @@ from mixdpo.difficulty.metrics import find_metric, metric_settings
 from mixdpo.models.model_settings import ModelSettings
 from mixdpo.plan.plan_settings import PLANS, PlanSettings
 from mixdpo.recipe.rounds_settings import RoundsSettings
+from mixdpo.training.answers_settings import AnswersSettings
 from mixdpo.training.training_settings import TrainingSettings
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class Recipe:
     file: str | None
     audit: AuditSettings = field(default_factory=AuditSettings)
     pairs: RoundsSettings | None = None
+    answers: AnswersSettings | None = None
 
     def required(self, section: str) -> Any:
         """Return a section, or raise `InputError` if the recipe lacks it."""
@@ -141,6 +143,7 @@ def load_recipe(file: str | Path | None, overrides: Mapping[str, Any]) -> Recipe
         score=_score_section(present.get("score", {}), name),
         audit=section(AuditSettings, "audit") or AuditSettings(),
         pairs=section(RoundsSettings, "pairs"),
+        answers=section(AnswersSettings, "answers"),
         train=train_values(present.get("train", {}), "train", name),
         peft=_peft_section(present["peft"], name) if "peft" in present else None,
         file=name,

@@ -23,10 +23,11 @@ from mixdpo.generation.prompts import read_prompts
 from mixdpo.judges.find_judge import find_judge
 from mixdpo.models.model_settings import ModelSettings
 from mixdpo.pairs.answered import read_answered, write_answered
+from mixdpo.pairs.compare_models import compare_models, in_order_of
 from mixdpo.pairs.from_prompts import HOW_CALLED, PairFiles, Prompts, answer_stage, rate_stage
 from mixdpo.pairs.make_pairs import make_pairs, save_made_pairs
 from mixdpo.plan.plan import make_plan
-from mixdpo.recipe.held_out_answers import answer_greedily, compare_answers, in_order_of
+from mixdpo.recipe.held_out_answers import answer_greedily
 from mixdpo.recipe.recipe_file import Recipe
 from mixdpo.recipe.rounds_results import LAST, START
 from mixdpo.recipe.rounds_settings import RoundsSettings
@@ -188,7 +189,7 @@ def compare_held_out(settings: RoundsSettings, folder: Path, start: Path, last: 
         last: those of the round before.
 
     Returns:
-        The file of the comparison; see `compare_answers`.
+        The file of the comparison; see `Compared.rows`.
     """
     newest = folder / HELD_OUT
     prompt = settings.rating.judge_prompt
@@ -202,8 +203,8 @@ def compare_held_out(settings: RoundsSettings, folder: Path, start: Path, last: 
         own, *others = (in_order_of(prompts, read_answered(path)) for path in (newest, start, last))
         named = dict(zip((START, LAST), others, strict=True))
         judges = [find_judge(one) for one in settings.judges]
-        rows = compare_answers(own, named, judges, settings.rating, partial(pairs_bar, unit="verdicts"))
-        write_json_lines(folder / COMPARED, rows)
+        compared = compare_models(own, named, judges, settings.rating, partial(pairs_bar, unit="verdicts"))
+        write_json_lines(folder / COMPARED, compared.rows)
 
     how = {**by_key(settings.judges, "judge", HOW_CALLED), **by_key(settings.rating, "rating")}
     run_stage(folder, Stage("comparison", COMPARED, how, inputs), make)
@@ -216,4 +217,7 @@ def _of_model(model: ModelSettings) -> dict[str, Any]:
 
 def _of_training(recipe: Recipe) -> dict[str, Any]:
     kept = {name: value for name, value in recipe.train.items() if not is_free_to_change(name)}
-    return {**by_key(kept, "train"), **by_key(recipe.peft, "peft", _OF_PEFT), **by_key(recipe.eval_data, "eval_data")}
+    return {
+        **by_key(kept, "train"), **by_key(recipe.peft, "peft", _OF_PEFT), **by_key(recipe.eval_data, "eval_data"),
+        **by_key(recipe.answers, "answers", HOW_CALLED),
+    }  # fmt: skip

@@ -12,14 +12,9 @@ from matplotlib.figure import Figure
 
 from mixdpo.common.statistics import Interval, mean_interval
 from mixdpo.common.tables import TextTable, value_text
-from mixdpo.generation.degenerate import find_degenerate
+from mixdpo.generation.degenerate import LONGEST_GROWTH, MOST_CUT_MORE, find_degenerate
 from mixdpo.pairs.answered import AnsweredPrompt
-from mixdpo.recipe.held_out_answers import NEWEST, PREFERRED, RATING
-
-LONGEST_GROWTH: Final = 1.5
-"""Mean length of held-out answers, in that of the start's, above which a round is warned of."""
-MOST_CUT_MORE: Final = 0.1
-"""Share of held-out answers cut at the longest answer, beyond the start's, above which a round is warned of."""
+from mixdpo.pairs.compare_models import NEWEST, PREFERRED, RATING
 
 START: Final = "start"
 LAST: Final = "last"
@@ -93,7 +88,7 @@ def answers_result(prompts: Sequence[AnsweredPrompt]) -> HeldOutResult:
 
 
 def compared_result(answers: HeldOutResult, rows: Sequence[Mapping[str, Any]]) -> HeldOutResult:
-    """Return what answers are like with how they compare: `rows` as `compare_answers` gives them."""
+    """Return what answers are like with how they compare: `rows` of `Compared`."""
     over_start, over_last, own, first = (
         np.array([row.get(key) for row in rows], dtype=np.float64)
         for key in (f"{PREFERRED}{START}", f"{PREFERRED}{LAST}", f"{RATING}{NEWEST}", f"{RATING}{START}")

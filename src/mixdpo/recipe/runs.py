@@ -180,11 +180,12 @@ def _check_reads_cache(args: MixDPOConfig) -> None:
 def _trainer(recipe: Recipe, args: MixDPOConfig, reference: ModelSettings | None = None) -> MixDPOTrainer:
     """Load a recipe's pairs, plan, model and, if one is named, reference, and make the trainer."""
     model_settings, data_settings = recipe.required("model"), recipe.required("data")
-    if args.eval_strategy != "no" and recipe.eval_data is None:
+    if args.eval_strategy != "no" and recipe.eval_data is None and recipe.answers is None:
         raise InputError(
-            f"train.eval_strategy is {IntervalStrategy(args.eval_strategy).value}, without a section eval_data",
+            f"train.eval_strategy is {IntervalStrategy(args.eval_strategy).value}, without a section eval_data or "
+            "answers",
             file=recipe.file,
-            hint="add it, or --eval_data.path PAIRS; or leave eval_strategy out",
+            hint="add one, or --eval_data.path PAIRS; or leave eval_strategy out",
         )
     metric = Plan.load(recipe.plan_path).settings if recipe.plan_path else recipe.plan
     with args.main_process_first(desc="load pairs"):
@@ -209,6 +210,7 @@ def _trainer(recipe: Recipe, args: MixDPOConfig, reference: ModelSettings | None
             plan=plan,
             processing_class=tokenizer,
             peft_config=recipe.peft,
+            answers=recipe.answers,
         )
     except ValueError as error:  # accelerate's, of sizes that do not fit the processes
         if isinstance(error, InputError) or "arallelism" not in str(error):

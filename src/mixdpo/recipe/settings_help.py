@@ -16,6 +16,7 @@ from mixdpo.pairs.rating_settings import RatingSettings
 from mixdpo.pairs.selection_settings import SelectionSettings
 from mixdpo.recipe.recipe_file import OF_MODEL, PlanSection, yaml_text
 from mixdpo.recipe.rounds_settings import RoundsSettings
+from mixdpo.training.answers_settings import AnswersSettings
 from mixdpo.training.training_settings import TrainingSettings
 
 _LIMITS: Final = ("max_length", "max_prompt_length")
@@ -34,7 +35,8 @@ def settings_named(key: str) -> list[str]:
     from mixdpo.training.config import MixDPOConfig
 
     sections: Mapping[str, type[Any]] = {
-        "model": ModelSettings, "data": DataSettings, "plan": PlanSection, "train": MixDPOConfig, "peft": LoraConfig
+        "model": ModelSettings, "data": DataSettings, "plan": PlanSection, "train": MixDPOConfig, "peft": LoraConfig,
+        "answers": AnswersSettings,
     }  # fmt: skip
     named = [name for name, cls in sections.items() if key in {f.name for f in fields(cls)}]
     return [f"{name}.{key}" for name in named if name != "train" or key not in OF_MODEL]
@@ -76,6 +78,9 @@ def _of_training() -> list[str]:
         "--train.KEY  every other field of transformers.TrainingArguments",
         "--peft.KEY  LoRA adapters: every field of peft.LoraConfig, such as r, lora_alpha, target_modules",
         "--eval_data.KEY  pairs to measure on: the same fields as data",
+        *setting_lines(AnswersSettings, "answers", {f.name for f in fields(AnswersSettings)} - {"judge", "rating"}),
+        *setting_lines(JudgeSettings, "answers.judge"),
+        *setting_lines(RatingSettings, "answers.rating"),
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +12,9 @@ from rich.progress import Progress
 from transformers import IntervalStrategy, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from mixdpo.common.progress import rate_bar
+from mixdpo.training.checks import displaced_buckets, displacement_warning
+
+logger = logging.getLogger(__name__)
 
 
 class AtStart(TrainerCallback):
@@ -59,6 +63,34 @@ class PlanCallback(TrainerCallback):
         self._end_step(state.global_step)
         if control.should_training_stop and args.logging_strategy != IntervalStrategy.NO:
             control.should_log = True
+
+
+class DisplacementAlarm(TrainerCallback):
+    """Says once of every bucket that its chosen answers lose likelihood, and what that means.
+
+    Args:
+        bound: nats under the reference.
+        measures_answers: whether the run measures its policy's answers, which tell more.
+    """
+
+    def __init__(self, bound: float, measures_answers: bool) -> None:
+        self._bound, self._measures_answers = bound, measures_answers
+        self._told: set[str] = set()
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Look at a line of the log."""
+        for bucket, change in displaced_buckets(logs or {}, self._bound).items():
+            if bucket not in self._told:
+                self._told.add(bucket)
+                step, measured = state.global_step, self._measures_answers
+                logger.warning(displacement_warning(step, bucket, change, self._bound, measured))
 
 
 _SHOWN = {

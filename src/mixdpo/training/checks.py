@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from mixdpo.common.errors import RunError
 from mixdpo.losses import combined_loss, needs
 from mixdpo.plan.plan_settings import BUCKETS
+from mixdpo.training.answers_settings import ANSWERS
 from mixdpo.training.batch import PairBatch
 from mixdpo.training.step import StepResult, StepSettings
 
@@ -88,9 +89,19 @@ def displaced_buckets(metrics: Mapping[str, float], bound: float) -> dict[str, f
     return {bucket: change for bucket, change in changes.items() if change < -bound}
 
 
-def displacement_warning(step: int, bucket: str, change: float, bound: float) -> str:
-    """Return the warning for a bucket from `displaced_buckets` and what can be done."""
+def displacement_warning(step: int, bucket: str, change: float, bound: float, answers: bool) -> str:
+    """Return the warning for a bucket from `displaced_buckets`; `answers`: the run measures its policy's answers.
+
+    Likelihood that leaves chosen answers has gone somewhere else, to better answers or to worse ones; only the
+    policy's own answers tell which.
+    """
+    where = (
+        f"whether it is shows in eval_{ANSWERS}*"
+        if answers
+        else "to see whether it is, have the policy answer prompts at every evaluation (section answers)"
+    )
     return (
         f"step {step}: chosen answers of the {bucket} bucket fell {-change:.1f} nats under the reference (bound "
-        f"{bound:g}); a lower learning rate, a larger beta, or loss_type [sigmoid, sft] holds them up"
+        f"{bound:g}). That is no damage where they are worse than what the policy writes by now, or unlike what it "
+        f"would say; {where}. A lower learning rate, a larger beta, or loss_type [sigmoid, sft] holds them up"
     )

@@ -133,6 +133,7 @@ class MixDPOConfig(TrainingSettings, TrainingArguments):  # type: ignore[misc]  
                 "sync_ref_model moves a live reference, and this run has none",
                 hint="set precompute_ref_log_probs to false and take a loss that reads the reference",
             )
+        self._check_early_stopping()
         batch = self.per_device_train_batch_size
         if self.compares_pairs and (batch < 2 or self.max_tokens_per_batch is not None):
             raise InputError(
@@ -188,6 +189,18 @@ class MixDPOConfig(TrainingSettings, TrainingArguments):  # type: ignore[misc]  
     def smooths_per_pair(self) -> bool:
         """Whether the losses read the plan's probability of each pair's label."""
         return self.label_smoothing == "per_pair"
+
+    def _check_early_stopping(self) -> None:
+        patience, threshold = self.early_stopping_patience, self.early_stopping_threshold
+        if patience is None and threshold:
+            raise InputError(
+                "early_stopping_threshold is set, and nothing stops early", hint="set early_stopping_patience, too"
+            )
+        if patience is not None and (self.metric_for_best_model is None or self.eval_strategy == "no"):
+            raise InputError(
+                "early_stopping_patience is set, and no metric is measured that could improve",
+                hint="set metric_for_best_model to loss or answers/win_rate, and eval_strategy to steps or epoch",
+            )
 
     @property
     def loss_names(self) -> list[str]:

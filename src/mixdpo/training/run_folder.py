@@ -37,6 +37,7 @@ _FREE_TO_CHANGE = (
     "logging",
     "save",
     "eval",
+    "do_eval",  # follows from eval_strategy
     "report_to",
     "disable_tqdm",
     "dataloader",
@@ -139,6 +140,7 @@ def check_same_run(folder: Path, record: dict[str, Any], compares_pairs: bool) -
                 file=folder / RUN_FILE,
                 hint="continue it as it was started",
             )
+    _check_same_answers(before.get("answers"), record.get("answers"), folder / RUN_FILE)
     was, cut = _cut_of_a_step(before), _cut_of_a_step(record)
     if was != cut if compares_pairs else math.prod(was) != math.prod(cut):
         described = [" x ".join(map(str, factors)) for factors in (was, cut)]
@@ -158,6 +160,19 @@ def check_same_run(folder: Path, record: dict[str, Any], compares_pairs: bool) -
                 hint="continue it with the settings it was started with",
             )
     check_same_tokens(before, record, folder / RUN_FILE)
+
+
+def _check_same_answers(before: dict[str, Any] | None, now: dict[str, Any] | None, file: Path) -> None:
+    """Raise `InputError` unless the policy is judged as at the start of the run; it may no longer be."""
+    if now is None:
+        return
+    changed = "answers" if before is None else next((f"answers.{k}" for k in now if before.get(k) != now[k]), None)
+    if changed is not None:
+        raise InputError(
+            f"the run was started with another {changed}, and evaluations are compared with each other",
+            file=file,
+            hint="continue it with the section answers it was started with, or without one",
+        )
 
 
 def is_free_to_change(name: str) -> bool:

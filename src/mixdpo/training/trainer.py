@@ -33,10 +33,12 @@ from mixdpo.models.cached_logprobs import CacheUse
 from mixdpo.models.engine import pack_rows, to_device
 from mixdpo.models.freed_memory import keep_freed_memory
 from mixdpo.plan.plan import Plan, make_plan
+from mixdpo.training.answering_trainer import AnsweringTrainer
+from mixdpo.training.answers_settings import AnswersSettings
 from mixdpo.training.batch import MicroBatches, PairBatch, collate_parts
-from mixdpo.training.callbacks import AtStart, PlanCallback, TrainingProgress
+from mixdpo.training.callbacks import AtStart, DisplacementAlarm, PlanCallback, TrainingProgress
 from mixdpo.training.checkpoints import checkpoint_path, delete_oldest, mark_incomplete
-from mixdpo.training.checks import check_first_loss, displaced_buckets, displacement_warning
+from mixdpo.training.checks import check_first_loss
 from mixdpo.training.config import MixDPOConfig
 from mixdpo.training.deepspeed_run import with_engine
 from mixdpo.training.finite import (
@@ -56,7 +58,6 @@ from mixdpo.training.loss_state import LossState
 from mixdpo.training.memory_plan import MemoryPlan, Run, plan_memory
 from mixdpo.training.metrics import MetricSums, add_step_metrics
 from mixdpo.training.micro_batches import TokenBudget
-from mixdpo.training.planned_trainer import PlannedTrainer
 from mixdpo.training.preparation import (
     PairPreparation,
     check_pairs_fit,
@@ -89,7 +90,7 @@ from mixdpo.training.token_record import describe_run_tokens
 logger = logging.getLogger(__name__)
 
 
-class MixDPOTrainer(PlannedTrainer):
+class MixDPOTrainer(AnsweringTrainer):
     """Trains a causal language model on preference pairs by a plan.
 
     Args:
@@ -103,6 +104,7 @@ class MixDPOTrainer(PlannedTrainer):
         processing_class: the tokenizer; default the model's own.
         peft_config: adapters to add, for example `peft.LoraConfig`.
         callbacks: additional callbacks of transformers.
+        answers: prompts that the policy answers at every evaluation, and who judges the answers; default none.
 
     Raises:
         InputError: the plan does not belong to the data, or settings contradict each other.
@@ -121,6 +123,7 @@ class MixDPOTrainer(PlannedTrainer):
         processing_class: PreTrainedTokenizerBase | None = None,
         peft_config: PeftConfig | None = None,
         callbacks: Sequence[TrainerCallback] = (),
+        answers: AnswersSettings | None = None,
     ) -> None:
         args = args or MixDPOConfig()
         args.template_date = args.template_date or today()  # one for the whole run, which records it
@@ -157,7 +160,6 @@ class MixDPOTrainer(PlannedTrainer):
         self._records = EvaluationRecords()
         self._steps = StepRecords()
         self._first_loss_checked = not self._starts_at_reference
-        self._displaced: set[str] = set()
         tokens = args.max_tokens_per_batch
         self._budget = TokenBudget(tokens if isinstance(tokens, int) else None, padded=self._lay_out is not pack_rows)
         self._memory: MemoryPlan | None = None
@@ -165,7 +167,7 @@ class MixDPOTrainer(PlannedTrainer):
             model=policy,
             args=args,
             train_dataset=train_pairs,
-            eval_dataset=eval_pairs,
+            eval_dataset=eval_pairs if eval_pairs is not None or answers is None else {},  # answers need no pairs
             processing_class=tokenizer,
             data_collator=partial(  # type: ignore[arg-type]
                 collate_parts,
@@ -177,9 +179,11 @@ class MixDPOTrainer(PlannedTrainer):
                 AtStart(self._plan_memory),
                 RunFolder(plan, self.describe),
                 PlanCallback(self.before_first_step, self.start_epoch, self.end_step),
+                DisplacementAlarm(args.displacement_bound, answers is not None),
                 *callbacks,
             ],
         )
+        self.prepare_evaluation(answers, eval_pairs)
         self.accelerator.dataloader_config.non_blocking = args.dataloader_pin_memory  # copies wait for no step
         prepare_sharding(args, self.accelerator)
         self._ref_model = with_engine(self._ref_model, self.accelerator)
@@ -344,6 +348,7 @@ class MixDPOTrainer(PlannedTrainer):
             log_run_summary(self.train_dataset, self.step_plan(), factors, self.args.phase_schedule)
             for name, report in self._preparation.reports.items():
                 report.log(logger, name)
+        self.begin_answers()
 
     def end_step(self, step: int) -> None:
         """Move what the losses carry from one optimizer step to the next."""
@@ -452,7 +457,11 @@ class MixDPOTrainer(PlannedTrainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> dict[str, float]:
-        """Measure `eval_dataset` (pairs from `load_pairs`; default the trainer's own) with the preference loss."""
+        """Measure `eval_dataset` (pairs from `load_pairs`; default the trainer's own) with the preference loss.
+
+        Where none is given the policy answers the prompts of `answers`, too.
+        """
+        self._stop_if_broken()
         if isinstance(eval_dataset, Dataset):
             eval_dataset = self._preparation.evaluation(eval_dataset, self.train_dataset.plan.settings.metric)
         return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
@@ -460,17 +469,12 @@ class MixDPOTrainer(PlannedTrainer):
     # ---- what a person watches ----
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the means since the last line, and warn when a bucket's chosen answers lose likelihood."""
+        """Add the means since the last line."""
         if "loss" in logs:
             self._stop_if_broken()
             logs.update(self._sums["train"].means(self.accelerator))
         if "train_loss" in logs and self._first_step > 1:
             del logs["train_loss"]  # the mean over a run, of which one that was continued saw the end only
-        bound = self.args.displacement_bound
-        for bucket, change in displaced_buckets(logs, bound).items():
-            if bucket not in self._displaced:
-                self._displaced.add(bucket)
-                logger.warning(displacement_warning(self.state.global_step, bucket, change, bound))
         super().log(logs, start_time)
 
     def _check_first_loss(self, batch: PairBatch, result: Any) -> None:
@@ -489,4 +493,5 @@ class MixDPOTrainer(PlannedTrainer):
         digests = describe_run_tokens(tokens, preparation.tokenizer)
         plan, processes = self.train_dataset.plan, self.accelerator.num_processes
         record = describe_run(self.args, model, plan, preparation.reports, digests, processes)
+        record["answers"] = self.describe_answers()
         return record if self._memory is None else {**record, "memory": self._memory.to_record()}

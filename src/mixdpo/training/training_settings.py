@@ -177,9 +177,22 @@ class TrainingSettings(LossSettings):
     ref_model_sync_steps: int = field(
         default=512, metadata={"help": "optimizer steps between two such moves", "at_least": 1}
     )
+    early_stopping_patience: int | None = field(
+        default=None,
+        metadata={
+            "help": "end the run when metric_for_best_model has not improved in so many evaluations; null: never",
+            "at_least": 1,
+        },
+    )
+    early_stopping_threshold: float = field(
+        default=0.0, metadata={"help": "a smaller improvement than this counts as none", "at_least": 0}
+    )
     displacement_bound: float = field(
         default=50.0,
-        metadata={"help": "warn when a bucket's chosen log-probability falls this many nats under the reference"},
+        metadata={
+            "help": "say when a bucket's chosen log-probability falls this many nats under the reference, which need "
+            "be no damage"
+        },
     )
 
     def token_settings(self) -> TokenSettings:

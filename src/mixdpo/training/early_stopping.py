@@ -1,0 +1,62 @@
+"""The end of a run whose metric no longer improves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import EarlyStoppingCallback, TrainerControl, TrainerState, TrainingArguments
+
+from mixdpo.common.errors import InputError
+from mixdpo.training.answers_settings import ANSWERS, AnswersSettings
+from mixdpo.training.config import MixDPOConfig
+
+
+class EarlyStopping(EarlyStoppingCallback):
+    """Transformers' callback, which counts on where a run is continued, and passes over an evaluation without its
+    metric: a judge that failed says nothing of the policy."""
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Read back how often the metric has not improved; a run that had stopped ends at once."""
+        states: Any = state.stateful_callbacks  # of a run that goes on, by name
+        kept = states.get(type(self).__name__) if state.global_step > 0 else None
+        self.early_stopping_patience_counter = kept["attributes"]["early_stopping_patience_counter"] if kept else 0
+        control.should_training_stop = self.early_stopping_patience_counter >= self.early_stopping_patience
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Count, and stop the run when patience is at its end."""
+        if metrics is not None and best_metric(args) in metrics:
+            super().on_evaluate(args, state, control, metrics, **kwargs)
+
+
+def best_metric(args: TrainingArguments) -> str | None:
+    """Return the name in an evaluation of the metric that `metric_for_best_model` names."""
+    name = args.metric_for_best_model
+    return name if name is None or name.startswith("eval_") else f"eval_{name}"
+
+
+def check_best_metric(args: MixDPOConfig, answers: AnswersSettings | None, measures_pairs: bool) -> None:
+    """Raise `InputError` where no evaluation has the metric by which the best model is told, or a run is stopped."""
+    name = best_metric(args)
+    if name is None:
+        return
+    named = name.removeprefix("eval_")
+    known = answers.metrics if answers is not None else ()
+    if named.startswith(ANSWERS) and named not in known:
+        hint = f"there are {', '.join(known)}" if known else "add the section answers"
+        if answers is not None and answers.judge is None:
+            hint += "; those of a win rate need answers.judge"
+        raise InputError(f"metric_for_best_model is {named}, which no evaluation of this run has", hint=hint)
+    if not named.startswith(ANSWERS) and not measures_pairs:
+        raise InputError(
+            f"metric_for_best_model is {named}, which is measured on pairs, and this run has no eval_data",
+            hint="add it" + (f", or take one of {', '.join(known)}" if known else ""),
+        )
