@@ -83,6 +83,25 @@ def test_kaggles_arena_keeps_every_turn_in_lists(tmp_path: Path, refused: Any) -
     refused(lambda: load_pairs(short), "row 2", "response_a")
 
 
+def test_ties_are_kept_where_they_are_asked_for(jsonl: Any, tmp_path: Path, refused: Any) -> None:
+    """Of a tie the first answer is called chosen, and the column says that it is one."""
+    row = {"prompt": "River?", "response_1": A, "response_2": B}
+    strengths = jsonl([{**row, "preference_strength": value} for value in (0, 2, -1)])
+    pairs, report = read_pairs(DataSettings(path=strengths, ties="keep"))
+    assert (pairs["chosen"][:], pairs["tie"][:], pairs["margin"][:]) == ([A, B, A], [True, False, False], [0, 2, 1])
+    assert not report.sources[0].dropped
+    row = {"prompt": "River?", "response_a": A, "response_b": B}
+    named = jsonl([{**row, "winner": name} for name in ("model_b", "tie (bothbad)")], "named.jsonl")
+    pairs = load_pairs(named, ties="keep")
+    assert (pairs["chosen"][:], pairs["tie"][:]) == ([B, A], [False, True])
+    turns = {"prompt": '["River?"]', "response_a": json.dumps([A]), "response_b": json.dumps([B])}
+    rows = [{**turns, "winner_model_a": 0, "winner_model_b": won, "winner_tie": 1 - won} for won in (1, 0)]
+    pairs = load_pairs(table(tmp_path / "turns.csv", rows), ties="keep")
+    assert [side[0]["content"] for side in pairs["chosen"]] == [B, A]
+    assert pairs["tie"][:] == [False, True]
+    refused(lambda: load_pairs(named, ties="all"), "ties must be one of drop, keep")
+
+
 @pytest.mark.parametrize("written", [json.dumps, repr], ids=["JSON", "Python"])
 def test_answers_with_scores_in_a_cell_of_text(written: Any, tmp_path: Path, refused: Any) -> None:
     answers = [

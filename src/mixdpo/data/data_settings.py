@@ -15,9 +15,11 @@ from mixdpo.common.settings import check_ranges, check_seed
 InvalidScores = Literal["error", "drop"]
 PairRule = Literal["best_vs_random", "best_vs_worst", "all"]
 Contradictions = Literal["keep", "flip", "drop"]
+Ties = Literal["drop", "keep"]
 INVALID_SCORES: Final[tuple[str, ...]] = get_args(InvalidScores)
 PAIR_RULES: Final[tuple[str, ...]] = get_args(PairRule)
 CONTRADICTIONS: Final[tuple[str, ...]] = get_args(Contradictions)
+TIES: Final[tuple[str, ...]] = get_args(Ties)
 
 LossTurns = Literal["all", "last"]
 ASSISTANT_ONLY_HELP: Final = (
@@ -97,11 +99,20 @@ class DataSettings:
         default="best_vs_random",
         metadata={"help": "which of several scored answers become pairs: best_vs_random, best_vs_worst or all"},
     )
+    ties: Ties = field(
+        default="drop",
+        metadata={"help": "two answers of which neither won, as arenas have them: drop, or keep with the column tie"},
+    )
     max_pairs: int | None = field(default=None, metadata={"help": "pairs at most of all sources, a random subset"})
     seed: int = field(default=42, metadata={"help": "seed of the random subsets and answers"})
 
     def __post_init__(self) -> None:
-        choices = {"invalid_scores": INVALID_SCORES, "contradictions": CONTRADICTIONS, "pair_rule": PAIR_RULES}
+        choices = {
+            "invalid_scores": INVALID_SCORES,
+            "contradictions": CONTRADICTIONS,
+            "pair_rule": PAIR_RULES,
+            "ties": TIES,
+        }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise InputError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")

@@ -10,7 +10,7 @@ from typing import Any, Final
 from datasets import Features, List, Value
 
 from mixdpo.common.table_files import well_formed
-from mixdpo.data.data_settings import PairRule
+from mixdpo.data.data_settings import DataSettings
 from mixdpo.data.messages import Message
 from mixdpo.data.prompts import DropPair
 from mixdpo.data.views import Row, ViewFault, parse_text
@@ -68,29 +68,28 @@ def is_duel(names: Iterable[str]) -> bool:
     return _duel_of(names) is not None
 
 
-def duel_pairs(row: Row, rule: PairRule, seed: int) -> list[dict[str, Any]]:
-    """Return the pair of a row.
+def duel_pairs(row: Row, data: DataSettings) -> list[dict[str, Any]]:
+    """Return the pair of a row; of a tie that is kept the first answer is chosen.
 
     Raises:
-        DropPair: neither answer won.
+        DropPair: neither answer won, and ties are not kept.
         ViewFault: nobody can say who won.
     """
     duel = _duel_of(row)
     assert duel is not None, "the layout was found by these columns"
     lead = _lead(row[duel.winner], duel)
-    if lead == 0:
-        raise DropPair("tie")
+    tie = _tie(lead == 0, data)
     names = [(duel.first, "chosen"), (duel.second, "rejected")]
     if lead < 0:
         names = [(duel.second, "chosen"), (duel.first, "rejected")]
-    pair: dict[str, Any] = {side: row[name] for name, side in names}
+    pair: dict[str, Any] = {side: row[name] for name, side in names} | tie
     if duel.prompt in row:
         pair["prompt"] = row[duel.prompt]
     if not duel.first_wins:
         pair["margin"] = abs(lead)
     if duel.scores is not None and set(duel.scores) <= set(row):
         scores = [row[name] for name in duel.scores]
-        pair["score_chosen"], pair["score_rejected"] = scores if lead > 0 else scores[::-1]
+        pair["score_chosen"], pair["score_rejected"] = scores if lead >= 0 else scores[::-1]
     return [pair]
 
 
@@ -138,20 +137,28 @@ def _lead(value: Any, duel: _Duel) -> float:
     return 1.0 if winner in duel.first_wins else -1.0
 
 
-def turns_pairs(row: Row, rule: PairRule, seed: int) -> list[dict[str, Any]]:
+def _tie(is_tie: bool, data: DataSettings) -> dict[str, Any]:
+    """Return the column `tie` where ties are kept; raises `DropPair` of one where they are not."""
+    if data.ties == "keep":
+        return {"tie": is_tie}
+    if is_tie:
+        raise DropPair("tie")
+    return {}
+
+
+def turns_pairs(row: Row, data: DataSettings) -> list[dict[str, Any]]:
     """Return the pair of a row with the texts of all turns: the first turn is the prompt, the rest are the answers.
 
     Raises:
-        DropPair: neither answer won, or a turn has no answer.
+        DropPair: neither answer won, and ties are not kept, or a turn has no answer.
         ViewFault: the lists are none, or of different lengths.
     """
     won = [_is_one(row[name]) for name in ("winner_model_a", "winner_model_b")]
-    if won[0] == won[1]:
-        raise DropPair("tie")
+    tie = _tie(won[0] == won[1], data)
     asked, first, second = (_texts(row, name) for name in ("prompt", "response_a", "response_b"))
     sides = [_answers(asked, side, name) for side, name in ((first, "response_a"), (second, "response_b"))]
-    chosen, rejected = sides if won[0] else sides[::-1]
-    return [{"prompt": [_says("user", asked[0])], "chosen": chosen, "rejected": rejected}]
+    chosen, rejected = sides[::-1] if won == [False, True] else sides
+    return [{"prompt": [_says("user", asked[0])], "chosen": chosen, "rejected": rejected, **tie}]
 
 
 def turns_columns(features: Features) -> dict[str, Any]:

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
-from datasets import Features
+from datasets import Features, Value
 
 from mixdpo.data.columns import is_text
-from mixdpo.data.data_settings import PairRule
+from mixdpo.data.data_settings import DataSettings
 from mixdpo.data.duels import TURNS, duel_columns, duel_pairs, duel_reads, is_duel, turns_columns, turns_pairs
 from mixdpo.data.messages import kind_of
 from mixdpo.data.scored_answers import ANSWERS, SCORE_LISTS, is_ranked, ranked_columns, ranked_pairs, ranked_reads
@@ -19,7 +19,7 @@ from mixdpo.data.views import Row, View, ViewFault
 class PairsOfRow(Protocol):
     """What makes rows of pairs of a row; raises `ViewFault` or `DropPair`."""
 
-    def __call__(self, row: Row, rule: PairRule, seed: int) -> list[dict[str, Any]]:
+    def __call__(self, row: Row, data: DataSettings) -> list[dict[str, Any]]:
         """Return them in the order of the row's answers."""
 
 
@@ -32,9 +32,10 @@ class Layout:
         fits: whether columns are of this layout.
         columns: what the keys of `columns` are in it, as far as the data has these columns.
         reads: the columns that `pairs` reads.
-        pairs: from a row, the rule and a seed to rows with the columns `made`; None if `columns` says it all.
+        pairs: from a row and how data is read to rows with the columns `made`; None if `columns` says it all.
         made: types of the columns that `pairs` adds.
         by_rule: whether a row has several answers, of which the rule says which become pairs.
+        has_ties: whether neither answer of a row may have won.
         refusal: what to do with data that cannot become pairs.
     """
 
@@ -45,6 +46,7 @@ class Layout:
     pairs: PairsOfRow | None = None
     made: Callable[[Features], dict[str, Any]] = lambda features: {}
     by_rule: bool = False
+    has_ties: bool = False
     refusal: str | None = None
 
 
@@ -53,15 +55,16 @@ def find_layout(features: Features) -> Layout | None:
     return next((layout for layout in LAYOUTS if layout.fits(features)), None)
 
 
-def view_layout(layout: Layout, features: Features, rule: PairRule, seed: int) -> View | None:
+def view_layout(layout: Layout, features: Features, data: DataSettings) -> View | None:
     """Return a view of data of a layout in which the pairs are, None if renamed columns are enough."""
     if layout.pairs is None:
         return None
     of_row = layout.pairs
+    ties = {"tie": Value("bool")} if layout.has_ties and data.ties == "keep" else {}
     return View(
-        name=f"{layout.name} by {rule} with seed {seed}",
-        features=Features({**features, **layout.made(features)}),
-        rows=lambda row: [{**row, **made} for made in of_row(row, rule, seed)],
+        name=f"{layout.name} by {data.pair_rule} with seed {data.seed}{' and ties' if ties else ''}",
+        features=Features({**features, **layout.made(features), **ties}),
+        rows=lambda row: [{**row, **made} for made in of_row(row, data)],
         reads=layout.reads(features),
     )
 
@@ -73,7 +76,7 @@ LISTS: Final = (*ANSWERS, *SCORE_LISTS, "messages", "rejected_messages", "input"
 # A conversation and another answer to it
 
 
-def _replaced_pairs(row: Row, rule: PairRule, seed: int) -> list[dict[str, Any]]:
+def _replaced_pairs(row: Row, data: DataSettings) -> list[dict[str, Any]]:
     messages = row["messages"]
     if not isinstance(messages, list) or not messages:
         raise ViewFault("messages", f"is {kind_of(messages)}, not a list of messages")
@@ -137,6 +140,7 @@ LAYOUTS: Final = (
         reads=lambda features: (*TURNS, "winner_tie"),
         pairs=turns_pairs,
         made=turns_columns,
+        has_ties=True,
     ),
     Layout(
         name="two answers and a winner",
@@ -144,6 +148,7 @@ LAYOUTS: Final = (
         reads=duel_reads,
         pairs=duel_pairs,
         made=duel_columns,
+        has_ties=True,
     ),
     Layout(
         name="scored answers",

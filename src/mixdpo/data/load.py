@@ -174,7 +174,7 @@ def _interpreted(settings: SourceSettings, raw: RawSource, data: DataSettings) -
             **{key: name for key, name in layout.columns.items() if nested_kind(features, name) is not None},
             **mapping,
         }
-        view = chained(view, view_layout(layout, features, data.pair_rule, data.seed))
+        view = chained(view, view_layout(layout, features, data))
         features = features if view is None else view.features
     view = chained(view, view_nested(features, mapping.values()))
     features = view.features if view is not None else features

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from datasets import Features, Json, LargeList, List, Value
 
-from mixdpo.data.data_settings import PairRule
+from mixdpo.data.data_settings import DataSettings, PairRule
 from mixdpo.data.messages import kind_of
 from mixdpo.data.prompts import DropPair
 from mixdpo.data.views import Row, ViewFault
@@ -152,12 +152,12 @@ def _is_message(item: Mapping[str, Any]) -> bool:
 # The layout of data whose rows have several scored answers
 
 
-def ranked_pairs(row: Row, rule: PairRule, seed: int) -> list[dict[str, Any]]:
-    """Return the pairs of a row by a rule; raises `DropPair` where no two answers have different scores."""
+def ranked_pairs(row: Row, data: DataSettings) -> list[dict[str, Any]]:
+    """Return the pairs of a row by `pair_rule`; raises `DropPair` where no two answers have different scores."""
     answers = [one for one in scored_answers(row) if one.answer and math.isfinite(one.score)]
     prompt = row[first_there(PROMPTS, row)]
     # The draw belongs to the prompt: another order of the rows, or a part of them, gives the same pairs.
-    found = choose_pairs([one.score for one in answers], rule, random.Random(f"{seed} {prompt}"))
+    found = choose_pairs([one.score for one in answers], data.pair_rule, random.Random(f"{data.seed} {prompt}"))
     if not found:
         raise DropPair("no_ranking")
     return [
