@@ -203,6 +203,7 @@ def test_shared_cosine_leaves_sft_what_the_paper_left_it(model, tokenizer, tmp_p
             self.plan = make_plan(data, threshold=0.5)
             self.trained_pairs = len(self.plan)
             self.epoch_rows = self.plan.epoch_rows
+            self.weight = np.ones(len(self.plan))
 
     # The published runs left out the last, unfilled step.
     steps = make_step_plan(Pairs(), batch_size=160, epochs=1, max_steps=382)  # type: ignore[arg-type]

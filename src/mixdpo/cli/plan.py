@@ -64,6 +64,8 @@ def plan(overrides: dict[str, Any], data: str | None, config: Path | None, outpu
             *(_mean_quality(*by_route[record["route"]]) for by_route in qualities.values()),
         )
     plain_console().print(table)
+    if made.settings.weight == "rate":
+        click.echo("weight rate: computed when training starts, from its schedule")
     if (unread := made.unread(pairs)) is not None:
         click.echo(unread)
     if made.curve is not None:

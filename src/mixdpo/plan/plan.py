@@ -27,7 +27,7 @@ from mixdpo.plan.agreement_curve import AgreementCurve
 from mixdpo.plan.epochs import part_rank, rows_of_epoch
 from mixdpo.plan.hard_pairs import hard_pairs
 from mixdpo.plan.labels import label_probabilities
-from mixdpo.plan.plan_settings import BUCKETS, PLANS, ROUTES, PlanSettings, Threshold, check_settings
+from mixdpo.plan.plan_settings import BUCKETS, PLANS, ROUTES, Order, PlanSettings, Threshold, check_settings
 from mixdpo.plan.weights import pair_weights
 
 if TYPE_CHECKING:
@@ -104,6 +104,12 @@ class Plan:
             rows, available = rows[present[rows]], int(present.sum())
         length = available if self.settings.refill else len(rows)
         return rows_of_epoch(rows, self.is_hard[rows], self.settings, epoch, epochs, length)
+
+    def in_order(self, order: Order) -> Plan:
+        """Return the plan of the same pairs and routes in another order, the one that `make_plan` would give them."""
+        settings = replace(self.settings, order=order)
+        dropped = self.route == ROUTES.index("drop")
+        return replace(self, settings=settings, position=_positions(settings, self.margin, self.is_hard, dropped))
 
     def check_belongs_to(self, dataset: Dataset) -> None:
         """Raise `InputError` unless the plan was made from exactly these pairs in this order."""
@@ -279,32 +285,20 @@ def make_plan(
     n = len(dataset)
     if n == 0:
         raise InputError("the data set has no pairs")
-    random_rank = np.random.default_rng(settings.seed).permutation(n)
-    margin, easy_rank = _margins(dataset, settings, random_rank)
+    margin = _margins(dataset, settings)
     threshold, curve = settings.threshold, None
     if threshold == "auto" or settings.label_probability == "agreement":
         from mixdpo.plan.threshold import auto_threshold, find_signals  # with scipy, so only where it is needed
 
         curve = auto_threshold(margin, find_signals(dataset, settings.metric, settings.signals), settings)
         threshold = curve.threshold if threshold == "auto" else threshold
-    is_hard = hard_pairs(dataset, margin, easy_rank, threshold)
+    is_hard = hard_pairs(dataset, margin, _easy_rank(margin, settings.seed), threshold)
     route = np.where(is_hard, ROUTES.index(settings.hard_route), ROUTES.index(settings.easy_route)).astype(np.int8)
     dropped = route == ROUTES.index("drop")
     if dropped.all():
         raise InputError("the plan drops every pair", hint="lower the threshold or change the routes")
     if settings.epochs == "staged" and len(np.unique(route[~dropped])) < 2:
         raise InputError("staged epochs need pairs of two routes, and this plan trains only one")
-
-    within = {
-        "easy_to_hard": easy_rank,
-        "hard_to_easy": n - 1 - easy_rank,
-        "shuffled": random_rank,
-        "as_is": np.arange(n),
-    }[settings.order]
-    part = part_rank(is_hard, settings.first)
-    rows = np.lexsort((within, part, dropped))
-    position = np.empty(n, dtype=np.int64)
-    position[rows] = np.arange(n)
 
     label_probability = label_probabilities(dataset, settings.label_probability, margin, curve)
     quantile = _difficulty_quantile(margin)
@@ -314,7 +308,7 @@ def make_plan(
         quantile=quantile,
         bucket=bucket.astype(np.int8),
         route=route,
-        position=position,
+        position=_positions(settings, margin, is_hard, dropped),
         settings=settings,
         fingerprint=data_fingerprint(dataset),
         threshold_margin=_largest_hard_margin(margin, is_hard, threshold),
@@ -337,8 +331,34 @@ def _origins(table: pa.Table) -> pa.Table | None:
     return table.select([name for name in ("pair_id", "row", "file") if name in table.column_names])
 
 
-def _margins(dataset: Dataset, settings: PlanSettings, random_rank: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return margins and each pair's place from easiest to hardest, ties ordered by `random_rank`."""
+def _positions(settings: PlanSettings, margin: np.ndarray, is_hard: np.ndarray, dropped: np.ndarray) -> np.ndarray:
+    """Return each pair's place in the plan, dropped ones last; int64, shape (N,)."""
+    n = len(margin)
+    within = {
+        "easy_to_hard": lambda: _easy_rank(margin, settings.seed),
+        "hard_to_easy": lambda: n - 1 - _easy_rank(margin, settings.seed),
+        "shuffled": lambda: _random_rank(n, settings.seed),
+        "as_is": lambda: np.arange(n),
+    }[settings.order]()
+    rows = np.lexsort((within, part_rank(is_hard, settings.first), dropped))
+    position = np.empty(n, dtype=np.int64)
+    position[rows] = np.arange(n)
+    return position
+
+
+def _random_rank(n: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).permutation(n)
+
+
+def _easy_rank(margin: np.ndarray, seed: int) -> np.ndarray:
+    """Return each pair's place from easiest to hardest, equal margins in an order drawn from the seed; int64."""
+    rank = np.empty(len(margin), dtype=np.int64)
+    rank[np.lexsort((_random_rank(len(margin), seed), -margin))] = np.arange(len(margin))
+    return rank
+
+
+def _margins(dataset: Dataset, settings: PlanSettings) -> np.ndarray:
+    """Return margins, float64 of shape (N,); NaN where neither the data has them nor the settings need them."""
     column = f"margin/{settings.metric}"
     if column in dataset.column_names:
         margin = float_column(dataset, column)
@@ -357,9 +377,7 @@ def _margins(dataset: Dataset, settings: PlanSettings, random_rank: np.ndarray) 
             if unscored
             else f"add it with `mixdpo.score(dataset, metric={settings.metric!r})`",
         )
-    rank = np.empty(len(margin), dtype=np.int64)
-    rank[np.lexsort((random_rank, -margin))] = np.arange(len(margin))
-    return margin, rank
+    return margin
 
 
 def _difficulty_quantile(margin: np.ndarray) -> np.ndarray:

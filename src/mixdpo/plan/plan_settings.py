@@ -123,7 +123,7 @@ class PlanSettings(WeightSettings, AutoSettings):
         """Whether order, threshold, weights or label probabilities ask how hard a pair is."""
         by_column = isinstance(self.threshold, Mapping) and "column" in self.threshold
         by_threshold = self.threshold is not None and not by_column
-        by_label = self.weight == "madpo" or self.label_probability == "agreement"
+        by_label = self.weight in ("madpo", "rate") or self.label_probability == "agreement"
         return self.order in SORTED or by_threshold or by_label
 
 
@@ -154,6 +154,7 @@ PLANS: Final[Mapping[str, PlanSettings]] = {
     "mixdpo": PlanSettings(),
     "dpo": PlanSettings(order="shuffled", threshold=None),
     "dpo_sorted": PlanSettings(threshold=None),
+    "rate_weighted": PlanSettings(order="shuffled", threshold=None, weight="rate"),
     "dpo_paced": PlanSettings(threshold=None, pacing="sqrt"),
     "anti_curriculum": PlanSettings(order="hard_to_easy", threshold=None),
     "selective_dpo": PlanSettings(threshold={"hardest": 0.5}, hard_route="drop"),
@@ -199,6 +200,11 @@ def check_settings(settings: PlanSettings) -> None:
                 f"pacing {settings.pacing} draws from the first pairs of an order by margin",
                 hint=f"set order to {' or '.join(SORTED)}, first to null and epochs to per_epoch",
             )
+    if settings.weight == "rate" and settings.order != "shuffled":
+        raise InputError(
+            f"weight rate gives a shuffled run the learning rates of a sorted one, and order is {settings.order}",
+            hint="set order to shuffled",
+        )
     if settings.refill and "drop" not in (settings.easy_route, settings.hard_route):
         raise InputError("refill repeats pairs in the place of dropped ones, and the plan drops none")
     _check_threshold(settings.threshold)

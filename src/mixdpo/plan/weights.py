@@ -35,6 +35,7 @@ def pair_weights(
         return None
     column = f"weight/{name}"
     rule = RULES.get(name)
+    weights: np.ndarray | None
     if rule is None:
         weights = training_column(dataset, column, "plan.weight")
     elif column in dataset.column_names:
@@ -44,6 +45,10 @@ def pair_weights(
     if weights is not None and not weights.any():
         raise InputError(f"every weight of plan.weight {name} is 0, so nothing would be trained")
     return weights
+
+
+def rate(settings: PlanSettings, margin: np.ndarray, probability: np.ndarray | None) -> None:
+    """Weights by the learning rate of a sorted run: none yet, for only training knows its schedule."""
 
 
 def label_confidence(settings: PlanSettings, margin: np.ndarray, probability: np.ndarray | None) -> np.ndarray:
@@ -80,6 +85,7 @@ def _log_sigmoid(values: np.ndarray) -> np.ndarray:
     return -np.logaddexp(0, -values)
 
 
-Rule = Callable[[PlanSettings, np.ndarray, np.ndarray | None], np.ndarray]
-RULES: Final[Mapping[str, Rule]] = {"label_confidence": label_confidence, "madpo": madpo}
-"""What `plan.weight` names beside columns of the data: from settings, margins and label probabilities to weights."""
+Rule = Callable[[PlanSettings, np.ndarray, np.ndarray | None], np.ndarray | None]
+RULES: Final[Mapping[str, Rule]] = {"label_confidence": label_confidence, "madpo": madpo, "rate": rate}
+"""What `plan.weight` names beside columns of the data: from settings, margins and label probabilities to weights, None
+where `training/rate_weights.py` makes them."""

@@ -40,6 +40,7 @@ from mixdpo.training.checks import rounding_warning
 from mixdpo.training.config import MixDPOConfig
 from mixdpo.training.deepspeed_run import check_adapters, check_formats, copy_of, save_whole_model
 from mixdpo.training.gradient_sync import shards_weights
+from mixdpo.training.rate_weights import rate_weights
 from mixdpo.training.sampling import PlannedPairs, mismatched_pairs
 
 logger = logging.getLogger(__name__)
@@ -245,8 +246,11 @@ class PairPreparation:
         self.reports: dict[str, TokenReport] = {}
 
     def train(self, dataset: Dataset, plan: Plan) -> PlannedPairs:
-        """Return pairs to train by `plan`."""
-        return self._planned(dataset, "train", plan, sft_target=self.args.sft_target)
+        """Return pairs to train by `plan`, with the weights that only the run's schedule tells."""
+        pairs = self._planned(dataset, "train", plan, sft_target=self.args.sft_target)
+        if plan.settings.weight == "rate":
+            pairs.weigh(rate_weights(pairs, self.args))
+        return pairs
 
     def evaluation(self, dataset: Dataset, metric: str) -> PlannedPairs:
         """Return pairs that are all measured with the preference loss, in buckets by `margin/<metric>`.

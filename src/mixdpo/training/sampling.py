@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import chain, pairwise
 from typing import Final, NamedTuple
 
@@ -89,6 +90,10 @@ class PlannedPairs(TorchDataset[PairItem]):
         on_chosen: np.ndarray | float = {"chosen": 1.0, "rejected": 0.0, "both": 0.5}.get(sft_target, coin)
         self.sft_chosen = np.where(has_sft, on_chosen, 0.0)
         self.sft_rejected = np.where(has_sft, 1.0 - on_chosen, 0.0)
+
+    def weigh(self, weight: np.ndarray) -> None:
+        """Give the pairs these weights; float64 at least 0, shape (N,)."""
+        self.plan, self.weight = replace(self.plan, weight=weight), weight
 
     def __len__(self) -> int:
         return len(self.tokens)

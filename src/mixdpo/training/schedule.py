@@ -14,7 +14,7 @@ from transformers import SchedulerType, TrainingArguments, get_scheduler
 
 from mixdpo.common.errors import InputError
 from mixdpo.common.tables import plain_console, results_table
-from mixdpo.plan.plan_settings import ROUTES
+from mixdpo.plan.plan_settings import BUCKETS, ROUTES
 from mixdpo.training.checks import sft_mass_warning
 from mixdpo.training.sampling import PlannedPairs
 
@@ -26,17 +26,24 @@ class StepPlan:
     """The steps of a run; S optimizer steps.
 
     Attributes:
+        rows: of each step, the rows of its pairs in the loaded data; int64, shape (pairs,) each.
         route_share: float64, shape (S, len(ROUTES)), share of each step's pairs on each route.
-        pairs: int64, shape (S,), pairs per step.
+        route_weight: the same with each pair counted by its weight.
         phases: lengths in steps of the stretches that mostly train one objective; they add up to S.
     """
 
+    rows: list[np.ndarray]
     route_share: np.ndarray
-    pairs: np.ndarray
+    route_weight: np.ndarray
     phases: list[int]
 
     def __len__(self) -> int:
-        return len(self.pairs)
+        return len(self.rows)
+
+    @property
+    def pairs(self) -> np.ndarray:
+        """int64, shape (S,), pairs per step."""
+        return np.array([len(rows) for rows in self.rows])
 
 
 def make_step_plan(pairs: PlannedPairs, batch_size: int, epochs: float, max_steps: int = -1) -> StepPlan:
@@ -48,18 +55,20 @@ def make_step_plan(pairs: PlannedPairs, batch_size: int, epochs: float, max_step
     steps_per_epoch = max(math.ceil(pairs.trained_pairs / batch_size), 1)
     steps = max_steps if max_steps > 0 else math.ceil(epochs * steps_per_epoch)
     rounds = math.ceil(steps / steps_per_epoch)
-    shares, sizes = [], []
-    for epoch in range(rounds):
-        rows = pairs.epoch_rows(epoch, rounds)
-        for start in range(0, len(rows), batch_size):
-            routes = pairs.plan.route[rows[start : start + batch_size]]
-            shares.append(np.bincount(routes, minlength=len(ROUTES)) / len(routes))
-            sizes.append(len(routes))
-    route_share = np.stack(shares)[:steps]
+    order = [pairs.epoch_rows(epoch, rounds) for epoch in range(rounds)]
+    rows = [epoch[start : start + batch_size] for epoch in order for start in range(0, len(epoch), batch_size)][:steps]
+    route_share = _by_route(pairs, rows, np.ones(len(pairs.plan)))
     is_sft = route_share[:, ROUTES.index("sft")] >= 0.5
     changes = np.flatnonzero(np.diff(is_sft)) + 1
-    phases = np.diff([0, *changes.tolist(), len(route_share)]).tolist()
-    return StepPlan(route_share=route_share, pairs=np.array(sizes[:steps]), phases=phases)
+    phases = np.diff([0, *changes.tolist(), len(rows)]).tolist()
+    return StepPlan(
+        rows=rows, route_share=route_share, route_weight=_by_route(pairs, rows, pairs.weight), phases=phases
+    )
+
+
+def _by_route(pairs: PlannedPairs, rows: list[np.ndarray], weight: np.ndarray) -> np.ndarray:
+    routes = pairs.plan.route
+    return np.stack([np.bincount(routes[r], weight[r], minlength=len(ROUTES)) / len(r) for r in rows])
 
 
 def learning_rate_factors(args: TrainingArguments, phases: list[int]) -> np.ndarray:
@@ -106,9 +115,9 @@ def phase_lengths(step_plan: StepPlan, phase_schedule: str, epochs: int) -> list
 
 
 def mass_by_route(step_plan: StepPlan, factors: np.ndarray) -> dict[str, float]:
-    """Return the share of the learning-rate integral that falls to each route of the plan."""
-    mass = factors @ step_plan.route_share
-    total = mass.sum()
+    """Return the share of the learning-rate integral that falls to each route of the plan, pairs by their weight."""
+    mass = factors @ step_plan.route_weight
+    total = mass.sum() or 1.0
     present = np.flatnonzero(step_plan.route_share.sum(axis=0))
     return {ROUTES[i]: float(mass[i] / total) for i in present.tolist()}
 
@@ -158,7 +167,24 @@ def log_run_summary(pairs: PlannedPairs, steps: StepPlan, factors: np.ndarray, p
             f"{r['learning_rate_at_start']:.1%}",
             f"{r['learning_rate_mass']:.2%}",
         )
-    plain_console(stderr=True).print(table)
+    console = plain_console(stderr=True)
+    console.print(table)
+    if pairs.plan.weight is not None:
+        console.print(weights_line(pairs))
     warning = sft_mass_warning(mass_by_route(steps, factors), phase_schedule)
     if warning:
         logger.warning(warning)
+
+
+def weights_line(pairs: PlannedPairs) -> str:
+    """Say how much the trained pairs of a plan with weights count: all, and by bucket where there are buckets."""
+    rows = np.unique(pairs.epoch_rows(0, 1))
+    weight, bucket = pairs.weight[rows], pairs.plan.bucket[rows]
+    means = [
+        f"{name} {weight[bucket == code].mean():.3g}" for code, name in enumerate(BUCKETS) if (bucket == code).any()
+    ]
+    of_buckets = f" ({', '.join(means)})" if means else ""
+    rule = pairs.plan.settings.weight
+    return (
+        f"pair weights ({rule}): mean {weight.mean():.3g}{of_buckets}, from {weight.min():.3g} to {weight.max():.3g}"
+    )

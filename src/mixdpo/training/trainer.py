@@ -147,6 +147,7 @@ class MixDPOTrainer(AnsweringTrainer):
         self._preparation = PairPreparation(args, tokenizer)
         with args.main_process_first(desc="tokenise"):
             train_pairs = self._preparation.train(train_dataset, plan)
+            plan = train_pairs.plan
             eval_pairs = None
             if eval_dataset is not None:
                 eval_pairs = self._preparation.evaluation(eval_dataset, plan.settings.metric)
