@@ -54,23 +54,31 @@ class WeightSettings:
         default=None,
         metadata={
             "help": "factor of each pair's loss: NAME of a column weight/NAME, or a rule: label_confidence (2 P - 1, "
-            "at least 0, of label_probability) or madpo (by the margins of a reward model); null: 1"
+            "at least 0, of label_probability) or madpo (by the margins of a reward model); null: 1",
+            "keyed_if_set": True,
         },
     )
     label_probability: LabelProbability | None = field(
         default=None,
         metadata={
             "help": "probability P that each pair's label is right: column (label_probability), or agreement (of the "
-            "other metrics with the label, by margin); null: 1"
+            "other metrics with the label, by margin); null: 1",
+            "keyed_if_set": True,
         },
     )
-    madpo_max: float = field(default=2.0, metadata={"help": "madpo: c of the hardest pairs", "above": 1})
-    madpo_min: float = field(
-        default=0.5, metadata={"help": "madpo: c of the easiest pairs", "at_least": 0, "below": 1}
+    madpo_max: float = field(
+        default=2.0, metadata={"help": "madpo: c of the hardest pairs", "above": 1, "keyed_if_set": True}
     )
-    madpo_lambda: float = field(default=1.0, metadata={"help": "madpo: slope of c, per unit of margin", "above": 0})
+    madpo_min: float = field(
+        default=0.5,
+        metadata={"help": "madpo: c of the easiest pairs", "at_least": 0, "below": 1, "keyed_if_set": True},
+    )
+    madpo_lambda: float = field(
+        default=1.0, metadata={"help": "madpo: slope of c, per unit of margin", "above": 0, "keyed_if_set": True}
+    )
     madpo_tau: float = field(
-        default=math.log(999), metadata={"help": "madpo: size of the margins of weight 1", "above": 0}
+        default=math.log(999),
+        metadata={"help": "madpo: size of the margins of weight 1", "above": 0, "keyed_if_set": True},
     )
 
 
