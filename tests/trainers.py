@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from datasets import Dataset
@@ -60,3 +61,12 @@ def trainer_for(model, tokenizer, pairs: Dataset, folder: Path, plan: Plan | Non
 
 def step_logs(folder: Path) -> list[dict]:
     return [record for record in logged_metrics(folder) if "loss" in record]
+
+
+def cut(whole: Path, folder: Path, step: int) -> Path:
+    """Copy a run as it was after a step."""
+    shutil.copytree(whole, folder)
+    for checkpoint in folder.glob("checkpoint-*"):
+        if int(checkpoint.name.removeprefix("checkpoint-")) > step:
+            shutil.rmtree(checkpoint)
+    return folder

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from mixdpo.common.errors import InputError, RunError
 from mixdpo.training.checkpoints import checkpoint_to_continue, last_complete_checkpoint
 from synthetic import chat_pairs
 from tiny import byte_level_tokenizer, tiny_llama
-from trainers import RecordingTrainer, step_logs, trainer_for
+from trainers import RecordingTrainer, cut, step_logs, trainer_for
 
 WAYS: dict[str, dict[str, Any]] = {
     "weights": {},
@@ -42,15 +41,6 @@ def make(way: str, folder: Path) -> RecordingTrainer:
         eval_dataset=held_out, num_train_epochs=2, save_strategy="steps", save_steps=1, eval_strategy="steps",
         eval_steps=2, **copy.deepcopy(WAYS[way]),
     )  # fmt: skip
-
-
-def cut(whole: Path, folder: Path, step: int) -> Path:
-    """Copy a run as it was after a step."""
-    shutil.copytree(whole, folder)
-    for checkpoint in folder.glob("checkpoint-*"):
-        if int(checkpoint.name.removeprefix("checkpoint-")) > step:
-            shutil.rmtree(checkpoint)
-    return folder
 
 
 @pytest.mark.parametrize(("way", "step"), STOPS)  # in the middle of an epoch, at its end, in the next one

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 FORMAT_VERSION: Final = 1
-_OPTIONAL: Final = ("weight", "label_probability")
+_OPTIONAL: Final = ("weight", "label_probability", "stages_before")
 """Columns of a stored plan that only some have."""
 
 
@@ -55,6 +55,7 @@ class Plan:
         curve: what `threshold: auto` or `label_probability: agreement` was read from, None without.
         weight: float64 at least 0, factor of each pair's loss; None: all 1.
         label_probability: float64 in [0, 1], probability that a pair's label is right; None: all 1.
+        stages_before: int64, in how many stages before this one each pair was; None: the plan is not of a stage.
         origins: which pairs these are: `pair_id`, `row` (of the file, from 1), `file` if there are several; None for a
             plan that an early version stored.
     """
@@ -70,6 +71,7 @@ class Plan:
     curve: AgreementCurve | None = None
     weight: np.ndarray | None = None
     label_probability: np.ndarray | None = None
+    stages_before: np.ndarray | None = None
     origins: pa.Table | None = None
 
     def __len__(self) -> int:
@@ -88,6 +90,11 @@ class Plan:
         compared = sum(pairs[ROUTES.index(route)] for route in ("preference", "both", "tie"))
         return float(pairs[ROUTES.index("tie")] / max(compared, 1))
 
+    def kept_rows(self, present: np.ndarray | None = None) -> np.ndarray:
+        """Return the rows neither dropped nor absent (`present`: bool, shape (N,)), in the plan's order; int64."""
+        rows = np.argsort(self.position, kind="stable")[: int((self.route != ROUTES.index("drop")).sum())]
+        return rows if present is None else rows[present[rows]]
+
     def epoch_rows(self, epoch: int, epochs: int, present: np.ndarray | None = None) -> np.ndarray:
         """Return the rows trained in one epoch, in order; int64, shape (pairs of an epoch,).
 
@@ -98,10 +105,8 @@ class Plan:
         a pool that grows. `present` (bool, shape (N,)) leaves out rows that cannot be trained, such as those too
         long for the model.
         """
-        rows = np.argsort(self.position, kind="stable")[: int((self.route != ROUTES.index("drop")).sum())]
-        available = len(self)
-        if present is not None:
-            rows, available = rows[present[rows]], int(present.sum())
+        rows = self.kept_rows(present)
+        available = len(self) if present is None else int(present.sum())
         length = available if self.settings.refill else len(rows)
         return rows_of_epoch(rows, self.is_hard[rows], self.settings, epoch, epochs, length)
 
@@ -301,7 +306,7 @@ def make_plan(
         raise InputError("staged epochs need pairs of two routes, and this plan trains only one")
 
     label_probability = label_probabilities(dataset, settings.label_probability, margin, curve)
-    quantile = _difficulty_quantile(margin)
+    quantile = difficulty_quantile(margin)
     bucket = np.where(np.isnan(quantile), -1, np.minimum((np.nan_to_num(quantile) * 3).astype(int), 2))
     return Plan(
         margin=margin,
@@ -380,7 +385,7 @@ def _margins(dataset: Dataset, settings: PlanSettings) -> np.ndarray:
     return margin
 
 
-def _difficulty_quantile(margin: np.ndarray) -> np.ndarray:
+def difficulty_quantile(margin: np.ndarray) -> np.ndarray:
     """Rank margins from easiest (0) to hardest (1); equal margins share their mean rank; NaN stays NaN."""
     if len(margin) == 1 or np.isnan(margin).any():
         return np.where(np.isnan(margin), np.nan, 0.0)

@@ -9,6 +9,7 @@ from typing import Final, Literal, NamedTuple, get_args
 
 from mixdpo.common.errors import InputError
 from mixdpo.common.settings import check_ranges, check_seed
+from mixdpo.plan.stage_settings import StageSettings, check_stages
 
 Order = Literal["easy_to_hard", "hard_to_easy", "shuffled", "as_is"]
 Route = Literal["preference", "sft", "both", "drop", "tie"]
@@ -83,7 +84,7 @@ class WeightSettings:
 
 
 @dataclass(kw_only=True, frozen=True)
-class PlanSettings(WeightSettings, AutoSettings):
+class PlanSettings(WeightSettings, AutoSettings, StageSettings):
     """What a plan is made from, besides the data."""
 
     metric: str = field(
@@ -164,6 +165,7 @@ PLANS: Final[Mapping[str, PlanSettings]] = {
     "dpo_sorted": PlanSettings(threshold=None),
     "rate_weighted": PlanSettings(order="shuffled", threshold=None, weight="rate"),
     "dpo_paced": PlanSettings(threshold=None, pacing="sqrt"),
+    "staged_competence": PlanSettings(threshold=None, stages=3, pacing="sqrt"),
     "anti_curriculum": PlanSettings(order="hard_to_easy", threshold=None),
     "selective_dpo": PlanSettings(threshold={"hardest": 0.5}, hard_route="drop"),
     "mixdpo_unsorted": PlanSettings(order="shuffled"),
@@ -223,6 +225,7 @@ def check_settings(settings: PlanSettings) -> None:
             f"min_share is {settings.min_share!r} and max_share {settings.max_share!r}; "
             "they are shares with 0 <= min_share <= max_share < 1"
         )
+    check_stages(settings)
 
 
 def _check_threshold(threshold: Threshold) -> None:

@@ -27,13 +27,13 @@ from mixdpo.training.answers_compared import Comparison, compare_with_start, try
 from mixdpo.training.answers_settings import ANSWERS, WIN_RATE, AnswersSettings
 from mixdpo.training.degeneration import find_degeneration
 from mixdpo.training.early_stopping import EarlyStopping, best_metric, check_best_metric
-from mixdpo.training.planned_trainer import PlannedTrainer
 from mixdpo.training.sampling import PlannedPairs
+from mixdpo.training.staged_trainer import StagedTrainer
 
 logger = logging.getLogger(__name__)
 
 
-class AnsweringTrainer(PlannedTrainer):
+class AnsweringTrainer(StagedTrainer):
     """A trainer whose policy answers fixed prompts at every evaluation, and before its first step.
 
     The answers are judged on the main process, while the others wait for as long as `ddp_timeout`.

@@ -27,7 +27,7 @@ from mixdpo.models.engine import hardware_has_bf16
 from mixdpo.plan.plan import Plan
 from mixdpo.plan.plan_settings import ROUTES
 from mixdpo.training.step import StepSettings
-from mixdpo.training.training_settings import Engine, PhaseSchedule, SftTarget, TrainingSettings
+from mixdpo.training.training_settings import Engine, PhaseSchedule, SftTarget, StageReference, TrainingSettings
 
 logger = logging.getLogger(__name__)
 
@@ -154,6 +154,7 @@ class MixDPOConfig(TrainingSettings, TrainingArguments):  # type: ignore[misc]  
         for name, choices in (
             ("sft_target", get_args(SftTarget)),
             ("phase_schedule", get_args(PhaseSchedule)),
+            ("stage_reference", get_args(StageReference)),
             ("engine", get_args(Engine)),
             ("f_divergence_type", get_args(FDivergence)),
             ("odpo_offset", get_args(OdpoOffset)),

@@ -17,7 +17,13 @@ from mixdpo.common.signals import begin_worker
 from mixdpo.training.config import MixDPOConfig
 from mixdpo.training.micro_batches import TokenBudget
 from mixdpo.training.sampling import PlannedPairs, PlanSampler
-from mixdpo.training.schedule import StepPlan, learning_rate_factors, make_step_plan, phase_lengths
+from mixdpo.training.schedule import (
+    StepPlan,
+    learning_rate_factors,
+    log_run_summary,
+    make_step_plan,
+    phase_lengths,
+)
 
 
 class PlannedTrainer(Trainer):
@@ -34,6 +40,10 @@ class PlannedTrainer(Trainer):
         self._sampler = PlanSampler(
             self.train_dataset, self._rounds(), self._train_batch_size, processes, window, self._budget
         )
+        return self._sampler
+
+    def _sampler_to_fit(self) -> PlanSampler:
+        """Return the sampler whose batches have to fit into memory."""
         return self._sampler
 
     def _get_eval_sampler(self, eval_dataset: TorchDataset) -> Sampler[Any]:
@@ -63,6 +73,11 @@ class PlannedTrainer(Trainer):
         """Return the learning rate of every step as a share of the peak."""
         steps = self.step_plan()
         return learning_rate_factors(self.args, phase_lengths(steps, self.args.phase_schedule, self._rounds()))
+
+    def log_summary(self) -> None:
+        """Say, before the first step, what the run is about to train."""
+        factors = self.learning_rate_factors()
+        log_run_summary(self.train_dataset, self.step_plan(), factors, self.args.phase_schedule)
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LRScheduler:
         """Make the shared schedule of transformers, or one with a warm-up at each change of route."""

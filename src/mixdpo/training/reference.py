@@ -26,22 +26,29 @@ logger = logging.getLogger(__name__)
 
 
 @contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Run a model without dropout and gradients, and let it go on as it was."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(was_training)
+
+
+@contextmanager
 def adapters_off(model: nn.Module) -> Iterator[None]:
     """Run a peft model as its base model; any other model as it is."""
     inner = without_wrappers(model)
     context = inner.disable_adapter() if hasattr(inner, "disable_adapter") else nullcontext()
     trained = [(weight, weight.requires_grad) for weight in model.parameters()]
-    was_training = model.training
-    model.eval()
-    try:
-        with context, torch.no_grad():
-            # Peft freezes adapters that are off, and FSDP2 notes in its first forward pass, which may be this one,
-            # in which number format trained weights want their gradients.
-            for weight, is_trained in trained:
-                weight.requires_grad_(is_trained)
-            yield
-    finally:
-        model.train(was_training)
+    with evaluating(model), context:
+        # Peft freezes adapters that are off, and FSDP2 notes in its first forward pass, which may be this one,
+        # in which number format trained weights want their gradients.
+        for weight, is_trained in trained:
+            weight.requires_grad_(is_trained)
+        yield
 
 
 def reference_rows(pairs: PlannedPairs) -> np.ndarray:
@@ -58,7 +65,7 @@ def reference_values(
     device: torch.device,
     ld_alpha: float | None = None,
 ) -> Tensor:
-    """Return the log-probabilities of loaded rows (int64, shape (B,)) under a reference whose adapters are off.
+    """Return the log-probabilities of loaded rows (int64, shape (B,)) under a model: a reference's with adapters off.
 
     To be called within the autocast region of the whole pass: autocast rounds each weight once in a region.
 

@@ -70,7 +70,7 @@ class RunFolder(TrainerCallback):
         record = self._describe()
         if state.global_step > 0:
             check_same_run(folder, record, args.compares_pairs)
-            kept = [m for m in logged_metrics(folder) if m["step"] <= state.global_step]
+            kept = [m for m in logged_metrics(folder) if m["step"] < state.global_step + ("stage" not in m)]
             (folder / METRICS_FILE).write_text("".join(json.dumps(m) + "\n" for m in kept), encoding="utf-8")
         else:
             (folder / METRICS_FILE).write_text("", encoding="utf-8")

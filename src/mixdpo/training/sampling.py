@@ -64,8 +64,10 @@ class PlannedPairs(TorchDataset[PairItem]):
         all_sides: bool = False,
         loaded: Dataset | None = None,
     ) -> None:
-        self.tokens, self.plan = tokens, plan
+        self.tokens = tokens
         self.loaded = tokens if loaded is None else loaded
+        self._sft_target, self._hard_loss, self._all_sides = sft_target, hard_loss, all_sides
+        self._easy_reference, self._hard_reference = easy_reference, hard_reference
         self.mismatched: PlannedPairs | None = None
         """The same prompts with answers to other prompts, for losses that read them."""
         rows = np.asarray(tokens["row"][:], dtype=np.int64)
@@ -74,20 +76,31 @@ class PlannedPairs(TorchDataset[PairItem]):
         """Place in `tokens` of every row of the loaded data, -1 if tokenisation lost it; int64."""
         self.reference = np.full((len(plan), 2), np.nan, dtype=np.float32)
         """Reference log-probabilities of (chosen, rejected) by row, in nats; NaN where not computed."""
+        self.follow(plan)
 
+    def follow(self, plan: Plan, stage_rows: np.ndarray | None = None) -> None:
+        """Train the pairs by `plan` from the next epoch on.
+
+        Args:
+            plan: of the loaded data.
+            stage_rows: int64, the rows of every epoch from now on, in order; None: what the plan says of the epoch.
+        """
+        self.plan, self._stage_rows = plan, stage_rows
+        all_sides = self._all_sides
         routes = np.asarray(ROUTES)[plan.route]
         self.is_tie = (routes == "tie") & (not all_sides)
         self.has_preference = np.isin(routes, ("preference", "both", "tie")) | all_sides
         on_hard_route = np.isin(routes, ("sft", "both")) & (not all_sides)
-        self.has_hard = on_hard_route & hard_loss
-        has_sft = on_hard_route & (not hard_loss)
+        self.has_hard = on_hard_route & self._hard_loss
+        has_sft = on_hard_route & (not self._hard_loss)
         self.has_both_sides = self.has_preference | self.has_hard
-        self.reads_reference = (self.has_preference & easy_reference) | (self.has_hard & hard_reference)
+        self.reads_reference = (self.has_preference & self._easy_reference) | (self.has_hard & self._hard_reference)
         ones = np.ones(len(plan))
         self.weight = ones if plan.weight is None or all_sides else plan.weight
         self.label_probability = ones if plan.label_probability is None or all_sides else plan.label_probability
         coin = np.random.default_rng([plan.settings.seed, 1]).integers(2, size=len(plan))
-        on_chosen: np.ndarray | float = {"chosen": 1.0, "rejected": 0.0, "both": 0.5}.get(sft_target, coin)
+        target = {"chosen": 1.0, "rejected": 0.0, "both": 0.5}
+        on_chosen: np.ndarray | float = target.get(self._sft_target, coin)
         self.sft_chosen = np.where(has_sft, on_chosen, 0.0)
         self.sft_rejected = np.where(has_sft, 1.0 - on_chosen, 0.0)
 
@@ -130,12 +143,14 @@ class PlannedPairs(TorchDataset[PairItem]):
 
     def epoch_rows(self, epoch: int, epochs: int) -> np.ndarray:
         """Return the rows trained in one epoch, in the plan's order, without those lost in tokenisation."""
+        if self._stage_rows is not None:
+            return self._stage_rows
         return self.plan.epoch_rows(epoch, epochs, present=self.index_of_row >= 0)
 
     @property
     def trained_pairs(self) -> int:
         """Number of pairs in every epoch."""
-        return len(self.plan.epoch_rows(0, 1, present=self.index_of_row >= 0))
+        return len(self.epoch_rows(0, 1))
 
     def tokens_per_row(self) -> np.ndarray:
         """Return, by row, the tokens of the sequences a step computes for the pair; int64, shape (N,), 0 if lost."""
@@ -249,7 +264,6 @@ class PlanSampler(Sampler[int | CutRow]):
         self.pairs, self.epochs, self.batch, self.window = pairs, epochs, batch, window
         self.multiple = batch * processes
         self.budget = budget or TokenBudget(None, padded=False)
-        self._tokens = pairs.tokens_per_row()
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -271,9 +285,9 @@ class PlanSampler(Sampler[int | CutRow]):
 
     def rows_of_epoch(self, epoch: int) -> np.ndarray:
         """Return what an iteration over an epoch yields, without the cut; int64."""
-        planned = self.pairs.epoch_rows(epoch, self.epochs)
+        planned, tokens = self.pairs.epoch_rows(epoch, self.epochs), self.pairs.tokens_per_row()
         window_of = np.arange(len(planned)) // self.window
-        rows = planned[np.lexsort((-self._tokens[planned], window_of))]
+        rows = planned[np.lexsort((-tokens[planned], window_of))]
         return np.concatenate([rows, np.repeat(~rows[-1:], -len(rows) % self.multiple)])
 
     def __len__(self) -> int:

@@ -152,10 +152,15 @@ def route_summary(pairs: PlannedPairs, steps: StepPlan, factors: np.ndarray) -> 
     return records
 
 
-def log_run_summary(pairs: PlannedPairs, steps: StepPlan, factors: np.ndarray, phase_schedule: str) -> None:
-    """Print pairs, steps and learning-rate mass by route, and warn if SFT will hardly train."""
+def log_run_summary(
+    pairs: PlannedPairs, steps: StepPlan, factors: np.ndarray, phase_schedule: str, stage: str = "", done: int = 0
+) -> None:
+    """Print pairs, steps and learning-rate mass by route, and warn if SFT will hardly train.
+
+    Of a run in stages these are the steps of one, `stage`, before which so many are `done`.
+    """
     records = route_summary(pairs, steps, factors)
-    title = f"{len(steps):,} optimizer steps of {int(steps.pairs.max()):,} pairs (LR: learning rate)"
+    title = f"{stage}{len(steps):,} optimizer steps of {int(steps.pairs.max()):,} pairs (LR: learning rate)"
     table = results_table(title, "route", "pairs", "tokens", "steps", "from step", "LR there", "LR mass")
     for r in records:
         table.add_row(
@@ -163,7 +168,7 @@ def log_run_summary(pairs: PlannedPairs, steps: StepPlan, factors: np.ndarray, p
             f"{r['pairs']:,}",
             f"{r['tokens']:,}",
             f"{r['steps']:,.1f}",
-            f"{r['first_step']:,}",
+            f"{done + r['first_step']:,}",
             f"{r['learning_rate_at_start']:.1%}",
             f"{r['learning_rate_mass']:.2%}",
         )

@@ -82,8 +82,8 @@ from mixdpo.training.run_folder import RunFolder, describe_run, starting_point
 from mixdpo.training.run_lock import sole_run
 from mixdpo.training.sampling import PlannedPairs
 from mixdpo.training.saving import save_descriptions, saves_shards, without_tied_copies
-from mixdpo.training.schedule import log_run_summary
-from mixdpo.training.step import StepResult, pair_losses, reduce_losses
+from mixdpo.training.stages import stages_of
+from mixdpo.training.step import StepResult, StepSettings, pair_losses, reduce_losses
 from mixdpo.training.stop import StopCallback
 from mixdpo.training.token_record import describe_run_tokens
 
@@ -157,6 +157,8 @@ class MixDPOTrainer(AnsweringTrainer):
         self._ref_model = frozen_reference(policy, ref_model, args)
         self._precomputes_reference = args.reads_reference and args.precompute_ref_log_probs
         self._step_settings = replace(args.step_settings(plan), router_coefficient=router_factor(policy, args))
+        self._eval_metric, self._eval_settings = plan.settings.metric, self._step_settings  # those of the start
+        self._stages = stages_of(args, train_dataset, train_pairs)
         self._sums = {"train": MetricSums(), "eval": MetricSums()}
         self._records = EvaluationRecords()
         self._steps = StepRecords()
@@ -220,7 +222,7 @@ class MixDPOTrainer(AnsweringTrainer):
     ) -> Tensor:
         """Return this micro-batch's share of the step's loss, scaled for the gradient average over processes."""
         batch = self._with_live_reference(inputs)
-        result = self._pair_losses(model, batch)
+        result = self._pair_losses(model, batch, self._step_settings)
         self.loss_state.add(batch, result)
         self._steps.add_pairs(self.state.global_step + 1, batch, result)
         self._check_first_loss(batch, result)
@@ -229,10 +231,10 @@ class MixDPOTrainer(AnsweringTrainer):
         # Data-parallel wrappers average gradients over processes; the step's mean needs their sum.
         return reduce_losses(result.losses, batch["weight"], num_items_in_batch) * self.accelerator.num_processes
 
-    def _pair_losses(self, model: nn.Module, batch: PairBatch) -> StepResult:
+    def _pair_losses(self, model: nn.Module, batch: PairBatch, settings: StepSettings) -> StepResult:
         progress = self.state.global_step / max(self.state.max_steps, 1)
         state = self.loss_state
-        return pair_losses(model, batch, self._step_settings, state.running, progress, state.calibration_factor)
+        return pair_losses(model, batch, settings, state.running, progress, state.calibration_factor)
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         """Return the norm of a step's gradients, which the optimizer has not seen yet."""
@@ -261,7 +263,7 @@ class MixDPOTrainer(AnsweringTrainer):
         for part in self._prepare_input(inputs)["parts"]:
             with torch.no_grad():
                 batch = self._with_live_reference(part)
-                result = self._pair_losses(model, batch)
+                result = self._pair_losses(model, batch, self._eval_settings)
             self._sums["eval"].add(["loss"], result.losses[None], batch["weight"][None] > 0)
             add_step_metrics(self._sums["eval"], result, batch, self.args.beta)
             self._records.add(batch, result.pairs)
@@ -332,12 +334,13 @@ class MixDPOTrainer(AnsweringTrainer):
     def _plan_memory(self) -> None:
         args, accelerator, optimizer = self.args, self.accelerator, self.optimizer
         assert optimizer is not None
-        run = Run(args, accelerator, self.model_wrapped, self._ref_model, optimizer, self._sampler, self._lay_out)
+        sampler = self._sampler_to_fit()
+        run = Run(args, accelerator, self.model_wrapped, self._ref_model, optimizer, sampler, self._lay_out)
         self._memory = plan_memory(run)
 
     def before_first_step(self) -> None:
         """Compute the reference, or read it back when a run continues, and say what is about to happen."""
-        for name, pairs in (("train", self.train_dataset), ("eval", self.eval_dataset)):
+        for name, pairs in (("train", self._pairs_with_reference), ("eval", self.eval_dataset)):
             if self._precomputes_reference and isinstance(pairs, PlannedPairs):
                 self._fill_reference(pairs, name)
         self._first_step = self.state.global_step + 1
@@ -345,8 +348,7 @@ class MixDPOTrainer(AnsweringTrainer):
             self.loss_state.load(self._resumed_from)
             self._first_loss_checked = True
         elif self.is_world_process_zero():
-            factors = self.learning_rate_factors()
-            log_run_summary(self.train_dataset, self.step_plan(), factors, self.args.phase_schedule)
+            self.log_summary()
             for name, report in self._preparation.reports.items():
                 report.log(logger, name)
         self.begin_answers()
@@ -464,7 +466,7 @@ class MixDPOTrainer(AnsweringTrainer):
         """
         self._stop_if_broken()
         if isinstance(eval_dataset, Dataset):
-            eval_dataset = self._preparation.evaluation(eval_dataset, self.train_dataset.plan.settings.metric)
+            eval_dataset = self._preparation.evaluation(eval_dataset, self._eval_metric)
         return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
 
     # ---- what a person watches ----

@@ -21,6 +21,7 @@ SftTarget = Literal["chosen", "rejected", "both", "random"]
 PhaseSchedule = Literal["shared", "rewarmed"]
 Engine = Literal["auto", "packed", "padded"]
 Auto = Literal["auto"]
+StageReference = Literal["kept", "replaced", "mixed"]
 
 
 @dataclass
@@ -173,6 +174,13 @@ class TrainingSettings(LossSettings):
     )
     ref_model_mixup_alpha: float = field(
         default=0.6, metadata={"help": "share of the policy in the new reference, in (0, 1]", "above": 0, "at_most": 1}
+    )
+    stage_reference: StageReference = field(
+        default="kept",
+        metadata={
+            "help": "the reference of a plan's next stage (plan.stages): kept; replaced by the policy at the end of "
+            "the last; or mixed, with ref_model_mixup_alpha of the policy's log-probabilities"
+        },
     )
     ref_model_sync_steps: int = field(
         default=512, metadata={"help": "optimizer steps between two such moves", "at_least": 1}
