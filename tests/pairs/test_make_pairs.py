@@ -217,6 +217,22 @@ def test_reasoning_stays_beside_the_answer(tmp_path: Path) -> None:
     assert made.report["columns_left_out"] == ["sample"]
 
 
+def test_writers_decide_which_answer_is_better_and_scores_do_not(refused: Any) -> None:
+    """Delta learning: the larger model's answer is chosen, whatever a judge said of it."""
+    texts = {"large": "one", "small": "two", "other": "three"}
+    scores = {"large": 1.0, "small": 9.0, "other": float("nan")}
+    given = [prompt(n, *(answer(f"{texts[m]} {n}", scores[m], model=m) for m in texts)) for n in range(5)]
+    settings = SelectionSettings(select=("best-worst",), writers=("large", "small"))
+    made = make_pairs(given, settings)
+    assert made.pairs["model_chosen"][:] == ["large"] * 5
+    assert made.pairs["model_rejected"][:] == ["small"] * 5
+    assert set(made.pairs["score_chosen"]) == {1.0}
+    assert set(made.pairs["score_rejected"]) == {0.0}
+    assert made.report["answers"]["left_out"] == {"no_score": {"answers": 5, "prompts": 5}}
+    refused(lambda: make_pairs(given, SelectionSettings(writers=("a", "b"))), "by a or b", "large, other, small")
+    refused(lambda: SelectionSettings(writers=("large",)), "--writer BETTER --writer WORSE")
+
+
 def test_answers_without_scores_and_without_pairs_are_refused(tmp_path: Path) -> None:
     unrated = [prompt(0, answer("a", float("nan")), answer("b", float("nan")))]
     with pytest.raises(InputError, match="mixdpo rate"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from itertools import accumulate
 from pathlib import Path
@@ -58,7 +58,14 @@ def make_pairs(prompts: Sequence[AnsweredPrompt], settings: SelectionSettings) -
     Raises:
         InputError: no answer has a score.
     """
+    if settings.writers:
+        prompts = [by_writer(prompt, settings.writers) for prompt in prompts]
     if not any(np.isfinite(answer.score) for prompt in prompts for answer in prompt.answers):
+        if settings.writers:
+            there = sorted({answer.model for prompt in prompts for answer in prompt.answers})
+            raise InputError(
+                f"no answer is by {' or '.join(settings.writers)}", hint=f"the file has answers by {', '.join(there)}"
+            )
         raise InputError("no answer has a score", hint="rate the answers first: mixdpo rate ANSWERS --judge JUDGE")
     usable = usable_answers(prompts, settings)
     rules = [rule for rule in RULE_NAMES if rule != "gap" or settings.gap is not None]
@@ -90,6 +97,17 @@ def make_pairs(prompts: Sequence[AnsweredPrompt], settings: SelectionSettings) -
     judges = _judges(prompts)
     pairs = _dataset(prompts, usable.answers, chosen, judges)
     return MadePairs(pairs, _report(prompts, usable, chosen, figures, judges, settings))
+
+
+def by_writer(prompt: AnsweredPrompt, writers: Sequence[str]) -> AnsweredPrompt:
+    """Return a prompt whose answers are scored by who wrote them: 0 for the last writer, 1 more for each before it.
+
+    Answers of others have no score. Such pairs are those of delta learning (Geng et al. 2025, arXiv 2507.06187), where
+    the chosen answer comes from a larger model and the rejected one from a smaller, and nothing is judged.
+    """
+    score = {writer: float(place) for place, writer in enumerate(reversed(writers))}
+    answers = [replace(answer, score=score.get(answer.model, np.nan), ratings={}) for answer in prompt.answers]
+    return replace(prompt, answers=tuple(answers))
 
 
 def save_made_pairs(made: MadePairs, output: Path) -> Path:

@@ -24,6 +24,14 @@ class SelectionSettings:
             "each and the next lower one; ties: equal scores"
         },
     )
+    writers: tuple[str, ...] = field(
+        default=(),
+        metadata={
+            "help": "model whose answers are better than those of the models named after it, whatever their scores; "
+            "given again for each",
+            "option": "--writer",
+        },
+    )
     gap: float | None = field(default=None, metadata={"help": "margin that the rule gap looks for", "above": 0})
     max_per_prompt: int | None = field(
         default=None,
@@ -46,5 +54,9 @@ class SelectionSettings:
             check_choice("selection setting select", rule, SelectionRule)
         if not self.select:
             raise InputError("no rule says which answers become pairs", hint=f"give one of {', '.join(RULE_NAMES)}")
+        if len(self.writers) == 1 or len(set(self.writers)) < len(self.writers):
+            raise InputError(
+                "one writer alone is better than none", hint="give --writer BETTER --writer WORSE, two different ones"
+            )
         if "gap" in self.select and self.gap is None:
             raise InputError("the rule gap needs the margin it looks for", hint="give --gap MARGIN")

@@ -16,7 +16,7 @@ from mixdpo.pairs.selection_settings import SelectionSettings
 
 REASONS: Final = {
     "empty": "the answer holds only white space",
-    "no_score": "the answer has no score",
+    "no_score": "the answer has no score, or is not by a writer that was named",
     "cut": "the model did not end the answer",
     "identical": "the same text as another answer to the prompt",
     "near_identical": "nearly the same words as another answer to the prompt",
