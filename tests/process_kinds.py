@@ -22,6 +22,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
+from mixdpo.common.table_files import write_json_lines
 from mixdpo.training.run_folder import MODEL_FOLDER
 from synthetic import chat_rows
 from tiny import byte_level_tokenizer, saved, tiny_llama
@@ -171,6 +172,14 @@ OTHERS: dict[str, Cell] = {
     "lora-saved": Cell(lora=True, words=SAVED),
     "lora-resumed": Cell(lora=True, words=SAVED, continues="lora-saved"),
 }
+ANSWERS = Cell(
+    words=(
+        *("--answers.prompts", "{folder}/prompts.jsonl", "--answers.max_new_tokens", "6"),
+        *("--answers.judge.judge", "awk '{{print length($0)}}'", "--answers.judge.kind", "program"),
+        *("--train.eval_strategy", "steps", "--train.eval_steps", "1", "--train.learning_rate", "0.01"),
+    )
+)
+"""A policy that answers prompts while it is trained, where that is possible."""
 
 
 @dataclass(frozen=True)
@@ -221,6 +230,7 @@ def prepare(folder: Path, pairs: int = 19) -> Path:
     model.tie_weights()
     saved(model, tokenizer, folder / "tied")
     Dataset.from_list(chat_rows(pairs)).to_parquet(folder / "pairs.parquet")
+    write_json_lines(folder / "prompts.jsonl", [{"prompt": f"{number} cats?"} for number in range(5)])
     return folder
 
 

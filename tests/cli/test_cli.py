@@ -13,6 +13,7 @@ import yaml
 from datasets import Dataset
 from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
 from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mixdpo import MixDPOTrainer, Plan, __version__
@@ -20,6 +21,7 @@ from mixdpo.cli.main import main
 from mixdpo.cli.recipe_options import quiet_libraries, with_keys
 from mixdpo.common.errors import InputError
 from mixdpo.common.settings import SECTIONS, split_overrides
+from mixdpo.training.run_folder import logged_metrics
 from synthetic import chat_rows
 from tiny import tiny_llama
 
@@ -358,7 +360,26 @@ def test_a_place_that_may_not_be_written_to(capsys, monkeypatch, tmp_path, recip
 
 def test_evaluation_needs_pairs(capsys, recipe) -> None:
     line = refused(capsys, "train", "--config", recipe, "--train.eval_strategy", "epoch")
-    assert "train.eval_strategy is epoch, without a section eval_data" in line
+    assert "train.eval_strategy is epoch, without a section eval_data or answers" in line
+
+
+def test_the_model_of_the_best_answers_is_kept(capsys, tmp_path, recipe, jsonl) -> None:
+    """Without other pairs; the judge prefers long answers."""
+    prompts = jsonl([{"prompt": f"{number} cats?"} for number in range(4)], "prompts.jsonl")
+    words = {
+        "answers.prompts": prompts, "answers.max_new_tokens": 6, "answers.judge.kind": "program",
+        "answers.judge.judge": "awk '{print length($0)}'", "train.eval_strategy": "steps", "train.eval_steps": 1,
+        "train.save_strategy": "best", "train.metric_for_best_model": "answers/win_rate",
+        "train.load_best_model_at_end": "true", "train.early_stopping_patience": 1, "train.learning_rate": "0.01",
+    }  # fmt: skip
+    options = [word for name, value in words.items() for word in (f"--{name}", str(value))]
+    assert main(["train", "--config", str(recipe), *options]) == 0
+    lines = [m for m in logged_metrics(tmp_path / "run") if "eval_answers/win_rate" in m]
+    best = max(lines, key=lambda line: line["eval_answers/win_rate"])
+    kept = load_file(tmp_path / "run" / "model" / "model.safetensors")
+    saved = load_file(tmp_path / "run" / f"checkpoint-{best['step']}" / "model.safetensors")
+    assert all(torch.equal(kept[name], saved[name]) for name in saved)
+    assert lines[-1]["step"] - best["step"] <= 1, "it stops at the first step without a gain"
 
 
 def test_a_tracker_that_is_not_installed_is_named(capsys, monkeypatch, recipe) -> None:

@@ -74,6 +74,19 @@ def test_greedy_equals_one_by_one(model: LlamaForCausalLM, tokenizer: PreTrained
         )
 
 
+def test_the_entropy_of_an_answer_is_the_mean_over_what_its_tokens_were_chosen_from(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    """With the token that ended it, whatever rows left the batch before; by the model's own logits in float64."""
+    rendered = render_prompts(tokenizer, PROMPTS)
+    stops = stop_token_ids(model, tokenizer)
+    for ids, answer in zip(rendered, answer_rendered(model, tokenizer, rendered, GREEDY, entropy=True), strict=True):
+        written = greedy_ids(model, ids, GREEDY.max_new_tokens, stops)
+        probabilities = model(torch.tensor([ids + written])).logits[0, len(ids) - 1 : -1].double().softmax(-1)
+        assert answer.entropy == pytest.approx(float(torch.special.entr(probabilities).sum(-1).mean()), abs=1e-5)
+    assert answer_rendered(model, tokenizer, rendered[:1], GREEDY)[0].entropy is None
+
+
 def windowed(vocab_size: int) -> PreTrainedModel:
     """Each token sees six others."""
     torch.manual_seed(0)

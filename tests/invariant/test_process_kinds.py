@@ -17,8 +17,11 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from mixdpo.common.table_files import read_json_rows
 from mixdpo.training.merge import merge
+from mixdpo.training.run_folder import logged_metrics
 from process_kinds import (
+    ANSWERS,
     COVERING,
     OTHERS,
     Command,
@@ -44,23 +47,24 @@ SCORED = Command(
 )
 MOVED = {"live-moved": OTHERS["live-moved"]}
 ON_TWO = {
-    "fsdp2": {**COVERING, **MOVED},
+    "fsdp2": {**COVERING, **MOVED, "answers": ANSWERS},
     "fsdp2-sharded": SAVING,
-    "ddp": {**MOVED, "score": SCORED},
+    "ddp": {**MOVED, "score": SCORED, "answers": ANSWERS},
 }
 NEEDS_DEEPSPEED = pytest.mark.skipif(find_spec("deepspeed") is None, reason="DeepSpeed is not installed")
 ON_DEEPSPEED = {
-    "zero2": {**COVERING, **MOVED},
-    "zero3": {**COVERING, **MOVED, **{name: SAVING[name] for name in ("saved", "resumed")}},
+    "zero2": {**COVERING, **MOVED, "answers": ANSWERS},
+    "zero3": {**COVERING, **MOVED, "answers": ANSWERS, **{name: SAVING[name] for name in ("saved", "resumed")}},
 }
 ON_TWO_NODES = {"hsdp": {"full-fp32-packed-cached": COVERING["full-fp32-packed-cached"]}}
 CELLS = {**ON_TWO, **ON_TWO_NODES, **ON_DEEPSPEED}
-ON_ONE = {**COVERING, **MOVED, "saved": SAVING["saved"], "lora-saved": SAVING["lora-saved"], "score": SCORED}
+ON_ONE = {**COVERING, **MOVED, "saved": SAVING["saved"], "lora-saved": SAVING["lora-saved"], "score": SCORED,
+          "answers": ANSWERS}  # fmt: skip
 COMPARED = [
     pytest.param(kind, name, marks=NEEDS_DEEPSPEED if kind in ON_DEEPSPEED else ())
     for kind, cells in CELLS.items()
     for name in cells
-    if name != "score"
+    if name not in ("score", "answers")
 ]
 
 Outcomes = Mapping[str, Mapping[str, Outcome]]
@@ -132,3 +136,22 @@ def test_scores_are_those_of_one_process(outcomes: Outcomes) -> None:
     for column in ("margin/nll_gap", "margin/validation_loss"):
         alone, shared = (table[column].to_numpy() for table in tables)
         np.testing.assert_allclose(shared, alone, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "kind", ["ddp", "fsdp2", *(pytest.param(kind, marks=NEEDS_DEEPSPEED) for kind in ON_DEEPSPEED)]
+)
+def test_answers_are_those_of_one_process_or_refused(outcomes: Outcomes, kind: str) -> None:
+    outcome, alone = outcomes[kind]["answers"], outcomes["one"]["answers"]
+    if kind in ("fsdp2", "zero3"):
+        assert outcome.status == 2
+        assert "the section answers does not work under" in outcome.last_line
+        return
+    assert outcome.status == alone.status == 0, outcome.printed[-2000:] + alone.printed[-2000:]
+    found, expected = (read_json_rows(one.run / "answers" / "start.jsonl") for one in (outcome, alone))
+    assert [row["output"] for row in found] == [row["output"] for row in expected]
+    lines = [[m for m in logged_metrics(one.run) if "eval_answers/tokens" in m] for one in (outcome, alone)]
+    assert [line["step"] for line in lines[0]] == [line["step"] for line in lines[1]]
+    for name in ("win_rate", "tokens", "entropy"):
+        ours, theirs = ([line.get(f"eval_answers/{name}", np.nan) for line in of_run] for of_run in lines)
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, err_msg=name)

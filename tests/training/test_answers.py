@@ -29,7 +29,7 @@ from mixdpo.training import answering_trainer
 from mixdpo.training.answers import check_can_answer
 from mixdpo.training.run_folder import logged_metrics
 from synthetic import chat_pairs
-from tiny import tiny_llama
+from tiny import tiny_llama, tiny_reward_model
 from trainers import RecordingTrainer, step_logs, trainer_for
 
 PROMPTS = [f"Tell me about {number} cats and dogs" for number in range(12)]
@@ -81,7 +81,9 @@ def settings(prompts: str, judge: JudgeSettings | None = None, **changes: Any) -
 
 
 def evaluations(folder: Path) -> list[dict[str, Any]]:
-    return [line for line in logged_metrics(folder) if "eval_answers/tokens" in line]
+    """The lines of evaluations, without how long they took."""
+    lines = [line for line in logged_metrics(folder) if "eval_answers/tokens" in line]
+    return [{name: value for name, value in line.items() if name != "eval_answers/seconds"} for line in lines]
 
 
 def test_every_evaluation_is_measured_judged_and_kept(tokenizer, prompts, judge, tmp_path, caplog) -> None:
@@ -281,3 +283,21 @@ def test_a_run_goes_on_with_the_answers_it_was_started_with(tokenizer, prompts, 
     without = run(tokenizer, cut(tmp_path / "run", tmp_path / "without", 4), None, **saved)
     without.train(resume_from_checkpoint=True)
     assert json.loads((tmp_path / "without" / "run.json").read_text())["answers"] is None
+
+
+@pytest.mark.figure
+def test_the_figure_shows_the_answers(tokenizer, prompts, judge, tmp_path) -> None:
+    run(tokenizer, tmp_path / "run", settings(prompts, judge())).train()
+    drawn = (tmp_path / "run" / "training.svg").read_text()
+    assert "preferred to the start" in drawn
+    assert "tokens on average" in drawn
+
+
+def test_a_reward_model_judges(tokenizer, prompts, tmp_path) -> None:
+    reward = tiny_reward_model(tokenizer, tmp_path / "reward", pad=tokenizer.pad_token_id)
+    run(tokenizer, tmp_path / "run", settings(prompts, JudgeSettings(judge=reward, kind="reward"))).train()
+    rows = read_json_rows(tmp_path / "run" / "answers" / "step-6.jsonl")
+    for row in rows:
+        settled = not row["output"].strip() or "score" not in row
+        assert settled or row["preferred"] == 0.5 + 0.5 * np.sign(row["score"] - row["start_score"])
+    assert evaluations(tmp_path / "run")[-1]["eval_answers/compared"] == len(PROMPTS)

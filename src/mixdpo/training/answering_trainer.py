@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from pathlib import Path
 from typing import Any
 
@@ -114,8 +115,12 @@ class AnsweringTrainer(StagedTrainer):
 
     def _answer(self) -> dict[str, float]:
         """Return the metrics of the policy's answers, the same on all processes."""
+        began = time.perf_counter()
         own = self._write_answers()
-        metrics = [self._judge_answers(own) if self.is_world_process_zero() else {}]
+        metrics: list[dict[str, float]] = [{}]
+        if self.is_world_process_zero():
+            judged = self._judge_answers(own)
+            metrics = [{**judged, f"{ANSWERS}seconds": round(time.perf_counter() - began, 3)}]
         broadcast_object_list(metrics)
         return metrics[0]
 

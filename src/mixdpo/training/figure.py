@@ -1,4 +1,4 @@
-"""One figure of a training run: loss by route, accuracy and displacement by bucket, learning rate."""
+"""One figure of a training run: loss by route, accuracy and displacement by bucket, learning rate, answers."""
 
 from __future__ import annotations
 
@@ -10,18 +10,24 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mixdpo.common.figure_files import save_figure
+from mixdpo.training.answers_settings import ANSWERS
 
 # Okabe-Ito colours: told apart by colour-blind readers and in grey print.
 _BLUE, _ORANGE, _GREEN, _RED, _GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#999999"
+_ANSWERS = f"eval_{ANSWERS}"
 _BUCKET_COLOURS = {"easy": _GREEN, "middle": _BLUE, "hard": _RED}
 
 
 def training_figure(metrics: Sequence[Mapping[str, Any]]) -> Figure:
     """Draw the lines of `metrics.jsonl`; series that a run does not have are left out."""
     train = [record for record in metrics if "loss" in record]
-    figure = Figure(figsize=(10, 7), layout="constrained")
-    axes = figure.subplots(2, 2, sharex=True)
-    loss, accuracy, displacement, rate = axes.flat
+    answers = [record for record in metrics if f"{_ANSWERS}tokens" in record]
+    rows = 3 if answers else 2
+    figure = Figure(figsize=(10, 3.5 * rows), layout="constrained")
+    axes = figure.subplots(rows, 2, sharex=True)
+    loss, accuracy, displacement, rate, *below = axes.flat
+    if answers:
+        _draw_answers(below[0], below[1], answers)
 
     loss.set_title("Loss by route")
     _draw(loss, train, "loss/preference", "preference", _BLUE)
@@ -68,9 +74,34 @@ def training_figure(metrics: Sequence[Mapping[str, Any]]) -> Figure:
         if axis.get_legend_handles_labels()[0]:
             axis.legend(fontsize="small", frameon=False)
         axis.spines[["top", "right"]].set_visible(False)
-    for axis in axes[1]:
+    for axis in axes[-1]:
         axis.set_xlabel("optimizer step")
     return figure
+
+
+def _draw_answers(shares: Axes, sizes: Axes, answers: Sequence[Mapping[str, Any]]) -> None:
+    """Draw how the policy's answers to fixed prompts compare with the start's, and what they are like."""
+    win_rate = f"{_ANSWERS}win_rate"
+    shares.set_title("Answers to fixed prompts, with a 95 % interval" if any(win_rate in m for m in answers)
+                     else "Answers to fixed prompts")  # fmt: skip
+    judged = [m for m in answers if win_rate in m]
+    low, high = ([m[f"{win_rate}_{end}"] for m in judged] for end in ("low", "high"))
+    shares.fill_between([m["step"] for m in judged], low, high, color=_BLUE, alpha=0.15, linewidth=0)
+    _draw(shares, answers, win_rate, "preferred to the start's", _BLUE, marker="o")
+    _draw(shares, answers, f"{_ANSWERS}finished", "finished", _GREEN, marker="o")
+    _draw(shares, answers, f"{_ANSWERS}repetition", "repeated", _RED, marker="o")
+    shares.axhline(0.5, color=_GREY, linewidth=0.8)
+    shares.set_ylim(-0.03, 1.03)
+    shares.set_ylabel("share")
+
+    sizes.set_title("Length and entropy of these answers")
+    _draw(sizes, answers, f"{_ANSWERS}tokens", "tokens", _BLUE, marker="o")
+    sizes.set_ylim(bottom=0)
+    sizes.set_ylabel("tokens on average")
+    entropy = sizes.twinx()
+    _draw(entropy, answers, f"{_ANSWERS}entropy", "entropy", _ORANGE, linestyle="--", marker="o")
+    entropy.set_ylim(bottom=0)
+    entropy.set_ylabel("entropy (dashed), nats per token")
 
 
 def save_training_figure(metrics: Sequence[Mapping[str, Any]], folder: Path) -> None:
