@@ -27,7 +27,11 @@ RUNS: dict[str, dict[str, Any]] = {
     "mixdpo": {},  # 19 pairs: the last of an epoch's five steps holds three
     "rewarmed": {"phase_schedule": "rewarmed"},
     "ten pairs": {"pairs": 10},
-    "kto": {"pairs": 11, "plan": "dpo", "loss_type": "kto", "desirable_weight": 2.0},
+    "kto": {"pairs": 11, "plan": {"name": "dpo"}, "loss_type": "kto", "desirable_weight": 2.0},
+    "weighted": {
+        "plan": {"threshold": {"hardest": 0.3}, "weight": "random", "label_probability": "column"},
+        "label_smoothing": "per_pair",
+    },
 }
 """Steps of four pairs, two epochs, a learning rate that moves a tiny model, and what each run has of its own."""
 
@@ -36,7 +40,11 @@ def data_of(run: str, folder: Path) -> tuple[Dataset, Plan]:
     """Pairs of a run, written to and read from a file in `folder`, and their plan."""
     own = RUNS[run]
     pairs = chat_pairs(folder, n=own.get("pairs", 19))
-    return pairs, make_plan(pairs, own["plan"]) if "plan" in own else make_plan(pairs, threshold={"hardest": 0.3})
+    if run == "weighted":
+        rng = np.random.default_rng(0)
+        pairs = pairs.add_column("weight/random", rng.uniform(0, 2, len(pairs)).tolist())
+        pairs = pairs.add_column("label_probability", rng.uniform(0, 1, len(pairs)).tolist())
+    return pairs, make_plan(pairs, **own.get("plan", {"threshold": {"hardest": 0.3}}))
 
 
 def trainer_of(run: str, data: tuple[Dataset, Plan], output: Path, **changes: Any) -> RecordingTrainer:

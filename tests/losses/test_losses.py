@@ -55,7 +55,7 @@ def values(seed: int = 0) -> dict[str, np.ndarray]:
         "w": np.minimum(policy[0], -0.1), "l": np.minimum(policy[1], -0.1), "rw": ref[0], "rl": ref[1],
         "nw": tokens[0], "nl": tokens[1], "np": rng.integers(1, 20, size=B).astype(float),
         "m": np.array([0.0, -1.0, 0.5, 1.0, 2.0, 0.3, 4.0]), "kl": np.full(B, rng.normal(0.4, 1)),
-        "tie": np.arange(B) % 3 == 1,
+        "tie": np.arange(B) % 3 == 1, "p": np.array([1.0, 0.9, 0.75, 0.6, 0.5, 0.3, 0.0]),
     }  # fmt: skip
 
 
@@ -64,7 +64,7 @@ def as_pairs(v: dict[str, np.ndarray], **tensors) -> PairLogprobs:
     t["tie"] = t["tie"].bool()
     pairs = PairLogprobs(
         t["w"], t["l"], t["rw"], t["rl"], t["nw"], t["nl"], prompt_tokens=t["np"], margin=t["m"],
-        kl=t["kl"], tie=t["tie"],
+        kl=t["kl"], tie=t["tie"], label_probability=t["p"],
     )  # fmt: skip
     return dataclasses.replace(pairs, **tensors)
 
@@ -123,6 +123,8 @@ def formulas(v, s=SETTINGS) -> dict[str, np.ndarray]:
         "odpo": log_loss(beta * h - s.odpo_alpha * np.log(np.maximum(v["m"], 1e-6))),
         "margin_weighted": trust * log_loss(beta * h, eps),
         "soft_routed": trust * log_loss(beta * h, eps) + (1 - trust) * nll,
+        "label_routed": np.maximum(2 * v["p"] - 1, 0) * log_loss(beta * h)
+        + (1 - np.maximum(2 * v["p"] - 1, 0)) * nll,
         "aot": log_loss(beta * (v["w"] - v["l"] - of_equal_rank(v["w"] - v["l"], v["rw"] - v["rl"])), eps),
         "aot_unpaired": log_loss(beta * (a - of_equal_rank(a, b)), eps),
         "beta_dpo": log_loss(batch_beta * h),
@@ -250,7 +252,7 @@ def test_limits_are_finite(name: str, dtype: torch.dtype) -> None:
     margin = torch.tensor([0.0, -3.0, 1.0, 9.0], dtype=dtype)
     p = PairLogprobs(
         *sides, *ref, count, count.flip(0), prompt_tokens=count, margin=margin,
-        kl=torch.full((4,), -50.0, dtype=dtype),
+        kl=torch.full((4,), -50.0, dtype=dtype), label_probability=torch.tensor([1.0, 0.51, 0.0, 0.5], dtype=dtype),
     )  # fmt: skip
     for beta, tie in product((1e-6, 0.1, 10.0), (False, True) if LOSSES[name].ties else (False,)):
         p = dataclasses.replace(p, tie=torch.full((4,), tie))
@@ -290,6 +292,7 @@ def test_declarations(name: str) -> None:
     assert bool(loss_of(name, no_reference).isnan().any()) == loss.reference
     assert bool(loss_of(name, dataclasses.replace(full, margin=missing)).isnan().any()) == loss.margin
     assert bool(loss_of(name, dataclasses.replace(full, kl=missing)).isnan().any()) == loss.mismatched
+    assert bool(loss_of(name, dataclasses.replace(full, label_probability=missing)).isnan().any()) == loss.label
     other_outcome = loss_of(name, dataclasses.replace(full, tie=~full.tie))
     assert bool((other_outcome != loss_of(name, full)).all()) == loss.ties
     alone = torch.cat([loss_of(name, full.select(torch.tensor([b]))) for b in range(B)])
@@ -327,8 +330,8 @@ def test_certain_labels_change_no_bit(name: str) -> None:
 
 def test_losses_that_a_label_per_pair_does_not_suit() -> None:
     assert set(LOSSES) - set(SMOOTHED) == {
-        "dpop", "dpo_shift", "hypo", "chosen_floor", "apo_down", "odpo", "aot", "aot_unpaired", "beta_dpo",
-        "alpha_dpo", "slic", "cpo_hinge", "cpo_ipo", "orpo", "sft", "sft_rejected", "sft_both",
+        "dpop", "dpo_shift", "hypo", "chosen_floor", "apo_down", "odpo", "label_routed", "aot", "aot_unpaired",
+        "beta_dpo", "alpha_dpo", "slic", "cpo_hinge", "cpo_ipo", "orpo", "sft", "sft_rejected", "sft_both",
         "rpo_paper", "beta_dpo_paper", "wdpo",
     }  # fmt: skip
     with pytest.raises(TypeError, match="exchanged answers have no margin"):
@@ -339,8 +342,8 @@ def test_exchanging_twice_changes_nothing_but_margins_and_labels() -> None:
     pairs = as_pairs(values(), chosen_whole=torch.zeros(B), rejected_whole=torch.ones(B), tie=torch.ones(B).bool())
     again = pairs.exchanged().exchanged()
     for field in dataclasses.fields(PairLogprobs):
-        if field.name == "margin":
-            assert again.margin is None
+        if field.name in ("margin", "label_probability"):
+            assert getattr(again, field.name) is None
         else:
             assert getattr(again, field.name) is getattr(pairs, field.name)
     assert pairs.exchanged().chosen_nll.equal(pairs.rejected_nll)
@@ -402,6 +405,15 @@ def test_soft_routing_becomes_the_switch() -> None:
     sharp = loss_of("soft_routed", as_pairs(v), dataclasses.replace(SETTINGS, soft_width=1e-4, soft_threshold=0.4))
     expected = np.where(v["m"] < 0.4, formulas(v)["sft"], formulas(v)["sigmoid"])
     np.testing.assert_allclose(sharp.numpy(), expected, rtol=1e-6)
+
+
+def test_label_routing_is_dpo_of_sure_labels_and_sft_of_the_others() -> None:
+    pairs = as_pairs(
+        values(), label_probability=torch.tensor([1.0, 0.5, 0.4, 0.0, 1.0, 0.5, 0.0], dtype=torch.float64)
+    )
+    dpo_of_all = loss_of("sigmoid", pairs, dataclasses.replace(SETTINGS, label_smoothing=0.0))
+    found = loss_of("label_routed", pairs)
+    assert found.equal(torch.where(pairs.label_probability == 1, dpo_of_all, loss_of("sft", pairs)))
 
 
 def test_beta_dpo_keeps_typical_pairs_and_the_mean_is_theirs() -> None:

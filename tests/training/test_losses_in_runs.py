@@ -68,10 +68,10 @@ def computed_references(monkeypatch) -> list[int]:
 @pytest.mark.parametrize("name", sorted(LOSSES.keys() - {"chosen_floor"}))  # which alone moves nothing
 @pytest.mark.slow
 def test_every_loss_trains(model, tokenizer, tmp_path, computed_references, name: str) -> None:
-    pairs = chat_pairs(tmp_path, n=8)
+    pairs = chat_pairs(tmp_path, n=8).add_column("label_probability", [0.75] * 8)
+    plan = make_plan(pairs, hard_route="preference", label_probability="column")
     trainer = run(
-        model, tokenizer, pairs, tmp_path / "run", make_plan(pairs, hard_route="preference"), loss_type=name,
-        label_smoothing=0.05, max_steps=2,
+        model, tokenizer, pairs, tmp_path / "run", plan, loss_type=name, label_smoothing=0.05, max_steps=2
     )  # fmt: skip
     assert len(losses_of(tmp_path / "run")) == 2
     # Twice where answers to other prompts have a reference too.

@@ -12,9 +12,10 @@ PerPair = Literal["per_pair"]
 LOSS_NAMES: Final = (
     "sigmoid", "robust", "hinge", "ipo", "ipo_sum", "sigmoid_norm", "r_dpo", "dpop", "dpo_shift", "hypo",
     "chosen_floor", "cal_dpo", "rpo", "exo_pair", "discopop", "nca_pair", "bco_pair", "bco", "sppo_hard",
-    "apo_zero", "apo_down", "kto", "odpo", "margin_weighted", "soft_routed", "aot", "aot_unpaired", "beta_dpo",
-    "alpha_dpo", "slic", "cpo", "cpo_hinge", "cpo_ipo", "simpo", "alphapo", "orpo", "sft", "sft_rejected",
-    "sft_both", "simpo_paper", "rpo_paper", "beta_dpo_paper", "rao_kupper", "davidson", "fa_dpo", "wdpo",
+    "apo_zero", "apo_down", "kto", "odpo", "margin_weighted", "soft_routed", "label_routed", "aot", "aot_unpaired",
+    "beta_dpo", "alpha_dpo", "slic", "cpo", "cpo_hinge", "cpo_ipo", "simpo", "alphapo", "orpo", "sft",
+    "sft_rejected", "sft_both", "simpo_paper", "rpo_paper", "beta_dpo_paper", "rao_kupper", "davidson",
+    "fa_dpo", "wdpo",
 )  # fmt: skip
 """The keys of `LOSSES`, for help and errors that do not wait for PyTorch."""
 

@@ -1,6 +1,6 @@
-"""Losses that read how far apart the data says a pair's answers are. One value per pair, shape (B,).
+"""Losses that read what the plan says of a pair: its margin, how sure its label is. One value per pair, shape (B,).
 
-m is the plan's margin in the units of its metric, larger = easier.
+m is the plan's margin in the units of its metric, larger = easier; P the probability that the label is right.
 """
 
 from __future__ import annotations
@@ -53,6 +53,18 @@ def soft_routed(
     """
     share = trust(_margin(pairs), soft_threshold, soft_width)
     return share * dpo(pairs, beta=beta, label_smoothing=label_smoothing) + (1 - share) * pairs.chosen_nll
+
+
+def label_routed(pairs: PairLogprobs, *, beta: float) -> Tensor:
+    """(2P - 1)+ * DPO + (1 - (2P - 1)+) * NLL of the chosen answer per token.
+
+    A label that is right with probability P >= 1/2 is as one that is right with probability 2P - 1 and else a coin
+    flip: the first share is compared, the other imitated, as MixDPO (arXiv 2602.00954) does with pairs of either kind.
+    With P = 1 it is DPO, with P <= 1/2 SFT.
+    """
+    assert pairs.label_probability is not None
+    share = (2 * pairs.label_probability - 1).clamp(min=0)
+    return share * dpo(pairs, beta=beta, label_smoothing=0.0) + (1 - share) * pairs.chosen_nll
 
 
 def _margin(pairs: PairLogprobs) -> Tensor:

@@ -40,6 +40,7 @@ class Loss:
             are done; a keyword of another name keeps its default.
         reference: whether it reads the reference's log-probabilities.
         margin: whether it reads the plan's margins.
+        label: whether it reads the plan's probability that a label is right, without smoothing by it.
         mismatched: whether it reads answers to other prompts.
         contrasts: whether it raises chosen answers and lowers rejected ones.
         ties: whether it has a loss for pairs whose answers count as equally good, which `pairs.tie` marks.
@@ -56,6 +57,7 @@ class Loss:
     function: Callable[..., Tensor]
     reference: bool = True
     margin: bool = False
+    label: bool = False
     mismatched: bool = False
     contrasts: bool = True
     ties: bool = False
@@ -100,6 +102,7 @@ LOSSES: Final[dict[str, Loss]] = {
     "odpo": Loss(margins.odpo, margin=True),
     "margin_weighted": Loss(margins.margin_weighted, margin=True),
     "soft_routed": Loss(margins.soft_routed, margin=True),
+    "label_routed": Loss(margins.label_routed, label=True),
     "aot": Loss(batchwise.aot, whole_batch=True),
     "aot_unpaired": Loss(batchwise.aot_unpaired, whole_batch=True),
     "beta_dpo": Loss(batchwise.beta_dpo, statistic=batchwise.reward_gap, whole_batch=True),

@@ -293,14 +293,31 @@ class MixDPOConfig(TrainingSettings, TrainingArguments):  # type: ignore[misc]  
         return nu
 
     def _check_labels(self, plan: Plan) -> None:
-        """Raise `InputError` if labels are to be smoothed per pair, and `plan` does not say how, or says too much."""
-        if not self.smooths_per_pair:
-            return
+        """Raise `InputError` if a loss reads how sure labels are and `plan` does not say it, or says too much.
+
+        A plan that says it to nobody is warned of.
+        """
+        readers = [name for name in self._all_losses if LOSSES[name].label]
         if plan.label_probability is None:
-            raise InputError(
-                "label_smoothing is per_pair, and the plan has no label_probability",
-                hint="set label_probability in the plan's settings, or label_smoothing to a number",
-            )
+            if self.smooths_per_pair:
+                raise InputError(
+                    "label_smoothing is per_pair, and the plan has no label_probability",
+                    hint="set label_probability in the plan's settings, or label_smoothing to a number",
+                )
+            if readers:
+                raise InputError(
+                    f"{readers[0]} reads the probability that a label is right, and the plan has none",
+                    hint="set label_probability in the plan's settings to column or agreement",
+                )
+            return
+        if not self.smooths_per_pair:
+            if not readers and plan.settings.weight != "label_confidence":
+                reading = " or ".join(name for name, loss in LOSSES.items() if loss.label)
+                logger.warning(
+                    "nothing reads the plan's label_probability: set label_smoothing to per_pair, "
+                    f"plan.weight to label_confidence, or loss_type to {reading}"
+                )
+            return
         routes = np.asarray(ROUTES)[plan.route]
         on_route = {"preference": self.loss_names, "tie": self.loss_names, "sft": self.hard_loss_names}
         both = [*self.loss_names, *self.hard_loss_names]

@@ -155,7 +155,7 @@ def route_summary(pairs: PlannedPairs, steps: StepPlan, factors: np.ndarray) -> 
 def log_run_summary(
     pairs: PlannedPairs, steps: StepPlan, factors: np.ndarray, phase_schedule: str, stage: str = "", done: int = 0
 ) -> None:
-    """Print pairs, steps and learning-rate mass by route, and warn if SFT will hardly train.
+    """Print pairs, steps and learning-rate mass by route, and weights; warn if SFT will hardly train.
 
     Of a run in stages these are the steps of one, `stage`, before which so many are `done`.
     """
@@ -182,14 +182,19 @@ def log_run_summary(
 
 
 def weights_line(pairs: PlannedPairs) -> str:
-    """Say how much the trained pairs of a plan with weights count: all, and by bucket where there are buckets."""
+    """Say how much the trained pairs of a plan with weights count: all, and by bucket where there are buckets.
+
+    Effective pairs are the number of equal weights whose mean would be as sure: (sum w)^2 / sum w^2 (Kish 1965).
+    """
     rows = np.unique(pairs.epoch_rows(0, 1))
     weight, bucket = pairs.weight[rows], pairs.plan.bucket[rows]
     means = [
         f"{name} {weight[bucket == code].mean():.3g}" for code, name in enumerate(BUCKETS) if (bucket == code).any()
     ]
     of_buckets = f" ({', '.join(means)})" if means else ""
-    rule = pairs.plan.settings.weight
+    effective = weight.sum() ** 2 / (weight**2).sum() if weight.any() else 0.0
     return (
-        f"pair weights ({rule}): mean {weight.mean():.3g}{of_buckets}, from {weight.min():.3g} to {weight.max():.3g}"
+        f"pair weights ({pairs.plan.settings.weight}): mean {weight.mean():.3g}{of_buckets}, "
+        f"from {weight.min():.3g} to {weight.max():.3g}, {np.sum(weight == 0):,} of them 0; "
+        f"sum {weight.sum():,.4g} over {len(weight):,} pairs, effective pairs {effective:,.1f}"
     )

@@ -349,6 +349,8 @@ class MixDPOTrainer(AnsweringTrainer):
             self._first_loss_checked = True
         elif self.is_world_process_zero():
             self.log_summary()
+            if (unread := self.train_dataset.plan.unread(self.train_dataset.loaded)) is not None:
+                logger.info(unread)
             for name, report in self._preparation.reports.items():
                 report.log(logger, name)
         self.begin_answers()
