@@ -32,6 +32,7 @@ RUNS: dict[str, dict[str, Any]] = {
         "plan": {"threshold": {"hardest": 0.3}, "weight": "random", "label_probability": "column"},
         "label_smoothing": "per_pair",
     },
+    "rate weighted": {"pairs": 10, "plan": {"name": "rate_weighted"}},
 }
 """Steps of four pairs, two epochs, a learning rate that moves a tiny model, and what each run has of its own."""
 

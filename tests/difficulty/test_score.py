@@ -15,9 +15,10 @@ from mixdpo import Plan, load_pairs, score
 from mixdpo.cli.main import main
 from mixdpo.data.arrays import float_column
 from mixdpo.difficulty.metrics import METRICS
+from mixdpo.plan.plan_settings import ROUTES
 from mixdpo.recipe.recipe_file import load_recipe
 from synthetic import chat_pairs, chat_rows
-from tiny import tiny_llama
+from tiny import saved, tiny_llama
 
 
 @pytest.fixture
@@ -247,3 +248,49 @@ def test_margins_of_several_sources(tmp_path) -> None:
     joined = load_pairs(names)
     assert isinstance(joined, Dataset)
     assert joined["margin/nll_gap"][:] == [0.0] * 3 + [1.0] * 3
+
+
+def test_selection_rules_are_scored_planned_and_trained(tmp_path, capsys, data, model, tokenizer) -> None:
+    """Every rule of others from the data to a trained model, with the commands of the documentation."""
+    for seed in (1, 2):
+        saved(tiny_llama(seed=seed, vocab_size=len(tokenizer)), tokenizer, tmp_path / f"aligned-{seed}")
+    rated, scored = tmp_path / "rated.jsonl", tmp_path / "scored.parquet"
+    prompts = [json.loads(line)["prompt"] for line in data.read_text().splitlines()]
+    answers = [
+        {"prompt": prompt, "output": f"{n} {i}", "score": (n % 5) * i}
+        for n, prompt in enumerate(prompts)
+        for i in (0, 1)
+    ]
+    rated.write_text("".join(json.dumps(answer) + "\n" for answer in answers))
+    metrics = ["rating", "implicit_reward", "loss_diff", "middle", "fused", "preference_variance"]
+    models = {"model": tmp_path / "aligned-1", "ref_model": model}
+    given = {
+        "implicit_reward": models,
+        "loss_diff": {**models, "validation_model": tmp_path / "aligned-2"},
+        "preference_variance": {"answers": rated},
+    }
+    settings = [f"--score.{name}.{key}={value}" for name, own in given.items() for key, value in own.items()]
+    words = [word for name in metrics for word in ("--metric", name)]
+    assert main(["score", str(data), *words, *settings, "--train.bf16", "false", "-o", str(scored)]) == 0
+
+    pairs = load_pairs(str(scored))
+    train = ["--model", str(model), "--train.bf16=false", "--train.use_cpu=true", "--train.max_steps=1"]
+    for name, metric, kept in (
+        ("smallest_gap", "implicit_reward", np.argsort(float_column(pairs, "margin/implicit_reward"))[:2]),
+        ("fused_margin", "fused", None),
+        ("middle_influence", "middle", None),
+        ("preference_variance", "preference_variance", None),
+        ("rate_weighted", "rating", np.arange(20)),
+        ("dpo_paced", "rating", np.arange(20)),
+    ):
+        run = tmp_path / name
+        assert main(["train", str(scored), "--plan.name", name, *train, "--output", str(run)]) == 0
+        plan = Plan.load(run / "plan.parquet")
+        assert plan.settings.metric == metric
+        rows = np.flatnonzero(plan.route != ROUTES.index("drop"))
+        if kept is None:
+            assert plan.margin[rows].min() >= np.delete(plan.margin, rows).max()
+        else:
+            np.testing.assert_array_equal(rows, np.sort(kept))
+        assert (run / "model").is_dir()
+    assert "pair weights (rate)" in capsys.readouterr().err

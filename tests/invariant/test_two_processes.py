@@ -31,6 +31,7 @@ STARTED: dict[str, dict[str, Any]] = {
     # Micro-batches of two pairs on two processes are one of four; what fills up the last one does not count.
     "kto": {"run": "kto", "changes": PAIRED},
     "weighted": {"run": "weighted", "changes": ALONE},
+    "rate weighted": {"run": "rate weighted", "changes": ALONE},
 }
 
 
@@ -65,7 +66,7 @@ def seen(folder: Path, label: str) -> list[dict[str, Any]]:
     return [json.loads((folder / f"{label}-{rank}.json").read_text()) for rank in (0, 1)]
 
 
-@pytest.mark.parametrize("run", ["mixdpo", "ten pairs", "kto", "weighted"])
+@pytest.mark.parametrize("run", ["mixdpo", "ten pairs", "kto", "weighted", "rate weighted"])
 def test_the_trajectory_of_one(folder: Path, run: str) -> None:
     assert_recorded(folder / run, run)
 

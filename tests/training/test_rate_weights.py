@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from mixdpo import Plan, make_plan
+from mixdpo.plan.plan_settings import ROUTES
 from mixdpo.training.rate_weights import rate_weights
 from synthetic import chat_pairs
 from tiny import tiny_llama
@@ -46,7 +47,7 @@ def test_weights_are_the_learning_rates_of_a_sorted_run(
     rate = np.zeros(14)
     for rows, log in zip(trainer.seen.steps, step_logs(tmp_path / "sorted"), strict=False):
         np.add.at(rate, rows, log["learning_rate"])
-    trained = ordered.route != 3  # drop
+    trained = ordered.route != ROUTES.index("drop")
     capfd.readouterr()
 
     shuffled = trainer_for(
