@@ -1,10 +1,10 @@
 """A policy that answers prompts while it is trained: figures of docs/training.md, "Answers while it trains".
 
-    python benchmarks/answers.py runs/answers-benchmark [--prompts 48] [--pairs 240]
+    python benchmarks/answers.py runs/answers-benchmark [--prompts 24] [--pairs 40] [--learning-rate 1e-4]
 
 Writes prompts.jsonl into the folder: tasks of the demo that nothing is trained on, with constraints that a program
-counts. Then trains SmolLM2-135M-Instruct by the demo's recipe on so many pairs, has it answer the prompts every five
-steps, keeps the model of the best win rate, and writes results/answers.json.
+counts. Then trains SmolLM2-135M-Instruct by the demo's recipe on so many pairs, four a step, has it answer the prompts
+every two steps, keeps the model of the best win rate, and writes results/answers.json.
 """
 
 from __future__ import annotations
@@ -33,8 +33,9 @@ def main() -> None:
     """Run it and write its figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("output", type=Path)
-    parser.add_argument("--prompts", type=int, default=48)
-    parser.add_argument("--pairs", type=int, default=240)
+    parser.add_argument("--prompts", type=int, default=24)
+    parser.add_argument("--pairs", type=int, default=40)
+    parser.add_argument("--learning-rate", type=float, default=1e-4)
     arguments = parser.parse_args()
 
     folder: Path = arguments.output
@@ -44,11 +45,12 @@ def main() -> None:
         "model": {"name_or_path": str(smollm2_folder())},
         "data": {"path": str(DATA / "train.parquet"), "max_pairs": arguments.pairs},
         "train": {
-            "eval_strategy": "steps", "eval_steps": 5, "save_strategy": "steps", "save_steps": 5,
-            "save_total_limit": 1, "load_best_model_at_end": True, "metric_for_best_model": "answers/win_rate",
+            "learning_rate": arguments.learning_rate, "gradient_accumulation_steps": 1,
+            "eval_strategy": "steps", "eval_steps": 2, "save_strategy": "best",
+            "load_best_model_at_end": True, "metric_for_best_model": "answers/win_rate",
         },
         "answers": {
-            "prompts": str(folder / "prompts.jsonl"), "max_new_tokens": 120, "batch_size": 48,
+            "prompts": str(folder / "prompts.jsonl"), "max_new_tokens": 64, "batch_size": 24,
             "judge": {"judge": judge, "kind": "program"},
         },
     }  # fmt: skip
@@ -61,7 +63,8 @@ def main() -> None:
     ]
     record = {
         **conditions(), "prompts": arguments.prompts, "pairs": arguments.pairs,
-        "seconds": round(time.perf_counter() - began), "evaluations": evaluations,
+        "learning_rate": arguments.learning_rate, "seconds": round(time.perf_counter() - began),
+        "evaluations": evaluations,
     }  # fmt: skip
     write_json(RESULTS / "answers.json", record)
     for line in evaluations:

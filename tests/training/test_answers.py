@@ -24,11 +24,12 @@ from mixdpo import AnswersSettings, make_plan
 from mixdpo.common.errors import InputError, RunError
 from mixdpo.common.table_files import read_json_rows
 from mixdpo.generation.generation_settings import EndpointSettings
+from mixdpo.generation.local_generation import answer_rendered
 from mixdpo.judges.judge_settings import JudgeSettings
 from mixdpo.training import answering_trainer
 from mixdpo.training.answers import check_can_answer
 from mixdpo.training.run_folder import logged_metrics
-from synthetic import chat_pairs
+from synthetic import chat_pairs, chat_rows
 from tiny import tiny_llama, tiny_reward_model
 from trainers import RecordingTrainer, step_logs, trainer_for
 
@@ -127,6 +128,15 @@ def test_training_does_not_notice(tokenizer, prompts, judge, tmp_path, changes) 
         torch.testing.assert_close(a, b, rtol=0, atol=0)
 
 
+def test_prompts_that_are_trained_on_are_counted(tokenizer, jsonl, tmp_path, caplog) -> None:
+    trained = [row["prompt"] for row in chat_rows(12)[:2]]
+    file = jsonl([*({"messages": prompt} for prompt in trained), {"prompt": PROMPTS[0]}], "some.jsonl")
+    trainer = run(tokenizer, tmp_path / "run", settings(file), max_steps=1)
+    with caplog.at_level(logging.INFO, "mixdpo"):
+        trainer.train()
+    assert any(message.startswith("answers: 2 of 3 prompts are of training pairs") for message in caplog.messages)
+
+
 BEST = {
     "load_best_model_at_end": True, "metric_for_best_model": "answers/win_rate", "save_strategy": "steps",
     "save_steps": 2, "num_train_epochs": 4,
@@ -146,7 +156,7 @@ def cut(whole: Path, folder: Path, step: int) -> Path:
 def test_the_best_model_is_kept_and_a_resumed_run_is_the_same(
     patience, tokenizer, prompts, judge, tmp_path, monkeypatch
 ) -> None:
-    changes = {**BEST, "early_stopping_patience": patience}
+    changes = {**BEST, "early_stopping_patience": patience, "logging_steps": 5}
     whole = run(tokenizer, tmp_path / "whole", settings(prompts, judge()), **changes)
     whole.train()
     judged = {m["step"]: m["eval_answers/win_rate"] for m in evaluations(tmp_path / "whole")[1:]}
@@ -154,6 +164,7 @@ def test_the_best_model_is_kept_and_a_resumed_run_is_the_same(
     assert whole.state.best_metric == judged[best]
     assert whole.state.best_model_checkpoint == str(tmp_path / "whole" / f"checkpoint-{best}")
     assert max(judged) == (12 if patience is None else best + 2 * patience), "twelve steps, unless it stops"
+    assert step_logs(tmp_path / "whole")[-1]["step"] == max(judged), "the last step is logged"
     assert max(judged) > best, "else this test says nothing of the best model"
     kept = type(whole.model).from_pretrained(whole.state.best_model_checkpoint)
     for a, b in zip(whole.model.parameters(), kept.parameters(), strict=True):
@@ -216,6 +227,24 @@ def test_a_language_model_sees_both_orders_and_may_be_gone_for_a_while(tokenizer
     lines = evaluations(tmp_path / "run")
     assert [line.get("eval_answers/win_rate") for line in lines] == [None, 0.5, None, 0.5]
     assert any("step 4: no win rate, for the judge failed" in message for message in caplog.messages)
+
+
+def test_answers_that_do_not_fit_are_written_in_smaller_batches(
+    tokenizer, prompts, tmp_path, monkeypatch, caplog
+) -> None:
+    sizes = []
+
+    def short_of_memory(*given: Any, **more: Any) -> Any:
+        sizes.append(given[3].batch_size)
+        if sizes[-1] > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return answer_rendered(*given, **more)
+
+    monkeypatch.setattr("mixdpo.training.answers.answer_rendered", short_of_memory)
+    trainer = run(tokenizer, tmp_path / "run", settings(prompts))
+    assert set(trainer.evaluate()) > {"eval_answers/tokens", "eval_answers/entropy"}
+    assert sizes == [5, 3, 2]
+    assert "now 2 at once" in caplog.text
 
 
 def test_pairs_are_measured_together_with_answers(tokenizer, prompts, tmp_path) -> None:

@@ -17,6 +17,7 @@ from mixdpo.judges.find_judge import find_judge
 from mixdpo.pairs.answered import AnsweredPrompt
 from mixdpo.training.answers import (
     check_can_answer,
+    count_trained,
     fixed_prompts,
     load_start,
     mean_measures,
@@ -90,6 +91,9 @@ class AnsweringTrainer(StagedTrainer):
         self._start = self._write_answers()
         if is_main:
             save_start(folder, self._start)
+            if trained := count_trained(self._fixed, self.train_dataset.tokens["prompt_ids"]):
+                every = f"{trained:,} of {len(self._fixed.ids):,}"
+                logger.info(f"answers: {every} prompts are of training pairs, and say less of how others are answered")
             if self._judge is not None:
                 try_judge(self._start, self._fixed.prompts, self._judge, self.answers.rating)
         self.log({f"eval_{name}": value for name, value in mean_measures(self._start).items()})

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -26,6 +27,8 @@ from mixdpo.pairs.answered import Answer, AnsweredPrompt, read_answered, write_a
 from mixdpo.pairs.compare_models import answered, in_order_of
 from mixdpo.training.answers_settings import ANSWERS, AnswersSettings
 from mixdpo.training.config import MixDPOConfig
+
+logger = logging.getLogger(__name__)
 
 FOLDER: Final = "answers"
 _START: Final = "start.jsonl"
@@ -74,6 +77,11 @@ def fixed_prompts(
     return FixedPrompts(prompts, ids)
 
 
+def count_trained(fixed: FixedPrompts, trained: Iterable[list[int]]) -> int:
+    """Return how many of the prompts are among those, as token ids, that the policy is trained on."""
+    return len({tuple(ids) for ids in fixed.ids} & set(map(tuple, trained)))
+
+
 def check_can_answer(accelerator: Accelerator) -> None:
     """Raise `InputError` where no process has the whole policy, which has to write answers of different lengths."""
     plugin = accelerator.state.deepspeed_plugin
@@ -108,18 +116,37 @@ def policy_answers(
         accelerator: of the run.
     """
     mine = range(accelerator.process_index, len(fixed.ids), accelerator.num_processes)
-    policy = accelerator.unwrap_model(model)
-    sampling = SamplingSettings(max_new_tokens=settings.max_new_tokens, batch_size=settings.batch_size)
     with accelerator.autocast():
-        written = answer_rendered(policy, tokenizer, [fixed.ids[place] for place in mine], sampling, entropy=True)
-    if accelerator.device.type == "cuda":
-        torch.cuda.empty_cache()
+        written = _written(accelerator.unwrap_model(model), tokenizer, [fixed.ids[place] for place in mine], settings)
+    _empty_cache()
     answers = [
         (place, _answer(without_reasoning(one, fixed.ids[place], tokenizer), one, tokenizer))
         for place, one in zip(mine, written, strict=True)
     ]
     by_place = dict(gather_object(answers))
     return [answered(prompt, [by_place[place]]) for place, prompt in enumerate(fixed.prompts)]
+
+
+def _written(
+    policy: Any, tokenizer: PreTrainedTokenizerBase, ids: list[list[int]], settings: AnswersSettings
+) -> list[Completion]:
+    """Return what the policy writes, in batches that are halved until they fit beside what training holds."""
+    size = settings.batch_size
+    while True:
+        sampling = SamplingSettings(max_new_tokens=settings.max_new_tokens, batch_size=size)
+        try:
+            return answer_rendered(policy, tokenizer, ids, sampling, entropy=True)
+        except torch.OutOfMemoryError:
+            if size == 1:
+                raise
+        _empty_cache()
+        size = (size + 1) // 2
+        logger.warning(f"answers do not fit in the device's memory beside training; now {size} at once")
+
+
+def _empty_cache() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _answer(spoken: Completion, written: Completion, tokenizer: PreTrainedTokenizerBase) -> Answer:

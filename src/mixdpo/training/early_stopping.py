@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from transformers import EarlyStoppingCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import EarlyStoppingCallback, IntervalStrategy, TrainerControl, TrainerState, TrainingArguments
 
 from mixdpo.common.errors import InputError
 from mixdpo.training.answers_settings import ANSWERS, AnswersSettings
@@ -23,6 +23,12 @@ class EarlyStopping(EarlyStoppingCallback):
         kept = states.get(type(self).__name__) if state.global_step > 0 else None
         self.early_stopping_patience_counter = kept["attributes"]["early_stopping_patience_counter"] if kept else 0
         control.should_training_stop = self.early_stopping_patience_counter >= self.early_stopping_patience
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Have a step logged after which the run may stop, as the last step of any run is."""
+        control.should_log |= control.should_evaluate and args.logging_strategy != IntervalStrategy.NO
 
     def on_evaluate(
         self,
