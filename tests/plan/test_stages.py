@@ -70,6 +70,18 @@ def test_other_margins_make_another_plan_of_the_same_settings() -> None:
     assert rank_correlation(moved, plan) == pytest.approx(spearmanr(margin[known], np.arange(12)[known]).statistic)
 
 
+def test_weights_and_label_probabilities_stay() -> None:
+    """They are not asked for again: the end of a stage is too late to find that margins say nothing of labels."""
+    data = margin_data(list(range(12)))
+    told = data.add_column("weight/own", np.linspace(0, 2, 12).tolist())
+    told = told.add_column("label_probability", np.linspace(0, 1, 12).tolist())
+    plan = make_plan(told, stages=2, stage_metric="nll_gap", weight="own", label_probability="column")
+    moved = moved_plan(data, plan, np.arange(12.0)[::-1])
+    assert moved.position.tolist() != plan.position.tolist()
+    for name in ("weight", "label_probability"):
+        assert getattr(moved, name) is getattr(plan, name)
+
+
 @pytest.mark.parametrize("gated_route", ["drop", "both"])
 def test_the_gate_lets_risen_pairs_through_and_those_it_let_through_before(gated_route: str) -> None:
     plan = plan_of(threshold={"hardest": 0.25}, gate="likelihood", gated_route=gated_route)

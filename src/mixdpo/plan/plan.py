@@ -141,7 +141,7 @@ class Plan:
         return f"in the data and not read: {', '.join(unread)} (see plan.weight, label_probability, threshold)"
 
     def optional(self) -> dict[str, np.ndarray]:
-        """Return weight and label_probability, those that the plan has; float64, shape (N,)."""
+        """Return weight, label_probability and stages_before, those that the plan has; shape (N,)."""
         values = {name: getattr(self, name) for name in _OPTIONAL}
         return {name: one for name, one in values.items() if one is not None}
 
@@ -151,8 +151,9 @@ class Plan:
         return {"row": origin.get("row", index + 1), "file": origin.get("file")}
 
     def to_table(self) -> pa.Table:
-        """Return the columns of `origins`, margin, quantile, bucket, route, position, and weight and label_probability
-        where the plan has them; as metadata the settings.
+        """Return the columns of `origins`, margin, quantile, bucket, route, position, and those of `optional`.
+
+        Its metadata are the settings.
         """
         pairs = pa.table({}) if self.origins is None else self.origins
         table = pa.table(
@@ -223,6 +224,7 @@ class Plan:
 
         Of a plan with weights or label probabilities also `weight_mean` and `label_probability_mean`.
         """
+        averaged = [name for name in ("weight", "label_probability") if name in self.optional()]
         records = []
         for code, route in enumerate(ROUTES):
             mask = self.route == code
@@ -238,7 +240,7 @@ class Plan:
                     "margin_min": float(known.min()) if len(known) else None,
                     "margin_mean": float(known.mean()) if len(known) else None,
                     "margin_max": float(known.max()) if len(known) else None,
-                    **{f"{name}_mean": float(values[mask].mean()) for name, values in self.optional().items()},
+                    **{f"{name}_mean": float(self.optional()[name][mask].mean()) for name in averaged},
                 }
             )
         return records
@@ -286,17 +288,29 @@ def make_plan(
         raise InputError(f"plans have no setting {sorted(unknown)[0]!r}; settings are {', '.join(known)}")
     settings = replace(settings, **changes)
     check_settings(settings)
+    plan = order_and_routes(dataset, settings)
+    curve = plan.curve
+    if curve is None and settings.label_probability == "agreement":
+        curve = _agreement(dataset, settings, plan.margin)
+    label_probability = label_probabilities(dataset, settings.label_probability, plan.margin, curve)
+    weight = pair_weights(dataset, settings, plan.margin, label_probability)
+    return replace(plan, curve=curve, label_probability=label_probability, weight=weight)
 
+
+def order_and_routes(dataset: Dataset, settings: PlanSettings) -> Plan:
+    """Return a plan without weights and label probabilities.
+
+    Raises:
+        InputError: as `make_plan`, of settings that are checked.
+    """
     n = len(dataset)
     if n == 0:
         raise InputError("the data set has no pairs")
     margin = _margins(dataset, settings)
     threshold, curve = settings.threshold, None
-    if threshold == "auto" or settings.label_probability == "agreement":
-        from mixdpo.plan.threshold import auto_threshold, find_signals  # with scipy, so only where it is needed
-
-        curve = auto_threshold(margin, find_signals(dataset, settings.metric, settings.signals), settings)
-        threshold = curve.threshold if threshold == "auto" else threshold
+    if threshold == "auto":
+        curve = _agreement(dataset, settings, margin)
+        threshold = curve.threshold
     is_hard = hard_pairs(dataset, margin, _easy_rank(margin, settings.seed), threshold)
     route = np.where(is_hard, ROUTES.index(settings.hard_route), ROUTES.index(settings.easy_route)).astype(np.int8)
     dropped = route == ROUTES.index("drop")
@@ -305,7 +319,6 @@ def make_plan(
     if settings.epochs == "staged" and len(np.unique(route[~dropped])) < 2:
         raise InputError("staged epochs need pairs of two routes, and this plan trains only one")
 
-    label_probability = label_probabilities(dataset, settings.label_probability, margin, curve)
     quantile = difficulty_quantile(margin)
     bucket = np.where(np.isnan(quantile), -1, np.minimum((np.nan_to_num(quantile) * 3).astype(int), 2))
     return Plan(
@@ -318,10 +331,14 @@ def make_plan(
         fingerprint=data_fingerprint(dataset),
         threshold_margin=_largest_hard_margin(margin, is_hard, threshold),
         curve=curve,
-        weight=pair_weights(dataset, settings, margin, label_probability),
-        label_probability=label_probability,
         origins=origins(dataset),
     )
+
+
+def _agreement(dataset: Dataset, settings: PlanSettings, margin: np.ndarray) -> AgreementCurve:
+    from mixdpo.plan.threshold import auto_threshold, find_signals  # with scipy, so only where it is needed
+
+    return auto_threshold(margin, find_signals(dataset, settings.metric, settings.signals), settings)
 
 
 def _largest_hard_margin(margin: np.ndarray, is_hard: np.ndarray, threshold: Threshold) -> float | None:

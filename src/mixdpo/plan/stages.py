@@ -15,7 +15,7 @@ from datasets import Dataset
 
 from mixdpo.common.errors import InputError
 from mixdpo.plan.epochs import rows_of_epoch
-from mixdpo.plan.plan import Plan, difficulty_quantile, make_plan
+from mixdpo.plan.plan import Plan, difficulty_quantile, order_and_routes
 from mixdpo.plan.plan_settings import ROUTES
 
 
@@ -44,7 +44,7 @@ def moved_plan(dataset: Dataset, plan: Plan, margin: np.ndarray | None) -> Plan:
     column = f"margin/{settings.metric}"
     others = [name for name in dataset.column_names if name not in ("prompt", "chosen", "rejected", column)]
     table = dataset.select_columns(others).with_format("arrow")[known]
-    moved = make_plan(Dataset(table.append_column(column, pa.array(margin[known]))), settings=settings)
+    moved = order_and_routes(Dataset(table.append_column(column, pa.array(margin[known]))), settings)
 
     def of_all(values: np.ndarray, unknown: float) -> np.ndarray:
         whole = np.full(len(plan), unknown, dtype=values.dtype)
