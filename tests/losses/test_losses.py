@@ -440,6 +440,15 @@ def test_statistics_are_those_the_losses_declare() -> None:
     assert not found
 
 
+def test_the_page_of_losses_names_every_loss_its_function_and_every_setting() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "losses.md").read_text()
+    rows = [line.split(" | ") for line in page.splitlines() if line.startswith("| `")]
+    for name, loss in LOSSES.items():
+        home = f"`{loss.function.__module__.rpartition('.')[2]}.{loss.function.__name__}`"
+        assert any(row[0].startswith(f"| `{name}`") and home in row for row in rows), name
+    assert [field.name for field in dataclasses.fields(LossSettings) if f"`{field.name}`" not in page] == []
+
+
 def test_the_loss_of_ones_own_in_the_docs_is_trained_as_any_other(monkeypatch, tmp_path) -> None:
     page = (Path(__file__).parents[2] / "docs" / "losses.md").read_text()
     (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
