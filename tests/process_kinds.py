@@ -153,6 +153,11 @@ COVERING: dict[str, Cell] = {
     "lora-bf16-padded-cached": Cell(lora=True, bf16=True, engine="padded"),
     "tied-fp32-packed-cached": Cell(model="tied", accumulation=2),
 }
+_STAGES = (
+    *("--plan.stages", "3", "--plan.stage_metric", "implicit_reward", "--plan.gate", "likelihood"),
+    *("--train.stage_reference", "mixed", "--train.num_train_epochs", "2", "--train.warmup_steps", "0"),
+    *("--train.save_strategy", "steps", "--train.save_steps", "3"),  # in the middle of the second
+)
 # What is not a matter of pairs of settings.
 OTHERS: dict[str, Cell] = {
     "lora-fp32-base-bf16": Cell(lora=True, bf16=True, words=("--model.dtype", "float32")),
@@ -169,6 +174,8 @@ OTHERS: dict[str, Cell] = {
     "live-moved": Cell(live_reference=True, words=("--train.warmup_steps", "0")),
     "saved": Cell(words=SAVED),
     "resumed": Cell(words=SAVED, continues="saved"),
+    "stages-saved": Cell(words=_STAGES),
+    "stages-resumed": Cell(words=_STAGES, continues="stages-saved"),
     "lora-saved": Cell(lora=True, words=SAVED),
     "lora-resumed": Cell(lora=True, words=SAVED, continues="lora-saved"),
 }

@@ -46,19 +46,21 @@ SCORED = Command(
     ".parquet",
 )
 MOVED = {"live-moved": OTHERS["live-moved"]}
+STAGES = {"stages-saved": OTHERS["stages-saved"]}
+CONTINUED = {name: SAVING[name] for name in ("saved", "resumed")}
 ON_TWO = {
-    "fsdp2": {**COVERING, **MOVED, "answers": ANSWERS},
+    "fsdp2": {**COVERING, **MOVED, **STAGES, "answers": ANSWERS},
     "fsdp2-sharded": SAVING,
-    "ddp": {**MOVED, "score": SCORED, "answers": ANSWERS},
+    "ddp": {**MOVED, **STAGES, "stages-resumed": OTHERS["stages-resumed"], "score": SCORED, "answers": ANSWERS},
 }
 NEEDS_DEEPSPEED = pytest.mark.skipif(find_spec("deepspeed") is None, reason="DeepSpeed is not installed")
 ON_DEEPSPEED = {
     "zero2": {**COVERING, **MOVED, "answers": ANSWERS},
-    "zero3": {**COVERING, **MOVED, "answers": ANSWERS, **{name: SAVING[name] for name in ("saved", "resumed")}},
+    "zero3": {**COVERING, **MOVED, **STAGES, **CONTINUED, "answers": ANSWERS},
 }
 ON_TWO_NODES = {"hsdp": {"full-fp32-packed-cached": COVERING["full-fp32-packed-cached"]}}
 CELLS = {**ON_TWO, **ON_TWO_NODES, **ON_DEEPSPEED}
-ON_ONE = {**COVERING, **MOVED, "saved": SAVING["saved"], "lora-saved": SAVING["lora-saved"], "score": SCORED,
+ON_ONE = {**COVERING, **MOVED, **STAGES, "saved": SAVING["saved"], "lora-saved": SAVING["lora-saved"], "score": SCORED,
           "answers": ANSWERS}  # fmt: skip
 COMPARED = [
     pytest.param(kind, name, marks=NEEDS_DEEPSPEED if kind in ON_DEEPSPEED else ())

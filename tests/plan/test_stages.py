@@ -113,6 +113,7 @@ def test_a_plan_of_a_stage_is_stored_whole(tmp_path) -> None:
         ({"gate": "likelihood"}, ["gate likelihood", "threshold"]),
         ({"gated_route": "sft"}, ["gated_route", "gate"]),
         ({"gated_route": "tie"}, ["gated_route", "tie"]),
+        ({"weight": "rate", "order": "shuffled"}, ["weight rate", "stage"]),
         ({"threshold": 3.0, "stage_metric": "nll_gap"}, ["threshold 3", "another scale", "hardest"]),
         ({"threshold": {"hardest": 0.5}, "epochs": "staged"}, ["epochs: staged"]),
     ],

@@ -129,6 +129,7 @@ def test_the_stages_of_a_run(tmp_path, caplog) -> None:
     for line, plan in zip(lines[1:], later, strict=True):
         assert line["stage/gate/open"] == (plan.route == hard).sum()
         assert line["stage/gate/open"] + line["stage/gate/closed"] == 10
+    assert (tmp_path / "run" / "stages.png").exists()
     messages = "\n".join(caplog.messages)
     assert "stage 2 of 3: 16 pairs, drawn from 8; routes" in messages
     assert "of 10 hard pairs through" in messages

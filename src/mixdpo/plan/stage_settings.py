@@ -65,6 +65,8 @@ def check_stages(settings: PlanSettings) -> None:
             if f.name != "stages" and getattr(settings, f.name) != f.default:
                 raise InputError(f"{f.name} is for plans of several stages; set stages to 2 or more")
         return
+    if settings.weight == "rate":
+        raise InputError("weight rate needs the order of the whole run, and a stage decides its own when it begins")
     moves = settings.stage_metric not in (None, settings.metric)
     if moves and isinstance(settings.threshold, float | int):
         raise InputError(

@@ -24,6 +24,7 @@ from mixdpo.training.checkpoints import check_training_state, checkpoint_to_cont
 from mixdpo.training.config import MixDPOConfig
 from mixdpo.training.deepspeed_run import check_zero_stage
 from mixdpo.training.figure import save_training_figure
+from mixdpo.training.stage_figure import save_stage_figure
 from mixdpo.training.token_record import check_same_tokens
 
 RUN_FILE = "run.json"
@@ -93,9 +94,12 @@ class RunFolder(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Draw the figure."""
+        """Draw the figures."""
         if state.is_world_process_zero:
-            save_training_figure(logged_metrics(Path(args.output_dir or ".")), Path(args.output_dir or "."))
+            folder = Path(args.output_dir or ".")
+            metrics = logged_metrics(folder)
+            save_training_figure(metrics, folder)
+            save_stage_figure(metrics, folder)
 
 
 def logged_metrics(folder: Path) -> list[dict[str, Any]]:

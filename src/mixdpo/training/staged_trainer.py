@@ -9,15 +9,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from datasets import Dataset
 from torch.utils.data import DataLoader
 from transformers import TrainingArguments
 
 from mixdpo.common.progress import pairs_bar
 from mixdpo.training.batch import RowLayout
+from mixdpo.training.config import MixDPOConfig
 from mixdpo.training.planned_trainer import PlannedTrainer
 from mixdpo.training.sampling import PlannedPairs, PlanSampler
 from mixdpo.training.schedule import StepPlan, learning_rate_factors, log_run_summary, make_step_plan
-from mixdpo.training.stages import Stages, policy_logprobs
+from mixdpo.training.stages import Stages, check_stages, policy_logprobs
 from mixdpo.training.step import StepSettings
 
 logger = logging.getLogger(__name__)
@@ -30,6 +32,16 @@ class StagedTrainer(PlannedTrainer):
     _step_settings: StepSettings
     _lay_out: RowLayout
     _check_weights: Callable[[], None]
+
+    def prepare_stages(self, args: MixDPOConfig, dataset: Dataset, pairs: PlannedPairs) -> None:
+        """Begin the plan of `pairs`, which are those of `dataset`, with its first stage where it has several.
+
+        Raises:
+            InputError: settings of the run and of the stages contradict each other.
+        """
+        check_stages(args, pairs.plan)
+        self._eval_settings = self._step_settings  # evaluations are the same in every stage
+        self._stages = Stages(args, dataset, pairs) if pairs.plan.settings.stages > 1 else None
 
     @property
     def _pairs_with_reference(self) -> PlannedPairs:

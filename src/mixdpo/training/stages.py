@@ -69,16 +69,6 @@ def check_stages(args: MixDPOConfig, plan: Plan) -> None:
             raise InputError(problem, hint=hint or "leave it out, or set plan.stages to 1")
 
 
-def stages_of(args: MixDPOConfig, dataset: Dataset, pairs: PlannedPairs) -> Stages | None:
-    """Return the stages of a run whose pairs have the plan of the start; None for a plan of one.
-
-    Raises:
-        InputError: what `check_stages` refuses.
-    """
-    check_stages(args, pairs.plan)
-    return Stages(args, dataset, pairs) if pairs.plan.settings.stages > 1 else None
-
-
 class Stages:
     """The stage that a run is in.
 

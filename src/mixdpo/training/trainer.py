@@ -82,7 +82,6 @@ from mixdpo.training.run_folder import RunFolder, describe_run, starting_point
 from mixdpo.training.run_lock import sole_run
 from mixdpo.training.sampling import PlannedPairs
 from mixdpo.training.saving import save_descriptions, saves_shards, without_tied_copies
-from mixdpo.training.stages import stages_of
 from mixdpo.training.step import StepResult, StepSettings, pair_losses, reduce_losses
 from mixdpo.training.stop import StopCallback
 from mixdpo.training.token_record import describe_run_tokens
@@ -157,8 +156,7 @@ class MixDPOTrainer(AnsweringTrainer):
         self._ref_model = frozen_reference(policy, ref_model, args)
         self._precomputes_reference = args.reads_reference and args.precompute_ref_log_probs
         self._step_settings = replace(args.step_settings(plan), router_coefficient=router_factor(policy, args))
-        self._eval_metric, self._eval_settings = plan.settings.metric, self._step_settings  # those of the start
-        self._stages = stages_of(args, train_dataset, train_pairs)
+        self.prepare_stages(args, train_dataset, train_pairs)
         self._sums = {"train": MetricSums(), "eval": MetricSums()}
         self._records = EvaluationRecords()
         self._steps = StepRecords()
@@ -468,7 +466,7 @@ class MixDPOTrainer(AnsweringTrainer):
         """
         self._stop_if_broken()
         if isinstance(eval_dataset, Dataset):
-            eval_dataset = self._preparation.evaluation(eval_dataset, self._eval_metric)
+            eval_dataset = self._preparation.evaluation(eval_dataset, self._pairs_with_reference.plan.settings.metric)
         return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
 
     # ---- what a person watches ----
