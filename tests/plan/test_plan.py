@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -149,6 +150,11 @@ def test_every_plan_is_a_permutation_and_repeatable(margins: list[int], name: st
     assert sorted(trained) == np.flatnonzero(plan.route != ROUTES.index("drop")).tolist()
     expected = (rankdata(-np.array(margins)) - 1) / (len(margins) - 1)
     np.testing.assert_allclose(plan.quantile, expected)
+
+
+def test_every_plan_stands_in_the_table() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "method.md").read_text(encoding="utf-8")
+    assert not [name for name in PLANS if f"`{name}`" not in text]
 
 
 def test_named_plans() -> None:
@@ -317,6 +323,7 @@ def test_bad_files(tmp_path) -> None:
         ({"easy_route": "drop", "hard_route": "drop"}, "drops every pair"),
         ({"threshold": None, "epochs": "staged"}, "two routes"),
         ({"refill": True}, "the plan drops none"),
+        ({"weight": "rate", "order": "shuffled", "stages": 2}, "weight rate needs the order of a whole run"),
         ({"pacing": "cubic"}, "it is one of linear, sqrt"),
         ({"pacing": "sqrt", "order": "shuffled"}, "an order by margin; set order to easy_to_hard or hard_to_easy"),
         ({"pacing": "sqrt", "first": "hard"}, "an order by margin"),
