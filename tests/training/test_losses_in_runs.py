@@ -173,7 +173,7 @@ def test_moving_statistics_do_not_depend_on_micro_batches(model, tokenizer, tmp_
             model, tokenizer, pairs, tmp_path / f"{batch}", loss_type=name, beta_dpo_keep=1.0, beta_dpo_alpha=0.0,
             per_device_train_batch_size=batch, gradient_accumulation_steps=accumulation,
         )  # fmt: skip
-        running = trainer.loss_state.running[name]
+        running = trainer.loss_state.carried["running"][name]
         found.append((float(running.mean), float(running.deviation)))
     assert found[0] == pytest.approx(found[1], rel=1e-3, abs=1e-5)
     assert found[0][1] > 1e-3
@@ -377,9 +377,9 @@ def test_a_loss_that_changes_over_the_run_goes_on_where_it_was(model, tokenizer,
     """A run that was continued sees the same shares of the run, and ends at the same weights, as one in one piece."""
     original, seen = trainer_module.pair_losses, []
 
-    def recording(model, batch, settings, running, progress, *rest):
+    def recording(*args, progress, **kwargs):
         seen.append(progress)
-        return original(model, batch, settings, running, progress, *rest)
+        return original(*args, progress=progress, **kwargs)
 
     monkeypatch.setattr(trainer_module, "pair_losses", recording)
     pairs = chat_pairs(tmp_path, n=16)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -117,14 +118,10 @@ class LossState:
         self._calibration = CalibrationState(accelerator) if settings.reward_calibration else None
 
     @property
-    def running(self) -> dict[str, Running]:
-        """Moving statistics by loss, of the steps before this one."""
-        return self._statistics.current
-
-    @property
-    def calibration_factor(self) -> Tensor | None:
-        """What reward calibration multiplies the chosen answers' gradient by, of the steps before this one; 0-d."""
-        return None if self._calibration is None else self._calibration.factor
+    def carried(self) -> dict[str, Any]:
+        """What `pair_losses` reads of the steps before this one, by argument."""
+        factor = None if self._calibration is None else self._calibration.factor
+        return {"running": self._statistics.current, "calibration_factor": factor}
 
     def add(self, batch: PairBatch, result: StepResult) -> None:
         """Note a micro-batch of this step."""

@@ -64,6 +64,11 @@ class PlannedTrainer(Trainer):
 
     # ---- steps and learning rate ----
 
+    @property
+    def progress(self) -> float:
+        """Share of the run's optimizer steps that are done, in [0, 1]; 0 where none is planned."""
+        return self.state.global_step / max(self.state.max_steps, 1)
+
     def step_plan(self) -> StepPlan:
         """Return routes and pairs of every optimizer step of the run."""
         batch_size = self.get_total_train_batch_size(self.args)

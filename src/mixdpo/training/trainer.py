@@ -230,9 +230,7 @@ class MixDPOTrainer(AnsweringTrainer):
         return reduce_losses(result.losses, batch["weight"], num_items_in_batch) * self.accelerator.num_processes
 
     def _pair_losses(self, model: nn.Module, batch: PairBatch, settings: StepSettings) -> StepResult:
-        progress = self.state.global_step / max(self.state.max_steps, 1)
-        state = self.loss_state
-        return pair_losses(model, batch, settings, state.running, progress, state.calibration_factor)
+        return pair_losses(model, batch, settings, progress=self.progress, **self.loss_state.carried)
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         """Return the norm of a step's gradients, which the optimizer has not seen yet."""
