@@ -146,7 +146,6 @@ class MixDPOTrainer(AnsweringTrainer):
         self._preparation = PairPreparation(args, tokenizer)
         with args.main_process_first(desc="tokenise"):
             train_pairs = self._preparation.train(train_dataset, plan)
-            plan = train_pairs.plan
             eval_pairs = None
             if eval_dataset is not None:
                 eval_pairs = self._preparation.evaluation(eval_dataset, plan.settings.metric)
@@ -178,7 +177,7 @@ class MixDPOTrainer(AnsweringTrainer):
             ),
             callbacks=[
                 AtStart(self._plan_memory),
-                RunFolder(plan, self.describe),
+                RunFolder(train_pairs.plan, self.describe),
                 PlanCallback(self.before_first_step, self.start_epoch, self.end_step),
                 DisplacementAlarm(args.displacement_bound, answers is not None),
                 *callbacks,
