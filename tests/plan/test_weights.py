@@ -70,7 +70,7 @@ def test_madpo_at_its_limits() -> None:
         ({"weight/own": [1.0, 1.0, np.nan]}, {"weight": "own"}, ["row 3", "'weight/own'", "nan"]),
         ({"weight/own": [1.0, 1.0, np.inf]}, {"weight": "own"}, ["row 3", "'weight/own'", "inf"]),
         ({"weight/own": ["a", "b", "c"]}, {"weight": "own"}, ["'weight/own'", "numbers"]),
-        ({"weight/own": [1.0] * 3}, {"weight": "mine"}, ["'weight/mine'", "no such column", "plan.weight"]),
+        ({"weight/own": [1.0] * 3}, {"weight": "owm"}, ["no rule or column", "'owm'", "did you mean own?", "madpo"]),
         ({"weight/own": [0.0] * 3}, {"weight": "own"}, ["every weight", "own is 0"]),
         ({"weight/madpo": [1.0] * 3}, {"weight": "madpo"}, ["'weight/madpo'", "rule", "rename"]),
         ({}, {"weight": "label_confidence"}, ["label_confidence", "plan.label_probability"]),

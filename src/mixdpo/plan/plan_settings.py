@@ -55,7 +55,8 @@ class WeightSettings:
         default=None,
         metadata={
             "help": "factor of each pair's loss: NAME of a column weight/NAME, or a rule: label_confidence (2 P - 1, "
-            "at least 0, of label_probability) or madpo (by the margins of a reward model); null: 1",
+            "at least 0, of label_probability), madpo (by the margins of a reward model) or rate (learning rates that "
+            "a sorted run would give); null: 1",
             "keyed_if_set": True,
         },
     )

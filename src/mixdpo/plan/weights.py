@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from mixdpo.common.errors import InputError
+from mixdpo.common.settings import unknown_name
+from mixdpo.data.training_columns import is_weight
 from mixdpo.plan.labels import training_column
 from mixdpo.plan.plan_settings import PlanSettings
 
@@ -27,8 +29,8 @@ def pair_weights(
         label_probability: float64 in [0, 1] of shape (N,), if the plan has any.
 
     Raises:
-        InputError: the column is missing or has a wrong value, the name is a rule's and a column's, a rule lacks what
-            it reads, or every weight is 0.
+        InputError: the column has a wrong value, the name is neither's or both a rule's and a column's, a rule lacks
+            what it reads, or every weight is 0.
     """
     name = settings.weight
     if name is None:
@@ -37,6 +39,9 @@ def pair_weights(
     rule = RULES.get(name)
     weights: np.ndarray | None
     if rule is None:
+        there = [one.removeprefix("weight/") for one in dataset.column_names if is_weight(one)]
+        if name not in there:
+            raise unknown_name("rule or column weight/NAME", name, [*there, *RULES])
         weights = training_column(dataset, column, "plan.weight")
     elif column in dataset.column_names:
         raise InputError(f"plan.weight is {name}, which is a rule too", column=column, hint="rename the column")
