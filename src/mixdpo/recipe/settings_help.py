@@ -78,6 +78,8 @@ def _of_training() -> list[str]:
         "--train.KEY  every other field of transformers.TrainingArguments",
         "--peft.KEY  LoRA adapters: every field of peft.LoraConfig, such as r, lora_alpha, target_modules",
         "--eval_data.KEY  pairs to measure on: the same fields as data",
+        "",
+        "The section answers may be left out:",
         *setting_lines(AnswersSettings, "answers", {f.name for f in fields(AnswersSettings)} - {"judge", "rating"}),
         *setting_lines(JudgeSettings, "answers.judge"),
         *setting_lines(RatingSettings, "answers.rating"),

@@ -102,14 +102,14 @@ class AnsweringTrainer(StagedTrainer):
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
         """Evaluate; with `answers`, and where no other pairs are given, the policy answers first."""
-        if self.answers is None or eval_dataset is not None:
+        answers = self.answers is not None and eval_dataset is None
+        found = {f"{metric_key_prefix}_{name}": value for name, value in self._answer().items()} if answers else {}
+        if not answers or self.eval_dataset is not None:
+            self._of_answers = found
             return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
-        self._of_answers = {f"{metric_key_prefix}_{name}": value for name, value in self._answer().items()}
-        if self.eval_dataset is not None:
-            return super().evaluate(None, ignore_keys, metric_key_prefix)
-        self.log(self._of_answers)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, self._of_answers)
-        return self._of_answers
+        self.log(found)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, found)
+        return found
 
     def evaluation_loop(self, dataloader: DataLoader, *args: Any, **kwargs: Any) -> EvalLoopOutput:
         """Run transformers' loop; its metrics take up those of the answers that were written just before."""
