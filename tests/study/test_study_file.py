@@ -69,6 +69,11 @@ def test_arms_that_drop_pairs_run_at_equal_epochs_and_at_equal_updates(write) ->
     assert "max_steps" not in training["drop (equal epochs)"]["train"]
 
 
+def test_an_arm_that_is_refilled_has_equal_updates_already(write) -> None:
+    study = load_study(write(changed("arms/drop/plan/refill", True)))
+    assert [variant.name for variant in variants(study)] == list(CONTENT["arms"])
+
+
 def test_arms_that_all_drop_as_many_run_once(write) -> None:
     parts = ("easy", "middle", "hard", "random")
     arms = {part: {"plan": {"name": "dpo"}, "subset": {"part": part}} for part in parts}

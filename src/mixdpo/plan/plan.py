@@ -106,9 +106,13 @@ class Plan:
         long for the model.
         """
         rows = self.kept_rows(present)
-        available = len(self) if present is None else int(present.sum())
-        length = available if self.settings.refill else len(rows)
-        return rows_of_epoch(rows, self.is_hard[rows], self.settings, epoch, epochs, length)
+        return rows_of_epoch(rows, self.is_hard[rows], self.settings, epoch, epochs, self.epoch_length(present))
+
+    def epoch_length(self, present: np.ndarray | None = None) -> int:
+        """Return how many pairs an epoch trains, one that comes twice counted twice."""
+        if not self.settings.refill:
+            return len(self.kept_rows(present))
+        return len(self) if present is None else int(present.sum())
 
     def in_order(self, order: Order) -> Plan:
         """Return the plan of the same pairs and routes in another order, the one that `make_plan` would give them."""

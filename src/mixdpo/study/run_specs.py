@@ -88,11 +88,11 @@ def variants(study: StudySettings) -> list[Variant]:
 
 
 def kept_share(study: StudySettings, arm: str) -> float | None:
-    """Return the share of the pairs that an arm trains, None where only the data will tell."""
+    """Return the pairs of an arm's epoch over those of the data, None where only the data will tell."""
     subset = study.arms[arm].subset
     share = 1.0 if subset is None else subset.share
     plan = study.plan_of(arm)
-    if plan.threshold is None:
+    if plan.threshold is None or plan.refill:
         return share
     drops = (plan.easy_route == "drop", plan.hard_route == "drop")
     if not any(drops):

@@ -150,7 +150,9 @@ class PlannedPairs(TorchDataset[PairItem]):
     @property
     def trained_pairs(self) -> int:
         """Number of pairs in every epoch."""
-        return len(self.epoch_rows(0, 1))
+        if self._stage_rows is not None:
+            return len(self._stage_rows)
+        return self.plan.epoch_length(present=self.index_of_row >= 0)
 
     def tokens_per_row(self) -> np.ndarray:
         """Return, by row, the tokens of the sequences a step computes for the pair; int64, shape (N,), 0 if lost."""
