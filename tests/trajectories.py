@@ -32,6 +32,12 @@ RUNS: dict[str, dict[str, Any]] = {
         "plan": {"threshold": {"hardest": 0.3}, "weight": "random", "label_probability": "column"},
         "label_smoothing": "per_pair",
     },
+    "calibrated": {
+        "pairs": 10,
+        "loss_type": ["cpo", "dpo_shift"],
+        "dpo_shift_lambda_end": 0.5,
+        "reward_calibration": True,
+    },
     "rate weighted": {"pairs": 10, "plan": {"name": "rate_weighted"}},
 }
 """Steps of four pairs, two epochs, a learning rate that moves a tiny model, and what each run has of its own."""

@@ -23,6 +23,9 @@ WAYS: dict[str, dict[str, Any]] = {
     "adapters with dropout": {"peft_config": LoraConfig(r=4, lora_dropout=0.1)},
     "moving statistics of alpha_dpo": {"loss_type": "alpha_dpo"},
     "moving statistics of beta_dpo": {"loss_type": "beta_dpo"},
+    "calibrated rewards and a loss that changes": {
+        "loss_type": "dpo_shift", "dpo_shift_lambda_end": 0.5, "reward_calibration": True,
+    },
     "answers to other prompts": {"loss_type": "kto"},
     "a reference that follows": {
         "sync_ref_model": True, "ref_model_sync_steps": 1, "precompute_ref_log_probs": False,

@@ -21,6 +21,7 @@ WAYS: list[tuple[str, dict[str, Any]]] = [
     ("kto", {"engine": "padded"}),
     ("weighted", {"engine": "padded"}),
     ("weighted", {**IN_TWO, "max_tokens_per_batch": 1}),
+    ("calibrated", {**IN_TWO, "max_tokens_per_batch": 1}),
     ("mixdpo", {"max_tokens_per_batch": 100}),  # some batches in parts
     ("mixdpo", {"max_tokens_per_batch": 1}),  # every pair a part
     ("mixdpo", {**IN_TWO, "max_tokens_per_batch": 1}),

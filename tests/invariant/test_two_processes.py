@@ -31,6 +31,7 @@ STARTED: dict[str, dict[str, Any]] = {
     # Micro-batches of two pairs on two processes are one of four; what fills up the last one does not count.
     "kto": {"run": "kto", "changes": PAIRED},
     "weighted": {"run": "weighted", "changes": ALONE},
+    "calibrated": {"run": "calibrated", "changes": ALONE},
     "rate weighted": {"run": "rate weighted", "changes": ALONE},
 }
 

@@ -34,7 +34,7 @@ def test_scores_wait_for_nothing(layout) -> None:
         assert prepare_packing(model, on_gpu=False) is None
     rows = pack_rows(groups) if layout == PACKED else pad_rows(groups, 0)
     with Waits() as waits:
-        scores = completion_scores(model, rows, alignment=True, shared_length=True)
+        scores = completion_scores(model, rows, alignment=True, shared_length=True, score_norms=layout == PACKED)
         (scores.logprob + scores.shared_logprob).sum().backward()
         completion_hidden_sums(model, rows)
     assert not waits.found

@@ -23,6 +23,7 @@ from transformers.training_args import OptimizerNames
 from mixdpo.common.errors import RunError
 from mixdpo.models.engine import causal_model, completion_scores, to_device
 from mixdpo.models.engine.lm_head import head_bytes
+from mixdpo.models.engine.score_norms import norm_bytes
 from mixdpo.training.batch import RowLayout
 from mixdpo.training.config import MixDPOConfig
 from mixdpo.training.gradient_sync import shards_weights
@@ -156,7 +157,8 @@ class Run:
 
         def forward(number: int) -> tuple[Tensor, int]:
             rows = to_device(self.lay_out(trial_groups(number, load.prompt_share, padded)), self.args.device)
-            return completion_scores(self.model, rows).logprob.sum(), rows["input_ids"].numel()
+            scores = completion_scores(self.model, rows, score_norms=self.args.reward_calibration)
+            return scores.logprob.sum(), rows["input_ids"].numel()
 
         def of_head(scored: int) -> int:
             if padded:
@@ -164,7 +166,9 @@ class Run:
             head = causal_model(self.model).get_output_embeddings()
             formats = {"bf16": torch.bfloat16, "fp16": torch.float16}
             dtype = formats.get(self.accelerator.mixed_precision, head.weight.dtype)
-            return head_bytes(head, scored, self.args.device, dtype)
+            taken = head_bytes(head, scored, self.args.device, dtype)
+            norms = norm_bytes(len(head.weight), scored, dtype) if self.args.reward_calibration else 0
+            return max(taken, norms)  # the norms are done before the backward pass
 
         whole = not shards_weights(self.accelerator)  # see `more_to_come`
         with self.accelerator.no_sync(self.model) if whole else nullcontext():

@@ -46,6 +46,12 @@ def head_gradient_norms(
     return torch.stack(squares).clamp(min=0).sqrt()
 
 
+def norm_bytes(vocabulary: int, tokens: int, dtype: torch.dtype) -> int:
+    """Return what `head_gradient_norms` takes at most for `tokens` scored tokens, with logits in `dtype`, in bytes."""
+    block = min(tokens, _TOKENS_PER_BLOCK) * vocabulary
+    return block * (dtype.itemsize + 3 * 4)  # logits, twice in float32, and the residuals of another block
+
+
 def _residual(forward: Callable[[Tensor], Tensor], hidden_KE: Tensor, target_K: Tensor) -> Tensor:
     softmax_KV = forward(hidden_KE).float().softmax(1)
     return softmax_KV.scatter_add_(1, target_K[:, None], softmax_KV.new_full((len(target_K), 1), -1.0))
