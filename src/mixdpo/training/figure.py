@@ -95,13 +95,14 @@ def _draw_answers(shares: Axes, sizes: Axes, answers: Sequence[Mapping[str, Any]
     shares.set_ylabel("share")
 
     sizes.set_title("Length and entropy of these answers")
-    _draw(sizes, answers, f"{_ANSWERS}tokens", "tokens", _BLUE, marker="o")
-    sizes.set_ylim(bottom=0)
-    sizes.set_ylabel("tokens on average")
     entropy = sizes.twinx()
-    _draw(entropy, answers, f"{_ANSWERS}entropy", "entropy", _ORANGE, linestyle="--", marker="o")
-    entropy.set_ylim(bottom=0)
-    entropy.set_ylabel("entropy (dashed), nats per token")
+    for axis, name, colour, line, unit in (
+        (sizes, "tokens", _BLUE, "-", "tokens on average"),
+        (entropy, "entropy", _ORANGE, "--", "entropy (dashed), nats per token"),
+    ):
+        _draw(axis, answers, _ANSWERS + name, name, colour, line, marker="o")
+        axis.set_ylim(0, 1.3 * max(m[_ANSWERS + name] for m in answers) or 1.0)
+        axis.set_ylabel(unit)
 
 
 def save_training_figure(metrics: Sequence[Mapping[str, Any]], folder: Path) -> None:
