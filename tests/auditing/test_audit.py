@@ -123,6 +123,17 @@ def test_noise_of_two_metrics_and_the_doubtful_rows(tmp_path) -> None:
     assert "label_noise" in {finding.name for finding in report.findings}
 
 
+def test_what_says_how_to_train_is_described(tmp_path, text_rows) -> None:
+    told = [{"weight/own": 0, "label_probability": 0.5, "tie": 1}, {"weight/own": 3, "label_probability": 1, "tie": 0}]
+    rows = [{**row, **more} for row, more in zip(text_rows, [*told, told[0]], strict=True)]
+    report = audit(loaded(tmp_path, rows))
+    found = {name: (of["mean"], of["zero"]) for name, of in report.figures["overview"]["training"].items()}
+    assert found == {"weight/own": (1, 2), "label_probability": (2 / 3, 0), "tie": (2 / 3, 1)}
+    report.save(tmp_path / "report")
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert all(f"<td>{name}</td>" in page for name in found)
+
+
 def test_messages_turns_and_tokens(tmp_path, chat_rows, tokenizer) -> None:
     rows = chat_rows * 3
     odd = [{"role": "user", "content": "a"}, {"role": "assistant", "content": " "}, {"role": "user", "content": "b"}]

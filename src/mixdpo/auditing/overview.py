@@ -14,8 +14,10 @@ from mixdpo.auditing.audit_data import AuditData
 from mixdpo.auditing.findings import Finding, Flagged, Section, each_alone
 from mixdpo.auditing.statistics import length_histograms, share, summary
 from mixdpo.auditing.texts import SIDES, text_batches
+from mixdpo.data.arrays import float_column
 from mixdpo.data.load_report import LoadReport
 from mixdpo.data.prompts import REASONS
+from mixdpo.data.training_columns import says_how_to_train
 
 LANGUAGE_PAIRS: Final = 4_000
 """Pairs that are looked at, at most: enough for an interval of 1.6 percentage points, in less than two seconds."""
@@ -32,6 +34,7 @@ RARE_LANGUAGE: Final = 0.001
 def overview_check(data: AuditData) -> Section:
     """Describe the pairs, and flag those whose texts are faulty on the surface: `special`, `broken`, `bad_turns`."""
     figures = overview(data.features, data.sources, language_figures(data.pairs, data.rng(6)), data.load_report)
+    figures["training"] = training_figures(data.pairs)
     flagged = {
         "special": _any_side(data.features, "special"),
         "broken": _any_side(data.features, "broken"),
@@ -76,6 +79,13 @@ def overview(
         "sources": _counts(sources) if sources is not None else [],
         "loading": _loading(load_report),
     }
+
+
+def training_figures(pairs: Dataset) -> dict[str, dict[str, Any]]:
+    """Describe weights, label probabilities and ties (as 1 and 0) that pairs have; `zero` counts the pairs at 0."""
+    names = [name for name in pairs.column_names if says_how_to_train(name)]
+    columns = {name: float_column(pairs, name) for name in names}
+    return {name: {**summary(values), "zero": int((values == 0).sum())} for name, values in columns.items()}
 
 
 def _counts(values: pl.Series, most: int = 12) -> list[dict[str, Any]]:
