@@ -20,7 +20,7 @@ def rate_weights(pairs: PlannedPairs, args: MixDPOConfig) -> np.ndarray:
     """Return what the steps of an easy-to-hard run of the same settings would give each pair in learning rates.
 
     The sum over epochs, divided by its mean over the trained pairs; float64, shape (N,), 1 for those that no run
-    trains.
+    trains. A `length_window` longer than a step, which moves pairs between steps, is not looked at.
 
     Raises:
         InputError: that run's schedule goes by phases that it does not have (`phase_lengths`).
