@@ -80,6 +80,15 @@ def test_signals_can_be_chosen(refused) -> None:
     )
 
 
+def test_a_metric_that_takes_sides_is_warned_of(caplog) -> None:
+    data, _ = planted(2000)
+    make_plan(data, "dpo", label_probability="agreement")
+    assert not caplog.messages
+    shifted = data.map(lambda pair: {"margin/rating": pair["margin/rating"] - 1})
+    make_plan(shifted, "dpo", label_probability="agreement")
+    assert "takes sides itself" in caplog.text
+
+
 def test_without_a_signal_it_is_refused(refused) -> None:
     data, _ = planted(2000)
     alone = data.remove_columns("margin/signal0")

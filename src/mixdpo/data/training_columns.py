@@ -17,7 +17,7 @@ _WEIGHT: Final = "weight/"
 _TRUE: Final = ("true", "1", "1.0")
 _FALSE: Final = ("false", "0", "0.0")
 
-HINTS: Final = {
+_HINTS: Final = {
     _WEIGHT: "write a finite number of 0 or more, or delete the row",
     LABEL_PROBABILITY: "write the probability that the label is right, from 0 to 1, or delete the row",
     TIE: "write true or false, or 1 or 0, or rename the column if it says something else",
@@ -62,7 +62,7 @@ def training_value(name: str, value: Any) -> float | bool:
 
 def hint(name: str) -> str:
     """Return what to do about a cell that the column `name` cannot hold."""
-    return HINTS[_WEIGHT if is_weight(name) else name]
+    return _HINTS[_WEIGHT if is_weight(name) else name]
 
 
 def _in_words(value: Any) -> str:

@@ -12,6 +12,7 @@ that is: labels there count as right. So 2 P - 1 is the share of the agreement b
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -26,6 +27,9 @@ from mixdpo.plan.plan_settings import LabelProbability
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,13 +59,19 @@ def label_probabilities(
 
     Raises:
         InputError: there is no such column or a wrong value in it, or no signal judges the labels.
+
+    What makes the agreement doubtful is warned of.
     """
     if source is None:
         return None
     if source == "column":
         return training_column(dataset, LABEL_PROBABILITY, "plan.label_probability")
+    from mixdpo.plan.threshold import cautions  # with scipy, so only where it is needed
+
     assert curve is not None
     bins = labels_by_bin(curve)
+    for caution in cautions(margin, curve.bins):
+        logger.warning(f"label_probability agreement: {caution}")
     ends = [item.margin_max for item in curve.bins]
     return np.array([item.probability for item in bins])[np.searchsorted(ends, margin, side="left")]
 

@@ -151,7 +151,7 @@ def auto_threshold(margin: np.ndarray, signals: Mapping[str, np.ndarray], settin
         required=required,
         threshold=float(margin[cut]) if cut else None,
         routed=cut,
-        reason=" ".join(sentences + _cautions(margin, bins)),
+        reason=" ".join(sentences + cautions(margin, bins)),
     )
 
 
@@ -179,13 +179,14 @@ def _allowed(cuts: np.ndarray, ties: int, pairs: int, settings: AutoSettings) ->
     return allowed if len(allowed) else cuts[cuts <= most][-1:]
 
 
-def _cautions(margin: np.ndarray, bins: Sequence[MarginBin]) -> list[str]:
-    cautions = []
+def cautions(margin: np.ndarray, bins: Sequence[MarginBin]) -> list[str]:
+    """Return sentences on what makes the agreement by margin doubtful; `margin` has shape (N,)."""
+    found = []
     if any(item.low is not None and item.high is not None and item.low > item.high for item in bins):
-        cautions.append("Agreement falls somewhere as the margin grows, so no threshold describes these labels well.")
+        found.append("Agreement falls somewhere as the margin grows, so no threshold describes these labels well.")
     if takes_sides(margin):
-        cautions.append("The plan's metric takes sides itself: what it shares with a signal passes for agreement.")
-    return cautions
+        found.append("The plan's metric takes sides itself: what it shares with a signal passes for agreement.")
+    return found
 
 
 def _nothing_to_judge_by(judged: Sequence[Signal], signals: Mapping[str, np.ndarray]) -> str:
