@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mixdpo.generation.chat_model import Completion
 from mixdpo.generation.prompts import Prompt
 from mixdpo.judges.judge import JudgeItem, Verdict
 from mixdpo.pairs.answered import Answer, AnsweredPrompt
@@ -91,3 +92,20 @@ def test_answers_stand_where_their_prompts_do() -> None:
     ordered = in_order_of(prompts, answered("a", "b"))
     assert [[one.text for one in prompt.answers] for prompt in ordered] == [["b"], ["a"], []]
     assert [prompt.id for prompt in ordered] == ["p1", "p0", "p7"]
+
+
+class Absent(Rater):
+    """Does not answer about one item, and says nothing that can be read of another."""
+
+    def judge(self, items: list[JudgeItem], parse, follow_up=None, progress=None) -> list[Verdict]:
+        verdicts = super().judge(items, parse)
+        return [Verdict(Completion(failure="gone")), Verdict.of("hm", None), *verdicts[2:]]
+
+
+@pytest.mark.parametrize("in_words", [False, True])
+def test_what_a_judge_does_not_say_is_counted(in_words: bool) -> None:
+    many = 12
+    newest, start = (answered(*(f"{word} {number}" for number in range(many))) for word in ("long", "x"))
+    found = compare_models(newest, {"start": start}, [Absent(in_words=in_words)], RatingSettings())
+    assert (found.verdicts, found.failed, found.unread) == (2 * many, 1, 1)
+    assert sum(row["preferred/start"] is None for row in found.rows) == 1

@@ -259,6 +259,18 @@ def test_pairs_are_measured_together_with_answers(tokenizer, prompts, tmp_path) 
     )
 
 
+def test_a_run_stops_by_a_metric_of_pairs_too(tokenizer, tmp_path, caplog) -> None:
+    """The loss falls at every step, by less than the threshold."""
+    changes = {
+        "eval_strategy": "steps", "eval_steps": 1, "metric_for_best_model": "loss", "early_stopping_patience": 2,
+        "early_stopping_threshold": 1.0, "eval_dataset": chat_pairs(tmp_path, n=6, seed=1),
+    }  # fmt: skip
+    trainer = run(tokenizer, tmp_path / "run", None, **changes)
+    with caplog.at_level(logging.INFO, "mixdpo"):
+        assert trainer.train().global_step == 3
+    assert any("stopped, for loss did not improve in 2 evaluations" in message for message in caplog.messages)
+
+
 REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "no evaluation": ({}, {"eval_strategy": "no"}, "nothing is evaluated"),
     "unknown metric": ({}, {"metric_for_best_model": "answers/wins"}, "answers/wins, which no evaluation"),

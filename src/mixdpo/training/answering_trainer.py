@@ -179,6 +179,13 @@ class AnsweringTrainer(StagedTrainer):
             return False
         return super()._determine_best_metric(metrics, trial)
 
+    def _load_best_model(self) -> None:
+        """Go back to the best model, and say which that is."""
+        name, state = self.args.metric_for_best_model, self.state
+        if self.is_world_process_zero():
+            logger.info(f"the model of step {state.best_global_step} is the best one: {name} {state.best_metric:.4g}")
+        super()._load_best_model()
+
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         """Train an epoch, unless the run that goes on had been stopped early."""
         if not self.control.should_training_stop:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from transformers import EarlyStoppingCallback, IntervalStrategy, TrainerControl, TrainerState, TrainingArguments
@@ -9,6 +10,8 @@ from transformers import EarlyStoppingCallback, IntervalStrategy, TrainerControl
 from mixdpo.common.errors import InputError
 from mixdpo.training.answers_settings import ANSWERS, AnswersSettings
 from mixdpo.training.config import MixDPOConfig
+
+logger = logging.getLogger(__name__)
 
 
 class EarlyStopping(EarlyStoppingCallback):
@@ -39,8 +42,12 @@ class EarlyStopping(EarlyStoppingCallback):
         **kwargs: Any,
     ) -> None:
         """Count, and stop the run when patience is at its end."""
-        if metrics is not None and best_metric(args) in metrics:
-            super().on_evaluate(args, state, control, metrics, **kwargs)
+        if metrics is None or best_metric(args) not in metrics:
+            return
+        super().on_evaluate(args, state, control, metrics, **kwargs)
+        if control.should_training_stop and state.is_world_process_zero:
+            since = f"in {self.early_stopping_patience_counter} evaluations"
+            logger.info(f"step {state.global_step}: stopped, for {args.metric_for_best_model} did not improve {since}")
 
 
 def best_metric(args: TrainingArguments) -> str | None:
