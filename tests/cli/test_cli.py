@@ -304,6 +304,17 @@ def test_plan_of_other_data(capsys, tmp_path, recipe, data) -> None:
     assert "other data" in line
 
 
+def test_a_plan_of_stages_is_trained_by_them(capsys, tmp_path, recipe, data) -> None:
+    stages = ("--plan.stages", "2", "--plan.stage_metric", "nll_gap")
+    assert main(["plan", str(data), *stages, "--output", str(tmp_path / "plan.parquet")]) == 0
+    assert "stages: 2; these are order and routes of the start" in capsys.readouterr().out
+    assert main(["reference", "--config", str(recipe), *stages]) == 0
+    assert main(["train", "--config", str(recipe), *stages]) == 0
+    assert {path.name for path in (tmp_path / "run" / "plans").iterdir()} == {"stage-1.parquet", "stage-2.parquet"}
+    line = refused(capsys, "train", "--config", recipe, *stages, "--train.phase_schedule", "rewarmed", "--output", "x")
+    assert "phase_schedule rewarmed" in line
+
+
 def test_model_folder_without_a_model(capsys, tmp_path, recipe) -> None:
     (tmp_path / "empty").mkdir()
     line = refused(capsys, "train", "--config", recipe, "--model.name_or_path", tmp_path / "empty")

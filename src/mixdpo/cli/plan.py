@@ -66,6 +66,10 @@ def plan(overrides: dict[str, Any], data: str | None, config: Path | None, outpu
     plain_console().print(table)
     if made.settings.weight == "rate":
         click.echo("weight rate: computed when training starts, from its schedule")
+    if made.settings.stages > 1:
+        click.echo(
+            f"stages: {made.settings.stages}; these are order and routes of the start, each stage tells its own"
+        )
     if (unread := made.unread(pairs)) is not None:
         click.echo(unread)
     if made.curve is not None:

@@ -143,7 +143,7 @@ def reference_from_recipe(recipe: Recipe) -> dict[str, CacheUse]:
                 "mixdpo reference does not run under FSDP or DeepSpeed",
                 hint="start it without them, or leave the reference to mixdpo train",
             )
-        named = {"train": trainer.train_dataset, "eval": trainer.eval_dataset}
+        named = {"train": trainer.pairs_with_reference, "eval": trainer.eval_dataset}
         with _memory_explained():
             uses = {
                 name: trainer.precompute_reference(pairs, name)

@@ -44,7 +44,7 @@ class StagedTrainer(PlannedTrainer):
         self._stages = Stages(args, dataset, pairs) if pairs.plan.settings.stages > 1 else None
 
     @property
-    def _pairs_with_reference(self) -> PlannedPairs:
+    def pairs_with_reference(self) -> PlannedPairs:
         """The pairs to train whose reference is computed at the start; with stages all, whatever their route."""
         return self.train_dataset if self._stages is None else self._stages.every_pair
 

@@ -335,7 +335,7 @@ class MixDPOTrainer(AnsweringTrainer):
 
     def before_first_step(self) -> None:
         """Compute the reference, or read it back when a run continues, and say what is about to happen."""
-        for name, pairs in (("train", self._pairs_with_reference), ("eval", self.eval_dataset)):
+        for name, pairs in (("train", self.pairs_with_reference), ("eval", self.eval_dataset)):
             if self._precomputes_reference and isinstance(pairs, PlannedPairs):
                 self._fill_reference(pairs, name)
         self._first_step = self.state.global_step + 1
@@ -463,7 +463,7 @@ class MixDPOTrainer(AnsweringTrainer):
         """
         self._stop_if_broken()
         if isinstance(eval_dataset, Dataset):
-            eval_dataset = self._preparation.evaluation(eval_dataset, self._pairs_with_reference.plan.settings.metric)
+            eval_dataset = self._preparation.evaluation(eval_dataset, self.pairs_with_reference.plan.settings.metric)
         return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
 
     # ---- what a person watches ----
