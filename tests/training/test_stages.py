@@ -107,6 +107,8 @@ def test_the_stages_of_a_run(tmp_path, caplog) -> None:
     caplog.set_level(logging.INFO, logger="mixdpo")
     trainer.train()
     assert [len(step) for step in trainer.seen.steps[:-1]] == [4] * 12
+    kept = Plan.load(tmp_path / "run" / "plan.parquet")
+    assert (kept.route == ROUTES.index("sft")).sum() == 10, "the plan of the start, before the gate"
     first, *later = plans = [Plan.load(tmp_path / "run" / "plans" / f"stage-{k}.parquet") for k in (1, 2, 3)]
     start, *references = (
         pq.read_table(tmp_path / "run" / "reference" / f"{name}.parquet")
@@ -154,6 +156,19 @@ def test_however_batches_are_made_the_stages_are_the_same(tmp_path, changes) -> 
         trainer_in(tmp_path / name, **own).train()
     losses = [[line["loss"] for line in step_logs(tmp_path / name)] for name in ("plain", "other")]
     np.testing.assert_allclose(*losses, rtol=1e-5)
+
+
+def test_adapters_are_on_when_the_policy_is_asked(tmp_path) -> None:
+    trainer_in(tmp_path / "run", peft_config=LoraConfig(r=4, target_modules="all-linear")).train()
+    margin = Plan.load(tmp_path / "run" / "plans" / "stage-2.parquet").margin
+    assert (np.abs(margin) > 1e-3).sum() > 12, "the base model is the reference, whose margins are all 0"
+
+
+@pytest.mark.parametrize("changes", [{"loss_type": "simpo"}, {"precompute_ref_log_probs": False}])
+def test_order_and_routes_move_without_reference_values(tmp_path, changes) -> None:
+    plan = {"threshold": {"hardest": 0.4}, "stages": 3, "stage_metric": "reference_logp"}
+    trainer_in(tmp_path / "run", plan, stage_reference="kept", **changes).train()
+    assert all(line["stage/changed_route"] > 0 for line in stage_lines(tmp_path / "run")[1:2])
 
 
 def test_memory_is_planned_for_the_longest_pairs_in_one_batch(tmp_path) -> None:

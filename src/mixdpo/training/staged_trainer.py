@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from transformers import TrainingArguments
 
 from mixdpo.common.progress import pairs_bar
+from mixdpo.plan.plan import Plan
 from mixdpo.training.batch import RowLayout
 from mixdpo.training.config import MixDPOConfig
 from mixdpo.training.planned_trainer import PlannedTrainer
@@ -26,8 +27,13 @@ logger = logging.getLogger(__name__)
 
 
 class StagedTrainer(PlannedTrainer):
-    """A trainer whose epochs are the stages of its plan where that has several; else a `PlannedTrainer`."""
+    """A trainer whose epochs are the stages of its plan where that has several; else a `PlannedTrainer`.
 
+    Attributes:
+        plan: that of the start; `train_dataset` has the current stage's.
+    """
+
+    plan: Plan
     _stages: Stages | None
     _step_settings: StepSettings
     _lay_out: RowLayout
@@ -39,9 +45,10 @@ class StagedTrainer(PlannedTrainer):
         Raises:
             InputError: settings of the run and of the stages contradict each other.
         """
-        check_stages(args, pairs.plan)
+        self.plan = pairs.plan
+        check_stages(args, self.plan)
         self._eval_settings = self._step_settings  # evaluations are the same in every stage
-        self._stages = Stages(args, dataset, pairs) if pairs.plan.settings.stages > 1 else None
+        self._stages = Stages(args, dataset, pairs) if self.plan.settings.stages > 1 else None
 
     @property
     def pairs_with_reference(self) -> PlannedPairs:

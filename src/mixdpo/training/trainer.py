@@ -177,7 +177,7 @@ class MixDPOTrainer(AnsweringTrainer):
             ),
             callbacks=[
                 AtStart(self._plan_memory),
-                RunFolder(train_pairs.plan, self.describe),
+                RunFolder(self.plan, self.describe),
                 PlanCallback(self.before_first_step, self.start_epoch, self.end_step),
                 DisplacementAlarm(args.displacement_bound, answers is not None),
                 *callbacks,
@@ -344,7 +344,7 @@ class MixDPOTrainer(AnsweringTrainer):
             self._first_loss_checked = True
         elif self.is_world_process_zero():
             self.log_summary()
-            if (unread := self.train_dataset.plan.unread(self.train_dataset.loaded)) is not None:
+            if (unread := self.plan.unread(self.train_dataset.loaded)) is not None:
                 logger.info(unread)
             for name, report in self._preparation.reports.items():
                 report.log(logger, name)
@@ -463,7 +463,7 @@ class MixDPOTrainer(AnsweringTrainer):
         """
         self._stop_if_broken()
         if isinstance(eval_dataset, Dataset):
-            eval_dataset = self._preparation.evaluation(eval_dataset, self.pairs_with_reference.plan.settings.metric)
+            eval_dataset = self._preparation.evaluation(eval_dataset, self.plan.settings.metric)
         return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
 
     # ---- what a person watches ----
@@ -491,7 +491,7 @@ class MixDPOTrainer(AnsweringTrainer):
         data = {"train": self.train_dataset, "eval": self.eval_dataset}
         tokens = {name: pairs.tokens for name, pairs in data.items() if isinstance(pairs, PlannedPairs)}
         digests = describe_run_tokens(tokens, preparation.tokenizer)
-        plan, processes = self.train_dataset.plan, self.accelerator.num_processes
+        plan, processes = self.plan, self.accelerator.num_processes
         record = describe_run(self.args, model, plan, preparation.reports, digests, processes)
         record["answers"] = self.describe_answers()
         return record if self._memory is None else {**record, "memory": self._memory.to_record()}
