@@ -186,7 +186,8 @@ def test_the_best_model_is_kept_and_a_resumed_run_is_the_same(
 
 def test_a_judge_that_fails_ends_no_run(tokenizer, prompts, judge, tmp_path, caplog) -> None:
     """The first call is the trial before the first step; the third one is of the second evaluation."""
-    trainer = run(tokenizer, tmp_path / "run", settings(prompts, judge(3)), **BEST | {"num_train_epochs": 2})
+    changes = {**BEST, "num_train_epochs": 2, "early_stopping_patience": 9}
+    trainer = run(tokenizer, tmp_path / "run", settings(prompts, judge(3)), **changes)
     with caplog.at_level(logging.INFO, "mixdpo"):
         trainer.train()
     lines = evaluations(tmp_path / "run")
@@ -194,6 +195,7 @@ def test_a_judge_that_fails_ends_no_run(tokenizer, prompts, judge, tmp_path, cap
     assert [("eval_answers/tokens" in line) for line in lines] == [True] * 4
     (line,) = [message for message in caplog.messages if "no win rate" in message]
     assert line.startswith("step 4: no win rate, for the judge failed: the judge ")
+    assert not any("stopped" in message for message in caplog.messages), "it has come to its end"
     assert line.endswith("out of order; this step cannot be the best one, and does not count for early stopping")
     rows = read_json_rows(tmp_path / "run" / "answers" / "step-4.jsonl")
     assert len(rows) == len(PROMPTS)

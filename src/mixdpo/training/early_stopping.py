@@ -25,7 +25,12 @@ class EarlyStopping(EarlyStoppingCallback):
         states: Any = state.stateful_callbacks  # of a run that goes on, by name
         kept = states.get(type(self).__name__) if state.global_step > 0 else None
         self.early_stopping_patience_counter = kept["attributes"]["early_stopping_patience_counter"] if kept else 0
-        control.should_training_stop = self.early_stopping_patience_counter >= self.early_stopping_patience
+        control.should_training_stop |= self._at_its_end
+
+    @property
+    def _at_its_end(self) -> bool:
+        """Whether the metric has not improved for as long as patience allows."""
+        return self.early_stopping_patience_counter >= self.early_stopping_patience
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -45,7 +50,7 @@ class EarlyStopping(EarlyStoppingCallback):
         if metrics is None or best_metric(args) not in metrics:
             return
         super().on_evaluate(args, state, control, metrics, **kwargs)
-        if control.should_training_stop and state.is_world_process_zero:
+        if self._at_its_end and state.is_world_process_zero:
             since = f"in {self.early_stopping_patience_counter} evaluations"
             logger.info(f"step {state.global_step}: stopped, for {args.metric_for_best_model} did not improve {since}")
 
