@@ -199,7 +199,7 @@ def test_a_mixed_reference_is_a_geometric_mixture() -> None:
         (MOVES, {"precompute_ref_log_probs": False}, ["stage_reference replaced", "plan.gate", "precompute_ref"]),
         (MOVES, {"loss_type": "simpo", "stage_reference": "kept"}, ["plan.stage_metric implicit_reward", "loss"]),
         (MOVES, {"sync_ref_model": True, "precompute_ref_log_probs": False}, ["both move the reference"]),
-        (MOVES, {"phase_schedule": "rewarmed"}, ["phase_schedule rewarmed", "shared"]),
+        (MOVES, {"phase_schedule": "rewarmed"}, ["phase_schedule rewarmed", "routes of all steps"]),
         (MOVES, {"loss_type": "kto"}, ["kto"]),
         (MOVES, {"ld_alpha": 0.5}, ["ld_alpha"]),
         (MOVES, {"dataloader_persistent_workers": True, "dataloader_num_workers": 1}, ["outlive an epoch"]),

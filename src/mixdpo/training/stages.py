@@ -50,23 +50,18 @@ def check_stages(args: MixDPOConfig, plan: Plan) -> None:
             f"{' and '.join(of_reference)} compares with the reference's log-probabilities of all pairs",
             hint="set precompute_ref_log_probs to true, and take a loss that reads the reference",
         )
-    for wrong, problem, hint in (
+    for wrong, problem in (
         (
             args.phase_schedule != "shared",
             f"phase_schedule {args.phase_schedule} asks for the routes of all steps, and a stage decides its own when "
             "it begins",
-            "set it to shared",
         ),
-        (
-            args.reads_mismatched,
-            "kto reads answers to other prompts, which stages do not compute anew",
-            "take apo_zero",
-        ),
-        (args.ld_alpha is not None, "ld_alpha discounts the tails of answers, and stages measure them whole", None),
-        (args.dataloader_persistent_workers, "workers that outlive an epoch would keep the first stage's plan", None),
+        (args.reads_mismatched, "kto reads answers to other prompts, which stages do not compute anew"),
+        (args.ld_alpha is not None, "ld_alpha discounts the tails of answers, and stages measure them whole"),
+        (args.dataloader_persistent_workers, "workers that outlive an epoch would keep the first stage's plan"),
     ):
         if wrong:
-            raise InputError(problem, hint=hint or "leave it out, or set plan.stages to 1")
+            raise InputError(problem, hint="leave it out, or set plan.stages to 1")
 
 
 class Stages:
