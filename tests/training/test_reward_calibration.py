@@ -89,7 +89,7 @@ def test_moving_logarithms_by_hand(tmp_path) -> None:
         ({"loss_type": ["sigmoid", "chosen_floor"]}, "chosen_floor does not raise one answer and lower the other"),
         ({"loss_type": "apo_down"}, "apo_down does not raise"),
         ({"ld_alpha": 0.5}, "ld_alpha cuts them"),
-        ({"max_tokens_per_batch": "auto"}, "not known to max_tokens_per_batch"),
+        ({"max_tokens_per_batch": "auto"}, "takes memory that max_tokens_per_batch"),
     ],
 )
 def test_settings_that_contradict_it(tmp_path, changes, message) -> None:

@@ -173,18 +173,23 @@ class MixDPOConfig(TrainingSettings, TrainingArguments):  # type: ignore[misc]  
             )
 
     def _check_calibration(self) -> None:
-        without = [name for name in self.loss_names if not LOSSES[name].contrasts]
-        for wrong, problem, hint in (
-            (bool(without), f"{''.join(without[:1])} does not raise one answer and lower the other", "leave one out"),
-            (self.ld_alpha is not None, "it measures whole answers, and ld_alpha cuts them", "leave ld_alpha out"),
-            (
-                self.max_tokens_per_batch == "auto",
-                "the memory it takes is not known to max_tokens_per_batch auto",
-                "set max_tokens_per_batch to a number",
-            ),
-        ):
-            if self.reward_calibration and wrong:
-                raise InputError(f"reward_calibration is on: {problem}", hint=hint)
+        if not self.reward_calibration:
+            return
+        for name in self.loss_names:
+            if not LOSSES[name].contrasts:
+                raise InputError(
+                    f"reward_calibration is on, and {name} does not raise one answer and lower the other",
+                    hint="leave one of both out",
+                )
+        if self.ld_alpha is not None:
+            raise InputError(
+                "reward_calibration measures whole answers, and ld_alpha cuts them", hint="leave one of both out"
+            )
+        if self.max_tokens_per_batch == "auto":
+            raise InputError(
+                "reward_calibration takes memory that max_tokens_per_batch auto was not tried with",
+                hint="set max_tokens_per_batch to a number",
+            )
 
     @property
     def smooths_per_pair(self) -> bool:
