@@ -20,8 +20,8 @@ from transformers import (
 )
 from transformers.generation.utils import GenerateDecoderOnlyOutput
 
-# What `generate` calls its cache; the second before transformers 5.24, which needs Python 3.11.
-_CACHE: Final = "cache" if hasattr(GenerateDecoderOnlyOutput, "cache") else "past_key_values"
+CACHE: Final = "cache" if hasattr(GenerateDecoderOnlyOutput, "cache") else "past_key_values"
+"""What models and `generate` call their cache; the second before transformers 5.24, which needs Python 3.11."""
 
 
 @dataclass
@@ -74,7 +74,7 @@ def write_batch(
             generation_config=config,
             stopping_criteria=StoppingCriteriaList([enough]),
             logits_processor=LogitsProcessorList([measured] if entropy else []),
-            **{_CACHE: cache},
+            **{CACHE: cache},
         )
         for index, row in zip(left, written.sequences[:, prompt_length:].tolist(), strict=True):
             answers.rows[index] = row
@@ -88,7 +88,7 @@ def write_batch(
         left = [left[k] for k in keep.tolist()]
         ids_BS = written.sequences[keep]
         mask_BS = F.pad(mask_BS, (0, ids_BS.shape[1] - mask_BS.shape[1]), value=1)[keep]
-        cache = _rows_of(getattr(written, _CACHE), keep)
+        cache = _rows_of(getattr(written, CACHE), keep)
     return answers
 
 
@@ -104,7 +104,7 @@ def _prompts_once(generate: Callable[..., Any], ids_BS: Tensor, mask_BS: Tensor,
     first = counts.cumsum(0) - counts
     config.max_new_tokens = 1  # which is drawn from what follows the last token but one, and not used
     written = generate(input_ids=ids_BS[first, :-1], attention_mask=mask_BS[first, :-1], generation_config=config)
-    return _rows_of(getattr(written, _CACHE), prompt_of_row)
+    return _rows_of(getattr(written, CACHE), prompt_of_row)
 
 
 def _rows_of(cache: Any, rows: Tensor) -> Any:
