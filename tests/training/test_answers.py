@@ -26,6 +26,7 @@ from mixdpo.common.table_files import read_json_rows
 from mixdpo.generation.generation_settings import EndpointSettings
 from mixdpo.generation.local_generation import answer_rendered
 from mixdpo.judges.judge_settings import JudgeSettings
+from mixdpo.pairs.rating_settings import RatingSettings
 from mixdpo.training import answering_trainer
 from mixdpo.training.answers import check_can_answer
 from mixdpo.training.run_folder import logged_metrics
@@ -311,8 +312,9 @@ def test_a_policy_that_no_process_has_whole_is_refused(kind, stage, named, refus
 
 
 def test_a_run_goes_on_with_the_answers_it_was_started_with(tokenizer, prompts, judge, tmp_path) -> None:
-    saved = {"save_strategy": "steps", "save_steps": 2}
-    run(tokenizer, tmp_path / "run", settings(prompts, judge()), **saved).train()
+    saved, on_a_scale = {"save_strategy": "steps", "save_steps": 2}, RatingSettings(scale=(0, 400))
+    same = settings(prompts, judge(), rating=on_a_scale)
+    run(tokenizer, tmp_path / "run", same, **saved).train()
     for wrong, named in (
         (settings(prompts), "answers.judge"),
         (settings(prompts, judge(), limit=3), "answers.prompts"),
@@ -322,7 +324,7 @@ def test_a_run_goes_on_with_the_answers_it_was_started_with(tokenizer, prompts, 
             run(tokenizer, folder, wrong, **saved).train(resume_from_checkpoint=True)
     (cut(tmp_path / "run", tmp_path / "cut", 4) / "answers" / "start.jsonl").unlink()
     with pytest.raises(RunError, match="answers of the run's start cannot be read"):
-        run(tokenizer, tmp_path / "cut", settings(prompts, judge()), **saved).train(resume_from_checkpoint=True)
+        run(tokenizer, tmp_path / "cut", same, **saved).train(resume_from_checkpoint=True)
     without = run(tokenizer, cut(tmp_path / "run", tmp_path / "without", 4), None, **saved)
     without.train(resume_from_checkpoint=True)
     assert json.loads((tmp_path / "without" / "run.json").read_text())["answers"] is None

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from mixdpo.common.settings import check_ranges
+from mixdpo.common.stages import by_key
 from mixdpo.judges.judge_settings import JudgeSettings
 from mixdpo.pairs.rating_settings import RatingSettings
 
@@ -49,9 +50,6 @@ class AnswersSettings:
 
     def to_record(self) -> dict[str, Any]:
         """Return, ready for JSON, what has to stay as it was for a run to be continued."""
-        asked = self.rating.judge_prompt
-        return {
-            "max_new_tokens": self.max_new_tokens,
-            "judge": self.judge and {"judge": self.judge.judge, "kind": self.judge.kind},
-            "rating": asdict(self.rating) | {"judge_prompt": asked and str(asked)},
-        }
+        judge, rating = self.judge, by_key(self.rating, "rating")
+        judged_by = None if judge is None else {"judge": judge.judge, "kind": judge.kind}
+        return {"max_new_tokens": self.max_new_tokens, "judge": judged_by, "rating": rating}
