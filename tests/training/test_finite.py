@@ -161,8 +161,8 @@ def test_gradients_that_break_do_not_reach_the_weights(tokenizer, tmp_path) -> N
 def test_one_pair_alone(tokenizer, tmp_path, monkeypatch) -> None:
     original = trainer_module.pair_losses
 
-    def broken(model, batch, *arguments):
-        result = original(model, batch, *arguments)
+    def broken(model, batch, *arguments, **carried):
+        result = original(model, batch, *arguments, **carried)
         nan = torch.where(batch["row"] == 5, torch.nan, 1.0)
         return replace(
             result, losses=result.losses * nan, pairs=replace(result.pairs, chosen=result.pairs.chosen * nan)
@@ -208,8 +208,8 @@ def test_a_live_reference(tokenizer, tmp_path) -> None:
 def test_an_infinite_loss_of_finite_log_probabilities(tokenizer, tmp_path, monkeypatch) -> None:
     original = trainer_module.pair_losses
 
-    def infinite(*arguments):
-        result = original(*arguments)
+    def infinite(*arguments, **carried):
+        result = original(*arguments, **carried)
         return replace(result, losses=result.losses + torch.inf)
 
     monkeypatch.setattr(trainer_module, "pair_losses", infinite)
