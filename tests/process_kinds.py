@@ -169,6 +169,7 @@ OTHERS: dict[str, Cell] = {
     "tied-lora": Cell(model="tied", lora=True, bf16=True),
     "max-tokens": Cell(words=("--train.max_tokens_per_batch", "60")),
     "weighted": Cell(words=("--train.use_weighting", "true", "--train.loss_type", "[sigmoid, sft]")),
+    "calibrated": Cell(words=("--train.reward_calibration", "true", "--train.warmup_steps", "0")),
     "kto-hard": Cell(words=("--train.hard_loss_type", "simpo")),
     # Without warm-up the policy has left its reference in the second step, which compares it with that.
     "live-moved": Cell(live_reference=True, words=("--train.warmup_steps", "0")),
