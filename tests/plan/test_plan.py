@@ -323,7 +323,6 @@ def test_bad_files(tmp_path) -> None:
         ({"easy_route": "drop", "hard_route": "drop"}, "drops every pair"),
         ({"threshold": None, "epochs": "staged"}, "two routes"),
         ({"refill": True}, "the plan drops none"),
-        ({"weight": "rate", "order": "shuffled", "stages": 2}, "weight rate needs the order of a whole run"),
         ({"pacing": "cubic"}, "it is one of linear, sqrt"),
         ({"pacing": "sqrt", "order": "shuffled"}, "an order by margin; set order to easy_to_hard or hard_to_easy"),
         ({"pacing": "sqrt", "first": "hard"}, "an order by margin"),

@@ -75,6 +75,8 @@ def test_moving_logarithms_by_hand(tmp_path) -> None:
     expected = torch.exp((logs[3] - logs[2] - logs[0] + logs[1]) / 2)
     torch.testing.assert_close(state.factor, expected)
     state.end_step()  # nor may a step
+    state.add(torch.tensor([[-0.2], [0.1], [1.0], [1.0]]))  # chosen answers are past the loss's target
+    state.end_step()
     torch.testing.assert_close(state.factor, expected)
     state.save(tmp_path)
     assert json.loads((tmp_path / "reward_calibration.json").read_text())["started"] is True

@@ -216,11 +216,6 @@ def check_settings(settings: PlanSettings) -> None:
             f"weight rate gives a shuffled run the learning rates of a sorted one, and order is {settings.order}",
             hint="set order to shuffled",
         )
-    if settings.weight == "rate" and settings.stages > 1:
-        raise InputError(
-            "weight rate needs the order of a whole run at its start, which a plan of several stages does not have",
-            hint="set stages to 1",
-        )
     if settings.refill and "drop" not in (settings.easy_route, settings.hard_route):
         raise InputError("refill repeats pairs in the place of dropped ones, and the plan drops none")
     _check_threshold(settings.threshold)

@@ -24,8 +24,8 @@ _FILE: Final = "reward_calibration.json"
 class CalibrationState:
     """Moving logarithms of the incentives and score norms of both answers; the first step that has any starts them.
 
-    A step's values are means over its pairs on all processes, so they do not depend on how it is cut. Nothing waits
-    for the device.
+    A step's values are means over its pairs on all processes, so they do not depend on how it is cut. A step whose
+    mean incentives are not both above 0, which have no logarithm, changes nothing. Nothing waits for the device.
     """
 
     def __init__(self, accelerator: Accelerator) -> None:
@@ -48,7 +48,7 @@ class CalibrationState:
         """Move the logarithms towards those of the step, the same on every process."""
         total = self._accelerator.reduce(self._sums, reduction="sum")
         self._sums = torch.zeros_like(self._sums)
-        known = total[4] > 0
+        known = (total > 0).all()  # some losses of good and bad answers pull them back beyond a target
         logs = (total[:4] / total[4].clamp(min=1)).clamp(min=_LEAST).log()
         kept = torch.where(known, MOMENTUM * self._started, 1.0)
         self._logs = torch.lerp(logs, self._logs, kept)
