@@ -11,10 +11,9 @@ import torch
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
-from transformers import Trainer
 
 from mixdpo.common.signals import begin_worker
-from mixdpo.training.config import MixDPOConfig
+from mixdpo.training.finite_trainer import FiniteTrainer
 from mixdpo.training.micro_batches import TokenBudget
 from mixdpo.training.sampling import PlannedPairs, PlanSampler
 from mixdpo.training.schedule import (
@@ -26,11 +25,9 @@ from mixdpo.training.schedule import (
 )
 
 
-class PlannedTrainer(Trainer):
-    """Transformers' Trainer over `PlannedPairs`, which it reads in their plan's order."""
+class PlannedTrainer(FiniteTrainer):
+    """A trainer over `PlannedPairs`, which it reads in their plan's order."""
 
-    args: MixDPOConfig
-    train_dataset: PlannedPairs
     _budget: TokenBudget
 
     def _get_train_sampler(self, train_dataset: TorchDataset | None = None) -> Sampler[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,7 +37,6 @@ class StagedTrainer(PlannedTrainer):
     _stages: Stages | None
     _step_settings: StepSettings
     _lay_out: RowLayout
-    _check_weights: Callable[[], None]
 
     def prepare_stages(self, args: MixDPOConfig, dataset: Dataset, pairs: PlannedPairs) -> None:
         """Begin the plan of `pairs`, which are those of `dataset`, with its first stage where it has several.
