@@ -20,6 +20,7 @@ from transformers import TrainerCallback
 from mixdpo import MixDPOTrainer, load_pairs, make_plan
 from mixdpo.common.errors import RunError
 from mixdpo.training import finite_trainer
+from mixdpo.training import trainer as trainer_module
 from mixdpo.training.finite import check_loss_scale, weights_not_finite
 from synthetic import chat_rows
 from tiny import saved, tiny_llama
@@ -159,7 +160,7 @@ def test_gradients_that_break_do_not_reach_the_weights(tokenizer, tmp_path) -> N
 
 
 def test_one_pair_alone(tokenizer, tmp_path, monkeypatch) -> None:
-    original = finite_trainer.pair_losses
+    original = trainer_module.pair_losses
 
     def broken(model, batch, *arguments, **carried):
         result = original(model, batch, *arguments, **carried)
@@ -168,7 +169,7 @@ def test_one_pair_alone(tokenizer, tmp_path, monkeypatch) -> None:
             result, losses=result.losses * nan, pairs=replace(result.pairs, chosen=result.pairs.chosen * nan)
         )
 
-    monkeypatch.setattr(finite_trainer, "pair_losses", broken)
+    monkeypatch.setattr(trainer_module, "pair_losses", broken)
     trainer = run_of(model_where(tokenizer), tokenizer, tmp_path, "sft", max_tokens_per_batch=60)
     pair = trainer.train_dataset.loaded[5]["pair_id"]
     with pytest.raises(
@@ -206,13 +207,13 @@ def test_a_live_reference(tokenizer, tmp_path) -> None:
 
 
 def test_an_infinite_loss_of_finite_log_probabilities(tokenizer, tmp_path, monkeypatch) -> None:
-    original = finite_trainer.pair_losses
+    original = trainer_module.pair_losses
 
     def infinite(*arguments, **carried):
         result = original(*arguments, **carried)
         return replace(result, losses=result.losses + torch.inf)
 
-    monkeypatch.setattr(finite_trainer, "pair_losses", infinite)
+    monkeypatch.setattr(trainer_module, "pair_losses", infinite)
     with pytest.raises(RunError, match=r"step 1: the loss of 4 of 4 .*Likely cause: the loss, for"):
         run_of(model_where(tokenizer), tokenizer, tmp_path, "sft").train()
 
