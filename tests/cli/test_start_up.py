@@ -13,7 +13,7 @@ from synthetic import chat_rows
 
 HEAVY = ("torch", "transformers", "peft", "accelerate")
 SMALL = (
-    *("audit", "clean", "compare", "demo", "eval", "generate", "merge", "pairs", "plan", "rate", "reference"),
+    *("audit", "clean", "compare", "demo", "eval", "generate", "map", "merge", "pairs", "plan", "rate", "reference"),
     *("rounds", "score", "study", "tokens", "train"),
 )
 # Runs command lines in one process, and says which of the package's lines a heavy import came from.

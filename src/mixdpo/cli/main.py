@@ -24,6 +24,7 @@ from mixdpo.cli.demo import demo
 from mixdpo.cli.eval import evaluate
 from mixdpo.cli.examples import examples
 from mixdpo.cli.generate import generate
+from mixdpo.cli.map import map_
 from mixdpo.cli.merge import merge
 from mixdpo.cli.pairs import pairs
 from mixdpo.cli.plan import plan
@@ -52,8 +53,8 @@ def app() -> None:
 
 
 for _command in (
-    audit, cache, clean, compare, demo, evaluate, examples, generate, merge, pairs, plan, rate, reference, rounds,
-    score, study, tokens, train,
+    audit, cache, clean, compare, demo, evaluate, examples, generate, map_, merge, pairs, plan, rate, reference,
+    rounds, score, study, tokens, train,
 ):  # fmt: skip
     app.add_command(_command)
 

@@ -6,22 +6,13 @@ from pathlib import Path
 
 import click
 
+from mixdpo.cli.file_keys import CommandWithKeys
 from mixdpo.cli.recipe_options import quiet_libraries
 from mixdpo.common.files import check_output_folder
 from mixdpo.common.tables import plain_console
 
 
-class _CommandWithKeys(click.Command):
-    """A command whose help ends with the keys of the file it reads."""
-
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the keys below the options."""
-        from mixdpo.study.study_file import keys_help
-
-        formatter.write("\n" + keys_help() + "\n")
-
-
-@click.command("study", cls=_CommandWithKeys)
+@click.command("study", cls=CommandWithKeys, reader="mixdpo.study.study_file")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option(
     "--output", "-o", type=click.Path(path_type=Path), default=Path("runs/studies"), show_default=True,

@@ -22,7 +22,7 @@ from mixdpo.plan.plan_settings import ROUTES
 def first_stage(plan: Plan) -> Plan:
     """Return the plan of the first stage; behind a gate no hard pair is trained yet."""
     plan = replace(plan, stages_before=np.zeros(len(plan), dtype=np.int64))
-    return plan if plan.settings.gate is None else _rerouted(plan, plan.is_hard, "drop")
+    return plan if plan.settings.gate is None else rerouted(plan, plan.is_hard, "drop")
 
 
 def moved_plan(dataset: Dataset, plan: Plan, margin: np.ndarray | None) -> Plan:
@@ -84,7 +84,7 @@ def next_stage(plan: Plan, before: Plan, pool: np.ndarray, has_risen: np.ndarray
     if has_risen is None:
         return plan
     stays = before.is_hard & (stages_before > 0)
-    return _rerouted(plan, plan.is_hard & ~has_risen & ~stays, plan.settings.gated_route)
+    return rerouted(plan, plan.is_hard & ~has_risen & ~stays, plan.settings.gated_route)
 
 
 def stage_pool(plan: Plan, pairs: int, present: np.ndarray) -> np.ndarray:
@@ -135,7 +135,7 @@ def rank_correlation(plan: Plan, first: Plan) -> float | None:
     return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
 
 
-def _rerouted(plan: Plan, pairs: np.ndarray, route: str) -> Plan:
+def rerouted(plan: Plan, pairs: np.ndarray, route: str) -> Plan:
     """Return `plan` with some pairs (bool, shape (N,)) on another route, dropped ones last in its order."""
     routes = np.where(pairs, ROUTES.index(route), plan.route).astype(np.int8)
     rows = np.lexsort((plan.position, routes == ROUTES.index("drop")))

@@ -15,7 +15,7 @@ from typing import Final, Literal
 from mixdpo.common.errors import InputError
 from mixdpo.common.files import atomic_path
 
-ShippedKind = Literal["recipe", "accelerate configuration", "study file", "example", "judge prompt"]
+ShippedKind = Literal["recipe", "accelerate configuration", "study file", "map file", "example", "judge prompt"]
 
 PREFIX: Final = "mixdpo:"
 """How a command line names a file of the package instead of one of the user's."""
@@ -26,6 +26,7 @@ _PLACES: Final[dict[ShippedKind, tuple[Path, str]]] = {
     "recipe": (_TOP, "recipes/*.yaml"),
     "accelerate configuration": (_TOP, "recipes/accelerate/*.yaml"),
     "study file": (_TOP, "studies/*.yaml"),
+    "map file": (_TOP, "studies/maps/*.yaml"),
     "example": (_TOP, "examples/*.*"),
     "judge prompt": (_PACKAGE, "judges/prompts/*.txt"),
 }

@@ -241,7 +241,7 @@ def detectable(effects: Sequence[Effect], level: float = 0.95) -> float:
         groups=groups,
     )
     alpha = (1 - level) / len(effects)
-    return max(error * _standard_errors_seen(degrees, alpha) for error, degrees in pooled.tests())
+    return max(error * standard_errors_seen(degrees, alpha) for error, degrees in pooled.tests())
 
 
 def _two_sided(estimate: float, error: float, degrees: float) -> float:
@@ -250,7 +250,7 @@ def _two_sided(estimate: float, error: float, degrees: float) -> float:
     return 2 * float(stats.t.sf(abs(estimate) / error, degrees))
 
 
-def _standard_errors_seen(degrees: float, alpha: float) -> float:
+def standard_errors_seen(degrees: float, alpha: float) -> float:
     """Return the effect, in standard errors, that a two-sided t test at `alpha` finds with probability `POWER`."""
     critical = float(stats.t.isf(alpha / 2, degrees))
     highest = 10 + critical * float(np.sqrt(stats.chi2.ppf(0.99, degrees) / degrees))

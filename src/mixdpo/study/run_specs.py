@@ -13,7 +13,7 @@ from mixdpo.common.files import content_name, digest
 from mixdpo.common.settings import key_values
 from mixdpo.models.model_settings import ModelSettings
 from mixdpo.plan.plan_settings import band_of
-from mixdpo.study.study_settings import StudySettings, routes_of
+from mixdpo.study.study_settings import StudySettings, objective_reads_beta
 from mixdpo.study.task import Split
 from mixdpo.training.config import MixDPOConfig
 
@@ -160,10 +160,7 @@ def _run_spec(
 
 def reads_beta(study: StudySettings, arm: str) -> bool:
     """Whether an arm trains any pair with a preference loss."""
-    plan, train = study.plan_of(arm), {**study.train, **study.arms[arm].train}
-    routes = routes_of(plan)
-    hard = train.get("hard_loss_type", "sft")
-    return bool(routes & {"preference", "both", "tie"}) or ("sft" in routes and hard != "sft")
+    return objective_reads_beta(study.plan_of(arm), {**study.train, **study.arms[arm].train})
 
 
 def _work(study: StudySettings, model: str, split: Split, training: Mapping[str, Any] | None) -> dict[str, Any]:

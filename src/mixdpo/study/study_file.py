@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, Final
@@ -13,7 +13,7 @@ from mixdpo.difficulty.metrics import find_metric
 from mixdpo.generation.generation_settings import SamplingSettings
 from mixdpo.losses import LossSettings
 from mixdpo.models.model_settings import ModelSettings, check_is_model
-from mixdpo.plan.plan_settings import check_settings
+from mixdpo.plan.plan_settings import PlanSettings, check_settings
 from mixdpo.recipe.recipe_file import PlanSection, plan_settings, train_values
 from mixdpo.recipe.settings_help import setting_lines
 from mixdpo.study.constraint_task import ConstraintTask, RaterSettings
@@ -21,6 +21,7 @@ from mixdpo.study.file_task import FileTask
 from mixdpo.study.study_settings import (
     ArmSettings,
     ContrastSettings,
+    GridSettings,
     LimitSettings,
     StudySettings,
     SubsetSettings,
@@ -107,7 +108,7 @@ def _study(content: dict[str, Any], file: str) -> StudySettings:
         raise InputError("arms must be a mapping of names to what each does")
     built = {str(name): _arm(str(name), given or {}, file) for name, given in arms.items()}
     tuning = build(TuningSettings, content["tuning"], "tuning", file)
-    shared = _train_settings(content.get("train") or {}, "train", file)
+    shared = train_settings(content.get("train") or {}, "train", file)
     for key in sorted(_OWN & set(shared)):
         raise InputError(f"train.{key} is the study's own", hint=_why_own(key))
     name_of_study = str(content.get("name", Path(file).stem))
@@ -155,7 +156,7 @@ def _study(content: dict[str, Any], file: str) -> StudySettings:
         baseline=baseline,
         tuning=tuning,
         seeds=tuple(seeds),
-        contrasts=_contrasts(content.get("contrasts") or {}, built, file),
+        contrasts=read_contrasts(content.get("contrasts") or {}, built, file),
         title=str(content.get("title") or ""),
         question=str(content.get("question") or ""),
         peft=_adapters(content.get("peft"), file),
@@ -168,10 +169,10 @@ def _study(content: dict[str, Any], file: str) -> StudySettings:
 
 def _arm(name: str, given: Any, file: str) -> ArmSettings:
     arm = build(ArmSettings, given, f"arms.{name}", file)
-    return replace(arm, train=_train_settings(arm.train, f"arms.{name}.train", file))
+    return replace(arm, train=train_settings(arm.train, f"arms.{name}.train", file))
 
 
-def _train_settings(values: Any, section: str, file: str) -> dict[str, Any]:
+def train_settings(values: Any, section: str, file: str) -> dict[str, Any]:
     """Check settings of training; what YAML reads as text, such as 1e-2, becomes what it means.
 
     The rest stays as it is written, because a run is known by it.
@@ -180,7 +181,8 @@ def _train_settings(values: Any, section: str, file: str) -> dict[str, Any]:
     return {key: checked[key] if isinstance(value, str) else value for key, value in values.items()}
 
 
-def _contrasts(values: Any, arms: Mapping[str, ArmSettings], file: str) -> dict[str, ContrastSettings]:
+def read_contrasts(values: Any, arms: Collection[str], file: str) -> dict[str, ContrastSettings]:
+    """Return the section `contrasts`, whose arms are among `arms`."""
     if not isinstance(values, Mapping):
         raise InputError("contrasts must be a mapping of names to arms and what they are compared with")
     built = {str(name): build(ContrastSettings, given, f"contrasts.{name}", file) for name, given in values.items()}
@@ -211,29 +213,49 @@ def _why_own(key: str) -> str:
     return "leave it out: seeds come from the section seeds, lengths from num_train_epochs, folders from --output"
 
 
-def _check_arm(name: str, arm: ArmSettings, tuning: TuningSettings, own_metrics: Sequence[str], file: str) -> None:
+def check_plan(
+    name: str, plan: Mapping[str, Any], train: Mapping[str, Any], owned: Sequence[str], file: str
+) -> PlanSettings:
+    """Check what an arm does with the pairs, and return the settings of its plan.
+
+    Args:
+        name: of the arm.
+        plan, train: its sections; `train` may hold nothing but the objective.
+        owned: keys of `plan` that are not the arm's to decide.
+        file: for errors.
+    """
     if name == "start":
         raise InputError("an arm cannot be named start, as the untrained model is", hint="give it another name")
-    check_values(PlanSection, arm.plan, f"arms.{name}.plan", file)
-    for key in arm.train:
+    check_values(PlanSection, plan, f"arms.{name}.plan", file)
+    for key in train:
         if key not in _OBJECTIVE:
             raise InputError(
                 f"arms.{name}.train.{key} would treat this arm unlike the others",
                 hint="put it into the section train, or into tuning if it is to be tuned",
             )
-    for key in ("seed", "path"):
-        if key in arm.plan:
+    for key in owned:
+        if key in plan:
             raise InputError(f"arms.{name}.plan.{key} is the study's own", hint="leave it out")
-    plan, _ = plan_settings(arm.plan, file)
-    check_settings(plan)
-    if routes_of(plan) == {"drop"}:
+    settings, _ = plan_settings(plan, file)
+    check_settings(settings)
+    if routes_of(settings) == {"drop"}:
         raise InputError(f"arms.{name} drops every pair")
+    return settings
+
+
+def _check_arm(name: str, arm: ArmSettings, tuning: TuningSettings, own_metrics: Sequence[str], file: str) -> None:
+    plan = check_plan(name, arm.plan, arm.train, ("seed", "path"), file)
     for metric in (*arm.score, plan.metric):
         if metric not in own_metrics:
             find_metric(metric, file)
     if arm.subset is not None and not 0 < arm.subset.share < 1:
         raise InputError(f"arms.{name}.subset.share is {arm.subset.share}; it must be between 0 and 1")
-    grids = (tuning, arm.tuning or tuning)
+    check_grids(name, tuning, arm.tuning)
+
+
+def check_grids(name: str, tuning: GridSettings, own: GridSettings | None) -> None:
+    """Raise `InputError` unless an arm's own grid, if it has one, has as many trials as the others'."""
+    grids = (tuning, own or tuning)
     for grid in grids:
         if not grid.learning_rate or not grid.beta or min(*grid.learning_rate, *grid.beta) <= 0:
             raise InputError("a grid needs learning rates and betas, all above 0")

@@ -21,6 +21,13 @@ def routes_of(plan: PlanSettings) -> set[Route]:
     return {plan.easy_route} if plan.threshold is None else {plan.easy_route, plan.hard_route}
 
 
+def objective_reads_beta(plan: PlanSettings, train: Mapping[str, Any]) -> bool:
+    """Whether any pair of a plan is trained with a preference loss, by these settings of training."""
+    routes = routes_of(plan)
+    hard = train.get("hard_loss_type", "sft")
+    return bool(routes & {"preference", "both", "tie"}) or ("sft" in routes and hard != "sft")
+
+
 @dataclass(frozen=True, kw_only=True)
 class GridSettings:
     """The values that every arm tries, each rate with each beta."""

@@ -11,11 +11,13 @@ from typing import Any
 from transformers import LlamaForCausalLM
 
 from mixdpo.plan.plan import Plan, make_plan
+from mixdpo.plan.plan_settings import PLANS
 from mixdpo.study.world.flat_run import FlatPairs, flat_pairs, train
 from mixdpo.study.world.language import Language
-from mixdpo.study.world.map_settings import METRIC, ArmOfMap
+from mixdpo.study.world.map_settings import METRIC, ORDERS, ArmOfMap
 from mixdpo.study.world.measure import measure
 from mixdpo.study.world.pairs import Candidates, Cell, NaturalCell, WorldPairs, draw_pairs
+from mixdpo.study.world.quality_gate import quality_gated
 from mixdpo.training.config import MixDPOConfig
 
 
@@ -42,15 +44,26 @@ class CellRuns:
 
     def plan(self, arm: ArmOfMap) -> Plan:
         """Return an arm's plan; a threshold takes the cell's share of hard pairs."""
-        settings = replace(arm.plan, metric=METRIC, seed=self.seed)
+        settings = replace(arm.plan, metric=METRIC, seed=self.seed + ORDERS * arm.order)
         if settings.threshold is not None:
             settings = replace(settings, threshold={"hardest": self.cell.hard_share})
         return make_plan(self.data.loaded, settings=settings)
+
+    def policy_of_rest(
+        self, arm: ArmOfMap, learning_rate: float, beta: float, epochs: int, batch_size: int
+    ) -> LlamaForCausalLM:
+        """Return the policy that an arm's objective gives on the pairs that are not hard, at equal updates."""
+        rest = ArmOfMap(plan=replace(PLANS["mixdpo_unsorted"], hard_route="drop", refill=True))
+        args = training_config(arm.train, self.pairs, learning_rate, beta, epochs, batch_size, self.seed)
+        return train(self.base, self.data, self.plan(rest), args)
 
     def run(self, arm: ArmOfMap, learning_rate: float, beta: float, epochs: int, batch_size: int) -> dict[str, float]:
         """Train an arm and return what its policy is worth."""
         began = time.perf_counter()
         plan = self.plan(arm)
+        if arm.gate is not None:
+            rest = self.policy_of_rest(arm, learning_rate, beta, epochs, batch_size)
+            plan = quality_gated(plan, self.pairs, self.language, rest, self.seed)
         args = training_config(arm.train, self.pairs, learning_rate, beta, epochs, batch_size, self.seed)
         policy = train(self.base, self.data, plan, args)
         trained = time.perf_counter()
