@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
@@ -15,8 +16,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast,
 
 from mixdpo.study.world.language import BEGIN, END, PAD, SPECIAL, Language
 
-STEPS: Final = 2500
-"""Updates of pretraining."""
+STEPS: Final[Mapping[str, int]] = {"words": 2500, "letters": 1200, "lists": 2500}
+"""Updates of pretraining by world; the answers of `letters` are three to four times as long."""
 MOST_SKILL: Final = 0.9
 """Writers that a base imitates have skills from 0 to this, evenly."""
 _TEMPLATE: Final = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Final, Protocol
 
 import numpy as np
@@ -12,7 +12,7 @@ SPECIAL: Final = ("<pad>", "<begin>", "<answer>", "<end>")
 """The tokens that every vocabulary begins with: ids 0 to 3."""
 
 
-class Language(Protocol):
+class Language(Hashable, Protocol):
     """A language of single words with a graded true reward.
 
     Prompts are int64 arrays (N, prompt_length): `<begin>`, words, `<answer>`. Answers are int64 arrays

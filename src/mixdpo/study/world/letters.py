@@ -2,9 +2,9 @@
 
 A prompt names three of twelve themes. An answer has ten to fifteen phrases of a noun, a verb and a mark: 31 to 46
 tokens with its end. Reward: 0.6 for the share of nouns that are among a theme's three rare ones, 0.2 for form, 0.1 for
-themes that appear three times or more, 0.1 for an end, less 0.03 for each noun off theme or word out of place. The
-form is the best of three: a list (every mark a semicolon), a dialogue (marks question and answer in turn), or a story
-(verbs go from past over present to future).
+themes that appear three times or more, 0.1 for an end, less 0.03 for each noun off theme or word out of place, up to
+ten of them. The form is the best of three: a list (every mark a semicolon), a dialogue (marks question and answer in
+turn), or a story (verbs go from past over present to future).
 
 A writer of skill u takes rare nouns with a probability of 0.02 + 0.9 u^4 and keeps to a form with one of 0.25 + 0.7 u;
 others write plainly. Nearly all that a base has read is common and plain, so good answers are untypical.
@@ -106,8 +106,8 @@ class Letters:
         form = np.max([kept.sum(axis=1) / phrases for kept in forms], axis=0)
         wrong = (has_noun & ~on_theme).sum(axis=1) + (has_verb & ~is_verb).sum(axis=1)
         wrong += (has_mark & ~is_mark).sum(axis=1)
-        result: np.ndarray = 0.6 * rare + 0.2 * form + 0.1 * covered + 0.1 * finished(answers) - 0.03 * wrong
-        return result
+        good: np.ndarray = 0.6 * rare + 0.2 * form + 0.1 * covered + 0.1 * finished(answers)
+        return good - 0.03 * np.minimum(wrong, 10)
 
     def _asked(self, prompts: np.ndarray) -> np.ndarray:
         """Return the themes that prompts ask for; int64, shape (N, 3)."""

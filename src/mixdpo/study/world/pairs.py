@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from functools import cache
 from typing import Final, Literal
 
 import numpy as np
@@ -18,8 +19,9 @@ _SKILL_SPREAD: Final = 0.08
 _CANDIDATES: Final = 8
 _RATED: Final = 4
 _GOOD_SKILL: Final = 0.6
-_LEAST_FOUND: Final = 50
-"""Fitting prompts of a draw under which a quality counts as out of reach."""
+_LEAST_FOUND: Final = 0.01
+"""Share of prompts with a fitting pair under which a quality counts as out of reach."""
+_SKILLS: Final = np.linspace(0, 1, 21)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,10 +124,15 @@ def written(language: Language, skill: np.ndarray, random: np.random.Generator) 
 
 def skill_of_quality(language: Language, quality: float) -> float:
     """Return the skill of writers whose mean reward is `quality`, or the nearest one there is."""
-    skills = np.linspace(0, 1, 21)
+    return float(np.interp(quality, _mean_rewards(language), _SKILLS))
+
+
+@cache
+def _mean_rewards(language: Language) -> np.ndarray:
+    """Return the mean reward of writers of each of `_SKILLS`, which chance does not let fall."""
     random = np.random.default_rng(17)
-    means = [written(language, np.full((2000, 1), skill), random).rewards.mean() for skill in skills]
-    return float(np.interp(quality, np.maximum.accumulate(means), skills))
+    means = [written(language, np.full((2000, 1), skill), random).rewards.mean() for skill in _SKILLS]
+    return np.maximum.accumulate(means)
 
 
 def hard_pairs(
@@ -148,7 +155,7 @@ def hard_pairs(
     found: _Answers | None = None
     while found is None or len(found.prompts) < count:
         if own is None:
-            spread = skill + _SKILL_SPREAD * random.standard_normal((4000, _CANDIDATES))
+            spread = skill + _SKILL_SPREAD * random.standard_normal((2 * count + 200, _CANDIDATES))
             from_ = written(language, np.clip(spread, 0, 1), random)
         else:
             shuffled = random.permutation(len(own.prompts))
@@ -157,7 +164,7 @@ def hard_pairs(
         apart, mean = np.abs(one - other), (one + other) / 2
         fits = (apart <= HARD_MARGIN) & (apart > 1e-6) & (np.abs(mean - quality) <= _QUALITY_WITHIN)
         rows = np.flatnonzero(fits.any(axis=1))
-        if len(rows) < _LEAST_FOUND:
+        if len(rows) < _LEAST_FOUND * len(from_.prompts):
             raise ValueError(f"hardly any answers of {language.name} have a reward of {quality:g}")
         pick = (fits[rows] * random.random(fits[rows].shape)).argmax(axis=1)
         more = from_.choose(rows, first[pick], second[pick])
