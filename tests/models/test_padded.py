@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mixdpo.models.engine import completion_hidden_sums, completion_logprobs, pad_rows
+from mixdpo.models.engine import completion_hidden_sums, completion_logprobs, completion_scores, pad_rows, padded
 from prompt_groups import expected_logprobs, gradients, groups_of, tiny
 from waits import Waits
 
@@ -45,6 +45,22 @@ def test_padding_changes_nothing_and_is_not_asked_about(name) -> None:
     for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a / largest, b / largest, atol=1e-4, rtol=0)
     assert waits.found.total() == (1 if name == ASKS else 0)
+
+
+@pytest.mark.parametrize("logits", [0, 1000, 2**18])
+def test_rows_scored_together_have_the_scores_of_each(monkeypatch, logits: int) -> None:
+    model, rows = tiny("Llama"), pad_rows(LENGTHS, 0)
+    with torch.no_grad():
+        together = completion_scores(model, rows, alignment=True, shared_length=True)
+        monkeypatch.setattr(padded, "_LOGITS_AT_ONCE", logits)
+        scores = completion_scores(model, rows, alignment=True, shared_length=True)
+    for name in ("logprob", "shared_logprob", "alignment"):
+        assert torch.equal(getattr(scores, name), getattr(together, name))
+    vocabulary = model.config.vocab_size
+    counts = padded._rows_at_once(rows["scored"], vocabulary)
+    assert sum(counts) == len(rows["scored"])
+    assert min(counts) > 0
+    assert len(counts) == {0: 5, 2**18: 1}.get(logits, len(counts))
 
 
 def test_other_calls_of_the_model_keep_their_padding_on_the_left() -> None:

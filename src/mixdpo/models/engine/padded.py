@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -20,7 +20,10 @@ from mixdpo.models.engine.routers import router_arguments
 from mixdpo.models.engine.rows import CompletionScores, PaddedRows, PromptGroup, shared_lengths
 from mixdpo.models.engine.wrappers import causal_model
 
-# Shapes: R rows (one completion each), K logits kept at their ends, V vocabulary.
+# Shapes: R rows (one completion each), K logits kept at their ends, V vocabulary, C rows scored together, N tokens.
+
+_LOGITS_AT_ONCE: Final = 2**18
+"""Logits of several rows that are scored together, 1 MB; a model that small waits for calls, not for memory."""
 
 
 def pad_rows(groups: Sequence[PromptGroup], pad_token_id: int) -> PaddedRows:
@@ -44,6 +47,7 @@ def pad_rows(groups: Sequence[PromptGroup], pad_token_id: int) -> PaddedRows:
     return PaddedRows(
         input_ids=input_ids,
         attention_mask=attention_mask,
+        row=torch.from_numpy(np.repeat(np.arange(len(rows)), list(map(len, sources)))),
         source=torch.from_numpy(np.concatenate(sources)),
         target=torch.from_numpy(np.concatenate(targets)),
         scored=list(map(len, sources)),
@@ -76,15 +80,17 @@ def padded_scores(
         model, rows, router_loss, **({"logits_to_keep": width - prompt_width + 1} if keeps else {})
     )
     logits_RKV = outputs.logits
-    source_N = rows["source"] - (width - logits_RKV.shape[1])
+    kept = logits_RKV.shape[1]
+    place_N = rows["row"] * kept + rows["source"] - (width - kept)
 
-    # Row by row in float32: one row's log-softmax is alive at a time, and only over trained tokens.
-    parts = [
-        scores_of_logits(logits_KV[source], target, alignment)
-        for logits_KV, source, target in zip(
-            logits_RKV, source_N.split(rows["scored"]), rows["target"].split(rows["scored"]), strict=True
-        )
-    ]
+    # One row after another in float32, over trained tokens alone; small ones together.
+    parts, row, token = [], 0, 0
+    for logits_CKV in logits_RKV.split(_rows_at_once(rows["scored"], logits_RKV.shape[2])):
+        scored = rows["scored"][row : row + len(logits_CKV)]
+        tokens = slice(token, token + sum(scored))
+        logits_NV = logits_CKV.flatten(0, 1).index_select(0, place_N[tokens] - row * kept)
+        parts += scores_of_logits(logits_NV, rows["target"][tokens], alignment).split(scored)
+        row, token = row + len(scored), tokens.stop
     return CompletionScores(
         logprob=torch.stack([part[:, 0].sum() for part in parts]),
         shared_logprob=torch.stack(
@@ -95,6 +101,18 @@ def padded_scores(
         alignment=torch.stack([part[:, 1].detach().mean() for part in parts]) if alignment else None,
         router_loss=outputs.get("aux_loss") if router_loss else None,
     )
+
+
+def _rows_at_once(scored: Sequence[int], vocabulary: int) -> list[int]:
+    """Return how many rows, one after another, are scored together: as many as `_LOGITS_AT_ONCE` allows, or one."""
+    counts, left = [0], _LOGITS_AT_ONCE
+    for tokens in scored:
+        if tokens * vocabulary > left and counts[-1]:
+            counts.append(0)
+            left = _LOGITS_AT_ONCE
+        counts[-1] += 1
+        left -= tokens * vocabulary
+    return counts
 
 
 def padded_forward(model: nn.Module, rows: PaddedRows, router_loss: bool = False, **arguments: Any) -> Any:

@@ -70,7 +70,8 @@ class PaddedRows(TypedDict):
 
     input_ids: Tensor  # int64 (R, T)
     attention_mask: Tensor  # int64 (R, T)
-    source: Tensor  # int64 (N,), place in its row whose logits predict a scored token, row after row
+    row: Tensor  # int64 (N,), the row of each scored token, ascending
+    source: Tensor  # int64 (N,), place in its row whose logits predict a scored token
     target: Tensor  # int64 (N,), that token
     scored: list[int]  # by row, number of scored tokens, as `PackedLayout.scored`
     prompt_width: int  # length of the shortest prompt
