@@ -24,10 +24,11 @@ from mixdpo.common.settings import unknown_name
 from mixdpo.data.arrays import data_fingerprint, float_column, origins, place_of
 from mixdpo.data.training_columns import LABEL_PROBABILITY, says_how_to_train
 from mixdpo.plan.agreement_curve import AgreementCurve
+from mixdpo.plan.check_settings import check_settings
 from mixdpo.plan.epochs import part_rank, rows_of_epoch
 from mixdpo.plan.hard_pairs import hard_pairs
 from mixdpo.plan.labels import label_probabilities
-from mixdpo.plan.plan_settings import BUCKETS, PLANS, ROUTES, Order, PlanSettings, Threshold, check_settings
+from mixdpo.plan.plan_settings import BUCKETS, PLANS, ROUTES, Order, PlanSettings, Threshold
 from mixdpo.plan.weights import pair_weights
 
 if TYPE_CHECKING:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Final, Literal, NamedTuple, get_args
+from dataclasses import dataclass, field
+from typing import Final, Literal, NamedTuple
 
-from mixdpo.common.errors import InputError
-from mixdpo.common.settings import check_ranges, check_seed
-from mixdpo.plan.stage_settings import StageSettings, check_stages
+from mixdpo.plan.stage_settings import StageSettings
 
 Order = Literal["easy_to_hard", "hard_to_easy", "shuffled", "as_is"]
 Route = Literal["preference", "sft", "both", "drop", "tie"]
@@ -157,8 +155,6 @@ def band_of(threshold: Threshold) -> Band | None:
             return None
 
 
-_FORMS: Final = "{hardest: f}, {easiest: f}, {outside: [low, high]}, {column: NAME}"
-
 # One entry per method that the paper or its reviewers compare; any field can be changed on top.
 PLANS: Final[Mapping[str, PlanSettings]] = {
     "mixdpo": PlanSettings(),
@@ -186,79 +182,3 @@ PLANS: Final[Mapping[str, PlanSettings]] = {
     "ties": PlanSettings(order="shuffled", hard_route="tie"),
     "madpo": PlanSettings(metric="reward_model", order="shuffled", threshold=None, weight="madpo"),
 }
-
-
-def check_settings(settings: PlanSettings) -> None:
-    """Raise `InputError` for a value that no plan can have."""
-    for name, allowed in (
-        ("easy_route", ROUTES),
-        ("hard_route", ROUTES),
-        ("order", ("easy_to_hard", "hard_to_easy", "shuffled", "as_is")),
-        ("epochs", ("per_epoch", "staged")),
-        ("first", ("easy", "hard", None)),
-        ("label_probability", ("column", "agreement", None)),
-    ):
-        if getattr(settings, name) not in allowed:
-            raise InputError(f"{name} is {getattr(settings, name)!r}; it is one of {', '.join(map(str, allowed))}")
-    check_seed(settings.seed)
-    if settings.first is not None and (settings.threshold is None or settings.easy_route == settings.hard_route):
-        raise InputError(f"first: {settings.first} needs two routes, and all are {settings.easy_route}; set order")
-    if settings.pacing is not None:
-        if settings.pacing not in get_args(Pacing):
-            raise InputError(f"pacing is {settings.pacing!r}; it is one of {', '.join(get_args(Pacing))}, or null")
-        if settings.order not in SORTED or settings.first is not None or settings.epochs == "staged":
-            raise InputError(
-                f"pacing {settings.pacing} draws from the first pairs of an order by margin",
-                hint=f"set order to {' or '.join(SORTED)}, first to null and epochs to per_epoch",
-            )
-    if settings.weight == "rate" and settings.order != "shuffled":
-        raise InputError(
-            f"weight rate gives a shuffled run the learning rates of a sorted one, and order is {settings.order}",
-            hint="set order to shuffled",
-        )
-    if settings.refill and "drop" not in (settings.easy_route, settings.hard_route):
-        raise InputError("refill repeats pairs in the place of dropped ones, and the plan drops none")
-    _check_threshold(settings.threshold)
-    _check_is_read(settings)
-    check_ranges(settings)
-    if not 0 <= settings.min_share <= settings.max_share < 1:
-        raise InputError(
-            f"min_share is {settings.min_share!r} and max_share {settings.max_share!r}; "
-            "they are shares with 0 <= min_share <= max_share < 1"
-        )
-    check_stages(settings)
-
-
-def _check_threshold(threshold: Threshold) -> None:
-    if not isinstance(threshold, Mapping):
-        if threshold not in (None, "auto") and not (isinstance(threshold, int | float) and math.isfinite(threshold)):
-            raise InputError(f"threshold is {threshold!r}; it is a margin, {_FORMS}, auto or null")
-        return
-    if len(threshold) != 1 or next(iter(threshold)) not in ("hardest", "easiest", "outside", "column"):
-        raise InputError(f"threshold is {dict(threshold)}; it has one key, as in {_FORMS}")
-    ((form, value),) = threshold.items()
-    if form == "column":
-        if not isinstance(value, str):
-            raise InputError(f"threshold is {dict(threshold)}; a column is named, as in {{column: tie}}")
-    elif form == "outside":
-        edges = value if isinstance(value, list) and all(isinstance(edge, int | float) for edge in value) else []
-        if len(edges) != 2 or not 0 <= edges[0] < edges[1] <= 1 or edges[1] - edges[0] == 1:
-            raise InputError(
-                f"threshold is {dict(threshold)}; a band is written {{outside: [low, high]}} with "
-                "0 <= low < high <= 1, and not all of 0 to 1"
-            )
-    elif not isinstance(value, float) or not 0 < value < 1:
-        raise InputError(f"threshold is {dict(threshold)}; a fraction is written {{{form}: f}} with 0 < f < 1")
-
-
-def _check_is_read(settings: PlanSettings) -> None:
-    """Raise `InputError` for a value that belongs to another setting, which does not read it."""
-    changed = {f.name for f in fields(PlanSettings) if getattr(settings, f.name) != f.default}
-    of_auto = [f.name for f in fields(AutoSettings) if f.name in changed]
-    if settings.label_probability == "agreement":
-        of_auto = [name for name in of_auto if name != "signals"]
-    if of_auto and settings.threshold != "auto":
-        raise InputError(f"{of_auto[0]} belongs to threshold auto, and threshold is {settings.threshold!r}")
-    of_madpo = [f.name for f in fields(WeightSettings) if f.name.startswith("madpo_") and f.name in changed]
-    if of_madpo and settings.weight != "madpo":
-        raise InputError(f"{of_madpo[0]} belongs to weight madpo, and weight is {settings.weight!r}")

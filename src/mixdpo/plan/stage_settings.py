@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Literal, get_args
-
-from mixdpo.common.errors import InputError
-
-if TYPE_CHECKING:
-    from mixdpo.plan.plan_settings import PlanSettings
+from dataclasses import dataclass, field
+from typing import Literal
 
 StageMetric = Literal["nll_gap", "reference_logp", "implicit_reward"]
 Gate = Literal["likelihood"]
@@ -48,37 +43,3 @@ class StageSettings:
         default="drop",
         metadata={"help": "gate: objective of the hard pairs that it does not let through", "keyed_if_set": True},
     )
-
-
-def check_stages(settings: PlanSettings) -> None:
-    """Raise `InputError` for settings of stages that contradict each other or the plan's others."""
-    for name, allowed in (("stage_metric", StageMetric), ("gate", Gate), ("gated_route", GatedRoute)):
-        value = getattr(settings, name)
-        if value not in get_args(allowed) and not (value is None and name != "gated_route"):
-            which = "" if name != "stage_metric" else ", for no other margin is the policy's own"
-            null = "" if name == "gated_route" else " or null"
-            raise InputError(f"{name} is {value!r}; it is one of {', '.join(get_args(allowed))}{null}{which}")
-    if settings.epochs == "staged" and settings.stages > 1:
-        raise InputError("stages and epochs: staged cut a run in two ways; set one of them")
-    if settings.stages == 1:
-        for f in fields(StageSettings):
-            if f.name != "stages" and getattr(settings, f.name) != f.default:
-                raise InputError(f"{f.name} is for plans of several stages; set stages to 2 or more")
-        return
-    if settings.weight == "rate":
-        raise InputError("weight rate needs the order of the whole run, and a stage decides its own when it begins")
-    moves = settings.stage_metric not in (None, settings.metric)
-    if moves and isinstance(settings.threshold, float | int):
-        raise InputError(
-            f"threshold {settings.threshold:g} is a margin of {settings.metric}, and stage_metric "
-            f"{settings.stage_metric} has another scale",
-            hint="write it as a share, {hardest: f}, or take auto",
-        )
-    if settings.gate is None:
-        if settings.gated_route != "drop":
-            raise InputError("gated_route is where a gate sends pairs; set gate to likelihood")
-    elif settings.threshold is None or settings.hard_route in (settings.easy_route, "drop"):
-        raise InputError(
-            f"gate {settings.gate} decides which hard pairs go to hard_route, and this plan sends none there",
-            hint="set a threshold, and hard_route to another route than easy_route and drop",
-        )

@@ -13,7 +13,8 @@ from mixdpo.difficulty.metrics import find_metric
 from mixdpo.generation.generation_settings import SamplingSettings
 from mixdpo.losses import LossSettings
 from mixdpo.models.model_settings import ModelSettings, check_is_model
-from mixdpo.plan.plan_settings import PlanSettings, check_settings
+from mixdpo.plan.check_settings import check_settings
+from mixdpo.plan.plan_settings import PlanSettings
 from mixdpo.recipe.recipe_file import PlanSection, plan_settings, train_values
 from mixdpo.recipe.settings_help import setting_lines
 from mixdpo.study.constraint_task import ConstraintTask, RaterSettings
