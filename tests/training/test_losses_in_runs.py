@@ -255,6 +255,8 @@ def test_synced_reference_follows_the_policy(model, tokenizer, tmp_path) -> None
         ({"ref_model_mixup_alpha": 1.1}, ("ref_model_mixup_alpha is 1.1",)),
         ({"ld_alpha": 1.5}, ("ld_alpha is 1.5",)),
         ({"beta": 0.0}, ("beta is 0.0",)),
+        ({"beta": float("inf")}, ("beta is inf", "finite")),
+        ({"loss_type": "simpo", "simpo_gamma": float("nan")}, ("simpo_gamma is nan", "finite")),
         ({"f_divergence_type": "js"}, ("f_divergence_type is 'js'", "js_divergence")),
         ({"odpo_offset": "linaer"}, ("odpo_offset is 'linaer'", "linear")),
         ({"loss_type": "rpo", "f_divergence_type": "js_divergence"}, ("rpo has no divergence but", "leave")),
@@ -371,6 +373,22 @@ def test_labels_that_cannot_be_smoothed_are_refused(tmp_path) -> None:
     with pytest.raises(InputError, match=r"label_probability is 0.5, and robust .*\(1 such pair\)") as error:
         args.step_settings(replace(plan, label_probability=label))
     assert error.value.row == plan.origins["row"][easy].as_py()
+
+
+@pytest.mark.parametrize("setting", [{"label_smoothing": "per_pair"}, {"reward_calibration": True}])
+def test_settings_of_preference_losses_are_refused_where_no_pair_has_one(setting, tmp_path, refused) -> None:
+    plan = make_plan(chat_pairs(tmp_path, n=8), "sft_chosen")
+    args = MixDPOConfig(**setting, output_dir=str(tmp_path))
+    labelled = replace(plan, label_probability=np.full(8, 0.9))
+    refused(lambda: args.step_settings(labelled), f"{next(iter(setting))}", "gives no pair a preference loss")
+
+
+def test_parameters_that_no_loss_reads_are_named(caplog) -> None:
+    MixDPOConfig(loss_type="ipo", label_smoothing=0.1, simpo_gamma=1.0)
+    assert "label_smoothing, simpo_gamma has no effect: ipo does not read it" in caplog.text
+    caplog.clear()
+    MixDPOConfig(loss_type="ipo", label_smoothing="per_pair", hard_loss_type="simpo", simpo_gamma=1.0)
+    assert "has no effect" not in caplog.text
 
 
 def test_a_loss_that_changes_over_the_run_goes_on_where_it_was(model, tokenizer, tmp_path, monkeypatch) -> None:

@@ -51,6 +51,20 @@ def stage_lines(folder: Path) -> list[dict[str, Any]]:
     return [line for line in logged_metrics(folder) if "stage" in line]
 
 
+def test_a_gate_on_ties_leaves_tie_nu_alone(tmp_path, caplog) -> None:
+    plan = {"name": "ties", "threshold": {"hardest": 0.25}, "stages": 3, "gate": "likelihood"}
+    trainer = trainer_in(tmp_path / "run", plan, loss_type="davidson")
+    with caplog.at_level(logging.INFO):
+        trainer.train()
+    assert trainer._step_settings.loss_settings.tie_nu == pytest.approx(1 / 3)
+    assert "tie_nu of" not in caplog.text  # it was said when the trainer was made
+
+
+@pytest.mark.parametrize("steps", [2, 4])
+def test_steps_that_end_before_the_last_stage_are_refused(steps: int, tmp_path, refused) -> None:
+    refused(lambda: trainer_in(tmp_path / "run", max_steps=steps), f"max_steps is {steps}", "a multiple of 3")
+
+
 @pytest.mark.parametrize(
     ("step", "changes"),
     [

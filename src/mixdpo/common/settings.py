@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import operator
 import typing
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -249,20 +250,23 @@ def key_values(settings: Any) -> dict[str, Any]:
 
 
 def check_ranges(settings: Any, kind: str = "") -> None:
-    """Raise `InputError` for a number outside the bounds that its field's metadata names.
+    """Raise `InputError` for a number outside the bounds that its field's metadata names, or an infinite one.
 
     Args:
-        settings: a dataclass instance. Bounds are `at_least`, `above`, `at_most` and `below`; None is in any range.
+        settings: a dataclass instance. Bounds are `at_least`, `above`, `at_most` and `below`; None is in any range. A
+            field without bounds is not looked at.
         kind: what the error calls a setting, such as "endpoint setting ".
     """
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
         bounds = {word: field.metadata[word] for word in _BOUNDS if word in field.metadata}
-        if not isinstance(value, (int, float)):
+        if not bounds or not isinstance(value, (int, float)):
             continue
         if not all(_BOUNDS[word][0](value, bound) for word, bound in bounds.items()):
             words = " and ".join(f"{_BOUNDS[word][1]} {bound:g}" for word, bound in bounds.items())
             raise InputError(f"{kind}{field.name} is {value}; it must be {words}")
+        if not math.isfinite(value):
+            raise InputError(f"{kind}{field.name} is {value}; it must be finite")
 
 
 def check_choice(name: str, value: Any, choices: Any) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mixdpo.losses.registry import combined_loss as combined_loss
     from mixdpo.losses.registry import needs as needs
     from mixdpo.losses.registry import reads_divergence as reads_divergence
+    from mixdpo.losses.registry import reads_setting as reads_setting
     from mixdpo.losses.registry import smooths_per_pair as smooths_per_pair
     from mixdpo.losses.registry import statistics as statistics
     from mixdpo.losses.scores import discount_tail as discount_tail
@@ -40,6 +41,7 @@ _HOME = {
     "dpo": "preference",
     "needs": "registry",
     "reads_divergence": "registry",
+    "reads_setting": "registry",
     "smooths_per_pair": "registry",
     "statistics": "registry",
     "wpo_weight": "scores",

@@ -194,9 +194,14 @@ def needs(names: Sequence[str], what: str) -> bool:
     return any(getattr(LOSSES[name], what) for name in names)
 
 
+def reads_setting(name: str, setting: str) -> bool:
+    """Whether a loss reads a field of `LossSettings`."""
+    return setting in _keywords(LOSSES[name].function)
+
+
 def reads_divergence(name: str) -> bool:
     """Whether a loss can be taken with another divergence from the reference than the reverse KL."""
-    return "f_divergence_type" in _keywords(LOSSES[name].function)
+    return reads_setting(name, "f_divergence_type")
 
 
 def smooths_per_pair(name: str) -> bool:
@@ -205,4 +210,4 @@ def smooths_per_pair(name: str) -> bool:
     Of a loss that compares the answers of several pairs, one label says too little.
     """
     loss = LOSSES[name]
-    return loss.two_sided or ("label_smoothing" in _keywords(loss.function) and not loss.whole_batch)
+    return loss.two_sided or (reads_setting(name, "label_smoothing") and not loss.whole_batch)

@@ -85,11 +85,14 @@ class Plan:
         return (self.route == ROUTES.index(hard)) & (hard != easy)
 
     @property
+    def compared_pairs(self) -> int:
+        """Number of pairs that have a preference loss."""
+        return int(np.isin(self.route, [ROUTES.index(route) for route in ("preference", "both", "tie")]).sum())
+
+    @property
     def tie_share(self) -> float:
         """Share of ties among the pairs that have a preference loss, 0 if there are none."""
-        pairs = np.bincount(self.route, minlength=len(ROUTES))
-        compared = sum(pairs[ROUTES.index(route)] for route in ("preference", "both", "tie"))
-        return float(pairs[ROUTES.index("tie")] / max(compared, 1))
+        return float((self.route == ROUTES.index("tie")).sum() / max(self.compared_pairs, 1))
 
     def kept_rows(self, present: np.ndarray | None = None) -> np.ndarray:
         """Return the rows neither dropped nor absent (`present`: bool, shape (N,)), in the plan's order; int64."""

@@ -21,6 +21,7 @@ from mixdpo.losses import (
     OdpoOffset,
     needs,
     reads_divergence,
+    reads_setting,
     smooths_per_pair,
 )
 from mixdpo.models.engine import hardware_has_bf16
@@ -115,6 +116,7 @@ class MixDPOConfig(TrainingSettings, TrainingArguments):  # type: ignore[misc]  
                 hint="set loss_type to a list of both, such as [sigmoid, chosen_floor], and loss_weights to [1, 10]",
             )
         check_ranges(self)
+        self._check_finite()
         self._check_smoothing()
         self._check_calibration()
         self.token_settings()
@@ -161,6 +163,21 @@ class MixDPOConfig(TrainingSettings, TrainingArguments):  # type: ignore[misc]  
         ):
             if getattr(self, name) not in choices:
                 raise InputError(f"{name} is {getattr(self, name)!r}; it is one of {', '.join(choices)}")
+        self._warn_of_unread()
+
+    def _check_finite(self) -> None:
+        for f in fields(LossSettings):
+            value = getattr(self, f.name)
+            if isinstance(value, float) and not np.isfinite(value):
+                raise InputError(f"{f.name} is {value}; it must be finite")
+
+    def _warn_of_unread(self) -> None:
+        changed = [f.name for f in fields(LossSettings) if getattr(self, f.name) != f.default]
+        unread = [name for name in changed if not any(reads_setting(loss, name) for loss in self._all_losses)]
+        if self.smooths_per_pair:  # by losses that have both sides
+            unread = [name for name in unread if name != "label_smoothing"]
+        if unread:
+            logger.warning(f"{', '.join(unread)} has no effect: {' + '.join(self._all_losses)} does not read it")
 
     def _check_smoothing(self) -> None:
         if isinstance(self.label_smoothing, str) and not self.smooths_per_pair:
@@ -263,6 +280,17 @@ class MixDPOConfig(TrainingSettings, TrainingArguments):  # type: ignore[misc]  
                 hint=f"leave it out, or set loss_type to {' or '.join(TIE_NU)}",
             )
 
+    def _check_compared(self, plan: Plan) -> None:
+        """Raise `InputError` if a setting is of losses that compare two answers, and no pair has any."""
+        if plan.compared_pairs or plan.settings.stages > 1:
+            return
+        for name, is_set in (
+            ("label_smoothing per_pair", self.smooths_per_pair and not self.hard_loss_names),
+            ("reward_calibration", self.reward_calibration),
+        ):
+            if is_set:
+                raise InputError(f"{name} is set, and the plan gives no pair a preference loss", hint="leave it out")
+
     def _check_ties(self, plan: Plan) -> None:
         """Raise `InputError` if `plan` has ties, and a loss knows no probability of one, or all are calibrated."""
         without = [name for name in self.loss_names if not LOSSES[name].ties]
@@ -343,17 +371,22 @@ class MixDPOConfig(TrainingSettings, TrainingArguments):  # type: ignore[misc]  
             "hard_reference": needs(self.hard_loss_names, "reference"),
         }
 
-    def step_settings(self, plan: Plan) -> StepSettings:
+    def step_settings(self, plan: Plan, tie_nu: float | None = None) -> StepSettings:
         """Return the part that the training step reads.
+
+        Args:
+            plan: that is trained next.
+            tie_nu: what was estimated from an earlier plan of the run; None: it is set, or to be estimated.
 
         Raises:
             InputError: a loss reads margins, a threshold or label probabilities that the plan does not have.
         """
         settings = LossSettings(**{f.name: getattr(self, f.name) for f in fields(LossSettings)})
+        self._check_compared(plan)
         self._check_ties(plan)
         self._check_labels(plan)
         if settings.tie_nu is None:
-            settings.tie_nu = self._estimated_tie_nu(plan)
+            settings.tie_nu = tie_nu or self._estimated_tie_nu(plan)
         self.check_margins(plan, "the plan")
         if needs(self._all_losses, "margin"):
             if settings.soft_threshold is None:

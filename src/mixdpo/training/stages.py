@@ -64,6 +64,16 @@ def check_stages(args: MixDPOConfig, plan: Plan) -> None:
             raise InputError(problem, hint="leave it out, or set plan.stages to 1")
 
 
+def _check_steps(steps: int, stages: int) -> None:
+    """Raise `InputError` if the steps of a run end before its last stage begins, each having a share rounded up."""
+    in_stage = -(-steps // stages)
+    if (stages - 1) * in_stage >= steps:
+        raise InputError(
+            f"max_steps is {steps}, which {in_stage} for each of {stages} stages use up before the last one begins",
+            hint=f"set max_steps to a multiple of {stages}, or plan.stages to fewer",
+        )
+
+
 class Stages:
     """The stage that a run is in.
 
@@ -91,6 +101,7 @@ class Stages:
         in_epoch = len(pairs.plan.epoch_rows(0, 1, self._present))  # more than are kept where it is refilled
         step = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
         if args.max_steps > 0:
+            _check_steps(args.max_steps, self.count)
             self.draws = -(-args.max_steps // self.count) * step
         else:
             self.draws = int(np.ceil(args.num_train_epochs * -(-in_epoch // self.count)))
