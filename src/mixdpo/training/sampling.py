@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import chain, pairwise
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -115,7 +115,7 @@ class PlannedPairs(TorchDataset[PairItem]):
         row, micro_batches = place if isinstance(place, CutRow) else (place, 1)
         is_copy = row < 0
         row = ~row if is_copy else row
-        pair = self.tokens[int(self.index_of_row[row])]
+        pair = self._tokens_of(row)
         both = bool(self.has_both_sides[row])
         return PairItem(
             row=row,
@@ -140,6 +140,9 @@ class PlannedPairs(TorchDataset[PairItem]):
             mismatched=self.mismatched[row] if self.mismatched is not None else None,
             micro_batches=micro_batches,
         )
+
+    def _tokens_of(self, row: int) -> Mapping[str, Any]:
+        return self.tokens[int(self.index_of_row[row])]
 
     def epoch_rows(self, epoch: int, epochs: int) -> np.ndarray:
         """Return the rows trained in one epoch, in the plan's order, without those lost in tokenisation."""

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import torch
@@ -48,12 +48,25 @@ class FlatPairs:
     Attributes:
         loaded: what a plan reads: margins, and probabilities that labels are right.
         tokens: what tokenisation leaves of them.
+        rows: the same, row by row.
         reference: the base's log-probabilities of (chosen, rejected); float32, shape (N, 2), nats.
     """
 
     loaded: Dataset
     tokens: Dataset
+    rows: Sequence[Mapping[str, Any]]
     reference: np.ndarray
+
+
+class _HeldPairs(PlannedPairs):
+    """Planned pairs whose tokens are in memory as lists; reading them from a data set takes a tenth of a run."""
+
+    def __init__(self, data: FlatPairs, plan: Plan, **settings: Any) -> None:
+        super().__init__(data.tokens, plan, **settings)
+        self._rows = data.rows
+
+    def _tokens_of(self, row: int) -> Mapping[str, Any]:
+        return self._rows[row]
 
 
 def flat_pairs(pairs: WorldPairs, base: LlamaForCausalLM) -> FlatPairs:
@@ -83,7 +96,7 @@ def flat_pairs(pairs: WorldPairs, base: LlamaForCausalLM) -> FlatPairs:
     )
     as_is = make_plan(loaded, "dpo", order="as_is", metric=METRIC)
     reference = _logprobs(base, PlannedPairs(tokens, as_is, all_sides=True))
-    return FlatPairs(loaded, tokens, reference.astype(np.float32))
+    return FlatPairs(loaded, tokens, tokens.to_list(), reference.astype(np.float32))
 
 
 def train(base: LlamaForCausalLM, data: FlatPairs, plan: Plan, args: MixDPOConfig) -> LlamaForCausalLM:
@@ -104,7 +117,7 @@ def train(base: LlamaForCausalLM, data: FlatPairs, plan: Plan, args: MixDPOConfi
     optimizer = torch.optim.AdamW(
         weights, args.learning_rate, (args.adam_beta1, args.adam_beta2), args.adam_epsilon, weight_decay=0, fused=True
     )
-    pairs = PlannedPairs(data.tokens, plan, sft_target=args.sft_target, **args.pair_needs())
+    pairs = _HeldPairs(data, plan, sft_target=args.sft_target, **args.pair_needs())
     if plan.settings.weight == "rate":
         pairs.weigh(rate_weights(pairs, args))
     run = _staged(policy, pairs, data, args) if plan.settings.stages > 1 else _planned(pairs, data, args)
