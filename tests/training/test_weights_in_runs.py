@@ -105,9 +105,8 @@ def test_a_step_is_the_weighted_sum_over_the_number_of_pairs(loss: str, model, t
 def test_what_starts_a_run_says_what_the_weights_add_up_to(model, tokenizer, tmp_path: Path, caplog, capsys) -> None:
     pairs = weighted_pairs(tmp_path, [2.0, 0.0, 1.0, 1.0], [1.0] * 4)
     for weight, printed in (("own", True), (None, False)):
-        trainer = trainer_for(
-            model, tokenizer, pairs, tmp_path / str(weight), make_plan(pairs, "dpo", weight=weight), max_steps=1
-        )
+        plan = make_plan(pairs, "dpo", weight=weight, label_probability=None if printed else "column")
+        trainer = trainer_for(model, tokenizer, pairs, tmp_path / str(weight), plan, max_steps=1)
         with caplog.at_level(logging.INFO, logger="mixdpo"):
             trainer.train()
         err = " ".join(capsys.readouterr().err.split())
@@ -120,19 +119,18 @@ def test_what_starts_a_run_says_what_the_weights_add_up_to(model, tokenizer, tmp
         assert [word in err for word in words] == [printed] * 4
         assert "in the data and not read: " in caplog.text
         assert ("not read: weight/own" in caplog.text) != printed
+        assert ("nothing reads the plan's label_probability" in caplog.text) != printed
         caplog.clear()
 
 
-def test_losses_that_read_labels_ask_for_them(tmp_path: Path, refused, caplog) -> None:
-    pairs = weighted_pairs(tmp_path, [1.0] * 4, [0.5] * 4)
+def test_losses_that_read_labels_ask_for_them(tmp_path: Path, refused) -> None:
+    pairs = weighted_pairs(tmp_path, [1.0] * 4, [0.75] * 4)
     routed, plain = config(tmp_path, loss_type="label_routed"), config(tmp_path)
     refused(lambda: routed.step_settings(make_plan(pairs, "dpo")), "label_routed reads", "column or agreement")
     told = make_plan(pairs, "dpo", label_probability="column")
-    routed.step_settings(told)
-    assert not caplog.messages
-    plain.step_settings(told)
-    assert "nothing reads the plan's label_probability" in caplog.text
-    caplog.clear()
-    pairs = pairs.remove_columns("label_probability").add_column("label_probability", [0.75] * 4)
-    plain.step_settings(make_plan(pairs, "dpo", label_probability="column", weight="label_confidence"))
-    assert not caplog.messages
+    confident = make_plan(pairs, "dpo", label_probability="column", weight="label_confidence")
+    assert routed.step_settings(told).loss_names == ["label_routed"]
+    assert routed.unread_labels(told) is None
+    assert config(tmp_path, label_smoothing="per_pair").unread_labels(told) is None
+    assert plain.unread_labels(confident) is None
+    assert "nothing reads the plan's label_probability" in str(plain.unread_labels(told))

@@ -87,7 +87,7 @@ class DisplacementAlarm(TrainerCallback):
     ) -> None:
         """Look at a line of the log."""
         for bucket, change in displaced_buckets(logs or {}, self._bound).items():
-            if bucket not in self._told:
+            if state.is_world_process_zero and bucket not in self._told:
                 self._told.add(bucket)
                 step, measured = state.global_step, self._measures_answers
                 logger.warning(displacement_warning(step, bucket, change, self._bound, measured))

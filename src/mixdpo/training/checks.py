@@ -96,7 +96,7 @@ def displacement_warning(step: int, bucket: str, change: float, bound: float, an
     policy's own answers tell which.
     """
     where = (
-        f"whether it is shows in eval_{ANSWERS}*"
+        f"eval_{ANSWERS}* tell whether it is"
         if answers
         else "to see whether it is, have the policy answer prompts at every evaluation (section answers)"
     )

@@ -326,10 +326,7 @@ class MixDPOConfig(TrainingSettings, TrainingArguments):  # type: ignore[misc]  
         return nu
 
     def _check_labels(self, plan: Plan) -> None:
-        """Raise `InputError` if a loss reads how sure labels are and `plan` does not say it, or says too much.
-
-        A plan that says it to nobody is warned of.
-        """
+        """Raise `InputError` if a loss reads how sure labels are and `plan` does not say it, or says too much."""
         readers = [name for name in self._all_losses if LOSSES[name].label]
         if plan.label_probability is None:
             if self.smooths_per_pair:
@@ -344,12 +341,6 @@ class MixDPOConfig(TrainingSettings, TrainingArguments):  # type: ignore[misc]  
                 )
             return
         if not self.smooths_per_pair:
-            if not readers and plan.settings.weight != "label_confidence":
-                reading = " or ".join(name for name, loss in LOSSES.items() if loss.label)
-                logger.warning(
-                    "nothing reads the plan's label_probability: set label_smoothing to per_pair, "
-                    f"plan.weight to label_confidence, or loss_type to {reading}"
-                )
             return
         routes = np.asarray(ROUTES)[plan.route]
         on_route = {"preference": self.loss_names, "tie": self.loss_names, "sft": self.hard_loss_names}
@@ -362,6 +353,17 @@ class MixDPOConfig(TrainingSettings, TrainingArguments):  # type: ignore[misc]  
                 **plan.place_of(int(bad[0])),
                 hint="drop these pairs, or set loss_type to sigmoid",
             )
+
+    def unread_labels(self, plan: Plan) -> str | None:
+        """Return one line where nothing reads how sure the plan is of its labels; else None."""
+        read = self.smooths_per_pair or needs(self._all_losses, "label") or plan.settings.weight == "label_confidence"
+        if plan.label_probability is None or read:
+            return None
+        readers = " or ".join(name for name, loss in LOSSES.items() if loss.label)
+        return (
+            "nothing reads the plan's label_probability: set label_smoothing to per_pair, plan.weight to "
+            f"label_confidence, or loss_type to {readers}"
+        )
 
     def pair_needs(self) -> dict[str, Any]:
         """Return what `PlannedPairs` has to know of the losses."""

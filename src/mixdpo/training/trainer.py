@@ -300,6 +300,8 @@ class MixDPOTrainer(AnsweringTrainer):
             self.log_summary()
             if (unread := self.plan.unread(self.train_dataset.loaded)) is not None:
                 logger.info(unread)
+            if (unread := self.args.unread_labels(self.plan)) is not None:
+                logger.warning(unread)
             for name, report in self._preparation.reports.items():
                 report.log(logger, name)
         self.begin_answers()
