@@ -1,9 +1,9 @@
 """The third world: more is better up to a point, so preference training lengthens answers until they end no more.
 
-A prompt names one of sixteen kinds of things. An answer lists things. Reward: 0.07 for each different thing of the
-kind, up to ten of its sixteen, 0.3 for an end, less 0.04 for each thing that is repeated, of another kind, or beyond
-the tenth. A writer of skill u lists two to ten things, the more and the more carefully the larger u is. Most pairs are
-won by the longer answer, which says nothing of where to end.
+A prompt names one of sixteen kinds of things. An answer lists things. Reward: 0.06 for each different thing of the
+kind, up to twelve of its sixteen, 0.28 for an end, less 0.03 for each thing that is repeated, of another kind, or
+beyond the twelfth. A writer of skill u lists two to ten things, the more and the more carefully the larger u is, so
+most pairs are won by the longer answer, and hardly any says where to end.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _KINDS: Final = {
     "judo fencing polo archery squash cycling swimming skiing",
 }  # fmt: skip
 _THINGS: Final = 16
-_WANTED: Final = 10
+_WANTED: Final = 12
 
 
 class Lists:
@@ -88,7 +88,7 @@ class Lists:
         there = np.zeros((len(answers), _THINGS), bool)
         there[np.nonzero(fits)[0], thing[fits]] = True
         good = np.minimum(there.sum(axis=1), _WANTED)
-        result: np.ndarray = 0.07 * good + 0.3 * finished(answers) - 0.04 * (is_written.sum(axis=1) - good)
+        result: np.ndarray = 0.06 * good + 0.28 * finished(answers) - 0.03 * (is_written.sum(axis=1) - good)
         return result
 
     def _kind(self, prompts: np.ndarray) -> np.ndarray:
