@@ -17,6 +17,7 @@ from mixdpo.common.errors import InputError, RunError
 from mixdpo.losses import LOSSES
 from mixdpo.training import trainer as trainer_module
 from mixdpo.training.loss_state import RunningStatistics
+from mixdpo.training.step_settings import step_settings
 from prompt_groups import tiny
 from synthetic import chat_pairs
 from tiny import plain_logprob, tiny_llama
@@ -365,13 +366,13 @@ def test_labels_that_cannot_be_smoothed_are_refused(tmp_path) -> None:
         MixDPOConfig(label_smoothing="per_row", output_dir=str(tmp_path))
     args = MixDPOConfig(loss_type="robust", label_smoothing="per_pair", output_dir=str(tmp_path))
     with pytest.raises(InputError, match="the plan has no label_probability"):
-        args.step_settings(plan)
+        step_settings(args, plan)
     label = np.where(plan.is_hard, 0.2, 0.8)
-    args.step_settings(replace(plan, label_probability=label))  # no hard pair has the robust loss
+    step_settings(args, replace(plan, label_probability=label))  # no hard pair has the robust loss
     easy = int(np.flatnonzero(~plan.is_hard)[1])
     label[easy] = 0.5
     with pytest.raises(InputError, match=r"label_probability is 0.5, and robust .*\(1 such pair\)") as error:
-        args.step_settings(replace(plan, label_probability=label))
+        step_settings(args, replace(plan, label_probability=label))
     assert error.value.row == plan.origins["row"][easy].as_py()
 
 
@@ -380,7 +381,7 @@ def test_settings_of_preference_losses_are_refused_where_no_pair_has_one(setting
     plan = make_plan(chat_pairs(tmp_path, n=8), "sft_chosen")
     args = MixDPOConfig(**setting, output_dir=str(tmp_path))
     labelled = replace(plan, label_probability=np.full(8, 0.9))
-    refused(lambda: args.step_settings(labelled), f"{next(iter(setting))}", "gives no pair a preference loss")
+    refused(lambda: step_settings(args, labelled), f"{next(iter(setting))}", "gives no pair a preference loss")
 
 
 def test_parameters_that_no_loss_reads_are_named(caplog) -> None:

@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from mixdpo import make_plan
 from mixdpo.common.errors import InputError, RunError
 from mixdpo.training.calibration_state import MOMENTUM, CalibrationState
+from mixdpo.training.step_settings import step_settings
 from synthetic import chat_pairs
 from tiny import tiny_llama
 from trainers import config, step_logs, trainer_for
@@ -105,4 +106,4 @@ def test_it_needs_packed_rows_and_a_chosen_answer(tokenizer, tmp_path) -> None:
     pairs = chat_pairs(tmp_path, n=8)
     plan = make_plan(pairs, threshold={"hardest": 0.25}, hard_route="tie")
     with pytest.raises(InputError, match="tells chosen from rejected"):
-        config(tmp_path, reward_calibration=True, loss_type="davidson").step_settings(plan)
+        step_settings(config(tmp_path, reward_calibration=True, loss_type="davidson"), plan)

@@ -12,6 +12,7 @@ import pytest
 from datasets import Dataset
 
 from mixdpo import MixDPOConfig, load_pairs, make_plan
+from mixdpo.training.step_settings import step_settings
 from synthetic import chat_pairs, chat_rows
 from tiny import tiny_llama
 from trainers import step_logs, trainer_for
@@ -70,12 +71,12 @@ def test_training_brings_the_rewards_of_ties_together_and_parts_those_of_others(
 
 def test_without_ties_nu_is_the_papers(tokenizer, tmp_path) -> None:
     pairs = chat_pairs(tmp_path, n=8)
-    assert MixDPOConfig(loss_type="davidson").step_settings(make_plan(pairs, "dpo")).loss_settings.tie_nu is None
+    assert step_settings(MixDPOConfig(loss_type="davidson"), make_plan(pairs, "dpo")).loss_settings.tie_nu is None
     plan = make_plan(pairs, "ties", threshold={"hardest": 0.25}, easy_route="drop")
     assert plan.tie_share == 1
     plan = make_plan(pairs, "ties", threshold={"hardest": 0.25}, easy_route="both")
     assert plan.tie_share == 0.25
-    assert np.isclose(MixDPOConfig(loss_type="davidson").step_settings(plan).loss_settings.tie_nu, 1 / 3)
+    assert np.isclose(step_settings(MixDPOConfig(loss_type="davidson"), plan).loss_settings.tie_nu, 1 / 3)
 
 
 def test_ties_that_cannot_be(tmp_path, refused) -> None:
@@ -83,12 +84,12 @@ def test_ties_that_cannot_be(tmp_path, refused) -> None:
     plan = make_plan(pairs, "ties", threshold={"hardest": 0.25})
     for names in ("sigmoid", ["rao_kupper", "sft"]):
         refused(
-            lambda names=names: MixDPOConfig(loss_type=names).step_settings(plan),
+            lambda names=names: step_settings(MixDPOConfig(loss_type=names), plan),
             "routes pairs to tie", "rao_kupper or davidson",
         )  # fmt: skip
     all_ties = make_plan(pairs, "ties", threshold={"hardest": 0.25}, easy_route="drop")
-    refused(lambda: MixDPOConfig(loss_type="davidson").step_settings(all_ties), "every pair is a tie", "set tie_nu")
-    assert MixDPOConfig(loss_type="davidson", tie_nu=2.0).step_settings(all_ties).loss_settings.tie_nu == 2
+    refused(lambda: step_settings(MixDPOConfig(loss_type="davidson"), all_ties), "every pair is a tie", "set tie_nu")
+    assert step_settings(MixDPOConfig(loss_type="davidson", tie_nu=2.0), all_ties).loss_settings.tie_nu == 2
     refused(lambda: MixDPOConfig(loss_type=["rao_kupper", "davidson"]), "one tie_nu in two ways")
     refused(lambda: MixDPOConfig(loss_type="rao_kupper", tie_nu=1.0), "tie_nu is 1.0", "above 1")
     refused(lambda: MixDPOConfig(loss_type="davidson", tie_nu=0.0), "tie_nu is 0.0")

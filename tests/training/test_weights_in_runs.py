@@ -16,6 +16,7 @@ from torch.nn.functional import logsigmoid
 
 from mixdpo import make_plan
 from mixdpo.plan.plan_settings import ROUTES
+from mixdpo.training.step_settings import step_settings, unread_labels
 from synthetic import chat_pairs
 from tiny import plain_logprob, tiny_llama
 from trainers import config, trainer_for
@@ -126,11 +127,11 @@ def test_what_starts_a_run_says_what_the_weights_add_up_to(model, tokenizer, tmp
 def test_losses_that_read_labels_ask_for_them(tmp_path: Path, refused) -> None:
     pairs = weighted_pairs(tmp_path, [1.0] * 4, [0.75] * 4)
     routed, plain = config(tmp_path, loss_type="label_routed"), config(tmp_path)
-    refused(lambda: routed.step_settings(make_plan(pairs, "dpo")), "label_routed reads", "column or agreement")
+    refused(lambda: step_settings(routed, make_plan(pairs, "dpo")), "label_routed reads", "column or agreement")
     told = make_plan(pairs, "dpo", label_probability="column")
     confident = make_plan(pairs, "dpo", label_probability="column", weight="label_confidence")
-    assert routed.step_settings(told).loss_names == ["label_routed"]
-    assert routed.unread_labels(told) is None
-    assert config(tmp_path, label_smoothing="per_pair").unread_labels(told) is None
-    assert plain.unread_labels(confident) is None
-    assert "nothing reads the plan's label_probability" in str(plain.unread_labels(told))
+    assert step_settings(routed, told).loss_names == ["label_routed"]
+    assert unread_labels(routed, told) is None
+    assert unread_labels(config(tmp_path, label_smoothing="per_pair"), told) is None
+    assert unread_labels(plain, confident) is None
+    assert "nothing reads the plan's label_probability" in str(unread_labels(plain, told))

@@ -25,9 +25,6 @@ from mixdpo.losses import (
     smooths_per_pair,
 )
 from mixdpo.models.engine import hardware_has_bf16
-from mixdpo.plan.plan import Plan
-from mixdpo.plan.plan_settings import ROUTES
-from mixdpo.training.step import StepSettings
 from mixdpo.training.training_settings import Engine, PhaseSchedule, SftTarget, StageReference, TrainingSettings
 
 logger = logging.getLogger(__name__)
@@ -121,14 +118,14 @@ class MixDPOConfig(TrainingSettings, TrainingArguments):  # type: ignore[misc]  
         self._check_calibration()
         self.token_settings()
         self._check_tie_losses()
-        if self.ld_alpha is not None and needs(self._all_losses, "mismatched"):
+        if self.ld_alpha is not None and needs(self.all_losses, "mismatched"):
             raise InputError(
                 "ld_alpha discounts the tails of a pair's answers, and kto reads answers to other prompts too",
                 hint="leave ld_alpha out",
             )
-        if self.f_divergence_type != "reverse_kl" and not any(map(reads_divergence, self._all_losses)):
+        if self.f_divergence_type != "reverse_kl" and not any(map(reads_divergence, self.all_losses)):
             raise InputError(
-                f"{' + '.join(self._all_losses)} has no divergence but reverse_kl", hint="leave f_divergence_type out"
+                f"{' + '.join(self.all_losses)} has no divergence but reverse_kl", hint="leave f_divergence_type out"
             )
         if self.sync_ref_model and (self.precompute_ref_log_probs or not self.reads_reference):
             raise InputError(
@@ -139,7 +136,7 @@ class MixDPOConfig(TrainingSettings, TrainingArguments):  # type: ignore[misc]  
         batch = self.per_device_train_batch_size
         if self.compares_pairs and (batch < 2 or self.max_tokens_per_batch is not None):
             raise InputError(
-                f"{' + '.join(self._all_losses)} compares the pairs of a micro-batch with each other",
+                f"{' + '.join(self.all_losses)} compares the pairs of a micro-batch with each other",
                 hint="set per_device_train_batch_size to 2 or more, and no max_tokens_per_batch",
             )
         if self.max_tokens_per_batch not in (None, "auto") and not isinstance(self.max_tokens_per_batch, int):
@@ -173,16 +170,16 @@ class MixDPOConfig(TrainingSettings, TrainingArguments):  # type: ignore[misc]  
 
     def _warn_of_unread(self) -> None:
         changed = [f.name for f in fields(LossSettings) if getattr(self, f.name) != f.default]
-        unread = [name for name in changed if not any(reads_setting(loss, name) for loss in self._all_losses)]
+        unread = [name for name in changed if not any(reads_setting(loss, name) for loss in self.all_losses)]
         if self.smooths_per_pair:  # by losses that have both sides
             unread = [name for name in unread if name != "label_smoothing"]
         if unread:
-            logger.warning(f"{', '.join(unread)} has no effect: {' + '.join(self._all_losses)} does not read it")
+            logger.warning(f"{', '.join(unread)} has no effect: {' + '.join(self.all_losses)} does not read it")
 
     def _check_smoothing(self) -> None:
         if isinstance(self.label_smoothing, str) and not self.smooths_per_pair:
             raise InputError(f"label_smoothing is {self.label_smoothing!r}; it is a number or per_pair")
-        without = [name for name in self._all_losses if not smooths_per_pair(name)]
+        without = [name for name in self.all_losses if not smooths_per_pair(name)]
         if self.smooths_per_pair and without:
             raise InputError(
                 f"label_smoothing is per_pair, and {without[0]} has no loss for a label that may be wrong",
@@ -237,18 +234,19 @@ class MixDPOConfig(TrainingSettings, TrainingArguments):  # type: ignore[misc]  
         return [] if names == ["sft"] else names
 
     @property
-    def _all_losses(self) -> list[str]:
+    def all_losses(self) -> list[str]:
+        """The losses of both routes."""
         return [*self.loss_names, *self.hard_loss_names]
 
     @property
     def reads_reference(self) -> bool:
         """Whether a loss of either route reads the reference."""
-        return needs(self._all_losses, "reference")
+        return needs(self.all_losses, "reference")
 
     @property
     def reads_mismatched(self) -> bool:
         """Whether a loss of either route reads answers to other prompts."""
-        return needs(self._all_losses, "mismatched")
+        return needs(self.all_losses, "mismatched")
 
     @property
     def chooses_checkpointing(self) -> bool:
@@ -258,112 +256,19 @@ class MixDPOConfig(TrainingSettings, TrainingArguments):  # type: ignore[misc]  
     @property
     def compares_pairs(self) -> bool:
         """Whether a loss of either route depends on which pairs are computed together."""
-        return needs(self._all_losses, "whole_batch")
-
-    def check_margins(self, plan: Plan, of: str) -> None:
-        """Raise `InputError` if a loss of either route reads margins and `plan`, which is `of` some data, has none."""
-        if needs(self._all_losses, "margin") and np.isnan(plan.margin).any():
-            raise InputError(
-                f"{' + '.join(self._all_losses)} reads margins, and {of} has none",
-                hint="score the data and make the plan with its metric",
-            )
+        return needs(self.all_losses, "whole_batch")
 
     def _check_tie_losses(self) -> None:
-        names = [name for name in TIE_NU if name in self._all_losses]
+        names = [name for name in TIE_NU if name in self.all_losses]
         if len(names) > 1:
             raise InputError(f"{' and '.join(names)} read one tie_nu in two ways", hint="take one of them")
         if names == ["rao_kupper"] and self.tie_nu is not None and not self.tie_nu > 1:
             raise InputError(f"tie_nu is {self.tie_nu}; of rao_kupper it must be above 1")
-        if self.tie_nu is not None and not needs(self._all_losses, "ties"):
+        if self.tie_nu is not None and not needs(self.all_losses, "ties"):
             raise InputError(
-                f"tie_nu is set, and {' + '.join(self._all_losses)} knows no ties",
+                f"tie_nu is set, and {' + '.join(self.all_losses)} knows no ties",
                 hint=f"leave it out, or set loss_type to {' or '.join(TIE_NU)}",
             )
-
-    def _check_compared(self, plan: Plan) -> None:
-        """Raise `InputError` if a setting is of losses that compare two answers, and no pair has any."""
-        if plan.compared_pairs or plan.settings.stages > 1:
-            return
-        for name, is_set in (
-            ("label_smoothing per_pair", self.smooths_per_pair and not self.hard_loss_names),
-            ("reward_calibration", self.reward_calibration),
-        ):
-            if is_set:
-                raise InputError(f"{name} is set, and the plan gives no pair a preference loss", hint="leave it out")
-
-    def _check_ties(self, plan: Plan) -> None:
-        """Raise `InputError` if `plan` has ties, and a loss knows no probability of one, or all are calibrated."""
-        without = [name for name in self.loss_names if not LOSSES[name].ties]
-        has_ties = bool((plan.route == ROUTES.index("tie")).any())
-        if has_ties and self.reward_calibration:
-            raise InputError(
-                "reward_calibration tells chosen from rejected answers, and the plan routes pairs to tie",
-                hint="leave reward_calibration out, or take another route",
-            )
-        if without and has_ties:
-            with_ties = " or ".join(name for name, loss in LOSSES.items() if loss.ties)
-            raise InputError(
-                f"the plan routes pairs to tie, and {without[0]} knows no probability of a tie",
-                hint=f"set loss_type to {with_ties}, or take another route",
-            )
-
-    def _estimated_tie_nu(self, plan: Plan) -> float | None:
-        """Return the nu of the loss under which ties are as frequent as among the plan's pairs that it trains.
-
-        None if no pair is a tie, for the loss's own value.
-
-        Raises:
-            InputError: every pair is a tie.
-        """
-        names = [name for name in TIE_NU if name in self._all_losses]
-        share = plan.tie_share
-        if not names or share == 0:
-            return None
-        if share == 1:
-            raise InputError("every pair is a tie, so their share gives no tie_nu", hint="set tie_nu")
-        nu = TIE_NU[names[0]](share)
-        logger.info(f"tie_nu of {names[0]} is {nu:.4g}, for {share:.1%} of the pairs with a preference loss are ties")
-        return nu
-
-    def _check_labels(self, plan: Plan) -> None:
-        """Raise `InputError` if a loss reads how sure labels are and `plan` does not say it, or says too much."""
-        readers = [name for name in self._all_losses if LOSSES[name].label]
-        if plan.label_probability is None:
-            if self.smooths_per_pair:
-                raise InputError(
-                    "label_smoothing is per_pair, and the plan has no label_probability",
-                    hint="set label_probability in the plan's settings, or label_smoothing to a number",
-                )
-            if readers:
-                raise InputError(
-                    f"{readers[0]} reads the probability that a label is right, and the plan has none",
-                    hint="set label_probability in the plan's settings to column or agreement",
-                )
-            return
-        if not self.smooths_per_pair:
-            return
-        routes = np.asarray(ROUTES)[plan.route]
-        on_route = {"preference": self.loss_names, "tie": self.loss_names, "sft": self.hard_loss_names}
-        both = [*self.loss_names, *self.hard_loss_names]
-        robust = [route for route, names in {**on_route, "both": both}.items() if "robust" in names]
-        if (bad := np.flatnonzero(np.isin(routes, robust) & (plan.label_probability <= 0.5))).size:
-            raise InputError(
-                f"label_probability is {plan.label_probability[bad[0]]:g}, and robust divides by 2 P - 1, which must "
-                f"be above 0 ({bad.size:,} such {'pair' if bad.size == 1 else 'pairs'})",
-                **plan.place_of(int(bad[0])),
-                hint="drop these pairs, or set loss_type to sigmoid",
-            )
-
-    def unread_labels(self, plan: Plan) -> str | None:
-        """Return one line where nothing reads how sure the plan is of its labels; else None."""
-        read = self.smooths_per_pair or needs(self._all_losses, "label") or plan.settings.weight == "label_confidence"
-        if plan.label_probability is None or read:
-            return None
-        readers = " or ".join(name for name, loss in LOSSES.items() if loss.label)
-        return (
-            "nothing reads the plan's label_probability: set label_smoothing to per_pair, plan.weight to "
-            f"label_confidence, or loss_type to {readers}"
-        )
 
     def pair_needs(self) -> dict[str, Any]:
         """Return what `PlannedPairs` has to know of the losses."""
@@ -372,39 +277,6 @@ class MixDPOConfig(TrainingSettings, TrainingArguments):  # type: ignore[misc]  
             "easy_reference": needs(self.loss_names, "reference"),
             "hard_reference": needs(self.hard_loss_names, "reference"),
         }
-
-    def step_settings(self, plan: Plan, tie_nu: float | None = None) -> StepSettings:
-        """Return the part that the training step reads.
-
-        Args:
-            plan: that is trained next.
-            tie_nu: what was estimated from an earlier plan of the run; None: it is set, or to be estimated.
-
-        Raises:
-            InputError: a loss reads margins, a threshold or label probabilities that the plan does not have.
-        """
-        settings = LossSettings(**{f.name: getattr(self, f.name) for f in fields(LossSettings)})
-        self._check_compared(plan)
-        self._check_ties(plan)
-        self._check_labels(plan)
-        if settings.tie_nu is None:
-            settings.tie_nu = tie_nu or self._estimated_tie_nu(plan)
-        self.check_margins(plan, "the plan")
-        if needs(self._all_losses, "margin"):
-            if settings.soft_threshold is None:
-                settings.soft_threshold = plan.threshold_margin
-            if settings.soft_threshold is None and {"margin_weighted", "soft_routed"} & set(self._all_losses):
-                raise InputError("the plan has no threshold", hint="set soft_threshold to a margin")
-        return StepSettings(
-            loss_names=self.loss_names,
-            loss_weights=self.loss_weights or [1.0] * len(self.loss_names),
-            hard_loss_names=self.hard_loss_names,
-            loss_settings=settings,
-            sft_weight=self.sft_weight,
-            ld_alpha=self.ld_alpha,
-            use_weighting=self.use_weighting,
-            reward_calibration=self.reward_calibration,
-        )
 
     def to_record(self) -> dict[str, Any]:
         """Return all settings as JSON-ready values without secrets, for `run.json`."""

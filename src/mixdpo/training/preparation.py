@@ -42,6 +42,7 @@ from mixdpo.training.deepspeed_run import check_adapters, check_formats, copy_of
 from mixdpo.training.gradient_sync import shards_weights
 from mixdpo.training.rate_weights import rate_weights
 from mixdpo.training.sampling import PlannedPairs, mismatched_pairs
+from mixdpo.training.step_settings import check_margins
 
 logger = logging.getLogger(__name__)
 
@@ -259,7 +260,7 @@ class PairPreparation:
             InputError: the loss reads margins, and the pairs have none.
         """
         plan = make_plan(dataset, "dpo", order="as_is", metric=metric)
-        self.args.check_margins(plan, "the evaluation data")
+        check_margins(self.args, plan, "the evaluation data")
         return self._planned(dataset, "eval", plan, all_sides=True)
 
     def _planned(self, dataset: Dataset, name: str, plan: Plan, **settings: Any) -> PlannedPairs:

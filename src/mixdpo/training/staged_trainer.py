@@ -22,6 +22,7 @@ from mixdpo.training.sampling import PlannedPairs, PlanSampler
 from mixdpo.training.schedule import StepPlan, learning_rate_factors, log_run_summary, make_step_plan
 from mixdpo.training.stages import Stages, check_stages, policy_logprobs
 from mixdpo.training.step import StepSettings
+from mixdpo.training.step_settings import step_settings
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +88,7 @@ class StagedTrainer(PlannedTrainer):
     def _take_step_settings(self) -> None:
         # How readily answers tie is of the data, so a gate that lets some ties through does not change it.
         tie_nu = self._eval_settings.loss_settings.tie_nu
-        changed = self.args.step_settings(self.train_dataset.plan, tie_nu)
+        changed = step_settings(self.args, self.train_dataset.plan, tie_nu)
         self._step_settings = replace(changed, router_coefficient=self._step_settings.router_coefficient)
 
     def _policy_logprobs(self, stages: Stages, name: str) -> np.ndarray:

@@ -76,6 +76,7 @@ from mixdpo.training.run_folder import RunFolder, describe_run, starting_point
 from mixdpo.training.run_lock import sole_run
 from mixdpo.training.sampling import PlannedPairs
 from mixdpo.training.step import StepResult, StepSettings, pair_losses, reduce_losses
+from mixdpo.training.step_settings import step_settings, unread_labels
 from mixdpo.training.stop import StopCallback
 from mixdpo.training.token_record import describe_run_tokens
 
@@ -147,7 +148,7 @@ class MixDPOTrainer(AnsweringTrainer):
         check_pairs_fit(policy, ref_model, tokenizer, given)
         self._ref_model = frozen_reference(policy, ref_model, args)
         self._precomputes_reference = args.reads_reference and args.precompute_ref_log_probs
-        self._step_settings = replace(args.step_settings(plan), router_coefficient=router_factor(policy, args))
+        self._step_settings = replace(step_settings(args, plan), router_coefficient=router_factor(policy, args))
         self.prepare_stages(args, train_dataset, train_pairs)
         self._sums = {"train": MetricSums(), "eval": MetricSums()}
         self._records = EvaluationRecords()
@@ -300,7 +301,7 @@ class MixDPOTrainer(AnsweringTrainer):
             self.log_summary()
             if (unread := self.plan.unread(self.train_dataset.loaded)) is not None:
                 logger.info(unread)
-            if (unread := self.args.unread_labels(self.plan)) is not None:
+            if (unread := unread_labels(self.args, self.plan)) is not None:
                 logger.warning(unread)
             for name, report in self._preparation.reports.items():
                 report.log(logger, name)

@@ -35,6 +35,7 @@ from mixdpo.training.sampling import PlannedPairs, PlanSampler
 from mixdpo.training.schedule import learning_rate_factors, make_step_plan, phase_lengths
 from mixdpo.training.stages import Stages, check_stages
 from mixdpo.training.step import StepSettings, pair_losses, reduce_losses
+from mixdpo.training.step_settings import step_settings
 
 _LAY_OUT: Final = partial(pad_rows, pad_token_id=PAD)
 PAIRS_AT_ONCE: Final = 256
@@ -143,7 +144,7 @@ class _Step(NamedTuple):
 def _planned(pairs: PlannedPairs, data: FlatPairs, args: MixDPOConfig) -> Iterator[_Step]:
     """Yield the steps of a plan that stays as it is."""
     pairs.reference = np.where(pairs.reads_reference[:, None], data.reference, np.nan)
-    batch_size, settings = args.per_device_train_batch_size, args.step_settings(pairs.plan)
+    batch_size, settings = args.per_device_train_batch_size, step_settings(args, pairs.plan)
     steps = make_step_plan(pairs, batch_size, args.num_train_epochs, args.max_steps)
     epochs = math.ceil(len(steps) / math.ceil(pairs.trained_pairs / batch_size))
     rates = learning_rate_factors(args, phase_lengths(steps, args.phase_schedule, epochs))
@@ -164,7 +165,7 @@ def _staged(policy: nn.Module, pairs: PlannedPairs, data: FlatPairs, args: MixDP
     for number in range(1, stages.count + 1):
         asks = number > 1 and stages.asks_policy
         stages.begin(number, _logprobs(policy, stages.every_pair) if asks else None)
-        settings = args.step_settings(pairs.plan)
+        settings = step_settings(args, pairs.plan)
         for rows, now in zip(_cut(sampler, number - 1), schedule, strict=False):
             yield _Step(*now, collate_pairs([pairs[row] for row in rows], _LAY_OUT), settings)
 
