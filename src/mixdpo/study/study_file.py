@@ -43,6 +43,7 @@ _OBJECTIVE: Final = ({f.name for f in fields(LossSettings)} - {"beta"}) | {
     "sft_weight",
     "sft_target",
     "phase_schedule",
+    "stage_reference",
     "sync_ref_model",
     "ref_model_mixup_alpha",
     "ref_model_sync_steps",

@@ -125,7 +125,7 @@ def test_keys_are_of_all_that_decides_a_number_and_of_no_name(tmp_path: Path, mo
     monkeypatch.setattr("mixdpo.study.world.map_runs.fingerprint", lambda world, number: "another base")
     assert run.key(settings) != before
     monkeypatch.undo()
-    monkeypatch.setattr("mixdpo.study.world.map_runs.versions", lambda: {"torch": "another"})
+    monkeypatch.setattr("mixdpo.study.world.map_runs.libraries", lambda: {"torch": "another"})
     assert run.key(settings) != before
 
 

@@ -43,7 +43,7 @@ class MapRun:
         """Return a digest of all that decides the run's numbers; names of arms and cells do not."""
         cell = settings.worlds[self.world].cells[self.cell]
         work: list[Any] = [
-            _FORMAT, versions(), fingerprint(self.world, self.seed % BASES), settings.pairs, settings.batch_size,
+            _FORMAT, libraries(), fingerprint(self.world, self.seed % BASES), settings.pairs, settings.batch_size,
             type(cell.pairs).__name__, asdict(cell.pairs), self.seed,
         ]  # fmt: skip
         if self.arm != START:
@@ -51,6 +51,12 @@ class MapRun:
             beta = self.beta if objective_reads_beta(arm.plan, arm.train) else None
             work += [cell.epochs, key_values(arm.plan), dict(arm.train), arm.gate, arm.order, self.learning_rate, beta]
         return digest([json.dumps(work, sort_keys=True)], size=8)
+
+
+@cache  # of thousands of keys
+def libraries() -> dict[str, str]:
+    """Return the versions of Python and of what computes a run."""
+    return versions()
 
 
 @cache
