@@ -77,7 +77,7 @@ SETTINGS: dict[str, Setting] = {
     "ipo": Setting(plan=MIXED, train={"loss_type": "ipo"}),
     "simpo": Setting(plan=MIXED, train={"loss_type": "simpo"}),
     "simpo on hard pairs": Setting(plan=MIXED, train={"hard_loss_type": "simpo"}),
-    "dpo_shift": Setting(plan=SHUFFLED, train={"loss_type": "dpo_shift", "dpo_shift_end": 0.9}),
+    "dpo_shift": Setting(plan=SHUFFLED, train={"loss_type": "dpo_shift", "dpo_shift_lambda_end": 0.6}),
     "stages": Setting(plan=STAGED),
     "stages, own margins": Setting(plan=replace(STAGED, stage_metric="implicit_reward")),
     "stages, replaced reference": Setting(plan=STAGED, train={"stage_reference": "replaced"}),
