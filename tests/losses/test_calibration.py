@@ -47,14 +47,13 @@ def expected_incentives(name: str, p: PairLogprobs) -> tuple[np.ndarray, np.ndar
 @pytest.mark.parametrize("name", ["sigmoid", "ipo_sum", "bco_pair", "cpo", "slic", "simpo"])
 def test_incentives_against_numpy(name: str) -> None:
     p = pairs()
-    with torch.no_grad():  # as in a step that was told not to keep a graph
-        found = incentives(p, lambda q: combined_loss(q, [name], [1.0], SETTINGS))
+    found = incentives(p, combined_loss(p, [name], [1.0], SETTINGS))
     np.testing.assert_allclose(found.numpy(), np.stack(expected_incentives(name, p)), rtol=1e-12)
 
 
 def test_calibration_keeps_values_and_equals_the_shares() -> None:
     p = pairs()
-    d = incentives(p, lambda q: combined_loss(q, ["cpo"], [1.0], SETTINGS)).mean(1)
+    d = incentives(p, combined_loss(p, ["cpo"], [1.0], SETTINGS)).mean(1)
     norms = torch.tensor([0.7, 2.1], dtype=torch.float64)
     factor = equalising_factor(torch.cat([d, norms]).log())
     assert factor * d[0] * norms[0] == pytest.approx((d[1] * norms[1] / factor).item())
@@ -63,6 +62,7 @@ def test_calibration_keeps_values_and_equals_the_shares() -> None:
     assert torch.equal(other.rejected, plain.rejected)
     losses = [combined_loss(q, ["cpo"], [1.0], SETTINGS) for q in (plain, other)]
     assert torch.equal(*losses)
+    assert torch.equal(incentives(other, losses[1]), incentives(plain, losses[0]))  # whatever they are calibrated by
     before, after = (torch.autograd.grad(x.sum(), [p.chosen, p.rejected], retain_graph=True) for x in losses)
     torch.testing.assert_close(after[0], factor * before[0])
     torch.testing.assert_close(after[1], before[1] / factor)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -152,3 +154,14 @@ def test_plan_names_reach_the_step() -> None:
         pairs = planned(**{f: getattr(PLANS[name], f) for f in ("order", "easy_route", "hard_route", "first")})
         batch = batch_of(pairs, range(6))
         assert ((batch["sft_chosen"] > 0) | batch["preference"] | (torch.tensor(pairs.plan.route) == 3)).all(), name
+
+
+@pytest.mark.parametrize("name", ["beta_dpo", "beta_dpo_paper"])
+def test_calibration_measures_the_pairs_that_a_loss_has_drawn(model, name: str) -> None:
+    settings = replace(SETTINGS, loss_names=[name], loss_settings=LossSettings(beta=0.01), reward_calibration=True)
+    torch.manual_seed(0)
+    batch = batch_of(planned(8, threshold=None), range(8))
+    result = pair_losses(model, batch, settings, calibration_factor=torch.tensor(2.0))
+    drawn = result.losses > 0
+    assert drawn.sum() == 6
+    assert torch.equal(result.calibration[:2] > 0, drawn.expand(2, -1))

@@ -11,7 +11,6 @@ code has it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -20,17 +19,17 @@ from torch import Tensor
 from mixdpo.losses.types import PairLogprobs
 
 
-def incentives(pairs: PairLogprobs, loss: Callable[[PairLogprobs], Tensor]) -> Tensor:
-    """Return how much a loss (B,) falls per nat per token by which chosen answers rise, or rejected ones fall.
+def incentives(pairs: PairLogprobs, losses: Tensor) -> Tensor:
+    """Return how much losses fall per nat per token by which chosen answers rise, or rejected ones fall.
+
+    Args:
+        pairs: log-probabilities of B pairs, calibrated or not.
+        losses: shape (B,), computed from them; their graph is kept.
 
     Returns:
         float, shape (2, B), without gradient; negative where the loss pushes the other way.
     """
-    with torch.enable_grad():
-        chosen, rejected = (side.detach().requires_grad_() for side in (pairs.chosen, pairs.rejected))
-        by_chosen, by_rejected = torch.autograd.grad(
-            loss(replace(pairs, chosen=chosen, rejected=rejected)).sum(), (chosen, rejected)
-        )
+    by_chosen, by_rejected = torch.autograd.grad(losses.sum(), (pairs.chosen, pairs.rejected), retain_graph=True)
     return torch.stack([-by_chosen * pairs.chosen_tokens, by_rejected * pairs.rejected_tokens])
 
 

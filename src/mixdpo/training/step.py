@@ -106,20 +106,18 @@ def pair_losses(
 
     easy, hard = batch["preference_index"], batch["hard_index"]
 
-    def preference_loss(pairs: PairLogprobs) -> Tensor:
-        return combined_loss(
-            pairs, settings.loss_names, settings.loss_weights, settings.loss_settings, running, progress
-        )
-
     compared, calibration = pairs.select(easy), None
     if calibrates:
         assert calibration_factor is not None
+        compared = calibrated(compared, calibration_factor)
+    on_easy = combined_loss(
+        compared, settings.loss_names, settings.loss_weights, settings.loss_settings, running, progress
+    )
+    if calibrates:
         assert compared.chosen_score_norm is not None
         assert compared.rejected_score_norm is not None
-        weighted_2E = batch["pair_weight"][easy] * incentives(compared, preference_loss)
+        weighted_2E = batch["pair_weight"][easy] * incentives(compared, on_easy)
         calibration = torch.cat([weighted_2E, compared.chosen_score_norm[None], compared.rejected_score_norm[None]])
-        compared = calibrated(compared, calibration_factor)
-    on_easy = preference_loss(compared)
     preference_B = torch.full_like(pairs.chosen, torch.nan).index_put((easy,), on_easy)
 
     # The token mean of the answer to imitate; "both" weighs the two answers' means by one half each.
