@@ -79,6 +79,18 @@ def test_without_ties_nu_is_the_papers(tokenizer, tmp_path) -> None:
     assert np.isclose(step_settings(MixDPOConfig(loss_type="davidson"), plan).loss_settings.tie_nu, 1 / 3)
 
 
+def test_later_stages_keep_the_nu_of_the_start(tmp_path) -> None:
+    pairs = chat_pairs(tmp_path, n=8)
+    of_half, of_all = (
+        make_plan(pairs, "ties", threshold={"hardest": 0.5}, easy_route=easy) for easy in ("preference", "drop")
+    )
+    of_none = make_plan(pairs, "dpo")
+    args = MixDPOConfig(loss_type="rao_kupper")
+    for start, nu in ((of_half, 3.0), (of_none, None)):
+        for stage in (of_half, of_all, of_none):
+            assert step_settings(args, stage, start).loss_settings.tie_nu == nu
+
+
 def test_ties_that_cannot_be(tmp_path, refused) -> None:
     pairs = chat_pairs(tmp_path, n=8)
     plan = make_plan(pairs, "ties", threshold={"hardest": 0.25})

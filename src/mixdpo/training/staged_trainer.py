@@ -86,9 +86,7 @@ class StagedTrainer(PlannedTrainer):
         self.log(record)
 
     def _take_step_settings(self) -> None:
-        # How readily answers tie is of the data, so a gate that lets some ties through does not change it.
-        tie_nu = self._eval_settings.loss_settings.tie_nu
-        changed = step_settings(self.args, self.train_dataset.plan, tie_nu)
+        changed = step_settings(self.args, self.train_dataset.plan, self.plan)
         self._step_settings = replace(changed, router_coefficient=self._step_settings.router_coefficient)
 
     def _policy_logprobs(self, stages: Stages, name: str) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import fields
 
 import numpy as np
@@ -14,16 +13,15 @@ from mixdpo.plan.plan_settings import ROUTES
 from mixdpo.training.config import MixDPOConfig
 from mixdpo.training.step import StepSettings
 
-logger = logging.getLogger(__name__)
 
-
-def step_settings(args: MixDPOConfig, plan: Plan, tie_nu: float | None = None) -> StepSettings:
+def step_settings(args: MixDPOConfig, plan: Plan, start: Plan | None = None) -> StepSettings:
     """Return the part that the training step reads.
 
     Args:
         args: settings of the run.
         plan: that is trained next.
-        tie_nu: what was estimated from an earlier plan of the run; None: it is set, or to be estimated.
+        start: that the run began with, where `plan` is of a later stage. `tie_nu` is estimated from it: how readily
+            answers tie is of the data, so a gate that lets some ties through does not change it.
 
     Raises:
         InputError: a loss reads margins, a threshold or label probabilities that the plan does not have.
@@ -33,7 +31,7 @@ def step_settings(args: MixDPOConfig, plan: Plan, tie_nu: float | None = None) -
     _check_ties(args, plan)
     _check_labels(args, plan)
     if settings.tie_nu is None:
-        settings.tie_nu = tie_nu or _estimated_tie_nu(args, plan)
+        settings.tie_nu = _estimated_tie_nu(args, plan if start is None else start)
     check_margins(args, plan, "the plan")
     if needs(args.all_losses, "margin"):
         if settings.soft_threshold is None:
@@ -104,9 +102,15 @@ def _estimated_tie_nu(args: MixDPOConfig, plan: Plan) -> float | None:
         return None
     if share == 1:
         raise InputError("every pair is a tie, so their share gives no tie_nu", hint="set tie_nu")
-    nu = TIE_NU[names[0]](share)
-    logger.info(f"tie_nu of {names[0]} is {nu:.4g}, for {share:.1%} of the pairs with a preference loss are ties")
-    return nu
+    return TIE_NU[names[0]](share)
+
+
+def estimate_of_ties(args: MixDPOConfig, plan: Plan) -> str | None:
+    """Return one line on `tie_nu` where it is estimated from the ties of a run's first `plan`; else None."""
+    nu = _estimated_tie_nu(args, plan) if args.tie_nu is None else None
+    if nu is None:
+        return None
+    return f"tie_nu is {nu:.4g}, for {plan.tie_share:.1%} of the pairs with a preference loss are ties"
 
 
 def _check_labels(args: MixDPOConfig, plan: Plan) -> None:

@@ -76,7 +76,7 @@ from mixdpo.training.run_folder import RunFolder, describe_run, starting_point
 from mixdpo.training.run_lock import sole_run
 from mixdpo.training.sampling import PlannedPairs
 from mixdpo.training.step import StepResult, StepSettings, pair_losses, reduce_losses
-from mixdpo.training.step_settings import step_settings, unread_labels
+from mixdpo.training.step_settings import estimate_of_ties, step_settings, unread_labels
 from mixdpo.training.stop import StopCallback
 from mixdpo.training.token_record import describe_run_tokens
 
@@ -301,6 +301,8 @@ class MixDPOTrainer(AnsweringTrainer):
             self.log_summary()
             if (unread := self.plan.unread(self.train_dataset.loaded)) is not None:
                 logger.info(unread)
+            if (estimate := estimate_of_ties(self.args, self.plan)) is not None:
+                logger.info(estimate)
             if (unread := unread_labels(self.args, self.plan)) is not None:
                 logger.warning(unread)
             for name, report in self._preparation.reports.items():

@@ -157,7 +157,8 @@ def _planned(pairs: PlannedPairs, data: FlatPairs, args: MixDPOConfig) -> Iterat
 
 def _staged(policy: nn.Module, pairs: PlannedPairs, data: FlatPairs, args: MixDPOConfig) -> Iterator[_Step]:
     """Yield the steps of a plan that moves; each stage begins with what the policy has become by then."""
-    stages, batch_size = Stages(args, data.loaded, pairs), args.per_device_train_batch_size
+    start, batch_size = pairs.plan, args.per_device_train_batch_size
+    stages = Stages(args, data.loaded, pairs)
     stages.every_pair.reference = data.reference
     total = args.max_steps if args.max_steps > 0 else stages.count * stages.steps
     sampler = PlanSampler(pairs, stages.count, batch_size, window=batch_size)
@@ -165,7 +166,7 @@ def _staged(policy: nn.Module, pairs: PlannedPairs, data: FlatPairs, args: MixDP
     for number in range(1, stages.count + 1):
         asks = number > 1 and stages.asks_policy
         stages.begin(number, _logprobs(policy, stages.every_pair) if asks else None)
-        settings = step_settings(args, pairs.plan)
+        settings = step_settings(args, pairs.plan, start)
         for rows, now in zip(_cut(sampler, number - 1), schedule, strict=False):
             yield _Step(*now, collate_pairs([pairs[row] for row in rows], _LAY_OUT), settings)
 
