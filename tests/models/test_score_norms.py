@@ -32,6 +32,15 @@ def test_norms_are_those_of_the_heads_gradients(monkeypatch: pytest.MonkeyPatch,
     assert completion_scores(model, pack_rows(GROUPS)).score_norm is None
 
 
+def test_products_are_float32_under_autocast() -> None:
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(40, 32, generator=generator)
+    logits = torch.randn(40, 200, generator=generator)
+    whole = score_norms.head_gradient_norms(lambda _: logits, hidden, torch.arange(40), [40])
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(score_norms.head_gradient_norms(lambda _: logits, hidden, torch.arange(40), [40]), whole)
+
+
 def test_a_sure_answer_does_not_move_the_head() -> None:
     hidden = torch.eye(4)
     norms = score_norms.head_gradient_norms(lambda rows: 100 * rows, hidden, torch.arange(4), [3, 1])

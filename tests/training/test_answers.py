@@ -247,7 +247,11 @@ def test_answers_that_do_not_fit_are_written_in_smaller_batches(
     trainer = run(tokenizer, tmp_path / "run", settings(prompts))
     assert set(trainer.evaluate()) > {"eval_answers/tokens", "eval_answers/entropy"}
     assert sizes == [5, 3, 2]
-    assert "now 2 at once" in caplog.text
+    assert "of the device beside training; now 2 at once" in caplog.text
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    trainer.evaluate()
+    assert "of process 1 beside training; now 2 at once" in caplog.text
 
 
 def test_pairs_are_measured_together_with_answers(tokenizer, prompts, tmp_path) -> None:

@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from mixdpo.common.errors import InputError, RunError
 from mixdpo.common.files import digest
+from mixdpo.common.processes import started_processes
 from mixdpo.common.table_files import row_in_file
 from mixdpo.generation.chat_model import Completion
 from mixdpo.generation.degenerate import repeated_share
@@ -141,7 +142,9 @@ def _written(
                 raise
         _empty_cache()
         size = (size + 1) // 2
-        logger.warning(f"answers do not fit in the device's memory beside training; now {size} at once")
+        number, processes = started_processes()  # each has its own prompts and memory
+        of = f" of process {number}" if processes > 1 else ""
+        logger.warning(f"answers do not fit in the memory of the device{of} beside training; now {size} at once")
 
 
 def _empty_cache() -> None:

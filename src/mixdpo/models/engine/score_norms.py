@@ -58,4 +58,5 @@ def _residual(forward: Callable[[Tensor], Tensor], hidden_KE: Tensor, target_K: 
 
 
 def _inner(residual_KV: Tensor, hidden_KE: Tensor, other_KV: Tensor, other_KE: Tensor) -> Tensor:
-    return ((residual_KV @ other_KV.t()) * (hidden_KE.float() @ other_KE.float().t())).sum()
+    with torch.autocast(hidden_KE.device.type, enabled=False):  # which would round the products
+        return ((residual_KV @ other_KV.t()) * (hidden_KE.float() @ other_KE.float().t())).sum()
