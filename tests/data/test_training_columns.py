@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -38,6 +39,7 @@ def test_they_are_kept_and_are_no_columns_of_the_datas_own(pair: dict[str, Any],
     ("column", "value", "said"),
     [
         ("weight/own", -0.5, "-0.5, not a weight of 0 or more"),
+        ("weight/own", 1e300, "1e+300, not a weight of 0 or more, up to 3.4e"),
         ("weight/own", None, "null, not a weight"),
         ("weight/own", float("inf"), "inf, not a weight"),
         ("weight/own", "much", "'much', not a weight"),
@@ -53,6 +55,21 @@ def test_what_a_column_cannot_hold_is_refused_by_its_row(
 ) -> None:
     rows = [{**pair, column: "1" if isinstance(value, str) else 1.0}, {**pair, column: value}]
     refused(lambda: load_pairs(rows), "row 2", repr(column), said)
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "parquet", "csv"])
+@pytest.mark.parametrize("column", ["weight/own", "label_probability"])
+def test_true_and_false_are_no_numbers(column: str, ending: str, tmp_path: Path, refused: Any) -> None:
+    table, path = pd.DataFrame([{**TEXTS, column: True}, {**TEXTS, column: False}]), tmp_path / f"pairs.{ending}"
+    if ending == "jsonl":
+        table.to_json(path, orient="records", lines=True)
+    else:
+        table.to_csv(path, index=False) if ending == "csv" else table.to_parquet(path)
+    refused(lambda: load_pairs(path), path.name, repr(column), "True")
+
+
+def test_a_weight_has_a_name(jsonl: Any) -> None:
+    assert "weight/" not in load_pairs(jsonl([{**TEXTS, "weight/": 1.0}])).column_names
 
 
 def test_flipping_a_pair_turns_the_probability_of_its_label_and_nothing_else(jsonl: Any) -> None:

@@ -12,7 +12,7 @@ import pytest
 from mixdpo import MixDPOConfig, MixDPOTrainer, load_pairs, make_plan, score
 from mixdpo.cli.main import main
 from mixdpo.common.errors import InputError
-from mixdpo.recipe.planned_pairs import load_eval_pairs
+from mixdpo.recipe.planned_pairs import load_and_score, load_eval_pairs, plan_from_recipe
 from mixdpo.recipe.recipe_file import load_recipe
 from synthetic import chat_rows
 from tiny import saved, tiny_llama
@@ -55,6 +55,33 @@ def test_another_metric_that_is_not_there_names_its_command(folder, refused) -> 
     refused(
         lambda: make_plan(load_pairs("my pairs.jsonl"), metric="nll_gap"), "mixdpo.score(dataset, metric='nll_gap')"
     )
+
+
+def test_metrics_of_models_that_no_recipe_names_say_so_in_their_command(folder, capsys) -> None:
+    words = ["plan", "my pairs.jsonl", "--model", "model", "--plan.name", "smallest_gap"]
+    assert main(words) == 2
+    (scoring,) = re.findall(r"`mixdpo (score .*?)`", capsys.readouterr().err)
+    assert main(shlex.split(scoring.replace("ALIGNED_MODEL", "model"))) == 0
+    assert main(["plan", "scored.parquet", *words[2:]]) == 0
+
+
+def test_what_a_metric_is_made_of_is_computed_too(tmp_path, jsonl, capsys) -> None:
+    scored = [{**row, "margin/implicit_reward": index - 3.5} for index, row in enumerate(chat_rows(8))]
+    recipe = load_recipe(None, {"data": {"path": jsonl(scored)}, "plan": {"name": "fused_margin"}})
+    pairs, _ = load_and_score(recipe, recipe.data, recipe.plan)
+    by_hand = score(score(load_pairs(recipe.data.path), "rating"), "fused")
+    assert pairs["margin/fused"][:] == by_hand["margin/fused"][:]
+    bare = load_recipe(None, {"data": {"path": jsonl(chat_rows(8), "bare.jsonl")}, "plan": {"name": "fused_margin"}})
+    with pytest.raises(InputError, match=r"bare\.jsonl: .*margin/implicit_reward.*--score.implicit_reward.model"):
+        load_and_score(bare, bare.data, bare.plan)
+
+
+@pytest.mark.parametrize("plan", [{"weight": "own"}, {"label_probability": "agreement"}])
+def test_what_is_wrong_with_the_data_of_a_plan_names_its_file(plan, jsonl) -> None:
+    path = jsonl([{**row, "weight/own": 0} for row in chat_rows(8)])
+    recipe = load_recipe(None, {"data": {"path": path}, "plan": {"name": "dpo", **plan}})
+    with pytest.raises(InputError, match=rf"{Path(path).name}: (every weight|there is nothing|label_probability)"):
+        plan_from_recipe(recipe, load_and_score(recipe, recipe.data, recipe.plan)[0])
 
 
 def test_the_ways_on_in_python(folder, tokenizer) -> None:

@@ -285,6 +285,7 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "no pairs": ({}, {"metric_for_best_model": "loss"}, "is loss, which is measured on pairs"),
     "no metric": ({}, {"early_stopping_patience": 1}, "no metric is measured that could improve"),
     "no patience": ({}, {"early_stopping_threshold": 0.1}, "nothing stops early"),
+    "no judge to rate": ({"judge": None, "rating": RatingSettings(mode="pairwise")}, {}, "set answers.judge"),
     "too long": ({"max_new_tokens": 250}, {}, "prompt 1 has"),
 }
 

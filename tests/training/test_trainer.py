@@ -559,6 +559,10 @@ def test_plan_of_other_data_is_refused(model, tokenizer, tmp_path) -> None:
     [
         ({"loss_type": "sigmoid2"}, "no loss is named 'sigmoid2'"),
         ({"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0]}, "1 values for 2 losses"),
+        *(
+            ({"loss_type": ["sigmoid", "hinge"], "loss_weights": weights}, "finite numbers of 0 or more, and not all")
+            for weights in ([1.0, -1.0], [1.0, np.nan], [np.inf, 1.0], [0.0, 0.0])
+        ),
         ({"beta": 0}, "above 0"),
         ({"label_smoothing": 0.5}, "at least 0 and below 0.5"),
         ({"sft_target": "best"}, "chosen, rejected, both, random"),

@@ -40,7 +40,7 @@ class InputError(MixdpoError, ValueError):
         column: str | None = None,
         hint: str | None = None,
     ) -> None:
-        self.file, self.row, self.column, self.hint = file, row, column, hint
+        self.problem, self.file, self.row, self.column, self.hint = problem, file, row, column, hint
         where = [shown_place(file)] if file is not None else []
         if row is not None:
             where.append(f"row {row}")
@@ -50,3 +50,9 @@ class InputError(MixdpoError, ValueError):
         if hint:
             message = f"{message.rstrip('.')}; {hint}"
         super().__init__(" ".join(message.split()))
+
+    def about(self, file: str | Path | None) -> InputError:
+        """Return the same error, as one of this file if it names none itself."""
+        if self.file is not None:
+            return self
+        return InputError(self.problem, file=file, row=self.row, column=self.column, hint=self.hint)

@@ -384,7 +384,9 @@ def holds_plain_texts(source: Features, columns: PairColumns) -> bool:
     # In CSV every cell is text.
     scores = all(name in source and _is_one_of(source[name], f"{_NUMBER}|string") for name in columns.scores)
     margins = all(_is_one_of(source[name], _NUMBER) for name in (*columns.margins, *columns.qualities))
-    training = all(_is_one_of(source[name], f"{_NUMBER}|string|bool") for _, name in columns.of_training())
+    training = all(
+        _is_one_of(source[name], f"{_NUMBER}|string" + "|bool" * (key == TIE)) for key, name in columns.of_training()
+    )
     others = (columns.tools, columns.ratings_chosen, columns.ratings_rejected)
     parts = (columns.input, columns.system, columns.history)
     return texts and scores and margins and training and not any((*others, *parts))

@@ -13,7 +13,7 @@ from mixdpo.common.text_limits import LONGEST_TEXT
 from mixdpo.data.columns import is_quality
 from mixdpo.data.hashing import row_digests
 from mixdpo.data.pairs import PAIR_ID_SIZE, PairReader
-from mixdpo.data.training_columns import LABEL_PROBABILITY, TIE
+from mixdpo.data.training_columns import TIE, largest
 from mixdpo.data.turns import ANNOUNCED
 
 _SIDES: Final = ("prompt", "chosen", "rejected")
@@ -104,7 +104,7 @@ def _holds(name: str, number: pl.Expr) -> pl.Expr:
     """Whether a column that says how to train can hold a number."""
     if name == TIE:
         return number.is_in([0.0, 1.0])
-    return number.is_finite() & (number >= 0) & ((number <= 1) | (name != LABEL_PROBABILITY))
+    return (number >= 0) & (number <= largest(name))  # not NaN, which polars takes for the largest number
 
 
 def _gap(numbers: Mapping[str, pl.Expr]) -> pl.Expr:

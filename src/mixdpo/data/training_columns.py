@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from typing import Any, Final
 
 from mixdpo.data.messages import WrongType, kind_of
@@ -14,11 +13,13 @@ TIE: Final = "tie"
 """Whether the two answers of a pair count as equally good."""
 
 _WEIGHT: Final = "weight/"
+_LARGEST_WEIGHT: Final = float.fromhex("0x1.fffffep127")
+"""The largest number of float32, in which losses are multiplied."""
 _TRUE: Final = ("true", "1", "1.0")
 _FALSE: Final = ("false", "0", "0.0")
 
 _HINTS: Final = {
-    _WEIGHT: "write a finite number of 0 or more, or delete the row",
+    _WEIGHT: "write a number of 0 or more, or delete the row",
     LABEL_PROBABILITY: "write the probability that the label is right, from 0 to 1, or delete the row",
     TIE: "write true or false, or 1 or 0, or rename the column if it says something else",
 }
@@ -26,7 +27,7 @@ _HINTS: Final = {
 
 def is_weight(name: str) -> bool:
     """Whether a column holds factors of the pairs' losses."""
-    return name.startswith(_WEIGHT)
+    return name.startswith(_WEIGHT) and name != _WEIGHT
 
 
 def says_how_to_train(name: str) -> bool:
@@ -36,7 +37,7 @@ def says_how_to_train(name: str) -> bool:
 
 def largest(name: str) -> float:
     """Return the largest number that may stand in a column of weights or of label probabilities; the least is 0."""
-    return sys.float_info.max if is_weight(name) else 1.0
+    return _LARGEST_WEIGHT if is_weight(name) else 1.0
 
 
 def training_value(name: str, value: Any) -> float | bool:
@@ -55,7 +56,9 @@ def training_value(name: str, value: Any) -> float | bool:
     except ValueError:
         number = math.nan
     if not 0 <= number <= largest(name):
-        wanted = "a weight of 0 or more" if is_weight(name) else "a probability from 0 to 1"
+        wanted = (
+            f"a weight of 0 or more, up to {_LARGEST_WEIGHT:.1e}" if is_weight(name) else "a probability from 0 to 1"
+        )
         raise WrongType(f"is {_in_words(value)}, not {wanted}")
     return number
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -54,6 +54,17 @@ class FusedSettings:
             "metric without: minus and plus the size that 1 % of its margins exceed"
         },
     )
+
+
+def made_of(settings: Any) -> Sequence[str]:
+    """Return the metrics that a metric's settings name to be made of; none for one that reads the pairs alone."""
+    match settings:
+        case CombineSettings(weights=weights):
+            return list(weights or {})
+        case MiddleSettings(metrics=metrics) | FusedSettings(metrics=metrics):
+            return metrics
+        case _:
+            return []
 
 
 def combine_margin(dataset: Dataset, settings: CombineSettings) -> np.ndarray:

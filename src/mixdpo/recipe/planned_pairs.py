@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import shlex
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
 
 from mixdpo.common.errors import InputError
 from mixdpo.data.data_settings import DataSettings
 from mixdpo.data.load_report import LoadReport
-from mixdpo.difficulty.metrics import METRICS
+from mixdpo.difficulty.combine import made_of
+from mixdpo.difficulty.metrics import METRICS, metric_settings
 from mixdpo.difficulty.scored_pairs import load_pairs_with_report
 from mixdpo.plan.plan import Plan, make_plan
 from mixdpo.plan.plan_settings import PlanSettings
@@ -21,6 +23,14 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_OWN_MODELS: Final[Mapping[str, Mapping[str, str]]] = {
+    "implicit_reward": {"model": "ALIGNED_MODEL"},
+    "loss_diff": {"validation_model": "ALIGNED_MODEL"},
+    "reward_model": {"model": "REWARD_MODEL"},
+    "judge": {"judge": "JUDGE"},
+}
+"""Settings that a metric needs and no recipe's `model` gives it, and what stands for them in a command."""
+
 
 def load_and_score(recipe: Recipe, data: DataSettings, plan: PlanSettings) -> tuple[Dataset, LoadReport]:
     """Load pairs and add the margins that the plan's metric needs, if it needs any and they are not there.
@@ -31,17 +41,17 @@ def load_and_score(recipe: Recipe, data: DataSettings, plan: PlanSettings) -> tu
     """
     pairs, report = load_pairs_with_report(data)
     column = f"margin/{plan.metric}"
-    has_ratings = "score_chosen" in pairs.column_names or "margin" in pairs.column_names
+    has_ratings = _has_ratings(pairs)
     # Margins that nothing asks for still give the report its buckets.
     if column not in pairs.column_names and (plan.needs_margins or (plan.metric == "rating" and has_ratings)):
-        if plan.metric == "rating" and not has_ratings:
-            raise _no_scores(recipe, data)
         pairs = _with_margins(recipe, pairs, plan.metric, data)
     return pairs, report
 
 
 def _with_margins(recipe: Recipe, pairs: Dataset, metric: str, data: DataSettings) -> Dataset:
-    """Add the margins of a metric that needs no model, or raise `InputError`."""
+    """Add the margins of a metric that needs no model, and of those that it is made of, or raise `InputError`."""
+    if metric == "rating" and not _has_ratings(pairs):
+        raise _no_scores(recipe, data)
     known = METRICS.get(metric)
     if known is None or known.runs_model:
         compute = f"compute it first with {_score_command(recipe, data, metric)}, and give scored.parquet instead"
@@ -51,7 +61,15 @@ def _with_margins(recipe: Recipe, pairs: Dataset, metric: str, data: DataSetting
             file=_file(recipe, data),
             hint=add if known is None else compute,
         )
-    return score(pairs, metric, **recipe.metric_parameters(metric))
+    parameters = recipe.metric_parameters(metric)
+    for part in made_of(metric_settings(metric, parameters, recipe.file)):
+        if f"margin/{part}" not in pairs.column_names:
+            pairs = _with_margins(recipe, pairs, part, data)
+    return score(pairs, metric, **parameters)
+
+
+def _has_ratings(pairs: Dataset) -> bool:
+    return "score_chosen" in pairs.column_names or "margin" in pairs.column_names
 
 
 def _no_scores(recipe: Recipe, data: DataSettings) -> InputError:
@@ -72,6 +90,8 @@ def _score_command(recipe: Recipe, data: DataSettings, metric: str) -> str:
         words = ["--metric", metric, "--config", recipe.file, "--data.path", path]
     else:
         words = [path, "--metric", metric, "--model", recipe.model.name_or_path if recipe.model else "MODEL"]
+    for name, value in {**_OWN_MODELS.get(metric, {}), **recipe.score.get(metric, {})}.items():
+        words += [f"--score.{metric}.{name}", value if isinstance(value, str) else yaml_text(value)]
     return f"`{shlex.join(['mixdpo', 'score', *words])}`"
 
 
@@ -97,7 +117,10 @@ def load_eval_pairs(recipe: Recipe, metric: str, buckets: bool) -> Dataset | Non
 def plan_from_recipe(recipe: Recipe, pairs: Dataset) -> Plan:
     """Make the recipe's plan, or load the one it names and check that it belongs to `pairs`."""
     if recipe.plan_path is None:
-        return make_plan(pairs, settings=recipe.plan)
+        try:
+            return make_plan(pairs, settings=recipe.plan)
+        except InputError as error:
+            raise error.about(None if recipe.data is None else _file(recipe, recipe.data)) from error
     plan = Plan.load(recipe.plan_path)
     plan.check_belongs_to(pairs)
     return plan

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from mixdpo.common.errors import InputError
 from mixdpo.common.settings import check_ranges
 from mixdpo.common.stages import by_key
 from mixdpo.judges.judge_settings import JudgeSettings
@@ -42,6 +43,8 @@ class AnswersSettings:
 
     def __post_init__(self) -> None:
         check_ranges(self, "answers setting ")
+        if self.judge is None and self.rating != RatingSettings():
+            raise InputError("answers.rating says how a judge rates, and there is none", hint="set answers.judge")
 
     @property
     def metrics(self) -> tuple[str, ...]:

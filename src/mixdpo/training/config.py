@@ -107,6 +107,12 @@ class MixDPOConfig(TrainingSettings, TrainingArguments):  # type: ignore[misc]  
             raise InputError(
                 f"loss_weights has {len(self.loss_weights)} values for {len(self.loss_names)} losses in loss_type"
             )
+        if self.loss_weights is not None and not (
+            all(0 <= weight < np.inf for weight in self.loss_weights) and any(self.loss_weights)
+        ):
+            raise InputError(
+                f"loss_weights is {self.loss_weights}; weights are finite numbers of 0 or more, and not all are 0"
+            )
         if ["chosen_floor"] in (self.loss_names, self.hard_loss_names):
             raise InputError(
                 "chosen_floor alone trains nothing: it is 0 until another loss lowers a chosen answer",
