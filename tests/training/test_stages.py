@@ -38,6 +38,18 @@ def trainer_in(folder: Path, plan: dict[str, Any] | None = None, **changes: Any)
     return trainer_for(tiny_llama(vocab_size=len(tokenizer)), tokenizer, pairs, folder, made, **settings)
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> RecordingTrainer:
+    """A run that nothing stopped, with all its checkpoints; not to be written to."""
+    trainer = trainer_in(tmp_path_factory.mktemp("stages") / "whole", **SAVED)
+    trainer.train()
+    return trainer
+
+
+def folder_of(trainer: RecordingTrainer) -> Path:
+    return Path(trainer.args.output_dir)
+
+
 def weights(trainer: RecordingTrainer) -> list[torch.Tensor]:
     return [parameter.detach() for parameter in trainer.model.parameters()]
 
@@ -65,32 +77,38 @@ def test_steps_that_end_before_the_last_stage_are_refused(steps: int, tmp_path, 
     refused(lambda: trainer_in(tmp_path / "run", max_steps=steps), f"max_steps is {steps}", "a multiple of 3")
 
 
-@pytest.mark.parametrize(
-    ("step", "changes"),
-    [
-        (1, {}), (2, {}), (3, {}), (4, {}), (5, {}),
-        (3, {"stage_reference": "mixed", "peft_config": LoraConfig(r=4, lora_dropout=0.1)}),
-        (4, {"stage_reference": "kept", "loss_type": "alpha_dpo"}),
-    ],
-)  # fmt: skip
-@pytest.mark.slow
-def test_a_run_resumed_within_a_stage_or_between_two_equals_a_whole_one(step: int, changes, tmp_path) -> None:
-    whole = trainer_in(tmp_path / "whole", **SAVED, **changes)
-    whole.train()
-    resumed = trainer_in(cut(tmp_path / "whole", tmp_path / "cut", step), **SAVED, **changes)
+def ends_as(whole: RecordingTrainer, folder: Path, step: int, **changes: Any) -> None:
+    resumed = trainer_in(cut(folder_of(whole), folder, step), **SAVED, **changes)
     resumed.train(resume_from_checkpoint=True)
     assert resumed.seen.steps[:-1] == whole.seen.steps[step:-1]
     for name in ("loss", "learning_rate"):
-        lines = [[m[name] for m in step_logs(tmp_path / folder)] for folder in ("cut", "whole")]
+        lines = [[m[name] for m in step_logs(folder_of(trainer))] for trainer in (resumed, whole)]
         assert lines[0] == lines[1]
-    assert stage_lines(tmp_path / "cut") == stage_lines(tmp_path / "whole")
+    assert stage_lines(folder) == stage_lines(folder_of(whole))
     same(whole, resumed)
 
 
-def test_killed_between_two_stages_and_while_the_policy_is_asked_it_ends_the_same(tmp_path) -> None:
-    whole = trainer_in(tmp_path / "whole", **SAVED)
-    whole.train()
+@pytest.mark.parametrize("step", [1, 2, 3, 4, 5])
+@pytest.mark.slow
+def test_a_run_resumed_within_a_stage_or_between_two_equals_a_whole_one(step: int, whole, tmp_path) -> None:
+    ends_as(whole, tmp_path / "cut", step)
 
+
+@pytest.mark.parametrize(
+    ("step", "changes"),
+    [
+        (3, {"stage_reference": "mixed", "peft_config": LoraConfig(r=4, lora_dropout=0.1)}),
+        (4, {"stage_reference": "kept", "loss_type": "alpha_dpo"}),
+    ],
+)
+@pytest.mark.slow
+def test_so_does_one_with_adapters_and_one_whose_loss_remembers(step: int, changes, tmp_path) -> None:
+    whole = trainer_in(tmp_path / "whole", **SAVED, **changes)
+    whole.train()
+    ends_as(whole, tmp_path / "cut", step, **changes)
+
+
+def test_killed_between_two_stages_and_while_the_policy_is_asked_it_ends_the_same(whole, tmp_path) -> None:
     def train(number: int) -> None:
         trainer = trainer_in(tmp_path / "run", **SAVED)
         asked = trainer._policy_logprobs
@@ -111,7 +129,7 @@ def test_killed_between_two_stages_and_while_the_policy_is_asked_it_ends_the_sam
     last = trainer_in(tmp_path / "run", **SAVED)
     last.train(resume_from_checkpoint=True)
     same(last, whole)
-    assert stage_lines(tmp_path / "run") == stage_lines(tmp_path / "whole")
+    assert stage_lines(tmp_path / "run") == stage_lines(folder_of(whole))
 
 
 def test_the_stages_of_a_run(tmp_path, caplog) -> None:
@@ -165,10 +183,9 @@ def test_a_gap_of_the_policy_is_the_metric_of_the_model_that_it_is(tmp_path) -> 
 
 
 @pytest.mark.parametrize("changes", [{"max_tokens_per_batch": 60}, {"dataloader_num_workers": 2}])
-def test_however_batches_are_made_the_stages_are_the_same(tmp_path, changes) -> None:
-    for name, own in (("plain", {}), ("other", changes)):
-        trainer_in(tmp_path / name, **own).train()
-    losses = [[line["loss"] for line in step_logs(tmp_path / name)] for name in ("plain", "other")]
+def test_however_batches_are_made_the_stages_are_the_same(whole, tmp_path, changes) -> None:
+    trainer_in(tmp_path / "other", **changes).train()
+    losses = [[line["loss"] for line in step_logs(folder)] for folder in (folder_of(whole), tmp_path / "other")]
     np.testing.assert_allclose(*losses, rtol=1e-5)
 
 
@@ -185,11 +202,9 @@ def test_order_and_routes_move_without_reference_values(tmp_path, changes) -> No
     assert all(line["stage/changed_route"] > 0 for line in stage_lines(tmp_path / "run")[1:2])
 
 
-def test_memory_is_planned_for_the_longest_pairs_in_one_batch(tmp_path) -> None:
-    trainer = trainer_in(tmp_path / "run")
-    trainer.train()
-    tokens = np.sort(trainer._stages.every_pair.size_per_row()[:, 0])
-    assert trainer._memory.longest == tokens[-4:].sum()
+def test_memory_is_planned_for_the_longest_pairs_in_one_batch(whole) -> None:
+    tokens = np.sort(whole._stages.every_pair.size_per_row()[:, 0])
+    assert whole._memory.longest == tokens[-4:].sum()
 
 
 def test_with_as_many_steps_as_are_asked_for(tmp_path) -> None:
@@ -224,9 +239,8 @@ def test_what_stages_contradict_is_refused(tmp_path, plan, changes, words, refus
     refused(lambda: trainer_in(tmp_path / "run", plan, **changes), *words)
 
 
-def test_a_run_whose_stage_cannot_be_read_is_not_continued(tmp_path) -> None:
-    trainer_in(tmp_path / "run", **SAVED).train()
-    folder = cut(tmp_path / "run", tmp_path / "cut", 3)
+def test_a_run_whose_stage_cannot_be_read_is_not_continued(whole, tmp_path) -> None:
+    folder = cut(folder_of(whole), tmp_path / "cut", 3)
     (folder / "plans" / "stage-2.parquet").unlink()
     with pytest.raises(RunError, match=r"the plan of stage 2 cannot be read.*start the run anew"):
         trainer_in(folder, **SAVED).train(resume_from_checkpoint=True)
