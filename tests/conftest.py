@@ -82,10 +82,11 @@ def _frozen_imports() -> None:
 
 
 @pytest.fixture(autouse=True)
-def _no_training_figure(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A tiny run's figure takes longer than the run; tests marked `figure` have it drawn."""
+def _no_training_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tiny run's figures take longer than the run; tests marked `figure` have them drawn."""
     if request.node.get_closest_marker("figure") is None:
-        monkeypatch.setattr("mixdpo.training.run_folder.save_training_figure", lambda metrics, folder: None)
+        for name in ("save_training_figure", "save_stage_figure"):
+            monkeypatch.setattr(f"mixdpo.training.run_folder.{name}", lambda metrics, folder: None)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -132,6 +132,7 @@ def test_killed_between_two_stages_and_while_the_policy_is_asked_it_ends_the_sam
     assert stage_lines(tmp_path / "run") == stage_lines(folder_of(whole))
 
 
+@pytest.mark.figure
 def test_the_stages_of_a_run(tmp_path, caplog) -> None:
     trainer = trainer_in(
         tmp_path / "run", eval_dataset=chat_pairs(tmp_path, n=6, seed=1), eval_strategy="epoch", num_train_epochs=2
