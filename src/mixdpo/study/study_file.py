@@ -40,6 +40,7 @@ _OBJECTIVE: Final = ({f.name for f in fields(LossSettings)} - {"beta"}) | {
     "hard_loss_type",
     "ld_alpha",
     "use_weighting",
+    "reward_calibration",
     "sft_weight",
     "sft_target",
     "phase_schedule",
