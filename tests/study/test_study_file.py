@@ -97,8 +97,7 @@ def test_every_arm_has_as_many_trials_with_the_same_everything_else(write) -> No
 
 def test_an_arm_may_be_calibrated(write) -> None:
     study = load_study(write(changed("arms/dpo/train", {"reward_calibration": True})))
-    (dpo,) = (variant for variant in variants(study) if variant.name == "dpo")
-    assert dpo.train["reward_calibration"] is True
+    assert study.arms["dpo"].train["reward_calibration"] is True
 
 
 def test_beta_is_read_where_a_shared_loss_of_the_hard_route_reads_it(write) -> None:
