@@ -64,7 +64,7 @@ def test_what_the_start_did_not_show_either() -> None:
 
 @pytest.mark.parametrize(("measured", "where"), [(True, "eval_answers/"), (False, "section answers")])
 def test_displacement_is_told_as_what_it_is(measured, where, caplog) -> None:
-    alarm, state = DisplacementAlarm(50.0, measured), SimpleNamespace(global_step=7)
+    alarm, state = DisplacementAlarm(50.0, measured), SimpleNamespace(global_step=7, is_world_process_zero=True)
     for change in (-49.0, -60.0, -70.0):
         alarm.on_log(None, state, None, {"displacement/chosen/hard": change, "displacement/chosen/easy": 1.0})
     (line,) = caplog.messages
