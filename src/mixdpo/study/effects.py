@@ -170,7 +170,7 @@ def effect(
     variances = Variances(over_seeds=over_seeds, over_groups=over_groups, interaction=interaction, seeds=S, groups=G)
     estimate = float(values.mean())
     reach = max(error * float(stats.t.ppf((1 + level) / 2, degrees)) for error, degrees in variances.tests())
-    p_value = max(_two_sided(estimate, error, degrees) for error, degrees in variances.tests())
+    p_value = max(two_sided(estimate, error, degrees) for error, degrees in variances.tests())
     return Effect(
         estimate=estimate,
         low=estimate - reach,
@@ -244,7 +244,8 @@ def detectable(effects: Sequence[Effect], level: float = 0.95) -> float:
     return max(error * standard_errors_seen(degrees, alpha) for error, degrees in pooled.tests())
 
 
-def _two_sided(estimate: float, error: float, degrees: float) -> float:
+def two_sided(estimate: float, error: float, degrees: float) -> float:
+    """Return the p-value of a t test of no difference."""
     if error == 0:  # all differences equal: no resample shows anything else
         return float(estimate == 0)
     return 2 * float(stats.t.sf(abs(estimate) / error, degrees))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from mixdpo.common.errors import InputError
-from mixdpo.common.settings import build, check_values, read_yaml, unknown_key
+from mixdpo.common.settings import build, check_values, unknown_key
 from mixdpo.difficulty.metrics import find_metric
 from mixdpo.generation.generation_settings import SamplingSettings
 from mixdpo.losses import LossSettings
@@ -16,8 +16,8 @@ from mixdpo.models.model_settings import ModelSettings, check_is_model
 from mixdpo.plan.check_settings import check_settings
 from mixdpo.plan.plan_settings import PlanSettings
 from mixdpo.recipe.recipe_file import PlanSection, plan_settings, train_values
-from mixdpo.recipe.settings_help import setting_lines
 from mixdpo.study.constraint_task import ConstraintTask, RaterSettings
+from mixdpo.study.file_sections import are_seeds, baseline_of, named_arms, read_sections, sections_help
 from mixdpo.study.file_task import FileTask
 from mixdpo.study.study_settings import (
     ArmSettings,
@@ -64,19 +64,7 @@ def load_study(file: str | Path) -> StudySettings:
     Raises:
         InputError: the file is missing or broken; a key or value is wrong; arms would not be treated alike.
     """
-    content = read_yaml(file)
-    for key in content:
-        if key not in _TOP:
-            raise unknown_key(key, _TOP, file)
-    for key in ("bench", "arms", "tuning", "seeds"):
-        if key not in content:
-            raise InputError(f"no {key} is given", file=file, hint=f"add a section {key}:")
-    try:
-        return _study(content, str(file))
-    except InputError as error:
-        if error.file is not None:
-            raise
-        raise InputError(str(error), file=file) from error
+    return read_sections(file, _TOP, ("bench", "arms", "tuning", "seeds"), _study)
 
 
 def keys_help() -> str:
@@ -91,25 +79,20 @@ def keys_help() -> str:
         ("generation", SamplingSettings),
         ("limits", LimitSettings),
     ]
-    lines = ["Keys of a study file:", ""]
-    for name, cls in sections:
-        lines += [f"  {name}:", *(f"    {line.removeprefix('--.')}" for line in setting_lines(cls, "")), ""]
-    return "\n".join(
+    return sections_help(
+        "Keys of a study file:",
+        sections,
         [
-            *lines,
-            "  train: keys of a recipe's section train for all arms; model, peft: as in a recipe",
-            "  seeds: whole numbers, such as [1, 2, 3]; baseline: an arm's name (default: the first)",
-            "  primary: the measure that arms are tuned and compared by (default: the task's)",
-            "  name, title, question: for the report; level: of the intervals (default 0.95)",
-        ]
+            "train: keys of a recipe's section train for all arms; model, peft: as in a recipe",
+            "seeds: whole numbers, such as [1, 2, 3]; baseline: an arm's name (default: the first)",
+            "primary: the measure that arms are tuned and compared by (default: the task's)",
+            "name, title, question: for the report; level: of the intervals (default 0.95)",
+        ],
     )
 
 
 def _study(content: dict[str, Any], file: str) -> StudySettings:
-    arms = content["arms"]
-    if not isinstance(arms, Mapping) or len(arms) < 1:
-        raise InputError("arms must be a mapping of names to what each does")
-    built = {str(name): _arm(str(name), given or {}, file) for name, given in arms.items()}
+    built = {str(name): _arm(str(name), given or {}, file) for name, given in named_arms(content["arms"]).items()}
     tuning = build(TuningSettings, content["tuning"], "tuning", file)
     shared = train_settings(content.get("train") or {}, "train", file)
     for key in sorted(_OWN & set(shared)):
@@ -118,13 +101,11 @@ def _study(content: dict[str, Any], file: str) -> StudySettings:
     if not name_of_study or name_of_study != Path(name_of_study).name:
         raise InputError(f"name is {name_of_study!r}; it becomes the name of a folder")
     seeds = content["seeds"]
-    if not isinstance(seeds, list) or not seeds or not all(type(seed) is int and seed >= 0 for seed in seeds):
+    if not seeds or not are_seeds(seeds):
         raise InputError(f"seeds must be a list of whole numbers, not {seeds!r}")
     if not tuning.seeds or len({*seeds, *tuning.seeds}) < len(seeds) + len(tuning.seeds):
         raise InputError("seeds must differ from each other and from tuning.seeds, of which there is one at least")
-    baseline = str(content.get("baseline", next(iter(built))))
-    if baseline not in built:
-        raise unknown_key(f"baseline {baseline}", [f"baseline {name}" for name in built], file)
+    baseline = baseline_of(content, built, file)
     level = content.get("level", 0.95)
     if not isinstance(level, float) or not 0 < level < 1:
         raise InputError(f"level is {level!r}; it must be between 0 and 1, such as 0.95")

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from scipy import stats
+from scipy.optimize import isotonic_regression
 
 from mixdpo.common.statistics import Interval, mean_interval
 from mixdpo.evaluation.statistics.paired import holm
-from mixdpo.study.effects import standard_errors_seen
+from mixdpo.study.effects import standard_errors_seen, two_sided
 
 LEVEL: Final = 0.95
 RESAMPLES: Final = 2000
@@ -39,16 +39,12 @@ def paired_effect(differences: np.ndarray) -> PairedEffect:
     interval = mean_interval(differences, LEVEL)
     freedom = len(differences) - 1
     error = float(differences.std(ddof=1) / np.sqrt(len(differences)))
-    if error == 0:
-        p_value = float(interval.estimate == 0)
-    else:
-        p_value = 2 * float(stats.t.sf(abs(interval.estimate) / error, freedom))
     return PairedEffect(
         estimate=interval.estimate,
         low=interval.low,
         high=interval.high,
         level=LEVEL,
-        p_value=p_value,
+        p_value=two_sided(interval.estimate, error, freedom),
         detectable=error * standard_errors_seen(freedom, 1 - LEVEL),
     )
 
@@ -106,7 +102,7 @@ def break_even(quality_SC: np.ndarray, effect_SC: np.ndarray, seed: int = 0) -> 
 
 def _zero(quality_C: np.ndarray, effect_C: np.ndarray) -> float:
     order = np.argsort(quality_C, kind="stable")
-    quality, effect = quality_C[order], _rising(effect_C[order])
+    quality, effect = quality_C[order], isotonic_regression(effect_C[order]).x
     if effect[0] >= 0:
         return -np.inf
     if effect[-1] <= 0:
@@ -115,18 +111,6 @@ def _zero(quality_C: np.ndarray, effect_C: np.ndarray) -> float:
     before = after - 1
     share = -effect[before] / (effect[after] - effect[before])
     return float(quality[before] + share * (quality[after] - quality[before]))
-
-
-def _rising(values_C: np.ndarray) -> np.ndarray:
-    """Return the nearest values that do not fall (pool adjacent violators)."""
-    blocks: list[tuple[float, int]] = []
-    for value in values_C:
-        mean, count = float(value), 1
-        while blocks and blocks[-1][0] > mean:
-            other, weight = blocks.pop()
-            mean, count = (mean * count + other * weight) / (count + weight), count + weight
-        blocks.append((mean, count))
-    return np.concatenate([np.full(count, mean) for mean, count in blocks])
 
 
 def _or_none(value: float) -> float | None:

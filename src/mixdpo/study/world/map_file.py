@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from mixdpo.common.errors import InputError
-from mixdpo.common.settings import build, read_yaml, unknown_key
-from mixdpo.recipe.settings_help import setting_lines
+from mixdpo.common.settings import build, unknown_key
+from mixdpo.study.file_sections import are_seeds, baseline_of, named_arms, read_sections, sections_help
 from mixdpo.study.study_file import check_grids, check_plan, read_contrasts, train_settings
 from mixdpo.study.study_settings import TuningSettings
 from mixdpo.study.world.map_settings import ArmOfMap, CellOfMap, Crossing, Gate, MapSettings, WorldOfMap
@@ -116,19 +116,7 @@ def load_map(file: str | Path) -> MapSettings:
     Raises:
         InputError: the file is missing or broken; a key or value is wrong; arms would not be treated alike.
     """
-    content = read_yaml(file)
-    for key in content:
-        if key not in _TOP:
-            raise unknown_key(key, _TOP, file)
-    for key in _NEEDED:
-        if key not in content:
-            raise InputError(f"no {key} is given", file=file, hint=f"add a section {key}:")
-    try:
-        return _map(content, str(file))
-    except InputError as error:
-        if error.file is not None:
-            raise
-        raise InputError(str(error), file=file) from error
+    return read_sections(file, _TOP, _NEEDED, _map)
 
 
 def keys_help() -> str:
@@ -141,33 +129,27 @@ def keys_help() -> str:
         ("arms.NAME", ArmSection),
         ("crossing", Crossing),
     ]
-    lines = ["Keys of a map file:", ""]
-    for name, cls in sections:
-        lines += [f"  {name}:", *(f"    {line.removeprefix('--.')}" for line in setting_lines(cls, "")), ""]
-    return "\n".join(
+    return sections_help(
+        "Keys of a map file:",
+        sections,
         [
-            *lines,
-            "  pairs: training pairs of a run (default 1500); batch_size: pairs of a step (default 32)",
-            "  seeds: whole numbers, such as [1, 2, 3]; baseline: an arm's name (default: the first)",
-            "  contrasts: as in a study file; name, title: for the report",
-        ]
+            "pairs: training pairs of a run (default 1500); batch_size: pairs of a step (default 32)",
+            "seeds: whole numbers, such as [1, 2, 3]; baseline: an arm's name (default: the first)",
+            "contrasts: as in a study file; name, title: for the report",
+        ],
     )
 
 
 def _map(content: dict[str, Any], file: str) -> MapSettings:
-    given = content["arms"]
-    if not isinstance(given, Mapping) or not given:
-        raise InputError("arms must be a mapping of names to what each does")
+    given = named_arms(content["arms"])
     worlds = content["worlds"]
     if not isinstance(worlds, Mapping) or not worlds:
         raise InputError("worlds must be a mapping of names to cells")
     arms = {str(name): _arm(str(name), one or {}, file) for name, one in given.items()}
     seeds = content["seeds"]
-    if not isinstance(seeds, list) or len(seeds) < 2 or not all(type(seed) is int and seed >= 0 for seed in seeds):
+    if not are_seeds(seeds) or len(seeds) < 2:
         raise InputError(f"seeds must be a list of two whole numbers or more, not {seeds!r}")
-    baseline = str(content.get("baseline", next(iter(arms))))
-    if baseline not in arms:
-        raise unknown_key(f"baseline {baseline}", [f"baseline {name}" for name in arms], file)
+    baseline = baseline_of(content, arms, file)
     crossing = build(Crossing, content["crossing"], "crossing", file)
     for name in (crossing.arm, crossing.against):
         if name not in arms:
