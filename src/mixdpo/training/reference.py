@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from accelerate.utils import DistributedType
 from torch import Tensor, nn
 
 from mixdpo.losses import discount_tail
-from mixdpo.models.cached_logprobs import CacheUse, cached_values
+from mixdpo.models.cached_logprobs import CacheUse, cached_values, forward_pass
 from mixdpo.models.engine import completion_scores, to_device, without_wrappers
 from mixdpo.models.fingerprint import cache_file, describe_tokens
 from mixdpo.training.batch import PairBatch, RowLayout, collate_pairs
@@ -75,6 +76,33 @@ def reference_values(
     batch = to_device(collate_pairs([pairs[int(row)] for row in rows], lay_out), device)
     values = pair_logprobs(model, batch, ld_alpha)
     return torch.stack([values.chosen, values.rejected], dim=1)
+
+
+def values_of_all(
+    model: nn.Module,
+    pairs: PlannedPairs,
+    *,
+    lay_out: RowLayout,
+    device: torch.device,
+    batch_size: int,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> np.ndarray:
+    """Return the log-probabilities of both answers of all pairs; float64, shape (N, 2), nats, NaN for lost pairs.
+
+    One pass without dropout, adapters on; the longest pairs first, and processes take batches in turn.
+    """
+    rows = np.flatnonzero(pairs.index_of_row >= 0)
+    rows = rows[np.argsort(-pairs.tokens_per_row()[rows], kind="stable")]
+    values = np.full((len(pairs.plan), 2), np.nan)
+
+    def show(done: int) -> None:
+        if on_progress is not None:
+            on_progress(done, len(rows))
+
+    with evaluating(model):
+        values_of = partial(reference_values, model, pairs, lay_out=lay_out, device=device)
+        values[rows] = forward_pass(rows, values_of, batch_size, show)
+    return values
 
 
 def live_reference(model: nn.Module, batch: PairBatch, ld_alpha: float | None = None) -> PairBatch:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +12,13 @@ from torch import nn
 
 from mixdpo.common.errors import InputError, RunError
 from mixdpo.data.arrays import trained_counts
-from mixdpo.models.cached_logprobs import forward_pass
 from mixdpo.plan.plan import Plan, make_plan
 from mixdpo.plan.plan_settings import ROUTES
 from mixdpo.plan.stages import first_stage, moved_plan, next_stage, rank_correlation, stage_pool, stage_rows
 from mixdpo.training.batch import RowLayout
 from mixdpo.training.config import MixDPOConfig
 from mixdpo.training.records import load_reference, save_reference
-from mixdpo.training.reference import evaluating, reference_values
+from mixdpo.training.reference import values_of_all
 from mixdpo.training.sampling import PlannedPairs
 
 
@@ -215,27 +213,22 @@ def policy_logprobs(
 ) -> np.ndarray:
     """Return the policy's log-probabilities of all pairs' answers; float64, shape (N, 2), NaN for lost pairs.
 
-    One pass, adapters on, without dropout; the longest pairs first, and processes take batches in turn.
+    See `values_of_all`.
 
     Raises:
         RunError: one is NaN or infinite.
     """
-    rows = np.flatnonzero(pairs.index_of_row >= 0)
-    rows = rows[np.argsort(-pairs.tokens_per_row()[rows], kind="stable")]
-    values = np.full((len(pairs.plan), 2), np.nan)
-    values_of = partial(reference_values, model, pairs, lay_out=lay_out, device=accelerator.device)
-
-    def show(done: int) -> None:
-        if on_progress is not None:
-            on_progress(done, len(rows))
-
-    with evaluating(model), accelerator.autocast():
-        values[rows] = forward_pass(rows, values_of, batch_size, show)
-    broken = int((~np.isfinite(values[rows])).any(axis=1).sum())
+    with accelerator.autocast():
+        values = values_of_all(
+            model, pairs, lay_out=lay_out, device=accelerator.device, batch_size=batch_size, on_progress=on_progress
+        )
+    known = values[pairs.index_of_row >= 0]
+    broken = int((~np.isfinite(known)).any(axis=1).sum())
     if broken:
         raise RunError(
-            f"at the end of a stage the policy gives no finite log-probability for {broken:,} of {len(rows):,} pairs, "
-            "though its weights are finite; load it in float32 or bfloat16, or lower learning_rate"
+            f"at the end of a stage the policy gives no finite log-probability for {broken:,} of "
+            f"{len(known):,} pairs, though its weights are finite; load it in float32 or bfloat16, or lower "
+            "learning_rate"
         )
     return values
 

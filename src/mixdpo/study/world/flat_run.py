@@ -16,12 +16,11 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import torch
 from datasets import Dataset
-from torch import Tensor, nn
+from torch import nn
 from transformers import LlamaForCausalLM
 
 from mixdpo.common.errors import InputError
 from mixdpo.losses import LOSSES
-from mixdpo.models.cached_logprobs import forward_pass
 from mixdpo.models.engine import pad_rows
 from mixdpo.plan.plan import Plan, make_plan
 from mixdpo.study.world.language import PAD, lengths
@@ -30,7 +29,7 @@ from mixdpo.study.world.pairs import WorldPairs
 from mixdpo.training.batch import PairBatch, collate_pairs
 from mixdpo.training.config import MixDPOConfig
 from mixdpo.training.rate_weights import rate_weights
-from mixdpo.training.reference import evaluating, reference_values
+from mixdpo.training.reference import values_of_all
 from mixdpo.training.sampling import PlannedPairs, PlanSampler
 from mixdpo.training.schedule import learning_rate_factors, make_step_plan, phase_lengths
 from mixdpo.training.stages import Stages, check_stages
@@ -184,15 +183,7 @@ def _schedule(rates: np.ndarray) -> Iterator[tuple[float, float]]:
 
 def _logprobs(model: nn.Module, pairs: PlannedPairs) -> np.ndarray:
     """Return a model's log-probabilities of both answers of all pairs; float64, shape (N, 2), nats."""
-
-    def values_of(rows: np.ndarray) -> Tensor:
-        return reference_values(model, pairs, rows, lay_out=_LAY_OUT, device=torch.device("cpu"))
-
-    longest_first = np.argsort(-pairs.tokens_per_row(), kind="stable")
-    values = np.empty((len(longest_first), 2))
-    with evaluating(model):
-        values[longest_first] = forward_pass(longest_first, values_of, PAIRS_AT_ONCE, lambda done: None)
-    return values
+    return values_of_all(model, pairs, lay_out=_LAY_OUT, device=torch.device("cpu"), batch_size=PAIRS_AT_ONCE)
 
 
 def _answers(ids: np.ndarray) -> list[list[int]]:
