@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from nested import with_values
 
 CONTENT: dict[str, Any] = {
     "name": "tiny",
@@ -30,23 +31,8 @@ CONTENT: dict[str, Any] = {
 }
 
 
-def changed(changes: dict[str, Any]) -> dict[str, Any]:
-    """Return the map with values at paths such as `worlds/words/cells`; None takes a key away."""
-    content = copy.deepcopy(CONTENT)
-    for path, value in changes.items():
-        *parents, key = path.split("/")
-        target = content
-        for parent in parents:
-            target = target.setdefault(parent, {})
-        if value is None:
-            del target[key]
-        else:
-            target[key] = value
-    return content
-
-
 def map_file(folder: Path, changes: dict[str, Any] | None = None) -> Path:
     """Write the map into a folder."""
     path = folder / "tiny.yaml"
-    path.write_text(yaml.safe_dump(changed(changes or {}), sort_keys=False))
+    path.write_text(yaml.safe_dump(with_values(CONTENT, changes or {}), sort_keys=False))
     return path

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from mixdpo.cli.main import main
 from mixdpo.common.files import content_name
 from mixdpo.study.run_specs import final_runs, tuning_runs, variants
 from mixdpo.study.study_file import load_study
+from nested import with_values
 from synthetic import chat_rows
 
 STUDIES = Path(__file__).parents[2] / "studies"
@@ -36,16 +36,7 @@ CONTENT: dict[str, Any] = {
 
 
 def changed(path: str, value: Any) -> dict[str, Any]:
-    content = copy.deepcopy(CONTENT)
-    *parents, key = path.split("/")
-    target = content
-    for parent in parents:
-        target = target.setdefault(parent, {})
-    if value is None:
-        del target[key]
-    else:
-        target[key] = value
-    return content
+    return with_values(CONTENT, {path: value})
 
 
 @pytest.fixture
