@@ -82,10 +82,13 @@ def read_results(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def _tasks(settings: MapSettings, runs: Mapping[str, MapRun]) -> list[_Task]:
-    """Put the runs of a cell and seed together, for they share their pairs, and those of a base one after another."""
-    groups: dict[tuple[str, int, str, int], list[MapRun]] = defaultdict(list)
+    """Put the runs of a cell and seed together, for they share their pairs, and all cells of a seed before the next.
+
+    So a map that was stopped holds all cells of its first seeds, and is whole when its file names these.
+    """
+    groups: dict[tuple[int, str, str], list[MapRun]] = defaultdict(list)
     for run in runs.values():
-        groups[run.world, run.seed % BASES, run.cell, run.seed].append(run)
+        groups[run.seed, run.world, run.cell].append(run)
     return [(settings, groups[key]) for key in sorted(groups)]
 
 
@@ -125,7 +128,7 @@ def _begin(folder: Path) -> None:
     _results = folder / f"results-{time.time_ns():x}-{os.getpid()}.jsonl"
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=len(WORLDS))
 def _base(world: str, number: int, prompts: int) -> tuple[Language, LlamaForCausalLM, Candidates]:
     language, base = WORLDS[world](), load_base(world, number)
     return language, base, own_answers(language, base, prompts, OWN_ANSWERS, number)

@@ -23,6 +23,7 @@ _NEEDED: Final = ("worlds", "arms", "crossing", "seeds")
 WORLD_NAMES: Final = ("words", "letters", "lists")
 """The keys of `WORLDS`, for files that are checked without PyTorch."""
 _MEAN: Final = "mean"
+_OF_PAIRS: Final = ("hard_labels_right", "easy_labels_right", "hard_share", "hard_source")
 _Source = Literal["writers", "good", "own"]
 _HardSource = Literal["writers", "own"]
 
@@ -80,6 +81,7 @@ class CellSection:
     hard_labels_right: float | list[float] = field(
         default=0.5, metadata={"help": "P, the probability that the label of a hard pair is right"}
     )
+    easy_labels_right: float | list[float] = field(default=1.0, metadata={"help": "the same of the other pairs"})
     hard_share: float | list[float] = field(default=0.3, metadata={"help": "share of hard pairs"})
     hard_source: _HardSource | list[_HardSource] = field(
         default="writers", metadata={"help": "who wrote the hard pairs' answers: writers, or own (the base itself)"}
@@ -242,6 +244,7 @@ def _cells(section: CellSection, quality: float, where: str) -> Iterator[tuple[s
         for number, what, low, high in (
             (one.hard_share, "hard_share", 0.0, 1.0),
             (getattr(one, "hard_labels_right", 0.5), "hard_labels_right", -0.001, 1.001),
+            (getattr(one, "easy_labels_right", 1.0), "easy_labels_right", -0.001, 1.001),
         ):
             if not low < number < high:
                 raise InputError(f"{where}.cells: {what} is {number:g}, no share of pairs")
@@ -263,11 +266,13 @@ def _pairs(section: CellSection, quality: float) -> Iterator[tuple[str, Cell | N
             yield label, NaturalCell(source=source, rater_noise=noise, hard_share=share)
         return
     levels = _as_list(quality if section.hard_quality is None else section.hard_quality)
-    others = (_as_list(one) for one in (section.hard_labels_right, section.hard_share, section.hard_source))
-    for level, right, share, source in product(levels, *others):
-        own = ", own answers" if source == "own" else ""
-        label = f"P {right:g}, quality {level:g}, {share:.0%} hard{own}"
-        yield label, Cell(hard_quality=level, hard_labels_right=right, hard_share=share, hard_source=source)
+    others = [_as_list(getattr(section, name)) for name in _OF_PAIRS]
+    for level, *values in product(levels, *others):
+        cell = Cell(hard_quality=level, **dict(zip(_OF_PAIRS, values, strict=True)))
+        label = f"P {cell.hard_labels_right:g}, quality {level:g}, {cell.hard_share:.0%} hard"
+        label += f", P {cell.easy_labels_right:g} of others" if cell.easy_labels_right < 1 else ""
+        label += ", own answers" if cell.hard_source == "own" else ""
+        yield label, cell
 
 
 def _as_list(value: Any) -> list[Any]:

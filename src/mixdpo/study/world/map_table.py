@@ -186,7 +186,9 @@ def _break_evens(settings: MapSettings, cells: Sequence[Mapping[str, Any]]) -> l
     """
     rows: dict[tuple[Any, ...], list[Mapping[str, Any]]] = defaultdict(list)
     arm, against = settings.crossing.arm, settings.crossing.against
-    axes = ("world", "hard_labels_right", "hard_share", "hard_source", "epochs", "learning_rate")
+    axes = (
+        "world", "hard_labels_right", "easy_labels_right", "hard_share", "hard_source", "epochs", "learning_rate",
+    )  # fmt: skip
     for cell in cells:
         if cell["kind"] == "controlled" and {arm, against} <= cell["arms"].keys():
             rows[tuple(cell[axis] for axis in axes)].append(cell)
