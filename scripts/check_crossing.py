@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 from mixdpo.common.errors import InputError
-from mixdpo.study.world.map_table import crossing_rows, load_table
+from mixdpo.study.world.map_crossing import crossing_rows, turns
+from mixdpo.study.world.map_table import load_table
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -27,12 +28,10 @@ def main(arguments: list[str] | None = None) -> int:
         print("no cells that differ in quality alone", file=sys.stderr)
         return 1
     fails = 0
-    for world, cells in rows.items():
-        (_, poorest), (_, best) = cells[0], cells[-1]
-        crosses = poorest.high < 0 < best.low
-        fails += not crosses
-        what = "crosses" if crosses else "does not cross"
-        print(f"{world}: {poorest.estimate:+.3f} to {best.estimate:+.3f}, {what}")
+    for world, points in rows.items():
+        fails += not turns(points)
+        what = "crosses" if turns(points) else "does not cross"
+        print(f"{world}: {points[0].effect.estimate:+.3f} to {points[-1].effect.estimate:+.3f}, {what}")
     return int(fails > 0)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from scipy import stats
 from check_crossing import main as check_crossing
 from maps import map_file
 from mixdpo.study.world.map_effects import break_even, by_base, paired_effect
+from mixdpo.study.world.map_figure import crossing_description, crossing_title, drawn_rows
 from mixdpo.study.world.map_file import load_map
 from mixdpo.study.world.map_report import write_map_report
 from mixdpo.study.world.map_runs import MapRun, final_runs
@@ -130,4 +132,46 @@ def test_a_planted_world_is_recovered(tmp_path: Path) -> None:
     assert all(cell["name"] in every_cell for cell in table["cells"])
     assert check_crossing([str(tmp_path / "map.json")]) == 0
     assert (tmp_path / "crossing.png").stat().st_size > 5000
-    assert (tmp_path / "crossing-dark.svg").exists()
+    assert crossing_title(table) == "SFT on hard pairs turns from harm to help as their answers get better"
+    assert crossing_description(table) in (tmp_path / "crossing-dark.svg").read_text(encoding="utf-8")
+
+
+def test_the_figure_claims_what_the_intervals_show() -> None:
+    def world(name: str, poorest: float, best: float, gain: float = 0.2) -> list[dict[str, Any]]:
+        noise = np.array([-0.01, 0.0, 0.01])
+
+        def arm(reward: float) -> dict[str, Any]:
+            return {"rewards": (reward + noise).tolist()}
+
+        return [
+            {
+                "world": name, "name": f"{quality}", "quality": [quality] * 3, "gain": {"estimate": gain, "low": gain},
+                "arms": {
+                    "start": arm(0.5), "dropped": arm(0.7), "SFT": {"rewards": (0.7 + effect + 2 * noise).tolist()},
+                },
+            }
+            for quality, effect in ((0.4, poorest), (0.8, best))
+        ]  # fmt: skip
+
+    def table(*worlds: list[dict[str, Any]]) -> dict[str, Any]:
+        rows = [
+            {"world": cells[0]["world"], "hard_labels_right": 0.5, "cells": [cell["name"] for cell in cells]}
+            for cells in worlds
+        ]
+        crossing = {"arm": "SFT", "against": "dropped"}
+        return {
+            "cells": [cell for cells in worlds for cell in cells],
+            "break_even": rows,
+            "crossing": crossing,
+            "seeds": [1, 2, 3],
+        }
+
+    words, lists = world("words", -0.1, 0.1), world("lists", 0.1, 0.1)
+    assert crossing_title(table(words)).endswith("get better")
+    assert crossing_title(table(words, lists)).endswith("get better: in words, not in lists")
+    assert "harm to help" not in crossing_title(table(lists))
+    assert "harm to help" not in crossing_title(table(world("words", -0.01, 0.1)))  # not clear
+    assert list(drawn_rows(table(words, world("letters", -0.1, 0.1, gain=-0.1)))) == ["words"]
+    (poor, good) = drawn_rows(table(words))["words"]
+    assert (poor.height, good.height) == pytest.approx((-1.5, 0.5))
+    assert poor.of_gain[0] == pytest.approx(-50)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,9 +10,10 @@ import numpy as np
 
 from mixdpo.common.files import atomic_path
 from mixdpo.common.tables import TextTable, as_markdown
-from mixdpo.study.world.map_figure import save_figures
+from mixdpo.study.world.map_crossing import crossing_of
+from mixdpo.study.world.map_figure import crossing_title, save_figures
+from mixdpo.study.world.map_format import effect_text, interval, p_text, plain, signed
 from mixdpo.study.world.map_settings import START
-from mixdpo.study.world.map_table import crossing_of
 
 REPORT_FILE: Final = "map.md"
 CELLS_FILE: Final = "cells.md"
@@ -63,12 +64,13 @@ def crossing_table(table: Mapping[str, Any]) -> TextTable:
     rows = []
     for cell in table["cells"]:
         if cell["kind"] == "controlled" and {arm, against} <= cell["arms"].keys():
-            surplus, effect = crossing_of(table, cell)
+            point = crossing_of(table, cell)
+            effect = point.effect
             rows.append(
                 (
-                    cell["world"], cell["name"], _plain(cell["arms"][START]["means"]["reward"]),
-                    _plain(cell["arms"][against]["means"]["reward"]), _signed(surplus),
-                    _interval([effect.estimate, effect.low, effect.high]), _plain(effect.detectable),
+                    cell["world"], cell["name"], plain(cell["arms"][START]["means"]["reward"]),
+                    plain(cell["arms"][against]["means"]["reward"]), signed(point.surplus),
+                    interval([effect.estimate, effect.low, effect.high]), plain(effect.detectable),
                 )
             )  # fmt: skip
     headings = (
@@ -83,9 +85,9 @@ def break_even_table(table: Mapping[str, Any]) -> TextTable:
         (
             row["world"],
             _row_name(row),
-            _plain(row["level"]),
-            _break_even(row["quality"], signed=False),
-            _break_even(row["surplus"], signed=True),
+            plain(row["level"]),
+            _break_even(row["quality"], plain),
+            _break_even(row["surplus"], signed),
         )
         for row in table["break_even"]
     ]
@@ -100,7 +102,7 @@ def effects_table(table: Mapping[str, Any], world: str) -> TextTable:
     cells = [cell for cell in table["cells"] if cell["world"] == world]
     arms = [arm for arm in table["arms"] if arm != table["baseline"]]
     rows = [
-        ("gain, reward", *(_signed(cell["gain"]["estimate"]) for cell in cells)),
+        ("gain, reward", *(signed(cell["gain"]["estimate"]) for cell in cells)),
         *((arm, *(_of_gain(cell["effects"].get(arm)) for cell in cells)) for arm in arms),
     ]
     title = (
@@ -115,7 +117,7 @@ def contrasts_table(table: Mapping[str, Any], world: str) -> TextTable:
     """The planned contrasts by cell, in reward."""
     cells = [cell for cell in table["cells"] if cell["world"] == world]
     names = list(dict.fromkeys(name for cell in cells for name in cell["contrasts"]))
-    rows = [(cell["name"], *(_effect_text(cell["contrasts"].get(name)) for name in names)) for cell in cells if names]
+    rows = [(cell["name"], *(effect_text(cell["contrasts"].get(name)) for name in names)) for cell in cells if names]
     return TextTable("Planned contrasts, in reward, with 95 % intervals.", ("cell", *names), rows)
 
 
@@ -133,16 +135,16 @@ def cell_table(table: Mapping[str, Any], cell: Mapping[str, Any]) -> TextTable:
             (
                 name,
                 *("" if arm[key] is None else f"{arm[key]:g}" for key in ("learning_rate", "beta")),
-                _plain(means["reward"]),
-                _effect_text(effect),
-                "" if effect is None or "of_gain" not in effect else _signed(effect["of_gain"][0], 0),
-                "" if effect is None else _p(effect["p_adjusted"]),
-                "" if effect is None else _plain(effect["detectable"]),
-                _plain(arm["deviation"]),
-                _plain(means["greedy"]),
+                plain(means["reward"]),
+                effect_text(effect),
+                "" if effect is None or "of_gain" not in effect else signed(effect["of_gain"][0], 0),
+                "" if effect is None else p_text(effect["p_adjusted"]),
+                "" if effect is None else plain(effect["detectable"]),
+                plain(arm["deviation"]),
+                plain(means["greedy"]),
                 "-" if means["finished"] is None else f"{means['finished']:.0%}",
-                _plain(means["tokens"], 1),
-                _plain(means["entropy"], 2),
+                plain(means["tokens"], 1),
+                plain(means["entropy"], 2),
             )
         )
     return TextTable("", headings, rows)
@@ -160,24 +162,23 @@ def _how(table: Mapping[str, Any]) -> str:
         f"{runs['final']:,} final runs and {runs['tuning']:,} trials of {table['pairs']:,} pairs each, {seeds} seeds "
         f"in every cell, {runs['hours']:.1f} core-hours{f' ({made})' if made else ''}. Arms are compared at the same "
         f"seed; intervals are Student's over seeds. With 80 % power a comparison with {table['baseline']} finds "
-        f"{_plain(middle)} in reward (the median{share}; {_plain(most)} in nine of ten). "
+        f"{plain(middle)} in reward (the median{share}; {plain(most)} in nine of ten). "
         f"Every cell with endings, length, entropy and greedy answers: [{CELLS_FILE}]({CELLS_FILE})."
     )
 
 
 def _picture(table: Mapping[str, Any]) -> str:
-    described = f"{table['crossing']['arm']} less {table['crossing']['against']} by quality"
     return (
-        '<picture><source media="(prefers-color-scheme: dark)" srcset="crossing-dark.png">'
-        f'<img alt="{described}" src="crossing.png" width="720"></picture>'
+        '<picture><source media="(prefers-color-scheme: dark)" srcset="crossing-dark.svg">'
+        f'<img alt="{crossing_title(table)}" src="crossing.svg" width="720"></picture>'
     )
 
 
 def _pairs_of(table: Mapping[str, Any], cell: Mapping[str, Any]) -> str:
     measured = cell["measured"]
     return (
-        f"{table['baseline']} gains {_effect_text(cell['gain'])}. Chosen answers of hard pairs have a reward of "
-        f"{_plain(measured['hard_quality'])}; {measured['hard_right']:.0%} of their labels are right, and "
+        f"{table['baseline']} gains {effect_text(cell['gain'])}. Chosen answers of hard pairs have a reward of "
+        f"{plain(measured['hard_quality'])}; {measured['hard_right']:.0%} of their labels are right, and "
         f"{measured['easy_right']:.0%} of the others'."
     )
 
@@ -200,8 +201,7 @@ def _row_name(row: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def _break_even(found: Mapping[str, Any], signed: bool) -> str:
-    write = _signed if signed else _plain
+def _break_even(found: Mapping[str, Any], write: Callable[[float], str]) -> str:
     if found["estimate"] is None:
         return "below all" if found["below"] > found["above"] else "above all"
     low = "below all" if found["low"] is None else write(found["low"])
@@ -212,26 +212,5 @@ def _break_even(found: Mapping[str, Any], signed: bool) -> str:
 def _of_gain(effect: Mapping[str, Any] | None) -> str:
     if effect is None:
         return ""
-    text = _signed(effect["of_gain"][0], 0) if "of_gain" in effect else f"{_signed(effect['estimate'])} in reward"
+    text = signed(effect["of_gain"][0], 0) if "of_gain" in effect else f"{signed(effect['estimate'])} in reward"
     return f"**{text}**" if effect["p_adjusted"] < _CLEAR else text
-
-
-def _effect_text(effect: Mapping[str, Any] | None) -> str:
-    return "" if effect is None else _interval([effect["estimate"], effect["low"], effect["high"]])
-
-
-def _interval(values: Sequence[float]) -> str:
-    estimate, low, high = map(_signed, values)
-    return f"{estimate} ({low} to {high})"
-
-
-def _signed(value: float, digits: int = 3) -> str:
-    return f"{value:+.{digits}f}".replace("-", "\u2212")
-
-
-def _plain(value: float | None, digits: int = 3) -> str:
-    return "-" if value is None else f"{value:.{digits}f}".replace("-", "\u2212")
-
-
-def _p(value: float) -> str:
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"

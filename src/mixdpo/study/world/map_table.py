@@ -224,22 +224,3 @@ def _number(value: float) -> float | None:
 
 def _numbers(values: np.ndarray) -> list[float | None]:
     return [_number(value) for value in values]
-
-
-def crossing_rows(table: Mapping[str, Any]) -> dict[str, list[tuple[float, PairedEffect]]]:
-    """Return for each world the cells of one row of qualities: quality less the level reached without them, effect.
-
-    Of several rows of a world that with the most noisy labels is taken, and of those the first.
-    """
-    rows: dict[str, Mapping[str, Any]] = {}
-    for row in table["break_even"]:
-        if row["world"] not in rows or row["hard_labels_right"] < rows[row["world"]]["hard_labels_right"]:
-            rows[row["world"]] = row
-    cells = {(cell["world"], cell["name"]): cell for cell in table["cells"]}
-    return {world: [crossing_of(table, cells[world, name]) for name in row["cells"]] for world, row in rows.items()}
-
-
-def crossing_of(table: Mapping[str, Any], cell: Mapping[str, Any]) -> tuple[float, PairedEffect]:
-    """Return what the figure shows of a cell: the surplus of quality over the level reached, and the effect."""
-    arm, against = (np.array(cell["arms"][table["crossing"][one]]["rewards"]) for one in ("arm", "against"))
-    return float(np.mean(cell["quality"]) - against.mean()), paired_effect(arm - against)
