@@ -78,14 +78,19 @@ def map_table(
 
 
 def save_table(table: Mapping[str, Any], folder: Path) -> None:
-    """Write `map.json`, one line for each cell."""
+    """Write `map.json`."""
+    with atomic_path(folder / TABLE_FILE) as temporary:
+        temporary.write_text(table_text(table), encoding="utf-8")
+
+
+def table_text(table: Mapping[str, Any]) -> str:
+    """Return a table as JSON with one line for each cell."""
     parts = []
     for key, value in table.items():
         rows = value if isinstance(value, list) and value and isinstance(value[0], dict) else None
         text = json.dumps(value) if rows is None else "[\n" + ",\n".join(map(json.dumps, rows)) + "\n]"
         parts.append(f"{json.dumps(key)}: {text}")
-    with atomic_path(folder / TABLE_FILE) as temporary:
-        temporary.write_text("{\n" + ",\n".join(parts) + "\n}\n", encoding="utf-8")
+    return "{\n" + ",\n".join(parts) + "\n}\n"
 
 
 def load_table(path: Path) -> dict[str, Any]:

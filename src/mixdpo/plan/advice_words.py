@@ -1,0 +1,86 @@
+"""Advice in sentences: why a route is taken, what the worlds do not agree on, what to mend and what to measure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from mixdpo.plan.advice import Advice, AdvisedRoute, Measurement, Part, PartAdvice, Range, WrongLabels
+from mixdpo.plan.rule_table import Treatment
+
+_DOES: Final[Mapping[AdvisedRoute, str]] = {
+    "drop": "Drop these pairs and spend their updates on the others",
+    "smoothed": "Smooth their labels by P",
+    "sft": "Mix in SFT on their chosen answers",
+    "preference": "Leave them in the preference loss",
+}
+_NAMES: Final[Mapping[Treatment, str]] = {"drop": "Dropping them", "smoothed": "Smoothing by P", "sft": "SFT mixed in"}
+
+
+def reason(one: PartAdvice, least: float) -> str:
+    """Return why a part takes its route, in sentences; nothing for pairs that are not hard."""
+    if not one.is_hard:
+        return ""
+    sentences = [f"{_DOES[one.route]}: {_why(one, least)}."]
+    if one.beyond:
+        sentences.append("Their quality lies beyond what the map has measured; its nearest cells speak for it.")
+    for treatment, by_world in one.by_world.items():
+        gains, loses = ([name for name, value in by_world.items() if sign * value > 0] for sign in (1, -1))
+        if gains and loses and treatment in one.harms:
+            sentences.append(f"{_NAMES[treatment]} gains in {', '.join(gains)} and loses in {', '.join(loses)}.")
+    return " ".join(sentences)
+
+
+def _why(one: PartAdvice, least: float) -> str:
+    if one.hardly:
+        return f"it hardly matters, for nothing gains {least:g} % of what DPO does"
+    if one.route == "preference":
+        return "what would gain in one world harms in another, or for some quality or labels that they may have"
+    return _quality(one.part)
+
+
+def _quality(part: Part) -> str:
+    if part.surplus is None:
+        return "that harms in no world, whatever the quality of their answers, which is not known"
+    if part.surplus.estimate is None:
+        than, level = ("start's", -1.0) if part.policies == "start" else ("trained policy's", 0.0)
+        return f"their chosen answers are {'better' if part.surplus.low >= level else 'worse'} than the {than}"
+    clear = "" if part.surplus.low * part.surplus.high > 0 else ", though not clearly"
+    better = "better" if part.surplus.estimate > 0 else "worse"
+    return f"their chosen answers are {better} than the trained policy's{clear}"
+
+
+def wrong_labels_line(wrong: WrongLabels) -> str:
+    """Return what wrong labels of pairs that are not hard cost."""
+    found = f"About {wrong.pairs:,} labels of larger margins are wrong ({wrong.share:.1%} of all pairs)"
+    cost = "" if wrong.cost is None else f", which costs {percent(wrong.cost, signed=False)} of what DPO gains"
+    return f"{found}{cost}: mend these first; `mixdpo audit` lists the likeliest."
+
+
+def measurement_line(one: Measurement) -> str:
+    """Return what a measurement may add, and how to make it."""
+    how = {
+        "quality": "rate their answers against those of the start and of a trained policy "
+        "(`mixdpo rate PAIRS --against start=MODEL --against trained=MODEL --judge JUDGE`)",
+        "labels": "have a second rater or metric judge their labels (`mixdpo score`, or a column label_probability)",
+    }[one.of]
+    return f"Up to {one.gain:.0f} % of what DPO gains hangs on the {one.of} of {one.pairs:,} pairs: {how}."
+
+
+def total_line(advice: Advice) -> str:
+    """Return what all routes together are worth."""
+    if advice.hard_share == 0:
+        return "No pairs are hard: a preference loss on all of them is what the map supports."
+    hard = f"{advice.hard_share:.0%} of the pairs are hard"
+    if advice.routes == {"preference"}:
+        return f"{hard}, and no route that harms in no world gains {advice.least:g} % of what DPO does."
+    return f"{hard}; their routes together are expected to add {percent(advice.effect)} of what DPO gains."
+
+
+def percent(known: Range, signed: bool = True) -> str:
+    """Return a range as an estimate with bounds, in per cent."""
+    form = "+.0f" if signed else ".0f"
+    low, high = (format(value, form) for value in (known.low, known.high))
+    return (
+        f"{format(known.estimate, form)} % ({low} to {high})" if known.estimate is not None else f"{low} to {high} %"
+    )

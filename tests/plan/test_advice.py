@@ -1,0 +1,254 @@
+"""The rule that advises plans: its table, where it places pairs, what it takes, and what it refuses to say."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mixdpo.plan.advice import LARGEST_VALUE, Part, Range, advise_parts
+from mixdpo.plan.advice_words import measurement_line, reason, total_line, wrong_labels_line
+from mixdpo.plan.rule_table import TREATMENTS, RuleTable, rule_of, shipped_rule
+
+SURPLUSES = (-2.0, -1.0, 0.0, 1.0)
+LEAST = 3.0
+
+
+def cell(world: str, right: float, surplus: float, share: float = 0.3, **effects: float) -> dict[str, Any]:
+    """A cell whose effects have intervals of 2 on either side."""
+    return {
+        "world": world, "name": f"{right} {surplus} {share}", "hard_share": share, "hard_quality": surplus,
+        "hard_source": "writers", "epochs": 1, "learning_rate": None, "right": right, "surplus": surplus,
+        "effects": {one: [effects[one], effects[one] - 2, effects[one] + 2] for one in TREATMENTS},
+    }  # fmt: skip
+
+
+def table(worlds: tuple[str, ...] = ("one", "other"), costs: bool = True) -> RuleTable:
+    """SFT crosses at the trained policy's level; dropping gains 12 with coins' labels, nothing with right ones."""
+    cells = [
+        cell(world, right, surplus, drop=24 * (1 - right), smoothed=12 * (1 - right), sft=15 * surplus + 1)
+        for world in worlds
+        for right in (0.5, 1.0)
+        for surplus in SURPLUSES
+    ]
+    cells += [cell(world, 0.5, 0.0, 0.1, drop=3, smoothed=1.5, sft=0.25) for world in worlds]
+    cells += [{**one, "learning_rate": 1e-3, "effects": {key: [99, 98, 100] for key in TREATMENTS}} for one in cells]
+    wrong = [{"world": world, "kind": "easy", "cost": [2.0, 1.0, 3.0]} for world in worlds]
+    return rule_of({"cells": cells, "wrong_labels": wrong if costs else [], "map": {"name": "planted"}})
+
+
+def known(value: float, within: float = 0.05) -> Range:
+    return Range(estimate=value, low=value - within, high=value + within)
+
+
+def part(share: float = 0.3, margin: float = 0.02, **measured: Any) -> Part:
+    return Part(
+        margin_min=margin,
+        margin_max=margin,
+        pairs=round(1000 * share),
+        share=share,
+        relative_margin=margin,
+        **measured,
+    )
+
+
+EASY = part(0.7, 0.9)
+
+
+def test_effects_are_linear_between_cells_and_end_with_them() -> None:
+    world = table().worlds[0]
+    assert world.effect("sft", 0.5, -0.5) == pytest.approx([-6.5, -8.5, -4.5])
+    assert world.effect("drop", 0.75, -0.5) == pytest.approx([6, 4, 8])
+    assert world.effect("sft", 0.5, 9.0) == pytest.approx(world.effect("sft", 0.5, 1.0))
+    assert world.effect("drop", 0.2, 0.0) == pytest.approx(world.effect("drop", 0.5, 0.0))
+
+
+def test_a_single_cell_moves_the_row_of_another_p() -> None:
+    cells = [cell("one", 0.5, surplus, drop=10, smoothed=5, sft=15 * surplus) for surplus in SURPLUSES]
+    cells.append(cell("one", 1.0, 0.0, drop=-4, smoothed=0, sft=-6))
+    (world,) = rule_of({"cells": cells, "wrong_labels": [], "map": {}}).worlds
+    assert world.effect("sft", 1.0, 1.0)[0] == pytest.approx(15 - 6)
+    assert world.effect("drop", 1.0, -2.0)[0] == pytest.approx(-4)
+    assert world.effect("sft", 0.75, 1.0)[0] == pytest.approx((15 + 9) / 2)
+
+
+def test_effects_grow_with_the_share_as_the_map_has_it() -> None:
+    one, other = table().worlds
+    assert [one.factor(share) for share in (0.0, 0.05, 0.1, 0.2, 0.3, 0.6)] == pytest.approx(
+        [0, 0.125, 0.25, 0.625, 1, 2]
+    )
+    lacks = [row for row in _cells(table) if row["hard_share"] == 0.3 or row["world"] == "one"]
+    borrowed = rule_of({"cells": lacks, "wrong_labels": [], "map": {}}).worlds[1]
+    assert borrowed.factor(0.1) == pytest.approx(other.factor(0.1))
+
+
+def _cells(make: Any) -> list[dict[str, Any]]:
+    del make
+    return [
+        cell(world, 0.5, 0.0, share, drop=factor * 12, smoothed=factor * 6, sft=factor)
+        for world in ("one", "other")
+        for share, factor in ((0.1, 0.25), (0.3, 1.0))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("right", "surplus", "route", "effect"),
+    [
+        (0.5, -1.5, "drop", 12),
+        (0.5, 1.0, "sft", 16),
+        (1.0, -1.5, "preference", None),
+        (1.0, 1.0, "sft", 16),
+        (0.6, 0.2, "drop", 9.6),
+    ],
+)
+def test_the_route_that_gains_most_is_taken(right, surplus, route, effect) -> None:
+    advice = advise_parts([part(right=known(right), surplus=known(surplus)), EASY], table(), LEAST)
+    hard, easy = advice.parts
+    assert hard.route == route
+    assert hard.is_hard
+    assert not easy.is_hard
+    assert (easy.route, easy.effect, reason(easy, LEAST)) == ("preference", None, "")
+    if effect is None:
+        assert hard.hardly
+        assert hard.effect is None
+        assert advice.effect == Range(estimate=0, low=0, high=0)
+    else:
+        assert hard.effect is not None
+        assert hard.effect.estimate == pytest.approx(effect)
+        assert hard.effect.low <= effect - 2
+        assert advice.effect == hard.effect
+    assert advice.measurements == []
+
+
+def test_the_interval_holds_what_p_and_the_surplus_may_be() -> None:
+    wide = part(right=Range(estimate=0.5, low=0.5, high=0.75), surplus=Range(estimate=1.0, low=0.8, high=1.2))
+    (hard, _) = advise_parts([wide, EASY], table(), LEAST).parts
+    assert hard.effects["drop"] == Range(estimate=12, low=4, high=14)
+    assert (hard.effects["sft"].low, hard.effects["sft"].high) == pytest.approx((15 * 0.8 - 1, 18))
+
+
+def test_without_a_measurement_the_whole_range_counts() -> None:
+    advice = advise_parts([part(right=known(0.5)), EASY], table(), LEAST)
+    hard = advice.parts[0]
+    assert hard.route == "drop"
+    assert "not known" in reason(hard, LEAST)
+    assert hard.effects["sft"].low < -29
+    assert hard.effects["sft"].high > 16
+    assert [(one.of, one.pairs) for one in advice.measurements] == [("quality", 300)]
+    assert advice.measurements[0].gain == pytest.approx(16 - 12)
+
+
+def test_one_policy_bounds_the_surplus() -> None:
+    worse = Range(estimate=None, low=-np.inf, high=-1.0)
+    advice = advise_parts([part(right=known(0.5), surplus=worse, policies="start"), EASY], table(), LEAST)
+    assert advice.parts[0].route == "drop"
+    assert advice.measurements == []  # no quality under the start's makes SFT the better one
+    better = Range(estimate=None, low=0.0, high=np.inf)
+    advice = advise_parts([part(right=known(1.0), surplus=better, policies="trained"), EASY], table(), LEAST)
+    assert advice.parts[0].route == "sft"
+
+
+def test_unknown_labels_are_worth_measuring_where_they_decide() -> None:
+    advice = advise_parts([part(surplus=known(-1.5)), EASY], table(), LEAST)
+    assert "smoothed" not in advice.parts[0].effects
+    assert advice.parts[0].route == "drop"  # 6 in the mean over P, never a loss
+    assert advice.measurements == []
+    costly = [{**one, "effects": {**one["effects"], "drop": [20, 18, 22] if one["right"] < 1 else [-20, -22, -18]}}
+              for one in _full(("one",))]  # fmt: skip
+    advice = advise_parts([part(surplus=known(-1.5)), EASY], rule_of(_as_table(costly)), LEAST)
+    assert advice.parts[0].route == "preference"
+    assert not advice.parts[0].hardly or advice.measurements
+    assert [(one.of, one.gain) for one in advice.measurements] == [("labels", pytest.approx(20))]
+
+
+def _full(worlds: tuple[str, ...], sft: float = 15.0) -> list[dict[str, Any]]:
+    return [
+        cell(world, right, surplus, drop=0, smoothed=0, sft=sft * surplus)
+        for world in worlds
+        for right in (0.5, 1.0)
+        for surplus in SURPLUSES
+    ]
+
+
+def _as_table(cells: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"cells": cells, "wrong_labels": [], "map": {}}
+
+
+def test_what_one_world_contradicts_is_not_advised() -> None:
+    cells = _full(("one",)) + _full(("other",), sft=-5.0)
+    advice = advise_parts([part(right=known(0.5), surplus=known(1.0)), EASY], rule_of(_as_table(cells)), LEAST)
+    hard = advice.parts[0]
+    assert hard.route == "preference"
+    assert not hard.hardly
+    assert hard.harms == {"sft": ["other"]}
+    assert hard.by_world["sft"] == {"one": pytest.approx(15), "other": pytest.approx(-5)}
+    assert "gains in one and loses in other" in reason(hard, LEAST)
+
+
+def test_few_hard_pairs_hardly_matter() -> None:
+    advice = advise_parts([part(0.05, right=known(0.5), surplus=known(1.0)), part(0.95, 0.9)], table(), LEAST)
+    assert advice.parts[0].route == "preference"
+    assert advice.parts[0].hardly
+    assert advice.parts[0].effects["sft"].estimate == pytest.approx(16 / 8)
+
+
+def test_splitting_a_part_changes_nothing() -> None:
+    measured = {"right": known(0.5), "surplus": known(-1.5)}
+    whole = advise_parts([part(0.3, **measured), EASY], table(), LEAST)
+    split = advise_parts([part(0.1, **measured) for _ in range(3)] + [EASY], table(), LEAST)
+    assert {one.route for one in split.parts[:3]} == {whole.parts[0].route}
+    assert split.effect.estimate == pytest.approx(whole.effect.estimate)
+    assert split.effect.low == pytest.approx(whole.effect.low)
+
+
+def test_pairs_are_hard_by_what_they_are_worth_to_a_preference_loss() -> None:
+    of = [part(0.3, 0.4, right=known(0.55)), part(0.3, 0.4, right=known(0.9)), part(0.4, 0.9)]
+    advice = advise_parts(of, table(), LEAST)
+    assert [one.is_hard for one in advice.parts] == [True, False, False]
+    assert LARGEST_VALUE > (2 * 0.55 - 1) * 0.4
+    contradicted = advise_parts([part(0.3, -0.4), EASY], table(), LEAST)
+    assert contradicted.parts[0].is_hard
+
+
+def test_wrong_labels_of_easy_pairs_are_told_with_their_cost() -> None:
+    wrong = part(0.7, 0.9, right=known(0.9, 0.02))
+    advice = advise_parts([part(), wrong], table(), LEAST)
+    assert advice.wrong_labels is not None
+    assert advice.wrong_labels.share == pytest.approx(0.07)
+    assert advice.wrong_labels.pairs == 70
+    assert advice.wrong_labels.cost is not None
+    assert advice.wrong_labels.cost.estimate == pytest.approx(14)
+    assert advice.wrong_labels.cost.low == pytest.approx(100 * 0.7 * 0.08 * 1)
+    assert advise_parts([part(), wrong], table(costs=False), LEAST).wrong_labels.cost is None
+    sure = part(0.7, 0.9, right=known(0.99, 0.005))
+    assert advise_parts([part(), sure], table(), LEAST).wrong_labels is None  # 1.4 % does not matter
+    unclear = part(0.7, 0.9, right=Range(estimate=0.9, low=0.8, high=1.0))
+    assert advise_parts([part(), unclear], table(), LEAST).wrong_labels is None
+
+
+def test_the_shipped_table_is_complete() -> None:
+    rule = shipped_rule()
+    assert rule.worlds
+    low, high = rule.surpluses
+    assert low < -1 < 0 < high
+    for world in rule.worlds:
+        for treatment in TREATMENTS:
+            estimate, low, high = world.effect(treatment, 0.6, -0.3)
+            assert low <= estimate <= high
+        assert 0 < world.factor(0.1) < world.factor(0.3) < world.factor(0.5)
+
+
+def test_sentences_say_what_is_not_known_and_how_to_know_it() -> None:
+    advice = advise_parts([part(right=known(0.5)), part(0.7, 0.9, right=known(0.9, 0.02))], table(), LEAST)
+    assert "+12 %" in total_line(advice)
+    assert "300 pairs" in measurement_line(advice.measurements[0])
+    assert advice.wrong_labels is not None
+    assert "14 % (6 to 25)" in wrong_labels_line(advice.wrong_labels)
+    far = advise_parts([part(right=known(0.5), surplus=known(4.0)), EASY], table(), LEAST)
+    assert far.parts[0].beyond
+    assert "nearest" in reason(far.parts[0], LEAST)
+    assert "No pairs are hard" in total_line(advise_parts([EASY], table(), LEAST))
+    few = advise_parts([part(0.02, right=known(0.5)), part(0.98, 0.9)], table(), LEAST)
+    assert "hardly matters" in reason(few.parts[0], LEAST)
+    assert "no route" in total_line(few)
