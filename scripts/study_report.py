@@ -1,9 +1,10 @@
 """Write the report of all studies from their committed results.
 
-    python scripts/study_report.py studies/results studies/REPORT.md
+    python scripts/study_report.py studies/results studies/REPORT.md docs/studies.md
 
 The figures go to the folder `images` beside the report. Nothing in it is written by hand except `study_report.md`, its
-beginning.
+beginning. In the last page, which may be left out, what stands between its two marks is written anew: what the studies
+could see.
 """
 
 from __future__ import annotations
@@ -20,16 +21,43 @@ from mixdpo.common.tables import as_markdown
 from mixdpo.study.analysis import Analysis, analyse
 from mixdpo.study.report_files import study_figure
 from mixdpo.study.study_results import RESULTS_FILE, load_results
-from mixdpo.study.study_tables import result_tables
+from mixdpo.study.study_tables import power_table, result_tables
 from study_summary import summary
 
 INTRODUCTION = Path(__file__).with_suffix(".md")
+MARKS = ("<!-- studies: power -->\n", "<!-- end -->\n")
 
 
 def report(studies: list[Analysis]) -> str:
     """Return the report as Markdown, with links for the folder that holds results and images."""
-    parts = [INTRODUCTION.read_text(encoding="utf-8").rstrip("\n"), *map(section, studies)]
+    parts = [INTRODUCTION.read_text(encoding="utf-8").rstrip("\n"), power(studies), *map(section, studies)]
     return "\n\n".join(parts) + "\n"
+
+
+def power(studies: list[Analysis]) -> str:
+    """Return the section that says what the studies could see at all."""
+    shares = [one.detectable / one.gain for one in studies if one.detectable is not None and one.gain is not None]
+    least = f"{100 * min(shares):.0f} % of its baseline's whole gain" if shares else "of unknown size"
+    return "\n\n".join(
+        [
+            "## What the studies could see",
+            "The smallest true effect that a study would find with 80 % power, at Holm's first step: of one arm\n"
+            "against the baseline, and of that planned contrast which sees the smallest. In per cent of what the\n"
+            "baseline itself gains over the start, where that gain is clear at all. Each is computed from the spread\n"
+            f"of a few seeds, which is uncertain itself. At best a study here sees an arm's effect of {least},\n"
+            "so \u201cnot clear\u201d on this page is no sign that there is no effect: it may be smaller.",
+            as_markdown(power_table(studies)).rstrip(),
+        ]
+    )
+
+
+def with_power(page: str, studies: list[Analysis]) -> str:
+    """Return a page with the table of what studies could see between its two marks; `InputError` without the marks."""
+    before, mark, rest = page.partition(MARKS[0])
+    _, end, after = rest.partition(MARKS[1])
+    if not mark or not end:
+        raise InputError(f"a page needs the lines {MARKS[0].strip()} and {MARKS[1].strip()}")
+    return f"{before}{mark}{as_markdown(power_table(studies)).rstrip()}\n{end}{after}"
 
 
 def analyses(folder: Path) -> list[Analysis]:
@@ -108,20 +136,23 @@ def _plain(value: Any) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Write the report and its figures."""
     words = sys.argv[1:] if arguments is None else arguments
-    if len(words) != 2:
-        print("usage: python scripts/study_report.py RESULTS_FOLDER REPORT", file=sys.stderr)
+    if len(words) not in (2, 3):
+        print("usage: python scripts/study_report.py RESULTS_FOLDER REPORT [PAGE]", file=sys.stderr)
         return 2
     folder, target = Path(words[0]), Path(words[1])
     try:
         studies = analyses(folder)
-        text = report(studies)
+        texts = {target: report(studies)}
+        for page in map(Path, words[2:]):
+            texts[page] = with_power(page.read_text(encoding="utf-8"), studies)
         for analysis in studies:
             save_figure(study_figure(analysis), target.parent / "images" / analysis.runs["study"]["name"])
     except InputError as error:
         print(f"mixdpo: {error}", file=sys.stderr)
         return error.exit_status
-    with atomic_path(target) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    for path, text in texts.items():
+        with atomic_path(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
     return 0
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mixdpo.study.analysis import Analysis, ArmResult, Contrast, Displacement
-from mixdpo.study.study_tables import MEASURES, interval, signed, written_p
+from mixdpo.study.study_tables import MEASURES, interval, of_gain, signed, written_p
 
 
 def summary(analysis: Analysis) -> list[str]:
@@ -41,9 +41,11 @@ def _contrasts(analysis: Analysis) -> list[str]:
     found = []
     for one in analysis.contrasts:
         clear = "clear" if one.effect.p_adjusted < alpha else "not clear"
+        share = of_gain(analysis, one.detectable)
+        size = f", {share} of {analysis.baseline}'s gain" if share else ""
         found.append(
             f"**{one.name}**: {interval(one.effect)} {what}, p {_equals(written_p(one.effect.p_adjusted))}, {clear}"
-            f"{_other_rates(analysis, one)}."
+            f"{_other_rates(analysis, one)}; it would find {one.detectable:.2f} with 80 % power{size}."
         )
     return found
 
@@ -79,7 +81,9 @@ def _against_baseline(analysis: Analysis) -> list[str]:
         names = _listed([arm.name for arm, _ in unclear])
         all_unclear = len(unclear) == len(compared) > 1
         own = next((arm.against_start for arm in analysis.arms if arm.name == analysis.baseline), None)
-        gain = f" ({analysis.baseline} itself differs from the start by {signed(own.estimate)})" if own else ""
+        share = of_gain(analysis, analysis.detectable)
+        size = f", so that is {share} of its gain" if share else ", which is not clear"
+        gain = f" ({analysis.baseline} itself differs from the start by {signed(own.estimate)}{size})" if own else ""
         found.append(
             (f"No arm differs clearly from {rule}." if all_unclear else f"Not clearly different from {rule}: {names}.")
             + f" The study would find an effect of {analysis.detectable:.2f} with 80 % power if one arm had it{gain}; "

@@ -10,14 +10,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
+from mixdpo.common.errors import InputError
 from mixdpo.common.tables import as_latex, as_markdown
 from mixdpo.evaluation.statistics.paired import holm
-from mixdpo.study.analysis import Analysis, ArmResult, analyse
+from mixdpo.study.analysis import Analysis, ArmResult, Contrast, analyse
 from mixdpo.study.effects import Effect, Variances
 from mixdpo.study.measures import VALUES_SCHEMA
 from mixdpo.study.study_results import RESULTS_VERSION, Results, load_results, save_results
-from mixdpo.study.study_tables import contrasts_table, effects_table, interval
-from study_report import analyses, main, report
+from mixdpo.study.study_tables import contrasts_table, effects_table, interval, power_table
+from study_report import analyses, main, report, with_power
 from study_summary import summary
 
 ROOT = Path(__file__).parents[2]
@@ -25,10 +26,11 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.slow
 def test_the_committed_report_is_generated_from_the_committed_results() -> None:
-    made = report(analyses(ROOT / "studies" / "results"))
-    assert (ROOT / "studies" / "REPORT.md").read_text(encoding="utf-8") == made, (
-        "run: python scripts/study_report.py studies/results studies/REPORT.md"
-    )
+    studies = analyses(ROOT / "studies" / "results")
+    made, page = report(studies), (ROOT / "docs" / "studies.md").read_text(encoding="utf-8")
+    again = "run: python scripts/study_report.py studies/results studies/REPORT.md docs/studies.md"
+    assert (ROOT / "studies" / "REPORT.md").read_text(encoding="utf-8") == made, again
+    assert with_power(page, studies) == page, again
     for line in made.splitlines():
         if line.startswith("!["):
             assert (ROOT / "studies" / line.rpartition("(")[2].rstrip(")")).is_file()
@@ -66,7 +68,8 @@ def analysis(*arms: ArmResult) -> Analysis:
             [
                 "Not clearly different from DPO after Holm",
                 ": **A**.",
-                "an effect of 0.28 with 80 % power if one arm had it (DPO itself differs from the start by +0.50)",
+                "an effect of 0.28 with 80 % power if one arm had it (DPO itself differs from the start by +0.50, so "
+                "that is 56 % of its gain)",
                 "up to 0.30",
             ],
         ),
@@ -82,6 +85,22 @@ def test_sentences_follow_from_intervals(effects: list[Effect], expected: list[s
     sentences = " ".join(summary(analysis(*arms, arm("DPO", None, effect(0.5, 0.1, 0.001)))))
     for words in (*expected, f"Better than the start: all {len(arms) + 1} arms."):
         assert words in sentences
+
+
+def test_power_is_told_in_the_baselines_gain_where_that_is_clear() -> None:
+    own = effect(0.5, 0.1, 0.001)
+    known = analysis(arm("A", effect(0.1, 0.2, 0.4), own), arm("DPO", None, own))
+    contrast = Contrast(name="A or DPO", arms=("A",), against=("DPO",), effect=effect(0.1, 0.2, 0.4), detectable=0.7)
+    known = dataclasses.replace(known, contrasts=[contrast])
+    known.runs["study"]["name"] = "one"
+    assert "not clear; it would find 0.70 with 80 % power, 140 % of DPO's gain." in summary(known)[0]
+    assert power_table([known]).rows == [
+        ("one", "A or DPO", "5", "+0.50 (+0.40 to +0.60)", "0.28", "56 %", "0.70", "140 %")
+    ]
+    unclear = analysis(arm("A", effect(0.1, 0.2, 0.4), own), arm("DPO", None, effect(0.1, 0.2, 0.4)))
+    assert "(DPO itself differs from the start by +0.10, which is not clear)" in " ".join(summary(unclear))
+    with pytest.raises(InputError, match="needs the lines"):
+        with_power("no marks", [known])
 
 
 def test_what_may_favour_an_arm_is_said() -> None:

@@ -53,12 +53,16 @@ class ArmResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Contrast:
-    """The mean of some arms, as they were run, against the mean of others."""
+    """The mean of some arms, as they were run, against the mean of others.
+
+    `detectable` is the smallest true effect that this contrast would find with 80 % power, at Holm's first step.
+    """
 
     name: str
     arms: tuple[str, ...]
     against: tuple[str, ...]
     effect: Effect
+    detectable: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +102,12 @@ class Analysis:
         """The measure that arms were tuned and compared by."""
         name: str = self.runs["study"]["primary"]
         return name
+
+    @property
+    def gain(self) -> float | None:
+        """The baseline's gain over the start, the unit of effects; None where it is not clearly above zero."""
+        own = next((arm.against_start for arm in self.arms if arm.name == self.baseline), None)
+        return own.estimate if own is not None and own.low > 0 else None
 
 
 def analyse(results: Results) -> Analysis:
@@ -157,7 +167,16 @@ def _contrasts(
         seeds = set.intersection(*(set(by_arm.get(arm, {})) for arm in (*arms, *against)))
         differences[name] = {seed: _pooled(by_arm, arms, seed) - _pooled(by_arm, against, seed) for seed in seeds}
     effects = compare_arms(differences, np.zeros(len(groups)), groups, level=level)
-    return [Contrast(name=name, arms=sides[name][0], against=sides[name][1], effect=e) for name, e in effects.items()]
+    return [
+        Contrast(
+            name=name,
+            arms=sides[name][0],
+            against=sides[name][1],
+            effect=one,
+            detectable=one.variances.smallest_effect((1 - level) / len(effects)),
+        )
+        for name, one in effects.items()
+    ]
 
 
 def _pooled(by_arm: Mapping[str, Mapping[int, np.ndarray]], arms: Sequence[str], seed: int) -> np.ndarray:

@@ -73,6 +73,13 @@ class Variances:
             tests.append((float(np.sqrt(self.over_seeds)), float(self.seeds - 1)))
         return tests
 
+    def smallest_effect(self, alpha: float) -> float:
+        """Return the smallest true effect that all `tests` find at `alpha`, two-sided, each with probability `POWER`.
+
+        Power is that of the noncentral t distribution.
+        """
+        return max(error * standard_errors_seen(degrees, alpha) for error, degrees in self.tests())
+
 
 @dataclass(frozen=True, kw_only=True)
 class Effect(Interval):
@@ -223,7 +230,7 @@ def detectable(effects: Sequence[Effect], level: float = 0.95) -> float:
     """Return the smallest true effect that a study of these comparisons finds with probability `POWER`.
 
     Found means significant at Holm's first step, as the only arm that differs has to be. Variances are pooled over
-    the arms, because that of one arm with few seeds is mostly luck. Power is that of the noncentral t distribution.
+    the arms, because that of one arm with few seeds is mostly luck.
 
     Raises:
         ValueError: no effects, or of different numbers of seeds or groups.
@@ -240,8 +247,7 @@ def detectable(effects: Sequence[Effect], level: float = 0.95) -> float:
         seeds=seeds,
         groups=groups,
     )
-    alpha = (1 - level) / len(effects)
-    return max(error * standard_errors_seen(degrees, alpha) for error, degrees in pooled.tests())
+    return pooled.smallest_effect((1 - level) / len(effects))
 
 
 def two_sided(estimate: float, error: float, degrees: float) -> float:

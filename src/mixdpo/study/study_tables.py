@@ -115,6 +115,35 @@ def runs_table(analysis: Analysis) -> TextTable:
     return TextTable(_caption(analysis, "runs"), headings, rows)
 
 
+def power_table(analyses: Sequence[Analysis]) -> TextTable:
+    """The smallest effects that studies would find: of one arm against the baseline, and of their finest contrast."""
+    headings = (
+        "study", "finest contrast", "seeds", "baseline's gain", "one arm", "of the gain", "that contrast",
+        "of the gain",
+    )  # fmt: skip
+    rows = []
+    for one in analyses:
+        own = next((arm.against_start for arm in one.arms if arm.name == one.baseline), None)
+        finest = min(one.contrasts, key=lambda contrast: contrast.detectable, default=None)
+        sizes = [one.detectable, finest.detectable if finest else None]
+        written = [(_size(size), of_gain(one, size)) for size in sizes]
+        rows.append(
+            (
+                one.runs["study"]["name"],
+                finest.name if finest else "",
+                "" if own is None else f"{own.seeds}",
+                interval(own),
+                *(text for pair in written for text in pair),
+            )
+        )
+    return TextTable("The smallest true effects that each study would find.", headings, rows, names=2)
+
+
+def of_gain(analysis: Analysis, size: float | None) -> str:
+    """Write an effect in per cent of the baseline's gain; empty where that gain is not clear."""
+    return "" if size is None or analysis.gain is None else f"{100 * size / analysis.gain:.0f} %"
+
+
 def ranked(analysis: Analysis) -> list[ArmResult]:
     """Return the arms by the primary measure, best first; those without a finished run last."""
     return sorted(analysis.arms, key=lambda arm: -arm.means.get(analysis.primary, float("-inf")))
@@ -143,6 +172,10 @@ def _number(measure: str, value: float | None) -> str:
     if measure in _SHARES:
         return f"{value:.0%}"
     return _minus(f"{value:.1f}" if measure == "tokens" or measure.startswith("displacement") else f"{value:.2f}")
+
+
+def _size(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
 
 
 def _setting(value: float | None) -> str:
