@@ -26,7 +26,7 @@ help:  ## show this
 demo: $(VENV)/.installed-demo  ## train and measure a real 135M model in 5 to 7 minutes (DEMO="--short" in less)
 	$(BIN)/mixdpo demo $(DEMO)
 
-map: install  ## train 18,000 small policies, and map when small margins matter: 5 hours on 2 CPU cores, can be stopped
+map: install  ## train 15,000 small policies, and map when small margins matter: 4 hours on 2 CPU cores, can be stopped
 	$(BIN)/mixdpo map studies/maps/map.yaml --output runs/map
 
 map-small: install  ## the same of 126 policies in under 3 minutes, and see SFT on hard pairs go from harm to help
