@@ -141,9 +141,28 @@ def test_sft_has_no_beta_to_be_tried_twice(tmp_path: Path) -> None:
 def test_shipped_maps_are_in_order(path: Path) -> None:
     settings = load_map(path)
     assert settings.baseline == "DPO"
-    if path.stem == "map":
-        assert list(settings.worlds) == list(WORLD_NAMES) == list(WORLDS)
-        assert len(settings.seeds) == 20
-        assert all(len(world.tuning.seeds) == 4 for world in settings.worlds.values())
-    else:
+    if path.stem == "map-small":
         assert sum(final_count(settings, world) for world in settings.worlds) == 3 * 6 * 7
+    else:
+        assert all(len(world.tuning.seeds) == 4 for world in settings.worlds.values())
+
+
+def test_the_map_has_all_worlds_and_twenty_seeds() -> None:
+    settings = load_map(MAPS / "map.yaml")
+    assert list(settings.worlds) == list(WORLD_NAMES) == list(WORLDS)
+    assert len(settings.seeds) == 20
+
+
+def test_regimes_kept_from_the_rule_share_only_the_tuned_cells_with_the_map() -> None:
+    made_from, kept = load_map(MAPS / "map.yaml"), load_map(MAPS / "held-out.yaml")
+    known = {(world, cell.pairs) for world, _, cell in made_from.cells()}
+    assert all(((world, cell.pairs) in known) == cell.tuned for world, _, cell in kept.cells())
+
+
+@pytest.mark.parametrize("other", ["method", "held-out"])
+def test_other_maps_share_their_trials_with_the_map(other: str) -> None:
+    settings, others = load_map(MAPS / "map.yaml"), load_map(MAPS / f"{other}.yaml")
+    shared = {run.key(settings) for run in tuning_runs(settings)}
+    known = [run.key(others) for run in tuning_runs(others) if others.arms[run.arm] in settings.arms.values()]
+    assert known
+    assert shared.issuperset(known)
