@@ -170,10 +170,7 @@ def hard_pairs_of(of_cell: CellRuns) -> dict[str, float]:
     `hard_quality` is the mean true reward of their chosen answers, `hard_right` and `easy_right` the shares of labels
     that are right among hard pairs and others, equal answers counted half.
     """
-    pairs = of_cell.pairs
-    number = round(of_cell.cell.hard_share * len(pairs.margin))
-    is_hard = np.zeros(len(pairs.margin), dtype=bool)
-    is_hard[np.argsort(pairs.margin, kind="stable")[:number]] = True
+    pairs, is_hard = of_cell.pairs, of_cell.is_hard
     right = 0.5 * (1 + np.sign(pairs.reward_chosen - pairs.reward_rejected))
     return {
         "hard_quality": float(pairs.reward_chosen[is_hard].mean()),

@@ -7,8 +7,9 @@ from typing import Any
 
 
 def signed(value: float, digits: int = 3) -> str:
-    """Write a difference with its sign."""
-    return f"{value:+.{digits}f}".replace("-", "\u2212")
+    """Write a difference with its sign; one that rounds to zero has none."""
+    text = f"{value:+.{digits}f}".replace("-", "\u2212")
+    return text if text.strip("+\u22120.") else text[1:]
 
 
 def plain(value: float | None, digits: int = 3) -> str:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 from transformers import LlamaForCausalLM
 
 from mixdpo.plan.plan import Plan, make_plan
@@ -41,6 +42,14 @@ class CellRuns:
     def data(self) -> FlatPairs:
         """The pairs as plans and the trainer read them."""
         return flat_pairs(self.pairs, self.base)
+
+    @cached_property
+    def is_hard(self) -> np.ndarray:
+        """Of each pair whether it is of the cell's share of smallest margins; bool, shape (N,)."""
+        margin = self.pairs.margin
+        hard = np.zeros(len(margin), dtype=bool)
+        hard[np.argsort(margin, kind="stable")[: round(self.cell.hard_share * len(margin))]] = True
+        return hard
 
     def plan(self, arm: ArmOfMap) -> Plan:
         """Return an arm's plan; a threshold takes the cell's share of hard pairs."""
