@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from mixdpo.auditing.report import AuditReport as AuditReport
     from mixdpo.data.tokenize import tokenize_pairs as tokenize_pairs
     from mixdpo.difficulty.scored_pairs import load_pairs as load_pairs
+    from mixdpo.plan.advice import Advice as Advice
+    from mixdpo.plan.advised import advise as advise
     from mixdpo.plan.plan import Plan as Plan
     from mixdpo.plan.plan import make_plan as make_plan
     from mixdpo.plan.plan_settings import PLANS as PLANS
@@ -27,9 +29,11 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "Advice": "mixdpo.plan.advice",
     "AnswersSettings": "mixdpo.training.answers_settings",
     "AuditReport": "mixdpo.auditing.report",
     "AuditSettings": "mixdpo.auditing.audit_settings",
+    "advise": "mixdpo.plan.advised",
     "audit": "mixdpo.auditing.audit",
     "MixDPOConfig": "mixdpo.training.config",
     "MixDPOTrainer": "mixdpo.training.trainer",

@@ -8,7 +8,7 @@ import scipy
 
 from mixdpo import audit
 from mixdpo.auditing.quality import BUCKETS, quality_figures
-from mixdpo.auditing.statistics import by_margin
+from mixdpo.common.statistics import by_margin
 from mixdpo.pairs.quality import Quality
 from preferences import HOSTILE, clean_rows, loaded
 

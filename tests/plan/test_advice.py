@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mixdpo.plan.advice import LARGEST_VALUE, Part, Range, advise_parts
+from mixdpo.plan.advice import Part, Range
+from mixdpo.plan.advice_rule import LARGEST_VALUE, advise_parts
 from mixdpo.plan.advice_words import measurement_line, reason, total_line, wrong_labels_line
 from mixdpo.plan.rule_table import TREATMENTS, RuleTable, rule_of, shipped_rule
 
@@ -212,7 +213,7 @@ def test_pairs_are_hard_by_what_they_are_worth_to_a_preference_loss() -> None:
 
 
 def test_wrong_labels_of_easy_pairs_are_told_with_their_cost() -> None:
-    wrong = part(0.7, 0.9, right=known(0.9, 0.02))
+    wrong = part(0.7, 0.75, right=known(0.9, 0.02))
     advice = advise_parts([part(), wrong], table(), LEAST)
     assert advice.wrong_labels is not None
     assert advice.wrong_labels.share == pytest.approx(0.07)
@@ -220,10 +221,12 @@ def test_wrong_labels_of_easy_pairs_are_told_with_their_cost() -> None:
     assert advice.wrong_labels.cost is not None
     assert advice.wrong_labels.cost.estimate == pytest.approx(14)
     assert advice.wrong_labels.cost.low == pytest.approx(100 * 0.7 * 0.08 * 1)
+    small = part(0.7, 0.375, right=known(0.9, 0.02))  # a wrong label costs in proportion to its margin
+    assert advise_parts([part(), small], table(), LEAST).wrong_labels.cost.estimate == pytest.approx(7)
     assert advise_parts([part(), wrong], table(costs=False), LEAST).wrong_labels.cost is None
-    sure = part(0.7, 0.9, right=known(0.99, 0.005))
+    sure = part(0.7, 0.75, right=known(0.99, 0.005))
     assert advise_parts([part(), sure], table(), LEAST).wrong_labels is None  # 1.4 % does not matter
-    unclear = part(0.7, 0.9, right=Range(estimate=0.9, low=0.8, high=1.0))
+    unclear = part(0.7, 0.75, right=Range(estimate=0.9, low=0.8, high=1.0))
     assert advise_parts([part(), unclear], table(), LEAST).wrong_labels is None
 
 
@@ -240,7 +243,7 @@ def test_the_shipped_table_is_complete() -> None:
 
 
 def test_sentences_say_what_is_not_known_and_how_to_know_it() -> None:
-    advice = advise_parts([part(right=known(0.5)), part(0.7, 0.9, right=known(0.9, 0.02))], table(), LEAST)
+    advice = advise_parts([part(right=known(0.5)), part(0.7, 0.75, right=known(0.9, 0.02))], table(), LEAST)
     assert "+12 %" in total_line(advice)
     assert "300 pairs" in measurement_line(advice.measurements[0])
     assert advice.wrong_labels is not None

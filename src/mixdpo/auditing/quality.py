@@ -9,7 +9,8 @@ import numpy as np
 
 from mixdpo.auditing.audit_data import AuditData
 from mixdpo.auditing.findings import Section
-from mixdpo.auditing.statistics import by_margin, ends_of, mean
+from mixdpo.auditing.statistics import ends_of, mean
+from mixdpo.common.statistics import by_margin
 from mixdpo.pairs.quality import Quality
 
 BUCKETS: Final = 5

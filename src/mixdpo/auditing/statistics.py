@@ -61,26 +61,6 @@ def rank_correlation(first: np.ndarray, second: np.ndarray) -> Estimate:
     return {"value": rho, "low": float(low), "high": float(high), "n": n}
 
 
-def by_margin(margin: np.ndarray, buckets: int) -> list[np.ndarray]:
-    """Return the rows of parts of about equal size by margin, hardest first; int64 each.
-
-    Equal margins stay together, so data with few distinct margins has fewer buckets; with a single one it has none.
-    Pairs without a finite margin are in no bucket.
-
-    Args:
-        margin: float64, shape (N,), NaN where missing.
-        buckets: at most.
-    """
-    known = np.flatnonzero(np.isfinite(margin))
-    distinct, which, counts = np.unique(margin[known], return_inverse=True, return_counts=True)
-    if len(distinct) < 2:
-        return []
-    last = np.cumsum(counts)
-    middle = (last - counts + last - 1) / 2 / (len(known) - 1)  # place of each margin, from 0 to 1
-    bucket = np.minimum((middle * buckets).astype(int), buckets - 1)[which]
-    return [known[bucket == number] for number in np.unique(bucket)]
-
-
 def ends_of(margin: np.ndarray) -> dict[str, float]:
     """Return the smallest and the largest margin of a bucket, as `low` and `high`."""
     return {"low": float(margin.min()), "high": float(margin.max())}

@@ -11,15 +11,9 @@ import scipy
 
 from mixdpo.auditing.audit_data import AuditData
 from mixdpo.auditing.findings import Finding, Section
-from mixdpo.auditing.statistics import (
-    by_margin,
-    ends_of,
-    mean,
-    rank_correlation,
-    share,
-    standardised_mean,
-)
+from mixdpo.auditing.statistics import ends_of, mean, rank_correlation, share, standardised_mean
 from mixdpo.auditing.surface import CUES
+from mixdpo.common.statistics import by_margin
 
 MARGIN_BUCKETS: Final = 10
 LENGTH_TOLERANCE: Final = 0.05

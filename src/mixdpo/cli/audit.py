@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from mixdpo.cli.recipe_options import CommandWithSettings, config_option, data_argument, recipe_of
+from mixdpo.cli.recipe_options import CommandWithSettings, config_option, data_argument, data_words, recipe_of
 from mixdpo.common.files import check_output_folder
 from mixdpo.common.settings import merge
 from mixdpo.common.tables import plain_console, results_table
@@ -62,7 +61,7 @@ def audit(
         load_report=load_report,
         settings=recipe.audit,
         name=settings.path if isinstance(settings.path, str) else "DATA",
-        on_command_line=_data_words(overrides, data, config),
+        on_command_line=data_words(overrides, data, config),
         report=str(output),
     )
     page = report.save(output)
@@ -91,15 +90,3 @@ def _load_tokenizer(settings: ModelSettings) -> PreTrainedTokenizerBase:
     from mixdpo.models.loading import load_tokenizer  # imports PyTorch
 
     return load_tokenizer(settings)
-
-
-def _data_words(overrides: dict[str, Any], data: str | None, config: Path | None) -> str:
-    """Return the words of this command line that say which pairs are read, and how."""
-    from mixdpo.recipe.recipe_file import yaml_text
-
-    words = [data] if data is not None else []
-    if config is not None:
-        words += ["--config", str(config)]
-    for key, value in overrides.get("data", {}).items():
-        words += [f"--data.{key}", yaml_text(value)]
-    return " ".join(map(quote, words))

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from mixdpo import __version__
+from mixdpo.cli.advise import advise
 from mixdpo.cli.audit import audit
 from mixdpo.cli.cache import cache, pruned_line
 from mixdpo.cli.clean import clean
@@ -53,8 +54,8 @@ def app() -> None:
 
 
 for _command in (
-    audit, cache, clean, compare, demo, evaluate, examples, generate, map_, merge, pairs, plan, rate, reference,
-    rounds, score, study, tokens, train,
+    advise, audit, cache, clean, compare, demo, evaluate, examples, generate, map_, merge, pairs, plan, rate,
+    reference, rounds, score, study, tokens, train,
 ):  # fmt: skip
     app.add_command(_command)
 

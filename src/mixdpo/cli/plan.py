@@ -64,6 +64,10 @@ def plan(overrides: dict[str, Any], data: str | None, config: Path | None, outpu
             *(_mean_quality(*by_route[record["route"]]) for by_route in qualities.values()),
         )
     plain_console().print(table)
+    if made.advice is not None:
+        from mixdpo.cli.advise import print_advice
+
+        print_advice(made.advice, made.settings.metric)
     if made.settings.weight == "rate":
         click.echo("weight rate: computed when training starts, from its schedule")
     if made.settings.stages > 1:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -93,3 +94,15 @@ def recipe_of(overrides: dict[str, Any], config: Path | None, data: str | None) 
         defaults = {f.name: f.default for f in fields(DataSettings) if f.name in of_source}
         overrides = merge({"data": {**defaults, "path": data}}, overrides)
     return load_recipe(None if config is None else resolve(config, "recipe"), overrides)
+
+
+def data_words(overrides: dict[str, Any], data: str | None, config: Path | None) -> str:
+    """Return the words of this command line that say which pairs are read, and how."""
+    from mixdpo.recipe.recipe_file import yaml_text
+
+    words = [data] if data is not None else []
+    if config is not None:
+        words += ["--config", str(config)]
+    for key, value in overrides.get("data", {}).items():
+        words += [f"--data.{key}", yaml_text(value)]
+    return " ".join(map(quote, words))

@@ -12,6 +12,7 @@ from mixdpo.common.settings import check_ranges, check_seed
 from mixdpo.plan.plan_settings import (
     ROUTES,
     SORTED,
+    AdviceSettings,
     AutoSettings,
     Epochs,
     LabelProbability,
@@ -54,7 +55,7 @@ def check_settings(settings: PlanSettings) -> None:
             f"weight rate gives a shuffled run the learning rates of a sorted one, and order is {settings.order}",
             hint="set order to shuffled",
         )
-    if settings.refill and "drop" not in (settings.easy_route, settings.hard_route):
+    if settings.refill and not settings.advised and "drop" not in (settings.easy_route, settings.hard_route):
         raise InputError("refill repeats pairs in the place of dropped ones, and the plan drops none")
     _check_threshold(settings.threshold)
     _check_is_read(settings)
@@ -93,13 +94,27 @@ def _check_is_read(settings: PlanSettings) -> None:
     """Raise `InputError` for a value that belongs to another setting, which does not read it."""
     changed = {f.name for f in fields(PlanSettings) if getattr(settings, f.name) != f.default}
     of_auto = [f.name for f in fields(AutoSettings) if f.name in changed]
-    if settings.label_probability == "agreement":
+    if settings.label_probability == "agreement" or settings.advised:
         of_auto = [name for name in of_auto if name != "signals"]
     if of_auto and settings.threshold != "auto":
         raise InputError(f"{of_auto[0]} belongs to threshold auto, and threshold is {settings.threshold!r}")
+    of_advice = [f.name for f in fields(AdviceSettings) if f.name in changed]
+    if of_advice and not settings.advised:
+        raise InputError(f"{of_advice[0]} belongs to plans that are advised", hint="set name to advised")
+    _check_advised(settings)
     of_madpo = [f.name for f in fields(WeightSettings) if f.name.startswith("madpo_") and f.name in changed]
     if of_madpo and settings.weight != "madpo":
         raise InputError(f"{of_madpo[0]} belongs to weight madpo, and weight is {settings.weight!r}")
+
+
+def _check_advised(settings: PlanSettings) -> None:
+    """Raise `InputError` for settings that say of an advised plan what the advice is to say."""
+    routes = {"threshold": None, "easy_route": "preference", "hard_route": "sft"}
+    for name, value in routes.items():
+        if settings.advised and getattr(settings, name) != value:
+            raise InputError(f"{name} is set, and routes of this plan are advised", hint=f"leave {name} out")
+    if settings.advised and settings.stages > 1:
+        raise InputError("advised routes are of the whole run, and stages would make routes anew; set stages to 1")
 
 
 def _check_stages(settings: PlanSettings) -> None:

@@ -23,6 +23,7 @@ from mixdpo.common.files import atomic_path
 from mixdpo.common.settings import unknown_name
 from mixdpo.data.arrays import data_fingerprint, float_column, origins, place_of
 from mixdpo.data.training_columns import LABEL_PROBABILITY, says_how_to_train
+from mixdpo.plan.advice import Advice
 from mixdpo.plan.agreement_curve import AgreementCurve
 from mixdpo.plan.check_settings import check_settings
 from mixdpo.plan.epochs import part_rank, rows_of_epoch
@@ -57,6 +58,7 @@ class Plan:
         weight: float64 at least 0, factor of each pair's loss; None: all 1.
         label_probability: float64 in [0, 1], probability that a pair's label is right; None: all 1.
         stages_before: int64, in how many stages before this one each pair was; None: the plan is not of a stage.
+        advice: that its routes follow; None: the threshold alone decides.
         origins: which pairs these are: `pair_id`, `row` (of the file, from 1), `file` if there are several; None for a
             plan that an early version stored.
     """
@@ -73,6 +75,7 @@ class Plan:
     weight: np.ndarray | None = None
     label_probability: np.ndarray | None = None
     stages_before: np.ndarray | None = None
+    advice: Advice | None = None
     origins: pa.Table | None = None
 
     def __len__(self) -> int:
@@ -181,6 +184,7 @@ class Plan:
             "fingerprint": self.fingerprint,
             "threshold_margin": self.threshold_margin,
             "curve": None if self.curve is None else asdict(self.curve),
+            **({} if self.advice is None else {"advice": self.advice.to_dict()}),
         }
         return table.replace_schema_metadata({"mixdpo.plan": json.dumps(description)})
 
@@ -212,7 +216,7 @@ class Plan:
                 file=path,
                 hint="make the plan anew with `mixdpo plan`",
             )
-        curve = description.get("curve")
+        curve, advice = description.get("curve"), description.get("advice")
         return cls(
             margin=table["margin"].to_numpy(zero_copy_only=False).astype(np.float64),
             quantile=table["quantile"].to_numpy(zero_copy_only=False).astype(np.float64),
@@ -224,6 +228,7 @@ class Plan:
             threshold_margin=description["threshold_margin"],
             curve=None if curve is None else AgreementCurve.from_dict(curve),
             **{name: table[name].to_numpy() for name in _OPTIONAL if name in table.column_names},
+            advice=None if advice is None else Advice.from_dict(advice),
             origins=_origins(table),
         )
 
@@ -297,6 +302,11 @@ def make_plan(
     settings = replace(settings, **changes)
     check_settings(settings)
     plan = order_and_routes(dataset, settings)
+    if settings.advised:
+        from mixdpo.plan.advised import advised_plan  # with scipy, so only where it is needed
+
+        plan = advised_plan(dataset, plan)
+        settings = plan.settings
     curve = plan.curve
     if curve is None and settings.label_probability == "agreement":
         curve = _agreement(dataset, settings, plan.margin)

@@ -83,7 +83,36 @@ class WeightSettings:
 
 
 @dataclass(kw_only=True, frozen=True)
-class PlanSettings(WeightSettings, AutoSettings, StageSettings):
+class AdviceSettings:
+    """Routes by margin as the map of worlds advises them, part of a plan's settings."""
+
+    advised: bool = field(
+        default=False,
+        metadata={
+            "help": "route pairs by margin as `mixdpo advise` says; threshold, easy_route and hard_route are not read",
+            "keyed_if_set": True,
+        },
+    )
+    start_policy: str = field(
+        default="start",
+        metadata={"help": "advised: NAME of the columns quality/NAME/chosen of the start", "keyed_if_set": True},
+    )
+    trained_policy: str = field(
+        default="trained",
+        metadata={"help": "advised: NAME of those of a policy trained on the pairs", "keyed_if_set": True},
+    )
+    least_effect: float = field(
+        default=3.0,
+        metadata={
+            "help": "advised: effect that matters, in per cent of what a preference loss on all pairs gains",
+            "above": 0,
+            "keyed_if_set": True,
+        },
+    )
+
+
+@dataclass(kw_only=True, frozen=True)
+class PlanSettings(AdviceSettings, WeightSettings, AutoSettings, StageSettings):
     """What a plan is made from, besides the data."""
 
     metric: str = field(
@@ -132,7 +161,7 @@ class PlanSettings(WeightSettings, AutoSettings, StageSettings):
         by_column = isinstance(self.threshold, Mapping) and "column" in self.threshold
         by_threshold = self.threshold is not None and not by_column
         by_label = self.weight in ("madpo", "rate") or self.label_probability == "agreement"
-        return self.order in SORTED or by_threshold or by_label
+        return self.order in SORTED or by_threshold or by_label or self.advised
 
 
 class Band(NamedTuple):
@@ -180,5 +209,6 @@ PLANS: Final[Mapping[str, PlanSettings]] = {
         metric="preference_variance", order="shuffled", threshold={"hardest": 0.9}, hard_route="drop"
     ),
     "ties": PlanSettings(order="shuffled", hard_route="tie"),
+    "advised": PlanSettings(order="shuffled", threshold=None, advised=True, refill=True),
     "madpo": PlanSettings(metric="reward_model", order="shuffled", threshold=None, weight="madpo"),
 }

@@ -109,6 +109,11 @@ class RuleTable:
         rows = [row.surplus for world in self.worlds for row in world.rows.values()]
         return float(min(row.min() for row in rows)), float(max(row.max() for row in rows))
 
+    @property
+    def largest_share(self) -> float:
+        """The largest share of hard pairs of any cell."""
+        return max(share for world in self.worlds for share, _ in world.shares)
+
 
 def rule_of(table: Mapping[str, Any]) -> RuleTable:
     """Return what a table of `map_rule.rule_table` holds, as advice reads it.

@@ -101,7 +101,7 @@ def auto_threshold(margin: np.ndarray, signals: Mapping[str, np.ndarray], settin
     """
     order = np.argsort(margin, kind="stable")
     margin = margin[order]
-    ties = _ties(margin)
+    ties = count_ties(margin)
     if ties == len(margin):
         raise InputError("every pair is tied, so no margin divides them", hint="use another plan.metric")
     edges = bin_edges(margin, ties)
@@ -155,7 +155,7 @@ def auto_threshold(margin: np.ndarray, signals: Mapping[str, np.ndarray], settin
     )
 
 
-def _ties(margin: np.ndarray) -> int:
+def count_ties(margin: np.ndarray) -> int:
     """Return how many of the sorted margins are ties: 0, or (rarely) less, by the metric that made the label.
 
     A metric with more negative margins than that did not make the label, and its 0 is a margin like others.

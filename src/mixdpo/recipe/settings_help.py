@@ -14,6 +14,7 @@ from mixdpo.judges.judge_settings import JudgeSettings
 from mixdpo.models.model_settings import ModelSettings
 from mixdpo.pairs.rating_settings import RatingSettings
 from mixdpo.pairs.selection_settings import SelectionSettings
+from mixdpo.plan.plan_settings import AdviceSettings
 from mixdpo.recipe.recipe_file import OF_MODEL, PlanSection, yaml_text
 from mixdpo.recipe.rounds_settings import RoundsSettings
 from mixdpo.training.answers_settings import AnswersSettings
@@ -22,6 +23,8 @@ from mixdpo.training.training_settings import TrainingSettings
 _LIMITS: Final = ("max_length", "max_prompt_length")
 _MASKS: Final = ("assistant_only_loss", "loss_turns", "mask_empty_thinking")
 """What tokenisation reads of the section train."""
+_OF_ADVICE: Final = ("metric", "label_probability", "signals", *(f.name for f in fields(AdviceSettings)[1:]))
+"""What advice reads of the section plan."""
 _OF_TOKENIZER: Final = (
     *("name_or_path", "revision", "tokenizer", "chat_template", "chat_template_kwargs", "template_date"),
     "trust_remote_code",
@@ -54,7 +57,7 @@ def settings_help(command: str) -> str:
         return _indented(lines)
     if command == "rounds":
         return _indented([*lines, *_of_rounds()])
-    if command != "plan":
+    if command not in ("advise", "plan"):
         lines += [*setting_lines(ModelSettings, "model", _OF_TOKENIZER if command == "tokens" else None), ""]
     lines += [*setting_lines(DataSettings, "data"), ""]
     if command == "preferences":
@@ -66,7 +69,7 @@ def settings_help(command: str) -> str:
             lines += setting_lines(metric.settings, f"score.{name}")
         lines += [f"--train.KEY  {', '.join((*_LIMITS, *_MASKS))} and bf16 hold for metrics that do not set their own"]
     else:
-        lines += [*setting_lines(PlanSection, "plan"), ""]
+        lines += [*setting_lines(PlanSection, "plan", _OF_ADVICE if command == "advise" else None), ""]
     if command in ("train", "reference"):
         lines += _of_training()
     return _indented(lines)

@@ -1,0 +1,54 @@
+"""Advice on a data set, and the plan that follows it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from mixdpo.plan.advice import Advice
+from mixdpo.plan.advice_measured import measured_parts
+from mixdpo.plan.advice_rule import advise_parts
+from mixdpo.plan.plan import Plan, make_plan
+from mixdpo.plan.rule_table import shipped_rule
+from mixdpo.plan.stages import rerouted
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+def advise(dataset: Dataset, **changes: Any) -> Advice:
+    """Say what to do with pairs by their margin, and how much it will matter.
+
+    Args:
+        dataset: pairs from `load_pairs` with margins. How often labels are right comes from a column
+            `label_probability`, else from other margins that judge them; how good chosen answers are, from columns
+            `quality/start/chosen` and `quality/trained/chosen`. What there is not is not known, and the advice says
+            what it would change.
+        **changes: fields of `PlanSettings`, such as ``metric="nll_gap"`` or ``trained_policy="dpo"``.
+
+    Raises:
+        InputError: as `make_plan`, or margins whose size does not say which pairs are hard.
+    """
+    advice = make_plan(dataset, "advised", **changes).advice
+    assert advice is not None
+    return advice
+
+
+def advised_plan(dataset: Dataset, plan: Plan) -> Plan:
+    """Return `plan` with the routes that are advised for its pairs.
+
+    Smoothed labels are a setting of training, and their pairs stay on the preference route; the plan then says how
+    sure its labels are.
+
+    Raises:
+        InputError: as `measured_parts`.
+    """
+    settings = plan.settings
+    measured = measured_parts(dataset, plan.margin, settings)
+    advice = advise_parts(measured.parts, shipped_rule(), settings.least_effect, measured.label_source)
+    for number, one in enumerate(advice.parts):
+        route = "preference" if one.route == "smoothed" else one.route
+        plan = rerouted(plan, measured.part_of == number, route)
+    if "smoothed" in advice.routes:
+        settings = replace(settings, label_probability=measured.label_source)
+    return replace(plan, settings=settings, advice=advice, curve=measured.curve)
