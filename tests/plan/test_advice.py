@@ -9,7 +9,7 @@ import pytest
 
 from mixdpo.plan.advice import Part, Range
 from mixdpo.plan.advice_rule import LARGEST_VALUE, advise_parts
-from mixdpo.plan.advice_words import measurement_line, reason, total_line, wrong_labels_line
+from mixdpo.plan.advice_words import reason, sentences, total_line, wrong_labels_line
 from mixdpo.plan.rule_table import TREATMENTS, RuleTable, rule_of, shipped_rule
 
 SURPLUSES = (-2.0, -1.0, 0.0, 1.0)
@@ -245,13 +245,20 @@ def test_the_shipped_table_is_complete() -> None:
 def test_sentences_say_what_is_not_known_and_how_to_know_it() -> None:
     advice = advise_parts([part(right=known(0.5)), part(0.7, 0.75, right=known(0.9, 0.02))], table(), LEAST)
     assert "+12 %" in total_line(advice)
-    assert "300 pairs" in measurement_line(advice.measurements[0])
+    said = sentences(advice)
+    assert said["total"] == total_line(advice)
+    assert len(said["parts"]) == 2
+    assert "300 hard pairs" in said["unknown"][0]
+    assert "rate PAIRS --against" in said["unknown"][0]
     assert advice.wrong_labels is not None
     assert "14 % (6 to 25)" in wrong_labels_line(advice.wrong_labels)
     far = advise_parts([part(right=known(0.5), surplus=known(4.0)), EASY], table(), LEAST)
     assert far.parts[0].beyond
     assert "nearest" in reason(far.parts[0], LEAST)
     assert "No pairs are hard" in total_line(advise_parts([EASY], table(), LEAST))
+    assert sentences(far)["unknown"] == []
+    decided = sentences(advise_parts([part(surplus=known(-1.5)), EASY], table(), LEAST))["unknown"]
+    assert [line for line in decided if "labels" in line and "no value" in line]
     few = advise_parts([part(0.02, right=known(0.5)), part(0.98, 0.9)], table(), LEAST)
     assert "hardly matters" in reason(few.parts[0], LEAST)
     assert "no route" in total_line(few)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from mixdpo.auditing.advice import advice_check
 from mixdpo.auditing.audit_data import AuditData
 from mixdpo.auditing.duplicates import exact_duplicates_check, near_duplicates_check
 from mixdpo.auditing.findings import RARE, FindingType, Section
@@ -27,6 +28,7 @@ CHECKS: Final[dict[str, Callable[[AuditData], Section]]] = {
     "overview": overview_check,
     "margins": margins_check,
     "quality": quality_check,
+    "advice": advice_check,
     "plan": plan_check,
     "length": length_check,
     "style": style_check,

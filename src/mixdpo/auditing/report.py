@@ -30,8 +30,8 @@ class AuditReport:
     Attributes:
         name: the data, as the user named it.
         fingerprint: `data_fingerprint` of the pairs.
-        figures: every figure, by section: `overview`, `margins`, `quality`, `plan`, `length`, `style`, `duplicates`,
-            `near`, `leakage`, `noise`, `tokens`; None where the data or the settings have nothing for it.
+        figures: every figure, by section: `overview`, `margins`, `quality`, `advice`, `plan`, `length`, `style`,
+            `duplicates`, `near`, `leakage`, `noise`, `tokens`; None where there is nothing for it.
         findings: what needs a decision, most harmful first.
         small_repairs: the command that deals with all small findings at once, None without any.
         flags: by finding, the group of each pair, -1 for none; int64 of shape (N,).

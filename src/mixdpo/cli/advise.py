@@ -58,11 +58,11 @@ def advise(overrides: dict[str, Any], data: str | None, config: Path | None, out
 
 def print_advice(advice: Advice, metric: str) -> None:
     """Print what to do by margin, and the sentences that say why."""
-    from mixdpo.plan.advice_words import measurement_line, reason, total_line, wrong_labels_line
+    from mixdpo.plan.advice_words import sentences
 
-    console = plain_console()
-    if advice.wrong_labels is not None:
-        click.echo(wrong_labels_line(advice.wrong_labels))
+    said = sentences(advice)
+    if said["wrong_labels"] is not None:
+        click.echo(said["wrong_labels"])
     headings = ("margin", "pairs", "P label", "surplus", "route", "% of gain")
     table = results_table(f"advice by margin of {metric}, hardest pairs first", *headings)
     for one in advice.parts:
@@ -75,13 +75,12 @@ def print_advice(advice: Advice, metric: str) -> None:
             one.route,
             _two_lines(one.effect, "+.0f"),
         )
-    console.print(table)
-    for one in advice.parts:
-        if one.is_hard:
-            click.echo(f"margin {one.part.margin_min:.3g} to {one.part.margin_max:.3g}: {reason(one, advice.least)}")
-    click.echo(total_line(advice))
-    for measurement in advice.measurements:
-        click.echo(measurement_line(measurement))
+    plain_console().print(table)
+    for one, why in zip(advice.parts, said["parts"], strict=True):
+        if why:
+            click.echo(f"margin {one.part.margin_min:.3g} to {one.part.margin_max:.3g}: {why}")
+    for line in (said["total"], *said["unknown"]):
+        click.echo(line)
 
 
 def _two_lines(known: Range | None, form: str) -> str:

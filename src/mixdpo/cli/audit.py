@@ -73,9 +73,22 @@ def audit(
         value, low, high = (percent(finding.estimate[key]) for key in ("value", "low", "high"))
         table.add_row(finding.title, finding.level, f"{finding.pairs:,}", value, f"{low} to {high}")
     plain_console().print(table if report.findings else f"no finding in {len(pairs):,} pairs")
+    for line in _advice_lines(report.figures["advice"]):
+        click.echo(line)
     if report.small_repairs:
         click.echo(f"small repairs: {report.small_repairs}")
     click.echo(f"report: {page}")
+
+
+def _advice_lines(advice: dict[str, Any] | None) -> list[str]:
+    """Return what the advice on hard pairs comes to, in as few lines as that takes; none without margins."""
+    if advice is None:
+        return []
+    if advice["problem"] is not None:
+        return [f"hard pairs: no advice, for {advice['problem']}"]
+    said = advice["sentences"]
+    wrong = [] if said["wrong_labels"] is None else [f"labels: {said['wrong_labels']}"]
+    return [*wrong, f"hard pairs: {said['total']} See mixdpo advise."]
 
 
 def _with_tokenizer(overrides: dict[str, Any], name: str | None) -> dict[str, Any]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
-from mixdpo.plan.advice import Advice, AdvisedRoute, Measurement, Part, PartAdvice, Range, WrongLabels
+from mixdpo.plan.advice import Advice, AdvisedRoute, Part, PartAdvice, Range, Unknown, WrongLabels
 from mixdpo.plan.rule_table import Treatment
 
 _DOES: Final[Mapping[AdvisedRoute, str]] = {
@@ -14,7 +14,23 @@ _DOES: Final[Mapping[AdvisedRoute, str]] = {
     "sft": "Mix in SFT on their chosen answers",
     "preference": "Leave them in the preference loss",
 }
+_KNOWN_BY: Final[Mapping[Unknown, str]] = {"quality": "surplus", "labels": "right"}
+_MEASURE: Final[Mapping[Unknown, str]] = {
+    "quality": "rate their answers with those of the start and of a trained policy "
+    "(`mixdpo rate PAIRS --against start=MODEL --against trained=MODEL --judge JUDGE`)",
+    "labels": "have a second rater or metric judge them (`mixdpo score`, or a column label_probability)",
+}
 _NAMES: Final[Mapping[Treatment, str]] = {"drop": "Dropping them", "smoothed": "Smoothing by P", "sft": "SFT mixed in"}
+
+
+def sentences(advice: Advice) -> dict[str, Any]:
+    """Return all that is to be said: `wrong_labels` or None, `parts` (one text each), `total`, `unknown` (a list)."""
+    return {
+        "wrong_labels": None if advice.wrong_labels is None else wrong_labels_line(advice.wrong_labels),
+        "parts": [reason(one, advice.least) for one in advice.parts],
+        "total": total_line(advice),
+        "unknown": unknown_lines(advice),
+    }
 
 
 def reason(one: PartAdvice, least: float) -> str:
@@ -57,14 +73,21 @@ def wrong_labels_line(wrong: WrongLabels) -> str:
     return f"{found}{cost}: mend these first; `mixdpo audit` lists the likeliest."
 
 
-def measurement_line(one: Measurement) -> str:
-    """Return what a measurement may add, and how to make it."""
-    how = {
-        "quality": "rate their answers against those of the start and of a trained policy "
-        "(`mixdpo rate PAIRS --against start=MODEL --against trained=MODEL --judge JUDGE`)",
-        "labels": "have a second rater or metric judge their labels (`mixdpo score`, or a column label_probability)",
-    }[one.of]
-    return f"Up to {one.gain:.0f} % of what DPO gains hangs on the {one.of} of {one.pairs:,} pairs: {how}."
+def unknown_lines(advice: Advice) -> list[str]:
+    """Return what is not known of the hard pairs, what knowing it may add, and how to measure it."""
+    lines = []
+    for of, field in _KNOWN_BY.items():
+        known = [(one.part, getattr(one.part, field)) for one in advice.parts if one.is_hard]
+        pairs = sum(part.pairs for part, value in known if value is None or value.estimate is None)
+        gain = next((one.gain for one in advice.measurements if one.of == of), None)
+        if pairs and gain is None:
+            lines.append(f"The {of} of {pairs:,} hard pairs is not known, and no value of it would change the advice.")
+        elif pairs:
+            lines.append(
+                f"The {of} of {pairs:,} hard pairs is not known; knowing it may add up to {gain:.0f} % of what DPO "
+                f"gains: {_MEASURE[of]}."
+            )
+    return lines
 
 
 def total_line(advice: Advice) -> str:
