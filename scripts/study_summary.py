@@ -9,7 +9,7 @@ from mixdpo.study.study_tables import MEASURES, interval, of_gain, signed, writt
 
 
 def summary(analysis: Analysis) -> list[str]:
-    """Return the findings, one sentence each: contrasts, effects, and what became of likelihoods."""
+    """Return the findings, one sentence each: contrasts, effects, and changes of log-probability."""
     return [
         *_one_seed(analysis), *_contrasts(analysis), *_against_baseline(analysis), *_against_start(analysis),
         *_tuning(analysis), *_edges(analysis), *_displacement(analysis), *_failures(analysis),
@@ -140,7 +140,7 @@ def _edges(analysis: Analysis) -> list[str]:
 
 
 def _displacement(analysis: Analysis) -> list[str]:
-    """Say of each bucket in how many arms the chosen answers fell, and in which the most."""
+    """Say of each bucket in how many arms chosen answers became less likely, and in which the most: no verdict."""
     found = []
     alpha = 1 - analysis.runs["study"]["level"]
     for bucket in dict.fromkeys(one.bucket for one in analysis.displacement):
@@ -148,10 +148,11 @@ def _displacement(analysis: Analysis) -> list[str]:
         clear = [one.chosen.estimate for one in here if one.chosen.p_adjusted < alpha]
         fell, rose = sum(moved < 0 for moved in clear), sum(moved > 0 for moved in clear)
         most: Displacement = min(here, key=lambda one: one.chosen.estimate)
-        named = f"tied held-out pairs ({most.pairs})" if bucket == "tie" else f"{bucket} held-out pairs ({most.pairs})"
+        named = "tied" if bucket == "tie" else bucket
         found.append(
-            f"Chosen answers of {named} clearly lost likelihood in {fell} of {len(here)} arms and clearly gained in "
-            f"{rose}; the lowest is {interval(most.chosen, 1)} nats in {most.arm}."
+            f"Log-probability of chosen answers, {named} held-out pairs ({most.pairs}): it clearly fell in {fell} of "
+            f"{len(here)} arms and clearly rose in {rose}; the lowest change is {interval(most.chosen, 1)} nats in "
+            f"{most.arm}."
         )
     return found
 

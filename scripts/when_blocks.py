@@ -27,6 +27,7 @@ from mixdpo.study.world.map_settings import START
 from when_likelihood import likelihood_block
 from when_schedule import schedule_block
 
+RESULTS = "../studies/maps/results"
 WORDS = {1: "clearly better", 0: "not clear", -1: "clearly worse"}
 
 
@@ -96,7 +97,8 @@ def made_block(table: Table) -> str:
         f"({listed(worlds(table))}), {len(table['arms'])} treatments, {seeds} seeds in every cell, "
         f"{runs['hours']:.1f} core-hours. The smallest effect that a cell finds with 80 % power is {middle:.0f} % of "
         f"{table['baseline']}'s gain in the median, and {most:.0f} % in nine of ten. Intervals are 95 %; *clear* "
-        "means p < 0.05 after Holm's correction within a table."
+        "means p < 0.05 after Holm's correction within a table. Beside this page lie [all effects]"
+        f"({RESULTS}/map.md), [all cells]({RESULTS}/cells.md) and [the table]({RESULTS}/map.json) they are made from."
     )
 
 
@@ -108,10 +110,9 @@ def _verdicts(signs: Mapping[str, int], words: Mapping[int, str] = WORDS, prepos
 
 def figure_block(table: Table) -> str:
     """The figure for light and dark pages."""
-    folder = "../studies/maps/results"
     return (
-        f'<picture>\n  <source media="(prefers-color-scheme: dark)" srcset="{folder}/crossing-dark.svg">\n'
-        f'  <img src="{folder}/crossing.svg" alt="{crossing_title(table)}" width="720">\n</picture>'
+        f'<picture>\n  <source media="(prefers-color-scheme: dark)" srcset="{RESULTS}/crossing-dark.svg">\n'
+        f'  <img src="{RESULTS}/crossing.svg" alt="{crossing_title(table)}" width="720">\n</picture>'
     )
 
 

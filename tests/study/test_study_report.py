@@ -174,6 +174,8 @@ def test_results_are_read_back_and_the_report_shows_them(tmp_path: Path, capsys)
     assert "## Own\n\nWhich?" in text
     assert "Test: 8 items in 4 groups." in text
     assert "beyond which" not in text, "one learning rate is no grid with edges"
+    assert "Log-probability of chosen answers, hard held-out pairs (8): it clearly " in text
+    assert "In six rows" not in text, "none of the studies that it asks is there"
     assert "**A | B_50 %** is better than DPO by +1.00 (+1.00 to +1.00)" in text
     assert "| A \\| B\\_50 % | 1e-05 | 0.1 |" in text
     images = tmp_path / "images"
