@@ -115,7 +115,7 @@ def test_answers_are_the_planted_ones() -> None:
                 "order": "what SFT on the hard pairs adds to a sorted run: clearly better in words and lists.",
                 "breaks": "clearly better at quality 0.82, clearly worse at quality 0.45 and 0.6.",
                 "claims": "| best answers: SFT mixed in − dropped | **+2",
-                "treatments": "| reversed | 25 | 0 | 25 | −5",
+                "treatments": "| reversed | {cells} | 0 | {cells} | −5",
             },
         ),
         (
@@ -126,15 +126,17 @@ def test_answers_are_the_planted_ones() -> None:
                 "order": "what SFT on the hard pairs adds to a sorted run: clearly worse in words and lists.",
                 "breaks": "clearly better at quality 0.45 and 0.6, clearly worse at quality 0.82.",
                 "claims": "| best answers: SFT mixed in − dropped | **−2",
-                "treatments": "| reversed | 25 | 25 | 0 | +",
+                "treatments": "| reversed | {cells} | {cells} | 0 | +",
             },
         ),
     ],
     ids=["as theory says", "the other way round"],
 )
 def test_verdicts_turn_with_the_data(effects: Effects, said: dict[str, str]) -> None:
-    parts = blocks(planted(effects), {"worlds": [likelihood("words"), likelihood("lists")]})
-    assert {name: words for name, words in said.items() if words not in parts[name]} == {}
+    table = planted(effects)
+    parts = blocks(table, {"worlds": [likelihood("words"), likelihood("lists")]})
+    cells = sum("reversed" in cell["arms"] for cell in table["cells"])
+    assert {name: words for name, words in said.items() if words.format(cells=cells) not in parts[name]} == {}
     assert "The change orders the answers exactly by their quality in words and lists." in parts["likelihood"]
     assert "in 6 of 6 cells" in parts["likelihood"]
 
