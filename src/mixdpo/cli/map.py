@@ -42,8 +42,9 @@ def map_(file: Path, output: Path, processes: int | None, dry_run: bool) -> None
     from mixdpo.study.world.map_execution import run_all
     from mixdpo.study.world.map_pace import left_table
     from mixdpo.study.world.map_report import write_map_report
-    from mixdpo.study.world.map_runs import chosen_settings, final_runs, tuning_runs
+    from mixdpo.study.world.map_runs import final_runs, tuning_runs
     from mixdpo.study.world.map_table import map_table, save_table
+    from mixdpo.study.world.map_tuning import chosen_settings
     from mixdpo.training.run_folder import versions
 
     if dry_run:

@@ -7,8 +7,9 @@ from statistics import mean
 
 from mixdpo.common.tables import TextTable
 from mixdpo.study.world.map_execution import read_results
-from mixdpo.study.world.map_runs import chosen_settings, final_count, final_runs, tuning_runs
+from mixdpo.study.world.map_runs import final_count, final_runs, tuning_runs
 from mixdpo.study.world.map_settings import MapSettings
+from mixdpo.study.world.map_tuning import chosen_settings
 
 
 def left_table(settings: MapSettings, folder: Path, processes: int) -> TextTable:

@@ -41,9 +41,26 @@ def report(table: Mapping[str, Any]) -> str:
     ]
     for world in dict.fromkeys(cell["world"] for cell in table["cells"]):
         parts += [f"## World `{world}`", *_shown(effects_table(table, world), contrasts_table(table, world))]
+    if table["own_settings"]:
+        parts += ["## Each arm at its own best setting", *_shown(own_settings_table(table))]
     if notes := [f"- {name}: {note}." for name, note in table["arms"].items() if note]:
         parts += ["## Arms", "\n".join(notes)]
     return "\n\n".join(parts) + "\n"
+
+
+def own_settings_table(table: Mapping[str, Any]) -> TextTable:
+    """What every arm reaches where it is best, on the seeds of tuning."""
+    rows = [
+        (
+            row["world"], row["cell"], row["arm"], f"{row['learning_rate']:g}", f"{row['beta']:g}",
+            plain(row["reward"]),
+            "" if row["effect"] is None or row["arm"] == table["baseline"] else interval(row["effect"]),
+        )
+        for row in table["own_settings"]
+    ]  # fmt: skip
+    headings = ("world", "cell", "arm", "rate", "beta", "reward", f"less {table['baseline']} at its best")
+    title = "Mean rewards of the tuning seeds at the setting whose mean less three standard deviations is largest."
+    return TextTable(title, headings, rows, names=3)
 
 
 def cells_page(table: Mapping[str, Any]) -> str:

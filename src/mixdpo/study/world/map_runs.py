@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from itertools import product
@@ -85,26 +84,6 @@ def tuning_runs(settings: MapSettings) -> Iterator[MapRun]:
                         stage="tune", world=world, cell=name, arm=arm, seed=seed, learning_rate=rate, beta=beta
                     )
                     yield run
-
-
-def chosen_settings(settings: MapSettings, trials: Sequence[tuple[MapRun, Mapping[str, float]]]) -> Choices:
-    """Return, by world, tuned cell and arm, the setting with the largest mean minus standard deviation of reward.
-
-    A rate at which some seeds collapse has a large spread and is not taken, however well the others do there. Of equal
-    settings the one of the smallest rate, then beta, is taken.
-    """
-    rewards: dict[tuple[str, str, str], dict[Setting, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for run, found in trials:
-        if run.learning_rate is not None and run.beta is not None:
-            rewards[run.world, run.cell, run.arm][run.learning_rate, run.beta].append(found["reward"])
-
-    def worth(values: list[float]) -> float:
-        return float(np.mean(values) - (np.std(values, ddof=1) if len(values) > 1 else 0.0))
-
-    return {
-        key: max(sorted(found), key=lambda setting, found=found: worth(found[setting]))  # type: ignore[misc]
-        for key, found in rewards.items()
-    }
 
 
 def final_runs(settings: MapSettings, chosen: Choices) -> Iterator[MapRun]:

@@ -19,6 +19,7 @@ from mixdpo.common.files import atomic_path
 from mixdpo.study.world.map_effects import PairedEffect, break_even, by_base, holm_within, paired_effect
 from mixdpo.study.world.map_runs import MapRun
 from mixdpo.study.world.map_settings import START, CellOfMap, MapSettings
+from mixdpo.study.world.map_tuning import own_settings
 from mixdpo.study.world.pairs import Cell
 from mixdpo.study.world.worlds import BASES
 
@@ -42,7 +43,7 @@ def map_table(
     Args:
         settings: of the map.
         finals: the final runs with their results, all of them.
-        trials: those of tuning, whose time is counted.
+        trials: those of tuning.
         versions: of what computed them.
     """
     found: dict[tuple[str, str], dict[str, dict[int, Mapping[str, float]]]] = defaultdict(lambda: defaultdict(dict))
@@ -72,6 +73,7 @@ def map_table(
         "tuning": {name: asdict(world.tuning) for name, world in settings.worlds.items()},
         "runs": {"final": len(finals), "tuning": len(trials), "hours": round(seconds / 3600, 3)},
         "versions": dict(versions or {}),
+        "own_settings": own_settings(settings, trials),
         "cells": cells,
         "break_even": _break_evens(settings, cells),
     }
