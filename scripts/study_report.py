@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +21,22 @@ from mixdpo.common.files import atomic_path
 from mixdpo.common.tables import as_markdown
 from mixdpo.study.analysis import Analysis, analyse
 from mixdpo.study.report_files import study_figure
+from mixdpo.study.study_file import load_study
 from mixdpo.study.study_results import RESULTS_FILE, load_results
 from mixdpo.study.study_tables import power_table, result_tables
 from study_headlines import headlines_table
+from study_power import RESULTS
+from study_power import section as planned
 from study_summary import summary
 
 INTRODUCTION = Path(__file__).with_suffix(".md")
 MARKS = ("<!-- studies: power -->\n", "<!-- end -->\n")
 
 
-def report(studies: list[Analysis]) -> str:
-    """Return the report as Markdown, with links for the folder that holds results and images."""
+def report(studies: list[Analysis], plans: Sequence[str] = ()) -> str:
+    """Return the report as Markdown, with links for the folder that holds results and images; plans come last."""
     introduction = INTRODUCTION.read_text(encoding="utf-8").rstrip("\n")
-    parts = [introduction, power(studies), *headlines(studies), *map(section, studies)]
+    parts = [introduction, power(studies), *headlines(studies), *map(section, studies), *plans]
     return "\n\n".join(parts) + "\n"
 
 
@@ -83,6 +87,14 @@ def analyses(folder: Path) -> list[Analysis]:
     return sorted(found, key=lambda one: (one.runs["study"]["title"], one.runs["study"]["name"]))
 
 
+def plans_of(results: Path, study_files: Path) -> list[str]:
+    """Return the sections of studies that are planned: that of ties, while it has no results and others have."""
+    planned_file = study_files / "ties.yaml"
+    if (results / "ties").is_dir() or not planned_file.is_file():
+        return []
+    return [planned(load_study(planned_file), [load_results(results / name) for name in RESULTS])]
+
+
 def section(analysis: Analysis) -> str:
     """Return one study's part of the report."""
     study, name = analysis.runs["study"], analysis.runs["study"]["name"]
@@ -115,6 +127,7 @@ def _setting(analysis: Analysis) -> str:
     effects = [one for arm in analysis.arms for one in (arm.against_start, arm.against_baseline) if one is not None]
     tested = f"Test: {effects[0].items} items in {effects[0].variances.groups} groups. " if effects else ""
     tuning = study["tuning"]
+    how = "Tuning on the validation split" if tuning["seeds"] else "Not tuned"
     trials = f"{len(tuning['learning_rate']) * len(tuning['beta']) * len(tuning['seeds'])} trials per arm"
     fewer = {arm.trials for arm in analysis.arms if arm.learning_rate is not None and arm.beta is None}
     if fewer:
@@ -126,7 +139,7 @@ def _setting(analysis: Analysis) -> str:
     libraries = ", ".join(f"{name} {' and '.join(versions[name])}" for name in ("torch", "transformers"))
     again = f"Run it again: `mixdpo study studies/{study['name']}.yaml`."
     return (
-        f"{model}Task `{bench['kind']}`: {described}. {trained}Tuning on the validation split: {trials} (rates "
+        f"{model}Task `{bench['kind']}`: {described}. {trained}{how}: {trials} (rates "
         f"{_plain(tuning['learning_rate'])}, betas {_plain(tuning['beta'])}{grids}). {tested}"
         f"{len(_distinct(runs))} runs, {seconds / 3600:.1f} run-hours on {' and '.join(analysis.runs['devices'])}; "
         f"{libraries}. "
@@ -157,7 +170,7 @@ def main(arguments: list[str] | None = None) -> int:
     folder, target = Path(words[0]), Path(words[1])
     try:
         studies = analyses(folder)
-        texts = {target: report(studies)}
+        texts = {target: report(studies, plans_of(folder, target.parent))}
         for page in map(Path, words[2:]):
             texts[page] = with_power(page.read_text(encoding="utf-8"), studies)
         for analysis in studies:

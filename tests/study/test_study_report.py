@@ -18,7 +18,7 @@ from mixdpo.study.effects import Effect, Variances
 from mixdpo.study.measures import VALUES_SCHEMA
 from mixdpo.study.study_results import RESULTS_VERSION, Results, load_results, save_results
 from mixdpo.study.study_tables import contrasts_table, effects_table, interval, power_table
-from study_report import analyses, main, report, with_power
+from study_report import analyses, main, plans_of, report, with_power
 from study_summary import summary
 
 ROOT = Path(__file__).parents[2]
@@ -26,8 +26,12 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.slow
 def test_the_committed_report_is_generated_from_the_committed_results() -> None:
-    studies = analyses(ROOT / "studies" / "results")
-    made, page = report(studies), (ROOT / "docs" / "studies.md").read_text(encoding="utf-8")
+    results = ROOT / "studies" / "results"
+    studies = analyses(results)
+    made, page = (
+        report(studies, plans_of(results, ROOT / "studies")),
+        (ROOT / "docs" / "studies.md").read_text(encoding="utf-8"),
+    )
     again = "run: python scripts/study_report.py studies/results studies/REPORT.md docs/studies.md"
     assert (ROOT / "studies" / "REPORT.md").read_text(encoding="utf-8") == made, again
     assert with_power(page, studies) == page, again

@@ -9,7 +9,7 @@ import click
 from mixdpo.cli.file_keys import CommandWithKeys
 from mixdpo.cli.recipe_options import quiet_libraries
 from mixdpo.common.files import check_output_folder
-from mixdpo.common.tables import plain_console
+from mixdpo.common.tables import plain_console, print_table
 
 
 @click.command("study", cls=CommandWithKeys, reader="mixdpo.study.study_file")
@@ -20,14 +20,19 @@ from mixdpo.common.tables import plain_console
 )  # fmt: skip
 @click.option("--reuse", type=click.Path(path_type=Path), multiple=True,
               help="Folder of results (results.parquet, runs.json) whose runs are not run again.")  # fmt: skip
+@click.option("--power", type=click.Path(path_type=Path), multiple=True,
+              help="Folder of results of an earlier study by the same measure: say what the contrasts of FILE would "
+              "find by the variances there, and how many seeds and hours it takes to see 30 % of the baseline's gain; "
+              "run none.")  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="List the runs and the time they are expected to take; run none.")
-def study(file: Path, output: Path, reuse: tuple[Path, ...], dry_run: bool) -> None:
+def study(file: Path, output: Path, reuse: tuple[Path, ...], power: tuple[Path, ...], dry_run: bool) -> None:
     """Compare plans, losses and settings fairly: tune every arm alike, run every seed, report with intervals.
 
     FILE is a study file (YAML), or mixdpo:NAME (see mixdpo examples). A study that was stopped goes on where it was
     when it is started again.
     """
     from mixdpo.recipe.shipped_files import resolve
+    from mixdpo.study.planned_power import earlier_for, grounds, power_tables
     from mixdpo.study.report_files import write_report
     from mixdpo.study.run_study import run_study
     from mixdpo.study.study_file import load_study
@@ -37,6 +42,12 @@ def study(file: Path, output: Path, reuse: tuple[Path, ...], dry_run: bool) -> N
     check_output_folder(output)
     quiet_libraries()
     settings = load_study(resolve(file, "study file"))
+    if power:
+        known = earlier_for(settings, [load_results(folder) for folder in power])
+        for table in power_tables(settings, known):
+            print_table(table)
+        click.echo(grounds(known))
+        return
     for folder in reuse:
         click.echo(f"{folder}: {take_over(load_results(folder), output)} runs taken over")
     planned = plan_of_runs(settings, output)

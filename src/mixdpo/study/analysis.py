@@ -114,7 +114,7 @@ def analyse(results: Results) -> Analysis:
     """Compare the arms of a study; each measure's mean and the primary measure's effects with Holm's correction."""
     runs, level = results.runs, results.runs["study"]["level"]
     primary = runs["study"]["primary"]
-    baseline = _as_run(runs, runs["study"]["baseline"])
+    baseline = as_run(runs, runs["study"]["baseline"])
     by_arm, groups = results.items(primary)
     start = next(iter(by_arm.get(START, {}).values()), None)
     trained = {name: seeds for name, seeds in by_arm.items() if name != START}
@@ -159,7 +159,7 @@ def _contrasts(
 ) -> list[Contrast]:
     """Compare means of arms, seed by seed; p-values are corrected over the contrasts."""
     sides = {
-        name: [tuple(_as_run(runs, arm) for arm in planned[side]) for side in ("arms", "against")]
+        name: [tuple(as_run(runs, arm) for arm in planned[side]) for side in ("arms", "against")]
         for name, planned in runs["study"].get("contrasts", {}).items()
     }
     differences = {}
@@ -201,7 +201,7 @@ def _routes(finals: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     }
 
 
-def _as_run(runs: dict[str, Any], arm: str) -> str:
+def as_run(runs: dict[str, Any], arm: str) -> str:
     """Return the name under which an arm was run: at equal updates, where there are two."""
     names = [one["name"] for one in runs["arms"] if one["arm"] == arm and one["matched"] != "epochs"]
     return str(names[0])

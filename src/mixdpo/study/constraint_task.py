@@ -1,6 +1,7 @@
 """The task of verifiable constraints: the demo's pairs and prompts, graded by a program, with a rater's errors on top.
 
-A rater blurs true grades, so that small margins flip more often, and calls a share of the pairs ties.
+A rater blurs true grades, so that small margins flip more often, and calls a share of the pairs ties. Or ties are made
+on purpose, of answers that are far better or far worse than the usual (`tied_pairs`).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -30,6 +31,7 @@ from mixdpo.evaluation.constraints import (
 from mixdpo.evaluation.held_out_prompts import DATA
 from mixdpo.generation.chat_model import Completion
 from mixdpo.study.task import ANSWER_MEASURES, HeldOutData, Split
+from mixdpo.study.tied_pairs import TiedAnswers, TieSettings, draw_ties
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +62,8 @@ class ConstraintTask:
 
     A seed draws the training pairs and, with a rater, its errors. All seeds draw from one pool, so of n of its N pairs
     two seeds have n / N of theirs in common: seeds differ by that much less than experiments with pairs of their own.
+    With ties made on purpose the others are pairs whose true grades differ, of the demo and of prompts with answers
+    for ties that are not drawn; neither they nor the prompts and coins of the ties depend on the ties' quality.
 
     Raises:
         InputError: a value is out of its range.
@@ -68,6 +72,9 @@ class ConstraintTask:
     pairs: int = field(default=320, metadata={"help": "training pairs of every seed, a random subset"})
     rater: RaterSettings | None = field(
         default=None, metadata={"help": "errors of the grades that training sees; null: the true grades"}
+    )
+    ties: TieSettings | None = field(
+        default=None, metadata={"help": "{quality, share, answers}: ties made on purpose, in place of a rater"}
     )
     held_out_tasks: int = field(
         default=16, metadata={"help": "tasks of the training file whose pairs are set aside for measuring"}
@@ -81,9 +88,13 @@ class ConstraintTask:
     )
 
     primary: str = field(default="demands_met", init=False)
+    training_settings: ClassVar[Sequence[str]] = ("rater", "ties")
+    """Settings that decide training pairs alone, so that an arm may have its own."""
 
     def __post_init__(self) -> None:
-        available = len(self._pools[0])
+        if self.rater is not None and self.ties is not None:
+            raise InputError("bench.rater and bench.ties both say which pairs are ties", hint="leave one of them out")
+        available = self._available
         for name, wrong in (
             ("pairs", not 2 <= self.pairs <= available),
             ("held_out_tasks", self.held_out_tasks < 2),
@@ -102,14 +113,25 @@ class ConstraintTask:
 
     def fingerprint(self) -> str:
         """Return a digest of the settings and of the files."""
+        settings = asdict(self)
         content = [(DATA / f"{split}.parquet").read_bytes() for split in ("train", "validation", "test")]
-        return digest([repr(asdict(self)), *content])
+        if self.ties is None:
+            settings.pop("ties")  # the runs of before there were such ties keep their keys
+        else:
+            settings["ties"].pop("answers")  # known by what it holds, not by where it lies
+            content.append(self.ties.file.read_bytes())
+        return digest([repr(settings), *content])
 
     def write_train(self, seed: int, path: Path) -> None:
-        """Draw a seed's pairs and let the rater grade them."""
+        """Draw a seed's pairs and let the rater grade them, or put ties among them."""
         rng = np.random.default_rng([self.seed, seed])
-        rows = [self._pools[0][i] for i in np.sort(rng.permutation(len(self._pools[0]))[: self.pairs])]
-        _write(rate(rows, self.rater, rng) if self.rater is not None else rows, path)
+        pool: list[dict[str, Any]] = self._graded
+        ties: list[dict[str, Any]] = []
+        if self.ties is not None:
+            ties, others = draw_ties(self._tie_pool, self.ties.quality, round(self.ties.share * self.pairs), rng)
+            pool = pool + others
+        rows = [pool[i] for i in np.sort(rng.permutation(len(pool))[: self.pairs - len(ties)])]
+        _write((rate(rows, self.rater, rng) if self.rater is not None else rows) + ties, path)
 
     def held_out(self, split: Split, folder: Path) -> HeldOutData:
         """Return the split's prompts and, for the test, the pairs of the tasks set aside with their true grades."""
@@ -140,6 +162,29 @@ class ConstraintTask:
         tasks = sorted({_task(row) for row in rows})
         aside = set(random.Random(self.seed).sample(tasks, min(max(self.held_out_tasks, 0), len(tasks))))
         return [row for row in rows if _task(row) not in aside], [row for row in rows if _task(row) in aside]
+
+    @cached_property
+    def _graded(self) -> list[dict[str, Any]]:
+        """Pairs to draw from that are no ties made on purpose."""
+        pool = self._pools[0]
+        return pool if self.ties is None else [row for row in pool if row["score_chosen"] > row["score_rejected"]]
+
+    @cached_property
+    def _tie_pool(self) -> list[TiedAnswers]:
+        """Prompts with ties, on the tasks to train on."""
+        if self.ties is None:
+            return []
+        aside = {_task(row) for row in self._pools[1]}
+        return [
+            one for one in self.ties.prompts if task_of(one.prompt, constraints_from_text(one.demands)) not in aside
+        ]
+
+    @property
+    def _available(self) -> int:
+        """The most pairs that a seed can have."""
+        if self.ties is None:
+            return len(self._graded)
+        return min(int(len(self._tie_pool) / self.ties.share), len(self._graded) + len(self._tie_pool))
 
     def _demands(self, split: Split) -> list[tuple[str, list[Constraint]]]:
         """Return task and constraints of every prompt of a split, in a fixed order."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -48,6 +48,8 @@ class FileTask:
     )
     primary: str = field(default="", metadata={"help": "null: the judge's grade, else preference accuracy"})
     seed: int = field(default=0, metadata={"help": "decides which pairs are held out"})
+
+    training_settings: ClassVar[Sequence[str]] = ()
 
     def __post_init__(self) -> None:
         if not self.primary:

@@ -51,6 +51,7 @@ class RunSpec:
         variant: name of the arm as it is run.
         seed: draws the training pairs and the rater's errors, and is the seed of plan and training.
         split: what is measured on.
+        bench: the task's settings, JSON-ready.
         work: everything that decides the numbers, JSON-ready.
     """
 
@@ -60,6 +61,7 @@ class RunSpec:
     learning_rate: float | None
     beta: float | None
     split: Split
+    bench: Mapping[str, Any]
     work: Mapping[str, Any]
 
     @property
@@ -113,7 +115,7 @@ def start_run(study: StudySettings, model: str) -> RunSpec:
     """Return the run that measures the untrained model on the test split."""
     return RunSpec(
         stage="start", variant="start", seed=0, learning_rate=None, beta=None, split="test",
-        work=_work(study, model, "test", None),
+        bench=study.task_settings, work=_work(study, model, "test", None, None),
     )  # fmt: skip
 
 
@@ -154,7 +156,7 @@ def _run_spec(
     }
     return RunSpec(
         stage=stage, variant=variant.name, seed=seed, learning_rate=rate, beta=beta, split=split,
-        work=_work(study, model, split, training),
+        bench=study.bench_of(variant.arm).settings, work=_work(study, model, split, variant.arm, training),
     )  # fmt: skip
 
 
@@ -163,10 +165,12 @@ def reads_beta(study: StudySettings, arm: str) -> bool:
     return objective_reads_beta(study.plan_of(arm), {**study.train, **study.arms[arm].train})
 
 
-def _work(study: StudySettings, model: str, split: Split, training: Mapping[str, Any] | None) -> dict[str, Any]:
+def _work(
+    study: StudySettings, model: str, split: Split, arm: str | None, training: Mapping[str, Any] | None
+) -> dict[str, Any]:
     settings = study.model or ModelSettings(name_or_path=model)
     work = {
-        "bench": study.task.fingerprint(),
+        "bench": study.bench_of(arm).task.fingerprint(),
         "model": {
             **key_values(settings),
             "name_or_path": model,

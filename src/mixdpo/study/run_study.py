@@ -169,11 +169,15 @@ def finals_of(study: StudySettings, choice: Choice, name: str) -> list[RunSpec]:
 def choose_setting(study: StudySettings, variant: Variant, trials: Sequence[Outcome]) -> Choice:
     """Take the setting of the highest primary measure, in the mean over its seeds; of equal ones the first.
 
-    Trials are in the order of learning rates, then betas. A setting of which a trial failed is not taken.
+    Trials are in the order of learning rates, then betas. A setting of which a trial failed is not taken. Without
+    trials it is the grid's only one.
 
     Raises:
         RunError: the trials were not measured by the primary measure.
     """
+    if not study.tuning.seeds:
+        grid = study.arms[variant.arm].tuning or study.tuning
+        return Choice(variant, [], grid.learning_rate[0], grid.beta[0])
     found: dict[tuple[float | None, float | None], list[Outcome]] = {}
     for trial in trials:
         found.setdefault((trial.spec.learning_rate, trial.spec.beta), []).append(trial)
@@ -289,7 +293,7 @@ def _execute(spec: RunSpec, job: _Job, slot: Slot) -> Outcome:
             "seed": spec.seed,
             "learning_rate": spec.learning_rate,
             "beta": spec.beta,
-            "bench": job.study.task_settings,
+            "bench": spec.bench,
             "model": asdict(job.model),
             "keep_models": job.study.limits.keep_models,
             "work": spec.work,

@@ -21,6 +21,7 @@ from mixdpo.study.file_sections import are_seeds, baseline_of, named_arms, read_
 from mixdpo.study.file_task import FileTask
 from mixdpo.study.study_settings import (
     ArmSettings,
+    Bench,
     ContrastSettings,
     GridSettings,
     LimitSettings,
@@ -30,6 +31,7 @@ from mixdpo.study.study_settings import (
     routes_of,
 )
 from mixdpo.study.task import StudyTask
+from mixdpo.study.tied_pairs import TieSettings
 
 STUDY_TASKS: Final[Mapping[str, type[Any]]] = {"demands": ConstraintTask, "files": FileTask}
 
@@ -72,6 +74,7 @@ def keys_help() -> str:
     sections: list[tuple[str, type[Any]]] = [
         *((f"bench (kind: {kind})", cls) for kind, cls in STUDY_TASKS.items()),
         ("bench.rater (kind: demands)", RaterSettings),
+        ("bench.ties (kind: demands)", TieSettings),
         ("arms.NAME", ArmSettings),
         ("arms.NAME.subset", SubsetSettings),
         ("tuning", TuningSettings),
@@ -103,8 +106,13 @@ def _study(content: dict[str, Any], file: str) -> StudySettings:
     seeds = content["seeds"]
     if not seeds or not are_seeds(seeds):
         raise InputError(f"seeds must be a list of whole numbers, not {seeds!r}")
-    if not tuning.seeds or len({*seeds, *tuning.seeds}) < len(seeds) + len(tuning.seeds):
-        raise InputError("seeds must differ from each other and from tuning.seeds, of which there is one at least")
+    if len({*seeds, *tuning.seeds}) < len(seeds) + len(tuning.seeds):
+        raise InputError("seeds must differ from each other and from tuning.seeds")
+    if not tuning.seeds and len(tuning.learning_rate) * len(tuning.beta) > 1:
+        raise InputError(
+            "without tuning.seeds nothing is tried, and the grid has several settings",
+            hint="leave one learning rate and one beta, or give seeds of trials",
+        )
     baseline = baseline_of(content, built, file)
     level = content.get("level", 0.95)
     if not isinstance(level, float) or not 0 < level < 1:
@@ -136,6 +144,9 @@ def _study(content: dict[str, Any], file: str) -> StudySettings:
         name=name_of_study,
         task=task,
         task_settings=_init_values(content["bench"]["kind"], task),
+        own_benches={
+            name: _own_bench(name, arm.bench, content["bench"], task, file) for name, arm in built.items() if arm.bench
+        },
         arms=built,
         baseline=baseline,
         tuning=tuning,
@@ -271,6 +282,19 @@ def make_task(values: Any, file: str | Path) -> StudyTask:
     settings = {key: value for key, value in values.items() if key != "kind"}
     task: StudyTask = build(STUDY_TASKS[values["kind"]], settings, "bench", file)
     return task
+
+
+def _own_bench(name: str, own: Mapping[str, Any], shared: Mapping[str, Any], task: StudyTask, file: str) -> Bench:
+    """Make the task of an arm whose training pairs are its own."""
+    for key in own:
+        if key not in task.training_settings:
+            known = ", ".join(task.training_settings) or "no setting"
+            raise InputError(
+                f"arms.{name}.bench.{key} would treat this arm unlike the others",
+                file=file, hint=f"an arm of this kind of bench may have its own {known}",
+            )  # fmt: skip
+    made = make_task({**shared, **own}, file)
+    return Bench(made, _init_values(shared["kind"], made))
 
 
 def _init_values(kind: str, task: Any) -> dict[str, Any]:

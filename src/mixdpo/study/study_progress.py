@@ -93,7 +93,7 @@ def plan_of_runs(study: StudySettings, output: Path) -> list[Planned]:
         new = set() if settled else {trial.spec.key for trial in trials if trial.record is None} - asked
         asked |= new
         left = len(new) + len(study.seeds) - done
-        each = speed.seconds(_pairs_trained(study, variant))
+        each = speed.seconds(pairs_trained(study, variant))
         seconds = 0.0 if not left else None if each is None else left * each
         planned.append(Planned(variant, tuned, len(trials), done, len(study.seeds), left, seconds))
     return planned
@@ -112,7 +112,8 @@ def expected_time(study: StudySettings, planned: Sequence[Planned], speed: Pace)
     return f"{left}; expected time: {sum(seconds) / at_once / 3600:.1f} hours, {how}"
 
 
-def _pairs_trained(study: StudySettings, variant: Variant) -> int:
+def pairs_trained(study: StudySettings, variant: Variant) -> int:
+    """Return how many pairs a run of an arm trains, those of several epochs as often."""
     pairs = math.floor((kept_share(study, variant.arm) or 1.0) * study.task.pairs + 0.5)
     updates, batch = updates_of(study, pairs)
     return (variant.updates or updates) * batch

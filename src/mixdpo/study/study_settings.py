@@ -42,7 +42,10 @@ class TuningSettings(GridSettings):
 
     seeds: list[int] = field(
         default_factory=lambda: [1000],
-        metadata={"help": "seeds of the trials, none of the study's seeds; a setting is judged by its mean over them"},
+        metadata={
+            "help": "seeds of the trials, none of the study's seeds; a setting is judged by its mean over them. "
+            "[] takes the grid's only setting untried"
+        },
     )
 
 
@@ -63,6 +66,10 @@ class ArmSettings:
         default_factory=dict, metadata={"help": "the objective's keys of a recipe's section train"}
     )
     subset: SubsetSettings | None = field(default=None, metadata={"help": "{part, share}: train on these pairs alone"})
+    bench: dict[str, Any] = field(
+        default_factory=dict,
+        metadata={"help": "settings of bench that decide training pairs alone (rater, ties), in place of the study's"},
+    )
     score: list[str] = field(
         default_factory=list, metadata={"help": "metrics to compute beside the plan's, as signals for threshold auto"}
     )
@@ -108,9 +115,21 @@ class LimitSettings:
                 raise InputError(f"limits.{name} is {value}; it must be above 0")
 
 
+@dataclass(frozen=True)
+class Bench:
+    """A task with its settings, JSON-ready, of which `make_task` makes it again."""
+
+    task: StudyTask
+    settings: Mapping[str, Any]
+
+
 @dataclass(frozen=True, kw_only=True)
 class StudySettings:
     """A whole study.
+
+    Attributes:
+        task, task_settings: what models are measured on, and the training pairs of arms that have none of their own.
+        own_benches: of arms whose training pairs are others; held-out data are those of `task`.
 
     Raises:
         InputError: settings that contradict each other.
@@ -123,6 +142,7 @@ class StudySettings:
     baseline: str
     tuning: TuningSettings
     seeds: tuple[int, ...]
+    own_benches: Mapping[str, Bench] = field(default_factory=dict)
     contrasts: Mapping[str, ContrastSettings] = field(default_factory=dict)
     title: str = ""
     question: str = ""
@@ -133,6 +153,10 @@ class StudySettings:
     primary: str = ""
     limits: LimitSettings = field(default_factory=LimitSettings)
     level: float = 0.95
+
+    def bench_of(self, arm: str | None) -> Bench:
+        """Return the task of an arm, or of the start (None)."""
+        return self.own_benches.get(arm or "", Bench(self.task, self.task_settings))
 
     def plan_of(self, arm: str) -> PlanSettings:
         """Return the settings of an arm's plan."""

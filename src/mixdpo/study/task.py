@@ -55,6 +55,10 @@ class StudyTask(Protocol):
     def validation_measures(self) -> Sequence[str]:
         """What is measured on the validation split."""
 
+    @property
+    def training_settings(self) -> Sequence[str]:
+        """Names of the settings that decide training pairs alone: an arm may have its own."""
+
     def fingerprint(self) -> str:
         """Return a digest of everything of the task that decides numbers."""
 
