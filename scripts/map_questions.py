@@ -125,7 +125,6 @@ def claim_rows(table: Table) -> list[Row]:
         ("SFT on better answers alone − SFT mixed in", noisy, BETTER, MIXED),
         ("natural pairs: MixDPO as published − DPO", natural, PUBLISHED, baseline),
         ("natural pairs: MixDPO as published − dropped", natural, PUBLISHED, DROPPED),
-        ("natural pairs: SFT mixed in − dropped", natural, MIXED, DROPPED),
         ("nothing: DPO in another order − DPO", table["cells"], null, baseline),
     )
     rows = [Row(name=name, compared=compare(table, cells, arm, against)) for name, cells, arm, against in chosen]

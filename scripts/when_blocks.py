@@ -20,6 +20,7 @@ from map_questions import (
     usual_quality,
 )  # fmt: skip
 from mixdpo.common.tables import TextTable, as_markdown
+from mixdpo.study.world.map_crossing import crossing_rows
 from mixdpo.study.world.map_effects import PairedEffect, holm_within
 from mixdpo.study.world.map_figure import crossing_title
 from mixdpo.study.world.map_format import interval, listed, plain, signed
@@ -38,6 +39,8 @@ def blocks(table: Table, likelihood: Mapping[str, Any]) -> dict[str, str]:
         "made": made_block(table),
         "figure": figure_block(table),
         "break-even": break_even_block(table),
+        "natural": natural_block(table),
+        "theory": theory_block(table),
         "order": order_block(table),
         "schedule": schedule_block(table),
         "claims": world_block(table, [*question_rows(table), *claim_rows(table)]),
@@ -173,6 +176,41 @@ def question_rows(table: Table) -> list[Row]:
     poorest, best, *others = questions(table)[:-1]
     ends = [(poorest, "poorest answers: "), (best, "best answers: "), *((row, "") for row in others)]
     return [Row(name=f"{where_}{row.about}", compared=row.compared) for row, where_ in ends]
+
+
+def natural_block(table: Table) -> str:
+    """Pairs as they arise in practice: what is measured of them, and what their hard part is worth."""
+    rows = []
+    for cell in where(table, lambda cell: cell["kind"] == "natural" and {MIXED, DROPPED} <= cell["arms"].keys()):
+        start, level = (cell["arms"][arm]["means"]["reward"] for arm in (START, DROPPED))
+        height = (cell["measured"]["hard_quality"] - level) / (level - start)
+        compared = [
+            compare(table, [cell], *arms)[0]
+            for arms in ((MIXED, DROPPED), (PUBLISHED, DROPPED), (PUBLISHED, table["baseline"]))
+        ]
+        rows.append(
+            (
+                cell["world"], cell["source"], f"{cell['rater_noise']:g}", plain(cell["measured"]["hard_right"], 2),
+                signed(height, 2), *(_entry(one, 0) for one in compared),
+            )
+        )  # fmt: skip
+    headings = (
+        "world", "answers by", "rater's noise", "P", "quality", "SFT mixed in − dropped, %", "MixDPO − dropped, %",
+        "MixDPO − DPO, %",
+    )  # fmt: skip
+    return as_markdown(TextTable("", headings, rows, names=2)).rstrip()
+
+
+def theory_block(table: Table) -> str:
+    """How well the effects of SFT lie on a line in the surplus of quality."""
+    correlations = []
+    for world, points in crossing_rows(table).items():
+        found = np.corrcoef([point.surplus for point in points], [point.effect.estimate for point in points])
+        correlations.append(f"{found[0, 1]:.2f} in {world}")
+    return (
+        "In the cells of the figure the effect of SFT follows the surplus of quality over the policy of the other "
+        f"pairs with a correlation of {listed(correlations)}."
+    )
 
 
 def world_block(table: Table, rows: Sequence[Row]) -> str:
