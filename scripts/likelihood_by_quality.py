@@ -1,6 +1,6 @@
 """Measure which answers a policy makes likelier as it improves: the change of log-probability by quality of answers.
 
-    python scripts/likelihood_by_quality.py studies/maps/results/map.json studies/maps/results/likelihood.json
+    python scripts/likelihood_by_quality.py studies/maps/results/map.json    # writes likelihood.json beside it
 
 In every world of the map a policy is trained on the pairs that are not hard, as the map's arm that drops the hard ones
 does. Then the hard pairs of each quality, which it has never seen, are asked for: by how many nats has the
@@ -36,13 +36,14 @@ from mixdpo.study.world.run_cell import CellRuns
 from mixdpo.study.world.worlds import BASES, WORLDS, load_base
 
 SEEDS = 6
+LIKELIHOOD = Path(__file__).parents[1] / "studies" / "maps" / "results" / "likelihood.json"
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Write the measurement for the worlds and settings of a map."""
     words = sys.argv[1:] if arguments is None else arguments
-    if len(words) != 2:
-        print("usage: python scripts/likelihood_by_quality.py MAP_JSON OUTPUT_JSON", file=sys.stderr)
+    if len(words) not in (1, 2):
+        print("usage: python scripts/likelihood_by_quality.py MAP_JSON [OUTPUT_JSON]", file=sys.stderr)
         return 2
     try:
         table = load_table(Path(words[0]))
@@ -52,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
     torch.set_num_threads(1)
     worlds = [of_world(table, world, cells) for world, cells in crossing_cells(table).items()]
     lines = ",\n".join(json.dumps(one) for one in worlds)
-    with atomic_path(Path(words[1])) as temporary:
+    with atomic_path(Path(words[1]) if words[1:] else LIKELIHOOD) as temporary:
         temporary.write_text(f'{{"seeds": {table["seeds"][:SEEDS]}, "worlds": [\n{lines}\n]}}\n', encoding="utf-8")
     return 0
 

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from likelihood_by_quality import LIKELIHOOD
 from map_answers import Table
 from mixdpo.common.errors import InputError
 from mixdpo.common.files import atomic_path
@@ -26,7 +27,6 @@ from when_blocks import blocks
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "studies" / "maps" / "results"
-LIKELIHOOD = RESULTS / "likelihood.json"
 PAGES = ("docs/when.md", "README.md")
 _BLOCK = re.compile(r"(<!-- map: ([\w -]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
