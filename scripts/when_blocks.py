@@ -27,6 +27,7 @@ from mixdpo.study.world.map_format import interval, listed, plain, signed
 from mixdpo.study.world.map_settings import START
 from when_likelihood import likelihood_block
 from when_schedule import schedule_block
+from when_ties import ties_block
 
 RESULTS = "../studies/maps/results"
 WORDS = {1: "clearly better", 0: "not clear", -1: "clearly worse"}
@@ -49,6 +50,7 @@ def blocks(table: Table, likelihood: Mapping[str, Any]) -> dict[str, str]:
         "breaks": breaks_block(table),
         "treatments": treatments_block(table),
         "likelihood": likelihood_block(likelihood),
+        "ties": ties_block(table),
     }
 
 

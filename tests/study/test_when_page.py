@@ -14,6 +14,7 @@ import pytest
 
 from map_answers import clear_signs, pooled
 from map_questions import label_costs, questions
+from mixdpo.study.world.map_crossing import crossing_cells
 from mixdpo.study.world.map_figure import crossing_description
 from mixdpo.study.world.map_file import load_map
 from mixdpo.study.world.map_report import cells_page, report
@@ -24,6 +25,7 @@ from mixdpo.study.world.pairs import Cell
 from when_blocks import blocks, questions_block
 from when_page import LIKELIHOOD, RESULTS, filled, pages
 from when_schedule import sft_mass
+from when_ties import contrast, ties_block
 
 ROOT = Path(__file__).parents[2]
 LEVEL, GAIN = 0.7, 0.2
@@ -102,6 +104,17 @@ def test_answers_are_the_planted_ones() -> None:
     assert easy == pytest.approx(0.05 / 7, abs=0.0006)
     assert less == pytest.approx(easy - hard)
     assert labels.compared[0].effect.estimate == pytest.approx(less)
+
+
+def test_the_contrast_of_good_and_poor_ties_is_predicted_in_the_gain() -> None:
+    table = planted(as_the_theory_says)
+    cells = crossing_cells(table)["words"]
+    found = contrast(table, cells[0], cells[-1])
+    span = cells[-1]["hard_quality"] - cells[0]["hard_quality"]
+    # Half of the ties' labels are wrong, which costs DPO .01 of its gain.
+    assert found.estimate == pytest.approx(100 * 0.3 * span / (GAIN - 0.01), abs=2)
+    assert f"{found.estimate:.0f} % in words" in ties_block(table)
+    assert "no cells" in ties_block({**table, "break_even": []})
 
 
 @pytest.mark.parametrize(
