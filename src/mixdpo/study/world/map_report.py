@@ -14,10 +14,10 @@ from mixdpo.study.world.map_crossing import crossing_of
 from mixdpo.study.world.map_figure import crossing_title, save_figures
 from mixdpo.study.world.map_format import effect_text, interval, p_text, plain, signed
 from mixdpo.study.world.map_settings import START
+from mixdpo.study.world.map_standing import CLEAR, standings
 
 REPORT_FILE: Final = "map.md"
 CELLS_FILE: Final = "cells.md"
-_CLEAR: Final = 0.05
 _LIBRARIES: Final = ("torch", "transformers")
 
 
@@ -40,7 +40,10 @@ def report(table: Mapping[str, Any]) -> str:
         *_shown(crossing_table(table), break_even_table(table)),
     ]
     for world in dict.fromkeys(cell["world"] for cell in table["cells"]):
-        parts += [f"## World `{world}`", *_shown(effects_table(table, world), contrasts_table(table, world))]
+        parts += [
+            f"## World `{world}`",
+            *_shown(*(one(table, world) for one in (effects_table, standing_table, contrasts_table))),
+        ]
     if table["own_settings"]:
         parts += ["## Each arm at its own best setting", *_shown(own_settings_table(table))]
     if notes := [f"- {name}: {note}." for name, note in table["arms"].items() if note]:
@@ -128,6 +131,21 @@ def effects_table(table: Mapping[str, Any], world: str) -> TextTable:
         "its cell."
     )
     return TextTable(title, ("arm", *(cell["name"] for cell in cells)), rows)
+
+
+def standing_table(table: Mapping[str, Any], world: str) -> TextTable:
+    """Arms by the share of cells in which none is clearly better."""
+    rows = [
+        (
+            one.arm, str(one.cells), str(one.level), plain(one.short, 0), f"{plain(one.worst, 0)} ({one.worst_cell})",
+        )
+        for one in standings(table, world)
+    ]  # fmt: skip
+    title = (
+        "Arms that are best or level with it: cells in which no other is clearly better (Holm's correction), and "
+        f"how far the arm is behind the highest mean of a cell, in per cent of {table['baseline']}'s gain there."
+    )
+    return TextTable(title, ("arm", "cells", "level", "behind, mean", "behind, most"), rows)
 
 
 def contrasts_table(table: Mapping[str, Any], world: str) -> TextTable:
@@ -230,4 +248,4 @@ def _of_gain(effect: Mapping[str, Any] | None) -> str:
     if effect is None:
         return ""
     text = signed(effect["of_gain"][0], 0) if "of_gain" in effect else f"{signed(effect['estimate'])} in reward"
-    return f"**{text}**" if effect["p_adjusted"] < _CLEAR else text
+    return f"**{text}**" if effect["p_adjusted"] < CLEAR else text
