@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from map_answers import CLEAR, CellRow, Compared, Row, Table, clear_signs, compare, pooled, where, worlds
+from map_answers import CLEAR, CellRow, Compared, Row, Table, clear_signs, compare, pooled, rewards, where, worlds
 from map_questions import (
     DROPPED,
     MIXED,
@@ -339,22 +339,27 @@ def treatments_block(table: Table) -> str:
         effects = [cell["effects"][arm] for cell in cells]
         clear = [int(np.sign(one["estimate"])) for one in effects if one["p_adjusted"] < CLEAR]
         shares = [one["of_gain"][0] for one in effects]
-        spread = np.median([cell["arms"][arm]["deviation"] / cell["arms"][baseline]["deviation"] for cell in cells])
-        mean = float(np.mean(shares))
-        texts = (
-            arm,
-            len(cells),
-            clear.count(1),
-            clear.count(-1),
-            signed(mean, 0),
-            signed(min(shares), 0),
-            f"{spread:.2f}",
-        )
-        rows.append((mean, clear.count(-1), tuple(map(str, texts))))
+        mean, spread, worst = float(np.mean(shares)), *_steadiness(cells, arm, baseline)
+        counts = map(str, (len(cells), clear.count(1), clear.count(-1)))
+        sizes = (signed(mean, 0), signed(min(shares), 0), signed(worst, 0), plain(spread, 2))
+        rows.append((mean, clear.count(-1), (arm, *counts, *sizes)))
     rows.sort(key=lambda row: -row[0])
     never = [f"*{texts[0]}*" for _, worse, texts in rows if not worse]
     headings = (
-        "treatment", "cells", "clearly better", "clearly worse", "mean, % of gain", "worst cell, %", "spread / DPO's",
+        "treatment", "cells", "clearly better", "clearly worse", "mean, % of gain", "worst cell, %", "worst run, %",
+        "spread / DPO's",
     )  # fmt: skip
     text = as_markdown(TextTable("", headings, [texts for *_, texts in rows])).rstrip()
     return f"Never clearly worse than {baseline}: {listed(never) or 'none'}.\n\n{text}"
+
+
+def _steadiness(cells: Sequence[CellRow], arm: str, baseline: str) -> tuple[float, float]:
+    """Return the median of an arm's spread over seeds to the baseline's, and its worst run less the baseline's mean.
+
+    The latter in per cent of the baseline's gain: a run that broke is far below.
+    """
+    spreads = [cell["arms"][arm]["deviation"] / cell["arms"][baseline]["deviation"] for cell in cells]
+    worst = [
+        100 * (rewards(cell, arm).min() - rewards(cell, baseline).mean()) / cell["gain"]["estimate"] for cell in cells
+    ]
+    return float(np.median(spreads)), float(min(worst))
