@@ -5,8 +5,8 @@
 
 No prompt is one of the demo's own, of which the study takes the pairs that are no ties. The rows are those of
 `mixdpo generate --samples`: put the file's path into `bench.ties.answers` of a study file. The package's own file,
-`src/mixdpo/evaluation/data/tie_answers.jsonl.gz`, was made so; sampled answers differ from one kind of processor to
-another.
+`src/mixdpo/evaluation/data/tie_answers.jsonl.gz`, holds the first two prompts on each task, asked in two calls; five
+on each are enough for 512 pairs. Sampled answers differ from one kind of processor to another.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from mixdpo.evaluation.held_out_prompts import DATA
 
 Quality = Literal["best", "worst"]
 ANSWERS_FILE: Final = Path(str(DATA / "tie_answers.jsonl.gz"))
-"""Eight answers of SmolLM2-135M-Instruct to prompts that the demo's pairs do not have, five on each training task."""
+"""Eight answers of SmolLM2-135M-Instruct to each of some prompts that the demo's pairs do not have."""
 _COLUMNS: Final = ("instruction", "output", "finished", "demands")
 
 
