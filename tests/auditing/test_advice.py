@@ -74,6 +74,6 @@ def test_margins_that_allow_of_none_are_named(capsys, tmp_path) -> None:
     assert "No advice without margins" in section_of(report, tmp_path)
     given = [str(tmp_path / "pairs.parquet"), "--output", str(tmp_path / "report")]
     assert main(["audit", *given]) == 0
-    assert "% of the pairs are hard" in capsys.readouterr().out
+    assert " % of the pairs are hard" in capsys.readouterr().out
     assert main(["audit", *given, "--audit.metric", "embedding"]) == 0
     assert "hard pairs: no advice" in capsys.readouterr().out

@@ -256,6 +256,9 @@ def test_sentences_say_what_is_not_known_and_how_to_know_it() -> None:
     assert far.parts[0].beyond
     assert "nearest" in reason(far.parts[0], LEAST)
     assert "No pairs are hard" in total_line(advise_parts([EASY], table(), LEAST))
+    only_coins = rule_of(_as_table([one for one in _full(("one",)) if one["right"] == 0.5]))
+    assert advise_parts([part(right=known(0.9), surplus=known(0.0)), EASY], only_coins, LEAST).parts[0].beyond
+    assert not advise_parts([part(right=known(0.45), surplus=known(0.0)), EASY], only_coins, LEAST).parts[0].beyond
     assert sentences(far)["unknown"] == []
     decided = sentences(advise_parts([part(surplus=known(-1.5)), EASY], table(), LEAST))["unknown"]
     assert [line for line in decided if "labels" in line and "no value" in line]

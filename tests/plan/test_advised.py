@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+import runpy
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,10 +17,14 @@ from mixdpo.common.errors import InputError
 from mixdpo.common.statistics import mean_interval
 from mixdpo.plan.advice import Advice
 from mixdpo.plan.advice_measured import PARTS, measured_parts, surplus_of
+from mixdpo.plan.curve_figure import agreement_figure
 from mixdpo.plan.plan import Plan
 from mixdpo.plan.plan_settings import PLANS, ROUTES
+from mixdpo.training.config import MixDPOConfig
+from mixdpo.training.step_settings import unread_labels
 
 HARD = 600
+ROOT = Path(__file__).parents[2]
 N = 3000
 
 
@@ -126,6 +132,10 @@ def test_the_plan_follows_the_advice(tmp_path) -> None:
     assert not dropped[plan.epoch_rows(0, 1)].any()
     assert plan.curve is not None
 
+    (axis,) = agreement_figure(asdict(plan.curve), advice).axes
+    named = {text.get_text(): text.get_position()[0] for text in axis.texts}
+    assert named == {"drop": pytest.approx(0.005), "preference": pytest.approx(0.205)}
+
     plan.save(tmp_path / "plan.parquet")
     again = Plan.load(tmp_path / "plan.parquet")
     assert again.advice == advice
@@ -156,6 +166,9 @@ def test_smoothing_says_how_sure_labels_are(monkeypatch) -> None:
     assert (plan.route == ROUTES.index("preference")).all()
     assert plan.settings.label_probability == "agreement"
     assert plan.label_probability[:HARD].mean() < 0.6
+    said = unread_labels(MixDPOConfig(output_dir="unused", use_cpu=True, bf16=False), plan)
+    assert said is not None
+    assert "label_smoothing to per_pair" in said
     by_column = make_plan(planted(label_probability=np.full(N, 0.7)), "advised")
     assert by_column.settings.label_probability in (None, "column")
     assert by_column.advice.label_source == "column"
@@ -214,3 +227,9 @@ def test_refused(changes, given, says) -> None:
 def test_settings_of_advice_belong_to_advised_plans() -> None:
     with pytest.raises(InputError, match="least_effect"):
         make_plan(planted(), "dpo", least_effect=1.0)
+
+
+def test_the_example_of_the_docs_is_what_is_printed(alpaca_graded) -> None:
+    script = runpy.run_path(str(ROOT / "scripts" / "advice_example.py"))
+    page = (ROOT / "docs" / "advice.md").read_text(encoding="utf-8")
+    assert script["with_example"](page, script["example"](alpaca_graded)) == page

@@ -80,7 +80,7 @@ def plan(overrides: dict[str, Any], data: str | None, config: Path | None, outpu
         from mixdpo.plan.curve_figure import save_agreement_figure
 
         figure = output.with_name(f"{output.stem}-threshold.png")
-        save_agreement_figure(asdict(made.curve), figure)
+        save_agreement_figure(asdict(made.curve), figure, made.advice)
         _print_curve(made)
         click.echo(f"curve: {figure}")
     click.echo(f"plan: {output}")

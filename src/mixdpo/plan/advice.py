@@ -77,7 +77,7 @@ class PartAdvice:
         by_world: the same by treatment and world, estimates alone.
         harms: by treatment the worlds in which it may lose as much as matters.
         hardly: whether no treatment gains as much as matters, in the mean over worlds.
-        beyond: whether the surplus lies beyond all that was measured, so that the nearest cells speak for it.
+        beyond: whether P or the surplus lie beyond all that was measured, so that the nearest cells speak for them.
     """
 
     part: Part

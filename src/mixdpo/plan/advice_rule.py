@@ -33,6 +33,8 @@ LARGEST_VALUE: Final = 0.1
 the map's worlds have at most that; of pairs that are worth more it says nothing, and they keep the preference loss."""
 _EASY_MARGIN: Final = 0.75
 """Mean margin, in the same unit, of the pairs of those worlds whose wrong labels were counted: 0.72, 0.75 and 0.80."""
+_TOLERATED: Final = 0.1
+"""How far P and the surplus may lie beyond what was measured before it is told."""
 _UNKNOWN_RIGHT: Final = 0.75
 """P that stands for an unknown one where it is asked whether pairs are hard."""
 
@@ -137,7 +139,14 @@ def _over(world: World, treatment: Treatment, rights: np.ndarray, surpluses: np.
 def _placed(part: Part, rule: RuleTable) -> tuple[Range, Range]:
     """Return P and surplus of a part within what the map has measured; all of it where they are not known."""
     anything = Range(estimate=None, low=-np.inf, high=np.inf)
-    return (part.right or anything).within(0.5, 1.0), (part.surplus or anything).within(*rule.surpluses)
+    return (part.right or anything).within(*rule.rights), (part.surplus or anything).within(*rule.surpluses)
+
+
+def _is_beyond(known: Range | None, placed: Range) -> bool:
+    """Whether a measured value was cut by more than a tenth, for chance alone may bring P under a half."""
+    if known is None or known.estimate is None or placed.estimate is None:
+        return False
+    return abs(known.estimate - placed.estimate) > _TOLERATED
 
 
 def _best(
@@ -169,7 +178,7 @@ def _advised(part: Part, rule: RuleTable, hard_share: float, least: float) -> Pa
         by_world={one: {name: of_part * value for name, value in of.by_world.items()} for one, of in worth.items()},
         harms={one: names for one, names in harms.items() if names},
         hardly=all(of.mean < least for of in worth.values()),
-        beyond=part.surplus is not None and part.surplus.estimate not in (None, surplus.estimate),
+        beyond=_is_beyond(part.surplus, surplus) or _is_beyond(part.right, right),
     )
 
 

@@ -39,7 +39,9 @@ def reason(one: PartAdvice, least: float) -> str:
         return ""
     sentences = [f"{_DOES[one.route]}: {_why(one, least)}."]
     if one.beyond:
-        sentences.append("Their quality lies beyond what the map has measured; its nearest cells speak for it.")
+        sentences.append(
+            "Their labels or answers lie beyond what the map has measured; its nearest cells speak for them."
+        )
     for treatment, by_world in one.by_world.items():
         gains, loses = ([name for name, value in by_world.items() if sign * value > 0] for sign in (1, -1))
         if gains and loses and treatment in one.harms:
@@ -68,7 +70,7 @@ def _quality(part: Part) -> str:
 
 def wrong_labels_line(wrong: WrongLabels) -> str:
     """Return what wrong labels of pairs that are not hard cost."""
-    found = f"About {wrong.pairs:,} labels of larger margins are wrong ({wrong.share:.1%} of all pairs)"
+    found = f"About {wrong.pairs:,} labels of larger margins are wrong ({100 * wrong.share:.1f} % of all pairs)"
     cost = "" if wrong.cost is None else f", which costs {percent(wrong.cost, signed=False)} of what DPO gains"
     return f"{found}{cost}: mend these first; `mixdpo audit` lists the likeliest."
 
@@ -94,7 +96,7 @@ def total_line(advice: Advice) -> str:
     """Return what all routes together are worth."""
     if advice.hard_share == 0:
         return "No pairs are hard: a preference loss on all of them is what the map supports."
-    hard = f"{advice.hard_share:.0%} of the pairs are hard"
+    hard = f"{100 * advice.hard_share:.0f} % of the pairs are hard"
     if advice.routes == {"preference"}:
         return f"{hard}, and no route that harms in no world gains {advice.least:g} % of what DPO does."
     return f"{hard}; their routes together are expected to add {percent(advice.effect)} of what DPO gains."

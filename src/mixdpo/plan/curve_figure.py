@@ -7,16 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mixdpo.common.figure_files import save_figure
+from mixdpo.plan.advice import Advice
 
 _COLOURS = {"tie": "#999999", "not trusted": "#D55E00", "undecided": "#E69F00", "trusted": "#009E73"}
 _GREY, _BLUE = "#999999", "#0072B2"
 
 
-def agreement_figure(curve: Mapping[str, Any]) -> Figure:
-    """Draw a curve as `dataclasses.asdict` gives it.
+def agreement_figure(curve: Mapping[str, Any], advice: Advice | None = None) -> Figure:
+    """Draw a curve as `dataclasses.asdict` gives it, and the routes that are advised by it.
 
     Pairs run from the hardest to the easiest, so that every bin is as wide as its share of the data.
     """
@@ -53,10 +55,24 @@ def agreement_figure(curve: Mapping[str, Any]) -> Figure:
         axis.axvline(
             share, color="black", linewidth=1, label=f"threshold {curve['threshold']:.3g} ({share:.1%} under it)"
         )
+    if advice is not None:
+        _draw_routes(axis, advice)
     axis.legend(fontsize="small", frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 
-def save_agreement_figure(curve: Mapping[str, Any], path: Path) -> None:
+def _draw_routes(axis: Axes, advice: Advice) -> None:
+    """Name the route of every part along the upper edge, between lines where it changes."""
+    end = 0.0
+    for number, one in enumerate(advice.parts):
+        start, end = end, end + one.part.share
+        if number and one.route != advice.parts[number - 1].route:
+            axis.axvline(start, color=_GREY, linewidth=0.8, linestyle=":")
+        if not number or one.route != advice.parts[number - 1].route:
+            transform = axis.get_xaxis_transform()
+            axis.text(start + 0.005, 1.0, one.route, transform=transform, va="bottom", fontsize="small")
+
+
+def save_agreement_figure(curve: Mapping[str, Any], path: Path, advice: Advice | None = None) -> None:
     """Write the figure to `path` (.png) and beside it as .svg."""
-    save_figure(agreement_figure(curve), path.with_suffix(""))
+    save_figure(agreement_figure(curve, advice), path.with_suffix(""))

@@ -110,6 +110,12 @@ class RuleTable:
         return float(min(row.min() for row in rows)), float(max(row.max() for row in rows))
 
     @property
+    def rights(self) -> tuple[float, float]:
+        """The lowest and the highest P of any cell."""
+        every = [right for world in self.worlds for right in world.rows]
+        return min(every), max(every)
+
+    @property
     def largest_share(self) -> float:
         """The largest share of hard pairs of any cell."""
         return max(share for world in self.worlds for share, _ in world.shares)
