@@ -84,6 +84,11 @@ def test_effects_grow_with_the_share_as_the_map_has_it() -> None:
     assert borrowed.factor(0.1) == pytest.approx(other.factor(0.1))
 
 
+def test_a_world_without_cells_of_the_usual_share_says_nothing() -> None:
+    cells = [*_full(("one",)), cell("other", 0.5, 0.0, 0.5, drop=9, smoothed=0, sft=0)]
+    assert [world.name for world in rule_of(_as_table(cells)).worlds] == ["one"]
+
+
 def _cells(make: Any) -> list[dict[str, Any]]:
     del make
     return [

@@ -131,7 +131,7 @@ def rule_of(table: Mapping[str, Any]) -> RuleTable:
         for cell in table["cells"]
         if (cell["epochs"], cell["learning_rate"], cell["hard_source"]) == (1, None, "writers")
     ]
-    names = list(dict.fromkeys(cell["world"] for cell in cells))
+    names = list(dict.fromkeys(cell["world"] for cell in cells if cell["hard_share"] == SHARE))
     by_share = {name: _factors([cell for cell in cells if cell["world"] == name]) for name in names}
     known = [factors for factors in by_share.values() if len(factors) > 1]
     others = known[0] if len(known) == 1 else _mean_factors(known) if known else [(SHARE, 1.0)]
