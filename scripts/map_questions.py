@@ -37,13 +37,13 @@ def questions(table: Table) -> list[Row]:
         ),
         Row(
             name="Is MixDPO as published better than DPO?",
-            about="MixDPO − DPO, all cells",
-            compared=compare(table, table["cells"], PUBLISHED, baseline),
+            about="MixDPO − DPO",
+            compared=compare(table, where(table, is_tuned), PUBLISHED, baseline),
         ),
         Row(
             name="Is it more than its order?",
-            about="MixDPO − DPO sorted alike, all cells",
-            compared=compare(table, table["cells"], PUBLISHED, SORTED),
+            about="MixDPO − DPO sorted alike",
+            compared=compare(table, where(table, is_tuned), PUBLISHED, SORTED),
         ),
         Row(
             name="Does a wrong label cost more on easy pairs than on hard ones?",

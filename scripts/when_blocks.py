@@ -7,7 +7,21 @@ from typing import Any
 
 import numpy as np
 
-from map_answers import CLEAR, CellRow, Compared, Row, Table, clear_signs, compare, pooled, rewards, where, worlds
+from map_answers import (
+    CLEAR,
+    CellRow,
+    Compared,
+    Row,
+    Table,
+    clear_signs,
+    compare,
+    is_tuned,
+    is_usual,
+    pooled,
+    rewards,
+    where,
+    worlds,
+)
 from map_questions import (
     DROPPED,
     MIXED,
@@ -19,7 +33,7 @@ from map_questions import (
     share_rows,
     usual_quality,
 )  # fmt: skip
-from mixdpo.common.tables import TextTable, as_markdown
+from mixdpo.common.tables import TextTable, as_markdown, one_line
 from mixdpo.study.world.map_crossing import crossing_rows
 from mixdpo.study.world.map_effects import PairedEffect, holm_within
 from mixdpo.study.world.map_figure import crossing_title
@@ -29,6 +43,7 @@ from when_likelihood import likelihood_block
 from when_schedule import schedule_block
 from when_ties import ties_block
 
+ABOVE_ALL = "above all answers"
 RESULTS = "../studies/maps/results"
 WORDS = {1: "clearly better", 0: "not clear", -1: "clearly worse"}
 
@@ -117,7 +132,7 @@ def figure_block(table: Table) -> str:
     """The figure for light and dark pages."""
     return (
         f'<picture>\n  <source media="(prefers-color-scheme: dark)" srcset="{RESULTS}/crossing-dark.svg">\n'
-        f'  <img src="{RESULTS}/crossing.svg" alt="{crossing_title(table)}" width="720">\n</picture>'
+        f'  <img src="{RESULTS}/crossing.svg" alt="{one_line(crossing_title(table))}" width="720">\n</picture>'
     )
 
 
@@ -141,16 +156,18 @@ def break_even_block(table: Table) -> str:
     if not found:
         return text
     ends = " and ".join(signed(end, 2) for end in (min(found), max(found)))
+    near = sum(abs(height) < 0.5 for height in found)
+    beyond = sum(row[-1] == ABOVE_ALL for row in rows)
     return (
-        f"SFT on hard pairs breaks even between {ends} on the figure's scale (0: as good as the policy of the other "
-        f"pairs, \u22121: as good as the start) in {len(found)} of {len(rows)} rows of cells; nearer to that policy "
-        f"than to the start in {sum(abs(height) < 0.5 for height in found)}.\n\n{text}"
+        f"Of {len(rows)} rows of cells SFT on hard pairs breaks even in {len(found)}, between {ends} on the figure's "
+        f"scale (0: as good as the policy of the other pairs, \u22121: as good as the start); in {near} of them "
+        f"within half of that way from the policy. In {beyond} rows even the best answers do not pay.\n\n{text}"
     )
 
 
 def _heights(found: Mapping[str, Any], climb: float) -> str:
     if found["estimate"] is None:
-        return "below all answers" if found["below"] > found["above"] else "above all answers"
+        return "below all answers" if found["below"] > found["above"] else ABOVE_ALL
     ends = [
         word if found[name] is None else signed(found[name] / climb, 2)
         for name, word in (("low", "below all"), ("high", "above all"))
@@ -279,14 +296,14 @@ def shares_block(table: Table) -> str:
 
 
 def breaks_block(table: Table) -> str:
-    """Reward and endings of the main arms at the tuned and at another learning rate, where endings differ."""
+    """Reward and endings of the main arms at the tuned and at a higher learning rate, where endings differ."""
     arms, parts = [START, table["baseline"], PUBLISHED, MIXED, DROPPED], []
     for world in worlds(table):
         cells = [
             cell for cell in where(table, lambda cell: cell["kind"] == "controlled")
             if cell["world"] == world and cell["hard_labels_right"] == 0.5 and cell["hard_share"] == 0.3
             and cell["hard_source"] == "writers" and cell["epochs"] == 1 and cell["easy_labels_right"] == 1.0
-            and (cell["learning_rate"] is not None or cell["hard_quality"] == usual_quality(table, world))
+            and (_is_faster(cell, table) or (is_tuned(cell) and cell["hard_quality"] == usual_quality(table, world)))
         ]  # fmt: skip
         if any(_ends_vary(cell, arms) for cell in cells):
             parts += [_endings(table, world, [cell for cell in cells if cell["learning_rate"] is not None])]
@@ -294,6 +311,17 @@ def breaks_block(table: Table) -> str:
             shown = [(arm, *(_reward_and_ends(cell, arm) for cell in cells)) for arm in arms]
             parts.append(as_markdown(TextTable("", headings, shown)).rstrip())
     return "\n\n".join(parts) or "In no world do endings differ by more than five per cent of the answers."
+
+
+def _is_faster(cell: CellRow, table: Table) -> bool:
+    """Whether a cell has a learning rate of its own, and one above the tuned."""
+    if is_tuned(cell):
+        return False
+    rates = [
+        other["arms"][table["baseline"]]["learning_rate"] for other in where(table, is_usual)
+        if other["world"] == cell["world"]
+    ]  # fmt: skip
+    return bool(cell["learning_rate"] > max(rates))
 
 
 def _endings(table: Table, world: str, cells: Sequence[CellRow]) -> str:

@@ -168,7 +168,7 @@ def test_the_figure_claims_what_the_intervals_show() -> None:
 
     words, lists = world("words", -0.1, 0.1), world("lists", 0.1, 0.1)
     assert crossing_title(table(words)).endswith("get better")
-    assert crossing_title(table(words, lists)).endswith("get better: in words, not in lists")
+    assert crossing_title(table(words, lists)).endswith("get better:\nin words, not in lists")
     assert "harm to help" not in crossing_title(table(lists))
     assert "harm to help" not in crossing_title(table(world("words", -0.01, 0.1)))  # not clear
     assert list(drawn_rows(table(words, world("letters", -0.1, 0.1, gain=-0.1)))) == ["words"]

@@ -56,7 +56,7 @@ def crossing_title(table: Mapping[str, Any]) -> str:
     claim = "SFT on hard pairs turns from harm to help as their answers get better"
     if len(turning) == len(rows):
         return claim
-    return f"{claim}: in {listed(turning)}, not in {listed([world for world in rows if world not in turning])}"
+    return f"{claim}:\nin {listed(turning)}, not in {listed([world for world in rows if world not in turning])}"
 
 
 def crossing_description(table: Mapping[str, Any]) -> str:
@@ -65,7 +65,8 @@ def crossing_description(table: Mapping[str, Any]) -> str:
         f"{world}: " + ", ".join(f"{_written(point)} at {signed(point.height, 2)}" for point in points)
         for world, points in drawn_rows(table).items()
     ]
-    return f"{crossing_title(table)} ({_bars(table)}). {'; '.join(worlds)}"
+    title = crossing_title(table).replace("\n", " ")
+    return f"{title} ({_bars(table)}). {'; '.join(worlds)}"
 
 
 def drawn_rows(table: Mapping[str, Any]) -> dict[str, list[CrossingPoint]]:
@@ -83,12 +84,13 @@ def crossing_figure(table: Mapping[str, Any], theme: Theme) -> Figure:
     axes: Axes = figure.subplots()
     axes.patch.set_alpha(0)
     rows, arm, against = drawn_rows(table), table["crossing"]["arm"], table["crossing"]["against"]
-    for number, (world, points) in enumerate(rows.items()):
+    for world, points in rows.items():
+        number = list(_KINDS).index(world)
         heights, effects = [point.height for point in points], [point.of_gain or (0, 0, 0) for point in points]
         reach = [[middle - low for middle, low, _ in effects], [high - middle for middle, _, high in effects]]
         axes.errorbar(
             heights, [middle for middle, _, _ in effects], yerr=reach, label=f"{world}: {_KINDS[world]}", capsize=2.5,
-            color=theme.worlds[number % len(theme.worlds)], marker=_MARKERS[number % len(_MARKERS)], markersize=5,
+            color=theme.worlds[number], marker=_MARKERS[number], markersize=5,
             linewidth=1.8, elinewidth=1.1,
         )  # fmt: skip
     _draw_landmarks(axes, theme)

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from mixdpo.common.files import atomic_path
-from mixdpo.common.tables import TextTable, as_markdown
+from mixdpo.common.tables import TextTable, as_markdown, one_line
 from mixdpo.study.world.map_crossing import crossing_of
 from mixdpo.study.world.map_figure import crossing_title, save_figures
 from mixdpo.study.world.map_format import effect_text, interval, p_text, plain, signed
@@ -205,7 +205,7 @@ def _how(table: Mapping[str, Any]) -> str:
 def _picture(table: Mapping[str, Any]) -> str:
     return (
         '<picture><source media="(prefers-color-scheme: dark)" srcset="crossing-dark.svg">'
-        f'<img alt="{crossing_title(table)}" src="crossing.svg" width="720"></picture>'
+        f'<img alt="{one_line(crossing_title(table))}" src="crossing.svg" width="720"></picture>'
     )
 
 
