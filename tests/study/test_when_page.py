@@ -59,7 +59,7 @@ def small_map() -> Any:
 def planted(effects: Effects) -> dict[str, Any]:
     """The table of a map whose rewards are known."""
     settings, rng, results = small_map(), np.random.default_rng(3), []
-    for run in final_runs(settings, dict.fromkeys(_settings(), (0.001, 0.1))):
+    for run in final_runs(settings, dict.fromkeys(_settings(), (3e-4, 0.1))):
         pairs = settings.worlds[run.world].cells[run.cell].pairs
         quality, right, easy = 0.6, 0.7, 1.0
         if isinstance(pairs, Cell):
