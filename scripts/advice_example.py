@@ -75,8 +75,8 @@ def example(folder: Path) -> str:
                     raise RuntimeError(printed.getvalue())
         finally:
             os.chdir(here)
-    lines = [f"    {line}".rstrip() for line in printed.getvalue().splitlines()]
-    return "\n".join([BEGIN, "", "    $ mixdpo advise judged.parquet", *lines, "", END])
+    lines = [line.rstrip() for line in printed.getvalue().splitlines()]
+    return "\n".join([BEGIN, "", "```text", "$ mixdpo advise judged.parquet", *lines, "```", "", END])
 
 
 def with_example(page: str, block: str) -> str:

@@ -20,6 +20,7 @@ from mixdpo.plan.advice_measured import PARTS, measured_parts, surplus_of
 from mixdpo.plan.curve_figure import agreement_figure
 from mixdpo.plan.plan import Plan
 from mixdpo.plan.plan_settings import PLANS, ROUTES
+from mixdpo.plan.rule_table import rule_of
 from mixdpo.training.config import MixDPOConfig
 from mixdpo.training.step_settings import unread_labels
 
@@ -48,6 +49,29 @@ def planted(**changes: Any) -> Dataset:
         **changes,
     }
     return Dataset.from_dict({name: values for name, values in columns.items() if values is not None})
+
+
+def ship(monkeypatch, sft: float, smoothed: float, drop: float = 0) -> None:
+    """Ship a rule of one world, in which SFT gains `sft` for every unit of surplus."""
+    cells = [
+        {
+            "world": "one", "hard_share": 0.3, "hard_quality": surplus, "hard_source": "writers", "epochs": 1,
+            "learning_rate": None, "right": 0.5, "surplus": surplus,
+            "effects": {
+                treatment: [gain - 1, gain - 2, gain]
+                for treatment, gain in (("drop", drop), ("smoothed", smoothed), ("sft", sft * surplus))
+            },
+        }
+        for surplus in (-1, 1)
+    ]  # fmt: skip
+    rule = rule_of({"cells": cells, "wrong_labels": [], "map": {}})
+    monkeypatch.setattr("mixdpo.plan.advised.shipped_rule", lambda: rule)
+
+
+@pytest.fixture(autouse=True)
+def a_rule_that_no_map_changes(request, monkeypatch) -> None:
+    if "alpaca_graded" not in request.fixturenames:
+        ship(monkeypatch, sft=30, smoothed=0, drop=10)
 
 
 def settings(**changes: Any) -> Any:
@@ -157,10 +181,7 @@ def test_good_answers_are_imitated_and_one_bound_survives_a_file(tmp_path) -> No
 
 
 def test_smoothing_says_how_sure_labels_are(monkeypatch) -> None:
-    from mixdpo.plan import rule_table
-
-    table = json.loads(json.dumps(_smoothing_wins()))
-    monkeypatch.setattr("mixdpo.plan.advised.shipped_rule", lambda: rule_table.rule_of(table))
+    ship(monkeypatch, sft=0, smoothed=20)
     plan = make_plan(planted(), "advised")
     assert plan.advice.parts[0].route == "smoothed"
     assert (plan.route == ROUTES.index("preference")).all()
@@ -172,18 +193,6 @@ def test_smoothing_says_how_sure_labels_are(monkeypatch) -> None:
     by_column = make_plan(planted(label_probability=np.full(N, 0.7)), "advised")
     assert by_column.settings.label_probability in (None, "column")
     assert by_column.advice.label_source == "column"
-
-
-def _smoothing_wins() -> dict[str, Any]:
-    cells = [
-        {
-            "world": "one", "hard_share": 0.3, "hard_quality": quality, "hard_source": "writers", "epochs": 1,
-            "learning_rate": None, "right": 0.5, "surplus": quality,
-            "effects": {"drop": [0, -1, 1], "smoothed": [20, 19, 21], "sft": [0, -1, 1]},
-        }
-        for quality in (-1, 1)
-    ]  # fmt: skip
-    return {"cells": cells, "wrong_labels": [], "map": {}}
 
 
 def test_advise_is_the_plans_advice() -> None:
