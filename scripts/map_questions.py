@@ -19,31 +19,20 @@ def questions(table: Table) -> list[Row]:
     crossing = crossing_cells(table)
     poorest, best = ([cells[end] for cells in crossing.values()] for end in (0, -1))
     tied, baseline = [cell for cells in crossing.values() for cell in cells], table["baseline"]
+    tuned = where(table, is_tuned)
+    compared_arms = (
+        ("Does SFT on hard pairs help where their answers are poorest?", "SFT mixed in − dropped",
+         poorest, MIXED, DROPPED),
+        ("And where they are best?", "SFT mixed in − dropped", best, MIXED, DROPPED),
+        ("Is it worth dropping pairs whose labels are a coin's?", "dropped, equal updates − DPO",
+         tied, DROPPED, baseline),
+        ("Is MixDPO as published better than DPO?", "MixDPO − DPO", tuned, PUBLISHED, baseline),
+        ("Is it more than its order?", "MixDPO − DPO sorted alike", tuned, PUBLISHED, SORTED),
+    )  # fmt: skip
     return [
-        Row(
-            name="Does SFT on hard pairs help where their answers are poorest?",
-            about="SFT mixed in − dropped",
-            compared=compare(table, poorest, MIXED, DROPPED),
-        ),
-        Row(
-            name="And where they are best?",
-            about="SFT mixed in − dropped",
-            compared=compare(table, best, MIXED, DROPPED),
-        ),
-        Row(
-            name="Is it worth dropping pairs whose labels are a coin's?",
-            about="dropped, equal updates − DPO",
-            compared=compare(table, tied, DROPPED, baseline),
-        ),
-        Row(
-            name="Is MixDPO as published better than DPO?",
-            about="MixDPO − DPO",
-            compared=compare(table, where(table, is_tuned), PUBLISHED, baseline),
-        ),
-        Row(
-            name="Is it more than its order?",
-            about="MixDPO − DPO sorted alike",
-            compared=compare(table, where(table, is_tuned), PUBLISHED, SORTED),
+        *(
+            Row(name=name, about=about, compared=compare(table, cells, arm, against))
+            for name, about, cells, arm, against in compared_arms
         ),
         Row(
             name="Does a wrong label cost more on easy pairs than on hard ones?",

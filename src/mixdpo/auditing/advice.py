@@ -10,11 +10,9 @@ import numpy as np
 from mixdpo.auditing.audit_data import AuditData
 from mixdpo.auditing.findings import Section
 from mixdpo.common.errors import InputError
-from mixdpo.plan.advice_measured import measured_parts
-from mixdpo.plan.advice_rule import advise_parts
 from mixdpo.plan.advice_words import sentences
+from mixdpo.plan.advised import advice_on
 from mixdpo.plan.plan_settings import PLANS
-from mixdpo.plan.rule_table import shipped_rule
 
 
 def advice_check(data: AuditData) -> Section:
@@ -37,8 +35,7 @@ def advice_figures(data: AuditData, margin: np.ndarray) -> dict[str, Any]:
     settings = replace(PLANS["advised"], metric=str(data.metric))
     rows = np.flatnonzero(np.isfinite(margin))
     try:
-        measured = measured_parts(data.pairs.select(rows), margin[rows], settings)
+        _, advice = advice_on(data.pairs.select(rows), margin[rows], settings)
     except InputError as error:
         return {"metric": data.metric, "problem": str(error)}
-    advice = advise_parts(measured.parts, shipped_rule(), settings.least_effect, measured.label_source)
     return {"metric": data.metric, "problem": None, **advice.to_dict(), "sentences": sentences(advice)}

@@ -6,13 +6,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mixdpo.plan.advice import Advice
-from mixdpo.plan.advice_measured import measured_parts
+from mixdpo.plan.advice_measured import MeasuredParts, measured_parts
 from mixdpo.plan.advice_rule import advise_parts
 from mixdpo.plan.plan import Plan, make_plan
+from mixdpo.plan.plan_settings import PlanSettings
 from mixdpo.plan.rule_table import shipped_rule
 from mixdpo.plan.stages import rerouted
 
 if TYPE_CHECKING:
+    import numpy as np
     from datasets import Dataset
 
 
@@ -34,6 +36,16 @@ def advise(dataset: Dataset, **changes: Any) -> Advice:
     return advice
 
 
+def advice_on(dataset: Dataset, margin: np.ndarray, settings: PlanSettings) -> tuple[MeasuredParts, Advice]:
+    """Return what was measured of pairs with margins (float64 of shape (N,), finite), and what the shipped rule says.
+
+    Raises:
+        InputError: as `measured_parts`.
+    """
+    measured = measured_parts(dataset, margin, settings)
+    return measured, advise_parts(measured.parts, shipped_rule(), settings.least_effect, measured.label_source)
+
+
 def advised_plan(dataset: Dataset, plan: Plan) -> Plan:
     """Return `plan` with the routes that are advised for its pairs.
 
@@ -44,8 +56,7 @@ def advised_plan(dataset: Dataset, plan: Plan) -> Plan:
         InputError: as `measured_parts`.
     """
     settings = plan.settings
-    measured = measured_parts(dataset, plan.margin, settings)
-    advice = advise_parts(measured.parts, shipped_rule(), settings.least_effect, measured.label_source)
+    measured, advice = advice_on(dataset, plan.margin, settings)
     for number, one in enumerate(advice.parts):
         route = "preference" if one.route == "smoothed" else one.route
         plan = rerouted(plan, measured.part_of == number, route)
