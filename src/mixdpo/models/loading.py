@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -21,15 +21,19 @@ from mixdpo.models.freed_memory import keep_freed_memory
 from mixdpo.models.model_settings import ModelSettings, check_is_model
 
 
-def load_policy(settings: ModelSettings, with_adapters: bool = False) -> PreTrainedModel | PeftModel:
+def load_policy(
+    settings: ModelSettings, with_adapters: bool = False, more: Mapping[str, Any] | None = None
+) -> PreTrainedModel | PeftModel:
     """Load a causal language model, on the CPU unless quantised, with its trained adapter if one is named.
 
     Args:
         settings: see `ModelSettings`.
         with_adapters: whether adapters will be added; decides what `dtype: auto` means.
+        more: keywords of `from_pretrained`, which go before what `settings` say.
 
     Raises:
-        InputError: no such model, an adapter without its base model, or no causal language model.
+        InputError: no such model, an adapter without its base model, no causal language model, or quantised weights
+            that nothing would train.
     """
     adapters = with_adapters or settings.adapter is not None
     arguments: dict[str, Any] = {"dtype": weight_format(settings, adapters), **hub_arguments(settings)}
@@ -37,11 +41,17 @@ def load_policy(settings: ModelSettings, with_adapters: bool = False) -> PreTrai
         arguments["attn_implementation"] = settings.attn_implementation
     if settings.load_in_4bit:
         arguments["quantization_config"] = _four_bit()
+    arguments |= more or {}
+    quantised = arguments.get("quantization_config") is not None
+    if quantised and not settings.load_in_4bit and not adapters:
+        raise InputError(
+            "quantised weights are not trained, and there are no adapters", hint="give peft_config=LoraConfig(...)"
+        )
     check_is_model(settings.name_or_path)
     with loading("model", settings.name_or_path, settings.revision):
         _check_is_no_adapter(settings.name_or_path, settings.revision)
         model = AutoModelForCausalLM.from_pretrained(settings.name_or_path, **arguments)
-    if settings.load_in_4bit:
+    if quantised:
         from peft import prepare_model_for_kbit_training
 
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)  # a setting of the run

@@ -44,13 +44,19 @@ class AnsweringTrainer(StagedTrainer):
     answers: AnswersSettings | None = None
     _of_answers: dict[str, float]
 
-    def prepare_evaluation(self, answers: AnswersSettings | None, pairs: PlannedPairs | None) -> None:
+    def prepare_evaluation(
+        self, answers: AnswersSettings | None, pairs: PlannedPairs | dict[str, PlannedPairs] | None
+    ) -> None:
         """Read the prompts, find the judge, and check that evaluations measure what the best model is told by.
+
+        Args:
+            answers: what to ask the policy, if anything.
+            pairs: what to measure on, if anything; several by name.
 
         Raises:
             InputError: nothing is evaluated, or something is wrong with the prompts, the judge or the processes.
         """
-        check_best_metric(self.args, answers, pairs is not None)
+        check_best_metric(self.args, answers, list(pairs) if isinstance(pairs, dict) else pairs is not None)
         self.answers, self.eval_dataset = answers, pairs
         self._of_answers, self._warned = {}, set[str]()
         if self.args.early_stopping_patience is not None:
@@ -67,6 +73,13 @@ class AnsweringTrainer(StagedTrainer):
         self._fixed = fixed_prompts(answers, self.model, self.processing_class, self.args)
         self._judge = None if answers.judge is None else find_judge(answers.judge)
         self._start: list[AnsweredPrompt] | None = None
+
+    def evaluation_sets(self) -> dict[str, PlannedPairs]:
+        """Return the pairs to measure on by what their metrics begin with: `eval`, or `eval_NAME` where several."""
+        pairs = self.eval_dataset
+        if isinstance(pairs, dict):
+            return {f"eval_{name}": one for name, one in pairs.items() if isinstance(one, PlannedPairs)}
+        return {"eval": pairs} if isinstance(pairs, PlannedPairs) else {}
 
     def describe_answers(self) -> dict[str, Any] | None:
         """Return what `run.json` says of the answers."""
@@ -105,7 +118,8 @@ class AnsweringTrainer(StagedTrainer):
         answers = self.answers is not None and eval_dataset is None
         found = {f"{metric_key_prefix}_{name}": value for name, value in self._answer().items()} if answers else {}
         if not answers or self.eval_dataset is not None:
-            self._of_answers = found
+            if eval_dataset is None:  # of several sets each comes with its name, and the first takes them up
+                self._of_answers = found
             return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
         self.log(found)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, found)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import os
 from dataclasses import dataclass, field, fields
-from typing import Any, get_args
+from typing import Any, ClassVar, get_args
 
 import numpy as np
 import torch
 from transformers import TrainingArguments
+from transformers.trainer_utils import HubStrategy, SchedulerType
 
 from mixdpo.common.errors import InputError
 from mixdpo.common.settings import check_ranges, unknown_name
@@ -25,6 +26,7 @@ from mixdpo.losses import (
     smooths_per_pair,
 )
 from mixdpo.models.engine import hardware_has_bf16
+from mixdpo.training.settings_of_others import settings_of, takes_settings_of_others
 from mixdpo.training.training_settings import Engine, PhaseSchedule, SftTarget, StageReference, TrainingSettings
 
 logger = logging.getLogger(__name__)
@@ -39,10 +41,6 @@ _UNSUPPORTED = {
     "label_smoothing_factor": (0.0, "use label_smoothing, the share of flipped labels"),
     "neftune_noise_alpha": (None, "its noise is scaled to the length of a row, and packed rows hold several answers"),
     "average_tokens_across_devices": (True, "a step's loss is the mean over the pairs of all processes"),
-    "push_to_hub": (
-        False,
-        "it takes the run's whole folder with its data; upload the trained model with hf upload NAME RUN/model",
-    ),
 }
 
 # The same of transformers.TrainingArguments.accelerator_config, which says how processes load data.
@@ -61,6 +59,7 @@ _LEAST = {
 }
 
 
+@takes_settings_of_others
 @dataclass
 class MixDPOConfig(TrainingSettings, TrainingArguments):  # type: ignore[misc]  # the defaults differ, and bf16's type
     """Settings of `MixDPOTrainer`: `TrainingSettings` with those of losses, and `transformers.TrainingArguments`.
@@ -68,12 +67,24 @@ class MixDPOConfig(TrainingSettings, TrainingArguments):  # type: ignore[misc]  
     Names follow TRL's `DPOConfig` where TRL has the thing. Defaults that differ from `TrainingArguments`:
     one epoch, learning rate 1e-6, cosine schedule with 10 % warm-up, logging every 10 steps, no tracker,
     and bfloat16 wherever the hardware computes it.
+
+    Settings of other versions of TRL and transformers are taken as keywords where they can be had, and refused with
+    what to do instead where not (`settings_of_others.py`).
     """
 
-    _VALID_DICT_FIELDS = TrainingArguments._VALID_DICT_FIELDS
+    _VALID_DICT_FIELDS: ClassVar[list[str]] = [*TrainingArguments._VALID_DICT_FIELDS, "model_init_kwargs"]
 
     dataloader_pin_memory: bool = field(
         default_factory=torch.cuda.is_available, metadata={"help": "page-locked host memory for batches"}
+    )
+    model_init_kwargs: dict[str, Any] | None = field(
+        default=None, metadata={"help": "keywords of from_pretrained for a model that is given by name"}
+    )
+    trust_remote_code: bool = field(
+        default=False, metadata={"help": "run Python code that comes with a model that is given by name"}
+    )
+    pad_token: str | None = field(
+        default=None, metadata={"help": "padding token of the tokenizer that is saved with the model"}
     )
 
     def __post_init__(self) -> None:
@@ -92,6 +103,26 @@ class MixDPOConfig(TrainingSettings, TrainingArguments):  # type: ignore[misc]  
         except ValueError as error:
             raise InputError(f"training settings: {error}") from error
         self._check()
+
+    @classmethod
+    def of(cls, args: TrainingArguments) -> MixDPOConfig:
+        """Return the settings of `TrainingArguments` or of TRL's `DPOConfig`.
+
+        Raises:
+            InputError: one of them is not supported.
+        """
+        if isinstance(args, cls):
+            return args
+        values = settings_of(args, [f.name for f in fields(cls)])
+        for name in ("remove_unused_columns", "logging_nan_inf_filter"):  # on by default there
+            values.pop(name, None)
+        config = cls(**values)
+        schedule = SchedulerType(config.lr_scheduler_type).value
+        logger.info(
+            f"args is a {type(args).__name__}, and its settings are taken, defaults too: learning_rate "
+            f"{config.learning_rate:g}, {schedule} schedule, {config.num_train_epochs:g} epochs"
+        )
+        return config
 
     def _check(self) -> None:
         for name, (only, reason) in _UNSUPPORTED.items():
@@ -166,7 +197,18 @@ class MixDPOConfig(TrainingSettings, TrainingArguments):  # type: ignore[misc]  
         ):
             if getattr(self, name) not in choices:
                 raise InputError(f"{name} is {getattr(self, name)!r}; it is one of {', '.join(choices)}")
+        self._check_hub()
         self._warn_of_unread()
+
+    def _check_hub(self) -> None:
+        if not self.push_to_hub or self.hub_strategy == HubStrategy.END:
+            return
+        if self.hub_strategy != HubStrategy.EVERY_SAVE:
+            raise InputError(
+                f"hub_strategy is {HubStrategy(self.hub_strategy).value}, and only the trained model is pushed",
+                hint="leave it out; checkpoints stay in the run's folder",
+            )
+        self.hub_strategy = HubStrategy.END  # transformers' default would push the run's folder at every save
 
     def _check_finite(self) -> None:
         for f in fields(LossSettings):
@@ -287,12 +329,22 @@ class MixDPOConfig(TrainingSettings, TrainingArguments):  # type: ignore[misc]  
     def to_record(self) -> dict[str, Any]:
         """Return all settings as JSON-ready values without secrets, for `run.json`."""
         asked = {"activation_checkpointing": self._checkpointing, "gradient_checkpointing": self._checkpointing}
-        return {name: value for name, value in {**self.to_dict(), **asked}.items() if not _is_secret(name)}
+        record = {**self.to_dict(), **asked, "model_init_kwargs": self._shown_init_kwargs()}
+        return {name: value for name, value in record.items() if not _is_secret(name)}
+
+    def _shown_init_kwargs(self) -> dict[str, Any] | None:
+        """Return `model_init_kwargs` without a token, with everything else as JSON or text."""
+        if self.model_init_kwargs is None:
+            return None
+        plain = (str, int, float, bool, type(None))
+        given = {name: value for name, value in self.model_init_kwargs.items() if not _is_secret(name)}
+        return {name: value if isinstance(value, plain) else str(value) for name, value in given.items()}
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a pickled copy holds, such as `training_args.bin` of a model's folder: all but secrets."""
-        return {name: None if _is_secret(name) else value for name, value in self.__dict__.items()}
+        kept = {**self.__dict__, "model_init_kwargs": self._shown_init_kwargs()}
+        return {name: None if _is_secret(name) else value for name, value in kept.items()}
 
 
 def _is_secret(name: str) -> bool:
-    return name.endswith("_token")
+    return (name.endswith("_token") and name != "pad_token") or name == "token"

@@ -61,8 +61,14 @@ def best_metric(args: TrainingArguments) -> str | None:
     return name if name is None or name.startswith("eval_") else f"eval_{name}"
 
 
-def check_best_metric(args: MixDPOConfig, answers: AnswersSettings | None, measures_pairs: bool) -> None:
-    """Raise `InputError` where no evaluation has the metric by which the best model is told, or a run is stopped."""
+def check_best_metric(args: MixDPOConfig, answers: AnswersSettings | None, measured: bool | list[str]) -> None:
+    """Raise `InputError` where no evaluation has the metric by which the best model is told, or a run is stopped.
+
+    Args:
+        args: `metric_for_best_model` is read.
+        answers: what is asked of the policy, if anything.
+        measured: whether pairs are measured, or the names of several sets of them.
+    """
     name = best_metric(args)
     if name is None:
         return
@@ -73,7 +79,13 @@ def check_best_metric(args: MixDPOConfig, answers: AnswersSettings | None, measu
         if answers is not None and answers.judge is None:
             hint += "; those of a win rate need answers.judge"
         raise InputError(f"metric_for_best_model is {named}, which no evaluation of this run has", hint=hint)
-    if not named.startswith(ANSWERS) and not measures_pairs:
+    sets = measured if isinstance(measured, list) else []
+    if not named.startswith(ANSWERS) and sets and not any(named.startswith(f"{one}_") for one in sets):
+        raise InputError(
+            f"metric_for_best_model is {named}, and there are several evaluation sets",
+            hint=f"say of which: {' or '.join(f'{one}_{named}' for one in sets)}",
+        )
+    if not named.startswith(ANSWERS) and not measured:
         raise InputError(
             f"metric_for_best_model is {named}, which is measured on pairs, and this run has no eval_data",
             hint="add it" + (f", or take one of {', '.join(known)}" if known else ""),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from datasets import Dataset
 from peft import PeftConfig, PeftModel, get_peft_model
 from torch import nn
 from torch.distributed.fsdp import CPUOffloadPolicy
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin, set_seed
 
 from mixdpo.common.errors import InputError
 from mixdpo.data.token_report import TokenReport
@@ -31,7 +32,7 @@ from mixdpo.models.engine import (
     prepare_packing,
     router_coefficient,
 )
-from mixdpo.models.loading import load_policy, load_tokenizer
+from mixdpo.models.loading import load_policy, load_tokenizer, weight_format
 from mixdpo.models.model_settings import ModelSettings
 from mixdpo.models.token_limits import check_tokens_fit, embedding_rows, long_pairs_warning, tokens_of_longer_side
 from mixdpo.plan.plan import Plan, make_plan
@@ -48,15 +49,27 @@ logger = logging.getLogger(__name__)
 
 
 def prepare_policy(
-    model: PreTrainedModel | PeftModel | str,
+    model: PreTrainedModel | PeftModel | str | Path,
     ref_model: PreTrainedModel | None,
     peft_config: PeftConfig | None,
     args: MixDPOConfig,
+    quantization_config: Any = None,
 ) -> tuple[PreTrainedModel | PeftModel, bool]:
-    """Return the policy without dropout, and whether it equals its reference before the first step."""
+    """Return the policy without dropout, and whether it equals its reference before the first step.
+
+    Raises:
+        InputError: it cannot be loaded or trained, or was loaded and there are settings of how to.
+    """
     policy: Any = model
-    if isinstance(model, str):
-        policy = load_policy(ModelSettings(name_or_path=model), with_adapters=peft_config is not None)
+    if isinstance(model, (str, Path)):
+        policy = load_named(str(model), args, peft_config is not None, quantization_config)
+    elif args.model_init_kwargs or quantization_config is not None:
+        name = "quantization_config" if quantization_config is not None else "model_init_kwargs"
+        raise InputError(
+            f"{name} says how to load the model, and it is loaded already", hint="give the model by its name or folder"
+        )
+    if not reads_only_text(causal_model(policy)):
+        logger.warning(f"{type(causal_model(policy)).__name__} reads more than text; it is trained on text alone")
     check_adapters([*getattr(policy, "peft_config", {}).values(), peft_config], args.deepspeed_plugin)
     # A continued adapter and a reference of one's own differ from the policy from the start.
     starts_at_reference = ref_model is None and not isinstance(policy, PeftModel)
@@ -70,6 +83,30 @@ def prepare_policy(
     if args.deepspeed_plugin is None and (warning := rounding_warning(policy)):  # DeepSpeed keeps float32 copies
         logger.warning(warning)
     return policy, starts_at_reference
+
+
+def load_named(name: str, args: MixDPOConfig, adapters: bool, quantization_config: Any = None) -> Any:
+    """Load a model as `model_init_kwargs` and `trust_remote_code` say; `adapters`: whether it will have some."""
+    more = dict(args.model_init_kwargs or {})
+    if "torch_dtype" in more:  # its name in transformers 4
+        more["dtype"] = more.pop("torch_dtype")
+    if isinstance(more.get("dtype"), str) and more["dtype"] != "auto":
+        more["dtype"] = weight_format(ModelSettings(name_or_path=name, dtype=more["dtype"].removeprefix("torch.")))
+    if quantization_config is not None:
+        more["quantization_config"] = quantization_config
+    return load_policy(named_model(name, args), adapters, more)
+
+
+def named_model(name: str, args: MixDPOConfig) -> ModelSettings:
+    """Return where a model and its tokenizer come from."""
+    more = args.model_init_kwargs or {}
+    remote_code = bool(more.get("trust_remote_code", args.trust_remote_code))
+    return ModelSettings(name_or_path=name, revision=more.get("revision"), trust_remote_code=remote_code)
+
+
+def reads_only_text(model: Any) -> bool:
+    """Whether a model has no parts for images or sound."""
+    return model.config.get_text_config() is model.config
 
 
 def frozen_reference(policy: nn.Module, ref_model: nn.Module | None, args: MixDPOConfig) -> nn.Module | None:
@@ -155,9 +192,8 @@ def may_leave_weights_unused(policy: nn.Module) -> bool:
     what reads images and sound, and of other code nothing is known.
     """
     model = causal_model(policy)
-    reads_only_text = model.config.get_text_config() is model.config
     drops_layers = bool(getattr(model.config, "layerdrop", 0))
-    return not (type(model).__module__.startswith("transformers.") and reads_only_text) or drops_layers
+    return not (type(model).__module__.startswith("transformers.") and reads_only_text(model)) or drops_layers
 
 
 def router_factor(policy: nn.Module, args: MixDPOConfig) -> float:
@@ -199,14 +235,26 @@ def choose_layout(policy: nn.Module, ref_model: nn.Module | None, args: MixDPOCo
     return partial(pad_rows, pad_token_id=0)  # padding is masked out, so any id will do
 
 
-def prepare_tokenizer(policy: Any, given: PreTrainedTokenizerBase | None) -> PreTrainedTokenizerBase:
+def prepare_tokenizer(
+    policy: Any, given: PreTrainedTokenizerBase | ProcessorMixin | None, args: MixDPOConfig | None = None
+) -> PreTrainedTokenizerBase:
     """Return the tokenizer, by default the policy's own, and name its stop tokens in what is saved with the policy.
 
     Servers such as vLLM stop at the tokens of the generation settings alone. A base model's end only its texts, while
     it is trained here to end its turns as the chat template does; served without that token it would write on to
     the limit.
+
+    Raises:
+        InputError: there is none, or `pad_token` is none of its tokens.
     """
-    tokenizer = given or load_tokenizer(ModelSettings(name_or_path=policy.config._name_or_path))
+    name = policy.config._name_or_path
+    tokenizer = getattr(given, "tokenizer", given) if isinstance(given, ProcessorMixin) else given
+    if tokenizer is None:
+        tokenizer = load_tokenizer(ModelSettings(name_or_path=name) if args is None else named_model(name, args))
+    if args is not None and args.pad_token is not None:
+        if args.pad_token not in tokenizer.get_vocab():
+            raise InputError(f"pad_token is {args.pad_token!r}, which the tokenizer does not have")
+        tokenizer.pad_token = args.pad_token
     if policy.generation_config is not None:
         policy.generation_config.eos_token_id = stop_token_ids(policy, tokenizer) or None
     return tokenizer
@@ -239,6 +287,13 @@ def check_pairs_fit(
         logger.warning(warning)
 
 
+def listed_sets(pairs: PlannedPairs | dict[str, PlannedPairs] | None) -> list[PlannedPairs]:
+    """Return the evaluation sets, one, several or none, as a list."""
+    if isinstance(pairs, dict):
+        return list(pairs.values())
+    return [] if pairs is None else [pairs]
+
+
 class PairPreparation:
     """Prepares the pairs of a run; `reports` tells what tokenising did to each data set."""
 
@@ -253,15 +308,28 @@ class PairPreparation:
             pairs.weigh(rate_weights(pairs, self.args))
         return pairs
 
-    def evaluation(self, dataset: Dataset, metric: str) -> PlannedPairs:
+    def evaluation(self, dataset: Dataset, metric: str, name: str = "eval") -> PlannedPairs:
         """Return pairs that are all measured with the preference loss, in buckets by `margin/<metric>`.
+
+        Args:
+            dataset: pairs from `load_pairs`.
+            metric: the plan's.
+            name: what reports call them.
 
         Raises:
             InputError: the loss reads margins, and the pairs have none.
         """
         plan = make_plan(dataset, "dpo", order="as_is", metric=metric)
         check_margins(self.args, plan, "the evaluation data")
-        return self._planned(dataset, "eval", plan, all_sides=True)
+        return self._planned(dataset, name, plan, all_sides=True)
+
+    def evaluation_sets(
+        self, given: Dataset | Mapping[str, Dataset] | None, metric: str
+    ) -> PlannedPairs | dict[str, PlannedPairs] | None:
+        """Return what `evaluation` makes of pairs, of each of several, or of none."""
+        if isinstance(given, Mapping):
+            return {name: self.evaluation(pairs, metric, f"eval_{name}") for name, pairs in given.items()}
+        return None if given is None else self.evaluation(given, metric)
 
     def _planned(self, dataset: Dataset, name: str, plan: Plan, **settings: Any) -> PlannedPairs:
         tokens, self.reports[name] = tokens_of(dataset, self.tokenizer, self.args.token_settings())

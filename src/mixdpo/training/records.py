@@ -112,3 +112,22 @@ class EvaluationRecords:
         """Write the table atomically."""
         with atomic_path(path) as temporary:
             pq.write_table(table, temporary)
+
+
+def rewards_of(table: pa.Table, beta: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rewards of evaluated pairs, and zeros, the place of the answer whose reward is to be larger.
+
+    Returns:
+        float32, shape (N, 2), chosen and rejected: beta times the log-probability, in nats, less that of the reference
+        where there is one; and int64, shape (N,).
+    """
+    sides = []
+    for side in ("chosen", "rejected"):
+        reference = table[f"ref_{side}"].to_numpy()
+        sides.append(beta * (table[side].to_numpy() - np.where(np.isnan(reference), 0, reference)))
+    return np.stack(sides, axis=1).astype(np.float32), np.zeros(len(table), dtype=np.int64)
+
+
+def with_prefix(name: str, prefix: str) -> str:
+    """Return the name of a metric with what all of an evaluation begin with."""
+    return name if name.startswith(f"{prefix}_") else f"{prefix}_{name}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -160,6 +160,22 @@ def fill_reference(
     reference[rows] = values
     pairs.reference = reference
     return use
+
+
+def take_reference(pairs: PlannedPairs, known: Iterable[PlannedPairs]) -> bool:
+    """Fill in `pairs.reference` from data sets that have the same pairs; whether all values were there."""
+    if pairs.mismatched is not None:
+        return False
+    values: dict[str, np.ndarray] = {}
+    for one in known:
+        rows = [int(row) for row in one.tokens["row"][:]]
+        named = zip(one.tokens["pair_id"][:], one.reference[rows], strict=True)
+        values |= {pair_id: value for pair_id, value in named if np.isfinite(value).all()}
+    ids, rows = pairs.tokens["pair_id"][:], np.asarray(pairs.tokens["row"][:])
+    if not all(pair_id in values for pair_id in ids):
+        return False
+    pairs.reference[rows] = [values[pair_id] for pair_id in ids]
+    return True
 
 
 def reference_file(model: nn.Module, args: MixDPOConfig, accelerator: Accelerator) -> Path | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -12,27 +12,30 @@ from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset
 from peft import PeftConfig, PeftModel
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import (
+    EvalPrediction,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PrinterCallback,
+    ProcessorMixin,
     ProgressCallback,
     TrainerCallback,
+    TrainingArguments,
 )
-from transformers.trainer_utils import EvalLoopOutput, TrainOutput
+from transformers.trainer_utils import EvalLoopOutput, PredictionOutput, TrainOutput
 
 from mixdpo.common.errors import InputError, RunError
 from mixdpo.common.progress import pairs_bar
-from mixdpo.data.arrays import check_is_loaded
+from mixdpo.data.in_memory import Rows
 from mixdpo.data.template_arguments import today
 from mixdpo.models.cached_logprobs import CacheUse
 from mixdpo.models.engine import pack_rows, to_device
 from mixdpo.models.freed_memory import keep_freed_memory
-from mixdpo.plan.plan import Plan, make_plan
+from mixdpo.plan.plan import Plan
+from mixdpo.plan.plan_settings import PlanSettings
 from mixdpo.training.answering_trainer import AnsweringTrainer
 from mixdpo.training.answers_settings import AnswersSettings
 from mixdpo.training.batch import MicroBatches, PairBatch, collate_parts
@@ -46,6 +49,8 @@ from mixdpo.training.finite import (
     broken_reference_error,
     not_finite_anywhere,
 )
+from mixdpo.training.given_data import given_evaluation_sets, given_pairs, plan_of
+from mixdpo.training.given_optimizers import Optimizers, check_optimizers
 from mixdpo.training.gradient_sync import more_to_come
 from mixdpo.training.layer_kernels import apply_layer_kernels
 from mixdpo.training.loss_state import LossState
@@ -57,13 +62,15 @@ from mixdpo.training.preparation import (
     check_pairs_fit,
     choose_layout,
     frozen_reference,
+    listed_sets,
+    load_named,
     prepare_data_parallel,
     prepare_policy,
     prepare_sharding,
     prepare_tokenizer,
     router_factor,
 )
-from mixdpo.training.records import EvaluationRecords, load_reference, save_reference
+from mixdpo.training.records import EvaluationRecords, load_reference, rewards_of, save_reference, with_prefix
 from mixdpo.training.reference import (
     adapters_off,
     fill_reference,
@@ -71,10 +78,12 @@ from mixdpo.training.reference import (
     reference_file,
     reference_rows,
     reference_values,
+    take_reference,
 )
 from mixdpo.training.run_folder import RunFolder, describe_run, starting_point
 from mixdpo.training.run_lock import sole_run
 from mixdpo.training.sampling import PlannedPairs
+from mixdpo.training.settings_of_others import refuse_argument, refuses_arguments_of_others
 from mixdpo.training.step import StepResult, StepSettings, pair_losses, reduce_losses
 from mixdpo.training.step_settings import estimate_of_ties, step_settings, unread_labels
 from mixdpo.training.stop import StopCallback
@@ -88,16 +97,26 @@ class MixDPOTrainer(AnsweringTrainer):
 
     Args:
         model: the policy, or a name or folder to load it from.
-        ref_model: the frozen reference. Default: the policy as it is when training starts, or, with adapters,
-            the base model with the adapters off (also when a trained adapter is continued).
-        args: settings; default `MixDPOConfig()`.
-        train_dataset: pairs from `load_pairs`.
-        eval_dataset: pairs from `load_pairs`; all are measured with the preference loss.
-        plan: from `make_plan` or `Plan.load`; default MixDPO's, for which `train_dataset` needs `margin/rating`.
+        ref_model: the frozen reference, or a name or folder to load it from. Default: the policy as it is when
+            training starts, or, with adapters, the base model with the adapters off (also when a trained adapter is
+            continued).
+        args: settings; default `MixDPOConfig()`. `TrainingArguments` and TRL's `DPOConfig` are taken, too.
+        data_collator: None; the plan lays batches out.
+        train_dataset: pairs from `load_pairs`, or what it takes: a data set, a table, a list of dicts, a path.
+        eval_dataset: the same, or several by name; all pairs are measured with the preference loss.
         processing_class: the tokenizer; default the model's own.
-        peft_config: adapters to add, for example `peft.LoraConfig`.
+        compute_metrics: gets an `EvalPrediction` at the end of each evaluation: as predictions the rewards of every
+            pair, float32 of shape (N, 2), chosen and rejected, beta times the log-probability less that of the
+            reference where the loss reads one; as label_ids N zeros, for the first is to be larger. Returns metrics.
         callbacks: additional callbacks of transformers.
+        optimizers: an optimizer over the policy's parameters, and a schedule of it; None is the one of `args`.
+        quantization_config: of a model that is given by its name, such as `BitsAndBytesConfig`.
+        peft_config: adapters to add, for example `peft.LoraConfig`.
+        plan: from `make_plan` or `Plan.load`, or settings or a name to make one by. Default: MixDPO's where the pairs
+            have scores or `margin/rating`, else DPO's.
         answers: prompts that the policy answers at every evaluation, and who judges the answers; default none.
+
+    The order of arguments is that of TRL's `DPOTrainer`.
 
     Raises:
         InputError: the plan does not belong to the data, or settings contradict each other.
@@ -105,20 +124,26 @@ class MixDPOTrainer(AnsweringTrainer):
 
     loss_is_scaled_for_ga = True  # reduce_losses divides by the pairs of the whole step
 
+    @refuses_arguments_of_others
     def __init__(
         self,
-        model: PreTrainedModel | PeftModel | str,
-        ref_model: PreTrainedModel | None = None,
-        args: MixDPOConfig | None = None,
-        train_dataset: Dataset | None = None,
-        eval_dataset: Dataset | None = None,
-        plan: Plan | None = None,
-        processing_class: PreTrainedTokenizerBase | None = None,
+        model: PreTrainedModel | PeftModel | str | Path,
+        ref_model: PreTrainedModel | str | Path | None = None,
+        args: MixDPOConfig | TrainingArguments | None = None,
+        data_collator: None = None,
+        train_dataset: Rows | None = None,
+        eval_dataset: Rows | Mapping[str, Rows] | None = None,
+        processing_class: PreTrainedTokenizerBase | ProcessorMixin | None = None,
+        compute_metrics: Callable[[EvalPrediction], dict[str, float]] | None = None,
+        callbacks: Sequence[TrainerCallback] | None = None,
+        optimizers: Optimizers = (None, None),
+        quantization_config: Any = None,
         peft_config: PeftConfig | None = None,
-        callbacks: Sequence[TrainerCallback] = (),
+        plan: Plan | PlanSettings | str | Path | None = None,
         answers: AnswersSettings | None = None,
     ) -> None:
-        args = args or MixDPOConfig()
+        refuse_argument("data_collator", data_collator, [])
+        args = MixDPOConfig() if args is None else MixDPOConfig.of(args)
         args.template_date = args.template_date or today()  # one for the whole run, which records it
         if args.n_gpu > 1:
             raise InputError(
@@ -127,29 +152,31 @@ class MixDPOTrainer(AnsweringTrainer):
             )
         if train_dataset is None:
             raise InputError("MixDPOTrainer needs a train_dataset")
-        check_is_loaded(train_dataset, "train_dataset")
         if args.device.type == "cpu":
             keep_freed_memory()
-        policy, self._starts_at_reference = prepare_policy(model, ref_model, peft_config, args)
-        tokenizer = prepare_tokenizer(policy, processing_class)
+        with args.main_process_first(desc="load pairs"):
+            train_rows = given_pairs(train_dataset, "train_dataset", scored=not isinstance(plan, Plan))
+            plan = plan_of(plan, train_rows)
+            eval_rows = given_evaluation_sets(eval_dataset)
+        plan.check_belongs_to(train_rows)
+        policy, self._starts_at_reference = prepare_policy(model, ref_model, peft_config, args, quantization_config)
+        check_optimizers(optimizers, policy, args, plan)
+        if isinstance(ref_model, (str, Path)):
+            ref_model = load_named(str(ref_model), args, isinstance(policy, PeftModel))
+        tokenizer = prepare_tokenizer(policy, processing_class, args)
         self._lay_out = choose_layout(policy, ref_model, args)
         apply_layer_kernels([model for model in (policy, ref_model) if model is not None], args)
 
-        plan = plan if plan is not None else make_plan(train_dataset)
-        plan.check_belongs_to(train_dataset)
         self._preparation = PairPreparation(args, tokenizer)
         with args.main_process_first(desc="tokenise"):
-            train_pairs = self._preparation.train(train_dataset, plan)
-            eval_pairs = None
-            if eval_dataset is not None:
-                eval_pairs = self._preparation.evaluation(eval_dataset, plan.settings.metric)
+            train_pairs = self._preparation.train(train_rows, plan)
+            eval_pairs = self._preparation.evaluation_sets(eval_rows, plan.settings.metric)
 
-        given = [pairs for pairs in (train_pairs, eval_pairs) if pairs is not None]
-        check_pairs_fit(policy, ref_model, tokenizer, given)
+        check_pairs_fit(policy, ref_model, tokenizer, [train_pairs, *listed_sets(eval_pairs)])
         self._ref_model = frozen_reference(policy, ref_model, args)
         self._precomputes_reference = args.reads_reference and args.precompute_ref_log_probs
         self._step_settings = replace(step_settings(args, plan), router_coefficient=router_factor(policy, args))
-        self.prepare_stages(args, train_dataset, train_pairs)
+        self.prepare_stages(args, train_rows, train_pairs)
         self._sums = {"train": MetricSums(), "eval": MetricSums()}
         self._records = EvaluationRecords()
         self._steps = StepRecords()
@@ -174,8 +201,10 @@ class MixDPOTrainer(AnsweringTrainer):
                 RunFolder(self.plan, self.describe),
                 PlanCallback(self.before_first_step, self.start_epoch, self.end_step),
                 DisplacementAlarm(args.displacement_bound, answers is not None),
-                *callbacks,
+                *(callbacks or ()),
             ],
+            compute_metrics=compute_metrics,
+            optimizers=optimizers,
         )
         self.prepare_evaluation(answers, eval_pairs)
         self.accelerator.dataloader_config.non_blocking = args.dataloader_pin_memory  # copies wait for no step
@@ -290,8 +319,8 @@ class MixDPOTrainer(AnsweringTrainer):
 
     def before_first_step(self) -> None:
         """Compute the reference, or read it back when a run continues, and say what is about to happen."""
-        for name, pairs in (("train", self.pairs_with_reference), ("eval", self.eval_dataset)):
-            if self._precomputes_reference and isinstance(pairs, PlannedPairs):
+        for name, pairs in {"train": self.pairs_with_reference, **self.evaluation_sets()}.items():
+            if self._precomputes_reference:
                 self._fill_reference(pairs, name)
         self._first_step = self.state.global_step + 1
         if self.state.global_step > 0:
@@ -378,9 +407,13 @@ class MixDPOTrainer(AnsweringTrainer):
         assert isinstance(pairs, PlannedPairs)
         self._stop_if_broken()
         if self._precomputes_reference and np.isnan(pairs.reference).all():
-            if self.state.global_step > 0 and self._starts_at_reference:
-                raise RunError("the reference of this data was not computed before training; give it as eval_dataset")
-            self._fill_reference(pairs, metric_key_prefix)
+            if not (self.state.global_step > 0 and self._starts_at_reference):
+                self._fill_reference(pairs, metric_key_prefix)
+            elif not take_reference(pairs, [self.pairs_with_reference, *self.evaluation_sets().values()]):
+                raise RunError(
+                    "the reference of this data was not computed before training; give it as eval_dataset, which may "
+                    "be several by name, or a ref_model"
+                )
         self._records.clear()
         self._sums["eval"] = MetricSums()  # an evaluation that was interrupted left some
         output = super().evaluation_loop(dataloader, description, True, ignore_keys, metric_key_prefix)
@@ -390,22 +423,43 @@ class MixDPOTrainer(AnsweringTrainer):
         if self.is_world_process_zero():
             folder = Path(self.args.output_dir or ".") / "records"
             self._records.save(table, folder / f"{metric_key_prefix}-step-{self.state.global_step}.parquet")
-        return output._replace(metrics=metrics)
+        predictions, label_ids = rewards_of(table, self.args.beta)
+        if self.compute_metrics is not None:
+            own = self.compute_metrics(EvalPrediction(predictions=predictions, label_ids=label_ids))
+            metrics |= {with_prefix(name, metric_key_prefix): value for name, value in own.items()}
+        return output._replace(metrics=metrics, predictions=predictions, label_ids=label_ids)
 
     def evaluate(
         self,
-        eval_dataset: Dataset | PlannedPairs | None = None,
+        eval_dataset: Any = None,
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> dict[str, float]:
-        """Measure `eval_dataset` (pairs from `load_pairs`; default the trainer's own) with the preference loss.
+        """Measure `eval_dataset` (as the trainer takes it; default the trainer's own) with the preference loss.
 
         Where none is given the policy answers the prompts of `answers`, too.
         """
         self._stop_if_broken()
-        if isinstance(eval_dataset, Dataset):
-            eval_dataset = self._preparation.evaluation(eval_dataset, self.plan.settings.metric)
-        return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
+        return super().evaluate(self._to_measure(eval_dataset), ignore_keys, metric_key_prefix)
+
+    def predict(
+        self, test_dataset: Any, ignore_keys: list[str] | None = None, metric_key_prefix: str = "test"
+    ) -> PredictionOutput:
+        """Return metrics and, as predictions, the rewards of every pair of a data set, shape (N, 2).
+
+        Raises:
+            RunError: the reference is not at hand any more, for the policy has been trained.
+        """
+        self._stop_if_broken()
+        return super().predict(self._to_measure(test_dataset), ignore_keys, metric_key_prefix)
+
+    def _to_measure(self, given: Any) -> Any:
+        """Return pairs that are measured; names of sets and what is prepared already stay."""
+        own = self.eval_dataset
+        is_name = isinstance(given, str) and isinstance(own, dict) and given in own
+        if given is None or is_name or isinstance(given, PlannedPairs):
+            return given
+        return self._preparation.evaluation_sets(given_evaluation_sets(given), self.plan.settings.metric)
 
     # ---- what a person watches ----
 
@@ -429,8 +483,8 @@ class MixDPOTrainer(AnsweringTrainer):
     def describe(self) -> dict[str, Any]:
         """Return what `run.json` says of this run."""
         model, preparation = self.accelerator.unwrap_model(self.model), self._preparation
-        data = {"train": self.train_dataset, "eval": self.eval_dataset}
-        tokens = {name: pairs.tokens for name, pairs in data.items() if isinstance(pairs, PlannedPairs)}
+        data = {"train": self.train_dataset, **self.evaluation_sets()}
+        tokens = {name: pairs.tokens for name, pairs in data.items()}
         digests = describe_run_tokens(tokens, preparation.tokenizer)
         plan, processes = self.plan, self.accelerator.num_processes
         record = describe_run(self.args, model, plan, preparation.reports, digests, processes)
