@@ -54,7 +54,7 @@ def test_every_extra_that_is_named_can_be_installed() -> None:
 def test_every_room_has_a_folder_of_tests() -> None:
     rooms = {path.parent.name for path in SOURCE.glob("*/__init__.py")}
     folders = {path.parent.name for path in Path(__file__).parent.glob("*/test_*.py")}
-    assert folders == rooms | {"parity", "invariant", "e2e"}
+    assert folders == rooms | {"parity", "invariant", "e2e", "first_use"}
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="no make")

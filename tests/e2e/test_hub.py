@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 
 import hub_content
@@ -152,3 +153,38 @@ def test_benchmarks_fetch_their_files(mixdpo: Client, server: Hub) -> None:
 def test_held_out_pairs_by_id(mixdpo: Client) -> None:
     words = ("--data.split", "test", "--model", "tiny/llama", "--adapter", "tiny/adapter", "--output", "held-out.json")
     assert mixdpo("eval", "preferences", MIX, *words).status == 0
+
+
+def test_the_trained_model_is_pushed_with_its_card_and_nothing_else(mixdpo: Client, server: Hub) -> None:
+    words = (
+        "train", CONFIGURATIONS, "--data.name", "easy", "--plan", "dpo", "--model", "tiny/llama", "-o", "pushed",
+        "--train.push_to_hub", "--train.hub_model_id", "tiny/pushed", "--train.max_steps", "1", "--train.save_steps",
+        "1", "--train.use_cpu",
+    )  # fmt: skip
+    refused = mixdpo(*words)
+    assert refused.status == 2
+    assert "'tiny/pushed' cannot be made at" in refused.text.strip().splitlines()[-1]
+    assert not (mixdpo.folder / "pushed" / "model").exists()
+
+    ended = mixdpo(*words, token=TOKEN)
+    assert ended.status == 0, ended.text
+    files = server.pushed["tiny/pushed"]
+    model = mixdpo.folder / "pushed" / "model"
+    assert set(files) == {file.name for file in model.iterdir()} - {"training_args.bin"}
+    assert files["model.safetensors"] == (model / "model.safetensors").read_bytes()
+    card = ModelCard(files["README.md"].decode())
+    assert (card.data.base_model, card.data.license, card.data.datasets) == (
+        "tiny/llama",
+        "apache-2.0",
+        [CONFIGURATIONS],
+    )
+    assert {"mixdpo", "dpo"} <= set(card.data.tags)
+    for told in (
+        "5 preference pairs",
+        "by plan `dpo`",
+        "learning_rate: 1.0e-06",
+        "| loss | 0.6931 |",
+        "transformers ",
+    ):
+        assert told in card.text, told
+    assert str(mixdpo.folder) not in card.text

@@ -573,7 +573,7 @@ def test_plan_of_other_data_is_refused(model, tokenizer, tmp_path) -> None:
         ({"accelerator_config": {"dispatch_batches": True}}, "dispatch_batches is true"),
         ({"dataloader_drop_last": True}, "every pair of the plan"),
         ({"logging_steps": 0}, "logging_steps"),
-        ({"push_to_hub": True}, "hf upload NAME RUN/model"),
+        ({"push_to_hub": True, "hub_strategy": "checkpoint"}, "only the trained model is pushed"),
     ],
 )
 def test_wrong_settings(tmp_path, change, message) -> None:

@@ -21,6 +21,7 @@ from mixdpo.cli.audit import audit
 from mixdpo.cli.cache import cache, pruned_line
 from mixdpo.cli.clean import clean
 from mixdpo.cli.compare import compare
+from mixdpo.cli.convert import convert
 from mixdpo.cli.demo import demo
 from mixdpo.cli.eval import evaluate
 from mixdpo.cli.examples import examples
@@ -54,7 +55,8 @@ def app() -> None:
 
 
 for _command in (
-    advise, audit, cache, clean, compare, demo, evaluate, examples, generate, map_, merge, pairs, plan, rate,
+    advise, audit, cache, clean, compare, convert, demo, evaluate, examples, generate, map_, merge, pairs, plan,
+    rate,
     reference, rounds, score, study, tokens, train,
 ):  # fmt: skip
     app.add_command(_command)

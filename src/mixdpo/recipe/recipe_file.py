@@ -33,6 +33,13 @@ OF_MODEL: Final = ("chat_template_kwargs", "template_date")
 """Settings of the trainer that a recipe has in its section model, where commands without training read them too."""
 
 
+_INSTEAD: Final = {
+    **{name: f"set model.{name} instead" for name in (*OF_MODEL, "trust_remote_code")},
+    "model_init_kwargs": "set dtype, revision, attn_implementation and the like in the section model",
+}
+"""Settings of the trainer that a recipe does not have, for commands without training would not read them."""
+
+
 @dataclass(kw_only=True, frozen=True)
 class PlanSection(PlanSettings):
     """The plan section of a recipe: `PlanSettings`, and where to start from."""
@@ -159,13 +166,17 @@ def train_values(values: Any, section: str, file: str | None) -> dict[str, Any]:
     if values == {}:
         return {}
     from mixdpo.training.config import MixDPOConfig
+    from mixdpo.training.settings_of_others import settings_here
 
+    if isinstance(values, Mapping):
+        try:
+            values = settings_here(values, [f.name for f in fields(MixDPOConfig)])
+        except InputError as error:
+            raise error.about(file) from error
     checked = check_values(MixDPOConfig, values, section, file)
-    for name in OF_MODEL:
+    for name, instead in _INSTEAD.items():
         if name in checked:
-            raise InputError(
-                f"{section}.{name} would not reach the other commands", file=file, hint=f"set model.{name} instead"
-            )
+            raise InputError(f"{section}.{name} would not reach the other commands", file=file, hint=instead)
     return checked
 
 

@@ -30,14 +30,12 @@ from mixdpo.recipe.scoring import score
 from mixdpo.training.checkpoints import checkpoint_to_continue, last_complete_checkpoint
 from mixdpo.training.config import MixDPOConfig
 from mixdpo.training.run_folder import (
-    MODEL_FOLDER,
     check_is_free,
     logged_metrics,
     recorded_template_date,
 )
 from mixdpo.training.run_lock import check_no_other_run, sole_run
 from mixdpo.training.sampling import PlannedPairs
-from mixdpo.training.saving import holds_weights
 from mixdpo.training.trainer import MixDPOTrainer
 
 logger = logging.getLogger(__name__)
@@ -102,7 +100,10 @@ def train_from_recipe(
     with sole_run(folder, is_main):
         with _memory_explained():
             trainer.train(resume_from_checkpoint=checkpoint)
-        _save_model(trainer, folder / MODEL_FOLDER)
+        if args.push_to_hub:
+            trainer.push_to_hub()
+        else:
+            trainer.save_run_model()
     return TrainedRun(folder=folder, metrics=logged_metrics(folder))
 
 
@@ -201,7 +202,7 @@ def _trainer(recipe: Recipe, args: MixDPOConfig, reference: ModelSettings | None
     if recipe.peft is not None and recipe.peft.revision is None:
         recipe.peft.revision = model_settings.revision  # else the adapter is put on the main branch when it is loaded
     try:
-        return MixDPOTrainer(
+        trainer = MixDPOTrainer(
             model=policy,
             ref_model=frozen,
             args=args,
@@ -212,6 +213,8 @@ def _trainer(recipe: Recipe, args: MixDPOConfig, reference: ModelSettings | None
             peft_config=recipe.peft,
             answers=recipe.answers,
         )
+        trainer.data_names = [source.path for source in data_settings.sources()]
+        return trainer
     except ValueError as error:  # accelerate's, of sizes that do not fit the processes
         if isinstance(error, InputError) or "arallelism" not in str(error):
             raise
@@ -220,22 +223,3 @@ def _trainer(recipe: Recipe, args: MixDPOConfig, reference: ModelSettings | None
         if "to be installed" not in str(error):
             raise
         raise InputError(f"train.report_to: {error}", file=recipe.file) from error
-
-
-def _save_model(trainer: MixDPOTrainer, folder: Path) -> None:
-    """Write the model beside its place and move it there, so that a folder `model` is always a whole one.
-
-    Raises:
-        RunError: no weights were written.
-    """
-    unfinished = folder.with_name(".model-unfinished")
-    trainer.save_model(str(unfinished))
-    trainer.accelerator.wait_for_everyone()
-    if trainer.is_world_process_zero():
-        if not holds_weights(unfinished):
-            raise RunError(
-                f"{folder.parent}: the trained weights could not be gathered from the processes; they are in the "
-                "checkpoints: mixdpo merge CHECKPOINT --output FOLDER makes a model of one"
-            )
-        shutil.rmtree(folder, ignore_errors=True)
-        unfinished.rename(folder)

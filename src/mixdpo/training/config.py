@@ -32,7 +32,7 @@ from mixdpo.training.training_settings import Engine, PhaseSchedule, SftTarget, 
 logger = logging.getLogger(__name__)
 
 # Settings of transformers.TrainingArguments that would be accepted and then have no effect, or a wrong one.
-_UNSUPPORTED = {
+UNSUPPORTED = {
     "train_sampling_strategy": ("random", "the plan decides the order"),
     "dataloader_drop_last": (False, "every pair of the plan is trained"),
     "remove_unused_columns": (False, "the columns of a pair are not the model's arguments"),
@@ -125,7 +125,7 @@ class MixDPOConfig(TrainingSettings, TrainingArguments):  # type: ignore[misc]  
         return config
 
     def _check(self) -> None:
-        for name, (only, reason) in _UNSUPPORTED.items():
+        for name, (only, reason) in UNSUPPORTED.items():
             if getattr(self, name) != only:
                 raise InputError(f"{name} is {getattr(self, name)!r}, but only {only!r} works: {reason}")
         for name, reason in _UNSUPPORTED_LOADING.items():

@@ -128,14 +128,14 @@ ARGUMENTS: Final[Mapping[str, Refused]] = {
 
 
 def settings_here(given: Mapping[str, Any], known: Iterable[str]) -> dict[str, Any]:
-    """Return settings by the names they have in `MixDPOConfig`.
+    """Return settings by the names they have in `MixDPOConfig`; names that nobody knows stay.
 
     Args:
         given: by name, as a script or a recipe has them.
         known: the names of all settings of `MixDPOConfig`.
 
     Raises:
-        InputError: one is not known, or not supported.
+        InputError: one is not supported.
     """
     known = set(known)
     values: dict[str, Any] = {}
@@ -143,12 +143,10 @@ def settings_here(given: Mapping[str, Any], known: Iterable[str]) -> dict[str, A
     for name, value in given.items():
         target = RENAMED.get(name, name)
         other = OTHERS.get(name)
-        if target in known:
-            values[target] = value
-        elif name in ("warmup_ratio", "logging_dir"):
+        if name in ("warmup_ratio", "logging_dir"):
             continue
-        elif other is None:
-            raise unknown_key(name, sorted(known))
+        if target in known or other is None:
+            values[target] = value
         elif isinstance(other, Holds):
             held.setdefault(other.reason, []).append(name)
         elif not _is_one_of(value, other.holds) and value not in (None, {}, []):
@@ -205,7 +203,11 @@ def takes_settings_of_others(config: _C) -> _C:
 
     @functools.wraps(plain)
     def init(self: Any, *args: Any, **given: Any) -> None:
-        plain(self, *args, **settings_here(given, known))
+        values = settings_here(given, known)
+        for name in values:
+            if name not in known:
+                raise unknown_key(name, sorted(known))
+        plain(self, *args, **values)
 
     config.__init__ = init
     return config

@@ -36,7 +36,6 @@ from mixdpo.models.engine import pack_rows, to_device
 from mixdpo.models.freed_memory import keep_freed_memory
 from mixdpo.plan.plan import Plan
 from mixdpo.plan.plan_settings import PlanSettings
-from mixdpo.training.answering_trainer import AnsweringTrainer
 from mixdpo.training.answers_settings import AnswersSettings
 from mixdpo.training.batch import MicroBatches, PairBatch, collate_parts
 from mixdpo.training.callbacks import AtStart, DisplacementAlarm, PlanCallback, TrainingProgress
@@ -70,6 +69,7 @@ from mixdpo.training.preparation import (
     prepare_tokenizer,
     router_factor,
 )
+from mixdpo.training.pushing_trainer import PushingTrainer
 from mixdpo.training.records import EvaluationRecords, load_reference, rewards_of, save_reference, with_prefix
 from mixdpo.training.reference import (
     adapters_off,
@@ -92,7 +92,7 @@ from mixdpo.training.token_record import describe_run_tokens
 logger = logging.getLogger(__name__)
 
 
-class MixDPOTrainer(AnsweringTrainer):
+class MixDPOTrainer(PushingTrainer):
     """Trains a causal language model on preference pairs by a plan.
 
     Args:
