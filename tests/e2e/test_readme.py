@@ -18,8 +18,8 @@ from tiny import saved, tiny_llama
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 REPLACED = {
     "HuggingFaceTB/SmolLM2-135M-Instruct": "tiny-model",
-    'load_dataset("HuggingFaceH4/ultrafeedback_binarized", split="train_prefs[:400]")':
-        'load_dataset("parquet", data_files="pairs.parquet", split="train")',
+    'load_dataset("HuggingFaceH4/ultrafeedback_binarized", split=["train_prefs[:400]", "test_prefs[:100]"])':
+        'load_dataset("parquet", data_files="pairs.parquet", split=["train[:80]", "train[80:]"])',
     "recipes/NAME.yaml": "recipes/qlora-7b.yaml",
     "--SECTION.KEY VALUE": "--train.beta 0.2",
 }  # fmt: skip

@@ -51,7 +51,7 @@ def test_every_key_is_accounted_for_and_the_recipe_is_taken(file: Path, tmp_path
     recipe = load_recipe("recipe.yaml", {})
     assert recipe.model.name_or_path == "tiny/base"
     assert recipe.data is not None
-    assert recipe.plan.order == "shuffled" and recipe.plan.threshold is None
+    assert (recipe.plan.order, recipe.plan.threshold) == ("shuffled", None)
     recipe.training_config(str(tmp_path / "run"))
     text = Path("recipe.yaml").read_text()
     assert yaml.safe_load(text) == recipe_of(conversion)
@@ -135,7 +135,7 @@ def test_llama_factory(converted, tmp_path: Path) -> None:
     [
         ("trl_command.yaml", {"reward_funcs": ["a"]}, ("reward_funcs", "online training")),
         ("trl_command.yaml", {"dataset_name": None}, ("names no data",)),
-        ("trl_command.yaml", {"model_name_or_path": None}, ("base_model (Axolotl)",)),
+        ("trl_command.yaml", {"model_name_or_path": None}, ("no model is named", "Axolotl has base_model")),
         ("trl_command.yaml", {"beta": "much"}, ("train.beta",)),
         ("trl_command.yaml", {"base_model": "a/b"}, ("Axolotl", "--from axolotl")),
         ("axolotl_lora.yml", {"rl": None}, ("supervised", "rl can be dpo")),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from mixdpo import MixDPOConfig, MixDPOTrainer, PlanSettings, load_pairs, make_p
 from mixdpo.common.errors import InputError, RunError
 from mixdpo.plan.plan_settings import PLANS
 from mixdpo.recipe.recipe_file import load_recipe
-from mixdpo.training.settings_of_others import ARGUMENTS, OTHERS, Refused
+from mixdpo.training.settings_of_others import ARGUMENTS, OTHERS, RENAMED, Refused
+from pages import ROOT
 from tiny import saved, tiny_llama
 from trainers import config
 
@@ -53,7 +55,9 @@ def made(base: str, raw: Dataset, tmp_path: Path) -> Callable[..., MixDPOTrainer
     """Make a trainer as a script for TRL does; `settings` are those of its arguments."""
 
     def make(settings: dict[str, Any] | None = None, **arguments: Any) -> MixDPOTrainer:
-        args = arguments.pop("args", None) or config(tmp_path / "run", max_steps=1, **(settings or {}))
+        args = arguments.pop("args", None) or config(
+            **{"folder": tmp_path / "run", "max_steps": 1, **(settings or {})}
+        )
         return MixDPOTrainer(arguments.pop("model", base), args=args, **{"train_dataset": raw, **arguments})
 
     return make
@@ -292,7 +296,7 @@ def test_settings_of_other_versions(tmp_path: Path, given: dict[str, Any], here:
     args = config(tmp_path, **given)
     assert {name: getattr(args, name) for name in here} == here
     values = load_recipe(None, {"train": given}).train
-    if set(here) <= set(values):
+    if set(here) <= set(values) and "hub_strategy" not in here:
         assert {name: values[name] for name in here} == here
 
 
@@ -319,8 +323,7 @@ def test_what_is_refused_says_what_to_do(tmp_path: Path, refused, given: dict[st
 
 def test_a_copy_of_all_settings_says_nothing_new(tmp_path: Path) -> None:
     args = config(tmp_path)
-    copied = MixDPOConfig(**{name: getattr(args, name) for name in MixDPOConfig.__dataclass_fields__
-                             if MixDPOConfig.__dataclass_fields__[name].init})  # fmt: skip
+    copied = MixDPOConfig(**{f.name: getattr(args, f.name) for f in fields(args) if f.init})
     assert copied.loss_type == "sigmoid"
     assert MixDPOConfig.of(args) is args
 
@@ -346,3 +349,9 @@ def test_logging_dir_is_where_tensorboard_writes(tmp_path: Path, monkeypatch) ->
     from os import environ
 
     assert environ["TENSORBOARD_LOGGING_DIR"] == str(tmp_path / "board")
+
+
+def test_the_page_names_every_argument_and_setting() -> None:
+    page = (ROOT / "docs" / "from-trl.md").read_text()
+    own = {"warmup_ratio", "logging_dir", "rpo_alpha"}
+    assert not {name for name in (*OTHERS, *RENAMED, *ARGUMENTS, *own) if f"`{name}`" not in page}

@@ -56,8 +56,7 @@ def app() -> None:
 
 for _command in (
     advise, audit, cache, clean, compare, convert, demo, evaluate, examples, generate, map_, merge, pairs, plan,
-    rate,
-    reference, rounds, score, study, tokens, train,
+    rate, reference, rounds, score, study, tokens, train,
 ):  # fmt: skip
     app.add_command(_command)
 

@@ -118,7 +118,7 @@ class MixDPOConfig(TrainingSettings, TrainingArguments):  # type: ignore[misc]  
             values.pop(name, None)
         config = cls(**values)
         schedule = SchedulerType(config.lr_scheduler_type).value
-        logger.info(
+        logger.warning(
             f"args is a {type(args).__name__}, and its settings are taken, defaults too: learning_rate "
             f"{config.learning_rate:g}, {schedule} schedule, {config.num_train_epochs:g} epochs"
         )

@@ -85,12 +85,12 @@ def plan_of(given: Plan | PlanSettings | str | Path | None, pairs: Dataset) -> P
     if _RATING in pairs.column_names:
         plan = make_plan(pairs)
         hard = int(plan.is_hard.sum())
-        logger.info(
+        logger.warning(
             f"plan: mixdpo, for the data has scores: easy to hard, and SFT for the hardest {hard:,} of {len(pairs):,} "
             "pairs; give plan='dpo' to train all alike"
         )
         return plan
-    logger.info(
+    logger.warning(
         "plan: dpo, all pairs alike in random order, for the data has no scores; a plan by difficulty needs "
         "mixdpo.score(mixdpo.load_pairs(train_dataset), 'nll_gap', model=...)"
     )

@@ -43,4 +43,6 @@ def check_optimizers(optimizers: Optimizers, policy: nn.Module, args: MixDPOConf
             hint="set learning_rate, lr_scheduler_type and warmup_steps in args instead",
         )
     if scheduler is not None:
-        logger.info("learning rates in the table before the first step are of the settings, not of the given schedule")
+        logger.warning(
+            "learning rates in the table before the first step are of the settings, not of the given schedule"
+        )

@@ -152,7 +152,7 @@ def settings_here(given: Mapping[str, Any], known: Iterable[str]) -> dict[str, A
         elif not _is_one_of(value, other.holds) and value not in (None, {}, []):
             raise InputError(f"{name} is {value!r}, which is not supported", hint=other.reason)
     for reason, names in held.items():
-        logger.info(f"{', '.join(names)}: without effect here: {reason}")
+        logger.warning(f"{', '.join(names)}: without effect here: {reason}")
     _warm_up(given, values)
     if given.get("logging_dir") is not None:  # as transformers 5 is told of it
         os.environ["TENSORBOARD_LOGGING_DIR"] = str(given["logging_dir"])
@@ -185,7 +185,7 @@ def _add_likelihood(values: dict[str, Any], is_copy: bool) -> None:
         del values["rpo_alpha"]
         weights = values.get("loss_weights") or [1.0] * len(losses)
         values |= {"loss_type": [*losses, "sft"], "loss_weights": [*weights, alpha]}
-        logger.info(f"rpo_alpha: trained as loss_type {values['loss_type']}, loss_weights {values['loss_weights']}")
+        logger.warning(f"rpo_alpha: trained as loss_type {values['loss_type']}, loss_weights {values['loss_weights']}")
 
 
 def _listed(value: Any) -> list[Any]:

@@ -23,9 +23,6 @@ TRAINERS: Final[Mapping[str, tuple[str, Callable[[Conversion], None]]]] = {
 }
 """By what --from says: the trainer's name, and what fills in a recipe."""
 
-_ITS_KEY: Final = {"axolotl": "base_model", "llama-factory": "finetuning_type", "trl": "model_name_or_path"}
-"""A key that tells the files of a trainer from those of the others."""
-
 
 def convert(file: Path, source: str) -> Conversion:
     """Read a configuration, and make a recipe of it.
@@ -56,15 +53,19 @@ def convert(file: Path, source: str) -> Conversion:
 
 
 def _check_is_of(content: Mapping[str, Any], source: str, file: Path) -> None:
-    if "base_model" in content:
+    named = {key for key, value in content.items() if value is not None}
+    if "base_model" in named:
         likely = "axolotl"
-    elif {"finetuning_type", "stage", "cutoff_len"} & set(content):
+    elif {"finetuning_type", "stage", "cutoff_len"} & named:
         likely = "llama-factory"
     else:
-        likely = "trl" if "model_name_or_path" in content else None
-    if likely is None:
-        listed = ", ".join(f"{key} ({TRAINERS[name][0]})" for name, key in _ITS_KEY.items())
-        raise InputError("no model is named as any of these trainers does", file=file, hint=f"they have {listed}")
+        likely = "trl"
+    if not {"base_model", "model_name_or_path"} & named:
+        raise InputError(
+            "no model is named",
+            file=file,
+            hint="TRL and LLaMA-Factory have model_name_or_path, Axolotl has base_model",
+        )
     if likely != source:
         raise InputError(
             f"it has keys of {TRAINERS[likely][0]}, not of {TRAINERS[source][0]}",
