@@ -74,7 +74,7 @@ def test_a_script_for_trl_needs_another_import_alone(base: str, raw: Dataset, tm
     trainer.save_model(str(tmp_path / "model"))
     assert trainer.plan.settings == PLANS["mixdpo"]
     assert trainer.plan.is_hard.sum() == 1
-    assert "plan: mixdpo, for the data has scores: easy to hard, SFT for the hardest 1 of 10 pairs" in caplog.text
+    assert "plan: mixdpo, for the data has scores: easy to hard, and SFT for the hardest 1 of 10 pairs" in caplog.text
     assert metrics["eval_rewards/accuracies"] == trainer.state.log_history[-2]["eval_rewards/accuracies"]
     assert (tmp_path / "model" / "tokenizer.json").is_file()
 

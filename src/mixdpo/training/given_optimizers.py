@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from torch import nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LambdaLR
 
 from mixdpo.common.errors import InputError
 from mixdpo.plan.plan import Plan
@@ -15,7 +15,7 @@ from mixdpo.training.config import MixDPOConfig
 
 logger = logging.getLogger(__name__)
 
-Optimizers: TypeAlias = tuple[Optimizer | None, LRScheduler | None]
+Optimizers: TypeAlias = tuple[Optimizer | None, LambdaLR | None]
 
 
 def check_optimizers(optimizers: Optimizers, policy: nn.Module, args: MixDPOConfig, plan: Plan) -> None:

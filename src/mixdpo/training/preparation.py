@@ -50,12 +50,11 @@ logger = logging.getLogger(__name__)
 
 def prepare_policy(
     model: PreTrainedModel | PeftModel | str | Path,
-    ref_model: PreTrainedModel | None,
     peft_config: PeftConfig | None,
     args: MixDPOConfig,
     quantization_config: Any = None,
-) -> tuple[PreTrainedModel | PeftModel, bool]:
-    """Return the policy without dropout, and whether it equals its reference before the first step.
+) -> PreTrainedModel | PeftModel:
+    """Return the policy without dropout.
 
     Raises:
         InputError: it cannot be loaded or trained, or was loaded and there are settings of how to.
@@ -71,8 +70,6 @@ def prepare_policy(
     if not reads_only_text(causal_model(policy)):
         logger.warning(f"{type(causal_model(policy)).__name__} reads more than text; it is trained on text alone")
     check_adapters([*getattr(policy, "peft_config", {}).values(), peft_config], args.deepspeed_plugin)
-    # A continued adapter and a reference of one's own differ from the policy from the start.
-    starts_at_reference = ref_model is None and not isinstance(policy, PeftModel)
     if peft_config is not None:
         if isinstance(policy, PeftModel):
             raise InputError("the model has adapters already; leave out peft_config to continue training them")
@@ -82,7 +79,17 @@ def prepare_policy(
     disable_dropout(policy)
     if args.deepspeed_plugin is None and (warning := rounding_warning(policy)):  # DeepSpeed keeps float32 copies
         logger.warning(warning)
-    return policy, starts_at_reference
+    return policy
+
+
+def given_reference(
+    ref_model: PreTrainedModel | str | Path | None, args: MixDPOConfig, adapters: bool
+) -> PreTrainedModel | None:
+    """Return the reference that the caller gives, loaded in the policy's number format where it is only named."""
+    if isinstance(ref_model, (str, Path)):
+        named: PreTrainedModel = load_named(str(ref_model), args, adapters)
+        return named
+    return ref_model
 
 
 def load_named(name: str, args: MixDPOConfig, adapters: bool, quantization_config: Any = None) -> Any:
@@ -248,7 +255,7 @@ def prepare_tokenizer(
         InputError: there is none, or `pad_token` is none of its tokens.
     """
     name = policy.config._name_or_path
-    tokenizer = getattr(given, "tokenizer", given) if isinstance(given, ProcessorMixin) else given
+    tokenizer: Any = getattr(given, "tokenizer", given) if isinstance(given, ProcessorMixin) else given
     if tokenizer is None:
         tokenizer = load_tokenizer(ModelSettings(name_or_path=name) if args is None else named_model(name, args))
     if args is not None and args.pad_token is not None:
@@ -257,7 +264,8 @@ def prepare_tokenizer(
         tokenizer.pad_token = args.pad_token
     if policy.generation_config is not None:
         policy.generation_config.eos_token_id = stop_token_ids(policy, tokenizer) or None
-    return tokenizer
+    prepared: PreTrainedTokenizerBase = tokenizer
+    return prepared
 
 
 def check_pairs_fit(

@@ -76,7 +76,7 @@ class PushingTrainer(AnsweringTrainer):
             with atomic_path(folder / "README.md") as temporary:
                 temporary.write_text(model_card(self._card_facts(card)), encoding="utf-8")
 
-    def push_to_hub(  # type: ignore[override]  # the card has parts of its own
+    def push_to_hub(
         self,
         commit_message: str | None = "End of training",
         blocking: bool = True,

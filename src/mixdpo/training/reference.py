@@ -168,8 +168,7 @@ def take_reference(pairs: PlannedPairs, known: Iterable[PlannedPairs]) -> bool:
         return False
     values: dict[str, np.ndarray] = {}
     for one in known:
-        rows = [int(row) for row in one.tokens["row"][:]]
-        named = zip(one.tokens["pair_id"][:], one.reference[rows], strict=True)
+        named = zip(one.tokens["pair_id"][:], one.reference[np.asarray(one.tokens["row"][:])], strict=True)
         values |= {pair_id: value for pair_id, value in named if np.isfinite(value).all()}
     ids, rows = pairs.tokens["pair_id"][:], np.asarray(pairs.tokens["row"][:])
     if not all(pair_id in values for pair_id in ids):

@@ -61,8 +61,8 @@ from mixdpo.training.preparation import (
     check_pairs_fit,
     choose_layout,
     frozen_reference,
+    given_reference,
     listed_sets,
-    load_named,
     prepare_data_parallel,
     prepare_policy,
     prepare_sharding,
@@ -159,21 +159,22 @@ class MixDPOTrainer(PushingTrainer):
             plan = plan_of(plan, train_rows)
             eval_rows = given_evaluation_sets(eval_dataset)
         plan.check_belongs_to(train_rows)
-        policy, self._starts_at_reference = prepare_policy(model, ref_model, peft_config, args, quantization_config)
+        policy = prepare_policy(model, peft_config, args, quantization_config)
+        # A continued adapter and a reference of one's own differ from the policy from the start.
+        self._starts_at_reference = ref_model is None and not isinstance(model, PeftModel)
         check_optimizers(optimizers, policy, args, plan)
-        if isinstance(ref_model, (str, Path)):
-            ref_model = load_named(str(ref_model), args, isinstance(policy, PeftModel))
+        reference = given_reference(ref_model, args, isinstance(policy, PeftModel))
         tokenizer = prepare_tokenizer(policy, processing_class, args)
-        self._lay_out = choose_layout(policy, ref_model, args)
-        apply_layer_kernels([model for model in (policy, ref_model) if model is not None], args)
+        self._lay_out = choose_layout(policy, reference, args)
+        apply_layer_kernels([model for model in (policy, reference) if model is not None], args)
 
         self._preparation = PairPreparation(args, tokenizer)
         with args.main_process_first(desc="tokenise"):
             train_pairs = self._preparation.train(train_rows, plan)
             eval_pairs = self._preparation.evaluation_sets(eval_rows, plan.settings.metric)
 
-        check_pairs_fit(policy, ref_model, tokenizer, [train_pairs, *listed_sets(eval_pairs)])
-        self._ref_model = frozen_reference(policy, ref_model, args)
+        check_pairs_fit(policy, reference, tokenizer, [train_pairs, *listed_sets(eval_pairs)])
+        self._ref_model = frozen_reference(policy, reference, args)
         self._precomputes_reference = args.reads_reference and args.precompute_ref_log_probs
         self._step_settings = replace(step_settings(args, plan), router_coefficient=router_factor(policy, args))
         self.prepare_stages(args, train_rows, train_pairs)
