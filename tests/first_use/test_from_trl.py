@@ -14,9 +14,10 @@ import torch
 from datasets import Dataset, DatasetDict
 from peft import LoraConfig
 from transformers import EvalPrediction, TrainerCallback, TrainingArguments
-from trl import DPOConfig
+from trl import DPOConfig, ModelConfig, ScriptArguments, TrlParser, get_peft_config
 
 from mixdpo import MixDPOConfig, MixDPOTrainer, PlanSettings, load_pairs, make_plan, score
+from mixdpo.cli.main import main
 from mixdpo.common.errors import InputError, RunError
 from mixdpo.plan.plan_settings import PLANS
 from mixdpo.recipe.recipe_file import load_recipe
@@ -75,7 +76,8 @@ def test_a_script_for_trl_needs_another_import_alone(base: str, raw: Dataset, tm
     assert trainer.plan.settings == PLANS["mixdpo"]
     assert trainer.plan.is_hard.sum() == 1
     assert "plan: mixdpo, for the data has scores: easy to hard, and SFT for the hardest 1 of 10 pairs" in caplog.text
-    assert metrics["eval_rewards/accuracies"] == trainer.state.log_history[-2]["eval_rewards/accuracies"]
+    name = "eval_rewards/accuracies"
+    assert [line[name] for line in trainer.state.log_history if name in line] == [metrics[name]] * 2
     assert (tmp_path / "model" / "tokenizer.json").is_file()
 
 
@@ -256,6 +258,28 @@ def test_a_model_that_reads_images_is_trained_on_text_with_a_word(made, tokenize
 # ---- settings ----
 
 
+def test_a_script_with_a_parser_of_trl(base: str, raw: Dataset, tmp_path: Path) -> None:
+    """As trl/scripts/dpo.py: TRL's settings from a command line, and mixdpo's trainer."""
+    words = [
+        "--output_dir", str(tmp_path / "run"), "--model_name_or_path", base, "--dataset_name", "none",
+        "--max_steps", "2", "--use_cpu", "--bf16", "false", "--report_to", "none", "--eval_strategy", "epoch",
+        "--use_peft", "--lora_r", "2", "--lora_target_modules", "all-linear", "--loss_type", "sigmoid", "sft",
+        "--loss_weights", "1", "0.5", "--padding_free",
+    ]  # fmt: skip
+    _, args, model_args = TrlParser((ScriptArguments, DPOConfig, ModelConfig)).parse_args_and_config(words)
+    trainer = MixDPOTrainer(
+        model_args.model_name_or_path,
+        args=args,
+        train_dataset=raw,
+        eval_dataset=raw,
+        peft_config=get_peft_config(model_args),
+    )
+    trainer.train()
+    trainer.save_model(args.output_dir)
+    assert trainer.args.loss_weights == [1, 0.5]
+    assert (tmp_path / "run" / "adapter_model.safetensors").is_file()
+
+
 @pytest.mark.parametrize("kind", [TrainingArguments, DPOConfig])
 def test_settings_of_another_class(made, tmp_path: Path, kind: Any, caplog) -> None:
     own = {"padding_free": True, "beta": 0.3} if kind is DPOConfig else {}
@@ -319,6 +343,12 @@ def test_what_is_refused_says_what_to_do(tmp_path: Path, refused, given: dict[st
     refused(lambda: config(tmp_path, **given), next(iter(given)), told)
     if "neftune_noise_alpha" not in given:  # found when training begins
         refused(lambda: load_recipe(None, {"train": given}), next(iter(given)), told)
+
+
+def test_the_command_line_names_the_section_of_a_setting(capsys) -> None:
+    for option, told in (("warmup_ratio", "--train.warmup_ratio"), ("trust_remote_code", "--model.trust_remote_code")):
+        assert main(["train", "pairs.jsonl", f"--{option}", "0.1"]) == 2
+        assert told in capsys.readouterr().err
 
 
 def test_a_copy_of_all_settings_says_nothing_new(tmp_path: Path) -> None:

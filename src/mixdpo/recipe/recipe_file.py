@@ -33,7 +33,7 @@ OF_MODEL: Final = ("chat_template_kwargs", "template_date")
 """Settings of the trainer that a recipe has in its section model, where commands without training read them too."""
 
 
-_INSTEAD: Final = {
+OF_NO_TRAIN: Final = {
     **{name: f"set model.{name} instead" for name in (*OF_MODEL, "trust_remote_code")},
     "model_init_kwargs": "set dtype, revision, attn_implementation and the like in the section model",
 }
@@ -174,7 +174,7 @@ def train_values(values: Any, section: str, file: str | None) -> dict[str, Any]:
         except InputError as error:
             raise error.about(file) from error
     checked = check_values(MixDPOConfig, values, section, file)
-    for name, instead in _INSTEAD.items():
+    for name, instead in OF_NO_TRAIN.items():
         if name in checked:
             raise InputError(f"{section}.{name} would not reach the other commands", file=file, hint=instead)
     return checked

@@ -15,7 +15,7 @@ from mixdpo.models.model_settings import ModelSettings
 from mixdpo.pairs.rating_settings import RatingSettings
 from mixdpo.pairs.selection_settings import SelectionSettings
 from mixdpo.plan.plan_settings import AdviceSettings
-from mixdpo.recipe.recipe_file import OF_MODEL, PlanSection, yaml_text
+from mixdpo.recipe.recipe_file import OF_MODEL, OF_NO_TRAIN, PlanSection, yaml_text
 from mixdpo.recipe.rounds_settings import RoundsSettings
 from mixdpo.training.answers_settings import AnswersSettings
 from mixdpo.training.training_settings import TrainingSettings
@@ -36,13 +36,15 @@ def settings_named(key: str) -> list[str]:
     from peft import LoraConfig
 
     from mixdpo.training.config import MixDPOConfig
+    from mixdpo.training.settings_of_others import is_of_others
 
     sections: Mapping[str, type[Any]] = {
         "model": ModelSettings, "data": DataSettings, "plan": PlanSection, "train": MixDPOConfig, "peft": LoraConfig,
         "answers": AnswersSettings,
     }  # fmt: skip
     named = [name for name, cls in sections.items() if key in {f.name for f in fields(cls)}]
-    return [f"{name}.{key}" for name in named if name != "train" or key not in OF_MODEL]
+    found = [f"{name}.{key}" for name in named if name != "train" or key not in OF_NO_TRAIN]
+    return found or ([f"train.{key}"] if is_of_others(key) else [])
 
 
 def settings_help(command: str) -> str:

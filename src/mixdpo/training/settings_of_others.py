@@ -32,6 +32,10 @@ RENAMED: Final[Mapping[str, str]] = {
 """Older names of settings that are here."""
 
 
+_WRITTEN_ANEW: Final = ("warmup_ratio", "logging_dir")
+"""What has the same effect, said in another way."""
+
+
 @dataclass(frozen=True)
 class Refused:
     """What is not accepted, unless it asks for nothing or for what holds in any case.
@@ -127,6 +131,11 @@ ARGUMENTS: Final[Mapping[str, Refused]] = {
 """Arguments of TRL's `DPOTrainer`, of its predecessors and of transformers' `Trainer` that `MixDPOTrainer` lacks."""
 
 
+def is_of_others(name: str) -> bool:
+    """Whether a setting is one of other versions of TRL and transformers."""
+    return name in RENAMED or name in OTHERS or name in _WRITTEN_ANEW
+
+
 def settings_here(given: Mapping[str, Any], known: Iterable[str]) -> dict[str, Any]:
     """Return settings by the names they have in `MixDPOConfig`; names that nobody knows stay.
 
@@ -143,7 +152,7 @@ def settings_here(given: Mapping[str, Any], known: Iterable[str]) -> dict[str, A
     for name, value in given.items():
         target = RENAMED.get(name, name)
         other = OTHERS.get(name)
-        if name in ("warmup_ratio", "logging_dir"):
+        if name in _WRITTEN_ANEW:
             continue
         if target in known or other is None:
             values[target] = value
