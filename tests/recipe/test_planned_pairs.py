@@ -91,7 +91,7 @@ def test_the_ways_on_in_python(folder, tokenizer) -> None:
         lambda: make_plan(pairs, "selective_dpo"),
         lambda: MixDPOTrainer(
             tiny_llama(vocab_size=len(tokenizer)), args=MixDPOConfig(output_dir="run", use_cpu=True),
-            train_dataset=pairs, processing_class=tokenizer,
+            train_dataset=pairs, processing_class=tokenizer, plan="mixdpo",
         ),
     ):  # fmt: skip
         with pytest.raises(InputError, match="nor scores to make it of; ") as error:
