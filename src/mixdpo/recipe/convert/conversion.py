@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
 from mixdpo.common.errors import InputError
-from mixdpo.training.config import UNSUPPORTED, MixDPOConfig
 from mixdpo.training.settings_of_others import OTHERS, RENAMED, Holds, settings_here
 
 SECTIONS: Final = ("model", "data", "eval_data", "plan", "peft", "train")
@@ -89,6 +88,8 @@ class Conversion:
         Args:
             known_there: whether the other trainer has a key that nothing is said of here.
         """
+        from mixdpo.training.config import UNSUPPORTED, MixDPOConfig  # with PyTorch, so not before a file is read
+
         known = {f.name for f in fields(MixDPOConfig)}
         for key, value in list(self.given.items()):
             other = OTHERS.get(key)
