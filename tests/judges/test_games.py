@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from mixdpo.judges import games, grades
 from mixdpo.judges.games import parse_game, position_bias
 from mixdpo.judges.grades import parse_grade, scale_of
 from mixdpo.judges.judge import Verdict
@@ -20,16 +21,26 @@ def test_own_verdicts_are_read_strictly() -> None:
         assert parse_grade(text) is None
 
 
+QUOTED = "Answer B says [[B]], which it must not.\n\n**[[A]]**\n"
+
+
 def test_a_verdict_in_a_last_line_of_its_own_outweighs_quoted_ones() -> None:
-    asked = JudgePrompt((("user", "Then end with one line that holds nothing but your verdict: [[A]] or [[B]]."),))
-    assert asked.asks_for_last_line()
-    assert not JudgePrompt((("user", "Output your final verdict as [[A]] or [[B]]."),)).asks_for_last_line()
-    quoted = "Answer B says [[B]], which it must not.\n\n**[[A]]**\n"
-    assert parse_game(quoted) is None
-    assert parse_game(quoted, in_last_line=True) == "A>B"
-    assert parse_game("[[B]]\nso not [[A]]", in_last_line=True) is None
-    assert parse_grade('It asks for "[[10]]".\n[[2]]', (1.0, 10.0), in_last_line=True) == 2
-    assert parse_grade("[[2]]\n[[11]]", (1.0, 10.0), in_last_line=True) is None
+    assert parse_game(QUOTED) == "A>B"
+    assert parse_game("It asks for [[A>>B]].\n**Final verdict: [[B>A]]**") == "B>A"
+    assert parse_game("[[A]] it says.\nMy verdict is: [[C]].") == "A=B"
+    for unclear in ("[[B]]\nso not [[A]]", "[[A]]\n[[A]] or [[B]]", "[[A]]\nA verdict of [[B]] would be wrong"):
+        assert parse_game(unclear) is None
+    assert parse_grade('It asks for "[[10]]".\n[[2]]', (1.0, 10.0)) == 2
+    assert parse_grade('It asks for "[[10]]".\nRating: [[2.5]]', (1.0, 10.0)) == 2.5
+    assert parse_grade("[[2]]\n[[11]]", (1.0, 10.0)) is None
+
+
+def test_quoted_verdicts_are_seen() -> None:
+    assert games.quotes_another(QUOTED, "A>B")
+    assert grades.quotes_another('It asks for "[[10]]".\n[[2]]', 2.0)
+    for text, label in (("[[A]] is my verdict", "A>B"), ("[[A>B]]\n[[A]]", "A>B"), ("[[A]] or [[B]]", None)):
+        assert not games.quotes_another(text, label)
+    assert not grades.quotes_another("[[2]] and [[2.0]]", 2.0)
 
 
 @pytest.mark.parametrize(

@@ -102,6 +102,35 @@ def interval_of_equal(value: float, items: int, scale: tuple[float, float], leve
     return Interval(estimate=value, low=low, high=high, level=level)
 
 
+def score_share(scores: Sequence[float] | np.ndarray, level: float = 0.95) -> Interval:
+    """Estimate a mean of scores from 0 to 1, as of wins (1), ties (0.5) and losses (0), with Wilson's interval.
+
+    Without ties it is Wilson's interval of the share of wins. Ties make scores vary less than wins and losses alone
+    would; the number of trials is then the larger one at which a share would vary as the scores do. Scores that are
+    all equal have the interval of `interval_of_equal`, a single score one without bounds.
+
+    Args:
+        scores: one finite score per item, 0 to 1.
+        level: confidence level, between 0 and 1.
+
+    Raises:
+        ValueError: no scores.
+    """
+    array = np.asarray(scores, dtype=np.float64)
+    if not len(array):
+        raise ValueError("a share needs scores")
+    share = float(array.mean())
+    if np.ptp(array) == 0:
+        return interval_of_equal(share, len(array), (0.0, 1.0), level)
+    trials = len(array) * share * (1 - share) / float(array.var())
+    z_squared = float(scipy.stats.norm.ppf((1 + level) / 2)) ** 2
+    middle = (share + z_squared / (2 * trials)) / (1 + z_squared / trials)
+    reach = np.sqrt(z_squared * (share * (1 - share) / trials + z_squared / (4 * trials**2))) / (
+        1 + z_squared / trials
+    )
+    return Interval(estimate=share, low=float(middle - reach), high=float(middle + reach), level=level)
+
+
 def mean_interval(
     values: Sequence[float] | np.ndarray, level: float = 0.95, scale: tuple[float, float] | None = None
 ) -> Interval:

@@ -17,7 +17,7 @@ from mixdpo.generation.answer_files import AnswerFile
 from mixdpo.generation.chat_model import Request
 from mixdpo.judges.answers import AnswerPair, AnswerSources
 from mixdpo.judges.judge import JudgeItem, Verdict, score_of_a
-from mixdpo.judges.prompt import JudgePrompt, last_line, placeholders
+from mixdpo.judges.prompt import JudgePrompt, placeholders, verdicts_that_count
 from mixdpo.judges.task import JudgeTask
 
 Games = tuple[str | None, str | None]
@@ -64,16 +64,16 @@ def game_request(prompt: JudgePrompt, question: str, answers: tuple[str, str], m
     return prompt.request(dict(zip(names, (question, *answers), strict=True)), max_tokens=max_tokens)
 
 
-def parse_game(text: str, in_last_line: bool = False) -> str | None:
-    """Read `[[A]]`, `[[B]]`, `[[C]]` (a tie) or a label such as `[[A>>B]]`; all that there are must be the same.
-
-    Where the judge was asked for a last line of its own, and that is a verdict and nothing else, it alone counts:
-    others are quoted from the answers, by which a model could have its lost games left out.
-    """
-    if in_last_line and _VERDICT.fullmatch(last_line(text)):
-        text = last_line(text)
-    found = {_OF_LETTER.get(one, one) for one in _VERDICT.findall(text)}
+def parse_game(text: str) -> str | None:
+    """Read `[[A]]`, `[[B]]`, `[[C]]` (a tie) or a label such as `[[A>>B]]`: that of the last line, see
+    `verdicts_that_count`, or else all that there are, which must be the same."""
+    found = {_OF_LETTER.get(one, one) for one in verdicts_that_count(text, _VERDICT)}
     return found.pop() if len(found) == 1 else None
+
+
+def quotes_another(text: str | None, label: str | None) -> bool:
+    """Whether a reply whose verdict was read holds another one too, as one that is quoted from an answer."""
+    return label is not None and bool({_OF_LETTER.get(one, one) for one in _VERDICT.findall(text or "")} - {label})
 
 
 def game_rows(
@@ -118,10 +118,9 @@ def game_task(
     """
     prompt, longest = sources.prompt(), sources.max_tokens or longest
     pairs = sources.pairs(baseline, category)
-    in_last_line = prompt is not None and prompt.asks_for_last_line()
     return JudgeTask(
         items={model: game_items(own, prompt, longest) for model, own in pairs.items()},
-        parse=lambda reply: parse_game(reply.text, in_last_line),
+        parse=lambda reply: parse_game(reply.text),
         rows=lambda model, verdicts: game_rows(model, pairs[model], verdicts, id_column),
         prompts={model: len(own) for model, own in pairs.items()},
         settings={

@@ -11,7 +11,7 @@ from mixdpo.generation.answer_files import AnswerFile, read_answers
 from mixdpo.generation.chat_model import Request
 from mixdpo.judges.answers import AnswerSources, no_reference, references_by_row
 from mixdpo.judges.judge import JudgeItem, Verdict
-from mixdpo.judges.prompt import JudgePrompt, last_line, placeholders
+from mixdpo.judges.prompt import JudgePrompt, placeholders, verdicts_that_count
 from mixdpo.judges.task import JudgeTask
 
 _PLACEHOLDERS: Final = (
@@ -74,16 +74,17 @@ def grade_request(
     return prompt.request(dict(zip(names, (question, answer), strict=True)) | dict(others), max_tokens=max_tokens)
 
 
-def parse_grade(text: str, scale: tuple[float, float] | None = None, in_last_line: bool = False) -> float | None:
-    """Read `[[number]]`; all that there are must be the same, and on the scale if there is one.
-
-    Where the judge was asked for a last line of its own, and that is a grade and nothing else, it alone counts.
-    """
-    if in_last_line and _GRADE.fullmatch(last_line(text)):
-        text = last_line(text)
-    found = set(_GRADE.findall(text))
-    grade = float(found.pop()) if len(found) == 1 else None
+def parse_grade(text: str, scale: tuple[float, float] | None = None) -> float | None:
+    """Read `[[number]]`: that of the last line, see `verdicts_that_count`, or else all that there are, which must be
+    the same. One off the scale, if there is a scale, is none."""
+    found = set(map(float, verdicts_that_count(text, _GRADE)))
+    grade = found.pop() if len(found) == 1 else None
     return grade if grade is None or scale is None or scale[0] <= grade <= scale[1] else None
+
+
+def quotes_another(text: str | None, grade: float | None) -> bool:
+    """Whether a reply whose grade was read holds another one too, as one that is quoted from an answer."""
+    return grade is not None and bool(set(map(float, _GRADE.findall(text or ""))) - {grade})
 
 
 def scale_of(prompt: JudgePrompt) -> tuple[float, float] | None:
@@ -125,7 +126,6 @@ def grade_task(sources: AnswerSources, references: Path | None, longest: int) ->
     """
     prompt, longest = sources.prompt(), sources.max_tokens or longest
     scale = scale_of(prompt) if prompt is not None else None
-    in_last_line = prompt is not None and prompt.asks_for_last_line()
     expected = read_answers(references) if references is not None else None
     files = {file.name: file for file in sources.answers}
     items = {
@@ -134,7 +134,7 @@ def grade_task(sources: AnswerSources, references: Path | None, longest: int) ->
     }
     return JudgeTask(
         items=items,
-        parse=lambda reply: parse_grade(reply.text, scale, in_last_line),
+        parse=lambda reply: parse_grade(reply.text, scale),
         rows=lambda model, verdicts: grade_rows(model, files[model], items[model], verdicts),
         prompts={model: len(own) for model, own in items.items()},
         settings={

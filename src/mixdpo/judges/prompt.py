@@ -15,7 +15,12 @@ from mixdpo.generation.chat_model import Request
 
 ShippedPrompt = Literal["grade", "pairwise"]
 _SHIPPED: Final = Path(__file__).with_name("prompts")
-_OWN_LINE: Final = re.compile(r"\b(?:end with one|last|final) line\b", re.IGNORECASE)
+_BEFORE: Final = re.compile(
+    r"(?:(?:so|thus|therefore|my|the|final|overall)[ ,]+)*(?:verdict|answer|choice|decision|winner|grade|rating|score)?"
+    r"(?: is)?[ :*_`]*",
+    re.IGNORECASE,
+)
+"""What may stand before a verdict in a line that says nothing else."""
 _CHATML: Final = re.compile(r"<\|im_start\|>(\w+)\n(.*?)\n?<\|im_end\|>", re.DOTALL)
 
 
@@ -28,10 +33,6 @@ class JudgePrompt:
     def holds(self, name: str) -> bool:
         """Whether there is a placeholder {name}."""
         return any(f"{{{name}}}" in text for _, text in self.messages)
-
-    def asks_for_last_line(self) -> bool:
-        """Whether it asks for a verdict in a last line of its own."""
-        return any(_OWN_LINE.search(text) for _, text in self.messages)
 
     def filled(self, values: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
         """Replace `{name}` by the value of that name, in one pass; all other braces stay as they are.
@@ -60,6 +61,20 @@ class JudgePrompt:
 def last_line(reply: str) -> str:
     """Return the last line of a reply that says something, without the marks of Markdown around it."""
     return reply.strip().rpartition("\n")[2].strip(" \t*_`.")
+
+
+def verdicts_that_count(reply: str, verdict: re.Pattern[str]) -> list[str]:
+    """Return the verdicts of a reply that count: that of its last line where this says nothing else, as "[[A]]" or
+    "Verdict: [[A]]" do, else all there are.
+
+    Others before it are quoted from the answers, by which a model could have its lost games left out.
+
+    Args:
+        reply: of the judge.
+        verdict: how one is written, with one group.
+    """
+    last = verdict.fullmatch(_BEFORE.sub("", last_line(reply), count=1).strip(" *_`."))
+    return [last[1]] if last is not None else verdict.findall(reply)
 
 
 def placeholders(prompt: JudgePrompt, wanted: Sequence[Sequence[str]]) -> list[str]:

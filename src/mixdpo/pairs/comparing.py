@@ -96,8 +96,7 @@ def play(
         InputError: see `game_items`.
     """
     items = game_items(prompts, judge_prompt, settings)
-    in_last_line = judge_prompt is not None and judge_prompt.asks_for_last_line()
-    return judge.judge(items, lambda reply: parse_game(reply.text, in_last_line), progress=progress)
+    return judge.judge(items, lambda reply: parse_game(reply.text), progress=progress)
 
 
 def compare_answers(

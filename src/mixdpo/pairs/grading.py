@@ -54,8 +54,7 @@ def grade_answers(
     """
     scale = grade_scale(judge_prompt, settings)
     items = grade_items(prompts, judge_prompt, settings)
-    in_last_line = judge_prompt is not None and judge_prompt.asks_for_last_line()
-    verdicts = judge.judge(items, lambda reply: parse_grade(reply.text, None, in_last_line), progress=progress)
+    verdicts = judge.judge(items, lambda reply: parse_grade(reply.text), progress=progress)
     given = np.array([np.nan if one.score is None else one.score for one in verdicts])
     off = np.zeros(len(given), dtype=bool) if scale is None else (given < scale[0]) | (given > scale[1])
     record: dict[str, Any] = {
