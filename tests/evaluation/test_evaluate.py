@@ -314,7 +314,7 @@ def test_a_plan_costs_nothing(files, server: Endpoint, capsys) -> None:
         (["grade", "--model", "{long}", "{by}", "--judge-temperature", "hot"],
          "'hot' is not a valid float range, and not default"),
         (["alpaca-eval", "--model", "{long}", "{by}", "--no-length-control", "--C", "1"], "--C: no effect with"),
-        (["alpaca-eval", "--model", "{long}", "{by}", "--max-tokens", "9"], "reads one token"),
+        (["alpaca-eval", "--model", "{long}", "{by}", "--judge-max-tokens", "9"], "reads one token"),
         (["arena-hard", "--verdicts", "{long}", "--baseline-name", "x"], "--baseline-name: no effect without --style"),
         (["arena-hard", "--verdicts", "{long}", "--category", "own", "--version", "v2", "--style", "{long}"],
          "the category 'own' has no published baseline; name the one in --style: --baseline-name"),

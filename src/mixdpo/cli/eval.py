@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from mixdpo.common.tables import print_table
 
 if TYPE_CHECKING:
     from mixdpo.evaluation.benchmark import Benchmark, JudgedBenchmark, MeasuredBenchmark
+    from mixdpo.judges.answers import AnswerSources
     from mixdpo.judges.judge_settings import JudgeSettings
     from mixdpo.judges.task import JudgeRun
 
@@ -131,10 +132,33 @@ def _judged(name: str, benchmark: JudgedBenchmark) -> click.Command:
             raise click.UsageError("Give --judge once; the verdicts of several are scored together from their files.")
         (judging,) = found_judges(judges)
         files = sources(**{name: getattr(options, name) for name in both}) if both else sources
+        answered = _answered(files, options, output, dry_run)
+        if answered is None:
+            return
+        files = answered
         run = JudgeRun(judge=judging, sources=files, dry_run=dry_run)
         _evaluate(benchmark, options, output, run)
 
     return click.command(name, help=benchmark.help)(command)
+
+
+def _answered(sources: AnswerSources, options: Any, output: Path, dry_run: bool) -> AnswerSources | None:
+    """Let those of the models answer that are no files of answers; what they write stands beside the output. A dry run
+    says what that would take, and returns None."""
+    from mixdpo.evaluation.contenders import is_answer_file
+
+    if all(map(is_answer_file, sources.models)):
+        return sources
+    from mixdpo.common.progress import pairs_bar
+    from mixdpo.evaluation.contenders import models_to_ask
+
+    prompts = sources.questions or getattr(options, "baseline", None)
+    models = models_to_ask(sources.models, prompts, sources.limit)
+    if dry_run:
+        for line in models.planned():
+            click.echo(f"answers of {line}; their verdicts can be counted when they are there")
+        return None
+    return replace(sources, models=models.files(output, lambda name: pairs_bar(name, "answers")))
 
 
 def _evaluate(benchmark: Benchmark, options: Any, output: Path, by: Sequence[Path] | JudgeRun = ()) -> None:
@@ -148,11 +172,28 @@ def _evaluate(benchmark: Benchmark, options: Any, output: Path, by: Sequence[Pat
     result = evaluate(benchmark, options, output, by, click.echo)
     if result is None:
         return
-    print_table(benchmark.table(result))
+    show_result(benchmark, result)
     click.echo(f"results: {output}")
-    for one in result.get("differences", []):
-        gain = "{estimate:+.2f} ({low:+.2f} to {high:+.2f})".format(**one["gain"])
-        click.echo(f"{one['second']} - {one['first']}: {gain}, adjusted p = {one['p_adjusted']:.3g}")
+
+
+def show_result(benchmark: Benchmark, result: dict[str, Any]) -> None:
+    """Print what a result comes to, differences on the same prompts first, then each model's figures and notes."""
+    from mixdpo.evaluation.benchmark import unread_notes
+    from mixdpo.evaluation.difference_tables import difference_notes, differences_of
+
+    for sentence in benchmark.sentences_of(result):
+        click.echo(sentence)
+    for line in benchmark.warnings(result):
+        click.echo(f"note: {line}")
+    differences = differences_of(result, benchmark.metrics.label(benchmark.metrics.headlines[0]))
+    if differences is not None:
+        click.echo()
+        print_table(differences)
+        click.echo(difference_notes(result))
+    click.echo()
+    print_table(benchmark.table(result))
+    for line in unread_notes(result["models"]):
+        click.echo(f"note: {line}")
     for reason in result.get("comparable", {}).get("because", []):
         click.echo(f"not comparable with published numbers: {reason}")
     for model, record in result["models"].items():

@@ -83,7 +83,7 @@ def found_judges(judges: Callable[[], list[JudgeSettings]]) -> list[Judge]:
     from mixdpo.judges.find_judge import find_judge
 
     found = [find_judge(settings) for settings in judges()]
-    unread = given_options("judge_prompt", "max_tokens")
+    unread = given_options("judge_prompt", "max_tokens", "judge_max_tokens")
     for judge in found:
         if unread and not judge.in_words:
             raise InputError(

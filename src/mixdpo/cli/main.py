@@ -38,6 +38,7 @@ from mixdpo.cli.score import score
 from mixdpo.cli.study import study
 from mixdpo.cli.tokens import tokens
 from mixdpo.cli.train import train
+from mixdpo.cli.versus import versus
 from mixdpo.common.cache import cache_limit, prune
 from mixdpo.common.disk import disk_fault
 from mixdpo.common.errors import MixdpoError
@@ -56,7 +57,7 @@ def app() -> None:
 
 for _command in (
     advise, audit, cache, clean, compare, convert, demo, evaluate, examples, generate, map_, merge, pairs, plan,
-    rate, reference, rounds, score, study, tokens, train,
+    rate, reference, rounds, score, study, tokens, train, versus,
 ):  # fmt: skip
     app.add_command(_command)
 

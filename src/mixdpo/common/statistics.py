@@ -124,11 +124,10 @@ def score_share(scores: Sequence[float] | np.ndarray, level: float = 0.95) -> In
         return interval_of_equal(share, len(array), (0.0, 1.0), level)
     trials = len(array) * share * (1 - share) / float(array.var())
     z_squared = float(scipy.stats.norm.ppf((1 + level) / 2)) ** 2
-    middle = (share + z_squared / (2 * trials)) / (1 + z_squared / trials)
-    reach = np.sqrt(z_squared * (share * (1 - share) / trials + z_squared / (4 * trials**2))) / (
-        1 + z_squared / trials
-    )
-    return Interval(estimate=share, low=float(middle - reach), high=float(middle + reach), level=level)
+    middle = share + z_squared / (2 * trials)
+    reach = np.sqrt(z_squared * (share * (1 - share) / trials + z_squared / (4 * trials**2)))
+    low, high = ((middle + side * reach) / (1 + z_squared / trials) for side in (-1, 1))
+    return Interval(estimate=share, low=float(low), high=float(high), level=level)
 
 
 def mean_interval(

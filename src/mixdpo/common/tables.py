@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.table import Table
 
@@ -30,6 +31,8 @@ _LATEX: Final = str.maketrans(
         "–": "--",
     }
 )
+_LEAST_NAME: Final = 16
+"""Characters of a name that a table in a terminal shows at least, if it has as many."""
 _MARKDOWN: Final = str.maketrans({character: "\\" + character for character in "\\`*_[]<>|#"})
 
 
@@ -122,11 +125,71 @@ def plain_console(stderr: bool = False) -> Console:
 
 
 def print_table(table: TextTable) -> None:
-    """Print a table of texts, of which nothing is taken for markup."""
-    printed = results_table(one_line(table.title), *map(one_line, table.headings), names=table.names)
-    for row in table.rows:
-        printed.add_row(*map(one_line, row))
-    plain_console().print(printed)
+    """Print a table of texts, of which nothing is taken for markup, in the width of the terminal; see `as_lines`."""
+    console = plain_console()
+    console.print("\n".join(as_lines(table, console.width)), highlight=False, soft_wrap=True)
+
+
+def as_lines(table: TextTable, width: int) -> list[str]:
+    """Align the columns with blanks in a width of characters; every row is one line.
+
+    Where room is short, long names lose their middle, as long as they can still be told apart; columns that find no
+    room stand in a second table below, with the names again.
+    """
+    rows = [list(map(one_line, row)) for row in (table.headings, *table.rows)]
+    lines = [one_line(table.title), ""] if table.title else []
+    widths = [max(cell_len(row[column]) for row in rows) for column in range(len(table.headings))]
+    begin = table.names
+    while True:
+        room = width - _least(widths[: table.names]) - 2 * table.names
+        end = begin + 1
+        while end < len(widths) and sum(widths[begin : end + 1]) + 2 * (end - begin) <= room:
+            end += 1
+        free = width - sum(widths[begin:end]) - 2 * (end - begin)
+        names = _fitted_names([row[: table.names] for row in rows], free - 2 * (table.names - 1))
+        of_names = [max(cell_len(row[column]) for row in names) for column in range(table.names)]
+        for number, (name, row) in enumerate(zip(names, rows, strict=True)):
+            cells = [set_cell_size(cell, size) for cell, size in zip(name, of_names, strict=True)]
+            cells += [" " * (size - cell_len(cell)) + cell
+                      for cell, size in zip(row[begin:end], widths[begin:end], strict=True)]  # fmt: skip
+            lines.append("  ".join(cells).rstrip())
+            if number == 0:
+                lines.append("-" * (sum(of_names) + sum(widths[begin:end]) + 2 * (len(of_names) + end - begin - 1)))
+        if end >= len(widths):
+            return lines
+        begin = end
+        lines.append("")
+
+
+def _least(widths: Sequence[int]) -> int:
+    """Return what columns of names get at least."""
+    return sum(min(width, _LEAST_NAME) for width in widths)
+
+
+def _fitted_names(rows: Sequence[Sequence[str]], room: int) -> list[list[str]]:
+    """Shorten the longest names until all columns of them fit in the room, as far as they stay different."""
+    widths = [max(cell_len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    while sum(widths) > room and max(widths) > _LEAST_NAME:
+        widths[widths.index(max(widths))] -= 1
+    return [list(row) for row in zip(*map(_shortened, zip(*rows, strict=True), widths), strict=True)]
+
+
+def _shortened(names: Sequence[str], width: int) -> list[str]:
+    different = len(set(names))
+    for size in range(width, max(map(cell_len, names)) + 1):
+        found = [_without_middle(name, size) for name in names]
+        if len(set(found)) == different:
+            return found
+    return list(names)
+
+
+def _without_middle(name: str, width: int) -> str:
+    if cell_len(name) <= width:
+        return name
+    end = name[-((width - 1) // 2) :]
+    while cell_len(end) > (width - 1) // 2:  # of characters that are two cells wide
+        end = end[1:]
+    return f"{set_cell_size(name, width - 1 - cell_len(end)).rstrip()}…{end}"
 
 
 def interval_text(interval: Sequence[float] | None, digits: int = 1) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from mixdpo.common.tables import TextTable, interval_text, value_text
+from mixdpo.evaluation.difference_tables import difference_sentences
 from mixdpo.evaluation.items import ModelItems
 from mixdpo.judges.answers import AnswerSources
 from mixdpo.judges.task import JudgeTask
@@ -78,6 +79,9 @@ class Benchmark:
         options: dataclass of its own options, from which those of the command line are made.
         metrics: how its metrics are shown.
         table: from the content of a result file to the table that is printed.
+        sentences: from the same to what it comes to, in a sentence for each model or difference; None for the
+            difference of two models.
+        warnings: from the same to what a reader must be warned of.
         in_folder: what the folder of a run holds of this benchmark, None for nothing.
     """
 
@@ -86,7 +90,15 @@ class Benchmark:
     options: type[Any]
     metrics: MetricNames
     table: Callable[[Record], TextTable]
+    sentences: Callable[[Record], list[str]] | None = None
+    warnings: Callable[[Record], list[str]] = lambda record: []
     in_folder: Callable[[Path], Scored | None] = lambda folder: None
+
+    def sentences_of(self, record: Record) -> list[str]:
+        """Return what a result comes to, in sentences."""
+        if self.sentences is not None:
+            return self.sentences(record)
+        return difference_sentences(record, self.metrics.label(self.metrics.headlines[0]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +136,40 @@ class JudgedBenchmark(Benchmark):
     several_judges: bool = False
 
 
+NOT_RANKED: Final = " (not ranked)"
+MOST_UNREAD: Final = 0.5
+"""Share of a judge's verdicts on a model that could not be read, over which the model is no part of a ranking."""
+
+
+def unread_verdicts(one: Record) -> tuple[int, int]:
+    """Return how many of a judge's verdicts on a model could not be read, and how many there are in all."""
+    if "n_error" in one:  # of MT-Bench
+        return int(one["n_error"]), int(one["n"])
+    unread = int(one.get("n_unread", 0))
+    if "n_total" in one:  # of AlpacaEval
+        return unread, int(one["n_total"]) + unread
+    prompts = int(one.get("n_prompts", 0))
+    if "average" in one:  # grades
+        return unread, prompts + unread
+    games = 2 * (prompts + int(one.get("n_prompts_unread", 0)))
+    return unread, max(games, unread)
+
+
+def is_mostly_unread(one: Record) -> bool:
+    """Whether a judge left most verdicts on a model unread: what its mean is of was not drawn by chance."""
+    unread, total = unread_verdicts(one)
+    return unread > MOST_UNREAD * total
+
+
+def unread_notes(models: Mapping[str, Record]) -> list[str]:
+    """Return a line for each model that is no part of a ranking."""
+    found = {model: unread_verdicts(one) for model, one in models.items() if is_mostly_unread(one)}
+    return [
+        f"{model} is not ranked: {unread:,} of {total:,} verdicts on it could not be read"
+        for model, (unread, total) in found.items()
+    ]
+
+
 @dataclass(frozen=True)
 class Column:
     """A column of a table of models: its heading, and the cell of a model's record."""
@@ -148,7 +194,13 @@ class Column:
 
 
 def models_table(title: str, record: Record, metric: str, columns: Sequence[Column]) -> TextTable:
-    """Return a table with a row for each model, the one with the largest `metric` first."""
-    ranked = sorted(record["models"].items(), key=lambda item: -item[1][metric])
-    rows = [[model, *(column.cell(one) for column in columns)] for model, one in ranked]
+    """Return a table with a row for each model, the one with the largest `metric` first.
+
+    Models whose verdicts mostly could not be read stand last, and are no part of the ranking.
+    """
+    ranked = sorted(record["models"].items(), key=lambda item: (is_mostly_unread(item[1]), -item[1][metric]))
+    rows = [
+        [f"{model}{NOT_RANKED if is_mostly_unread(one) else ''}", *(column.cell(one) for column in columns)]
+        for model, one in ranked
+    ]
     return TextTable(title, ["model", *(column.heading for column in columns)], rows)

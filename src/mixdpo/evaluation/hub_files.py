@@ -21,6 +21,7 @@ class HubFile:
     sha256: str | None
     option: str
     kind: Literal["dataset", "space"] = "dataset"
+    instead: str | None = None
 
 
 def fetch(wanted: HubFile) -> Path:
@@ -40,7 +41,8 @@ def fetch(wanted: HubFile) -> Path:
     except (OSError, ValueError) as error:
         reason = error if isinstance(error, InputError) else f"the {what} {wanted.repository} has no such file"
         raise InputError(
-            f"{wanted.name} is needed: {reason}", hint=f"or give a copy with {wanted.option} FILE"
+            f"{wanted.name} is needed: {reason}",
+            hint=f"or give a copy with {wanted.option} FILE" + (f", {wanted.instead}" if wanted.instead else ""),
         ) from error
     if wanted.sha256 is not None and hashlib.sha256(found.read_bytes()).hexdigest() != wanted.sha256:
         raise InputError(

@@ -43,12 +43,22 @@ class AnswerSources:
 
     models: tuple[str, ...] = field(
         default=(),
-        metadata={"help": "answers of a model; may be given again", "option": "--model", "metavar": "[NAME=]FILE"},
+        metadata={
+            "help": "a model (folder, hub id or MODEL@URL), which answers the prompts of --questions or the baseline's "
+            "first, or a file of answers; may be given again",
+            "option": "--model",
+            "metavar": "[NAME=]MODEL",
+        },
     )
     judge_prompt: Path | None = field(default=None, metadata={"help": "what a language model is asked"})
     questions: Path | None = field(default=None, metadata={"help": "prompts by id, for answers without them"})
     max_tokens: int | None = field(
-        default=None, metadata={"help": "longest judgement; default: the benchmark's", "at_least": 1}
+        default=None,
+        metadata={
+            "help": "longest judgement; default: the benchmark's",
+            "option": "--judge-max-tokens",
+            "at_least": 1,
+        },  # fmt: skip
     )
     limit: int | None = field(
         default=None, metadata={"help": "judge the first prompts only: a trial, no result", "at_least": 1}

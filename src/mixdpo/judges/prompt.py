@@ -16,8 +16,8 @@ from mixdpo.generation.chat_model import Request
 ShippedPrompt = Literal["grade", "pairwise"]
 _SHIPPED: Final = Path(__file__).with_name("prompts")
 _BEFORE: Final = re.compile(
-    r"(?:(?:so|thus|therefore|my|the|final|overall)[ ,]+)*(?:verdict|answer|choice|decision|winner|grade|rating|score)?"
-    r"(?: is)?[ :*_`]*",
+    r"(?:(?:so|thus|therefore|my|the|final|overall)[ ,]+)*"
+    r"(?:verdict|answer|choice|decision|winner|grade|rating|score)?(?: is)?[ :*_`]*",
     re.IGNORECASE,
 )
 """What may stand before a verdict in a line that says nothing else."""
@@ -108,7 +108,12 @@ def fill(template: str, values: Mapping[str, str]) -> str:
 
 def shipped_prompt(name: ShippedPrompt) -> JudgePrompt:
     """Return the package's own judge prompt for grades from 1 to 10, or for two answers."""
-    return read_judge_prompt(_SHIPPED / f"{name}.txt")
+    return read_judge_prompt(shipped_prompt_file(name))
+
+
+def shipped_prompt_file(name: ShippedPrompt) -> Path:
+    """Return the file of one of the package's own judge prompts."""
+    return _SHIPPED / f"{name}.txt"
 
 
 def read_judge_prompt(path: str | Path) -> JudgePrompt:

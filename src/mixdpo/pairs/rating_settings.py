@@ -23,7 +23,9 @@ class RatingSettings:
     judge_prompt: Path | None = field(
         default=None, metadata={"help": "what a language model is asked; default: mixdpo's own for the mode"}
     )
-    max_tokens: int = field(default=1024, metadata={"help": "longest judgement", "at_least": 1})
+    max_tokens: int = field(
+        default=1024, metadata={"help": "longest judgement", "option": "--judge-max-tokens", "at_least": 1}
+    )
     lower_is_better: bool = field(
         default=False, metadata={"help": "the judge gives its best answers its lowest number"}
     )

@@ -62,7 +62,7 @@ def test_demands_of_files_and_models(tmp_path, models, capsys, monkeypatch) -> N
     compared = json.loads((tmp_path / "compared" / "comparison.json").read_text())["benchmarks"][0]
     gains = {frozenset((one["first"], one["second"])): one["gain"] for one in compared["differences"]["demands_met"]}
     assert abs(gains[frozenset(("good", "none"))]["estimate"]) == pytest.approx(np.mean(means)), "by task there too"
-    assert "adjusted p" in capsys.readouterr().out
+    assert "p (Holm)" in capsys.readouterr().out
 
     assert main(["eval", "demands", sources[0], "--output", str(out)]) == 2
     assert "48 of 78 held-out prompts have no answer" in capsys.readouterr().err

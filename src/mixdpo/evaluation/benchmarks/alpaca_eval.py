@@ -59,14 +59,17 @@ PUBLISHED: Final = Published(
 FIRST, SECOND = "m", "M"
 """What the weighted annotator's prompt calls the answer shown first, and the other."""
 _HUB: Final = ("tatsu-lab/alpaca_eval", "2edc6fad8be6b14ea7230aabfd08188da6b8b814")
+_WITHOUT: Final = "or leave length control out with --no-length-control"
 GAMED: Final = HubFile(
-    *_HUB, "df_gamed.csv", "97aeec3f1c7de6dee6fd31fe66f1702623f4614c3efe1c6fc5f4927cd5fd674d", "--gamed"
-)
+    *_HUB, "df_gamed.csv", "97aeec3f1c7de6dee6fd31fe66f1702623f4614c3efe1c6fc5f4927cd5fd674d", "--gamed",
+    instead=_WITHOUT,
+)  # fmt: skip
 DIFFICULTY: Final = HubFile(
     *_HUB,
     "instruction_difficulty.csv",
     "e28d875bb334f75e17acd1e4ed659b261860e3db379cf5de29060301bed0a18b",
     "--difficulty",
+    instead=_WITHOUT,
 )
 BASELINE_ANSWERS: Final = HubFile(*_HUB, "alpaca_eval_gpt4_baseline.json", None, "--baseline")
 
@@ -425,14 +428,15 @@ def _table(record: Record) -> TextTable:
     controlled = all("length_controlled_winrate" in one for one in record["models"].values())
     ranked_by = "length_controlled_winrate" if controlled else "win_rate"
     columns = [
-        Column.number("win rate", "win_rate"),
+        Column.number("win rate, %", "win_rate"),
         Column.interval("95 % interval", "win_rate_interval"),
-        *([Column.number("LC win rate", "length_controlled_winrate")] if controlled else []),
+        *([Column.number("LC, %", "length_controlled_winrate")] if controlled else []),
         Column.count("length", "avg_length"),
-        Column.count("n", "n_total"),
+        Column.count("prompts", "n_total"),
         Column.count("unread", "n_unread"),
     ]
-    return models_table("AlpacaEval 2", record, ranked_by, columns)
+    baseline = record["settings"].get("baseline", PUBLISHED.settings["baseline"])
+    return models_table(f"AlpacaEval 2, win rate against {baseline}", record, ranked_by, columns)
 
 
 BENCHMARK: Final = JudgedBenchmark(

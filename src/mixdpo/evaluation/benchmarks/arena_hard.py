@@ -389,17 +389,24 @@ def _without_effect(options: ArenaOptions, stored: bool) -> Iterator[tuple[str, 
 def _table(record: Record) -> TextTable:
     settings = record["settings"]
     columns = [
-        Column.number("win rate", "win_rate"),
-        Column.interval(f"{settings['level']:.0%} interval", "interval"),
+        Column.number("win rate, %", "win_rate"),
+        Column.interval(f"{100 * settings['level']:.0f} % interval", "interval"),
         Column.interval("over prompts", "prompt_interval"),
-        Column.count("n", "n_prompts"),
+        Column.count("prompts", "n_prompts"),
         Column.count("unread", "n_unread"),
     ]
     if "style_effects" in record:
-        heading = f"equal {settings['control']}"
+        heading = f"equal {settings['control']}, %"
         columns.append(Column(heading, lambda one: value_text(one["style_control"]["win_rate"])))
     version = record["benchmark"].removeprefix("arena_hard_")
-    return models_table(f"Arena-Hard {version}", record, "win_rate", columns)
+    return models_table(f"Arena-Hard {version}, win rate against {_baseline_of(record)}", record, "win_rate", columns)
+
+
+def _baseline_of(record: Record) -> str:
+    """Return what the models of a result were compared with: as it says, or else the benchmark's own."""
+    published = _options_of(record).published()
+    named = record["settings"].get("baseline") or (published and published.settings["baseline"])
+    return str(named or "the baseline")
 
 
 BENCHMARK: Final = JudgedBenchmark(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 
 from mixdpo.common.errors import InputError
 from mixdpo.common.statistics import mean_interval
-from mixdpo.common.table_files import read_table
+from mixdpo.common.table_files import TableFile, read_table
 from mixdpo.common.tables import TextTable
 from mixdpo.evaluation.benchmark import Column, JudgedBenchmark, MetricNames, Record, Scored, models_table
 from mixdpo.evaluation.items import ModelItems, read_transcripts
@@ -22,8 +23,9 @@ from mixdpo.evaluation.statistics.records import (
     judged_answers,
     reasoning_record,
 )
-from mixdpo.judges.grades import grade_task
+from mixdpo.judges import grades as grading
 
+_log = logging.getLogger(__name__)
 LONGEST_JUDGEMENT: Final = 1024
 """Tokens that a judge may write, where nothing else is said."""
 
@@ -63,19 +65,18 @@ def score(verdicts: Sequence[Path], options: GradeOptions, run: Record | None = 
     """Score grades: mean with a t interval over prompts.
 
     Raises:
-        InputError: a model has no grade.
+        InputError: no model has a grade.
     """
     (file,) = verdicts
-    answers, found = judged_answers(read_table(file)), items(verdicts)
+    table = read_table(file)
+    answers, quoting, found = judged_answers(table), _quoting(table), items(verdicts)
     grades = {model: own.scores["average"] for model, own in found.items()}
     models: dict[str, Any] = {}
     for model, own in grades.items():
         known = np.array([grade for grade in own.values() if np.isfinite(grade)])
         if not len(known):
-            raise InputError(
-                f"{model} has no grade that could be read", file=file,
-                hint="a grade is one [[number]] on the scale that the judge prompt names",
-            )  # fmt: skip
+            _log.warning("%s has no grade that could be read, and is left out", model)
+            continue
         mean = mean_interval(known)
         models[model] = {
             "average": mean.estimate,
@@ -83,17 +84,36 @@ def score(verdicts: Sequence[Path], options: GradeOptions, run: Record | None = 
             "average_interval": [mean.low, mean.high] if np.ptp(known) > 0 else None,
             "n_prompts": len(known),
             "n_unread": len(own) - len(known),
+            "n_quoting": quoting.get(model, 0),
             **answers_record(answers.get(model), own),
         }
-    others = {"differences": difference_records(grades, options.seed), **reasoning_record(read_table(file))}
+    if not models:
+        raise InputError(
+            "no grade could be read", file=file,
+            hint="a grade is one [[number]] on the scale that the judge prompt names",
+        )  # fmt: skip
+    found = {model: own for model, own in found.items() if model in models}
+    grades = {model: grades[model] for model in models}
+    others = {"differences": difference_records(grades, options.seed), **reasoning_record(table)}
     return Scored(models=models, items=found, others=others)
+
+
+def _quoting(table: TableFile) -> dict[str, int]:
+    """Return how many of a judge's replies quote another grade than their own, by model."""
+    found: dict[str, int] = {}
+    for model, reply, grade in zip(
+        table.texts("model"), table.columns.get("judgment", [None] * len(table)), table.numbers("score"), strict=True
+    ):
+        known = float(grade) if np.isfinite(grade) else None
+        found[model] = found.get(model, 0) + grading.quotes_another(reply if isinstance(reply, str) else None, known)
+    return found
 
 
 def _table(record: Record) -> TextTable:
     columns = [
-        Column.number("average", "average"),
+        Column.number("rating", "average"),
         Column.interval("95 % interval", "average_interval", 2),
-        Column.count("n", "n_prompts"),
+        Column.count("prompts", "n_prompts"),
         Column.count("unread", "n_unread"),
     ]
     return models_table("grades", record, "average", columns)
@@ -106,7 +126,7 @@ BENCHMARK: Final = JudgedBenchmark(
     metrics=MetricNames(headlines=("average",), labels={"average": "rating"}),
     table=_table,
     judge_prompt="with {question} and {answer}, that asks for [[grade]]",
-    task=lambda sources, options: grade_task(sources, options.references, LONGEST_JUDGEMENT),
+    task=lambda sources, options: grading.grade_task(sources, options.references, LONGEST_JUDGEMENT),
     score=score,
     items=items,
 )

@@ -367,14 +367,19 @@ def score(verdicts: Sequence[Path], options: MTBenchOptions, run: Record | None 
     else:
         named = table.columns.get("category", [])
         categories = dict(zip(table.ids("question_id"), named, strict=True)) if named else {}
-    models = {model: mean_ratings(own, categories, seed=options.seed) for model, own in read_ratings(file).items()}
+    ratings = read_ratings(file)
+    read = {model: own for model, own in ratings.items() if np.isfinite(own.score).any()} or ratings
+    for model in ratings.keys() - read.keys():
+        _log.warning("%s has no judgement with a rating, and is left out", model)
+    models = {model: mean_ratings(own, categories, seed=options.seed) for model, own in read.items()}
     for model, record in models.items():
         if repeated := record.get("n_repeated"):
             _log.warning("%s: %d of %d ratings are of a turn that was rated before", model, repeated, record["n"])
-    found = items(verdicts)
+    found = {model: own for model, own in items(verdicts).items() if model in models}
     scores = {model: own.scores["average"] for model, own in found.items()}
     for model, judged in judged_answers(table).items():
-        models[model] |= answers_record(judged, scores[model])
+        if model in models:
+            models[model] |= answers_record(judged, scores[model])
     return Scored(
         models=models,
         items=found,
@@ -385,11 +390,11 @@ def score(verdicts: Sequence[Path], options: MTBenchOptions, run: Record | None 
 
 def _table(record: Record) -> TextTable:
     columns = [
-        Column.number("average", "average"),
+        Column.number("rating", "average"),
         Column.interval("95 % interval", "interval", 2),
         Column.number("turn 1", "first_turn"),
         Column.number("turn 2", "second_turn"),
-        Column.count("n", "n"),
+        Column.count("ratings", "n"),
         Column.count("unread", "n_error"),
     ]
     return models_table("MT-Bench, single grading", record, "average", columns)

@@ -2,33 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
 from mixdpo.common.errors import InputError
-from mixdpo.common.statistics import mean_interval, proportion
-from mixdpo.common.table_files import read_table
-from mixdpo.common.tables import TextTable
+from mixdpo.common.statistics import both_ends, proportion
+from mixdpo.common.table_files import TableFile, read_table
+from mixdpo.common.tables import TextTable, value_text
 from mixdpo.evaluation.benchmark import WIN_RATE, Column, JudgedBenchmark, Record, Scored, models_table
 from mixdpo.evaluation.items import ModelItems, read_transcripts
+from mixdpo.evaluation.sentences import win_sentence, win_warnings
 from mixdpo.evaluation.statistics.records import (
+    JudgedAnswers,
     answers_record,
-    bounded_ends,
     by_model,
     difference_records,
     judged_answers,
     reasoning_record,
 )
+from mixdpo.evaluation.statistics.win_rates import equal_length, win_rate
 from mixdpo.generation.answer_files import read_answers
 from mixdpo.judges import games
 from mixdpo.judges.answers import AnswerSources
 from mixdpo.judges.judge import score_of_a
 from mixdpo.judges.task import JudgeTask
 
+_log = logging.getLogger(__name__)
 LONGEST_JUDGEMENT: Final = 1024
 """Tokens that a judge may write, where nothing else is said."""
 
@@ -73,54 +77,132 @@ def items(verdicts: Sequence[Path], options: PairwiseOptions | None = None) -> d
 
 
 def score(verdicts: Sequence[Path], options: PairwiseOptions, run: Record | None = None) -> Scored:
-    """Score games: win rate in percent with a t interval over prompts, consistent wins, position bias.
+    """Score games: win rate in percent with Wilson's interval over prompts (ties as halves), consistent wins, position
+    bias, and what would be left of it at equal length.
 
     Raises:
-        InputError: a model has no game with a label.
+        InputError: no game of any model has a label.
     """
     (file,) = verdicts
-    answers = judged_answers(read_table(file))
+    table = read_table(file)
+    answers, quoting = judged_answers(table), _quoting(table)
     models: dict[str, Any] = {}
     for model, own in read_games(file).items():
         scores = {id: games.game_score(pair) for id, pair in own.items()}
         known = np.array([score for score in scores.values() if np.isfinite(score)])
         if not len(known):
-            raise InputError(f"{model} has no game with a valid label", file=file)
-        rate = mean_interval(100 * known, scale=(0.0, 100.0))
+            _log.warning("%s has no game with a valid label, and is left out", model)
+            continue
+        rate = win_rate(known, options.seed)
         both = proportion(int((known == 1).sum()), len(known))
         models[model] = {
-            "win_rate": rate.estimate,
-            "win_rate_interval": bounded_ends(rate),
+            "win_rate": 100 * rate.share.estimate,
+            "win_rate_interval": both_ends(rate.share, 100),
+            "p_value": rate.p_value,
+            "test": rate.test,
+            "detectable_win_rate": None if rate.detectable is None else 100 * rate.detectable,
             "n_wins": int((known > 0.5).sum()),
             "n_wins_base": int((known < 0.5).sum()),
             "n_draws": int((known == 0.5).sum()),
             "n_prompts": len(known),
+            "n_prompts_unread": len(scores) - len(known),
             "n_unread": sum(score_of_a(label) is None for pair in own.values() for label in pair),
+            "n_quoting": quoting.get(model, 0),
             "won_both_games": {"share": both.estimate, "interval": [both.low, both.high]},
             "position_bias": games.position_record(list(own.values())),
             **answers_record(answers.get(model), scores),
+            **_length_records(answers.get(model), scores),
         }
-    found = items(verdicts)
+    if not models:
+        raise InputError("no game has a valid label", file=file)
+    found = {model: own for model, own in items(verdicts).items() if model in models}
     differences = difference_records({model: one.scores["win_rate"] for model, one in found.items()}, options.seed)
-    others = {"differences": differences, **reasoning_record(read_table(file))}
+    others = {"differences": differences, **reasoning_record(table)}
     return Scored(models=models, items=found, others=others)
+
+
+def _quoting(table: TableFile) -> dict[str, int]:
+    """Return how many of a judge's replies quote another verdict than their own, by model."""
+    found: dict[str, int] = {}
+    columns = [table.columns.get(name, [None] * len(table)) for name in ("game1", "game2", "judgment")]
+    for model, first, second, replies in zip(table.texts("model"), *columns, strict=True):
+        if isinstance(replies, list):
+            quoted = sum(map(games.quotes_another, replies, (first, second)))
+            found[model] = found.get(model, 0) + quoted
+    return found
+
+
+def _length_records(judged: JudgedAnswers | None, scores: Mapping[str, float]) -> dict[str, Any]:
+    """Return `lengths` and `equal_length`, where both answers are known: whose are the longer and how often the longer
+    one wins, and the win rate at equal length, in percent, None where it cannot be told."""
+    if judged is None or judged.baseline is None:
+        return {}
+    own, other = (np.array([len(text) for text in texts]) for texts in (judged.answers, judged.baseline))
+    score = np.array([scores.get(id, np.nan) for id in judged.ids])
+    found = equal_length(score, own, other)
+    unequal = own != other
+    decided = unequal & np.isfinite(score) & (score != 0.5)
+    longer_won = int(((score > 0.5) == (own > other))[decided].sum())
+    return {
+        "lengths": {
+            "model": float(own.mean()),
+            "baseline": float(other.mean()),
+            "longer": float((own > other)[unequal].mean()) if unequal.any() else None,
+            "longer_wins": asdict(proportion(longer_won, int(decided.sum()))) if decided.any() else None,
+        },
+        "equal_length": None
+        if found is None
+        else {
+            "win_rate": 100 * found.share.estimate,
+            "interval": both_ends(found.share, 100),
+            "explained": 100 * found.explained,
+        },
+    }
+
+
+def baseline_name(record: Record) -> str:
+    """Return the name of what the models of a result were compared with."""
+    return str(record.get("settings", {}).get("baseline") or "the baseline")
+
+
+def judge_name(record: Record) -> str | None:
+    """Return who judged, None where the result does not say it."""
+    judge = record.get("judge")
+    named = judge.get("judge") if isinstance(judge, dict) else record.get("settings", {}).get("judge")
+    return str(named) if named else None
+
+
+def sentences(record: Record) -> list[str]:
+    """Return who wins, in a sentence for each model."""
+    baseline, judge = baseline_name(record), judge_name(record)
+    return [win_sentence(model, baseline, one, judge) for model, one in record["models"].items() if "p_value" in one]
+
+
+def warnings(record: Record) -> list[str]:
+    """Return what must be known of each model's win rate."""
+    return [
+        warning if len(record["models"]) == 1 else f"{model}: {warning}"
+        for model, one in record["models"].items()
+        if "p_value" in one
+        for warning in win_warnings(one)
+    ]
 
 
 def _table(record: Record) -> TextTable:
     columns = [
-        Column.number("win rate", "win_rate"),
+        Column("win rate, %", lambda one: value_text(one["win_rate"], 1)),
         Column.interval("95 % interval", "win_rate_interval"),
-        Column("won both", lambda one: f"{one['won_both_games']['share']:.0%}"),
-        Column("consistent", _consistent),
-        Column.count("n", "n_prompts"),
+        Column("won both, %", lambda one: value_text(100 * one["won_both_games"]["share"], 0)),
+        Column("same winner, %", _consistent),
+        Column.count("prompts", "n_prompts"),
         Column.count("unread", "n_unread"),
     ]
-    return models_table("win rate against the baseline", record, "win_rate", columns)
+    return models_table(f"win rate against {baseline_name(record)}", record, "win_rate", columns)
 
 
 def _consistent(one: Record) -> str:
     bias = one["position_bias"]
-    return f"{bias['consistent']['estimate']:.0%}" if bias else "-"
+    return value_text(100 * bias["consistent"]["estimate"], 0) if bias else "-"
 
 
 BENCHMARK: Final = JudgedBenchmark(
@@ -129,6 +211,8 @@ BENCHMARK: Final = JudgedBenchmark(
     options=PairwiseOptions,
     metrics=WIN_RATE,
     table=_table,
+    sentences=sentences,
+    warnings=warnings,
     judge_prompt="with {question}, {answer_a} and {answer_b}, that asks for [[A]], [[B]] or [[C]]",
     task=judge_task,
     score=score,

@@ -38,6 +38,11 @@ def save_comparison(comparison: Sequence[BenchmarkResults], folder: Path) -> Pat
         save_figure(forest_figure(points, _axis(one), even), folder / f"forest-{stem}", _ENDINGS)
         if sum(point["length"] is not None for point in points) > 1:
             save_figure(length_figure(points, _axis(one), even), folder / f"length-{stem}", _ENDINGS)
+    return save_page(comparison, folder)
+
+
+def save_page(comparison: Sequence[BenchmarkResults], folder: Path) -> Path:
+    """Write `comparison.html` alone, and return its path."""
     page = folder / "comparison.html"
     _write(page, comparison_page([as_section(one) for one in comparison], readings(comparison)))
     return page

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from mixdpo.common.errors import InputError
-from mixdpo.common.table_files import TableFile, read_table
+from mixdpo.common.table_files import ENDINGS, TableFile, read_table
 from mixdpo.evaluation.benchmark import JudgedBenchmark
 from mixdpo.evaluation.benchmarks import BENCHMARKS, benchmark_of
 from mixdpo.evaluation.compare.result_metrics import Metrics, read_metrics
@@ -68,7 +68,9 @@ def _result_file(path: Path) -> Iterator[ModelResult]:
     models = record.get("models")
     if not isinstance(record.get("benchmark"), str) or not isinstance(models, dict) or not models:
         raise InputError(
-            "not a result: it needs benchmark and models", file=path, hint="give the file that mixdpo eval wrote"
+            "not a result: it needs benchmark and models",
+            file=path,
+            hint=f"give the file that mixdpo eval wrote; {_TO_BE_JUDGED}",
         )
     yield from _results_of(record, stored_items(path, record), path)
 
@@ -94,7 +96,12 @@ def _results_of(record: Mapping[str, Any], items: Mapping[str, ModelItems], sour
         )
 
 
+_TO_BE_JUDGED: Final = "judge answers first: mixdpo versus BASE.jsonl OWN.jsonl --judge JUDGE, or mixdpo eval"
+
+
 def _read_json(path: Path) -> dict[str, Any]:
+    if path.is_file() and path.name.endswith(ENDINGS) and not path.name.endswith(".json"):
+        raise InputError("answers or verdicts, and no result", file=path, hint=_TO_BE_JUDGED)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

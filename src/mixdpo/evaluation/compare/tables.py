@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from mixdpo.common.tables import TextTable
 from mixdpo.evaluation.compare.collect import BenchmarkResults
+from mixdpo.evaluation.difference_tables import paired_table
 from mixdpo.evaluation.statistics.paired import Difference
 
 
@@ -27,24 +28,8 @@ def summary_table(results: BenchmarkResults) -> TextTable:
 
 def differences_table(results: BenchmarkResults, metric: str, differences: Sequence[Difference]) -> TextTable:
     """Return the table of paired differences of a metric; a model that all are compared with is in its title."""
-    digits = max(2, decimals(results, metric))
-    references = {one.first for one in differences}
-    several = len(references) > 1
-    rows = [
-        [
-            one.second,
-            *([one.first] if several else []),
-            written(one.gain.estimate, digits, "+") + ends((one.gain.low, one.gain.high), digits, "+"),
-            f"{one.better} / {one.worse}",
-            p_value(one.p_value),
-            p_value(one.p_adjusted),
-        ]
-        for one in differences
-    ]
-    names = ["model", "against"] if several else ["model"]
-    headings = [*names, f"gain in {results.names.label(metric)}", "better / worse", "p", "p adjusted"]
-    against = "" if several else f", against {references.pop()}"
-    return TextTable(f"{results.name}: differences on the same prompts{against}", headings, rows, names=len(names))
+    label, digits = results.names.label(metric), max(2, decimals(results, metric))
+    return paired_table(f"{results.name}: differences on the same prompts", label, differences, digits)
 
 
 def all_tables(comparison: Sequence[BenchmarkResults]) -> list[tuple[BenchmarkResults, list[TextTable]]]:
@@ -71,8 +56,3 @@ def ends(interval: Sequence[float] | None, digits: int, sign: str = "") -> str:
     if interval is None:
         return ""
     return " [" + ", ".join(written(end, digits, sign) for end in interval) + "]"
-
-
-def p_value(value: float) -> str:
-    """Write a p-value with two significant digits."""
-    return "< 0.0001" if value < 1e-4 else f"{value:.2g}" if value < 0.1 else f"{value:.2f}"

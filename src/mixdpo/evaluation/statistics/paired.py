@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any, Final
 
 import numpy as np
 import scipy
 
 from mixdpo.common.statistics import Interval, paired_bootstrap, proportion, sign_test
 
+SIGN_TEST: Final = "exact sign test"
+SIGN_FLIP_TEST: Final = "sign-flip test of the mean"
 _FLIPS = 9_999
 
 
@@ -26,6 +29,7 @@ class Difference:
         worse: prompts on which it scores lower.
         p_value: two-sided, of no gain: see `sign_flip_test`.
         p_adjusted: the same, corrected by Holm's method for all comparisons made together.
+        test: which test the p-values are of.
     """
 
     first: str
@@ -35,6 +39,12 @@ class Difference:
     worse: int
     p_value: float
     p_adjusted: float
+    test: str = SIGN_FLIP_TEST
+
+    @classmethod
+    def of_record(cls, record: Mapping[str, Any]) -> Difference:
+        """Return the difference that a result file holds."""
+        return cls(**{**record, "gain": Interval(**record["gain"])})
 
 
 def compare_all(scores: Mapping[str, Mapping[str, float]], *, seed: int = 0, level: float = 0.95) -> list[Difference]:
@@ -69,10 +79,17 @@ def compare_pairs(
             raise ValueError(f"{first} and {second} share {len(both)} scored prompts; a comparison needs at least 2")
         gain = paired_bootstrap(both[:, 0], both[:, 1], rng=np.random.default_rng(seed), level=level)
         better, worse = int((both[:, 1] > both[:, 0]).sum()), int((both[:, 1] < both[:, 0]).sum())
-        p_value = sign_flip_test(both[:, 1] - both[:, 0], seed=seed)
-        drawn.append((first, second, gain, better, worse, p_value))
-    adjusted = holm([row[-1] for row in drawn])
-    return [Difference(*row, p) for row, p in zip(drawn, adjusted, strict=True)]
+        differences = both[:, 1] - both[:, 0]
+        p_value = sign_flip_test(differences, seed=seed)
+        drawn.append((first, second, gain, better, worse, p_value, name_of_test(differences)))
+    adjusted = holm([row[-2] for row in drawn])
+    return [Difference(*row[:-1], p, row[-1]) for row, p in zip(drawn, adjusted, strict=True)]
+
+
+def name_of_test(differences: np.ndarray) -> str:
+    """Return which test `sign_flip_test` is of these paired differences."""
+    moved = np.abs(differences[differences != 0])
+    return SIGN_TEST if not len(moved) or np.ptp(moved) == 0 else SIGN_FLIP_TEST
 
 
 def sign_flip_test(differences: np.ndarray, *, seed: int = 0) -> float:

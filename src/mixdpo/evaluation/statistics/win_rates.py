@@ -10,12 +10,10 @@ import numpy as np
 import scipy
 
 from mixdpo.common.statistics import Interval, score_share, sign_test
-from mixdpo.evaluation.statistics.paired import sign_flip_test
+from mixdpo.evaluation.statistics.paired import name_of_test, sign_flip_test
 
 LEVEL: Final = 0.95
 POWER: Final = 0.8
-SIGN_TEST: Final = "exact sign test"
-SIGN_FLIP_TEST: Final = "sign-flip test"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,12 +58,6 @@ def win_rate(scores: Sequence[float] | np.ndarray, seed: int = 0) -> WinRate:
         detectable=detectable_win_rate(len(known), spread or 0.5),
         prompts=len(known),
     )
-
-
-def name_of_test(differences: np.ndarray) -> str:
-    """Return which test `sign_flip_test` is of these paired differences."""
-    moved = np.abs(differences[differences != 0])
-    return SIGN_TEST if not len(moved) or np.ptp(moved) == 0 else SIGN_FLIP_TEST
 
 
 def detectable_win_rate(prompts: int, spread: float = 0.5) -> float | None:

@@ -1,0 +1,170 @@
+"""Is B better than A? Both answer the same prompts, a judge compares the answers in both orders, and one sentence says
+what it comes to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from mixdpo.common.files import write_json
+from mixdpo.common.progress import pairs_bar
+from mixdpo.common.tables import TextTable, value_text
+from mixdpo.evaluation.benchmark import Record, Say
+from mixdpo.evaluation.benchmarks import pairwise
+from mixdpo.evaluation.contenders import Answered, Answering, Contender, answered, answering_lines, check_names
+from mixdpo.evaluation.evaluate import evaluate
+from mixdpo.evaluation.sentences import win_sentence, win_warnings
+from mixdpo.evaluation.statistics.win_rates import detectable_win_rate
+from mixdpo.generation.answer_files import read_answers
+from mixdpo.generation.chat_model import Progress
+from mixdpo.generation.prompts import Prompt
+from mixdpo.judges import games
+from mixdpo.judges.answers import AnswerSources
+from mixdpo.judges.judge import Judge
+from mixdpo.judges.prompt import shipped_prompt_file
+from mixdpo.judges.task import JudgeRun
+
+RESULT: Final = "versus.json"
+_MOST_CUT: Final = 0.02
+"""Share of answers cut at the longest answer from which on a reader is told."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Versus:
+    """Who is compared, on what, by whom.
+
+    Attributes:
+        first: what `second` is compared with.
+        second: the other one.
+        prompts: what models among them answer; empty where both are files of answers.
+        questions: file with the texts of prompts, for files of answers without them.
+        judge: who compares.
+        judge_prompt: what a language model is asked; None for the package's own.
+        max_tokens: longest judgement; None for 1,024 tokens.
+        answering: how models among the two answer.
+        limit: number of prompts at most.
+        seed: of the test's draws.
+    """
+
+    first: Contender
+    second: Contender
+    prompts: Sequence[Prompt]
+    judge: Judge
+    questions: Path | None = None
+    judge_prompt: Path | None = None
+    max_tokens: int | None = None
+    answering: Answering = Answering()
+    limit: int | None = None
+    seed: int = 0
+
+    def planned(self) -> list[str]:
+        """Return what the comparison would take, and what it could show.
+
+        Raises:
+            InputError: the two have one name.
+        """
+        both = (self.first, self.second)
+        check_names(both)
+        lines = answering_lines(both, self.prompts, self.answering)
+        count = len(self.prompts) or _prompts_of(self.first.source, self.limit)
+        lines.append(f"{2 * count:,} verdicts by {self.judge.name}: {count:,} prompts, in both orders")
+        needed = detectable_win_rate(count)
+        could = (
+            "too few to show any difference"
+            if needed is None
+            else f"80 % power needs a win rate of {100 * needed:.0f} %"
+        )
+        return [*lines, f"{count:,} prompts: {could}"]
+
+
+def _prompts_of(source: Any, limit: int | None) -> int:
+    count = len(read_answers(source).turns)
+    return count if limit is None else min(count, limit)
+
+
+def compare_two(
+    versus: Versus,
+    folder: Path,
+    say: Say = click.echo,
+    progress: Callable[[str], Progress] = lambda name: pairs_bar(name, "answers"),
+) -> dict[str, Any]:
+    """Let both answer, judge the answers, and write the result and all that it was made from into a folder.
+
+    Returns:
+        The result of `mixdpo eval pairwise`, with `sentence`, `warnings` and, by name, the shares of answers that were
+        `cut`.
+
+    Raises:
+        InputError: a source cannot be read or has no answer to a prompt.
+        RunError: no prompt was answered, or the judge failed.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    check_names((versus.first, versus.second))
+    first, second = (
+        answered(one, versus.prompts, versus.answering, folder, progress) for one in (versus.first, versus.second)
+    )
+    prompt = versus.judge_prompt or (shipped_prompt_file("pairwise") if versus.judge.in_words else None)
+    baseline = replace(read_answers(first.file), name=first.name)
+    benchmark = replace(
+        pairwise.BENCHMARK,
+        task=lambda sources, options: games.game_task(sources, baseline, pairwise.LONGEST_JUDGEMENT),
+    )
+    sources = AnswerSources(
+        models=(f"{second.name}={second.file}",), judge_prompt=prompt, questions=versus.questions,
+        max_tokens=versus.max_tokens, limit=versus.limit,
+    )  # fmt: skip
+    run = JudgeRun(judge=versus.judge, sources=sources)
+    result = evaluate(benchmark, pairwise.PairwiseOptions(seed=versus.seed), folder / RESULT, run, say)
+    assert result is not None
+    result |= said(result, first, second)
+    write_json(folder / RESULT, result)
+    return result
+
+
+def said(result: Record, first: Answered, second: Answered) -> dict[str, Any]:
+    """Return what a result comes to: `sentence`, `warnings` and `cut`."""
+    (one,) = result["models"].values()
+    judge = pairwise.judge_name(result)
+    warnings = [*_cut_warnings((first, second)), *win_warnings(one)]
+    if judge in (first.name, second.name):
+        warnings.insert(0, f"the judge is {judge} itself, and judges like what they would have written")
+    return {
+        "sentence": win_sentence(second.name, first.name, one, judge),
+        "warnings": warnings,
+        "cut": {each.name: each.cut for each in (first, second)},
+    }
+
+
+def _cut_warnings(both: Sequence[Answered]) -> list[str]:
+    return [
+        f"{100 * one.cut:.0f} % of the answers of {one.name} are cut at the longest answer; set --max-new-tokens"
+        for one in both
+        if one.cut is not None and one.cut > _MOST_CUT
+    ]
+
+
+def versus_table(result: Record) -> TextTable:
+    """Return the games of both: prompts won, mean length of answers, and how many were cut."""
+    ((model, one),) = result["models"].items()
+    baseline, cut = pairwise.baseline_name(result), result["cut"]
+    lengths = one.get("lengths") or {"model": None, "baseline": None}
+    sides = ((model, "n_wins", "model"), (baseline, "n_wins_base", "baseline"))
+    rows = [
+        [
+            name,
+            f"{one[won]:,}",
+            f"{one['n_draws']:,}",
+            value_text(lengths[side], 0),
+            value_text(None if cut.get(name) is None else 100 * cut[name], 0),
+        ]
+        for name, won, side in sides
+    ]
+    return TextTable(
+        f"{one['n_prompts']:,} prompts, each judged in both orders",
+        ["model", "prompts won", "tied", "mean length", "cut, %"],
+        rows,
+    )
