@@ -24,15 +24,27 @@ def compare(sources: tuple[Path, ...], output: Path, settings: CompareSettings) 
     """Compare results of `mixdpo eval` (JSON files) and runs (folders): tables, figures and a page to read answers."""
     from mixdpo.evaluation.compare.collect import collect, title
     from mixdpo.evaluation.compare.export import save_comparison
-    from mixdpo.evaluation.compare.tables import summary_table
+    from mixdpo.evaluation.compare.sentences import sentences, warnings
+    from mixdpo.evaluation.compare.tables import differences_table, summary_table
+    from mixdpo.evaluation.difference_tables import paired_method
 
     check_output_folder(output)
     quiet_libraries()
     comparison = collect(sources, settings)
     page = save_comparison(comparison, output)
     for results in comparison:
+        click.echo(results.name)
+        for sentence in sentences(results):
+            click.echo(f"  {sentence}")
+        for note in [*warnings(results), *results.notes]:
+            click.echo(f"  note: {note}")
+        for metric, differences in results.differences.items():
+            if len(differences) > 1:
+                click.echo()
+                print_table(differences_table(results, metric, differences))
+                click.echo(paired_method(differences, results.grouped))
         table = summary_table(results)
-        print_table(TextTable(title(results), table.headings[:3], [row[:3] for row in table.rows]))
-        for note in results.notes:
-            click.echo(f"note: {note}")
+        click.echo()
+        print_table(TextTable(title(results), table.headings, table.rows))
+        click.echo()
     click.echo(f"tables, figures and page: {page}")

@@ -177,17 +177,19 @@ def _fitted_names(rows: Sequence[Sequence[str]], room: int) -> list[list[str]]:
 def _shortened(names: Sequence[str], width: int) -> list[str]:
     different = len(set(names))
     for size in range(width, max(map(cell_len, names)) + 1):
-        found = [_without_middle(name, size) for name in names]
-        if len(set(found)) == different:
-            return found
+        for after in ((size - 1) // 2, 2 * size // 3, size // 3):  # beginnings and ends tell names apart
+            found = [_without_middle(name, size, after) for name in names]
+            if len(set(found)) == different:
+                return found
     return list(names)
 
 
-def _without_middle(name: str, width: int) -> str:
+def _without_middle(name: str, width: int, after: int) -> str:
+    """Return a name in a width, with at most so many cells `after` what is left out."""
     if cell_len(name) <= width:
         return name
-    end = name[-((width - 1) // 2) :]
-    while cell_len(end) > (width - 1) // 2:  # of characters that are two cells wide
+    end = name[-after:]
+    while cell_len(end) > after:  # of characters that are two cells wide
         end = end[1:]
     return f"{set_cell_size(name, width - 1 - cell_len(end)).rstrip()}…{end}"
 

@@ -82,6 +82,7 @@ class Benchmark:
         sentences: from the same to what it comes to, in a sentence for each model or difference; None for the
             difference of two models.
         warnings: from the same to what a reader must be warned of.
+        baseline: from the same to what models were compared with; None for nothing.
         in_folder: what the folder of a run holds of this benchmark, None for nothing.
     """
 
@@ -92,6 +93,7 @@ class Benchmark:
     table: Callable[[Record], TextTable]
     sentences: Callable[[Record], list[str]] | None = None
     warnings: Callable[[Record], list[str]] = lambda record: []
+    baseline: Callable[[Record], str | None] = lambda record: None
     in_folder: Callable[[Path], Scored | None] = lambda folder: None
 
     def sentences_of(self, record: Record) -> list[str]:

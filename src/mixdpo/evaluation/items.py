@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ import pyarrow.parquet as pq
 from mixdpo.common.files import atomic_path
 from mixdpo.common.table_files import TableFile
 from mixdpo.generation.answer_files import plain_text
+from mixdpo.judges.judge import STRONG, score_of_a
 
 TEXTS: Final = ("prompt", "answer", "baseline", "verdict")
 SCHEMA: Final = pa.schema(
@@ -30,6 +32,8 @@ SCHEMA: Final = pa.schema(
     ]
 )
 _VERDICTS: Final = ("judgment", "judgement", "verdict", "reply", "raw_completion")
+_GAME: Final = re.compile(r"^game ([12]): ([AB<>=]+|None)$", re.MULTILINE)
+"""How earlier versions stored the label of a game."""
 _IDS: Final = ("question_id", "uid", "instruction_index", "id")
 
 
@@ -110,7 +114,11 @@ def read_items(table: TableFile) -> dict[str, ModelItems]:
             own.weights[id] = weights[row]
         prompt, *others = (column[row] for column in texts)
         if prompt is not None or any(text is not None for text in others):
-            own.transcripts[id] = Transcript(plain_text(prompt) if prompt is not None else None, *others)
+            answer, baseline, verdict = others
+            told = None if verdict is None else _GAME.sub(lambda game: _in_words(model, game), verdict)
+            own.transcripts[id] = Transcript(
+                plain_text(prompt) if prompt is not None else None, answer, baseline, told
+            )
     return found
 
 
@@ -135,10 +143,17 @@ def _add_transcripts(texts: dict[str, dict[str, Transcript]], table: TableFile) 
         counters: defaultdict[str, count[int]] = defaultdict(count)
         keys = [str(next(counters[model])) for model in models]
     for row, (model, key) in enumerate(zip(models, keys, strict=True)):
-        parts = [f"game {number}: {game[row]}" for number, game in enumerate(games, start=1)]
-        if column is not None and column[row] is not None:
+        said = column[row] if column is not None else None
+        if games:
+            replies = said if isinstance(said, list) and len(said) == len(games) else [None] * len(games)
+            labels = [game[row] for game in games]
+            parts = [verdict_in_words(model, *game) for game in zip(range(len(games)), labels, replies, strict=True)]
+            said = None if isinstance(said, list) else said
+        else:
+            parts = []
+        if column is not None and said is not None:
             turn = f"turn {table.columns['turn'][row]}: " if "turn" in table else ""
-            parts.append(turn + plain_text(column[row]))
+            parts.append(turn + plain_text(said))
         before = texts.setdefault(model, {}).get(key, Transcript())
         verdict = "\n\n".join(filter(None, [before.verdict, *parts])) or None
         answer = answers[row] if answers is not None else before.answer
@@ -146,6 +161,32 @@ def _add_transcripts(texts: dict[str, dict[str, Transcript]], table: TableFile) 
         if "turn" in table:
             prompt, answer = _below(before.prompt, prompt), _below(before.answer, answer)
         texts[model][key] = Transcript(prompt, answer, baseline[row] if baseline is not None else None, verdict)
+
+
+def _in_words(model: str, game: re.Match[str]) -> str:
+    return verdict_in_words(model, int(game[1]) - 1, game[2])
+
+
+def verdict_in_words(model: str, game: int, label: str | None, reply: str | None = None) -> str:
+    """Return what a game came to, such as "baseline shown first, as A: own is better", and what the judge wrote.
+
+    Args:
+        model: name of the model.
+        game: 0 for the one that shows the baseline's answer first, 1 for the other.
+        label: such as `A>B`; None or anything else for no verdict.
+        reply: of the judge.
+    """
+    sides = ("baseline", model) if game == 0 else (model, "baseline")
+    score = score_of_a(label)
+    if score is None:
+        found = "no verdict that could be read"
+    elif score[0] == 0.5:
+        found = "a tie"
+    else:
+        found = f"{sides[0] if score[0] == 1 else sides[1]} is {'much ' if score[1] == STRONG else ''}better"
+    words = (reply or "").strip()
+    said = f"\n{words}" if words and words.strip("[]") != label else ""
+    return f"{sides[0]} shown first, as A: {found}{said}"
 
 
 def _below(first: str | None, second: str | None) -> str | None:

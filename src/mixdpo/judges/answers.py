@@ -44,7 +44,7 @@ class AnswerSources:
     models: tuple[str, ...] = field(
         default=(),
         metadata={
-            "help": "a model (folder, hub id or MODEL@URL), which answers the prompts of --questions or the baseline's "
+            "help": "a model (folder, hub id or MODEL@URL), which answers --questions or the baseline's prompts "
             "first, or a file of answers; may be given again",
             "option": "--model",
             "metavar": "[NAME=]MODEL",

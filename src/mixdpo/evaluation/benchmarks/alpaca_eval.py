@@ -435,8 +435,12 @@ def _table(record: Record) -> TextTable:
         Column.count("prompts", "n_total"),
         Column.count("unread", "n_unread"),
     ]
-    baseline = record["settings"].get("baseline", PUBLISHED.settings["baseline"])
-    return models_table(f"AlpacaEval 2, win rate against {baseline}", record, ranked_by, columns)
+    return models_table(f"AlpacaEval 2, win rate against {_baseline_of(record)}", record, ranked_by, columns)
+
+
+def _baseline_of(record: Record) -> str:
+    """Return what the models of a result were compared with: as it says, or else the benchmark's own."""
+    return str(record["settings"].get("baseline") or PUBLISHED.settings["baseline"])
 
 
 BENCHMARK: Final = JudgedBenchmark(
@@ -449,6 +453,7 @@ BENCHMARK: Final = JudgedBenchmark(
         shown=("length_controlled_winrate",),
     ),
     table=_table,
+    baseline=_baseline_of,
     judge_prompt="alpaca_eval_clf.txt of github.com/tatsu-lab/alpaca_eval, or one like it",
     task=judge_task,
     score=score,

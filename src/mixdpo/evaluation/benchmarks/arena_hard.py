@@ -422,6 +422,7 @@ BENCHMARK: Final = JudgedBenchmark(
         shown=("style_control.win_rate",),
     ),
     table=_table,
+    baseline=_baseline_of,
     judge_prompt="a YAML file with system_prompt and prompt_template, from github.com/lmarena/arena-hard-auto",
     task=judge_task,
     score=score,

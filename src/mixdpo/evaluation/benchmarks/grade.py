@@ -72,10 +72,11 @@ def score(verdicts: Sequence[Path], options: GradeOptions, run: Record | None = 
     answers, quoting, found = judged_answers(table), _quoting(table), items(verdicts)
     grades = {model: own.scores["average"] for model, own in found.items()}
     models: dict[str, Any] = {}
+    none: list[str] = []
     for model, own in grades.items():
         known = np.array([grade for grade in own.values() if np.isfinite(grade)])
         if not len(known):
-            _log.warning("%s has no grade that could be read, and is left out", model)
+            none.append(model)
             continue
         mean = mean_interval(known)
         models[model] = {
@@ -89,9 +90,11 @@ def score(verdicts: Sequence[Path], options: GradeOptions, run: Record | None = 
         }
     if not models:
         raise InputError(
-            "no grade could be read", file=file,
+            f"{' and '.join(none)} has no grade that could be read", file=file,
             hint="a grade is one [[number]] on the scale that the judge prompt names",
         )  # fmt: skip
+    for model in none:
+        _log.warning("%s has no grade that could be read, and is left out", model)
     found = {model: own for model, own in found.items() if model in models}
     grades = {model: grades[model] for model in models}
     others = {"differences": difference_records(grades, options.seed), **reasoning_record(table)}

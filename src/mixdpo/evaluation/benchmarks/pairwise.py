@@ -87,11 +87,12 @@ def score(verdicts: Sequence[Path], options: PairwiseOptions, run: Record | None
     table = read_table(file)
     answers, quoting = judged_answers(table), _quoting(table)
     models: dict[str, Any] = {}
+    none: list[str] = []
     for model, own in read_games(file).items():
         scores = {id: games.game_score(pair) for id, pair in own.items()}
         known = np.array([score for score in scores.values() if np.isfinite(score)])
         if not len(known):
-            _log.warning("%s has no game with a valid label, and is left out", model)
+            none.append(model)
             continue
         rate = win_rate(known, options.seed)
         both = proportion(int((known == 1).sum()), len(known))
@@ -114,7 +115,9 @@ def score(verdicts: Sequence[Path], options: PairwiseOptions, run: Record | None
             **_length_records(answers.get(model), scores),
         }
     if not models:
-        raise InputError("no game has a valid label", file=file)
+        raise InputError(f"{' and '.join(none)} has no game with a valid label", file=file)
+    for model in none:
+        _log.warning("%s has no game with a valid label, and is left out", model)
     found = {model: own for model, own in items(verdicts).items() if model in models}
     differences = difference_records({model: one.scores["win_rate"] for model, one in found.items()}, options.seed)
     others = {"differences": differences, **reasoning_record(table)}
@@ -213,6 +216,7 @@ BENCHMARK: Final = JudgedBenchmark(
     table=_table,
     sentences=sentences,
     warnings=warnings,
+    baseline=baseline_name,
     judge_prompt="with {question}, {answer_a} and {answer_b}, that asks for [[A]], [[B]] or [[C]]",
     task=judge_task,
     score=score,

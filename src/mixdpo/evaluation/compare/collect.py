@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from mixdpo.common.errors import InputError
-from mixdpo.evaluation.benchmark import MetricNames
+from mixdpo.evaluation.benchmark import MetricNames, is_mostly_unread, unread_notes
+from mixdpo.evaluation.benchmarks import benchmark_of
 from mixdpo.evaluation.compare.compare_settings import CompareSettings
 from mixdpo.evaluation.compare.result_metrics import headline, names_of, shown_metrics
-from mixdpo.evaluation.compare.sources import ModelResult, read_source
+from mixdpo.evaluation.compare.sources import TRAINING, ModelResult, read_source
 from mixdpo.evaluation.items import Transcript
 from mixdpo.evaluation.statistics.paired import Difference, compare_pairs, holm
 from mixdpo.generation.answer_files import read_answers, read_prompt_texts
@@ -35,6 +36,7 @@ class BenchmarkResults:
         models: each one's result, best first.
         differences: by metric, between models on the same prompts.
         notes: what a reader must know before comparing.
+        unread: models whose verdicts mostly could not be read, which are no part of the ranking.
     """
 
     name: str
@@ -44,6 +46,23 @@ class BenchmarkResults:
     models: Mapping[str, ModelResult]
     differences: Mapping[str, Sequence[Difference]]
     notes: Sequence[str]
+    unread: frozenset[str] = frozenset()
+
+    @property
+    def grouped(self) -> bool:
+        """Whether differences are of groups of prompts, such as those of one task, and not of prompts."""
+        return any(one.items.groups for one in self.models.values())
+
+    @property
+    def baseline(self) -> str | None:
+        """What all models were compared with; None where that is nothing, or not the same for all."""
+        benchmark = benchmark_of(self.name)
+        if benchmark is None:
+            return None
+        found = {
+            benchmark.baseline({"benchmark": self.name, "settings": one.settings}) for one in self.models.values()
+        }
+        return found.pop() if len(found) == 1 else None
 
 
 def collect(sources: Sequence[str | Path], settings: CompareSettings | None = None) -> list[BenchmarkResults]:
@@ -68,7 +87,8 @@ def collect(sources: Sequence[str | Path], settings: CompareSettings | None = No
         )
     for name in settings.prompts:
         _check_known("benchmark for prompts", name, list(named))
-    return [_benchmark(name, group, settings) for name, group in named.items()]
+    in_order = sorted(named.items(), key=lambda item: item[0] == TRAINING)  # the primary measures first
+    return [_benchmark(name, group, settings) for name, group in in_order]
 
 
 def _check_known(what: str, name: str, known: Sequence[str]) -> None:
@@ -85,7 +105,8 @@ def _benchmark(name: str, named: Mapping[str, ModelResult], settings: CompareSet
     except ValueError as error:
         raise InputError(f"{name}: {error}", file=next(iter(named.values())).source) from error
     sign = 1 if first in names.lower_is_better else -1
-    ranked = sorted(named, key=lambda model: sign * named[model].metrics.values[first])
+    unread = {model for model in named if is_mostly_unread(named[model].metrics.values)}
+    ranked = sorted(named, key=lambda model: (model in unread, sign * named[model].metrics.values[first]))
     # Ids of prompts are a benchmark's own: another's texts would be of other questions.
     prompts = read_prompt_texts(settings.prompts[name]).by_id if name in settings.prompts else {}
     with_texts = {
@@ -97,8 +118,11 @@ def _benchmark(name: str, named: Mapping[str, ModelResult], settings: CompareSet
         headline=first,
         shown=shown_metrics(found, first, names),
         models=with_texts,
-        differences=dict(_differences(with_texts, first, settings)),
-        notes=list(_notes(with_texts)),
+        differences=dict(
+            _differences({model: with_texts[model] for model in ranked if model not in unread}, first, settings)
+        ),
+        notes=[*unread_notes({model: named[model].metrics.values for model in ranked}), *_notes(with_texts)],
+        unread=frozenset(unread),
     )
 
 
@@ -223,5 +247,6 @@ def _with_texts(result: ModelResult, given: str | Path | None, prompts: Mapping[
 
 
 def title(results: BenchmarkResults) -> str:
-    """Return the heading of a benchmark: its name and what its models are ranked by."""
-    return f"{results.name}, {results.names.label(results.headline)}"
+    """Return the heading of a benchmark: its name, what its models are ranked by, and what they were compared with."""
+    against = f" against {results.baseline}" if results.baseline is not None else ""
+    return f"{results.name}, {results.names.label(results.headline)}{against}"

@@ -15,8 +15,11 @@ from mixdpo.common.pages import render_page
 from mixdpo.common.tables import TextTable, as_latex, as_markdown, as_text, one_line
 from mixdpo.evaluation.compare.collect import BenchmarkResults
 from mixdpo.evaluation.compare.figures import forest_figure, length_figure
+from mixdpo.evaluation.compare.sentences import sentences, warnings
+from mixdpo.evaluation.compare.sources import TRAINING
 from mixdpo.evaluation.compare.tables import all_tables
 from mixdpo.evaluation.compare.transcripts import readings
+from mixdpo.evaluation.difference_tables import paired_method
 
 _ENDINGS = ("png", "svg", "pdf")
 
@@ -92,7 +95,7 @@ def as_point(results: BenchmarkResults, model: str) -> dict[str, Any]:
         "low": low,
         "high": high,
         "length": metrics.values.get("avg_length"),
-        "flagged": bool(results.models[model].flags),
+        "flagged": bool(results.models[model].flags) or model in results.unread,
     }
 
 
@@ -106,7 +109,13 @@ def as_section(results: BenchmarkResults) -> dict[str, Any]:
         "table": tables[0],
         "differences": tables[1:],
         "gains": list(results.differences.values()),
-        "notes": results.notes,
+        "methods": [paired_method(rows, results.grouped) for rows in results.differences.values()],
+        "even": results.names.even.get(results.headline),
+        "baseline": results.baseline,
+        "is_training": results.name == TRAINING,
+        "sentences": [re.sub("^no difference", "No difference", one) for one in sentences(results)],
+        "notes": [*warnings(results), *results.notes],
+        "unreadable": not any(one.items.transcripts for one in results.models.values()),
         "sources": sorted({str(result.source) for result in results.models.values()}),
     }
 
@@ -127,8 +136,7 @@ def comparison_page(sections: Sequence[Mapping[str, Any]], readings: Sequence[Ma
     """Return the page.
 
     Args:
-        sections: of each benchmark `name`, `axis`, `points` (as figures take them), `table` and `differences`
-            (tables with headings and rows), `gains` (the differences themselves), `notes` and `sources`.
+        sections: of each benchmark what `as_section` returns.
         readings: of each benchmark with texts or scores by prompt: `name`, `models`, `prompts`, `of`.
     """
     return render_page(
@@ -139,6 +147,7 @@ def comparison_page(sections: Sequence[Mapping[str, Any]], readings: Sequence[Ma
             "sections": [_drawn(section) for section in sections],
             "models": len({point["name"] for section in sections for point in section["points"]}),
             "readable": bool(readings),
+            "primary": [one for one in sections if not one["is_training"]] or sections,
         },
         {"length_chart": charts.length_chart},
     )
@@ -148,13 +157,18 @@ def _drawn(section: Mapping[str, Any]) -> dict[str, Any]:
     """Add where the bars of intervals begin and end, as shares of the width."""
     points = section["points"]
     known = [value for point in points for value in (point["value"], point["low"], point["high"]) if value is not None]
-    low, high = min(known), max(known)
+    even = section["even"]
+    low, high = min(known + [even] * (even is not None)), max(known + [even] * (even is not None))
     bars = [_place(_or(point["low"], point), point["value"], _or(point["high"], point), low, high) for point in points]
     gain_bars = []
     for rows in section["gains"]:
         reach = max((abs(end) for one in rows for end in (one.gain.low, one.gain.high)), default=0.0) or 1.0
         gain_bars.append([_place(one.gain.low, one.gain.estimate, one.gain.high, -reach, reach) for one in rows])
-    return {**section, "bars": bars, "gain_bars": gain_bars, "range": (low, high) if high > low else None}
+    even_at = None if even is None else round((even - low) / (high - low or 1), 4)
+    return {
+        **section, "bars": bars, "gain_bars": gain_bars, "range": (low, high) if high > low else None,
+        "even_at": even_at,
+    }  # fmt: skip
 
 
 def _or(end: float | None, point: Mapping[str, Any]) -> float:

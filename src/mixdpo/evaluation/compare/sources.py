@@ -31,6 +31,7 @@ class ModelResult:
         answers: file of the model's answers, if the result names one.
         comparable: what the result says of comparing it with published numbers.
         flags: signs of a degenerate model.
+        record: all that the result says of the model.
     """
 
     benchmark: str
@@ -42,6 +43,7 @@ class ModelResult:
     answers: Path | None = None
     comparable: Any = None
     flags: tuple[str, ...] = ()
+    record: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_source(path: str | Path) -> list[ModelResult]:
@@ -93,6 +95,7 @@ def _results_of(record: Mapping[str, Any], items: Mapping[str, ModelItems], sour
             answers=beside(source, answers[model]) if isinstance(answers.get(model), str) else None,
             comparable=record.get("comparable"),
             flags=tuple(map(str, flags)) if isinstance(flags, list) else (),
+            record=result,
         )
 
 
@@ -128,6 +131,8 @@ def _measured_in(folder: Path) -> Iterator[ModelResult]:
             yield from _results_of(record, scored.items, folder)
 
 
+TRAINING: Final = "training, last logged"
+"""What a comparison calls the numbers that training logged, which say less of a model than any benchmark."""
 _BOOKKEEPING: Final = ("step", "epoch", "learning_rate", "grad_norm")
 """What a line of metrics says of the run and not of the model."""
 
@@ -145,7 +150,7 @@ def _logged(folder: Path) -> Iterator[ModelResult]:
     if last:
         run = _read_json(folder / RUN_FILE) if (folder / RUN_FILE).is_file() else {}
         yield ModelResult(
-            benchmark="training, last logged",
+            benchmark=TRAINING,
             model=folder.name,
             metrics=read_metrics(last),
             source=folder,

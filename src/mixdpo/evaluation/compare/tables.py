@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mixdpo.common.tables import TextTable
+from mixdpo.evaluation.benchmark import NOT_RANKED
 from mixdpo.evaluation.compare.collect import BenchmarkResults
 from mixdpo.evaluation.difference_tables import paired_table
 from mixdpo.evaluation.statistics.paired import Difference
@@ -23,6 +24,7 @@ def summary_table(results: BenchmarkResults) -> TextTable:
         ]
         rows.append([model, *cells, *([written(length, 0)] if with_length else [])])
     headings = ["model", *map(results.names.label, results.shown), *(["mean length"] if with_length else [])]
+    rows = [[f"{row[0]}{NOT_RANKED if row[0] in results.unread else ''}", *row[1:]] for row in rows]
     return TextTable(results.name, headings, rows)
 
 

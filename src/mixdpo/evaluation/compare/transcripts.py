@@ -35,14 +35,22 @@ def readings(comparison: Sequence[BenchmarkResults]) -> list[dict[str, Any]]:
         ids = list(dict.fromkeys(id for transcripts, scores in sides.values() for id in (*transcripts, *scores)))
         if not ids:
             continue
-        prompts = [_prompt(id, sides) for id in ids]
+        prompts = [one for id in ids if _is_readable(one := _prompt(id, sides))]
+        if not prompts:  # only scores, of which there is nothing to read
+            continue
         sizes = np.array([_size(prompt) for prompt in prompts])
         every = max(1, int(np.ceil(sizes.sum() / MOST_CHARACTERS)))
         # Start with models that there is something to read of.
         texts = [sum(one.answer is not None for one in transcripts.values()) for transcripts, _ in sides.values()]
         first = sorted(range(len(texts)), key=lambda side: -texts[side])[:2]
         found.append(
-            {"name": results.name, "models": list(sides), "first": first, "of": len(ids), "prompts": prompts[::every]}
+            {
+                "name": results.name,
+                "models": list(sides),
+                "first": first,
+                "of": len(prompts),
+                "prompts": prompts[::every],
+            }
         )
     return found
 
@@ -74,6 +82,10 @@ def _prompt(id: str, sides: Mapping[str, Side]) -> dict[str, Any]:
         "verdicts": [_cut(one.verdict) for one in transcripts],
         "scores": [None if score is None or not np.isfinite(score) else round(score, 2) for score in scores],
     }
+
+
+def _is_readable(prompt: Mapping[str, Any]) -> bool:
+    return any((*prompt["answers"], *prompt["verdicts"]))
 
 
 def _cut(text: str | None) -> str | None:

@@ -14,11 +14,14 @@
   const answer = (prompt, side, best) => {
     const score = prompt.scores[side];
     const box = make("div", score !== null && score === best ? "better" : "");
-    const head = make("h4");
+    const head = make("h3");
     head.append(make("b", "", chosen().models[side]), score === null ? "" : ` · ${score}`);
     const text = prompt.answers[side];
-    box.append(head, make("p", text === null ? "note" : "text", text === null ? "no answer in the results" : text));
-    if (prompt.verdicts[side] !== null) box.append(make("p", "text judged", prompt.verdicts[side]));
+    box.append(head);
+    const verdict = prompt.verdicts[side];
+    if (text !== null) box.append(make("p", "text", text));
+    else if (verdict === null) box.append(make("p", "note", "no answer in the results"));
+    if (verdict !== null) box.append(make("p", "text judged", verdict));
     return box;
   };
   const card = (prompt) => {
@@ -51,6 +54,13 @@
     return judged.sort((a, b) => gap(b) - gap(a));
   };
   const prompts = pager({ perPage: 5, noun: "prompts", hits, card, list: find("prompts") });
+
+  // What scrolls can be reached with the keyboard.
+  new MutationObserver(() => {
+    for (const text of document.querySelectorAll("#prompts .text")) {
+      if (text.scrollHeight > text.clientHeight + 1) text.tabIndex = 0;
+    }
+  }).observe(find("prompts"), { childList: true });
 
   const start = () => {
     const { models, first, prompts: shown, of } = chosen();
