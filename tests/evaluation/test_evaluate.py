@@ -388,7 +388,13 @@ def test_answers_and_verdicts_are_read_side_by_side(files) -> None:
     given = [str(folder / "pairwise.json"), str(folder / "grade.json")]
     assert main(["compare", *given, "--output", str(folder / "compared")]) == 0
     page = (folder / "compared" / "comparison.html").read_text()
-    for text in (answer("long", 3), answer("base", 3), "base (baseline)", PROMPTS[3], "game 1: B\\u003e\\u003eA"):
+    for text in (
+        answer("long", 3),
+        answer("base", 3),
+        "base (baseline)",
+        PROMPTS[3],
+        "shown first, as A: long is much better",
+    ):
         assert text in page, text
     compared = json.loads((folder / "compared" / "comparison.json").read_text())
     assert [len(one["differences"].get("average", [])) for one in compared["benchmarks"]] == [0, 1]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from mixdpo.cli.judge_options import found_judges, judge_options_named
-from mixdpo.cli.options import YamlMapping, sentence, settings_options
+from mixdpo.cli.options import YamlMapping, refuse_options, sentence, settings_options
 from mixdpo.cli.recipe_options import quiet_libraries
 from mixdpo.common.files import check_output_folder
 from mixdpo.common.tables import print_table
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 _SAID: Final = ("model", "base_url", "concurrency", "chat_template_kwargs")
 """Settings of an endpoint that A and B and other options say."""
+_OF_ENDPOINTS: Final = tuple(field.name for field in fields(EndpointSettings) if field.name not in _SAID)
 
 
 @click.command()
@@ -75,6 +77,7 @@ def versus(
     )
     first, second = find_contender(a, answering), find_contender(b, answering)
     answering_now = [one.name for one in (first, second) if not isinstance(one.source, Path)]
+    _refuse_without_effect([one.source for one in (first, second)])
     if answering_now and prompts is None:
         raise InputError(f"nothing says what {answering_now[0]} is to answer", hint="give the prompts with --prompts")
     (judge,) = found_judges(judges)
@@ -105,3 +108,14 @@ def versus(
 
     page = save_page(collect([output / RESULT]), output)
     click.echo(f"answers and verdicts to read: {page}; result: {output / RESULT}")
+
+
+def _refuse_without_effect(sources: list[Any]) -> None:
+    """Refuse options about models that answer where there are none."""
+    if not any(isinstance(one, EndpointSettings) for one in sources):
+        refuse_options("no effect without a MODEL@URL", *_OF_ENDPOINTS)
+    if not any(isinstance(one, ModelSettings) for one in sources):
+        refuse_options("no effect without a model on this machine", "template_date")
+    if all(isinstance(one, Path) for one in sources):
+        names = (field.name for field in fields(GenerationSettings) if field.name != "samples")
+        refuse_options("no effect on files of answers", *names, "split", "chat_template_kwargs", "batch_size")

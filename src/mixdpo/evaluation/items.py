@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,8 +31,6 @@ SCHEMA: Final = pa.schema(
     ]
 )
 _VERDICTS: Final = ("judgment", "judgement", "verdict", "reply", "raw_completion")
-_GAME: Final = re.compile(r"^game ([12]): ([AB<>=]+|None)$", re.MULTILINE)
-"""How earlier versions stored the label of a game."""
 _IDS: Final = ("question_id", "uid", "instruction_index", "id")
 
 
@@ -114,11 +111,7 @@ def read_items(table: TableFile) -> dict[str, ModelItems]:
             own.weights[id] = weights[row]
         prompt, *others = (column[row] for column in texts)
         if prompt is not None or any(text is not None for text in others):
-            answer, baseline, verdict = others
-            told = None if verdict is None else _GAME.sub(lambda game: _in_words(model, game), verdict)
-            own.transcripts[id] = Transcript(
-                plain_text(prompt) if prompt is not None else None, answer, baseline, told
-            )
+            own.transcripts[id] = Transcript(plain_text(prompt) if prompt is not None else None, *others)
     return found
 
 
@@ -161,10 +154,6 @@ def _add_transcripts(texts: dict[str, dict[str, Transcript]], table: TableFile) 
         if "turn" in table:
             prompt, answer = _below(before.prompt, prompt), _below(before.answer, answer)
         texts[model][key] = Transcript(prompt, answer, baseline[row] if baseline is not None else None, verdict)
-
-
-def _in_words(model: str, game: re.Match[str]) -> str:
-    return verdict_in_words(model, int(game[1]) - 1, game[2])
 
 
 def verdict_in_words(model: str, game: int, label: str | None, reply: str | None = None) -> str:

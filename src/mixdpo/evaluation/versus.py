@@ -18,6 +18,7 @@ from mixdpo.evaluation.benchmarks import pairwise
 from mixdpo.evaluation.contenders import Answered, Answering, Contender, answered, answering_lines, check_names
 from mixdpo.evaluation.evaluate import evaluate
 from mixdpo.evaluation.sentences import win_sentence, win_warnings
+from mixdpo.evaluation.statistics.records import flags_record
 from mixdpo.evaluation.statistics.win_rates import detectable_win_rate
 from mixdpo.generation.answer_files import read_answers
 from mixdpo.generation.chat_model import Progress
@@ -105,7 +106,8 @@ def compare_two(
     folder.mkdir(parents=True, exist_ok=True)
     check_names((versus.first, versus.second))
     first, second = (
-        answered(one, versus.prompts, versus.answering, folder, progress) for one in (versus.first, versus.second)
+        answered(one, versus.prompts, versus.answering, folder, progress, prefix)
+        for one, prefix in ((versus.first, "a."), (versus.second, "b."))
     )
     prompt = versus.judge_prompt or (shipped_prompt_file("pairwise") if versus.judge.in_words else None)
     baseline = replace(read_answers(first.file), name=first.name)
@@ -129,7 +131,12 @@ def said(result: Record, first: Answered, second: Answered) -> dict[str, Any]:
     """Return what a result comes to: `sentence`, `warnings` and `cut`."""
     (one,) = result["models"].values()
     judge = pairwise.judge_name(result)
-    warnings = [*_cut_warnings((first, second)), *win_warnings(one)]
+    flags = {first.name: flags_record(read_answers(first.file).answers), second.name: one.get("flags", [])}
+    warnings = [
+        *_cut_warnings((first, second)),
+        *win_warnings(one),
+        *(f"{name}: {flag}" for name, found in flags.items() for flag in found),
+    ]
     if judge in (first.name, second.name):
         warnings.insert(0, f"the judge is {judge} itself, and judges like what they would have written")
     return {

@@ -205,7 +205,8 @@ def test_stored_verdicts_of_the_benchmarks(tmp_path) -> None:
     assert gain.gain.estimate == pytest.approx(expected)
     transcript = found["alpaca_eval_2"].models["a"].items.transcripts["3"]
     assert (transcript.prompt, transcript.answer) == ("Do 3.", "a did 3.")
-    assert found["arena_hard_v0.1"].models["a"].items.transcripts["q3"].verdict.startswith("game 1: ")
+    games = found["arena_hard_v0.1"].models["a"].items.transcripts["q3"].verdict
+    assert games.startswith("baseline shown first, as A: ")
     verdict = found["mt_bench"].models["b"].items.transcripts["3"].verdict
     assert verdict.startswith("turn 1: Fine.")
     assert "turn 2: Fine." in verdict

@@ -35,7 +35,7 @@ def _has_games(results: BenchmarkResults, model: str) -> bool:
 
 
 def _between_models(results: BenchmarkResults, led: bool) -> Iterator[str]:
-    """Yield the difference of two models, or of more who is first, unless sentences lead already, and how many differ."""
+    """Yield the difference of two models; of more, who is first, unless sentences `led` to it, and how many differ."""
     for metric, differences in results.differences.items():
         label = results.names.label(metric)
         if len(differences) == 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -9,11 +10,12 @@ import numpy as np
 
 from mixdpo.evaluation.compare.collect import BenchmarkResults
 from mixdpo.evaluation.compare.sources import ModelResult
-from mixdpo.evaluation.items import Transcript
+from mixdpo.evaluation.items import Transcript, verdict_in_words
 
 MOST_CHARACTERS: Final = 12_000_000
 """Of all texts of a benchmark together: more, and a browser is slow to search them."""
 LONGEST_TEXT: Final = 20_000
+_GAME: Final = re.compile(r"^game ([12]): ([AB<>=]+|None)$", re.MULTILINE)
 Side = tuple[Mapping[str, Transcript], Mapping[str, float]]
 """What one model says, and its scores, by prompt."""
 
@@ -79,13 +81,20 @@ def _prompt(id: str, sides: Mapping[str, Side]) -> dict[str, Any]:
         "id": id,
         "prompt": next((_cut(one.prompt) for one in transcripts if one.prompt), None),
         "answers": [_cut(one.answer) for one in transcripts],
-        "verdicts": [_cut(one.verdict) for one in transcripts],
+        "verdicts": [_cut(_in_words(model, one.verdict)) for model, one in zip(sides, transcripts, strict=True)],
         "scores": [None if score is None or not np.isfinite(score) else round(score, 2) for score in scores],
     }
 
 
 def _is_readable(prompt: Mapping[str, Any]) -> bool:
     return any((*prompt["answers"], *prompt["verdicts"]))
+
+
+def _in_words(model: str, verdict: str | None) -> str | None:
+    """Return a verdict with the labels of games in words; earlier versions stored these as they are."""
+    if verdict is None:
+        return None
+    return _GAME.sub(lambda game: verdict_in_words(model, int(game[1]) - 1, game[2]), verdict)
 
 
 def _cut(text: str | None) -> str | None:
