@@ -14,7 +14,7 @@ from synthetic import chat_rows
 HEAVY = ("torch", "transformers", "peft", "accelerate")
 SMALL = (
     *("audit", "clean", "compare", "demo", "eval", "generate", "map", "merge", "pairs", "plan", "rate", "reference"),
-    *("rounds", "score", "study", "tokens", "train"),
+    *("rounds", "score", "study", "tokens", "train", "versus"),
 )
 # Runs command lines in one process, and says which of the package's lines a heavy import came from.
 WATCH = f"""

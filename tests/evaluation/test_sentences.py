@@ -79,9 +79,9 @@ def test_warnings() -> None:
     (unread,) = win_warnings(games(n_unread=50))
     assert "50 of 400 games (12 %) have no verdict" in unread
     assert "3 replies of the judge quote" in win_warnings(games(n_quoting=3))[0]
-    assert win_warnings(games(n_prompts=50, detectable_win_rate=69.3)) == [
-        "50 prompts are few: a true win rate of less than 69 % may go unseen"
-    ]
+    few = games(p_value=0.2, n_prompts=50, detectable_win_rate=69.3)
+    assert win_warnings(few) == ["50 prompts are few: a true win rate of less than 69 % may go unseen"]
+    assert win_warnings(few | {"p_value": 0.001}) == [], "what was seen was no problem to see"
 
 
 def test_differences() -> None:

@@ -133,42 +133,54 @@ def print_table(table: TextTable) -> None:
 def as_lines(table: TextTable, width: int) -> list[str]:
     """Align the columns with blanks in a width of characters; every row is one line.
 
-    Where room is short, long names lose their middle, as long as they can still be told apart; columns that find no
-    room stand in a second table below, with the names again.
+    Where room is short, headings of numbers have two lines, and long names lose their middle, as long as they can
+    still be told apart; columns that find no room even so stand in a second table below, with the names again.
     """
-    rows = [list(map(one_line, row)) for row in (table.headings, *table.rows)]
+    body = [list(map(one_line, row)) for row in table.rows]
+    heads = [list(map(one_line, table.headings))]
+    if sum(widths := _widths([*heads, *body])) + 2 * (len(widths) - 1) > width:
+        two = [("", one) if column < table.names else _two_lines(one) for column, one in enumerate(heads[0])]
+        heads = [[one[line] for one in two] for line in (0, 1) if any(one[line] for one in two)]
+        widths = _widths([*heads, *body])
     lines = [one_line(table.title), ""] if table.title else []
-    widths = [max(cell_len(row[column]) for row in rows) for column in range(len(table.headings))]
-    begin = table.names
+    rows, begin = [*heads, *body], table.names
     while True:
-        room = width - _least(widths[: table.names]) - 2 * table.names
+        room = width - sum(min(size, _LEAST_NAME) for size in widths[: table.names]) - 2 * table.names
         end = begin + 1
         while end < len(widths) and sum(widths[begin : end + 1]) + 2 * (end - begin) <= room:
             end += 1
-        free = width - sum(widths[begin:end]) - 2 * (end - begin)
-        names = _fitted_names([row[: table.names] for row in rows], free - 2 * (table.names - 1))
-        of_names = [max(cell_len(row[column]) for row in names) for column in range(table.names)]
+        names = _fitted_names(
+            [row[: table.names] for row in rows],
+            width - sum(widths[begin:end]) - 2 * (end - begin) - 2 * (table.names - 1),
+        )
+        sizes = _widths(names)
         for number, (name, row) in enumerate(zip(names, rows, strict=True)):
-            cells = [set_cell_size(cell, size) for cell, size in zip(name, of_names, strict=True)]
-            cells += [" " * (size - cell_len(cell)) + cell
-                      for cell, size in zip(row[begin:end], widths[begin:end], strict=True)]  # fmt: skip
+            cells = [set_cell_size(cell, size) for cell, size in zip(name, sizes, strict=True)]
+            for cell, size in zip(row[begin:end], widths[begin:end], strict=True):
+                cells.append(" " * (size - cell_len(cell)) + cell)
             lines.append("  ".join(cells).rstrip())
-            if number == 0:
-                lines.append("-" * (sum(of_names) + sum(widths[begin:end]) + 2 * (len(of_names) + end - begin - 1)))
+            if number == len(heads) - 1:
+                lines.append("-" * (sum(sizes) + sum(widths[begin:end]) + 2 * (len(cells) - 1)))
         if end >= len(widths):
             return lines
         begin = end
         lines.append("")
 
 
-def _least(widths: Sequence[int]) -> int:
-    """Return what columns of names get at least."""
-    return sum(min(width, _LEAST_NAME) for width in widths)
+def _widths(rows: Sequence[Sequence[str]]) -> list[int]:
+    return [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
+
+
+def _two_lines(heading: str) -> tuple[str, str]:
+    """Cut a heading in two lines of about the same length, if it has words to be cut between."""
+    words = heading.split()
+    cuts = [(" ".join(words[:cut]), " ".join(words[cut:])) for cut in range(len(words))]
+    return min(cuts, key=lambda lines: max(map(cell_len, lines)))
 
 
 def _fitted_names(rows: Sequence[Sequence[str]], room: int) -> list[list[str]]:
     """Shorten the longest names until all columns of them fit in the room, as far as they stay different."""
-    widths = [max(cell_len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    widths = _widths(rows)
     while sum(widths) > room and max(widths) > _LEAST_NAME:
         widths[widths.index(max(widths))] -= 1
     return [list(row) for row in zip(*map(_shortened, zip(*rows, strict=True), widths), strict=True)]

@@ -76,12 +76,7 @@ def _after(one: Record, winner: str, turned: bool) -> str:
 
 def win_warnings(one: Record) -> list[str]:
     """Return what a reader of a win rate must know: what the judge follows, and what the games cannot show."""
-    found = [*_length_warning(one), *_position_warning(one)]
-    detectable, prompts = one.get("detectable_win_rate"), one["n_prompts"]
-    if detectable is None:
-        found.append(f"{_prompts(prompts)} are too few: even a win on every one could be chance")
-    elif detectable > _SEES_LITTLE:
-        found.append(f"{_prompts(prompts)} are few: a true win rate of less than {detectable:.0f} % may go unseen")
+    found = [*_length_warning(one), *_position_warning(one), *_power_warning(one)]
     games = 2 * (one["n_prompts"] + one.get("n_prompts_unread", 0))
     unread = 100 * one["n_unread"] / games if games else 0.0
     if unread > _MOST_UNREAD:
@@ -123,6 +118,16 @@ def _position_warning(one: Record) -> list[str]:
         f"the judge follows position: the answer shown {which} wins {share:.0f} % of the decided games, and "
         f"{consistent:.0f} % of the prompts have the same winner in both orders"
     ]
+
+
+def _power_warning(one: Record) -> list[str]:
+    """Say that prompts are few, where no difference was seen among them."""
+    detectable, prompts = one.get("detectable_win_rate"), one["n_prompts"]
+    if is_clear(one) or (detectable is not None and detectable <= _SEES_LITTLE):
+        return []
+    if detectable is None:
+        return [f"{_prompts(prompts)} are too few: even a win on every one could be chance"]
+    return [f"{_prompts(prompts)} are few: a true win rate of less than {detectable:.0f} % may go unseen"]
 
 
 def difference_sentence(one: Difference | Mapping[str, Any], label: str, prompts: str = "prompts") -> str:

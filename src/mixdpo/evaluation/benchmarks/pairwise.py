@@ -15,6 +15,7 @@ from mixdpo.common.statistics import both_ends, proportion
 from mixdpo.common.table_files import TableFile, read_table
 from mixdpo.common.tables import TextTable, value_text
 from mixdpo.evaluation.benchmark import WIN_RATE, Column, JudgedBenchmark, Record, Scored, models_table
+from mixdpo.evaluation.difference_tables import difference_sentences
 from mixdpo.evaluation.items import ModelItems, read_transcripts
 from mixdpo.evaluation.sentences import win_sentence, win_warnings
 from mixdpo.evaluation.statistics.records import (
@@ -176,9 +177,10 @@ def judge_name(record: Record) -> str | None:
 
 
 def sentences(record: Record) -> list[str]:
-    """Return who wins, in a sentence for each model."""
+    """Return who wins, in a sentence for each model, and the difference of two."""
     baseline, judge = baseline_name(record), judge_name(record)
-    return [win_sentence(model, baseline, one, judge) for model, one in record["models"].items() if "p_value" in one]
+    against = [win_sentence(name, baseline, one, judge) for name, one in record["models"].items() if "p_value" in one]
+    return [*against, *difference_sentences(record, WIN_RATE.label("win_rate"))]
 
 
 def warnings(record: Record) -> list[str]:

@@ -14,7 +14,6 @@ from mixdpo.evaluation.benchmark import JudgedBenchmark
 from mixdpo.evaluation.benchmarks import BENCHMARKS, benchmark_of
 from mixdpo.evaluation.compare.result_metrics import Metrics, read_metrics
 from mixdpo.evaluation.items import ModelItems, read_items
-from mixdpo.training.run_folder import METRICS_FILE, RUN_FILE, logged_metrics
 
 
 @dataclass(frozen=True)
@@ -54,6 +53,8 @@ def read_source(path: str | Path) -> list[ModelResult]:
     """
     path = Path(path).expanduser()
     if path.is_dir():
+        from mixdpo.training.run_folder import METRICS_FILE  # loads PyTorch, which result files need not wait for
+
         results = [result for read in (_results_in, _measured_in, _logged) for result in read(path)]
         if not results:
             raise InputError(
@@ -139,6 +140,8 @@ _BOOKKEEPING: Final = ("step", "epoch", "learning_rate", "grad_norm")
 
 def _logged(folder: Path) -> Iterator[ModelResult]:
     """Yield the last numbers that training and its evaluation logged."""
+    from mixdpo.training.run_folder import RUN_FILE, logged_metrics
+
     records = logged_metrics(folder)
     last: dict[str, Any] = {}
     for kind in ("loss", "eval_loss"):
