@@ -230,6 +230,7 @@ def test_models_whose_verdicts_could_not_be_read_are_not_ranked(shown, capsys) -
         ]
 
     good, fair = ([f"Rating: [[{6 + shift + n % 3}]]" for n in range(20)] for shift in (1, 0))
+    fair[0] = "Rating: [[9]]"
     rows = [
         *rated("camillo_dataset_oast_top1_ft_ehartforddolphin_23122", good),
         *rated("mistral-7b_dolphin_orca_labonne_dpo", fair),

@@ -163,6 +163,13 @@ def is_mostly_unread(one: Record) -> bool:
     return unread > MOST_UNREAD * total
 
 
+def ranked_scores(
+    models: Mapping[str, Record], scores: Mapping[str, Mapping[str, float]]
+) -> dict[str, Mapping[str, float]]:
+    """Return the scores of models that are part of a ranking, for their differences."""
+    return {model: own for model, own in scores.items() if model in models and not is_mostly_unread(models[model])}
+
+
 def unread_notes(models: Mapping[str, Record]) -> list[str]:
     """Return a line for each model that is no part of a ranking."""
     found = {model: unread_verdicts(one) for model, one in models.items() if is_mostly_unread(one)}

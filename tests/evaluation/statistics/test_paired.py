@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mixdpo.common.statistics import sign_test
+from mixdpo.common.statistics import proportion, sign_test
 from mixdpo.evaluation.statistics.paired import (
+    SIGN_TEST,
     agreement,
     compare_all,
     holm,
@@ -67,3 +68,14 @@ def test_compare_all_pairs_prompts_and_corrects() -> None:
     assert found["a", "c"].p_value == 1
     with pytest.raises(ValueError, match="share 0"):
         compare_all({"a": base, "d": {"other": 1.0}})
+
+
+def test_differences_that_are_all_equal_have_an_interval_with_a_width() -> None:
+    names = [str(prompt) for prompt in range(12)]
+    won = {"first": dict.fromkeys(names, 0.0), "second": dict.fromkeys(names, 100.0)}
+    (found,) = compare_all(won)
+    others = proportion(0, 12).high
+    assert (found.gain.estimate, found.gain.high) == (100, 100)
+    assert found.gain.low == pytest.approx(100 - 200 * others)
+    assert found.gain.low > 0
+    assert (found.p_value, found.test) == (pytest.approx(2 / 2**12), SIGN_TEST)

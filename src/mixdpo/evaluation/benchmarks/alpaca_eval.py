@@ -23,7 +23,7 @@ from mixdpo.common.settings import check_choice, check_ranges
 from mixdpo.common.statistics import mean_interval
 from mixdpo.common.table_files import TableFile, read_table
 from mixdpo.common.tables import TextTable
-from mixdpo.evaluation.benchmark import WIN_RATE, Column, JudgedBenchmark, Record, Scored, models_table
+from mixdpo.evaluation.benchmark import WIN_RATE, Column, JudgedBenchmark, Record, Scored, models_table, ranked_scores
 from mixdpo.evaluation.hub_files import HubFile, fetch
 from mixdpo.evaluation.items import ModelItems, read_transcripts
 from mixdpo.evaluation.statistics.length_control import (
@@ -400,12 +400,14 @@ def score(verdicts: Sequence[Path], options: AlpacaOptions, run: Record | None =
     judged = [one for file in verdicts for one in read_verdicts(file)]
     control = _length_control(options)
     found = items(verdicts)
+    models = dict(score_verdicts(judged, control, C=options.C, align=options.align))
+    scores = {model: own.scores["win_rate"] for model, own in found.items()}
     return Scored(
-        models=dict(score_verdicts(judged, control, C=options.C, align=options.align)),
+        models=models,
         items=found,
         settings={"C": options.C or "cross-validated", "align": options.align} if control else {},
         others={
-            "differences": difference_records({model: own.scores["win_rate"] for model, own in found.items()}),
+            "differences": difference_records(ranked_scores(models, scores)),
             **reasoning_record(*map(read_table, verdicts)),
         },
     )

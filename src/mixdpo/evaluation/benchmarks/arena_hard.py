@@ -19,7 +19,7 @@ from mixdpo.common.errors import InputError
 from mixdpo.common.settings import check_choice, check_ranges
 from mixdpo.common.table_files import TableFile, read_table
 from mixdpo.common.tables import TextTable, value_text
-from mixdpo.evaluation.benchmark import WIN_RATE, Column, JudgedBenchmark, Record, Scored, models_table
+from mixdpo.evaluation.benchmark import WIN_RATE, Column, JudgedBenchmark, Record, Scored, models_table, ranked_scores
 from mixdpo.evaluation.hub_files import HubFile, fetch
 from mixdpo.evaluation.items import ModelItems, read_transcripts
 from mixdpo.evaluation.statistics.battles import (
@@ -322,7 +322,7 @@ def score(verdicts: Sequence[Path], options: ArenaOptions, run: Record | None = 
         for model, result in controlled.items():
             models[model]["style_control"] = result
         settings |= {"control": options.control, "baseline": baseline}
-    others["differences"] = difference_records(scores, bootstrap.seed)
+    others["differences"] = difference_records(ranked_scores(models, scores), bootstrap.seed)
     others |= reasoning_record(*map(read_table, verdicts))
     if len(judges) > 1:
         others["judge_agreement"] = _agreements(judges, verdicts)

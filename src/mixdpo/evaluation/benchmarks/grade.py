@@ -14,7 +14,15 @@ from mixdpo.common.errors import InputError
 from mixdpo.common.statistics import mean_interval
 from mixdpo.common.table_files import TableFile, read_table
 from mixdpo.common.tables import TextTable
-from mixdpo.evaluation.benchmark import Column, JudgedBenchmark, MetricNames, Record, Scored, models_table
+from mixdpo.evaluation.benchmark import (
+    Column,
+    JudgedBenchmark,
+    MetricNames,
+    Record,
+    Scored,
+    models_table,
+    ranked_scores,
+)
 from mixdpo.evaluation.items import ModelItems, read_transcripts
 from mixdpo.evaluation.statistics.records import (
     answers_record,
@@ -97,7 +105,10 @@ def score(verdicts: Sequence[Path], options: GradeOptions, run: Record | None = 
         _log.warning("%s has no grade that could be read, and is left out", model)
     found = {model: own for model, own in found.items() if model in models}
     grades = {model: grades[model] for model in models}
-    others = {"differences": difference_records(grades, options.seed), **reasoning_record(table)}
+    others = {
+        "differences": difference_records(ranked_scores(models, grades), options.seed),
+        **reasoning_record(table),
+    }
     return Scored(models=models, items=found, others=others)
 
 

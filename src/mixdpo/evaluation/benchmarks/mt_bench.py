@@ -21,7 +21,15 @@ from mixdpo.common.statistics import both_ends, clustered_mean
 from mixdpo.common.table_files import read_table
 from mixdpo.common.tables import TextTable
 from mixdpo.data.reasoning import split_reasoning
-from mixdpo.evaluation.benchmark import Column, JudgedBenchmark, MetricNames, Record, Scored, models_table
+from mixdpo.evaluation.benchmark import (
+    Column,
+    JudgedBenchmark,
+    MetricNames,
+    Record,
+    Scored,
+    models_table,
+    ranked_scores,
+)
 from mixdpo.evaluation.hub_files import HubFile, fetch
 from mixdpo.evaluation.items import ModelItems, read_transcripts
 from mixdpo.evaluation.statistics.records import (
@@ -384,7 +392,10 @@ def score(verdicts: Sequence[Path], options: MTBenchOptions, run: Record | None 
         models=models,
         items=found,
         settings={"seed": options.seed},
-        others={"differences": difference_records(scores, options.seed), **reasoning_record(table)},
+        others={
+            "differences": difference_records(ranked_scores(models, scores), options.seed),
+            **reasoning_record(table),
+        },
     )
 
 

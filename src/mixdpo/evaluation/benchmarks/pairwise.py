@@ -14,7 +14,7 @@ from mixdpo.common.errors import InputError
 from mixdpo.common.statistics import both_ends, proportion
 from mixdpo.common.table_files import TableFile, read_table
 from mixdpo.common.tables import TextTable, value_text
-from mixdpo.evaluation.benchmark import WIN_RATE, Column, JudgedBenchmark, Record, Scored, models_table
+from mixdpo.evaluation.benchmark import WIN_RATE, Column, JudgedBenchmark, Record, Scored, models_table, ranked_scores
 from mixdpo.evaluation.difference_tables import difference_sentences
 from mixdpo.evaluation.items import ModelItems, read_transcripts
 from mixdpo.evaluation.sentences import win_sentence, win_warnings
@@ -120,7 +120,8 @@ def score(verdicts: Sequence[Path], options: PairwiseOptions, run: Record | None
     for model in none:
         _log.warning("%s has no game with a valid label, and is left out", model)
     found = {model: own for model, own in items(verdicts).items() if model in models}
-    differences = difference_records({model: one.scores["win_rate"] for model, one in found.items()}, options.seed)
+    scored = {model: one.scores["win_rate"] for model, one in found.items()}
+    differences = difference_records(ranked_scores(models, scored), options.seed)
     others = {"differences": differences, **reasoning_record(table)}
     return Scored(models=models, items=found, others=others)
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 import scipy
 
-from mixdpo.common.statistics import Interval, paired_bootstrap, proportion, sign_test
+from mixdpo.common.statistics import Interval, interval_of_equal, paired_bootstrap, proportion, sign_test
 
 SIGN_TEST: Final = "exact sign test"
 SIGN_FLIP_TEST: Final = "sign-flip test of the mean"
@@ -24,7 +24,8 @@ class Difference:
     Attributes:
         first: name of the first model.
         second: name of the second.
-        gain: mean of second - first, with a paired bootstrap interval over prompts.
+        gain: mean of second - first, with a paired bootstrap interval over prompts; where all differ by the same, with
+            Wilson's bound of the share that would not.
         better: prompts on which the second scores higher.
         worse: prompts on which it scores lower.
         p_value: two-sided, of no gain: see `sign_flip_test`.
@@ -77,13 +78,26 @@ def compare_pairs(
         both = both[np.isfinite(both).all(axis=1)]
         if len(both) < 2:
             raise ValueError(f"{first} and {second} share {len(both)} scored prompts; a comparison needs at least 2")
-        gain = paired_bootstrap(both[:, 0], both[:, 1], rng=np.random.default_rng(seed), level=level)
+        gain = _gain(both, seed, level)
         better, worse = int((both[:, 1] > both[:, 0]).sum()), int((both[:, 1] < both[:, 0]).sum())
         differences = both[:, 1] - both[:, 0]
         p_value = sign_flip_test(differences, seed=seed)
         drawn.append((first, second, gain, better, worse, p_value, name_of_test(differences)))
     adjusted = holm([row[-2] for row in drawn])
     return [Difference(*row[:-1], p, row[-1]) for row, p in zip(drawn, adjusted, strict=True)]
+
+
+def _gain(both: np.ndarray, seed: int, level: float) -> Interval:
+    """Return the mean of second - first with its interval; `both` holds the scores of the two, (prompts, 2).
+
+    Of differences that are all equal a resample shows nothing else. They get the interval of `interval_of_equal`, on
+    the scale from the largest loss to the largest gain that there could be between the scores seen.
+    """
+    differences = both[:, 1] - both[:, 0]
+    if np.ptp(differences) > 0:
+        return paired_bootstrap(both[:, 0], both[:, 1], rng=np.random.default_rng(seed), level=level)
+    widest = float(np.ptp(both))
+    return interval_of_equal(float(differences[0]), len(differences), (-widest, widest), level)
 
 
 def name_of_test(differences: np.ndarray) -> str:
