@@ -166,7 +166,8 @@ def test_models_can_stand_where_eval_takes_answers(tokenizer, capsys) -> None:
     tiny_llama(vocab_size=len(tokenizer)).save_pretrained("start")
     tokenizer.save_pretrained("start")
     base = answers("base", ["a" * 30, "b", "c"])
-    words = ["--model", "start", "--baseline", str(base), *program("longer", LONGER), "-o", "pairs.json"]
+    short = ["--max-new-tokens", "4"]
+    words = ["--model", "start", "--baseline", str(base), *short, *program("longer", LONGER), "-o", "pairs.json"]
     assert main(["eval", "pairwise", *words, "--limit", "2", "--dry-run"]) == 0
     assert "answers of start: 2 answers" in capsys.readouterr().out
     assert main(["eval", "pairwise", *words, "--limit", "2"]) == 0

@@ -105,12 +105,14 @@ def _judged(name: str, benchmark: JudgedBenchmark) -> click.Command:
                   help="Score these stored verdicts instead of running a judge.")  # fmt: skip
     @settings_options(AnswerSources, "sources", leave_out=both)
     @judge_options
+    @click.option("--max-new-tokens", type=click.IntRange(min=1),
+                  help="Longest answer of a model that answers first; default: 2,048 tokens.")  # fmt: skip
     @click.option("--dry-run", is_flag=True, help="Say what the run would take, and stop.")
     @_output
     @settings_options(benchmark.options, "options")
     def command(
-        verdicts: tuple[Path, ...], sources: Any, judges: Callable[[], list[JudgeSettings]], dry_run: bool,
-        output: Path, options: Any,
+        verdicts: tuple[Path, ...], sources: Any, judges: Callable[[], list[JudgeSettings]],
+        max_new_tokens: int | None, dry_run: bool, output: Path, options: Any,
     ) -> None:  # fmt: skip
         from mixdpo.judges.task import JudgeRun
 
@@ -132,7 +134,7 @@ def _judged(name: str, benchmark: JudgedBenchmark) -> click.Command:
             raise click.UsageError("Give --judge once; the verdicts of several are scored together from their files.")
         (judging,) = found_judges(judges)
         files = sources(**{name: getattr(options, name) for name in both}) if both else sources
-        answered = _answered(files, options, output, dry_run)
+        answered = _answered(files, options, output, max_new_tokens, dry_run)
         if answered is None:
             return
         files = answered
@@ -142,18 +144,21 @@ def _judged(name: str, benchmark: JudgedBenchmark) -> click.Command:
     return click.command(name, help=benchmark.help)(command)
 
 
-def _answered(sources: AnswerSources, options: Any, output: Path, dry_run: bool) -> AnswerSources | None:
+def _answered(
+    sources: AnswerSources, options: Any, output: Path, max_new_tokens: int | None, dry_run: bool
+) -> AnswerSources | None:
     """Let those of the models answer that are no files of answers; what they write stands beside the output. A dry run
     says what that would take, and returns None."""
     from mixdpo.evaluation.contenders import is_answer_file
 
     if all(map(is_answer_file, sources.models)):
+        refuse_options("no effect on files of answers", "max_new_tokens")
         return sources
     from mixdpo.common.progress import pairs_bar
     from mixdpo.evaluation.contenders import models_to_ask
 
     prompts = sources.questions or getattr(options, "baseline", None)
-    models = models_to_ask(sources.models, prompts, sources.limit)
+    models = models_to_ask(sources.models, prompts, sources.limit, max_new_tokens)
     if dry_run:
         for line in models.planned():
             click.echo(f"answers of {line}; their verdicts can be counted when they are there")

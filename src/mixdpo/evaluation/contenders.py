@@ -176,15 +176,17 @@ class ModelsToAsk:
         given: as the command line has them, files of answers too.
         contenders: the same.
         prompts: what they answer.
+        answering: how.
     """
 
     given: Sequence[str]
     contenders: Sequence[Contender]
     prompts: Sequence[Prompt]
+    answering: Answering
 
     def planned(self) -> list[str]:
         """Return what answering would take, a line for each model that answers."""
-        return answering_lines(self.contenders, self.prompts, Answering())
+        return answering_lines(self.contenders, self.prompts, self.answering)
 
     def files(self, output: Path, progress: Callable[[str], Progress] | None = None) -> tuple[str, ...]:
         """Let the models answer greedily, and return all as `NAME=FILE`; files are beside `output`."""
@@ -193,23 +195,27 @@ class ModelsToAsk:
             if isinstance(one.source, Path):
                 found.append(given)
                 continue
-            answers = answered(one, self.prompts, Answering(), output.parent, progress, f"{output.stem}.")
+            answers = answered(one, self.prompts, self.answering, output.parent, progress, f"{output.stem}.")
             found.append(f"{answers.name}={answers.file}")
         return tuple(found)
 
 
-def models_to_ask(models: Sequence[str], prompts: Path | None, limit: int | None) -> ModelsToAsk:
+def models_to_ask(
+    models: Sequence[str], prompts: Path | None, limit: int | None, max_new_tokens: int | None = None
+) -> ModelsToAsk:
     """Find the models among those that are given, and read what they are to answer.
 
     Args:
         models: `[NAME=]SOURCE`, see `find_contender`.
         prompts: file of prompts, or of answers with theirs; None where nothing says it.
         limit: number of prompts at most.
+        max_new_tokens: longest answer; None for the default of `GenerationSettings`.
 
     Raises:
         InputError: there are no prompts, or see `find_contender`.
     """
-    contenders = [find_contender(one, Answering()) for one in models]
+    answering = Answering(generation=GenerationSettings(max_new_tokens=max_new_tokens))
+    contenders = [find_contender(one, answering) for one in models]
     if prompts is None:
         asked = next(one.name for one in contenders if not isinstance(one.source, Path))
         raise InputError(
@@ -217,7 +223,7 @@ def models_to_ask(models: Sequence[str], prompts: Path | None, limit: int | None
             hint="give the prompts with --questions, or let it answer first: mixdpo generate PROMPTS --model "
             "MODEL --output FILE",
         )
-    return ModelsToAsk(models, contenders, read_prompts(prompts, limit=limit))
+    return ModelsToAsk(models, contenders, read_prompts(prompts, limit=limit), answering)
 
 
 def cut_share(file: Path) -> float | None:
