@@ -4,7 +4,7 @@ what it comes to."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -58,7 +58,7 @@ class Versus:
     questions: Path | None = None
     judge_prompt: Path | None = None
     max_tokens: int | None = None
-    answering: Answering = Answering()
+    answering: Answering = field(default_factory=Answering)
     limit: int | None = None
     seed: int = 0
 

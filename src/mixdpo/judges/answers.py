@@ -58,7 +58,7 @@ class AnswerSources:
             "help": "longest judgement; default: the benchmark's",
             "option": "--judge-max-tokens",
             "at_least": 1,
-        },  # fmt: skip
+        },
     )
     limit: int | None = field(
         default=None, metadata={"help": "judge the first prompts only: a trial, no result", "at_least": 1}
