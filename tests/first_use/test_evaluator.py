@@ -318,4 +318,4 @@ def test_nothing_of_the_page_is_cut(browser, width) -> None:
     assert page.evaluate("document.documentElement.scrollWidth") == width
     cut = "[...document.querySelectorAll('.card')].filter(one => one.scrollWidth > one.clientWidth + 1).length"
     assert page.evaluate(cut) == 0
-    assert page.locator("td.num", has_text="[−10.2, 20.5]").first.is_visible()
+    assert page.locator("td.num", has_text="[−10.25, 20.50]").first.is_visible()
