@@ -145,7 +145,7 @@ def test_a_killed_run_continues_without_a_repeated_call(folder: Path, server: Pr
     own = answered(folder, server, "own")
     before = server.calls.total()
     words = judging(folder, server, "grade", "--model", own, "--judge-prompt", str(folder / "grade.txt"),
-                    "--max-tokens", "6")  # fmt: skip
+                    "--judge-max-tokens", "6")  # fmt: skip
     server.hold_call = before + 4
     running = subprocess.Popen([sys.executable, "-m", "mixdpo", *words], start_new_session=True)
     assert server.held.wait(300)
@@ -169,7 +169,7 @@ def test_samples_of_a_real_server_are_rated_by_it_whatever_fails(folder: Path, s
     asked = server.calls.total()
     (folder / "few_shot.txt").write_text(FEW_SHOT)
     words = ["rate", answers, "--judge", "smollm2", "--endpoint", server.url, "--key-variable", "JUDGE_KEY",
-             "--judge-prompt", str(folder / "few_shot.txt"), "--max-tokens", "8",
+             "--judge-prompt", str(folder / "few_shot.txt"), "--judge-max-tokens", "8",
              "-o", str(folder / "rated.jsonl")]  # fmt: skip
     server.faults = [503, '{"choices": []}', 429]
     assert main(words) == 0

@@ -145,7 +145,7 @@ def _check_read(name: str, record: Mapping[str, Any], in_words: bool) -> None:
         "hold no verdict that can be read": (
             record["unread_verdicts"],
             "let the judge prompt ask for a last line with nothing but the verdict, such as [[5]] or [[A]], raise "
-            "--max-tokens, or take another judge"
+            "--judge-max-tokens, or take another judge"
             if in_words
             else "let the program write a number and nothing else in each line, or of two answers A>B, A=B or B>A",
         ),
