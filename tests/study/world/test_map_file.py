@@ -98,6 +98,9 @@ def test_arms_share_the_baselines_setting_of_the_largest_mean_minus_spread_in_th
         "DPO": 1e-3, "SFT mixed in": 2e-3, "dropped": 1e-3,
     }  # fmt: skip
     assert own["SFT mixed in"]["effect"] == pytest.approx([0.02, 0.02, 0.02])
+    # Nor is a rate taken at which the baseline alone is steady.
+    breaks = [(run, {"reward": 0.72 if run.arm == "DPO" else found["reward"]}) for run, found in found]
+    assert set(chosen_settings(settings, breaks).values()) == {(1e-3, 0.2)}
     finals = list(final_runs(settings, chosen))
     assert len(finals) == final_count(settings, "words") == 2 * 3 * 4
     assert {run.learning_rate for run in finals if run.arm != START} == {1e-3}

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -19,6 +19,8 @@ from mixdpo.study.world.map_runs import Choices, MapRun, Setting, grid_of
 from mixdpo.study.world.map_settings import ArmOfMap, MapSettings
 
 Trials = Sequence[tuple[MapRun, Mapping[str, float]]]
+STEADY: Final = 0.02
+"""Largest standard deviation over seeds, in reward, of an arm that does not break on some of them."""
 _Rewards = Mapping[Setting, Mapping[int, float]]
 """By setting and seed."""
 
@@ -26,6 +28,7 @@ _Rewards = Mapping[Setting, Mapping[int, float]]
 def chosen_settings(settings: MapSettings, trials: Trials) -> Choices:
     """Return the setting of every world, tuned cell and arm: of arms with the same grid, what is best for the first.
 
+    Only settings count at which all of these arms are steady, or else the one at which the least steady is steadiest.
     Arms that are the first one in another order count as further seeds of it. Of equal settings that of the smallest
     rate, then beta, is taken.
     """
@@ -36,11 +39,16 @@ def chosen_settings(settings: MapSettings, trials: Trials) -> Choices:
     chosen: dict[tuple[str, str, str], Setting] = {}
     for (world, cell, _), arms in of_grid.items():
         first = sorted(arms, key=list(settings.arms).index)[0]
+        widest = {
+            setting: max(_deviation(list(rewards[world, cell, arm][setting].values())) for arm in arms)
+            for setting in rewards[world, cell, first]
+        }
+        steady = [setting for setting, deviation in widest.items() if deviation <= max(STEADY, min(widest.values()))]
         same = [arm for arm in arms if _but_order(settings.arms[arm]) == _but_order(settings.arms[first])]
         best = _best(
             {
                 setting: [reward for arm in same for reward in rewards[world, cell, arm][setting].values()]
-                for setting in rewards[world, cell, first]
+                for setting in steady
             }
         )
         chosen.update({(world, cell, arm): best for arm in arms})
@@ -87,7 +95,11 @@ def _best(rewards: Mapping[Setting, Sequence[float]]) -> Setting:
 
 def _worth(rewards: Sequence[float]) -> float:
     """Return the mean less three standard deviations, which a rate at the edge of collapse does not survive."""
-    return float(np.mean(rewards) - (3 * np.std(rewards, ddof=1) if len(rewards) > 1 else 0.0))
+    return float(np.mean(rewards) - 3 * _deviation(rewards))
+
+
+def _deviation(rewards: Sequence[float]) -> float:
+    return float(np.std(rewards, ddof=1)) if len(rewards) > 1 else 0.0
 
 
 def _but_order(arm: ArmOfMap) -> ArmOfMap:
