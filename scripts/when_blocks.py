@@ -1,4 +1,4 @@
-"""What `docs/when.md` and the README say of the map: tables, and sentences whose verdicts come from the intervals."""
+"""What the pages say of the map: tables, and sentences whose verdicts come from the intervals."""
 
 from __future__ import annotations
 
@@ -49,7 +49,8 @@ WORDS = {1: "clearly better", 0: "not clear", -1: "clearly worse"}
 
 
 def blocks(table: Table, likelihood: Mapping[str, Any]) -> dict[str, str]:
-    """Return every generated part of the pages by its name."""
+    """Return every generated part of the pages by its name; one "in short" is the first paragraph of another."""
+    labels, shares = labels_block(table, likelihood), shares_block(table)
     return {
         "questions": questions_block(table),
         "made": made_block(table),
@@ -60,8 +61,10 @@ def blocks(table: Table, likelihood: Mapping[str, Any]) -> dict[str, str]:
         "order": order_block(table),
         "schedule": schedule_block(table),
         "claims": world_block(table, [*question_rows(table), *claim_rows(table)]),
-        "labels": labels_block(table, likelihood),
-        "shares": shares_block(table),
+        "labels": labels,
+        "labels in short": labels.partition("\n\n")[0],
+        "shares": shares,
+        "shares in short": shares.partition("\n\n")[0],
         "breaks": breaks_block(table),
         "treatments": treatments_block(table),
         "likelihood": likelihood_block(likelihood),
@@ -273,8 +276,8 @@ def labels_block(table: Table, likelihood: Mapping[str, Any]) -> str:
     advice = " So check the labels of large margins first." if set(signs.values()) == {1} else ""
     text = as_markdown(TextTable("", headings, rows)).rstrip()
     return (
-        f"A wrong label costs {_verdicts(signs, more)} on easy pairs than on hard ones.{advice} What DPO loses in "
-        f"reward by one per cent of all pairs with a wrong label:\n\n{text}"
+        f"On easy pairs, compared with hard ones, a wrong label costs {_verdicts(signs, more)}.{advice}\n\n"
+        f"What DPO loses in reward by one per cent of all pairs with a wrong label:\n\n{text}"
     )
 
 

@@ -1,4 +1,4 @@
-"""Write all that is made from the committed map: its report and figure, `docs/when.md`, and parts of other pages.
+"""Write all that is made from the committed map: its report, its figure, its two pages, and parts of others.
 
     python scripts/when_page.py                                 # anew from studies/maps/results/map.json
     python scripts/when_page.py runs/map/map.json               # after a new map: takes it over first
@@ -27,7 +27,7 @@ from when_blocks import blocks
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "studies" / "maps" / "results"
-PAGES = ("docs/when.md", "docs/studies.md", "README.md")
+PAGES = ("docs/when.md", "docs/map.md", "docs/studies.md", "README.md")
 _BLOCK = re.compile(r"(<!-- map: ([\w -]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 

@@ -124,7 +124,7 @@ def test_the_contrast_of_good_and_poor_ties_is_predicted_in_the_gain() -> None:
             as_the_theory_says,
             {
                 "figure": "turns from harm to help",
-                "labels": "costs clearly more in words and lists on easy pairs than on hard ones. So check",
+                "labels": "costs clearly more in words and lists. So check",
                 "order": "what SFT on the hard pairs adds to a sorted run: clearly better in words and lists.",
                 "breaks": "clearly better at quality 0.82, clearly worse at quality 0.45 and 0.6.",
                 "claims": "| best answers: SFT mixed in − dropped | **+2",
@@ -135,7 +135,7 @@ def test_the_contrast_of_good_and_poor_ties_is_predicted_in_the_gain() -> None:
             the_other_way_round,
             {
                 "figure": "less dropping them, by how good",
-                "labels": "costs clearly less in words and lists on easy pairs than on hard ones. What",
+                "labels": "costs clearly less in words and lists.\n\nWhat",
                 "order": "what SFT on the hard pairs adds to a sorted run: clearly worse in words and lists.",
                 "breaks": "clearly better at quality 0.45 and 0.6, clearly worse at quality 0.82.",
                 "claims": "| best answers: SFT mixed in − dropped | **−2",
