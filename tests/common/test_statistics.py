@@ -94,7 +94,7 @@ def test_bad_input(before: list[float], after: list[float], complaint: str) -> N
 
 
 def test_text() -> None:
-    assert str(Interval(estimate=0.55, low=0.333, high=0.75, level=0.95)) == "+0.55 (95% interval +0.33 to +0.75)"
+    assert str(Interval(estimate=0.55, low=0.333, high=0.75, level=0.95)) == "+0.55 (95 % interval +0.33 to +0.75)"
 
 
 def test_mean_interval_is_students() -> None:

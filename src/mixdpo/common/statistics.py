@@ -22,7 +22,7 @@ class Interval:
     level: float
 
     def __str__(self) -> str:
-        return f"{self.estimate:+.2f} ({self.level:.0%} interval {self.low:+.2f} to {self.high:+.2f})"
+        return f"{self.estimate:+.2f} ({100 * self.level:g} % interval {self.low:+.2f} to {self.high:+.2f})"
 
 
 def both_ends(interval: Interval, times: float = 1.0) -> list[float] | None:
