@@ -103,7 +103,7 @@ def claim_rows(table: Table) -> list[Row]:
     noisy = [cell for cells in crossing_cells(table).values() for cell in cells]
     right = [cell for cell in usual if cell["hard_labels_right"] == 1.0]
     wrong_easy = where(table, lambda cell: cell.get("easy_labels_right", 1.0) < 1.0)
-    natural = where(table, lambda cell: cell["kind"] == "natural")
+    natural = where(table, lambda cell: cell["kind"] == "natural" and is_tuned(cell))
     null = f"{baseline}, another order"
     chosen: Sequence[tuple[str, Sequence[CellRow], str, str]] = (
         ("labels right: dropped − DPO", right, DROPPED, baseline),
@@ -114,7 +114,7 @@ def claim_rows(table: Table) -> list[Row]:
         ("SFT on better answers alone − SFT mixed in", noisy, BETTER, MIXED),
         ("natural pairs: MixDPO as published − DPO", natural, PUBLISHED, baseline),
         ("natural pairs: MixDPO as published − dropped", natural, PUBLISHED, DROPPED),
-        ("nothing: DPO in another order − DPO", table["cells"], null, baseline),
+        ("nothing: DPO in another order − DPO", where(table, is_tuned), null, baseline),
     )
     rows = [Row(name=name, compared=compare(table, cells, arm, against)) for name, cells, arm, against in chosen]
     return [row for row in rows if row.compared]

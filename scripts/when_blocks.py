@@ -149,11 +149,9 @@ def break_even_block(table: Table) -> str:
         climb, surplus = row["level"] - start, row["surplus"]
         if climb > 0 and surplus["estimate"] is not None:
             found.append(surplus["estimate"] / climb)
-        rate = "tuned" if row["learning_rate"] is None else f"{row['learning_rate']:g}"
         written = _heights(surplus, climb) if climb > 0 else "-"
-        rows.append(
-            (row["world"], f"{row['hard_labels_right']:g}", rate, plain(start, 2), plain(row["level"], 2), written)
-        )
+        right, levels = f"{row['hard_labels_right']:g}", (plain(value, 2) for value in (start, row["level"]))
+        rows.append((row["world"], right, _rate_of(row), *levels, written))
     headings = ("world", "P", "learning rate", "start", "policy of the others", "break-even")
     text = as_markdown(TextTable("", headings, rows, names=3)).rstrip()
     if not found:
@@ -164,8 +162,13 @@ def break_even_block(table: Table) -> str:
     return (
         f"Of {len(rows)} rows of cells SFT on hard pairs breaks even in {len(found)}, between {ends} on the figure's "
         f"scale (0: as good as the policy of the other pairs, \u22121: as good as the start); in {near} of them "
-        f"within half of that way from the policy. In {beyond} rows even the best answers do not pay.\n\n{text}"
+        f"within half of that way from the policy. Rows in which even the best answers do not pay: {beyond}.\n\n{text}"
     )
+
+
+def _rate_of(place: Mapping[str, Any]) -> str:
+    """Return the learning rate that a cell or a row of cells has of its own."""
+    return "tuned" if place["learning_rate"] is None else f"{place['learning_rate']:g}"
 
 
 def _heights(found: Mapping[str, Any], climb: float) -> str:
@@ -212,15 +215,15 @@ def natural_block(table: Table) -> str:
         ]
         rows.append(
             (
-                cell["world"], cell["source"], f"{cell['rater_noise']:g}", plain(cell["measured"]["hard_right"], 2),
-                signed(height, 2), *(_entry(one, 0) for one in compared),
+                cell["world"], cell["source"], f"{cell['rater_noise']:g}", _rate_of(cell),
+                plain(cell["measured"]["hard_right"], 2), signed(height, 2), *(_entry(one, 0) for one in compared),
             )
         )  # fmt: skip
     headings = (
-        "world", "answers by", "rater's noise", "P", "quality", "SFT mixed in − dropped, %", "MixDPO − dropped, %",
-        "MixDPO − DPO, %",
+        "world", "answers by", "rater's noise", "learning rate", "P", "quality", "SFT mixed in − dropped, %",
+        "MixDPO − dropped, %", "MixDPO − DPO, %",
     )  # fmt: skip
-    return as_markdown(TextTable("", headings, rows, names=2)).rstrip()
+    return as_markdown(TextTable("", headings, rows, names=4)).rstrip()
 
 
 def theory_block(table: Table) -> str:
@@ -344,7 +347,7 @@ def _endings(table: Table, world: str, cells: Sequence[CellRow]) -> str:
 
 
 def _rate(cell: CellRow) -> str:
-    return "tuned rates" if cell["learning_rate"] is None else f"rate of {cell['learning_rate']:g}"
+    return "tuned rates" if is_tuned(cell) else f"rate of {_rate_of(cell)}"
 
 
 def _reward_and_ends(cell: Mapping[str, Any], arm: str) -> str:
