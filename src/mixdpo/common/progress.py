@@ -8,20 +8,26 @@ from collections.abc import Callable
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 from mixdpo.common.processes import processes
 
 
 def rate_bar(console: Console) -> Progress:
-    """Return a bar whose tasks have the fields `rate` and `note`; no text of them is taken for markup."""
+    """Return a bar whose tasks have the field `rate`; no text of them is taken for markup.
+
+    It is as wide as the terminal: the bar itself takes the room that the numbers leave, and a long description breaks
+    before one of them is cut.
+    """
     return Progress(
-        TextColumn("{task.description}", style="bold", markup=False),
-        BarColumn(),
+        TextColumn("{task.description}", style="bold", markup=False, table_column=Column(no_wrap=False)),
+        BarColumn(bar_width=None, table_column=Column(ratio=1, no_wrap=True)),
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}", markup=False),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}", markup=False),
+        TextColumn("left"),
         console=console,
+        expand=True,
     )
 
 
@@ -30,7 +36,7 @@ def pairs_bar(name: str, unit: str = "pairs") -> Callable[[int, int], None]:
     console = Console(stderr=True, quiet=not _is_main_process())
     begin = time.perf_counter()
     progress = rate_bar(console) if console.is_terminal else None
-    task = progress.add_task(name, rate="", note="") if progress else None
+    task = progress.add_task(name, rate="") if progress else None
 
     def show(done: int, total: int) -> None:
         rate = f"{done / (time.perf_counter() - begin):.2f} {unit}/s"

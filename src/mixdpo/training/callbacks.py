@@ -1,17 +1,13 @@
-"""Callbacks of transformers' Trainer: the moments it has no method for, and what a person watches."""
+"""Callbacks of transformers' Trainer: the moments it has no method for, and an alarm."""
 
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 from typing import Any
 
-from rich.console import Console
-from rich.progress import Progress
 from transformers import IntervalStrategy, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from mixdpo.common.progress import rate_bar
 from mixdpo.training.checks import displaced_buckets, displacement_warning
 
 logger = logging.getLogger(__name__)
@@ -91,70 +87,3 @@ class DisplacementAlarm(TrainerCallback):
                 self._told.add(bucket)
                 step, measured = state.global_step, self._measures_answers
                 logger.warning(displacement_warning(step, bucket, change, self._bound, measured))
-
-
-_SHOWN = {
-    "loss": "loss",
-    "rewards/accuracies": "accuracy",
-    "rewards/margins": "margin",
-    "learning_rate": "lr",
-}
-
-
-class TrainingProgress(TrainerCallback):
-    """Shows the run's progress on standard error, on the main process only."""
-
-    def __init__(self) -> None:
-        self._console = Console(stderr=True)
-        self._progress: Progress | None = None
-        self._begin = (0, 0.0)
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Open the bar."""
-        self._begin = (state.global_step, time.perf_counter())
-        if state.is_world_process_zero and self._console.is_terminal:
-            self._progress = rate_bar(self._console)
-            self._task = self._progress.add_task(
-                "training", completed=state.global_step, total=state.max_steps, rate="", note=""
-            )
-            self._progress.start()
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Move the bar."""
-        if self._progress is not None:
-            self._progress.update(self._task, completed=state.global_step, rate=self._rate(args, state))
-
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        """Show the main metrics of the last line."""
-        if not state.is_world_process_zero or not logs or "loss" not in logs:
-            return
-        note = "  ".join(f"{label} {logs[name]:.4g}" for name, label in _SHOWN.items() if name in logs)
-        if self._progress is not None:
-            self._progress.update(self._task, note=note)
-        else:
-            self._console.print(f"step {state.global_step}/{state.max_steps}  {self._rate(args, state)}  {note}")
-
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Close the bar."""
-        if self._progress is not None:
-            self._progress.stop()
-            self._progress = None
-
-    def _rate(self, args: TrainingArguments, state: TrainerState) -> str:
-        first_step, begin = self._begin
-        pairs = (state.global_step - first_step) * args.train_batch_size * args.gradient_accumulation_steps
-        seconds = time.perf_counter() - begin
-        return f"{pairs * args.world_size / seconds:.2f} pairs/s"

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
 
 from mixdpo.common.signals import begin_worker
+from mixdpo.plan.plan_settings import ROUTES
 from mixdpo.training.finite_trainer import FiniteTrainer
 from mixdpo.training.micro_batches import TokenBudget
 from mixdpo.training.sampling import PlannedPairs, PlanSampler
@@ -70,6 +71,11 @@ class PlannedTrainer(FiniteTrainer):
         """Return routes and pairs of every optimizer step of the run."""
         batch_size = self.get_total_train_batch_size(self.args)
         return make_step_plan(self.train_dataset, batch_size, self.args.num_train_epochs, self.args.max_steps)
+
+    def first_hard_step(self) -> int | None:
+        """Return the step, counted from 1, that is the first to train pairs of a hard route; None if none does."""
+        hard = self.step_plan().route_share[:, [ROUTES.index("sft"), ROUTES.index("both")]].any(axis=1)
+        return int(hard.argmax()) + 1 if hard.any() else None
 
     def learning_rate_factors(self) -> np.ndarray:
         """Return the learning rate of every step as a share of the peak."""

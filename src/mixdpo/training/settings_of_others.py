@@ -75,7 +75,7 @@ OTHERS: Final[Mapping[str, Refused | Holds]] = {
         "the plan decides the order; set length_window=N to put the longest first within every N pairs",
         (False,),
     ),
-    "include_tokens_per_second": Refused("pairs per second are shown, and metrics.jsonl has the losses", (False,)),
+    "include_tokens_per_second": Holds("every line of the log has tokens_per_second"),
     "is_encoder_decoder": Refused("only causal language models are trained", (False,)),
     "label_pad_token_id": _ROWS,
     "max_completion_length": Refused("answers are cut by max_length, together with their prompts"),

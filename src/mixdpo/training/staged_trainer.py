@@ -15,6 +15,7 @@ from transformers import TrainingArguments
 
 from mixdpo.common.progress import pairs_bar
 from mixdpo.plan.plan import Plan
+from mixdpo.plan.plan_settings import ROUTES
 from mixdpo.training.batch import RowLayout
 from mixdpo.training.config import MixDPOConfig
 from mixdpo.training.planned_trainer import PlannedTrainer
@@ -113,6 +114,17 @@ class StagedTrainer(PlannedTrainer):
         left = self._all_steps(self._stages) - self._stages.first_step(self._stages.number)
         batch_size = self.get_total_train_batch_size(self.args)
         return make_step_plan(self.train_dataset, batch_size, 1, min(left, self._stages.steps))
+
+    def first_hard_step(self) -> int | None:
+        """Return the first step that trains pairs of a hard route; in stages the first of the current one."""
+        first = super().first_hard_step()
+        return first if first is None or self._stages is None else first + self._stages.first_step(self._stages.number)
+
+    def routes(self) -> set[str]:
+        """Return the routes that pairs take; in stages, which know no more, that they may take."""
+        settings = self.plan.settings
+        later = {settings.easy_route, settings.hard_route} if self._stages is not None else set()
+        return {*(ROUTES[code] for code in np.unique(self.plan.route).tolist()), *later}
 
     def learning_rate_factors(self) -> np.ndarray:
         """Return the learning rate of every step as a share of the peak, over all stages."""

@@ -19,9 +19,7 @@ from transformers import (
     EvalPrediction,
     PreTrainedModel,
     PreTrainedTokenizerBase,
-    PrinterCallback,
     ProcessorMixin,
-    ProgressCallback,
     TrainerCallback,
     TrainingArguments,
 )
@@ -38,7 +36,7 @@ from mixdpo.plan.plan import Plan
 from mixdpo.plan.plan_settings import PlanSettings
 from mixdpo.training.answers_settings import AnswersSettings
 from mixdpo.training.batch import MicroBatches, PairBatch, collate_parts
-from mixdpo.training.callbacks import AtStart, DisplacementAlarm, PlanCallback, TrainingProgress
+from mixdpo.training.callbacks import AtStart, DisplacementAlarm, PlanCallback
 from mixdpo.training.checkpoints import checkpoint_path, delete_oldest, mark_incomplete
 from mixdpo.training.checks import check_first_loss
 from mixdpo.training.config import MixDPOConfig
@@ -69,6 +67,7 @@ from mixdpo.training.preparation import (
     prepare_tokenizer,
     router_factor,
 )
+from mixdpo.training.progress import TrainingProgress, show_own_progress
 from mixdpo.training.pushing_trainer import PushingTrainer
 from mixdpo.training.records import EvaluationRecords, load_reference, rewards_of, save_reference, with_prefix
 from mixdpo.training.reference import (
@@ -84,6 +83,7 @@ from mixdpo.training.run_folder import RunFolder, describe_run, starting_point
 from mixdpo.training.run_lock import sole_run
 from mixdpo.training.sampling import PlannedPairs
 from mixdpo.training.settings_of_others import refuse_argument, refuses_arguments_of_others
+from mixdpo.training.speed import Speed
 from mixdpo.training.step import StepResult, StepSettings, pair_losses, reduce_losses
 from mixdpo.training.step_settings import estimate_of_ties, step_settings, unread_labels
 from mixdpo.training.stop import StopCallback
@@ -180,7 +180,7 @@ class MixDPOTrainer(PushingTrainer):
         self.prepare_stages(args, train_rows, train_pairs)
         self._sums = {"train": MetricSums(), "eval": MetricSums()}
         self._records = EvaluationRecords()
-        self._steps = StepRecords()
+        self._steps, self._speed = StepRecords(), Speed()
         self._first_loss_checked = not self._starts_at_reference
         tokens = args.max_tokens_per_batch
         self._budget = TokenBudget(tokens if isinstance(tokens, int) else None, padded=self._lay_out is not pack_rows)
@@ -201,6 +201,7 @@ class MixDPOTrainer(PushingTrainer):
                 AtStart(self._plan_memory),
                 RunFolder(self.plan, self.describe),
                 PlanCallback(self.before_first_step, self.start_epoch, self.end_step),
+                self._speed,
                 DisplacementAlarm(args.displacement_bound, answers is not None),
                 *(callbacks or ()),
             ],
@@ -215,11 +216,8 @@ class MixDPOTrainer(PushingTrainer):
         self.loss_state = LossState(args, self._step_settings, policy, self._ref_model, self.accelerator)
         self._stop = StopCallback(self.accelerator)
         self.add_callback(self._stop)
-        # One bar with a rate instead of transformers' bar and its line of thirty metrics.
-        self.remove_callback(ProgressCallback)
-        self.remove_callback(PrinterCallback)
-        if not args.disable_tqdm:
-            self.add_callback(TrainingProgress())
+        shown = None if args.disable_tqdm else TrainingProgress(self.routes(), self.first_hard_step)
+        show_own_progress(self, shown)
 
     # ---- the step ----
 
@@ -246,6 +244,7 @@ class MixDPOTrainer(PushingTrainer):
         result = self._pair_losses(model, batch, self._step_settings)
         self.loss_state.add(batch, result)
         self._steps.add_pairs(self.state.global_step + 1, batch, result)
+        self._speed.add(batch["rows"]["input_ids"].numel())
         self._check_first_loss(batch, result)
         add_step_metrics(self._sums["train"], result, batch, self.args.beta)
         assert num_items_in_batch is not None  # transformers asks `_get_num_items_in_batch` before every step
@@ -468,7 +467,7 @@ class MixDPOTrainer(PushingTrainer):
         """Add the means since the last line."""
         if "loss" in logs:
             self._stop_if_broken()
-            logs.update(self._sums["train"].means(self.accelerator))
+            logs |= self._sums["train"].means(self.accelerator) | self._speed.metrics(self.accelerator)
         if "train_loss" in logs and self._first_step > 1:
             del logs["train_loss"]  # the mean over a run, of which one that was continued saw the end only
         super().log(logs, start_time)

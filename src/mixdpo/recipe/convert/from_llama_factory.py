@@ -84,8 +84,8 @@ UNLESS_ON: Final = {
     "resize_vocab": "add tokens to the tokenizer and the model, and save both",
     "shift_attn": "attention is not changed",
     "pissa_convert": "mixdpo merge makes a model of an adapter",
-    "include_num_input_tokens_seen": "metrics.jsonl has the tokens of every step",
-    "include_tokens_per_second": "pairs per second are shown",
+    "include_num_input_tokens_seen": "metrics.jsonl has the tokens per second",
+    "include_tokens_per_second": "every line of the log has tokens_per_second",
     "predict_with_generate": "the section answers has the policy answer prompts",
     "eval_on_each_dataset": "in Python give MixDPOTrainer(eval_dataset={name: pairs})",
 }
