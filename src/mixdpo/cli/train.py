@@ -26,12 +26,11 @@ def train(overrides: dict[str, Any], data: str | None, config: Path | None, outp
 
     from mixdpo.common.processes import processes
     from mixdpo.recipe.runs import train_from_recipe
-    from mixdpo.training.metrics import final_table
+    from mixdpo.training.run_result import final_table
 
     run = train_from_recipe(recipe, output, resume)
     if processes().is_main_process:
-        steps = [record for record in run.metrics if "loss" in record]
-        if steps:
-            plain_console().print(final_table(steps[0], steps[-1]))
+        if any("loss" in line for line in run.metrics):
+            plain_console().print(final_table(run.metrics))
         click.echo(f"run: {run.folder} (model in {run.folder / 'model'}, figure {run.folder / 'training.png'})")
     processes().destroy_process_group()

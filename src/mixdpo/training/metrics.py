@@ -1,4 +1,4 @@
-"""Training metrics: sums and counts that stay on the device until they are logged, and a table of what was."""
+"""Training metrics: sums and counts that stay on the device until they are logged."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ from collections.abc import Sequence
 
 import torch
 from accelerate import Accelerator
-from rich.table import Table
 from torch import Tensor
 
-from mixdpo.common.tables import results_table
 from mixdpo.plan.plan_settings import BUCKETS
 from mixdpo.training.batch import PairBatch
 from mixdpo.training.step import StepResult
@@ -87,22 +85,3 @@ def add_step_metrics(sums: MetricSums, result: StepResult, batch: PairBatch, bet
         metrics |= {name + suffix: (values, group) for name, values in by_bucket.items()}
     values, masks = zip(*metrics.values(), strict=True)
     sums.add(list(metrics), torch.stack(values), torch.stack(masks))
-
-
-def final_table(first: dict[str, float], last: dict[str, float]) -> Table:
-    """Return the short table that closes a run: first and last logged value of the main metrics."""
-    table = results_table("training", "metric", "first", "last")
-    names = (
-        "loss",
-        "loss/preference",
-        "loss/tie",
-        "loss/sft",
-        "rewards/accuracies",
-        "rewards/margins",
-        "displacement/chosen",
-        "displacement/rejected",
-    )
-    for name in names:
-        if name in first or name in last:
-            table.add_row(name, *(f"{m[name]:.4g}" if name in m else "-" for m in (first, last)))
-    return table

@@ -16,11 +16,11 @@ from mixdpo.training.config import MixDPOConfig
 from mixdpo.training.progress_rows import (
     duration,
     evaluation_cells,
-    evaluation_of,
     progress_columns,
     training_cells,
 )
 from mixdpo.training.progress_views import View, view_for
+from mixdpo.training.run_result import evaluation_of
 
 
 class TrainingProgress(TrainerCallback):

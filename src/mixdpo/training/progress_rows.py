@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -11,7 +10,6 @@ from typing import Final
 from mixdpo.training.answers_settings import WIN_RATE
 
 _GAP: Final = 2
-_LOSS_OF_EVALUATION: Final = re.compile("(.+)_loss/preference")
 _WIN_RATE: Final = f"eval_{WIN_RATE}"
 
 
@@ -114,12 +112,6 @@ def aligned(columns: Sequence[Column], cells: Sequence[str]) -> str:
 def training_cells(columns: Sequence[Column], logs: Mapping[str, float], step: str, left: str) -> list[str]:
     """Return the cells of a line of the log; those of metrics that it lacks are empty."""
     return [step, left, *(_cell(column, logs, column.metric) for column in columns[2:])]
-
-
-def evaluation_of(logs: Mapping[str, float]) -> str | None:
-    """Return what the metrics of an evaluation begin with, as `eval` or `eval_NAME`; None if these are of none."""
-    prefixes = [match[1] for name in logs if (match := _LOSS_OF_EVALUATION.fullmatch(name))]
-    return prefixes[0] if prefixes else "eval" if _WIN_RATE in logs else None  # the last of answers alone
 
 
 def evaluation_cells(

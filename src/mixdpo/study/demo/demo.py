@@ -32,8 +32,8 @@ from mixdpo.generation.chat_model import Completion
 from mixdpo.recipe.recipe_file import load_recipe
 from mixdpo.recipe.runs import train_from_recipe
 from mixdpo.study.demo.smollm2 import smollm2_folder
-from mixdpo.training.metrics import final_table
 from mixdpo.training.run_folder import check_is_free
+from mixdpo.training.run_result import final_table
 
 RECIPE = files("mixdpo.study.demo") / "recipe.yaml"
 SHOWN_ANSWERS = 5
@@ -80,13 +80,12 @@ def run_demo(model: str | None, output: Path, short: bool = False) -> Comparison
         "data": {"path": str(DATA / "train.parquet"), **({"max_pairs": 40} if short else {})},
     }
     run = train_from_recipe(load_recipe(str(RECIPE), changes), output=str(output))
-    steps = [record for record in run.metrics if "loss" in record]
 
     console.print("3/3 the same prompts, answered by the trained model", style="bold")
     result = compare_answers(before, answer_held_out(str(output / "model"), held_out), held_out)
     _save(output, result, held_out, time.perf_counter() - started)
 
-    console.print(final_table(steps[0], steps[-1]))
+    console.print(final_table(run.metrics))
     for line in _side_by_side(result, held_out):
         console.print(line)
     console.print(_result_table(result))
