@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 
 from mixdpo.common.figure_files import save_figure
 from mixdpo.plan.advice import Advice
@@ -43,22 +44,38 @@ def agreement_figure(curve: Mapping[str, Any], advice: Advice | None = None) -> 
         named.add(verdict)
     axis.axhline(0.5, color=_GREY, linewidth=0.8)
     if curve["required"] is not None:
-        axis.axhline(curve["required"], color=_BLUE, linewidth=1, linestyle="--", label="required")
+        label = f"required: {curve['required']:.1%}"
+        axis.axhline(curve["required"], color=_BLUE, linewidth=1, linestyle="--", label=label)
     axis.set_xlim(0, 1)
     ticks = range(0, len(bins), max(1, len(bins) // 8))
     axis.set_xticks([starts[i] for i in ticks], [f"{bins[i]['margin_min']:.3g}" for i in ticks])
     axis.set_xlabel("margin (on a scale of shares of the pairs, hardest first)")
     axis.set_ylabel("agreement with the label")
+    axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axis.spines[["top", "right"]].set_visible(False)
     if curve["threshold"] is not None:
         share = curve["routed"] / sum(item["pairs"] for item in bins)
-        axis.axvline(
-            share, color="black", linewidth=1, label=f"threshold {curve['threshold']:.3g} ({share:.1%} under it)"
-        )
+        label = f"threshold {curve['threshold']:.3g} ({share:.1%} under it)"
+        axis.axvline(share, color="black", linewidth=1, label=label)
     if advice is not None:
         _draw_routes(axis, advice)
     axis.legend(fontsize="small", frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    figure.suptitle(curve_title(curve), x=0.01, ha="left", fontweight="bold", fontsize="medium")
     return figure
+
+
+def curve_title(curve: Mapping[str, Any]) -> str:
+    """Say on two lines at most what was found: a threshold, ties alone, or none."""
+    pairs, routed = sum(item["pairs"] for item in curve["bins"]), curve["routed"]
+    ties = sum(item["pairs"] for item in curve["bins"] if item["verdict"] == "tie")
+    share = f"{routed:,} of {pairs:,} pairs ({routed / pairs:.1%})"
+    if curve["threshold"] is not None and routed > ties:
+        title = f"Threshold {curve['threshold']:.3g}: {share} have a smaller margin"
+        return f"{title},\nand the signals agree with fewer of their labels than the {curve['required']:.1%} required"
+    none = f"No threshold found{f'; the ties alone are routed, {share}' if routed else ''}:\n"
+    if curve["required"] is None:
+        return f"{none}no other metric speaks for or against the labels"
+    return f"{none}no margin is shown to have labels under the required agreement of {curve['required']:.1%}"
 
 
 def _draw_routes(axis: Axes, advice: Advice) -> None:
