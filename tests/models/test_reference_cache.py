@@ -454,7 +454,7 @@ def test_reference_that_training_would_not_read(capsys, recipe, setting, message
 
 
 def test_help_of_the_verb_has_the_settings(capsys) -> None:
-    assert main(["reference", "--help"]) == 0
+    assert main(["reference", "--help", "all"]) == 0
     out = capsys.readouterr().out
     for text in ("--model.name_or_path", "--data.path", "--plan.threshold", "--train.reference_cache", "--eval_data"):
         assert text in out

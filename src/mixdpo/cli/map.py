@@ -7,13 +7,13 @@ from pathlib import Path
 
 import click
 
-from mixdpo.cli.file_keys import CommandWithKeys
 from mixdpo.cli.recipe_options import quiet_libraries
+from mixdpo.cli.topic_help import CommandOfFile
 from mixdpo.common.files import check_output_folder
 from mixdpo.common.tables import print_table
 
 
-@click.command("map", cls=CommandWithKeys, reader="mixdpo.study.world.map_file")
+@click.command("map", cls=CommandOfFile, reader="mixdpo.study.world.map_file")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option(
     "--output", "-o", type=click.Path(path_type=Path), required=True,

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from mixdpo.cli.topic_help import CommandWithTopics
 from mixdpo.common.settings import merge
 
 if TYPE_CHECKING:
+    from mixdpo.recipe.help_topics import HelpTopic
     from mixdpo.recipe.recipe_file import Recipe
 
 
@@ -33,8 +35,20 @@ def quiet_libraries() -> None:
         logging.set_verbosity_error()
 
 
-class CommandWithSettings(click.Command):
-    """A command whose help ends with the recipe keys it reads, their units and their defaults."""
+class CommandWithSettings(CommandWithTopics):
+    """A command that reads a recipe, whose keys its help tells by topic, with units and defaults."""
+
+    def topics(self, ctx: click.Context) -> Sequence[HelpTopic]:
+        """Return the keys that the command reads."""
+        from mixdpo.recipe.settings_help import settings_topics
+
+        return settings_topics(ctx.info_name or "")
+
+    def chief(self, ctx: click.Context) -> Sequence[tuple[str, str]]:
+        """Return the few that matter most."""
+        from mixdpo.recipe.settings_help import chief_settings
+
+        return chief_settings(ctx.info_name or "")
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse the options; one that is a key of a recipe without its section is answered with the section."""
@@ -48,12 +62,6 @@ class CommandWithSettings(click.Command):
                 raise
             options = [f"--{setting}" for setting in found]
             raise click.NoSuchOption(error.option_name, possibilities=options, ctx=ctx) from error
-
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the keys below the options."""
-        from mixdpo.recipe.settings_help import settings_help
-
-        formatter.write("\n" + settings_help(ctx.info_name or "") + "\n")
 
 
 _NAMES: Final = {"--model": "name_or_path", "--plan": "name"}

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import click
 
-from mixdpo.cli.file_keys import CommandWithKeys
 from mixdpo.cli.recipe_options import quiet_libraries
+from mixdpo.cli.topic_help import CommandOfFile
 from mixdpo.common.files import check_output_folder
 from mixdpo.common.tables import plain_console, print_table
 
 
-@click.command("study", cls=CommandWithKeys, reader="mixdpo.study.study_file")
+@click.command("study", cls=CommandOfFile, reader="mixdpo.study.study_file")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option(
     "--output", "-o", type=click.Path(path_type=Path), default=Path("runs/studies"), show_default=True,

@@ -1,9 +1,9 @@
-"""The recipe keys that each command reads, for `--help`."""
+"""The recipe keys that each command reads, by topic, for `--help`."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import MISSING, fields
+from dataclasses import fields
 from typing import Any, Final
 
 from mixdpo.auditing.audit_settings import AuditSettings
@@ -15,8 +15,10 @@ from mixdpo.models.model_settings import ModelSettings
 from mixdpo.pairs.rating_settings import RatingSettings
 from mixdpo.pairs.selection_settings import SelectionSettings
 from mixdpo.plan.plan_settings import AdviceSettings
-from mixdpo.recipe.recipe_file import OF_MODEL, OF_NO_TRAIN, PlanSection, yaml_text
+from mixdpo.recipe.help_topics import HelpTopic, setting_entries
+from mixdpo.recipe.recipe_file import OF_NO_TRAIN, PlanSection
 from mixdpo.recipe.rounds_settings import RoundsSettings
+from mixdpo.recipe.training_topics import training_topics
 from mixdpo.training.answers_settings import AnswersSettings
 from mixdpo.training.training_settings import TrainingSettings
 
@@ -28,6 +30,42 @@ _OF_ADVICE: Final = ("metric", "label_probability", "signals", *(f.name for f in
 _OF_TOKENIZER: Final = (
     *("name_or_path", "revision", "tokenizer", "chat_template", "chat_template_kwargs", "template_date"),
     "trust_remote_code",
+)
+_OF_PLAN: Final = ("--plan.name", "--plan.metric", "--plan.threshold", "--plan.hard_route")
+_OF_TRAINING: Final = (
+    "--model.name_or_path", "--peft.r", "--plan.name", "--train.loss_type", "--train.beta", "--train.learning_rate",
+    "--train.num_train_epochs", "--train.per_device_train_batch_size", "--train.max_length", "--train.eval_strategy",
+)  # fmt: skip
+_CHIEF: Final = {
+    "train": _OF_TRAINING,
+    "rounds": _OF_TRAINING,
+    "reference": ("--model.name_or_path", "--plan.name", "--train.max_length", "--train.reference_cache"),
+    "plan": (*_OF_PLAN, "--plan.order", "--data.columns", "--data.max_pairs"),
+    "advise": ("--plan.metric", "--plan.signals", "--data.columns", "--data.max_pairs"),
+    "score": ("--model.name_or_path", "--data.columns", "--data.max_pairs"),
+    "preferences": ("--model.name_or_path", "--data.columns", "--data.max_pairs"),
+    "tokens": ("--model.name_or_path", "--train.max_length", "--train.max_prompt_length", "--data.columns"),
+}
+_OF_DATA: Final = ("--data.split", "--data.columns", "--data.max_pairs", "--data.contradictions")
+_SHORT: Final = {
+    "--plan.name": "plan to start from: mixdpo, dpo, selective_dpo, ... (default mixdpo)",
+    "--train.loss_type": "loss of the preference route: sigmoid (DPO's), ipo, simpo, ... (default sigmoid)",
+    "--plan.threshold": "pairs that take hard_route: a margin (those under it), {hardest: 0.1}, auto, ... "
+    "(default {hardest: 0.1})",
+    "--plan.hard_route": "what they train: preference, sft, both, drop or tie (default sft)",
+    "--data.columns": "names of columns, such as {prompt: question, chosen: good}; null: found (default null)",
+    "--peft.r": "rank of LoRA adapters; without the section peft all weights are trained",
+}
+"""Where the whole help of a setting is a list."""
+_PEFT: Final = HelpTopic(
+    "peft",
+    "LoRA adapters; without the section all weights are trained",
+    (
+        ("--peft.r", "rank (default 8)"),
+        ("--peft.lora_alpha", "scale: the adapter counts lora_alpha / r (default 8)"),
+        ("--peft.target_modules", "layers that get one, such as all-linear (default: by the architecture)"),
+        ("--peft.KEY", "every other field of peft.LoraConfig"),
+    ),
 )
 
 
@@ -47,82 +85,69 @@ def settings_named(key: str) -> list[str]:
     return found or ([f"train.{key}"] if is_of_others(key) else [])
 
 
-def settings_help(command: str) -> str:
-    """Return the settings that a command reads, with defaults and units, one per line."""
-    lines = ["Settings (keys of a recipe, or options):", ""]
-    if command in ("audit", "clean"):
-        lines += setting_lines(DataSettings, "data")
-        if command == "audit":
-            lines += ["", *setting_lines(AuditSettings, "audit")]
-            lines += ["", *setting_lines(ModelSettings, "model", _OF_TOKENIZER)]
-            lines += ["", *setting_lines(TrainingSettings, "train", ("max_prompt_length", *_MASKS))]
-        return _indented(lines)
+def chief_settings(command: str) -> list[tuple[str, str]]:
+    """Return the few settings of a command that matter most, with a short help and the default."""
+    known = dict(entry for topic in settings_topics(command) for entry in topic.entries)
+    return [(key, _SHORT.get(key, known.get(key, ""))) for key in _CHIEF.get(command, _OF_DATA)]
+
+
+def settings_topics(command: str) -> list[HelpTopic]:
+    """Return the settings that a command reads, by topic."""
+    data = _topic("data", "which pairs, and how they are read", DataSettings, "--data.")
+    if command == "clean":
+        return [data]
+    if command == "audit":
+        audit = _topic("audit", "what is looked for", AuditSettings, "--audit.")
+        return [data, audit, _tokens("max_prompt_length", *_MASKS), _model(_OF_TOKENIZER)]
     if command == "rounds":
-        return _indented([*lines, *_of_rounds()])
-    if command not in ("advise", "plan"):
-        lines += [*setting_lines(ModelSettings, "model", _OF_TOKENIZER if command == "tokens" else None), ""]
-    lines += [*setting_lines(DataSettings, "data"), ""]
+        return _of_rounds()
+    if command == "advise":
+        return [data, _plan(_OF_ADVICE)]
+    if command == "plan":
+        return [data, _plan()]
+    if command == "tokens":
+        return [_model(_OF_TOKENIZER), data, _tokens(*_LIMITS, *_MASKS)]
     if command == "preferences":
-        lines += [f"--train.KEY  {', '.join((*_LIMITS, *_MASKS, 'bf16'))} and beta, as in training"]
-    elif command == "tokens":
-        lines += setting_lines(TrainingSettings, "train", (*_LIMITS, *_MASKS))
-    elif command == "score":
-        for name, metric in METRICS.items():
-            lines += setting_lines(metric.settings, f"score.{name}")
-        lines += [f"--train.KEY  {', '.join((*_LIMITS, *_MASKS))} and bf16 hold for metrics that do not set their own"]
-    else:
-        lines += [*setting_lines(PlanSection, "plan", _OF_ADVICE if command == "advise" else None), ""]
-    if command in ("train", "reference"):
-        lines += _of_training()
-    return _indented(lines)
+        text = f"{', '.join((*_LIMITS, *_MASKS, 'bf16'))} and beta, as in training"
+        return [_model(), data, HelpTopic("tokens", "as in training", (("--train.KEY", text),))]
+    if command == "score":
+        return [_model(), data, _metrics()]
+    return [_model(), _PEFT, data, _plan(), *training_topics()]  # train and reference
 
 
-def _of_training() -> list[str]:
-    return [
-        *setting_lines(TrainingSettings, "train", {f.name for f in fields(TrainingSettings)}.difference(OF_MODEL)),
-        "--train.KEY  every other field of transformers.TrainingArguments",
-        "--peft.KEY  LoRA adapters: every field of peft.LoraConfig, such as r, lora_alpha, target_modules",
-        "--eval_data.KEY  pairs to measure on: the same fields as data",
-        "",
-        "The section answers may be left out:",
-        *setting_lines(AnswersSettings, "answers", {f.name for f in fields(AnswersSettings)} - {"judge", "rating"}),
-        *setting_lines(JudgeSettings, "answers.judge"),
-        *setting_lines(RatingSettings, "answers.rating"),
-    ]
+def _topic(
+    name: str, about: str, cls: type[Any], prefix: str, only: Collection[str] | None = None, *more: tuple[str, str]
+) -> HelpTopic:
+    return HelpTopic(name, about, (*setting_entries(cls, prefix, only), *more))
 
 
-def _of_rounds() -> list[str]:
+def _model(only: Collection[str] | None = None) -> HelpTopic:
+    return _topic("model", "the model and its chat template", ModelSettings, "--model.", only)
+
+
+def _plan(only: Collection[str] | None = None) -> HelpTopic:
+    return _topic("plan", "order and routes of the pairs", PlanSection, "--plan.", only)
+
+
+def _tokens(*names: str) -> HelpTopic:
+    return _topic("tokens", "what of a pair is cut, and trained", TrainingSettings, "--train.", names)
+
+
+def _metrics() -> HelpTopic:
+    entries = [e for name, metric in METRICS.items() for e in setting_entries(metric.settings, f"--score.{name}.")]
+    text = f"{', '.join((*_LIMITS, *_MASKS))} and bf16 hold for metrics that do not set their own"
+    return HelpTopic("metrics", "settings of metrics", (*entries, ("--train.KEY", text)))
+
+
+def _of_rounds() -> list[HelpTopic]:
     within = {"generation": GenerationSettings, "judge": JudgeSettings, "rating": RatingSettings,
               "selection": SelectionSettings}  # fmt: skip
-    own = {f.name for f in fields(RoundsSettings)}.difference(within)
-    lines = [*setting_lines(ModelSettings, "model", {f.name for f in fields(ModelSettings)} - {"adapter"}), ""]
-    lines += [*setting_lines(RoundsSettings, "pairs", own)]
+    entries = setting_entries(RoundsSettings, "--pairs.", {f.name for f in fields(RoundsSettings)}.difference(within))
     for name, cls in within.items():
-        lines += setting_lines(cls, f"pairs.{name}")
-    return [
-        *lines,
-        "--pairs.judge  several judges: a list of these settings in the recipe",
-        "",
-        *setting_lines(PlanSection, "plan", {f.name for f in fields(PlanSection)} - {"path"}),
-        "--score.METRIC.KEY  settings of metrics: see mixdpo score --help",
-        "",
-        *_of_training(),
-    ]
-
-
-def setting_lines(cls: type[Any], section: str, only: Collection[str] | None = None) -> list[str]:
-    """Return one line per field of a settings dataclass (of `only` these): key, help and default."""
-    lines = []
-    for f in fields(cls):
-        if not f.init or (only is not None and f.name not in only):
-            continue
-        if f.default is MISSING and f.default_factory is MISSING:
-            default = "required"
-        else:
-            default = f"default {yaml_text(f.default if f.default_factory is MISSING else f.default_factory())}"
-        lines.append(f"--{section}.{f.name}  {f.metadata.get('help', '')} ({default})")
-    return lines
-
-
-def _indented(lines: list[str]) -> str:
-    return "\n".join("  " + line if line.startswith("--") else line for line in lines)
+        entries += setting_entries(cls, f"--pairs.{name}.")
+    entries.append(("--pairs.judge", "several judges: a list of these settings in the recipe"))
+    plan = _plan(tuple(f.name for f in fields(PlanSection) if f.name != "path"))
+    metrics = HelpTopic("metrics", "settings of metrics", (("--score.METRIC.KEY", "see mixdpo score --help metrics"),))
+    model = _model(tuple(f.name for f in fields(ModelSettings) if f.name != "adapter"))
+    pairs = HelpTopic("pairs", "how pairs of a round are made", tuple(entries))
+    return [model, _PEFT, pairs, plan, metrics, *training_topics()]

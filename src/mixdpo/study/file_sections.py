@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 
 from mixdpo.common.errors import InputError
 from mixdpo.common.settings import read_yaml, unknown_key
-from mixdpo.recipe.settings_help import setting_lines
 
 T = TypeVar("T")
 
@@ -60,11 +59,3 @@ def baseline_of(content: Mapping[str, Any], arms: Collection[str], file: str) ->
 def are_seeds(values: Any) -> bool:
     """Whether a section is a list of whole numbers from 0."""
     return isinstance(values, list) and all(type(seed) is int and seed >= 0 for seed in values)
-
-
-def sections_help(title: str, sections: Sequence[tuple[str, type[Any]]], more: Sequence[str]) -> str:
-    """Return the keys of sections with what they mean, one per line, and `more` lines on others."""
-    lines = [title, ""]
-    for name, cls in sections:
-        lines += [f"  {name}:", *(f"    {line.removeprefix('--.')}" for line in setting_lines(cls, "")), ""]
-    return "\n".join([*lines, *(f"  {line}" for line in more)])

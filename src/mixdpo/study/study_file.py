@@ -15,9 +15,10 @@ from mixdpo.losses import LossSettings
 from mixdpo.models.model_settings import ModelSettings, check_is_model
 from mixdpo.plan.check_settings import check_settings
 from mixdpo.plan.plan_settings import PlanSettings
+from mixdpo.recipe.help_topics import HelpTopic, setting_entries
 from mixdpo.recipe.recipe_file import PlanSection, plan_settings, train_values
 from mixdpo.study.constraint_task import ConstraintTask, RaterSettings
-from mixdpo.study.file_sections import are_seeds, baseline_of, named_arms, read_sections, sections_help
+from mixdpo.study.file_sections import are_seeds, baseline_of, named_arms, read_sections
 from mixdpo.study.file_task import FileTask
 from mixdpo.study.study_settings import (
     ArmSettings,
@@ -69,29 +70,33 @@ def load_study(file: str | Path) -> StudySettings:
     return read_sections(file, _TOP, ("bench", "arms", "tuning", "seeds"), _study)
 
 
-def keys_help() -> str:
-    """Return the keys of a study file with what they mean, one per line, for `--help`."""
-    sections: list[tuple[str, type[Any]]] = [
-        *((f"bench (kind: {kind})", cls) for kind, cls in STUDY_TASKS.items()),
-        ("bench.rater (kind: demands)", RaterSettings),
-        ("bench.ties (kind: demands)", TieSettings),
-        ("arms.NAME", ArmSettings),
-        ("arms.NAME.subset", SubsetSettings),
-        ("tuning", TuningSettings),
-        ("contrasts.NAME", ContrastSettings),
-        ("generation", SamplingSettings),
-        ("limits", LimitSettings),
+def keys_topics() -> list[HelpTopic]:
+    """Return the keys of a study file with what they mean, for `--help`."""
+    within = {"demands": [*setting_entries(RaterSettings, "rater."), *setting_entries(TieSettings, "ties.")]}
+    bench: list[tuple[str, str]] = []
+    for kind, cls in STUDY_TASKS.items():
+        bench += [(f"kind: {kind}", ""), *setting_entries(cls), *within.get(kind, [])]
+    arms = [*setting_entries(ArmSettings), *setting_entries(SubsetSettings, "subset.")]
+    return [
+        HelpTopic("bench", "the task: data, and what is measured", tuple(bench)),
+        HelpTopic("arms", "what is compared; arms.NAME has these keys", tuple(arms)),
+        HelpTopic("tuning", "the grid that every arm is tuned on", tuple(setting_entries(TuningSettings))),
+        HelpTopic("contrasts", "differences to report; contrasts.NAME", tuple(setting_entries(ContrastSettings))),
+        HelpTopic("generation", "how answers are drawn", tuple(setting_entries(SamplingSettings))),
+        HelpTopic("limits", "time and memory of a run", tuple(setting_entries(LimitSettings))),
+        HelpTopic("file", "keys of the file itself", _OF_FILE),
     ]
-    return sections_help(
-        "Keys of a study file:",
-        sections,
-        [
-            "train: keys of a recipe's section train for all arms; model, peft: as in a recipe",
-            "seeds: whole numbers, such as [1, 2, 3]; baseline: an arm's name (default: the first)",
-            "primary: the measure that arms are tuned and compared by (default: the task's)",
-            "name, title, question: for the report; level: of the intervals (default 0.95)",
-        ],
-    )
+
+
+_OF_FILE: Final = (
+    ("train", "keys of a recipe's section train for all arms"),
+    ("model, peft", "as in a recipe"),
+    ("seeds", "whole numbers, such as [1, 2, 3]"),
+    ("baseline", "an arm's name (default: the first)"),
+    ("primary", "the measure that arms are tuned and compared by (default: the task's)"),
+    ("name, title, question", "for the report"),
+    ("level", "of the intervals (default 0.95)"),
+)
 
 
 def _study(content: dict[str, Any], file: str) -> StudySettings:

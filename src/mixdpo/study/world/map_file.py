@@ -10,7 +10,8 @@ from typing import Any, Final, Literal
 
 from mixdpo.common.errors import InputError
 from mixdpo.common.settings import build, unknown_key
-from mixdpo.study.file_sections import are_seeds, baseline_of, named_arms, read_sections, sections_help
+from mixdpo.recipe.help_topics import HelpTopic, setting_entries
+from mixdpo.study.file_sections import are_seeds, baseline_of, named_arms, read_sections
 from mixdpo.study.study_file import check_grids, check_plan, read_contrasts, train_settings
 from mixdpo.study.study_settings import TuningSettings
 from mixdpo.study.world.map_settings import ArmOfMap, CellOfMap, Crossing, Gate, MapSettings, WorldOfMap
@@ -121,25 +122,31 @@ def load_map(file: str | Path) -> MapSettings:
     return read_sections(file, _TOP, _NEEDED, _map)
 
 
-def keys_help() -> str:
-    """Return the keys of a map file with what they mean, one per line, for `--help`."""
-    sections: list[tuple[str, type[Any]]] = [
-        (f"worlds.NAME ({', '.join(WORLD_NAMES)})", WorldSection),
-        ("worlds.NAME.cells", CellSection),
-        ("worlds.NAME.cells.natural", NaturalSection),
-        ("worlds.NAME.tuning", TuningSettings),
-        ("arms.NAME", ArmSection),
-        ("crossing", Crossing),
+def keys_topics() -> list[HelpTopic]:
+    """Return the keys of a map file with what they mean, for `--help`."""
+    worlds = [
+        (f"NAME is one of {', '.join(WORLD_NAMES)}", ""),
+        *setting_entries(WorldSection),
+        *setting_entries(CellSection, "cells."),
+        *setting_entries(NaturalSection, "cells.natural."),
+        *setting_entries(TuningSettings, "tuning."),
     ]
-    return sections_help(
-        "Keys of a map file:",
-        sections,
-        [
-            "pairs: training pairs of a run (default 1500); batch_size: pairs of a step (default 32)",
-            "seeds: whole numbers, such as [1, 2, 3]; baseline: an arm's name (default: the first)",
-            "contrasts: as in a study file; name, title: for the report",
-        ],
-    )
+    return [
+        HelpTopic("worlds", "where arms are compared; worlds.NAME has these keys", tuple(worlds)),
+        HelpTopic("arms", "what is compared; arms.NAME", tuple(setting_entries(ArmSection))),
+        HelpTopic("crossing", "the question whose answer changes sign", tuple(setting_entries(Crossing))),
+        HelpTopic("file", "keys of the file itself", _OF_FILE),
+    ]
+
+
+_OF_FILE: Final = (
+    ("pairs", "training pairs of a run (default 1500)"),
+    ("batch_size", "pairs of a step (default 32)"),
+    ("seeds", "whole numbers, such as [1, 2, 3]"),
+    ("baseline", "an arm's name (default: the first)"),
+    ("contrasts", "as in a study file"),
+    ("name, title", "for the report"),
+)
 
 
 def _map(content: dict[str, Any], file: str) -> MapSettings:
