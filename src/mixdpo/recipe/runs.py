@@ -98,7 +98,7 @@ def train_from_recipe(
         args.template_date = recorded_template_date(folder)
     trainer = _trainer(recipe, args, reference)
     with sole_run(folder, is_main):
-        with _memory_explained():
+        with _memory_explained(), _trackers_explained(trainer):
             trainer.train(resume_from_checkpoint=checkpoint)
         if args.push_to_hub:
             trainer.push_to_hub()
@@ -166,6 +166,22 @@ def _memory_explained() -> Iterator[None]:
             "train.max_tokens_per_batch to auto, then train.activation_checkpointing to true; further help a lower "
             "train.max_length, LoRA adapters (section peft) and model.load_in_4bit"
         ) from error
+
+
+@contextmanager
+def _trackers_explained(trainer: MixDPOTrainer) -> Iterator[None]:
+    """Say whose error it is that a tracker's own library raises, such as one that nobody has logged in to."""
+    begun = trainer.state.global_step
+    try:
+        yield
+    except Exception as error:
+        tracker = type(error).__module__.partition(".")[0]
+        if tracker not in (trainer.args.report_to or ()):
+            raise
+        what_to_do = f"log in to {tracker}, have it work offline, or leave it out of train.report_to"
+        if trainer.state.global_step == begun:
+            raise InputError(f"train.report_to: {tracker}: {error}", hint=what_to_do) from error
+        raise RunError(f"{tracker} failed: {error}; {what_to_do}, and continue with --resume") from error
 
 
 def _check_reads_cache(args: MixDPOConfig) -> None:

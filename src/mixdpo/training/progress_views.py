@@ -163,7 +163,8 @@ class Notebook:
         )  # fmt: skip
         said = "".join(f"<p>{escape(text)}</p>" for text in self._said)
         bar = f'<progress value="{self._done}" max="{self._steps}" style="width:20em"></progress>'
-        return f"<div>{bar} {escape(self._words)}{said}<table><tr>{heads}</tr>{rows}</table></div>"
+        table = f'<table style="text-align:right"><tr>{heads}</tr>{rows}</table>'
+        return f"<div>{bar} {escape(self._words)}{said}{table}</div>"
 
     def __repr__(self) -> str:
         lines = [*headings(self._columns), *(f"{aligned(self._columns, row)}  {after}" for row, after in self._rows)]
