@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -74,7 +75,9 @@ def prepare_policy(
         if isinstance(policy, PeftModel):
             raise InputError("the model has adapters already; leave out peft_config to continue training them")
         set_seed(args.seed)  # adapters start at random values
-        policy = get_peft_model(policy, peft_config)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers for a name of the past
+            policy = get_peft_model(policy, peft_config)
     check_formats(policy, args.deepspeed_plugin)
     disable_dropout(policy)
     if args.deepspeed_plugin is None and (warning := rounding_warning(policy)):  # DeepSpeed keeps float32 copies
