@@ -183,7 +183,7 @@ def _draw(
     points = [(m["step"], m[name]) for m in metrics if name in m]
     if not points:
         return
-    steps, values = zip(*points, strict=True)
+    steps, values = np.array(points, dtype=np.float64).T
     # A single point draws no line.
     marker = marker or ("o" if len(points) == 1 else None)
     if reach:
@@ -199,7 +199,7 @@ def _reach(train: _Lines) -> int:
     return len(train) // 15
 
 
-def moving_mean(values: Sequence[float], reach: int) -> np.ndarray:
+def moving_mean(values: Sequence[float] | np.ndarray, reach: int) -> np.ndarray:
     """Return the mean of every value with `reach` neighbours on either side, as many as there are.
 
     float64, as long as `values`. A NaN counts as no value.

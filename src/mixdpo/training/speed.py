@@ -18,8 +18,7 @@ class Speed(TrainerCallback):
     """Counts the tokens that are computed, and the time that takes without evaluations and checkpoints."""
 
     def __init__(self) -> None:
-        self._tokens, self._seconds = 0, 0.0
-        self._since = 0.0
+        self._tokens, self._seconds, self._since = 0, 0.0, 0.0
 
     def add(self, tokens: int) -> None:
         """Count the tokens of a micro-batch: packed rows hold each prompt once, padded ones their padding."""
@@ -51,7 +50,7 @@ class Speed(TrainerCallback):
 
     def metrics(self, accelerator: Accelerator) -> dict[str, float]:
         """Return `tokens_per_second` since the last call over all processes, and the largest `peak_memory_gib`."""
-        tokens, peak = float(self._tokens), peak_memory(accelerator.device)
+        tokens, peak = float(self._tokens), float(peak_memory(accelerator.device))
         if accelerator.num_processes > 1:
             own = torch.tensor([[tokens, peak]], device=accelerator.device)
             everyone = accelerator.gather(own)
