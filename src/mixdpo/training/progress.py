@@ -38,6 +38,7 @@ class TrainingProgress(TrainerCallback):
         self._view = view or view_for(Console(stderr=True))
         self._begin, self._evaluated = (0, 0.0), 0
         self._runs, self._explained = False, False
+        self._first_hard: int | None = None
 
     def on_train_begin(  # type: ignore[override]  # the settings are ours
         self, args: MixDPOConfig, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+import time
 from collections.abc import Sequence
 from html import escape
 from typing import Any, Final, Protocol
@@ -14,6 +15,8 @@ from mixdpo.training.progress_rows import Column, aligned, headings, line_width
 
 _HEADINGS_EVERY: Final = 30
 _ROWS_OF_NOTEBOOK: Final = 12
+_BETWEEN_UPDATES: Final = 0.5
+"""Seconds."""
 
 
 class View(Protocol):
@@ -111,6 +114,7 @@ class Notebook:
 
     def __init__(self) -> None:
         self._display: Any = None
+        self._updated = 0.0
 
     def begin(self, columns: Sequence[Column], done: int, steps: int) -> None:
         """Make the display."""
@@ -125,7 +129,8 @@ class Notebook:
     def advance(self, done: int, rate: str, left: str) -> None:
         """Move the bar."""
         self._done, self._words = done, f"step {done:,} of {self._steps:,}, {rate}, {left} left"
-        self._update()
+        if time.monotonic() - self._updated > _BETWEEN_UPDATES:  # steps of small models are fast, browsers are not
+            self._update()
 
     def note(self, text: str) -> None:
         """Say it beside the bar."""
@@ -151,6 +156,7 @@ class Notebook:
         self._update()
 
     def _update(self) -> None:
+        self._updated = time.monotonic()
         if self._display is not None:
             self._display.update(self)
 
