@@ -303,13 +303,13 @@ def test_moving_mean() -> None:
 @pytest.mark.parametrize(
     ("threshold", "routed", "required", "title"),
     [
-        (2.5, 340, 0.606, "Threshold 2.5: 340 of 1,000 pairs (34.0%) have a smaller margin,\n"
-         "and the signals agree with fewer of their labels than the 60.6% required"),
+        (2.5, 340, 0.606, "Threshold 2.5: 340 of 1,000 pairs (34.0 %) have a smaller margin,\n"
+         "and the signals agree with fewer of their labels than the 60.6 % required"),
         (None, 0, 0.606, "No threshold found:\n"
-         "no margin is shown to have labels under the required agreement of 60.6%"),
-        (0.5, 100, 0.606, "No threshold found; the ties alone are routed, 100 of 1,000 pairs (10.0%):\n"
-         "no margin is shown to have labels under the required agreement of 60.6%"),
-        (0.5, 100, None, "No threshold found; the ties alone are routed, 100 of 1,000 pairs (10.0%):\n"
+         "no margin is shown to have labels under the required agreement of 60.6 %"),
+        (0.5, 100, 0.606, "No threshold found; the ties alone are routed, 100 of 1,000 pairs (10.0 %):\n"
+         "no margin is shown to have labels under the required agreement of 60.6 %"),
+        (0.5, 100, None, "No threshold found; the ties alone are routed, 100 of 1,000 pairs (10.0 %):\n"
          "no other metric speaks for or against the labels"),
     ],
 )  # fmt: skip

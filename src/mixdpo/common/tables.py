@@ -214,3 +214,8 @@ def interval_text(interval: Sequence[float] | None, digits: int = 1) -> str:
 def value_text(value: Any, digits: int = 2) -> str:
     """Write a number, a dash for none."""
     return "-" if value is None else f"{value:,.{digits}f}"
+
+
+def percent_text(share: float, digits: int = 1) -> str:
+    """Write a share in per cent, the sign apart."""
+    return f"{100 * share:.{digits}f} %"

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from mixdpo.common.figure_files import save_figure
+from mixdpo.common.tables import percent_text
 from mixdpo.plan.advice import Advice
 
 _COLOURS = {"tie": "#999999", "not trusted": "#D55E00", "undecided": "#E69F00", "trusted": "#009E73"}
@@ -44,7 +45,7 @@ def agreement_figure(curve: Mapping[str, Any], advice: Advice | None = None) -> 
         named.add(verdict)
     axis.axhline(0.5, color=_GREY, linewidth=0.8)
     if curve["required"] is not None:
-        label = f"required: {curve['required']:.1%}"
+        label = f"required: {percent_text(curve['required'])}"
         axis.axhline(curve["required"], color=_BLUE, linewidth=1, linestyle="--", label=label)
     axis.set_xlim(0, 1)
     ticks = range(0, len(bins), max(1, len(bins) // 8))
@@ -55,7 +56,7 @@ def agreement_figure(curve: Mapping[str, Any], advice: Advice | None = None) -> 
     axis.spines[["top", "right"]].set_visible(False)
     if curve["threshold"] is not None:
         share = curve["routed"] / sum(item["pairs"] for item in bins)
-        label = f"threshold {curve['threshold']:.3g} ({share:.1%} under it)"
+        label = f"threshold {curve['threshold']:.3g} ({percent_text(share)} under it)"
         axis.axvline(share, color="black", linewidth=1, label=label)
     if advice is not None:
         _draw_routes(axis, advice)
@@ -68,14 +69,15 @@ def curve_title(curve: Mapping[str, Any]) -> str:
     """Say on two lines at most what was found: a threshold, ties alone, or none."""
     pairs, routed = sum(item["pairs"] for item in curve["bins"]), curve["routed"]
     ties = sum(item["pairs"] for item in curve["bins"] if item["verdict"] == "tie")
-    share = f"{routed:,} of {pairs:,} pairs ({routed / pairs:.1%})"
-    if curve["threshold"] is not None and routed > ties:
-        title = f"Threshold {curve['threshold']:.3g}: {share} have a smaller margin"
-        return f"{title},\nand the signals agree with fewer of their labels than the {curve['required']:.1%} required"
+    share = f"{routed:,} of {pairs:,} pairs ({percent_text(routed / pairs)})"
     none = f"No threshold found{f'; the ties alone are routed, {share}' if routed else ''}:\n"
     if curve["required"] is None:
         return f"{none}no other metric speaks for or against the labels"
-    return f"{none}no margin is shown to have labels under the required agreement of {curve['required']:.1%}"
+    required = percent_text(curve["required"])
+    if routed > ties:
+        found = f"Threshold {curve['threshold']:.3g}: {share} have a smaller margin,\n"
+        return f"{found}and the signals agree with fewer of their labels than the {required} required"
+    return f"{none}no margin is shown to have labels under the required agreement of {required}"
 
 
 def _draw_routes(axis: Axes, advice: Advice) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from mixdpo.common.tables import percent_text
 from mixdpo.training.answers_settings import WIN_RATE
 
 _GAP: Final = 2
@@ -42,11 +43,6 @@ def number(value: float, digits: int = 4) -> str:
     return f"{value:.{max(digits + 1 - before, 0)}f}"
 
 
-def percent(value: float) -> str:
-    """Write a share."""
-    return f"{value:.1%}".replace("%", " %")
-
-
 def duration(seconds: float) -> str:
     """Write how long something takes, in at most six characters."""
     for unit, size, most in (("s", 1, 100), ("min", 60, 100), ("h", 3600, 48)):
@@ -60,7 +56,7 @@ _LOSS: Final = Column(("", "loss"), "loss", number, 7, evaluated=True)
 _HARD_LOSS: Final = Column(("SFT", "loss"), "loss/sft", number, 6)
 _TIE_LOSS: Final = Column(("tie", "loss"), "loss/tie", number, 6)
 _OTHERS: Final = (
-    Column(("", "accuracy"), "rewards/accuracies", percent, 8, evaluated=True),
+    Column(("", "accuracy"), "rewards/accuracies", percent_text, 8, evaluated=True),
     Column(("", "margin"), "rewards/margins", lambda value: number(value, 3), 6, evaluated=True),
     Column(("learning", "rate"), "learning_rate", lambda value: f"{value:.1e}", 8, leaves=3),
     Column(("tokens", "per s"), "tokens_per_second", lambda value: f"{value:,.0f}", 7, leaves=1),
@@ -126,7 +122,7 @@ def evaluation_cells(
         cells.append(_cell(column, logs, f"{prefix}_{name}") if column.evaluated else "")
     words = [prefix.removeprefix("eval").lstrip("_")]
     if _WIN_RATE in logs:
-        words.append(f"win rate {logs[_WIN_RATE]:.0%}".replace("%", " %"))
+        words.append(f"win rate {percent_text(logs[_WIN_RATE], 0)}")
     return cells, ", ".join(filter(None, words))
 
 

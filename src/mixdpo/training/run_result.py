@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from rich.table import Table
 
-from mixdpo.common.tables import results_table
+from mixdpo.common.tables import percent_text, results_table
 from mixdpo.training.answers_settings import WIN_RATE
 
 _LOSS_OF_EVALUATION: Final = re.compile("(.+)_loss/preference")
@@ -44,13 +44,13 @@ def result_sentence(metrics: Sequence[Mapping[str, Any]]) -> str:
         last = judged[-1]
         low, high = (100 * last[f"{_WIN_RATE}_{end}"] for end in ("low", "high"))
         parts.append(
-            f"answers preferred to the start's on {_percent(last[_WIN_RATE])} of prompts "
+            f"answers preferred to the start's on {percent_text(last[_WIN_RATE])} of prompts "
             f"(95 % interval {low:.0f} to {high:.0f}) at step {last['step']:,}"
         )
     for prefix in evaluations(metrics)[:2]:
         name = prefix.removeprefix("eval").lstrip("_")
         label = f"evaluation accuracy{f' on {name}' if name else ''}"
-        parts += _from_first_to_last(metrics, f"{prefix}_{_ACCURACY}", label, _percent)
+        parts += _from_first_to_last(metrics, f"{prefix}_{_ACCURACY}", label, percent_text)
     if not parts:
         train = [line for line in metrics if "loss" in line]
         if any(_ACCURACY in line for line in train):
@@ -61,7 +61,9 @@ def result_sentence(metrics: Sequence[Mapping[str, Any]]) -> str:
     return sentence[:1].upper() + sentence[1:]
 
 
-def _from_first_to_last(metrics: Sequence[Mapping[str, Any]], name: str, label: str, text: Any) -> list[str]:
+def _from_first_to_last(
+    metrics: Sequence[Mapping[str, Any]], name: str, label: str, text: Callable[[float], str]
+) -> list[str]:
     found = [line for line in metrics if name in line]
     if not found:
         return []
@@ -72,12 +74,8 @@ def _from_first_to_last(metrics: Sequence[Mapping[str, Any]], name: str, label: 
 def _of_tenths(accuracies: Sequence[float]) -> list[str]:
     """One line of the log is a few pairs, and says little."""
     some = max(len(accuracies) // 10, 1)
-    first, last = (_percent(sum(part) / some) for part in (accuracies[:some], accuracies[-some:]))
+    first, last = (percent_text(sum(part) / some) for part in (accuracies[:some], accuracies[-some:]))
     return [f"training accuracy {first} at first, {last} in the end (means over a tenth of the run)"]
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
 
 
 def final_table(metrics: Sequence[Mapping[str, Any]]) -> Table:
