@@ -7,6 +7,7 @@ import json
 import sqlite3
 import struct
 import sys
+import time
 import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from mixdpo import MixDPOTrainer, PlanSettings
+from mixdpo import MixDPOConfig, MixDPOTrainer, PlanSettings
 from mixdpo.cli.main import main
 from mixdpo.training.run_folder import logged_metrics
 from synthetic import chat_rows
@@ -52,6 +53,8 @@ def records_of(file: Path) -> Iterator[bytes]:
             place += left
             continue
         length, kind = struct.unpack("<HB", data[place + 4 : place + 7])
+        if place + 7 + length > len(data):  # not yet written
+            return
         record += data[place + 7 : place + 7 + length]
         place += 7 + length
         if kind in (1, 4):  # whole, or its last part
@@ -63,13 +66,15 @@ def tracked_wandb(folder: Path) -> tuple[Scalars, str]:
     import wandb
     from wandb.proto import wandb_internal_pb2
 
-    wandb.finish()  # writes what it has not yet written
+    wandb.finish()  # another process writes the file, and may be late with its end
     (file,) = folder.glob("wandb/offline-run-*/*.wandb")
+    records, patience = [], time.monotonic() + 20
+    while not any(record.HasField("exit") for record in records) and time.monotonic() < patience:
+        time.sleep(0.05)
+        records = [wandb_internal_pb2.Record.FromString(data) for data in records_of(file)]
     scalars: Scalars = {}
     told = ""
-    for data in records_of(file):
-        record = wandb_internal_pb2.Record()
-        record.ParseFromString(data)
+    for record in records:
         line = {"/".join(item.nested_key) or item.key: json.loads(item.value_json) for item in record.history.item}
         for name, value in line.items():
             scalars.setdefault(name, []).append((line.get("train/global_step", 0), value))
@@ -99,6 +104,17 @@ def offline(monkeypatch, tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_settings_are_told_without_secrets() -> None:
+    args = MixDPOConfig(
+        use_cpu=True, hub_token="a-secret", model_init_kwargs={"dtype": "float32", "token": "a-secret"}
+    )
+    args.tell_plan({"hard_route": "sft"})
+    assert "a-secret" not in json.dumps(args.to_dict())
+    assert args.to_dict()["model_init_kwargs"] == {"dtype": "float32"}
+    assert args.to_dict()["plan"] == {"hard_route": "sft"}
+    assert "plan" not in args.to_record(), "run.json has it by itself"
+
+
 @pytest.mark.parametrize(
     ("tracker", "read"),
     [("tensorboard", tracked_tensorboard), ("wandb", tracked_wandb), ("trackio", tracked_trackio)],
@@ -110,7 +126,7 @@ def test_a_tracker_is_told_everything_but_secrets(
         pytest.skip(f"{tracker} is not installed (pip install {tracker})")
     args = config(
         offline / "run", max_steps=6, logging_steps=3, eval_strategy="steps", eval_steps=3, report_to=tracker,
-        run_name="first", hub_token="a-secret",
+        run_name="first", hub_token="a-secret", model_init_kwargs={"dtype": "float32", "token": "a-secret"},
     )  # fmt: skip
     plan = PlanSettings(threshold={"hardest": 0.3})
     MixDPOTrainer(base, args=args, train_dataset=rows, eval_dataset=rows[:4], plan=plan).train()
@@ -125,6 +141,7 @@ def test_a_tracker_is_told_everything_but_secrets(
         assert expected
         assert scalars[tracked] == expected, tracked
     assert "per_device_train_batch_size" in told
+    assert "hard_route" in told, "the plan, by which runs differ"
     assert "a-secret" not in told
 
 

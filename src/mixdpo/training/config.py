@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, get_args
 
@@ -88,6 +89,7 @@ class MixDPOConfig(TrainingSettings, TrainingArguments):  # type: ignore[misc]  
     )
 
     def __post_init__(self) -> None:
+        self._plan: dict[str, Any] = {}
         if not torch.accelerator.is_available():
             self.use_cpu = True  # transformers wants to be told before it accepts bfloat16 there
         if self.use_cpu:  # accelerate imports DeepSpeed wherever it is installed, which warns if it finds no GPU
@@ -326,11 +328,19 @@ class MixDPOConfig(TrainingSettings, TrainingArguments):  # type: ignore[misc]  
             "hard_reference": needs(self.hard_loss_names, "reference"),
         }
 
+    def tell_plan(self, settings: Mapping[str, Any]) -> None:
+        """Have trackers told the settings of the plan, too: runs differ by them first of all."""
+        self._plan = {"plan": dict(settings)}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all settings as JSON-ready values without secrets, as trackers are told them."""
+        shown = {**super().to_dict(), "model_init_kwargs": self._shown_init_kwargs(), **self._plan}
+        return {name: value for name, value in shown.items() if not _is_secret(name)}
+
     def to_record(self) -> dict[str, Any]:
-        """Return all settings as JSON-ready values without secrets, for `run.json`."""
+        """Return all settings for `run.json`, which has the plan by itself."""
         asked = {"activation_checkpointing": self._checkpointing, "gradient_checkpointing": self._checkpointing}
-        record = {**self.to_dict(), **asked, "model_init_kwargs": self._shown_init_kwargs()}
-        return {name: value for name, value in record.items() if not _is_secret(name)}
+        return {name: value for name, value in {**self.to_dict(), **asked}.items() if name not in self._plan}
 
     def _shown_init_kwargs(self) -> dict[str, Any] | None:
         """Return `model_init_kwargs` without a token, with everything else as JSON or text."""

@@ -27,6 +27,7 @@ from transformers.trainer_utils import EvalLoopOutput, PredictionOutput, TrainOu
 
 from mixdpo.common.errors import InputError, RunError
 from mixdpo.common.progress import pairs_bar
+from mixdpo.common.settings import key_values
 from mixdpo.data.in_memory import Rows
 from mixdpo.data.template_arguments import today
 from mixdpo.models.cached_logprobs import CacheUse
@@ -159,6 +160,7 @@ class MixDPOTrainer(PushingTrainer):
             plan = plan_of(plan, train_rows)
             eval_rows = given_evaluation_sets(eval_dataset)
         plan.check_belongs_to(train_rows)
+        args.tell_plan(key_values(plan.settings))
         policy = prepare_policy(model, peft_config, args, quantization_config)
         # A continued adapter and a reference of one's own differ from the policy from the start.
         self._starts_at_reference = ref_model is None and not isinstance(model, PeftModel)
