@@ -269,7 +269,7 @@ def test_the_title_says_the_result() -> None:
     assert result_sentence(lines) == "Evaluation accuracy 50.0 % at step 5, 62.5 % at step 1,200"
     judged = {"eval_answers/win_rate": 0.65, "eval_answers/win_rate_low": 0.49, "eval_answers/win_rate_high": 0.8}
     assert result_sentence([*lines, {"step": 1200, **judged}]).startswith(
-        "Answers preferred to the start's on 65.0 % of prompts (95 % interval 49 to 80) at step 1,200\nevaluation"
+        "Answers preferred to the start's on 65.0 % of prompts (95 % interval 49 to 80) at step 1,200\nEvaluation"
     )
     named = {name.replace("eval", "eval_helpful", 1): value for name, value in evaluated.items()}
     assert result_sentence(logged(3, **named)) == "Evaluation accuracy on helpful 62.5 % at step 3"

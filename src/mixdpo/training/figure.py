@@ -79,7 +79,7 @@ def _draw_losses(axis: Axes, train: _Lines, metrics: _Lines) -> None:
     _draw(axis, train, "loss/preference", "preference", _BLUE, reach=reach)
     _draw(axis, train, "loss/tie", "tie", _GREEN, reach=reach)
     for prefix, marker in zip(evaluations(metrics), _MARKERS, strict=False):
-        _draw(axis, metrics, f"{prefix}_loss", _name(prefix, "evaluation"), _DARK, ":", marker)
+        _draw(axis, metrics, f"{prefix}_loss", _name(prefix), _DARK, ":", marker)
     if not any("loss/sft" in m for m in train):
         return
     own = axis.twinx() if preference else axis
@@ -101,7 +101,7 @@ def _draw_accuracy(axis: Axes, train: _Lines, metrics: _Lines) -> None:
     _name_the_missing(axis, train, metrics)
     if len(sets) > 1:
         for prefix, marker in zip(sets, _MARKERS, strict=False):
-            _draw(axis, metrics, f"{prefix}_rewards/accuracies", _name(prefix, "evaluation"), _DARK, ":", marker)
+            _draw(axis, metrics, f"{prefix}_rewards/accuracies", _name(prefix), _DARK, ":", marker)
     axis.axhline(0.5, color=_GREY, linewidth=0.8)
     axis.set_ylim(-0.03, 1.03)
     axis.yaxis.set_major_formatter(PercentFormatter(1))
@@ -131,8 +131,9 @@ def _name_the_missing(axis: Axes, train: _Lines, metrics: _Lines) -> None:
         axis.plot([], [], color=_BUCKET_COLOURS["hard"], label="hard (SFT: not compared)")
 
 
-def _name(prefix: str, label: str) -> str:
-    return prefix.replace("eval", label, 1).replace("_", " ", 1)
+def _name(prefix: str) -> str:
+    name = prefix.removeprefix("eval").lstrip("_")
+    return f"evaluation on {name}" if name else "evaluation"
 
 
 def _draw_answers(shares: Axes, sizes: Axes, answers: Sequence[Mapping[str, Any]]) -> None:

@@ -57,8 +57,7 @@ def result_sentence(metrics: Sequence[Mapping[str, Any]]) -> str:
             parts += _of_tenths([line[_ACCURACY] for line in train if _ACCURACY in line])
         else:
             parts += _from_first_to_last(train, "loss", "training loss", lambda value: f"{value:.4g}")
-    sentence = "\n".join(parts)
-    return sentence[:1].upper() + sentence[1:]
+    return "\n".join(part[:1].upper() + part[1:] for part in parts)
 
 
 def _from_first_to_last(
