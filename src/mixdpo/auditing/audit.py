@@ -15,8 +15,11 @@ from mixdpo.auditing.audit_data import AuditData, margins_of, metric_of, scores_
 from mixdpo.auditing.audit_settings import AuditSettings
 from mixdpo.auditing.checks import CHECKS, FINDING_TYPES
 from mixdpo.auditing.examples import choose_examples, show
-from mixdpo.auditing.findings import flagged_finding, most_important, small_repairs
+from mixdpo.auditing.findings import flagged_finding, most_important
 from mixdpo.auditing.leakage import read_evaluation_prompts
+from mixdpo.auditing.next_steps import next_steps
+from mixdpo.auditing.page_rows import page_rows
+from mixdpo.auditing.repairs import advised_repairs
 from mixdpo.auditing.report import AuditReport
 from mixdpo.auditing.surface import surface_features
 from mixdpo.auditing.texts import stored_column
@@ -72,21 +75,25 @@ def audit(
     command = f"mixdpo clean {words}" + (f" --report {quote(report)}" if report != "report" else "")
     findings = [flagged_finding(kind, FINDING_TYPES[kind], one, command) for kind, one in flagged.items()]
     findings += [finding for section in sections.values() for finding in section.findings]
-    advice = most_important([finding for finding in findings if finding is not None])
+    important = most_important([finding for finding in findings if finding is not None])
+    advice, repairs = advised_repairs(important, flags, command)
 
     shown = choose_examples(flags, _buckets(data.margin, len(dataset)), data.settings.examples, data.rng(5))
     numbers = {f"margin/{metric}": values for metric, values in data.margins.items()}
     if data.scores is not None:
         numbers |= {"score_chosen": data.scores[0], "score_rejected": data.scores[1]}
+    places = pl.DataFrame(origins(dataset))
     notes = {row: note for section in sections.values() for row, note in section.notes.items()}
     return AuditReport(
         name=name,
         fingerprint=fingerprint,
         figures={name: section.figures for name, section in sections.items()},
         findings=advice,
-        small_repairs=small_repairs(advice, command),
+        repairs=repairs,
+        next_steps=next_steps(words, repairs, data.metric, sections["advice"].figures),
         flags=flags,
-        origins=pl.DataFrame(origins(dataset)),
+        origins=places,
+        rows=page_rows(dataset, flags, places),
         examples=show(dataset, shown, numbers, notes),
         token_examples=[] if data.tokens is None else data.tokens.examples,
         settings=asdict(data.settings),

@@ -11,6 +11,7 @@ import polars as pl
 from datasets import Dataset
 
 from mixdpo.auditing.checks import FINDING_TYPES
+from mixdpo.auditing.repairs import apply_findings
 from mixdpo.auditing.report import read_report
 from mixdpo.common.errors import InputError
 from mixdpo.common.files import atomic_path
@@ -23,13 +24,19 @@ from mixdpo.difficulty.metrics import exchanged_margin
 CLEANABLE = tuple(name for name, kind in FINDING_TYPES.items() if kind.action is not None)
 
 
+def findings_of(report: str | Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return the findings of a report as plain values, and the names of those that it advises to apply."""
+    figures, _ = read_report(report)
+    return figures["findings"], (figures.get("repairs") or {}).get("apply", [])
+
+
 def clean(dataset: Dataset, report: str | Path, apply: Sequence[str]) -> tuple[Dataset, pl.DataFrame]:
     """Apply findings of a report to the data it was made from.
 
     Args:
         dataset: pairs from `load_pairs`, the same as were audited.
         report: folder of the report.
-        apply: names of findings; of several that concern a pair, dropping wins over flipping.
+        apply: names of findings, applied in the order of `apply_findings`.
 
     Returns:
         the pairs that are left, and a log with one row per pair of `dataset`: `pair_id`, `row` (of its file, from 1),
@@ -37,8 +44,10 @@ def clean(dataset: Dataset, report: str | Path, apply: Sequence[str]) -> tuple[D
         null for kept ones) and `new_row` (among those that are left, from 1; null for dropped ones).
 
     Raises:
-        InputError: unknown finding, another report, or nothing would be left.
+        InputError: no or an unknown finding, another report, or nothing would be left.
     """
+    if not apply:
+        raise InputError("no finding is to be applied", hint=f"name some of {', '.join(CLEANABLE)}")
     for name in apply:
         if name not in CLEANABLE:
             raise InputError(f"no finding {name!r} can be applied; there are {', '.join(CLEANABLE)}")
@@ -47,23 +56,15 @@ def clean(dataset: Dataset, report: str | Path, apply: Sequence[str]) -> tuple[D
         raise InputError(
             "the report was made from other data", file=report, hint="audit this data with `mixdpo audit`"
         )
-    n = len(dataset)
-    why: list[str | None] = [None] * n
-    is_dropped, is_flipped = np.zeros(n, dtype=bool), np.zeros(n, dtype=bool)
-    # Flips first, so that the finding which drops a pair is the one in the log.
-    for name in sorted(apply, key=lambda name: FINDING_TYPES[name].action != "flip"):
-        action = FINDING_TYPES[name].action
-        rows = _rows(flagged.filter(pl.col("finding") == name), keep_first=action == "drop_repeats")
-        for row in rows[~is_dropped[rows]].tolist():
-            why[row] = name
-        (is_flipped if action == "flip" else is_dropped)[rows] = True
-    is_flipped &= ~is_dropped
+    flags = {name: _groups(flagged.filter(pl.col("finding") == name), len(dataset)) for name in apply}
+    cleaning = apply_findings(flags, apply)
+    is_dropped, is_flipped = cleaning.is_dropped, cleaning.is_flipped
     left_rows = np.flatnonzero(~is_dropped)
     if len(left_rows) == 0:
         raise InputError("nothing would be left of the data", hint="apply fewer findings")
     log = pl.DataFrame(origins(dataset)).with_columns(
         action=pl.Series(np.where(is_dropped, "dropped", np.where(is_flipped, "flipped", "kept"))),
-        finding=pl.Series(why, dtype=pl.String),
+        finding=pl.Series(cleaning.finding, dtype=pl.String),
         new_row=pl.Series(np.cumsum(~is_dropped)).set(pl.Series(is_dropped), None),
     )
     with quiet_datasets():
@@ -75,19 +76,44 @@ def clean(dataset: Dataset, report: str | Path, apply: Sequence[str]) -> tuple[D
 
 
 def save_cleaned(pairs: Dataset, log: pl.DataFrame, output: str | Path) -> Path:
-    """Write pairs as `output`, in the format that its name says, and beside it the log; return the log's path."""
+    """Write pairs as `output`, in the format that its name says, and beside it the log; return the log's path.
+
+    Raises:
+        InputError: the file is there, and its log is not this one: it holds the result of other findings or of other
+            data, or something else.
+    """
     output = Path(output)
-    save_pairs(pairs, output)
     log_path = beside(output, ".log.parquet")
+    if output.exists():
+        _check_same_result(output, log_path, log)
+    save_pairs(pairs, output)
     with atomic_path(log_path) as temporary:
         log.write_parquet(temporary)
     return log_path
 
 
-def _rows(flagged: pl.DataFrame, keep_first: bool) -> np.ndarray:
-    if keep_first:
-        flagged = flagged.filter(pl.col("pair") > pl.col("pair").min().over("group"))
-    return flagged["pair"].to_numpy()
+def _check_same_result(output: Path, log_path: Path, log: pl.DataFrame) -> None:
+    hint = "name another --output, or delete it"
+    try:
+        there = pl.read_parquet(log_path)
+    except (OSError, pl.exceptions.PolarsError):
+        raise InputError(
+            f"the file is there, and no {log_path.name} says that `mixdpo clean` wrote it", file=output, hint=hint
+        ) from None
+    if not there.equals(log):
+        applied = there["finding"].drop_nulls().unique(maintain_order=True).to_list() if "finding" in there else []
+        raise InputError(
+            f"the file holds the result of other findings ({', '.join(applied) or 'none'}) or of other data",
+            file=output,
+            hint=f"{hint}; several findings are applied together: --apply NAME,NAME",
+        )
+
+
+def _groups(flagged: pl.DataFrame, n: int) -> np.ndarray:
+    """Return the group of each of `n` pairs, -1 for those that are not flagged; int64."""
+    groups = np.full(n, -1, dtype=np.int64)
+    groups[flagged["pair"].to_numpy()] = flagged["group"].to_numpy()
+    return groups
 
 
 def _flip(pair: dict[str, Any], row: int, is_flipped: np.ndarray) -> dict[str, Any]:

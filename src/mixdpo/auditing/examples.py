@@ -8,9 +8,11 @@ from difflib import SequenceMatcher
 from typing import Any, Final
 
 import numpy as np
+import polars as pl
 from datasets import Dataset
 
 from mixdpo.auditing.checks import FINDING_TYPES
+from mixdpo.auditing.page_rows import row_labels
 from mixdpo.auditing.texts import text_batches
 from mixdpo.data.arrays import origins
 
@@ -73,14 +75,15 @@ def show(
     if not rows:
         return []
     texts = [pair for batch in text_batches(dataset, "examples", rows) for pair in batch.iter_rows(named=True)]
-    places = origins(dataset.select(rows)).to_pylist()
+    labels = row_labels(pl.DataFrame(origins(dataset.select(rows))))
     examples = []
-    for row, pair, place in zip(rows, texts, places, strict=True):
+    for row, pair, label in zip(rows, texts, labels, strict=True):
         first, second = marked(_clipped(pair["chosen"]), _clipped(pair["rejected"]))
         numbers = {name: float(values[row]) for name, values in columns.items() if np.isfinite(values[row])}
         examples.append(
             {
-                "row": place["row"] if "file" not in place else f"{place['row']} of {place['file']}",
+                "pair": row,
+                "row": label,
                 "of": chosen_rows[row],
                 "prompt": _clipped(pair["prompt"]),
                 "chosen": first,

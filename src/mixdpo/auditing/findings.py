@@ -17,7 +17,9 @@ LEVELS: Final[tuple[Level, ...]] = ("harmful", "doubtful", "notable")
 MOST_FINDINGS: Final = 10
 """Pieces of advice; the small findings together are one."""
 RARE: Final = 0.01
-"""Share under which ties and cuts are no finding, and rows that can be cleaned are small repairs."""
+"""Share under which ties and cuts are no finding, and rows that can be cleaned are small findings."""
+WIDESPREAD: Final = 0.1
+"""Share from which a doubtful fault is harmful, and from which dropping rows is a decision for a person."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,11 +28,13 @@ class FindingType:
 
     Attributes:
         title: what it is, for a heading.
-        level: what it does to training.
+        level: what few such pairs do to training; a doubtful fault is harmful where it is `WIDESPREAD`.
         meaning: why it matters, one sentence.
         action: what `mixdpo clean` does with its rows; None if it does nothing. `drop_repeats` keeps the first pair
             of each group.
-        line: what else deals with it: a recipe line or advice.
+        is_advised: whether that is right whatever share of the pairs has it. Else it is for small findings, and for
+            harmful ones that are not `WIDESPREAD`.
+        line: what else deals with it, with recipe lines in backticks.
         together: whether the rows of a group say more side by side than alone.
         ranked: whether groups are numbered from the one that is most surely a fault.
         least_share: share of the pairs that it must clearly exceed, or it is no finding.
@@ -41,6 +45,7 @@ class FindingType:
     level: Level
     meaning: str
     action: Action | None = None
+    is_advised: bool = False
     line: str | None = None
     together: bool = True
     ranked: bool = False
@@ -73,10 +78,12 @@ class Finding:
         name: of a type of finding, or `length_bias`, `style`, `label_noise`, `dropped`, `ratings_spike`.
         pairs: pairs it affects.
         estimate: its number with interval and sample size; what it is of is in `measure`.
-        fix: the command or recipe line that deals with it.
+        line: what deals with it beside the command, with recipe lines in backticks; None if nothing does.
+        command: what cleans the data of it alone, None if nothing does.
         action: what `mixdpo clean` does, None if nothing.
         small: whether it affects fewer than `RARE` of the pairs, spoils nothing else, and `mixdpo clean` can deal with
             it.
+        advised: whether it is part of the one command that cleans the data.
     """
 
     name: str
@@ -86,13 +93,20 @@ class Finding:
     measure: str
     estimate: Estimate
     pairs: int
-    fix: str
+    line: str | None = None
+    command: str | None = None
     action: Action | None = None
     small: bool = False
+    advised: bool = False
+
+    @property
+    def fix(self) -> str:
+        """The recipe line, the advice or the command that deals with it, in plain words."""
+        return "  or  ".join(part.replace("`", "") for part in (self.line, self.command) if part)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values, for JSON."""
-        return asdict(self)
+        return {**asdict(self), "fix": self.fix}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -137,17 +151,22 @@ def flagged_finding(name: str, kind: FindingType, flagged: Flagged, clean: str) 
     line = flagged.line or kind.line
     if line is None and command is None:
         line = "fix the source: all pairs are affected, and without them nothing would be left"
+    small = action is not None and kind.is_fault and pairs < RARE * looked_at
+    is_widespread = pairs >= WIDESPREAD * looked_at
+    is_repair = kind.is_advised or small or (kind.level == "harmful" and not is_widespread)
     return Finding(
         name=name,
-        level=kind.level,
+        level="harmful" if is_widespread and kind.is_fault and kind.level == "doubtful" else kind.level,
         title=kind.title,
         meaning=kind.meaning,
         measure=flagged.measure,
         estimate=estimate,
         pairs=pairs,
-        fix="  or  ".join(part for part in (line, command) if part),
+        line=line,
+        command=command,
         action=action,
-        small=action is not None and kind.is_fault and pairs < RARE * looked_at,
+        small=small,
+        advised=action is not None and is_repair,
     )
 
 
@@ -156,9 +175,3 @@ def most_important(findings: Sequence[Finding]) -> list[Finding]:
     ranked = sorted(findings, key=lambda finding: (LEVELS.index(finding.level), -finding.pairs))
     small = [finding for finding in ranked if finding.small]
     return [finding for finding in ranked if not finding.small][: MOST_FINDINGS - bool(small)] + small
-
-
-def small_repairs(findings: Sequence[Finding], clean: str) -> str | None:
-    """Return the command that deals with all small findings at once; None without any."""
-    names = ",".join(finding.name for finding in findings if finding.small)
-    return f"{clean} --apply {names}" if names else None

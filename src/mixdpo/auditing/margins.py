@@ -12,7 +12,7 @@ import polars as pl
 
 from mixdpo.auditing.audit_data import AuditData
 from mixdpo.auditing.findings import Section, each_alone
-from mixdpo.auditing.statistics import binned, mean, rank_correlation, share, summary
+from mixdpo.auditing.statistics import binned, mean, rank_correlation, share, short_between, summary
 from mixdpo.difficulty.metrics import prefers_an_answer
 
 GRID: Final = 10
@@ -27,7 +27,9 @@ def margins_check(data: AuditData) -> Section:
     if "rating" not in data.margins:
         return Section(figures=figures)
     ratings, least = data.margins["rating"], figures["least_positive"]
-    line = "collect ratings that differ" if least is None else f"plan.threshold: {least}  (ties go to SFT)"
+    line = "collect ratings that differ"
+    if least is not None:
+        line = f"`plan.threshold: {short_between(0, least):.15g}` (ties go to SFT)"
     ties = replace(each_alone(ratings == 0), line=line)
     return Section(figures=figures, flagged={"contradicted": each_alone(ratings < 0), "ties": ties})
 

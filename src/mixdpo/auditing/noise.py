@@ -161,7 +161,7 @@ def _label_noise(figures: Mapping[str, Any], n: int) -> Finding | None:
         measure="of labels are wrong, estimated",
         estimate=worst["error"],
         pairs=round(value * n),
-        fix=f"train.label_smoothing: {value:.2f}",
+        line=f"`train.label_smoothing: {value:.2f}`",
     )
 
 
@@ -177,5 +177,5 @@ def _spike_of_tens(tens: Mapping[str, Any] | None) -> Finding | None:
         measure="of ratings from 9 to 10 are exactly 10",
         estimate=share(tens["tens"], tens["tens"] + tens["nine_to_ten"]),
         pairs=tens["tens"],
-        fix="data.columns: {score_chosen: chosen-rating, score_rejected: rejected-rating}  (mean of the aspects)",
+        line="`data.columns: {score_chosen: chosen-rating, score_rejected: rejected-rating}` (mean of the aspects)",
     )

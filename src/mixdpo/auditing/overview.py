@@ -121,7 +121,7 @@ def _dropped_rows(loading: Mapping[str, Any] | None) -> Finding | None:
         measure="of rows read",
         estimate=share(dropped, loading["read"]),
         pairs=dropped,
-        fix="nothing to do: mixdpo drops them; see Overview for their rows",
+        line="nothing to do: mixdpo drops them; see Overview for their rows",
     )
 
 

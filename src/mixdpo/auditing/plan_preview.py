@@ -9,9 +9,11 @@ import numpy as np
 
 from mixdpo.auditing.audit_data import AuditData
 from mixdpo.auditing.findings import Section
+from mixdpo.auditing.statistics import short_between
 
 POSITIONS: Final = 201
 """Thresholds the slider stops at, at most."""
+_ROUNDING: Final = 1e-9
 
 
 def plan_check(data: AuditData) -> Section:
@@ -32,9 +34,9 @@ def plan_preview(margin: np.ndarray, lengths: Mapping[str, np.ndarray], pairs_pe
 
     Returns:
         None without margins, else `pairs` and `steps` of the whole plan, and lists with one entry per threshold, in
-        increasing order: `threshold` (a margin: pairs strictly under it go to SFT), `sft_pairs`, `preference_read` and
-        `sft_read` (in the unit of the lengths), `preference_mass` (share of the learning-rate integral of a cosine
-        schedule with a tenth of warm-up).
+        increasing order: `threshold` (of few digits, pairs strictly under it go to SFT), `sft_pairs`,
+        `preference_read` and `sft_read` (in the unit of the lengths), `preference_mass` (share of the learning-rate
+        integral of a cosine schedule with a tenth of warm-up).
     """
     rows = np.flatnonzero(np.isfinite(margin))
     if len(rows) == 0:
@@ -42,9 +44,7 @@ def plan_preview(margin: np.ndarray, lengths: Mapping[str, np.ndarray], pairs_pe
     rows = rows[np.argsort(margin[rows], kind="stable")]
     margin, for_sft = margin[rows], (lengths["prompt"] + lengths["chosen"])[rows]
     for_preference = for_sft + lengths["rejected"][rows]
-    values = np.unique(margin)
-    if len(values) > POSITIONS:
-        values = np.unique(np.quantile(margin, np.linspace(0, 1, POSITIONS), method="closest_observation"))
+    values = _thresholds(margin)
     sft = np.searchsorted(margin, values, side="left")
     read_sft = np.concatenate([[0], np.cumsum(for_sft)])[sft]
     read_all = np.concatenate([[0], np.cumsum(for_preference)])
@@ -63,6 +63,29 @@ def plan_preview(margin: np.ndarray, lengths: Mapping[str, np.ndarray], pairs_pe
         "preference_read": (read_all[-1] - read_all[sft]).tolist(),
         "preference_mass": preference_mass.tolist(),
     }
+
+
+def recommended_at(preview: Mapping[str, Any], advice: Mapping[str, Any] | None) -> int:
+    """Return which threshold of a preview sends to SFT what advice on hard pairs does; the first sends none."""
+    parts = advice["parts"] if advice is not None and advice["problem"] is None else []
+    hardest = [part["part"]["margin_max"] for part in parts if part["route"] == "sft"]
+    if not hardest:
+        return 0
+    return min(int(np.searchsorted(preview["threshold"], max(hardest), side="right")), len(preview["threshold"]) - 1)
+
+
+def _thresholds(margin: np.ndarray) -> np.ndarray:
+    """Return the thresholds to choose from, of few digits and in increasing order.
+
+    Where margins take few values each pair of neighbours has one between them, else one is about at every quantile.
+    """
+    values = np.unique(margin)
+    if len(values) > POSITIONS:
+        values = np.unique(np.quantile(margin, np.linspace(0, 1, POSITIONS), method="closest_observation"))
+    before = np.concatenate([[-np.inf], values[:-1]])
+    # Values that differ by a rounding error of their subtraction are one.
+    told_apart = values - before > _ROUNDING * np.maximum(1, np.abs(values))
+    return np.array(list(map(short_between, before[told_apart].tolist(), values[told_apart].tolist())))
 
 
 def cosine_with_warmup(steps: int, warmup: float = 0.1) -> np.ndarray:

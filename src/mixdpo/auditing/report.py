@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,6 +14,10 @@ import polars as pl
 
 from mixdpo.auditing.checks import FINDING_TYPES
 from mixdpo.auditing.findings import Finding
+from mixdpo.auditing.next_steps import Step
+from mixdpo.auditing.page_rows import packed
+from mixdpo.auditing.plan_preview import recommended_at
+from mixdpo.auditing.repairs import Repairs
 from mixdpo.common.errors import InputError
 from mixdpo.common.files import atomic_path, check_output_folder, indented_json
 
@@ -33,10 +37,12 @@ class AuditReport:
         figures: every figure, by section: `overview`, `margins`, `quality`, `advice`, `plan`, `length`, `style`,
             `duplicates`, `near`, `leakage`, `noise`, `tokens`; None where there is nothing for it.
         findings: what needs a decision, most harmful first.
-        small_repairs: the command that deals with all small findings at once, None without any.
+        repairs: the one command that applies what is advised, None where nothing is.
         flags: by finding, the group of each pair, -1 for none; int64 of shape (N,).
         origins: of each pair `pair_id`, `row` (of its file, from 1), `file` where there are several.
+        next_steps: commands that lead from here to a trained model.
         examples: pairs to show.
+        rows: all pairs, as `page_rows` has them.
         token_examples: pairs to show as tokens, none without a tokenizer.
         settings: what the audit was made with.
     """
@@ -45,10 +51,12 @@ class AuditReport:
     fingerprint: str
     figures: dict[str, Any]
     findings: list[Finding]
-    small_repairs: str | None
+    repairs: Repairs | None
     flags: dict[str, np.ndarray]
     origins: pl.DataFrame
+    next_steps: list[Step]
     examples: list[dict[str, Any]]
+    rows: dict[str, Any]
     token_examples: list[dict[str, Any]]
     settings: dict[str, Any]
 
@@ -69,8 +77,9 @@ class AuditReport:
             "fingerprint": self.fingerprint,
             "settings": self.settings,
             "findings": [finding.to_dict() for finding in self.findings],
-            "small_repairs": self.small_repairs,
+            "repairs": None if self.repairs is None else self.repairs.to_dict(),
             "flagged": {name: int((group >= 0).sum()) for name, group in self.flags.items()},
+            "next_steps": [asdict(step) for step in self.next_steps],
             **self.figures,
         }
 
@@ -79,7 +88,7 @@ class AuditReport:
         folder = Path(folder)
         check_output_folder(folder)
         titles = {name: kind.title for name, kind in FINDING_TYPES.items()}
-        page = audit_page(self.to_dict(), self.examples, titles, self.token_examples)
+        page = audit_page(self.to_dict(), self.examples, titles, self.token_examples, self.rows)
         with ExitStack() as files:  # all are written before the first is moved to its place
             flagged, figures, shown = (
                 files.enter_context(atomic_path(folder / name)) for name in (FLAGGED, FIGURES, PAGE)
@@ -116,6 +125,7 @@ def audit_page(
     examples: Sequence[Mapping[str, Any]],
     titles: Mapping[str, str],
     token_examples: Sequence[Mapping[str, Any]] = (),
+    rows: Mapping[str, Any] | None = None,
 ) -> str:
     """Return the page of a report.
 
@@ -124,6 +134,7 @@ def audit_page(
         examples: pairs to show; their texts reach the page as data and are only ever set as text.
         titles: by finding, what to call it.
         token_examples: pairs to show as tokens.
+        rows: all pairs; without them the page is searched by its examples alone.
     """
     from mixdpo.common import charts
     from mixdpo.common.pages import render_page
@@ -131,8 +142,18 @@ def audit_page(
     return render_page(
         "mixdpo.auditing",
         "audit",
-        {"examples": examples, "titles": titles, "plan": report["plan"]},
-        {"report": report, "titles": titles, "token_examples": token_examples},
+        {
+            "examples": examples,
+            "titles": titles,
+            "plan": report["plan"],
+            "rows": None if rows is None else packed(rows),
+        },
+        {
+            "report": report,
+            "titles": titles,
+            "token_examples": token_examples,
+            "recommended": 0 if report["plan"] is None else recommended_at(report["plan"], report["advice"]),
+        },
         {
             "histogram": charts.histogram,
             "bars": charts.bars,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from decimal import ROUND_FLOOR, Context
 from typing import Final
 
 import numpy as np
@@ -92,6 +93,18 @@ def length_histograms(lengths: Mapping[str, np.ndarray], bins: int = 50) -> dict
         name: {"edges": edges.tolist(), "counts": np.histogram(values, edges)[0].tolist()}
         for name, values in clipped.items()
     }
+
+
+def short_between(low: float, high: float) -> float:
+    """Return the number of the fewest significant digits above `low` and at most `high`: one to copy.
+
+    Pairs strictly under it are those strictly under `high`, where no margin is between both.
+    """
+    for digits in range(1, 17):
+        short = float(Context(prec=digits, rounding=ROUND_FLOOR).create_decimal_from_float(high))
+        if low < short <= high:
+            return short
+    return high
 
 
 def summary(values: np.ndarray) -> dict[str, float]:

@@ -163,7 +163,7 @@ def _length_bias(figures: Mapping[str, Any], n: int) -> Finding | None:
         measure="of pairs of unequal length have the longer answer chosen",
         estimate=longer,
         pairs=n,
-        fix="train.loss_type: sigmoid_norm  (or r_dpo, simpo); judge with a length-controlled win rate",
+        line="`train.loss_type: sigmoid_norm` (or `r_dpo`, `simpo`); judge with a length-controlled win rate",
     )
 
 
@@ -180,5 +180,5 @@ def _style_bias(figures: Mapping[str, Any], n: int) -> Finding | None:
         measure="of labels predicted from surface features, cross-validated (guessing: 50 %)",
         estimate=classifier["accuracy"],
         pairs=n,
-        fix="judge with a style-controlled win rate; collect answers of like style",
+        line="judge with a style-controlled win rate; collect answers of like style",
     )

@@ -33,6 +33,11 @@ SCRIPTS: Final = (
     "Latin", "Han", "Hiragana", "Katakana", "Hangul", "Cyrillic", "Arabic", "Devanagari", "Greek", "Hebrew", "Thai",
 )  # fmt: skip
 
+_SPACELESS: Final = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}\p{Yi}"
+_CLUSTER: Final = rf"[[{_SPACELESS}]--\p{{M}}]"
+"""The first character of a grapheme cluster in scripts that put no space between words; the others are marks."""
+_WORD: Final = rf"{_CLUSTER}|[^\s{_SPACELESS}]+"
+
 SPECIAL: Final = (
     r"<\|(?:im_start|im_end|endoftext|begin_of_text|end_of_text|eot_id|start_header_id|end_header_id|system|user"
     r"|assistant|pad)\|>|</?s>|<(?:bos|eos|pad|unk)>|<(?:start|end)_of_turn>|\[/?INST\]|<</?SYS>>"
@@ -49,7 +54,8 @@ def surface_features(dataset: Dataset, special_tokens: Sequence[str] = ()) -> pl
 
     Returns:
         one row per pair, in order: `row`, `turns`, `bad_turns`, `prompt/script`, and per side S (prompt, chosen,
-        rejected) `S/chars`, `S/words` (between white space), `S/broken` (U+FFFD characters), `S/special` (special
+        rejected) `S/chars`, `S/words` (between white space; in scripts that have none between words,
+        every grapheme cluster), `S/broken` (U+FFFD characters), `S/special` (special
         tokens), `S/hash` (uint64, of the text without case and runs of white space); for both answers also `S/<cue>`
         of `CUES` and `S/reasoning` (1 where it begins with reasoning, which is not counted in length and style); and
         `question/hash`, of the prompt with its system messages and tools.
@@ -71,7 +77,7 @@ def _features(batch: pl.DataFrame, special: str) -> pl.DataFrame:
         text, lower, plain = (pl.col(f"{answers.get(side, side)}{form}") for form in ("", "/lower", "/plain"))
         counted = {
             "chars": text.str.len_chars(),
-            "words": plain.str.count_matches(" ", literal=True) + (plain != "").cast(pl.UInt32),
+            "words": _words(plain),
             "broken": whole.str.count_matches("\ufffd", literal=True),
             "special": whole.str.count_matches(special),
             **({} if side == "prompt" else {"reasoning": text != whole}),
@@ -85,6 +91,14 @@ def _features(batch: pl.DataFrame, special: str) -> pl.DataFrame:
     with_lower = batch.lazy().with_columns(pl.col(name).str.to_lowercase().alias(f"{name}/lower") for name in texts)
     both = with_lower.with_columns(_single_spaced(pl.col(f"{name}/lower")).alias(f"{name}/plain") for name in texts)
     return both.select(expressions).collect()
+
+
+def _words(plain: pl.Expr) -> pl.Expr:
+    """Count the words of single-spaced texts."""
+    spaced = plain.str.count_matches(" ", literal=True) + (plain != "").cast(pl.UInt32)
+    ascii_only = plain.str.len_bytes() == plain.str.len_chars()
+    rest = pl.when(ascii_only).then(pl.lit("")).otherwise(plain)  # of most data nothing
+    return pl.when(rest.str.contains(_CLUSTER)).then(rest.str.count_matches(_WORD)).otherwise(spaced)
 
 
 def _single_spaced(text: pl.Expr) -> pl.Expr:

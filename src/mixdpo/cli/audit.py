@@ -47,6 +47,7 @@ def audit(
 
     from mixdpo.auditing.audit import audit as audit_pairs
     from mixdpo.auditing.audit_data import load_for_audit, with_scores
+    from mixdpo.auditing.repairs import remaining_lines, repair_lines
     from mixdpo.common.charts import percent
 
     loaded_tokenizer = _load_tokenizer(recipe.model) if recipe.model else None
@@ -75,8 +76,14 @@ def audit(
     plain_console().print(table if report.findings else f"no finding in {len(pairs):,} pairs")
     for line in _advice_lines(report.figures["advice"]):
         click.echo(line)
-    if report.small_repairs:
-        click.echo(f"small repairs: {report.small_repairs}")
+    if report.repairs is not None:
+        for line in repair_lines(report.repairs.to_dict()):
+            click.echo(line)
+    for line in remaining_lines([one.to_dict() for one in report.findings if not one.advised]):
+        click.echo(line)
+    for step in report.next_steps:
+        if report.repairs is None or step.command != report.repairs.command:
+            click.echo(f"next: {step.command}")
     click.echo(f"report: {page}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -38,6 +39,11 @@ PROMPT_PARTS: Final = {
 """Names of columns that may hold a part of the prompt, and the key of `columns` that reads them beside one."""
 
 MEDIA_NAMES: Final = ("image", "images", "audio", "audios", "video", "videos")
+
+_PROMPT_WORDS: Final = frozenset(("prompt", *PROMPT_NAMES))
+_TEXT_WORDS: Final = _PROMPT_WORDS | {"text", "content", "message"}
+"""Last words of the names of columns of texts; that of `prompt_id` is none."""
+_SCORE_WORDS: Final = frozenset(("score", "scores", "rating", "ratings", "reward", "rewards", "grade", "points"))
 
 _SYNONYMS: Final = {
     "prompt": PROMPT_NAMES,
@@ -227,7 +233,7 @@ def check_prompt_is_read(source: Features, columns: PairColumns, file: str | Non
     Such pairs would be trained on the words their answers happen to begin with.
     """
     unread = unread_columns(list(source), columns) if columns.prompt is None else []
-    looks_like_one = [name for wanted in PROMPT_NAMES for name in unread if _bare(name) == wanted]
+    looks_like_one = _prompts_among([name for name in unread if is_text(source[name])])
     messages = [name for name in unread if _holds_messages(source[name])]
     found = next(iter([*looks_like_one, *messages]), None)
     parts = {key: name for name in unread if (key := prompt_part(name)) in ("system", "history")}
@@ -265,9 +271,13 @@ def _is_alpaca(source: Features, prompt: str | None) -> bool:
 
 
 def _map(mapping: Mapping[str, str]) -> str:
-    written = ", ".join(f"{key}: {name}" for key, name in mapping.items())
+    written = ", ".join(f"{key}: {_as_yaml(name)}" for key, name in mapping.items())
     them = "it" if len(mapping) == 1 else "them"
     return f"map {them} with `columns: {{{written}}}`, or --data.columns '{{{written}}}'"
+
+
+def _as_yaml(name: str) -> str:
+    return json.dumps(name, ensure_ascii=False) if re.search(r"[,:#{}\[\]'\"&*!|>%@`]", name) else name
 
 
 def _bare(name: str) -> str:
@@ -311,8 +321,9 @@ def _missing(
     rest = {key: name for key, name in mapping.items() if key not in missing}
     near = {key: _nearest(name, key, available) for key, name in missing.items()}
     if "prompt" not in {*mapping, *missing} and _find("prompt", available) is None:
-        prompt = next((found for name in PROMPT_NAMES if (found := _find(name, available))), None)
-        rest |= {"prompt": prompt} if prompt is not None else {}
+        rest.update(("prompt", name) for name in _prompts_among(available)[:1])
+    if not rest.keys() & {"score_chosen", "score_rejected"} and _scores(available, {}, {}, file) == (None, None):
+        rest |= _scores_among(available)
     wanted = list(dict.fromkeys(missing.values()))
     guesses = ", ".join(repr(name) for name in dict.fromkeys(near.values()) if name is not None)
     nearest = "" if not guesses else f", nearest {'are' if ', ' in guesses else 'is'} {guesses}"
@@ -332,10 +343,33 @@ def _nearest(name: str, key: str, available: Sequence[str]) -> str | None:
     words = (_bare(name), *_SYNONYMS.get(key, ()))
     for word in words:
         holding = [column for column, plain in bare.items() if word in plain and not _says_opposite(key, plain)]
-        if holding:
-            return holding[0]
+        if holding:  # of "good score" and "good answer" the answer
+            return min(holding, key=lambda column: key in _REQUIRED and _is_score(column))
     close = difflib.get_close_matches(_bare(name), bare.values(), n=1)
     return next((column for column, plain in bare.items() if plain in close), None)
+
+
+def _prompts_among(names: Sequence[str]) -> list[str]:
+    """Return the columns whose names say that they hold prompts, those with the plainest names first."""
+    exact = [name for wanted in PROMPT_NAMES for name in names if _bare(name) == wanted]
+    words = {name: _words_of(name) for name in names if name not in exact}
+    return exact + [name for name, said in words.items() if _PROMPT_WORDS & {*said} and said[-1] in _TEXT_WORDS]
+
+
+def _scores_among(names: Sequence[str]) -> dict[str, str]:
+    """Return `score_chosen` and `score_rejected`, where the names of two columns say that they are these."""
+    scores = [name for name in names if _is_score(name)]
+    found = {f"score_{side}": _nearest(side, side, scores) for side in _REQUIRED}
+    there = {key: name for key, name in found.items() if name is not None}
+    return there if len(set(there.values())) == len(_REQUIRED) else {}
+
+
+def _is_score(name: str) -> bool:
+    return not _SCORE_WORDS.isdisjoint(_words_of(name))
+
+
+def _words_of(name: str) -> list[str]:
+    return re.findall(r"[a-z0-9]+", _bare(name)) or [""]
 
 
 def _says_opposite(key: str, plain: str) -> bool:

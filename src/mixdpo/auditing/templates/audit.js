@@ -1,5 +1,5 @@
 (() => {
-  const { data, find, make, pager } = page;
+  const { data, find, make } = page;
 
   // Codes of languages as names.
   const languages = new Intl.DisplayNames(["en"], { type: "language" });
@@ -30,9 +30,8 @@
     const update = () => {
       const i = Number(slider.value);
       const tau = plan.threshold[i];
-      const text = String(Number(tau.toPrecision(4)));
+      const text = String(tau);
       find("tau-text").textContent = "τ = " + text;
-      // Unrounded: rounded up it would route the pairs at the margin itself too.
       const recipe = "plan.threshold: " + tau;
       find("tau-line").textContent = recipe;
       find("tau-copy").dataset.text = recipe;
@@ -53,35 +52,52 @@
     update();
   }
 
-  // Examples.
+  // Examples, and all rows once they are unpacked.
   const buckets = { easy: "Easy pairs", middle: "Middle pairs", hard: "Hard pairs", any: "Random pairs" };
   const title = (name) => data.titles[name] || buckets[name] || name;
-  const pieces = (target, parts) => parts.forEach((part, i) => {
-    target.append(i % 2 ? make("mark", "", part) : document.createTextNode(part));
-  });
+  const exampleOf = new Map(data.examples.map((example) => [example.pair, example]));
+  let all = null;
+  const unpacked = async (text) => {
+    const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+    return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).json();
+  };
+  const written = (kind, text) => {
+    const element = make("p", kind, text);
+    element.dir = "auto";
+    return element;
+  };
   const answer = (side, parts) => {
     const box = make("div", side);
-    box.append(make("h4", "", side));
-    const text = make("p", "text");
-    pieces(text, parts);
-    box.append(text);
+    const text = written("text");
+    parts.forEach((part, i) => text.append(i % 2 ? make("mark", "", part) : document.createTextNode(part)));
+    box.append(make("h4", "", side), text);
     return box;
   };
-  const card = (example) => {
+  const plain = (pair) => {
+    const [row, prompt, chosen, rejected] = all.rows[pair];
+    const cut = (text) => text + (all.cut !== null && text.length >= all.cut ? " …" : "");
+    const of = Object.keys(all.flagged).filter((name) => all.members[name].has(pair));
+    return { row, prompt: cut(prompt), chosen: [cut(chosen)], rejected: [cut(rejected)], of, numbers: {} };
+  };
+  const card = (pair) => {
+    const example = exampleOf.get(pair) || plain(pair);
     const box = make("article", "card example");
     const head = make("header");
-    head.append(make("span", "", `row ${example.row}`));
+    const link = make("a", "", `row ${example.row}`);
+    link.href = "#row-" + encodeURIComponent(example.row);
+    head.append(link);
     for (const [name, value] of Object.entries(example.numbers)) {
       head.append(make("span", "", `${name} ${Number(value.toPrecision(4))}`));
     }
     for (const name of example.of) head.append(make("span", "tag", title(name)));
-    box.append(head, make("p", "text prompt", example.prompt));
-    if (example.note) box.append(make("p", "text prompt remark", example.note));
+    box.append(head, written("text prompt", example.prompt));
+    if (example.note) box.append(written("text prompt remark", example.note));
     const answers = make("div", "answers");
     answers.append(answer("chosen", example.chosen), answer("rejected", example.rejected));
     box.append(answers);
     return box;
   };
+
   const choice = find("kind");
   const names = [...new Set(data.examples.flatMap((example) => example.of))];
   for (const name of names) {
@@ -89,35 +105,85 @@
     option.value = name;
     choice.append(option);
   }
-  const searchable = data.examples.map((example) =>
-    [example.prompt, example.chosen.join(""), example.rejected.join(""), example.note, "row " + example.row].join("\n").toLowerCase());
-  const examples = pager({
-    perPage: 5,
-    noun: "shown pairs",
-    list: find("examples-list"),
-    card,
-    hits: () => {
-      const words = find("search").value.trim().toLowerCase();
-      return data.examples.filter((example, i) =>
-        (!choice.value || example.of.includes(choice.value)) && (!words || searchable[i].includes(words)));
-    },
-  });
+  const searchable = new Map();
+  const wordsOf = (pair) => {
+    if (!searchable.has(pair)) {
+      const example = exampleOf.get(pair);
+      const shown = example ? [example.prompt, example.chosen.join(""), example.rejected.join(""), example.note] : [];
+      searchable.set(pair, [...shown, ...(all ? all.rows[pair].slice(1) : [])].join("\n").toLowerCase());
+    }
+    return searchable.get(pair);
+  };
+  const rowOf = (pair) => String(all ? all.rows[pair][0] : exampleOf.get(pair).row).toLowerCase();
+  const hits = () => {
+    const words = find("search").value.trim().toLowerCase();
+    const kind = choice.value;
+    const shown = data.examples.filter((example) => !kind || example.of.includes(kind)).map((example) => example.pair);
+    let pairs = shown;  // those with marks first, then the others
+    if (all && (kind in all.flagged || (words && !kind))) {
+      const others = kind ? all.flagged[kind].map(([pair]) => pair) : all.rows.keys();
+      pairs = [...new Set([...shown, ...others])];
+    }
+    const row = words.match(/^row (.+)$/);
+    if (row) return pairs.filter((pair) => rowOf(pair) === row[1]);
+    return words ? pairs.filter((pair) => wordsOf(pair).includes(words)) : pairs;
+  };
+  const examples = page.pager({ perPage: 5, noun: "rows", list: find("examples-list"), card, hits });
   find("search").addEventListener("input", examples.restart);
   choice.addEventListener("change", examples.restart);
+
+  const show = (kind, words) => {
+    choice.value = kind;
+    find("search").value = words;
+    examples.restart();
+    find("examples").scrollIntoView();
+    find("examples-list").focus({ preventScroll: true });
+  };
   for (const button of document.querySelectorAll("[data-kind]")) {
-    if (!names.includes(button.dataset.kind)) { button.remove(); continue; }
-    button.addEventListener("click", () => {
-      choice.value = button.dataset.kind;
-      find("search").value = "";
-      examples.restart();
-      find("examples").scrollIntoView();
-      find("examples-list").focus({ preventScroll: true });
-    });
+    if (names.includes(button.dataset.kind)) button.addEventListener("click", () => show(button.dataset.kind, ""));
+    else button.remove();
   }
+  const showLinkedRow = () => {
+    if (location.hash.startsWith("#row-")) show("", "row " + decodeURIComponent(location.hash.slice(5)));
+  };
+  addEventListener("hashchange", showLinkedRow);
+
+  const download = (name) => {
+    const lines = all.flagged[name].map(([pair, group, id]) => {
+      const [row, prompt, chosen, rejected] = all.rows[pair];
+      return JSON.stringify({ finding: name, row, pair_id: id, group, prompt, chosen, rejected }) + "\n";
+    });
+    const link = make("a");
+    link.href = URL.createObjectURL(new Blob(lines, { type: "application/jsonl" }));
+    link.download = name + ".jsonl";
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+  };
+  const downloads = [...document.querySelectorAll("[data-download]")];
+  for (const button of downloads) button.addEventListener("click", () => download(button.dataset.download));
+  const onlyExamples = () => {
+    for (const button of downloads) button.remove();
+    find("search").placeholder = "search the examples";
+    find("searched").textContent = "This browser cannot unpack all rows: only the examples are searched.";
+    showLinkedRow();
+  };
+  const everyRow = (found) => {
+    const groups = Object.entries(found.flagged);
+    found.members = Object.fromEntries(groups.map(([name, those]) => [name, new Set(those.map(([pair]) => pair))]));
+    all = found;
+    searchable.clear();
+    for (const button of downloads) if (!(button.dataset.download in all.flagged)) button.remove();
+    const whole = new Intl.NumberFormat("en");
+    find("searched").textContent = all.cut === null
+      ? `All ${whole.format(all.rows.length)} rows are searched, whole.`
+      : `All ${whole.format(all.rows.length)} rows are searched, each text by its first ${whole.format(all.cut)} characters.`;
+    showLinkedRow();
+  };
   addEventListener("keydown", (event) => {
     if (event.key !== "/" || event.ctrlKey || event.metaKey || event.target.closest("input, select")) return;
     event.preventDefault();
     find("search").focus();
   });
   examples.restart();
+  (data.rows ? unpacked(data.rows) : Promise.reject()).then(everyRow, onlyExamples);
 })();

@@ -24,6 +24,16 @@ const page = (() => {
     return element;
   };
 
+  // What scrolls can be reached and scrolled by keys, too.
+  const reachable = (within) => {
+    for (const element of within.querySelectorAll(".scroll, .card, .text")) {
+      const overflows = element.scrollWidth > element.clientWidth || element.scrollHeight > element.clientHeight;
+      if (overflows) element.tabIndex = 0; else element.removeAttribute("tabindex");
+    }
+  };
+  addEventListener("load", () => reachable(document));
+  addEventListener("resize", () => reachable(document));
+
   // A list of cards, a few at a time: `hits` gives what is to be shown, `card` makes an element of one.
   const pager = ({ perPage, noun, hits, card, list }) => {
     let number = 0;
@@ -32,6 +42,7 @@ const page = (() => {
       const pages = Math.max(1, Math.ceil(found.length / perPage));
       number = Math.min(Math.max(number, 0), pages - 1);
       list.replaceChildren(...found.slice(number * perPage, (number + 1) * perPage).map(card));
+      reachable(list);
       find("hits").textContent = found.length ? `${found.length} ${noun}, page ${number + 1} of ${pages}` : "nothing found";
       find("before").disabled = number === 0;
       find("after").disabled = number >= pages - 1;
