@@ -10,7 +10,7 @@ import pytest
 
 from mixdpo import AuditSettings, audit
 from mixdpo.auditing.audit_data import in_tokens
-from mixdpo.auditing.clean import clean
+from mixdpo.auditing.clean import clean, findings_of
 from mixdpo.auditing.examples import MOST_TOGETHER, choose_examples, marked
 from preferences import clean_rows, loaded
 
@@ -23,19 +23,23 @@ def test_clean_data_of_any_size_and_seed_raise_no_alarm(tmp_path, n) -> None:
     for seed in range(20, 24):
         report = audit(loaded(tmp_path, clean_rows(n, seed), f"pairs{seed}"), settings=QUICK)
         assert [finding.name for finding in report.findings] == [], f"seed {seed}"
-        assert report.small_repairs is None
+        assert report.repairs is None
 
 
-def test_small_repairs_are_one_command(tmp_path) -> None:
+def test_repairs_are_one_command(tmp_path) -> None:
     rows = clean_rows(300)
     rows[3]["rejected"] = rows[3]["chosen"].upper()
     rows[5]["prompt"] = "<s>" + rows[5]["prompt"]
     pairs = loaded(tmp_path, rows)
     report = audit(pairs, settings=QUICK, name="my pairs.parquet")
     assert [finding.name for finding in report.findings if finding.small] == ["same_answers", "special"]
-    assert report.small_repairs == "mixdpo clean 'my pairs.parquet' --apply same_answers,special"
+    assert report.repairs is not None
+    assert report.repairs.command == "mixdpo clean 'my pairs.parquet'"
     report.save(tmp_path / "report")
-    left, log = clean(pairs, tmp_path / "report", report.small_repairs.split()[-1].split(","))
+    advised = [finding["name"] for finding in findings_of(tmp_path / "report") if finding["advised"]]
+    assert advised == report.repairs.apply == ["same_answers", "special"]
+    left, log = clean(pairs, tmp_path / "report", advised)
+    assert len(left) == report.repairs.left == 298
     assert log.filter(log["action"] == "dropped")["row"].to_list() == [4, 6]
     assert audit(left, settings=QUICK).findings == []
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
 
 from mixdpo import AuditSettings, audit
+from mixdpo.auditing import page_rows
 from mixdpo.auditing.examples import EXAMPLE_CHARACTERS, MOST_EXAMPLES, marked
 from mixdpo.auditing.report import audit_page
 from preferences import HOSTILE, clean_rows, loaded
@@ -116,6 +119,82 @@ def test_in_chromium(browser, page_path, width) -> None:
     assert {url.split(":")[0] for url in requests} == {"file"}
 
 
+@pytest.fixture
+def long_page(tmp_path) -> Path:
+    """A page of more rows than examples: repeated pairs, contradicted ratings, and one text in Arabic."""
+    rows = clean_rows(90)
+    rows[0] |= {"score_chosen": 2.0, "score_rejected": 8.0}
+    rows[70]["chosen"] = "الطقس في الجبال يتغير بسرعة"
+    pairs = loaded(tmp_path, [*rows, *rows[:20]])
+    return audit(pairs, settings=AuditSettings(examples=2), name="pairs.parquet").save(tmp_path / "report")
+
+
+HEAT_CONTRAST = """() => {
+  const channels = (text) => text.match(/[0-9.]+/g).map(Number).slice(0, 3);
+  const linear = (v) => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+  const light = (c) => [0.2126, 0.7152, 0.0722].reduce((sum, part, i) => sum + part * linear(c[i] / 255), 0);
+  const card = document.querySelector(".cell").closest(".card");
+  const under = channels(getComputedStyle(card).backgroundColor);
+  const ink = light(channels(getComputedStyle(document.querySelector("svg .count")).fill));
+  return Math.min(...[...document.querySelectorAll(".cell")].map((cell) => {
+    const [style, colour] = [getComputedStyle(cell), channels(getComputedStyle(cell).fill)];
+    const mixed = light(colour.map((part, i) => part * style.fillOpacity + under[i] * (1 - style.fillOpacity)));
+    return (Math.max(ink, mixed) + 0.05) / (Math.min(ink, mixed) + 0.05);
+  }));
+}"""
+"""The lowest contrast of a number on its cell of the heat map."""
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1280, "light")])
+@pytest.mark.slow
+def test_all_rows_can_be_searched_linked_and_downloaded(browser, long_page, width, scheme) -> None:
+    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme, reduced_motion="reduce")
+    page.goto(long_page.as_uri())
+    page.wait_for_function("document.getElementById('searched').textContent")
+    assert page.locator("#searched").inner_text() == "All 110 rows are searched."
+    assert page.evaluate(HEAT_CONTRAST) >= 4.5
+
+    shown = page.locator(".example")
+    page.locator("#search").fill("الجبال")
+    assert shown.count() == 1
+    assert page.evaluate("getComputedStyle(document.querySelector('.example .chosen .text')).direction") == "rtl"
+    assert page.evaluate("getComputedStyle(document.querySelector('.example .prompt')).direction") == "ltr"
+    link = shown.locator("header a")
+    assert (link.inner_text(), link.get_attribute("href")) == ("row 71", "#row-71")
+
+    page.locator("#kind").select_option("duplicates")
+    page.locator("#search").fill("")
+    assert page.locator("#hits").inner_text().startswith("40 rows")
+    page.goto(long_page.as_uri() + "#row-7")
+    page.wait_for_function("document.querySelectorAll('.example').length === 1")
+    assert shown.locator("header a").inner_text() == "row 7", "and not row 70"
+    assert "Exact duplicates" in shown.inner_text()
+
+    with page.expect_download() as started:
+        page.locator("[data-download=duplicates]").click()
+    assert started.value.suggested_filename == "duplicates.jsonl"
+    lines = [json.loads(line) for line in Path(started.value.path()).read_text(encoding="utf-8").splitlines()]
+    assert [line["row"] for line in lines] == [str(n) for n in [*range(1, 21), *range(91, 111)]]
+    assert len({line["group"] for line in lines}) == len({line["pair_id"] for line in lines}) == 20
+    assert all(line["prompt"] and line["chosen"] and line["rejected"] for line in lines)
+
+    cut = "[...document.querySelectorAll('.scroll, .card')].filter((e) => e.scrollWidth > e.clientWidth + 1).length"
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    assert page.evaluate(cut) == 0, "no table is cut"
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1280, "light")])
+@pytest.mark.slow
+def test_axe_finds_no_serious_fault(browser, page_path, width, scheme) -> None:
+    axe = pytest.importorskip("axe_playwright_python", reason="axe-playwright-python is not installed")
+    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme, reduced_motion="reduce")
+    page.goto(page_path.as_uri())
+    page.wait_for_function("document.getElementById('searched').textContent")
+    page.evaluate((files(axe) / "axe.min.js").read_text(encoding="utf-8"))
+    found = page.evaluate("axe.run()")["violations"]
+    assert [(one["id"], one["nodes"][0]["html"]) for one in found if one["impact"] in ("serious", "critical")] == []
+
+
 def test_hostile_text_never_reaches_the_markup(page_path) -> None:
     html = page_path.read_text(encoding="utf-8")
     assert "window.hacked" in html
@@ -132,3 +211,14 @@ def test_the_page_stays_small_whatever_the_texts_are(tmp_path) -> None:
     report = audit(loaded(tmp_path, clean_rows(60))).to_dict()
     page = audit_page(report, [example] * MOST_EXAMPLES, {"ties": "Ties"})
     assert len(page.encode()) < 5_000_000
+
+
+def test_of_many_rows_the_flagged_ones_are_on_the_page(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(page_rows, "PAGE_PAIRS", 10)
+    monkeypatch.setattr(page_rows, "PAGE_CHARACTERS", 300)
+    rows = clean_rows(40)
+    rows[30]["rejected"] = rows[30]["chosen"].upper()
+    found = audit(loaded(tmp_path, rows), settings=AuditSettings(near_duplicates=False)).rows
+    assert (found["of"], found["pairs"], found["cut"]) == (40, [*range(9), 30], 10)
+    assert found["rows"][-1] == ("31", *(rows[30][side][:10] for side in ("prompt", "chosen", "rejected")))
+    assert [pair for pair, _, _ in found["flagged"]["same_answers"]] == [30]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
 import sys
@@ -15,8 +14,8 @@ import pytest
 from loopback import Endpoint, running
 from mixdpo.cli.main import main
 from mixdpo.evaluation.compare.collect import collect
+from snapshots import check_snapshot
 
-SNAPSHOTS = Path(__file__).with_name("snapshots")
 CAREFUL = """import json, sys
 for line in sys.stdin:
     case = json.loads(line)
@@ -43,11 +42,7 @@ def shown(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
 
     def compare(name: str) -> None:
         out = re.sub(r"\S*python\S* (\w+)\.py", r"python \1.py", capsys.readouterr().out)
-        assert max(len(line) for line in out.splitlines() if "  " in line.strip()) <= 80, "no table is wider"
-        snapshot = SNAPSHOTS / f"{name}.txt"
-        if "UPDATE_SNAPSHOTS" in os.environ:  # to be read before they are committed
-            snapshot.write_text(out, encoding="utf-8")
-        assert out == snapshot.read_text(encoding="utf-8")
+        check_snapshot(name, out)
 
     return compare
 

@@ -78,6 +78,7 @@ FINDING_TYPES: Final[dict[str, FindingType]] = {
         level="doubtful",
         meaning="Most of the margin columns prefer the rejected answer.",
         action="drop",
+        is_mended_by_flip=True,
         ranked=True,
     ),
     "ratings_of_ten": FindingType(

@@ -24,10 +24,10 @@ from mixdpo.difficulty.metrics import exchanged_margin
 CLEANABLE = tuple(name for name, kind in FINDING_TYPES.items() if kind.action is not None)
 
 
-def findings_of(report: str | Path) -> tuple[list[dict[str, Any]], list[str]]:
-    """Return the findings of a report as plain values, and the names of those that it advises to apply."""
-    figures, _ = read_report(report)
-    return figures["findings"], (figures.get("repairs") or {}).get("apply", [])
+def findings_of(report: str | Path) -> list[dict[str, Any]]:
+    """Return the findings of a report, as `Finding.to_dict` has them (older versions know no `advised`)."""
+    findings: list[dict[str, Any]] = read_report(report)[0]["findings"]
+    return findings
 
 
 def clean(dataset: Dataset, report: str | Path, apply: Sequence[str]) -> tuple[Dataset, pl.DataFrame]:

@@ -35,6 +35,7 @@ class FindingType:
         is_advised: whether that is right whatever share of the pairs has it. Else it is for small findings, and for
             harmful ones that are not `WIDESPREAD`.
         line: what else deals with it, with recipe lines in backticks.
+        is_mended_by_flip: whether pairs whose answers another finding exchanges no longer have it.
         together: whether the rows of a group say more side by side than alone.
         ranked: whether groups are numbered from the one that is most surely a fault.
         least_share: share of the pairs that it must clearly exceed, or it is no finding.
@@ -47,6 +48,7 @@ class FindingType:
     action: Action | None = None
     is_advised: bool = False
     line: str | None = None
+    is_mended_by_flip: bool = False
     together: bool = True
     ranked: bool = False
     least_share: float | None = None

@@ -120,7 +120,8 @@ def _ratings_of_ten(
 ) -> tuple[dict[str, Any] | None, np.ndarray]:
     """Look for the known fault of UltraFeedback: overall ratings of 1 that were stored as 10.
 
-    On a scale from 1 to 10 such ratings make a spike at exactly 10: more of them than in the whole interval [9, 10).
+    On a scale from 1 to 10 such ratings make a spike at exactly 10: surely more of them than in the whole interval
+    [9, 10).
     """
     if scores is None:
         n = len(next(iter(margins.values()))) if margins else 0
@@ -134,7 +135,7 @@ def _ratings_of_ten(
     for name, values in margins.items():
         if name != "rating":
             suspect |= ((chosen == 10) & (rejected < 10) & (values < 0)) | ((rejected == 10) & (values > 0))
-    spike = tens >= LEAST_TENS and tens > below
+    spike = tens >= LEAST_TENS and (share(tens, tens + below)["low"] or 0) > 0.5
     return {"tens": tens, "nine_to_ten": below, "spike": spike, "contradicted": int(suspect.sum())}, suspect
 
 
@@ -177,5 +178,6 @@ def _spike_of_tens(tens: Mapping[str, Any] | None) -> Finding | None:
         measure="of ratings from 9 to 10 are exactly 10",
         estimate=share(tens["tens"], tens["tens"] + tens["nine_to_ten"]),
         pairs=tens["tens"],
-        line="`data.columns: {score_chosen: chosen-rating, score_rejected: rejected-rating}` (mean of the aspects)",
+        line="read the mean of the aspects, where the data has it, such as "
+        "`data.columns: {score_chosen: chosen-rating, score_rejected: rejected-rating}`",
     )

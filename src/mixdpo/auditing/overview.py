@@ -121,7 +121,7 @@ def _dropped_rows(loading: Mapping[str, Any] | None) -> Finding | None:
         measure="of rows read",
         estimate=share(dropped, loading["read"]),
         pairs=dropped,
-        line="nothing to do: mixdpo drops them; see Overview for their rows",
+        line="mixdpo drops them; Overview on the page has their rows",
     )
 
 

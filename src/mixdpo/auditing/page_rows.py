@@ -14,8 +14,10 @@ from datasets import Dataset
 
 from mixdpo.auditing.texts import SIDES, text_batches
 
-PAGE_CHARACTERS: Final = 4_000_000
+PAGE_CHARACTERS: Final = 5_000_000
 """Of all texts together; compressed they take about half as many bytes of the page."""
+PAGE_PAIRS: Final = 100_000
+"""At most, the flagged ones first."""
 
 
 def page_rows(dataset: Dataset, flags: Mapping[str, np.ndarray], origins: pl.DataFrame) -> dict[str, Any]:
@@ -27,24 +29,33 @@ def page_rows(dataset: Dataset, flags: Mapping[str, np.ndarray], origins: pl.Dat
         origins: of each pair `pair_id`, `row`, `file` where there are several.
 
     Returns:
-        `cut`: characters of each text that are there, None if all are; `rows`: of each pair its row, prompt, chosen
-        and rejected; `flagged`: by finding, of each of its pairs the place (from 0), the group and `pair_id`.
+        `of`: the number of pairs; `pairs`: which of them are there, from 0, None if all are; `cut`: characters of each
+        text that are there, None if all are; `rows`: of each pair its row, prompt, chosen and rejected; `flagged`: by
+        finding, of each of its pairs that is there the pair, the group and `pair_id`.
     """
-    batches = list(text_batches(dataset, "rows"))
-    lengths = np.concatenate(
-        [batch[side].fill_null("").str.len_chars().to_numpy() for batch in batches for side in SIDES]
-    )
-    cut = longest_that_fits(lengths, PAGE_CHARACTERS)
+    flagged = np.any([group >= 0 for group in flags.values()], axis=0)
+    pairs = None
+    if len(dataset) > PAGE_PAIRS:
+        pairs = np.sort(np.argsort(~flagged, kind="stable")[:PAGE_PAIRS])
     texts = pl.concat(
-        [batch.select(pl.col(side).fill_null("").str.slice(0, cut) for side in SIDES) for batch in batches]
+        [batch.select(pl.col(list(SIDES)).fill_null("")) for batch in text_batches(dataset, "rows", pairs)]
     )
-    rows = texts.insert_column(0, row_labels(origins)).rows()
+    lengths = texts.select(pl.all().str.len_chars()).to_numpy().ravel()
+    cut = longest_that_fits(lengths, PAGE_CHARACTERS)
+    there = origins if pairs is None else origins[pairs]
+    shown = texts.select(pl.all().str.slice(0, cut)).insert_column(0, row_labels(there))
+    is_there = np.ones(len(dataset), dtype=bool)
+    if pairs is not None:
+        is_there[:] = False
+        is_there[pairs] = True
     ids = origins["pair_id"]
     return {
+        "of": len(dataset),
+        "pairs": None if pairs is None else pairs.tolist(),
         "cut": cut,
-        "rows": rows,
+        "rows": shown.rows(),
         "flagged": {
-            name: [[pair, int(group[pair]), ids[pair]] for pair in np.flatnonzero(group >= 0).tolist()]
+            name: [[pair, int(group[pair]), ids[pair]] for pair in np.flatnonzero((group >= 0) & is_there).tolist()]
             for name, group in flags.items()
             if (group >= 0).any()
         },

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, Final
 
 import numpy as np
@@ -65,13 +67,29 @@ def plan_preview(margin: np.ndarray, lengths: Mapping[str, np.ndarray], pairs_pe
     }
 
 
-def recommended_at(preview: Mapping[str, Any], advice: Mapping[str, Any] | None) -> int:
-    """Return which threshold of a preview sends to SFT what advice on hard pairs does; the first sends none."""
-    parts = advice["parts"] if advice is not None and advice["problem"] is None else []
-    hardest = [part["part"]["margin_max"] for part in parts if part["route"] == "sft"]
-    if not hardest:
-        return 0
-    return min(int(np.searchsorted(preview["threshold"], max(hardest), side="right")), len(preview["threshold"]) - 1)
+def recommendation(preview: Mapping[str, Any], advice: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the advice on hard pairs comes to in the preview.
+
+    Args:
+        preview: `plan_preview`.
+        advice: `advice_figures`.
+
+    Returns:
+        `problem`, as of the advice; `parts`, what is not trained by the preference loss: `route`, `low` and `high` (of
+        the margin) and `share` of the pairs, neighbours of one route as one; and `at`, the threshold of the preview
+        that sends to SFT what the advice does (the first sends none).
+    """
+    if advice["problem"] is not None:
+        return {"problem": advice["problem"], "parts": [], "at": 0}
+    parts: list[dict[str, Any]] = []
+    for route, group in groupby(advice["parts"], key=itemgetter("route")):
+        if route != "preference":
+            own = [one["part"] for one in group]
+            ends = {"low": own[0]["margin_min"], "high": own[-1]["margin_max"]}
+            parts.append({"route": route, **ends, "share": sum(part["share"] for part in own)})
+    hardest = max((part["high"] for part in parts if part["route"] == "sft"), default=-np.inf)
+    at = int(np.searchsorted(preview["threshold"], hardest, side="right"))
+    return {"problem": None, "parts": parts, "at": min(at, len(preview["threshold"]) - 1)}
 
 
 def _thresholds(margin: np.ndarray) -> np.ndarray:

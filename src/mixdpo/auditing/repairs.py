@@ -73,15 +73,15 @@ def apply_findings(flags: Mapping[str, np.ndarray], apply: Sequence[str]) -> Cle
     is_dropped, is_flipped = np.zeros(n, dtype=bool), np.zeros(n, dtype=bool)
     finding: list[str | None] = [None] * n
     for name in in_order(apply):
-        action, group = FINDING_TYPES[name].action, flags[name]
-        rows = np.flatnonzero((group >= 0) & ~is_dropped)
-        if action == "drop_repeats":
+        kind, group = FINDING_TYPES[name], flags[name]
+        rows = np.flatnonzero((group >= 0) & ~is_dropped & ~(is_flipped & kind.is_mended_by_flip))
+        if kind.action == "drop_repeats":
             rows = rows[np.argsort(is_flipped[rows], kind="stable")]
             first = np.unique(group[rows], return_index=True)[1]
             rows = np.delete(rows, first)
         for row in rows.tolist():
             finding[row] = name
-        (is_flipped if action == "flip" else is_dropped)[rows] = True
+        (is_flipped if kind.action == "flip" else is_dropped)[rows] = True
     return Cleaning(is_dropped=is_dropped, is_flipped=is_flipped & ~is_dropped, finding=finding)
 
 
@@ -126,8 +126,16 @@ def advised_repairs(
 
 def repair_lines(repairs: Mapping[str, Any]) -> list[str]:
     """Return the command of `Repairs.to_dict` and what it does, for a terminal."""
-    lines = [f"  {_DONE[action]} {pairs:,} pairs: {title}" for action, title, pairs in repairs["actions"]]
-    return [f"clean in one go: {repairs['command']}", *lines, f"  leaves {repairs['left']:,} of {repairs['pairs']:,}"]
+    lines = [f"  {_DONE[action]} {_pairs(number)}: {title}" for action, title, number in repairs["actions"]]
+    return [
+        f"clean in one go: {repairs['command']}",
+        *lines,
+        f"  leaves {repairs['left']:,} of {_pairs(repairs['pairs'])}",
+    ]
+
+
+def _pairs(number: int) -> str:
+    return f"{number:,} pair{'s' * (number != 1)}"
 
 
 def remaining_lines(findings: Sequence[Mapping[str, Any]]) -> list[str]:

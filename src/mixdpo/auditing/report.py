@@ -16,7 +16,7 @@ from mixdpo.auditing.checks import FINDING_TYPES
 from mixdpo.auditing.findings import Finding
 from mixdpo.auditing.next_steps import Step
 from mixdpo.auditing.page_rows import packed
-from mixdpo.auditing.plan_preview import recommended_at
+from mixdpo.auditing.plan_preview import recommendation
 from mixdpo.auditing.repairs import Repairs
 from mixdpo.common.errors import InputError
 from mixdpo.common.files import atomic_path, check_output_folder, indented_json
@@ -152,7 +152,7 @@ def audit_page(
             "report": report,
             "titles": titles,
             "token_examples": token_examples,
-            "recommended": 0 if report["plan"] is None else recommended_at(report["plan"], report["advice"]),
+            "recommended": None if report["plan"] is None else recommendation(report["plan"], report["advice"]),
         },
         {
             "histogram": charts.histogram,

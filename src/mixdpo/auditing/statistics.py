@@ -96,11 +96,11 @@ def length_histograms(lengths: Mapping[str, np.ndarray], bins: int = 50) -> dict
 
 
 def short_between(low: float, high: float) -> float:
-    """Return the number of the fewest significant digits above `low` and at most `high`: one to copy.
+    """Return the number of the fewest significant digits, two or more, above `low` and at most `high`: one to copy.
 
     Pairs strictly under it are those strictly under `high`, where no margin is between both.
     """
-    for digits in range(1, 17):
+    for digits in range(2, 17):
         short = float(Context(prec=digits, rounding=ROUND_FLOOR).create_decimal_from_float(high))
         if low < short <= high:
             return short

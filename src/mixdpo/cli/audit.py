@@ -68,8 +68,9 @@ def audit(
     page = report.save(output)
     for line in load_report.lines():
         click.echo(line)
+    found = f"{len(report.findings)} finding{'s' * (len(report.findings) != 1)}"
     headings = ("finding", "level", "pairs", "estimate", "95 % interval")
-    table = results_table(f"audit: {len(report.findings)} findings in {len(pairs):,} pairs", *headings, names=2)
+    table = results_table(f"audit: {found} in {len(pairs):,} pairs", *headings, names=2)
     for finding in report.findings:
         value, low, high = (percent(finding.estimate[key]) for key in ("value", "low", "high"))
         table.add_row(finding.title, finding.level, f"{finding.pairs:,}", value, f"{low} to {high}")

@@ -42,12 +42,14 @@ def clean(
     pairs, load_report = load_for_audit(settings, keep_columns=True)
     for line in load_report.lines():
         click.echo(line)
-    found, advised = findings_of(report)
-    apply = advised if findings is None else [name.strip() for name in findings.split(",") if name.strip()]
+    if findings is None:
+        apply = [finding["name"] for finding in findings_of(report) if finding.get("advised")]
+    else:
+        apply = [name.strip() for name in findings.split(",") if name.strip()]
     left, log = clean_pairs(pairs, report, apply)
     log_file = save_cleaned(left, log, output)
     for action, finding, number in log.group_by("action", "finding", maintain_order=True).len().iter_rows():
         click.echo(f"{action} {number:,} pairs" + (f": {finding}" if finding else ""))
-    for line in remaining_lines([finding for finding in found if finding["name"] not in apply]):
+    for line in remaining_lines([finding for finding in findings_of(report) if finding["name"] not in apply]):
         click.echo(line)
     click.echo(f"pairs: {output} ({len(left):,} of {len(pairs):,}); log: {log_file}")

@@ -57,6 +57,7 @@
   const title = (name) => data.titles[name] || buckets[name] || name;
   const exampleOf = new Map(data.examples.map((example) => [example.pair, example]));
   let all = null;
+  const rowOf = (pair) => all.rows[all.places ? all.places.get(pair) : pair] || [];
   const unpacked = async (text) => {
     const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
     return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).json();
@@ -70,11 +71,11 @@
     const box = make("div", side);
     const text = written("text");
     parts.forEach((part, i) => text.append(i % 2 ? make("mark", "", part) : document.createTextNode(part)));
-    box.append(make("h4", "", side), text);
+    box.append(make("h3", "", side), text);
     return box;
   };
   const plain = (pair) => {
-    const [row, prompt, chosen, rejected] = all.rows[pair];
+    const [row, prompt, chosen, rejected] = rowOf(pair);
     const cut = (text) => text + (all.cut !== null && text.length >= all.cut ? " …" : "");
     const of = Object.keys(all.flagged).filter((name) => all.members[name].has(pair));
     return { row, prompt: cut(prompt), chosen: [cut(chosen)], rejected: [cut(rejected)], of, numbers: {} };
@@ -110,22 +111,22 @@
     if (!searchable.has(pair)) {
       const example = exampleOf.get(pair);
       const shown = example ? [example.prompt, example.chosen.join(""), example.rejected.join(""), example.note] : [];
-      searchable.set(pair, [...shown, ...(all ? all.rows[pair].slice(1) : [])].join("\n").toLowerCase());
+      searchable.set(pair, [...shown, ...(all ? rowOf(pair).slice(1) : [])].join("\n").toLowerCase());
     }
     return searchable.get(pair);
   };
-  const rowOf = (pair) => String(all ? all.rows[pair][0] : exampleOf.get(pair).row).toLowerCase();
+  const labelOf = (pair) => String(exampleOf.get(pair)?.row ?? rowOf(pair)[0]).toLowerCase();
   const hits = () => {
     const words = find("search").value.trim().toLowerCase();
     const kind = choice.value;
     const shown = data.examples.filter((example) => !kind || example.of.includes(kind)).map((example) => example.pair);
     let pairs = shown;  // those with marks first, then the others
     if (all && (kind in all.flagged || (words && !kind))) {
-      const others = kind ? all.flagged[kind].map(([pair]) => pair) : all.rows.keys();
+      const others = kind ? all.flagged[kind].map(([pair]) => pair) : all.pairs || all.rows.keys();
       pairs = [...new Set([...shown, ...others])];
     }
     const row = words.match(/^row (.+)$/);
-    if (row) return pairs.filter((pair) => rowOf(pair) === row[1]);
+    if (row) return pairs.filter((pair) => labelOf(pair) === row[1]);
     return words ? pairs.filter((pair) => wordsOf(pair).includes(words)) : pairs;
   };
   const examples = page.pager({ perPage: 5, noun: "rows", list: find("examples-list"), card, hits });
@@ -150,7 +151,7 @@
 
   const download = (name) => {
     const lines = all.flagged[name].map(([pair, group, id]) => {
-      const [row, prompt, chosen, rejected] = all.rows[pair];
+      const [row, prompt, chosen, rejected] = rowOf(pair);
       return JSON.stringify({ finding: name, row, pair_id: id, group, prompt, chosen, rejected }) + "\n";
     });
     const link = make("a");
@@ -170,13 +171,14 @@
   const everyRow = (found) => {
     const groups = Object.entries(found.flagged);
     found.members = Object.fromEntries(groups.map(([name, those]) => [name, new Set(those.map(([pair]) => pair))]));
+    if (found.pairs) found.places = new Map(found.pairs.map((pair, place) => [pair, place]));
     all = found;
     searchable.clear();
     for (const button of downloads) if (!(button.dataset.download in all.flagged)) button.remove();
     const whole = new Intl.NumberFormat("en");
-    find("searched").textContent = all.cut === null
-      ? `All ${whole.format(all.rows.length)} rows are searched, whole.`
-      : `All ${whole.format(all.rows.length)} rows are searched, each text by its first ${whole.format(all.cut)} characters.`;
+    const [there, of] = [whole.format(all.rows.length), whole.format(all.of)];
+    find("searched").textContent = (all.pairs ? `${there} of ${of} rows are searched, the flagged ones first` : `All ${of} rows are searched`)
+      + (all.cut === null ? "." : `, each text by its first ${whole.format(all.cut)} characters.`);
     showLinkedRow();
   };
   addEventListener("keydown", (event) => {
