@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 from mixdpo import MixDPOConfig
@@ -13,18 +11,15 @@ from mixdpo.recipe.recipe_file import OF_MODEL
 from mixdpo.recipe.settings_help import settings_topics
 from mixdpo.recipe.training_topics import OF_TRANSFORMERS, TOPICS
 from mixdpo.training.training_settings import TrainingSettings
-
-TRAIN_HELP = Path(__file__).parents[1] / "first_use" / "snapshots" / "train_help.txt"
+from snapshots import check_snapshot
 
 
 def test_help_of_train_is_short(capsys, monkeypatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     assert main(["train", "--help"]) == 0
     text = capsys.readouterr().out
-    if "UPDATE_SNAPSHOTS" in os.environ:  # to be read before it is committed
-        TRAIN_HELP.write_text(text, encoding="utf-8")
     assert len(text.splitlines()) <= 60
-    assert text == TRAIN_HELP.read_text(encoding="utf-8")
+    check_snapshot("train_help", text)
     assert main(["train", "--help", "hub"]) == 0
     assert capsys.readouterr().out.startswith("hub (pushing the trained model):\n  --train.push_to_hub")
     assert main(["train", "--help", "lr"]) == 2

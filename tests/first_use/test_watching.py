@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import math
-import os
 import sys
 import types
 from pathlib import Path
@@ -32,11 +31,10 @@ from mixdpo.training.progress_rows import (
 from mixdpo.training.progress_views import Lines, Notebook, Terminal, view_for
 from mixdpo.training.run_folder import logged_metrics
 from mixdpo.training.run_result import result_sentence
+from snapshots import check_snapshot
 from synthetic import chat_rows
 from tiny import saved, tiny_llama
 from trainers import config
-
-SNAPSHOTS = Path(__file__).with_name("snapshots")
 
 
 class Clock:
@@ -53,10 +51,7 @@ class Clock:
 def same_as(name: str, text: str) -> None:
     """Compare a text with its snapshot, and its lines with 80 columns."""
     assert max(map(len, text.splitlines())) <= 80
-    snapshot = SNAPSHOTS / f"{name}.txt"
-    if "UPDATE_SNAPSHOTS" in os.environ:  # to be read before they are committed
-        snapshot.write_text(text, encoding="utf-8")
-    assert text == snapshot.read_text(encoding="utf-8")
+    check_snapshot(name, text)
 
 
 @pytest.fixture(scope="module")
