@@ -298,7 +298,7 @@ def test_advice_names_the_data_as_they_were_read(tmp_path, capsys) -> None:
     assert main([*shlex.split(line)[1:], "--output", str(tmp_path / "cleaned.parquet")]) == 0
     printed = capsys.readouterr().out
     assert "1 dropped" in printed or "identical_completions" in printed, "what loading dropped is printed here too"
-    assert "dropped 1 pairs: same_answers" in printed
+    assert "dropped 1 pair: same_answers" in printed
 
 
 def test_the_two_verbs(tmp_path, capsys, planted) -> None:

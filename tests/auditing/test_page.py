@@ -174,7 +174,7 @@ def test_all_rows_can_be_searched_linked_and_downloaded(browser, long_page, widt
         page.locator("[data-download=duplicates]").click()
     assert started.value.suggested_filename == "duplicates.jsonl"
     lines = [json.loads(line) for line in Path(started.value.path()).read_text(encoding="utf-8").splitlines()]
-    assert [line["row"] for line in lines] == [str(n) for n in [*range(1, 21), *range(91, 111)]]
+    assert [line["row"] for line in lines] == [*range(1, 21), *range(91, 111)]
     assert len({line["group"] for line in lines}) == len({line["pair_id"] for line in lines}) == 20
     assert all(line["prompt"] and line["chosen"] and line["rejected"] for line in lines)
 
@@ -222,5 +222,5 @@ def test_of_many_rows_the_flagged_ones_are_on_the_page(tmp_path, monkeypatch) ->
     rows[30]["rejected"] = rows[30]["chosen"].upper()
     found = audit(loaded(tmp_path, rows), settings=AuditSettings(near_duplicates=False)).rows
     assert (found["of"], found["pairs"], found["cut"]) == (40, [*range(9), 30], 10)
-    assert found["rows"][-1] == ("31", *(rows[30][side][:10] for side in ("prompt", "chosen", "rejected")))
+    assert found["rows"][-1] == (31, *(rows[30][side][:10] for side in ("prompt", "chosen", "rejected")))
     assert [pair for pair, _, _ in found["flagged"]["same_answers"]] == [30]

@@ -66,6 +66,9 @@ def test_nothing_is_advised_that_would_leave_nothing() -> None:
     assert repairs is not None
     assert repairs.left == 6
     assert {finding.name for finding in left if finding.advised} == {*repairs.apply} == {"leaked"}
+    commands = {finding.name: finding.command for finding in left}
+    assert commands["opposite"] == "mixdpo clean DATA --apply advised,opposite", "together with what is advised"
+    assert commands["leaked"] == "clean --apply leaked"
 
 
 def test_the_next_steps_go_on_from_the_cleaned_data() -> None:

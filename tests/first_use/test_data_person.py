@@ -151,9 +151,9 @@ def test_single_answers_are_refused_with_what_to_do(refused) -> None:
 
 
 def with_faults() -> list[dict[str, Any]]:
-    """300 rows: 70 % repeat others, some labels are wrong, and each row has columns that mixdpo does not read."""
+    """250 rows: 72 % repeat others, some labels are wrong, 10 tie, and each has columns that mixdpo does not read."""
     base = [{**row, "id": f"p{n}", "tags": ["a", str(n)], "meta": {"n": n}} for n, row in enumerate(clean_rows(120))]
-    rows = base[:60] * 3 + base[60:90]
+    rows = base[:60] * 3 + base[60:80] + [{**row, "score_chosen": 3.0, "score_rejected": 3.0} for row in base[80:90]]
     for row in base[90:100]:
         rows += [row, {**row, "chosen": row["rejected"], "rejected": row["chosen"]}]
     rows += [{**row, "score_chosen": 1.0, "score_rejected": 4.0} for row in base[100:110]]
@@ -178,7 +178,12 @@ def test_what_hurts_most_comes_first_and_one_command_mends_it(faulty, capsys) ->
     assert len(cleaned) == 60 + 30 + 10, "once each, and those of wrong labels"
     report = audit(cleaned, settings=QUICK)
     assert report.repairs is None
-    assert [finding.name for finding in report.findings] == []
+    assert [finding.name for finding in report.findings] == ["ties"], "which are a decision"
+
+    assert main(["clean", faulty, "--apply", "advised,ties", "--output", "decided.parquet"]) == 0
+    decided = load_pairs("decided.parquet")
+    assert len(decided) == 90
+    assert audit(decided, settings=QUICK).findings == []
 
 
 def test_the_same_command_changes_nothing_and_another_overwrites_nothing(faulty, capsys) -> None:
@@ -256,7 +261,7 @@ def test_a_row_is_the_same_everywhere(capsys) -> None:
     assert "(row 4, 11, 18, 25, 32, ...)" in capsys.readouterr().out
     flagged = pl.read_parquet("report/flagged.parquet").filter(pl.col("finding") == "same_answers")
     assert flagged["row"].to_list() == [41]
-    assert '"row":"41","of":["same_answers"' in Path("report/report.html").read_text(encoding="utf-8")
+    assert '"row":41,"of":["same_answers"' in Path("report/report.html").read_text(encoding="utf-8")
     assert main(["clean", file]) == 0
     log = pl.read_parquet("cleaned.log.parquet").filter(pl.col("action") == "dropped")
     assert log["row"].to_list() == [41]

@@ -11,7 +11,7 @@ import polars as pl
 from datasets import Dataset
 
 from mixdpo.auditing.checks import FINDING_TYPES
-from mixdpo.auditing.repairs import apply_findings
+from mixdpo.auditing.repairs import ADVISED, apply_findings
 from mixdpo.auditing.report import read_report
 from mixdpo.common.errors import InputError
 from mixdpo.common.files import atomic_path
@@ -22,6 +22,15 @@ from mixdpo.data.sources import quiet_datasets
 from mixdpo.difficulty.metrics import exchanged_margin
 
 CLEANABLE = tuple(name for name, kind in FINDING_TYPES.items() if kind.action is not None)
+
+
+def findings_to_apply(words: str, report: str | Path) -> list[str]:
+    """Return the findings that words separated by commas name; `advised` is all that the report advises."""
+    names = [name.strip() for name in words.split(",") if name.strip()]
+    if ADVISED not in names:
+        return names
+    advised = [finding["name"] for finding in findings_of(report) if finding.get("advised")]
+    return [*advised, *(name for name in names if name not in (ADVISED, *advised))]
 
 
 def findings_of(report: str | Path) -> list[dict[str, Any]]:
@@ -105,7 +114,7 @@ def _check_same_result(output: Path, log_path: Path, log: pl.DataFrame) -> None:
         raise InputError(
             f"the file holds the result of other findings ({', '.join(applied) or 'none'}) or of other data",
             file=output,
-            hint=f"{hint}; several findings are applied together: --apply NAME,NAME",
+            hint=f"{hint}; several findings are applied together: --apply advised,NAME",
         )
 
 

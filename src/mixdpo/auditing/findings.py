@@ -104,7 +104,7 @@ class Finding:
     @property
     def fix(self) -> str:
         """The recipe line, the advice or the command that deals with it, in plain words."""
-        return "  or  ".join(part.replace("`", "") for part in (self.line, self.command) if part)
+        return ", or ".join(part.replace("`", "") for part in (self.line, self.command) if part)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values, for JSON."""

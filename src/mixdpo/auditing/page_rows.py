@@ -64,9 +64,9 @@ def page_rows(dataset: Dataset, flags: Mapping[str, np.ndarray], origins: pl.Dat
 
 def row_labels(origins: pl.DataFrame) -> pl.Series:
     """Return what the page calls the row of each pair: its number, with the file where there are several."""
-    number = pl.col("row").cast(pl.String)
-    label = number if "file" not in origins.columns else pl.concat_str(number, pl.lit(" of "), pl.col("file"))
-    return origins.select(label.alias("label")).to_series()
+    if "file" not in origins.columns:
+        return origins["row"].alias("label")
+    return origins.select(pl.concat_str("row", pl.lit(" of "), "file").alias("label")).to_series()
 
 
 def longest_that_fits(lengths: np.ndarray, most: int) -> int | None:

@@ -14,6 +14,8 @@ from mixdpo.common.charts import percent
 
 _ORDER: Final[tuple[Action, ...]] = ("flip", "drop", "drop_repeats")
 """Labels are made right before pairs are dropped, and of repeated pairs the first is kept that is still there."""
+ADVISED: Final = "advised"
+"""Stands for all findings that a report advises to apply."""
 _DONE: Final[dict[Action, str]] = {"flip": "flips", "drop": "drops", "drop_repeats": "drops"}
 
 
@@ -109,6 +111,7 @@ def advised_repairs(
     findings = [replace(finding, advised=finding in advised) for finding in findings]
     if not advised:
         return findings, None
+    findings = [_with_advised(finding, command) for finding in findings]
     apply = in_order([finding.name for finding in advised])
     kinds = {name: FINDING_TYPES[name] for name in apply}
     return findings, Repairs(
@@ -124,17 +127,25 @@ def advised_repairs(
     )
 
 
+def _with_advised(finding: Finding, command: str) -> Finding:
+    """Return a finding whose own command applies what is advised, too: one after the other they would not add up."""
+    if finding.advised or finding.action is None:
+        return finding
+    return replace(finding, command=f"{command} --apply {ADVISED},{finding.name}")
+
+
 def repair_lines(repairs: Mapping[str, Any]) -> list[str]:
     """Return the command of `Repairs.to_dict` and what it does, for a terminal."""
-    lines = [f"  {_DONE[action]} {_pairs(number)}: {title}" for action, title, number in repairs["actions"]]
+    lines = [f"  {_DONE[action]} {counted_pairs(number)}: {title}" for action, title, number in repairs["actions"]]
     return [
         f"clean in one go: {repairs['command']}",
         *lines,
-        f"  leaves {repairs['left']:,} of {_pairs(repairs['pairs'])}",
+        f"  leaves {repairs['left']:,} of {counted_pairs(repairs['pairs'])}",
     ]
 
 
-def _pairs(number: int) -> str:
+def counted_pairs(number: int) -> str:
+    """Return a number of pairs in words."""
     return f"{number:,} pair{'s' * (number != 1)}"
 
 
