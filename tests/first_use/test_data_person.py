@@ -16,6 +16,7 @@ from mixdpo import AuditSettings, audit, load_pairs
 from mixdpo.cli.main import main
 from mixdpo.common.settings import parse_yaml
 from preferences import clean_rows
+from rules import ship
 from snapshots import check_snapshot
 
 QUICK = AuditSettings(near_duplicates=False)
@@ -26,6 +27,7 @@ SIDES = ("prompt", "chosen", "rejected")
 def _terminal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
+    ship(monkeypatch, sft=30, smoothed=0, drop=10)
 
 
 def write_lines(name: str, rows: Sequence[dict[str, Any]]) -> str:

@@ -20,9 +20,9 @@ from mixdpo.plan.advice_measured import PARTS, measured_parts, surplus_of
 from mixdpo.plan.curve_figure import agreement_figure
 from mixdpo.plan.plan import Plan
 from mixdpo.plan.plan_settings import PLANS, ROUTES
-from mixdpo.plan.rule_table import rule_of
 from mixdpo.training.config import MixDPOConfig
 from mixdpo.training.step_settings import unread_labels
+from rules import ship
 
 HARD = 600
 ROOT = Path(__file__).parents[2]
@@ -49,23 +49,6 @@ def planted(**changes: Any) -> Dataset:
         **changes,
     }
     return Dataset.from_dict({name: values for name, values in columns.items() if values is not None})
-
-
-def ship(monkeypatch, sft: float, smoothed: float, drop: float = 0) -> None:
-    """Ship a rule of one world, in which SFT gains `sft` for every unit of surplus."""
-    cells = [
-        {
-            "world": "one", "hard_share": 0.3, "hard_quality": surplus, "hard_source": "writers", "epochs": 1,
-            "learning_rate": None, "right": 0.5, "surplus": surplus,
-            "effects": {
-                treatment: [gain - 1, gain - 2, gain]
-                for treatment, gain in (("drop", drop), ("smoothed", smoothed), ("sft", sft * surplus))
-            },
-        }
-        for surplus in (-1, 1)
-    ]  # fmt: skip
-    rule = rule_of({"cells": cells, "wrong_labels": [], "map": {}})
-    monkeypatch.setattr("mixdpo.plan.advised.shipped_rule", lambda: rule)
 
 
 @pytest.fixture(autouse=True)

@@ -52,7 +52,7 @@ def clean(
     for name in (*in_order(apply), None):
         for action in ("flipped", "dropped", "kept"):
             if number := numbers.get((action, name)):
-                click.echo(f"{action} {counted_pairs(number)}" + (f": {name}" if name else ""))
+                click.echo(f"{action} {counted_pairs(number)}" + (f": {name}" if name else " as they are"))
     for line in remaining_lines([finding for finding in findings_of(report) if finding["name"] not in apply]):
         click.echo(line)
     click.echo(f"pairs: {output} ({len(left):,} of {len(pairs):,}); log: {log_file}")
