@@ -24,10 +24,12 @@ from mixdpo.common.files import atomic_path
 from mixdpo.study.world.map_report import write_map_report
 from mixdpo.study.world.map_table import TABLE_FILE, load_table
 from when_blocks import blocks
+from when_method import method_block
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "studies" / "maps" / "results"
 PAGES = ("docs/when.md", "docs/map.md", "docs/studies.md", "README.md")
+METHOD = RESULTS / "method.json"
 _BLOCK = re.compile(r"(<!-- map: ([\w -]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -52,9 +54,9 @@ def filled(page: str, parts: Mapping[str, str], folder: str) -> str:
     return _BLOCK.sub(written, page)
 
 
-def pages(root: Path, table: Table, likelihood: Mapping[str, Any]) -> dict[Path, str]:
+def pages(root: Path, table: Table, likelihood: Mapping[str, Any], method: Table) -> dict[Path, str]:
     """Return the text of every page by its path."""
-    parts = blocks(table, likelihood)
+    parts = {**blocks(table, likelihood), "method": method_block(table, method)}
     return {
         root / name: filled((root / name).read_text(encoding="utf-8"), parts, name.rpartition("/")[0])
         for name in PAGES
@@ -73,7 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
             RESULTS.mkdir(exist_ok=True)
             shutil.copyfile(words[0], RESULTS / TABLE_FILE)
         table = load_table(RESULTS / TABLE_FILE)
-        found = pages(ROOT, table, json.loads(LIKELIHOOD.read_text(encoding="utf-8")))
+        found = pages(ROOT, table, json.loads(LIKELIHOOD.read_text(encoding="utf-8")), load_table(METHOD))
     except InputError as error:
         print(error, file=sys.stderr)
         return error.exit_status

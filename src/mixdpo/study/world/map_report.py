@@ -139,7 +139,7 @@ def standing_table(table: Mapping[str, Any], world: str) -> TextTable:
         (
             one.arm, str(one.cells), str(one.level), plain(one.short, 0), f"{plain(one.worst, 0)} ({one.worst_cell})",
         )
-        for one in standings(table, world)
+        for one in standings(table, [cell for cell in table["cells"] if cell["world"] == world])
     ]  # fmt: skip
     title = (
         "Arms that are best or level with it: cells in which no other is clearly better (Holm's correction), and "

@@ -1,8 +1,12 @@
-"""Which arms are best, or level with the best, and where they are not."""
+"""Which arms are best, or level with the best, and where they are not.
+
+Arms at another learning rate than the baseline's, which objectives of another scale are tuned to, are left out: they
+would be ahead or behind by their rate.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,7 +20,7 @@ CLEAR: Final = 0.05
 
 @dataclass(frozen=True, kw_only=True)
 class Standing:
-    """How an arm stands in the cells of a world.
+    """How an arm stands in some cells.
 
     Attributes:
         arm: its name.
@@ -35,30 +39,38 @@ class Standing:
     worst_cell: str
 
 
-def standings(table: Mapping[str, Any], world: str) -> list[Standing]:
-    """Return the arms of a world, those that are level in the largest share of their cells first."""
-    cells = [cell for cell in table["cells"] if cell["world"] == world and cell["gain"]["low"] > 0]
+def standings(table: Mapping[str, Any], cells: Sequence[Mapping[str, Any]]) -> list[Standing]:
+    """Return the arms of some cells of a map, those that are level in the largest share of their cells first."""
+    gaining = [(cell, _compared(table, cell)) for cell in cells if cell["gain"]["low"] > 0]
     found = []
     for arm in table["arms"]:
-        of_arm = [cell for cell in cells if arm in cell["arms"]]
+        of_arm = [(cell, rewards) for cell, rewards in gaining if arm in rewards]
         if not of_arm:
             continue
-        behind = [_behind(cell, arm) for cell in of_arm]
+        behind = [_behind(cell, rewards, arm) for cell, rewards in of_arm]
         short = np.array([one for one, _ in behind])
         worst = int(short.argmax())
         level = sum(not clearly for _, clearly in behind)
         found.append(
             Standing(
                 arm=arm, cells=len(of_arm), level=level, short=float(short.mean()), worst=float(short[worst]),
-                worst_cell=of_arm[worst]["name"],
+                worst_cell=of_arm[worst][0]["name"],
             )
         )  # fmt: skip
     return sorted(found, key=lambda one: (-one.level / one.cells, one.short))
 
 
-def _behind(cell: Mapping[str, Any], arm: str) -> tuple[float, bool]:
+def _compared(table: Mapping[str, Any], cell: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Return the rewards of the arms that were trained at the baseline's learning rate; float64, shape (S,)."""
+    rate = cell["arms"][table["baseline"]]["learning_rate"]
+    return {
+        name: np.array(one["rewards"], dtype=np.float64)
+        for name, one in cell["arms"].items() if name != START and one["learning_rate"] == rate
+    }  # fmt: skip
+
+
+def _behind(cell: Mapping[str, Any], rewards: Mapping[str, np.ndarray], arm: str) -> tuple[float, bool]:
     """Return how far an arm is behind a cell's best, in per cent of the gain, and whether one is clearly better."""
-    rewards = {name: np.array(one["rewards"], dtype=np.float64) for name, one in cell["arms"].items() if name != START}
     ahead = {name: paired_effect(values - rewards[arm]) for name, values in rewards.items() if name != arm}
     adjusted = holm_within(ahead)
     clearly = any(one.low > 0 and adjusted[name] < CLEAR for name, one in ahead.items())
