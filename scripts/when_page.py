@@ -15,7 +15,6 @@ import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from likelihood_by_quality import LIKELIHOOD
 from map_answers import Table
@@ -25,11 +24,12 @@ from mixdpo.study.world.map_report import write_map_report
 from mixdpo.study.world.map_table import TABLE_FILE, load_table
 from when_blocks import blocks
 from when_method import method_block
+from when_rule import rule_block
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "studies" / "maps" / "results"
-PAGES = ("docs/when.md", "docs/map.md", "docs/studies.md", "README.md")
-METHOD = RESULTS / "method.json"
+PAGES = ("docs/when.md", "docs/map.md", "docs/advice.md", "docs/studies.md", "README.md")
+METHOD, HELD_OUT = RESULTS / "method.json", RESULTS / "held-out.json"
 _BLOCK = re.compile(r"(<!-- map: ([\w -]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -54,9 +54,14 @@ def filled(page: str, parts: Mapping[str, str], folder: str) -> str:
     return _BLOCK.sub(written, page)
 
 
-def pages(root: Path, table: Table, likelihood: Mapping[str, Any], method: Table) -> dict[Path, str]:
+def pages(root: Path, table: Table) -> dict[Path, str]:
     """Return the text of every page by its path."""
-    parts = {**blocks(table, likelihood), "method": method_block(table, method)}
+    likelihood = json.loads(LIKELIHOOD.read_text(encoding="utf-8"))
+    parts = {
+        **blocks(table, likelihood),
+        "method": method_block(table, load_table(METHOD)),
+        "held-out": rule_block(load_table(HELD_OUT)),
+    }
     return {
         root / name: filled((root / name).read_text(encoding="utf-8"), parts, name.rpartition("/")[0])
         for name in PAGES
@@ -75,7 +80,7 @@ def main(arguments: list[str] | None = None) -> int:
             RESULTS.mkdir(exist_ok=True)
             shutil.copyfile(words[0], RESULTS / TABLE_FILE)
         table = load_table(RESULTS / TABLE_FILE)
-        found = pages(ROOT, table, json.loads(LIKELIHOOD.read_text(encoding="utf-8")), load_table(METHOD))
+        found = pages(ROOT, table)
     except InputError as error:
         print(error, file=sys.stderr)
         return error.exit_status

@@ -17,7 +17,8 @@ LEAST = 3.0
 
 
 def cell(world: str, right: float, surplus: float, share: float = 0.3, **effects: float) -> dict[str, Any]:
-    """A cell whose effects have intervals of 2 on either side."""
+    """A cell whose effects have intervals of 2 on either side; SFT at the end does nothing unless something is said."""
+    effects = {"sft_last": 0.0, **effects}
     return {
         "world": world, "name": f"{right} {surplus} {share}", "hard_share": share, "hard_quality": surplus,
         "hard_source": "writers", "epochs": 1, "learning_rate": None, "right": right, "surplus": surplus,
@@ -75,13 +76,17 @@ def test_a_single_cell_moves_the_row_of_another_p() -> None:
 
 
 def test_effects_grow_with_the_share_as_the_map_has_it() -> None:
-    one, other = table().worlds
-    assert [one.factor(share) for share in (0.0, 0.05, 0.1, 0.2, 0.3, 0.6)] == pytest.approx(
-        [0, 0.125, 0.25, 0.625, 1, 2]
+    cells = _shares()
+    one, other = rule_of(_as_table(cells)).worlds
+    assert [one.effect("drop", 0.5, 0.0, share)[0] for share in (0.0, 0.05, 0.1, 0.2, 0.3)] == pytest.approx(
+        [0, 1.5, 3, 7.5, 12]
     )
-    lacks = [row for row in _cells(table) if row["hard_share"] == 0.3 or row["world"] == "one"]
-    borrowed = rule_of({"cells": lacks, "wrong_labels": [], "map": {}}).worlds[1]
-    assert borrowed.factor(0.1) == pytest.approx(other.factor(0.1))
+    assert [one.effect("drop", 0.5, 0.0, share)[0] for share in (0.4, 0.5, 0.9)] == pytest.approx([15, 18, 18])
+    assert one.effect("sft", 0.5, -1.0, 0.5)[0] == pytest.approx(one.effect("sft", 0.5, -1.0)[0] - 5)
+    lacks = [row for row in cells if row["hard_share"] == 0.3 or row["world"] == "one"]
+    borrowed = rule_of(_as_table(lacks)).worlds[1]
+    for share in (0.1, 0.5):
+        assert borrowed.effect("drop", 0.5, 0.0, share) == pytest.approx(other.effect("drop", 0.5, 0.0, share))
 
 
 def test_a_world_without_cells_of_the_usual_share_says_nothing() -> None:
@@ -89,13 +94,12 @@ def test_a_world_without_cells_of_the_usual_share_says_nothing() -> None:
     assert [world.name for world in rule_of(_as_table(cells)).worlds] == ["one"]
 
 
-def _cells(make: Any) -> list[dict[str, Any]]:
-    del make
+def _shares() -> list[dict[str, Any]]:
     return [
-        cell(world, 0.5, 0.0, share, drop=factor * 12, smoothed=factor * 6, sft=factor)
+        cell(world, 0.5, 0.0, share, drop=drop, smoothed=drop / 2, sft=sft, sft_last=0)
         for world in ("one", "other")
-        for share, factor in ((0.1, 0.25), (0.3, 1.0))
-    ]
+        for share, drop, sft in ((0.1, 3, 0.25), (0.3, 12, 1), (0.5, 18, -4))
+    ] + [cell(world, 0.5, -1.0, drop=12, smoothed=6, sft=-14, sft_last=0) for world in ("one", "other")]
 
 
 @pytest.mark.parametrize(
@@ -192,6 +196,21 @@ def test_what_one_world_contradicts_is_not_advised() -> None:
     assert "gains in one and loses in other" in reason(hard, LEAST)
 
 
+def test_what_is_least_behind_in_any_world_is_advised() -> None:
+    """Dropping gains most on average, and is far behind in one world."""
+    cells = [
+        cell(world, 0.5, surplus, drop=drop, smoothed=0, sft=0, sft_last=last)
+        for world, drop, last in (("one", 30, 24), ("other", 4, 9)) for surplus in SURPLUSES
+    ]  # fmt: skip
+    advice = advise_parts([part(right=known(0.5), surplus=known(0.0)), EASY], rule_of(_as_table(cells)), LEAST)
+    assert advice.parts[0].route == "drop"
+    cells = [{**one, "effects": {**one["effects"], "drop": [28, 26, 30]}} if one["world"] == "one" else one
+             for one in cells]  # fmt: skip
+    advice = advise_parts([part(right=known(0.5), surplus=known(0.0)), EASY], rule_of(_as_table(cells)), LEAST)
+    assert advice.parts[0].route == "sft_last"
+    assert "Sort all pairs" in reason(advice.parts[0], LEAST)
+
+
 def test_few_hard_pairs_hardly_matter() -> None:
     advice = advise_parts([part(0.05, right=known(0.5), surplus=known(1.0)), part(0.95, 0.9)], table(), LEAST)
     assert advice.parts[0].route == "preference"
@@ -244,7 +263,8 @@ def test_the_shipped_table_is_complete() -> None:
         for treatment in TREATMENTS:
             estimate, low, high = world.effect(treatment, 0.6, -0.3)
             assert low <= estimate <= high
-        assert 0 < world.factor(0.1) < min(world.factor(0.3), world.factor(0.5))
+        few, some = (world.effect("drop", 0.5, -1.0, share)[0] for share in (0.1, 0.3))
+        assert 0 < few < some
 
 
 def test_sentences_say_what_is_not_known_and_how_to_know_it() -> None:

@@ -163,6 +163,17 @@ def test_good_answers_are_imitated_and_one_bound_survives_a_file(tmp_path) -> No
     assert Advice.from_dict(plan.advice.to_dict()) == plan.advice
 
 
+def test_sft_at_the_end_sorts_the_plan(monkeypatch, tmp_path) -> None:
+    ship(monkeypatch, sft=0, smoothed=0, drop=5, last=20)
+    plan = make_plan(planted(), "advised")
+    assert plan.advice.parts[0].route == "sft_last"
+    assert (plan.route[:HARD] == ROUTES.index("sft")).all()
+    assert (np.diff(plan.margin[np.argsort(plan.position)]) <= 0).all()
+    assert plan.settings.order == "easy_to_hard"
+    plan.save(tmp_path / "plan.parquet")
+    assert Plan.load(tmp_path / "plan.parquet").advice == plan.advice
+
+
 def test_smoothing_says_how_sure_labels_are(monkeypatch) -> None:
     ship(monkeypatch, sft=0, smoothed=20)
     plan = make_plan(planted(), "advised")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -23,7 +22,8 @@ from mixdpo.study.world.map_settings import START
 from mixdpo.study.world.map_table import MEASURES, load_table, map_table
 from mixdpo.study.world.pairs import Cell
 from when_blocks import blocks, questions_block
-from when_page import LIKELIHOOD, RESULTS, filled, pages
+from when_method import method_block
+from when_page import RESULTS, filled, pages
 from when_schedule import sft_mass
 from when_ties import contrast, ties_block
 
@@ -154,6 +154,27 @@ def test_verdicts_turn_with_the_data(effects: Effects, said: dict[str, str]) -> 
     assert "in 6 of 6 cells" in parts["likelihood"]
 
 
+def sorted_is_best(run: MapRun, quality: float, right: float, easy: float) -> float:
+    return 0.05 if run.arm == "sorted" else 0.0
+
+
+def sorted_is_best_in_words(run: MapRun, quality: float, right: float, easy: float) -> float:
+    return (0.05 if run.world == "words" else -0.05) if run.arm == "sorted" else 0.0
+
+
+@pytest.mark.parametrize(
+    ("effects", "said"),
+    [(sorted_is_best, "So it is best or level everywhere."), (sorted_is_best_in_words, "So no plan is best or level")],
+)
+def test_a_plan_that_was_chosen_is_held_to_the_other_cells(effects: Effects, said: str) -> None:
+    table = planted(effects)
+    words = [cell for cell in table["cells"] if cell["world"] == "words"]
+    text = method_block(table, {**table, "cells": words[:4]})
+    assert "*sorted* is best or level in 4," in text
+    assert f"{len(words) - 4} of {len(words) - 4} in words" in text
+    assert said in text
+
+
 def test_a_mean_over_worlds_is_not_called_clear_where_worlds_disagree() -> None:
     def differing(run: MapRun, quality: float, right: float, easy: float) -> float:
         return {"words": 0.03, "lists": -0.01}[run.world] if run.arm == "MixDPO as published" else 0.0
@@ -190,7 +211,7 @@ def test_only_the_marked_parts_of_a_page_are_written(refused: Any) -> None:
 def test_the_committed_pages_and_figures_are_made_from_the_committed_map() -> None:
     table = load_table(RESULTS / "map.json")
     again = "run: python scripts/when_page.py"
-    for path, text in pages(ROOT, table, json.loads(LIKELIHOOD.read_text(encoding="utf-8"))).items():
+    for path, text in pages(ROOT, table).items():
         assert path.read_text(encoding="utf-8") == text, again
     for name, text in (("map.md", report(table)), ("cells.md", cells_page(table))):
         assert (RESULTS / name).read_text(encoding="utf-8") == text, again

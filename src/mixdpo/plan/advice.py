@@ -14,7 +14,7 @@ import numpy as np
 
 from mixdpo.plan.rule_table import Treatment
 
-AdvisedRoute = Literal["preference", "drop", "smoothed", "sft"]
+AdvisedRoute = Literal["preference", Treatment]
 Known = Literal["both", "start", "trained", "none"]
 Unknown = Literal["quality", "labels"]
 POINTS: Final = 9

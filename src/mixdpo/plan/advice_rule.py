@@ -4,7 +4,8 @@ Theory, to first order: a pair is worth (2 P - 1) x margin to a preference loss,
 label is right, and to SFT what its chosen answer is better than the policy's own at that time. So hard pairs, which
 are worth little to a preference loss, are placed by P and by the surplus of their chosen answers, and `rule_table.py`
 says what every treatment of such pairs was worth in worlds whose rewards are known. No statement goes beyond those
-worlds, and what harms in one of them is not advised.
+worlds, and what harms in one of them is not advised. Of the rest that is advised which falls least behind the best
+treatment of any one world, because a user's data may be like each of them.
 """
 
 from __future__ import annotations
@@ -102,7 +103,7 @@ class _Worth:
     @property
     def mean(self) -> float:
         """The mean over worlds."""
-        return float(np.mean(list(self.by_world.values())))
+        return _mean(self.by_world)
 
     def of_part(self, share: float) -> Range:
         """Return what it is worth for a share of the hard pairs."""
@@ -117,23 +118,26 @@ def _worth(rule: RuleTable, treatment: Treatment, right: Range, surplus: Range, 
     """
     by_world, worst, lows, highs = {}, {}, [], []
     for world in rule.worlds:
-        factor = world.factor(hard_share)
-        at_points = factor * _over(world, treatment, right.points(), surplus.points())
+        at_points = _over(world, treatment, right.points(), surplus.points(), hard_share)
         by_world[world.name] = float(at_points[:, 0].mean())
         worst[world.name] = float(at_points[:, 0].min())
-        everywhere = factor * _over(world, treatment, _ends(right), _ends(surplus))
+        everywhere = _over(world, treatment, _ends(right), _ends(surplus), hard_share)
         lows.append(everywhere[:, 1].min())
         highs.append(everywhere[:, 2].max())
     return _Worth(by_world, worst, float(min(lows)), float(max(highs)))
+
+
+def _mean(by_world: Mapping[str, float]) -> float:
+    return float(np.mean(list(by_world.values())))
 
 
 def _ends(known: Range) -> np.ndarray:
     return np.unique(np.append(np.linspace(known.low, known.high, POINTS), known.points()))
 
 
-def _over(world: World, treatment: Treatment, rights: np.ndarray, surpluses: np.ndarray) -> np.ndarray:
+def _over(world: World, treatment: Treatment, rights: np.ndarray, surpluses: np.ndarray, share: float) -> np.ndarray:
     """Return effects at every pair of values, float64 of shape (n, 3)."""
-    return np.array([world.effect(treatment, right, surplus) for right in rights for surplus in surpluses])
+    return np.array([world.effect(treatment, right, surplus, share) for right in rights for surplus in surpluses])
 
 
 def _placed(part: Part, rule: RuleTable) -> tuple[Range, Range]:
@@ -152,13 +156,17 @@ def _is_beyond(known: Range | None, placed: Range) -> bool:
 def _best(
     rule: RuleTable, right: Range, surplus: Range, hard_share: float, least: float, treatments: Sequence[Treatment]
 ) -> tuple[AdvisedRoute, Mapping[Treatment, _Worth], Mapping[Treatment, Sequence[str]]]:
-    """Return the treatment that gains most of those that harm in no world, `preference` where it does not matter."""
+    """Return the treatment of least regret of those that harm in no world, `preference` where it does not matter.
+
+    The regret of a treatment is how far it is behind the best one allowed, in the world in which that is most.
+    """
     worth = {one: _worth(rule, one, right, surplus, hard_share) for one in treatments}
     harms = {one: [name for name, value in of.worst.items() if value < -least] for one, of in worth.items()}
-    allowed = [one for one in treatments if not harms[one]]
-    best = max(allowed, key=lambda one: worth[one].mean, default=None)
-    route: AdvisedRoute = "preference" if best is None or worth[best].mean < least else best
-    return route, worth, harms
+    nothing = dict.fromkeys((world.name for world in rule.worlds), 0.0)
+    allowed = {"preference": nothing, **{one: worth[one].by_world for one in treatments if not harms[one]}}
+    ahead = {name: max(of[name] for of in allowed.values()) for name in nothing}
+    best = min(allowed, key=lambda one: max(ahead[name] - value for name, value in allowed[one].items()))
+    return ("preference" if _mean(allowed[best]) < least else best), worth, harms
 
 
 def _treatments(part: Part) -> Sequence[Treatment]:

@@ -12,6 +12,7 @@ _DOES: Final[Mapping[AdvisedRoute, str]] = {
     "drop": "Drop these pairs and spend their updates on the others",
     "smoothed": "Smooth their labels by P",
     "sft": "Mix in SFT on their chosen answers",
+    "sft_last": "Sort all pairs from easy to hard, and end with SFT on the chosen answers of these",
     "preference": "Leave them in the preference loss",
 }
 _KNOWN_BY: Final[Mapping[Unknown, str]] = {"quality": "surplus", "labels": "right"}
@@ -20,7 +21,12 @@ _MEASURE: Final[Mapping[Unknown, str]] = {
     "(`mixdpo rate PAIRS --against start=MODEL --against trained=MODEL --judge JUDGE`)",
     "labels": "have a second rater or metric judge them (`mixdpo score`, or a column label_probability)",
 }
-_NAMES: Final[Mapping[Treatment, str]] = {"drop": "Dropping them", "smoothed": "Smoothing by P", "sft": "SFT mixed in"}
+_NAMES: Final[Mapping[Treatment, str]] = {
+    "drop": "Dropping them",
+    "smoothed": "Smoothing by P",
+    "sft": "SFT mixed in",
+    "sft_last": "SFT at the end of a sorted run",
+}
 
 
 def sentences(advice: Advice) -> dict[str, Any]:

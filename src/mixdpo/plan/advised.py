@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from mixdpo.plan.advice import Advice
+from mixdpo.plan.advice import Advice, AdvisedRoute
 from mixdpo.plan.advice_measured import MeasuredParts, measured_parts
 from mixdpo.plan.advice_rule import advise_parts
-from mixdpo.plan.plan import Plan, make_plan
-from mixdpo.plan.plan_settings import PlanSettings
+from mixdpo.plan.plan import Plan, make_plan, order_and_routes
+from mixdpo.plan.plan_settings import PlanSettings, Route
 from mixdpo.plan.rule_table import shipped_rule
 from mixdpo.plan.stages import rerouted
 
 if TYPE_CHECKING:
     import numpy as np
     from datasets import Dataset
+
+_ROUTES: Final[dict[AdvisedRoute, Route]] = {
+    "preference": "preference",
+    "drop": "drop",
+    "smoothed": "preference",
+    "sft": "sft",
+    "sft_last": "sft",
+}
 
 
 def advise(dataset: Dataset, **changes: Any) -> Advice:
@@ -50,16 +58,18 @@ def advised_plan(dataset: Dataset, plan: Plan) -> Plan:
     """Return `plan` with the routes that are advised for its pairs.
 
     Smoothed labels are a setting of training, and their pairs stay on the preference route; the plan then says how
-    sure its labels are.
+    sure its labels are. Where SFT is to come last, the plan is sorted from easy to hard.
 
     Raises:
         InputError: as `measured_parts`.
     """
     settings = plan.settings
     measured, advice = advice_on(dataset, plan.margin, settings)
+    if "sft_last" in advice.routes:
+        settings = replace(settings, order="easy_to_hard")
+        plan = order_and_routes(dataset, settings)
     for number, one in enumerate(advice.parts):
-        route = "preference" if one.route == "smoothed" else one.route
-        plan = rerouted(plan, measured.part_of == number, route)
+        plan = rerouted(plan, measured.part_of == number, _ROUTES[one.route])
     if "smoothed" in advice.routes:
         settings = replace(settings, label_probability=measured.label_source)
     return replace(plan, settings=settings, advice=advice, curve=measured.curve)

@@ -19,10 +19,11 @@ VERSION: Final = 1
 TABLE_FILE: Final = "rule_table.json"
 SHARE: Final = 0.3
 """Share of hard pairs of the cells that differ in labels and quality."""
-Treatment = Literal["drop", "smoothed", "sft"]
+Treatment = Literal["drop", "smoothed", "sft", "sft_last"]
 TREATMENTS: Final[tuple[Treatment, ...]] = get_args(Treatment)
 """What can be done with hard pairs beside a preference loss: drop them and spend their updates on the others, smooth
-their labels by P, or mix in SFT on their chosen answers."""
+their labels by P, mix in SFT on their chosen answers, or sort all pairs from easy to hard and let the run end with SFT
+on the hard ones, as MixDPO does."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -49,28 +50,33 @@ class World:
     Attributes:
         name: of the world.
         rows: by P, ascending.
-        shares: shares of hard pairs, ascending, and how much larger effects are there than at `SHARE`.
+        smaller: shares of hard pairs up to `SHARE`, ascending, and what part effects are there of those at `SHARE`.
+        larger: shares from `SHARE` on, ascending, and by treatment how much more its effect is there.
     """
 
     name: str
     rows: Mapping[float, Row]
-    shares: Sequence[tuple[float, float]]
+    smaller: Sequence[tuple[float, float]]
+    larger: Sequence[tuple[float, Mapping[Treatment, float]]]
 
     @property
     def fullest(self) -> Row:
         """The row with the most cells."""
         return max(self.rows.values(), key=lambda row: len(row.surplus))
 
-    def effect(self, treatment: Treatment, right: float, surplus: float) -> np.ndarray:
-        """Return what a treatment is worth at `SHARE`: estimate, low and high; float64 of shape (3,).
+    def effect(self, treatment: Treatment, right: float, surplus: float, share: float = SHARE) -> np.ndarray:
+        """Return what a treatment is worth: estimate, low and high; float64 of shape (3,).
 
         Args:
             treatment: of hard pairs.
             right: P, the probability that their labels are right; between two rows effects are linear in it.
             surplus: of their chosen answers.
+            share: of hard pairs. Few of them have a part of the effect that many have. What more of them add depends
+                on the treatment, and is taken to be the same whatever their labels and answers are.
         """
         rows = [self._at(row, treatment, surplus) for row in self.rows.values()]
-        return np.array([np.interp(right, list(self.rows), values) for values in np.transpose(rows)])
+        effect = np.array([np.interp(right, list(self.rows), values) for values in np.transpose(rows)])
+        return self._part(share) * effect + self._more(treatment, share)
 
     def _at(self, row: Row, treatment: Treatment, surplus: float) -> np.ndarray:
         if len(row.surplus) > 1 or row is self.fullest:
@@ -80,12 +86,12 @@ class World:
         moved = row.effects[treatment][0, 0] - self.fullest.at(treatment, where)[0]
         return self.fullest.at(treatment, surplus) + moved
 
-    def factor(self, share: float) -> float:
-        """Return how much larger effects are with a share of hard pairs than with `SHARE`."""
-        shares, factors = zip((0.0, 0.0), *self.shares, strict=True)
-        if share > shares[-1]:
-            return float(factors[-1] * share / shares[-1])
-        return float(np.interp(share, shares, factors))
+    def _part(self, share: float) -> float:
+        return float(np.interp(share, *zip((0.0, 0.0), *self.smaller, strict=True)))
+
+    def _more(self, treatment: Treatment, share: float) -> float:
+        shares, by_treatment = zip(*self.larger, strict=True)
+        return float(np.interp(share, shares, [more[treatment] for more in by_treatment]))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -118,7 +124,7 @@ class RuleTable:
     @property
     def largest_share(self) -> float:
         """The largest share of hard pairs of any cell."""
-        return max(share for world in self.worlds for share, _ in world.shares)
+        return max(share for world in self.worlds for share, _ in world.larger)
 
 
 def rule_of(table: Mapping[str, Any]) -> RuleTable:
@@ -132,15 +138,15 @@ def rule_of(table: Mapping[str, Any]) -> RuleTable:
         if (cell["epochs"], cell["learning_rate"], cell["hard_source"]) == (1, None, "writers")
     ]
     names = list(dict.fromkeys(cell["world"] for cell in cells if cell["hard_share"] == SHARE))
-    by_share = {name: _factors([cell for cell in cells if cell["world"] == name]) for name in names}
-    known = [factors for factors in by_share.values() if len(factors) > 1]
-    others = known[0] if len(known) == 1 else _mean_factors(known) if known else [(SHARE, 1.0)]
+    twins = {name: _twins([cell for cell in cells if cell["world"] == name]) for name in names}
+    of_all = [pair for of_world in twins.values() for pair in of_world]
     return RuleTable(
         worlds=[
             World(
                 name=name,
                 rows=_rows([cell for cell in cells if cell["world"] == name and cell["hard_share"] == SHARE]),
-                shares=by_share[name] if len(by_share[name]) > 1 else others,
+                smaller=_parts(twins[name]) or _parts(of_all) or [(SHARE, 1.0)],
+                larger=_additions(twins[name]) or _additions(of_all) or [(SHARE, dict.fromkeys(TREATMENTS, 0.0))],
             )
             for name in names
         ],
@@ -166,33 +172,44 @@ def _rows(cells: Sequence[Mapping[str, Any]]) -> dict[float, Row]:
     return rows
 
 
-def _factors(cells: Sequence[Mapping[str, Any]]) -> list[tuple[float, float]]:
-    """Return shares with the factor of effects there, fitted to all treatments by least squares.
+_Cell = Mapping[str, Any]
 
-    Cells are compared that differ in nothing else, so large effects decide, and those near zero do not.
+
+def _twins(cells: Sequence[_Cell]) -> list[tuple[_Cell, _Cell]]:
+    """Return the cells of another share of hard pairs, each behind the one of `SHARE` that differs in nothing else."""
+    return [
+        (one, other)
+        for one in cells for other in cells
+        if one["hard_share"] == SHARE != other["hard_share"]
+        and (one["right"], one["hard_quality"]) == (other["right"], other["hard_quality"])
+    ]  # fmt: skip
+
+
+def _parts(twins: Sequence[tuple[_Cell, _Cell]]) -> list[tuple[float, float]]:
+    """Return the smaller shares with the part that effects are there of those at `SHARE`, and `SHARE` itself.
+
+    The part is fitted to all treatments by least squares, so that large effects decide, and those near zero do not.
     """
-    factors = {SHARE: 1.0}
-    for share in sorted({cell["hard_share"] for cell in cells} - {SHARE}):
-        here, there = [], []
-        for cell in cells:
-            twin = next((one for one in cells if _is_twin(one, cell) and cell["hard_share"] == share), None)
-            if twin is not None:
-                here += [twin["effects"][treatment][0] for treatment in TREATMENTS]
-                there += [cell["effects"][treatment][0] for treatment in TREATMENTS]
-        if np.any(here):
-            factors[share] = float(np.dot(here, there) / np.dot(here, here))
-    return sorted(factors.items())
+    parts = []
+    for share in sorted({other["hard_share"] for _, other in twins if other["hard_share"] < SHARE}):
+        pairs = [(_effects(one), _effects(other)) for one, other in twins if other["hard_share"] == share]
+        here, there = (np.concatenate(values) for values in zip(*pairs, strict=True))
+        if here.any():
+            parts.append((share, float(here @ there / (here @ here))))
+    return [*parts, (SHARE, 1.0)] if parts else []
 
 
-def _is_twin(one: Mapping[str, Any], cell: Mapping[str, Any]) -> bool:
-    same = one["right"] == cell["right"] and one["hard_quality"] == cell["hard_quality"]
-    return bool(same and one["hard_share"] == SHARE)
+def _additions(twins: Sequence[tuple[_Cell, _Cell]]) -> list[tuple[float, dict[Treatment, float]]]:
+    """Return `SHARE` and the larger shares, with what every treatment's effect is more there than at `SHARE`."""
+    found = []
+    for share in sorted({other["hard_share"] for _, other in twins if other["hard_share"] > SHARE}):
+        more = np.mean(
+            [_effects(other) - _effects(one) for one, other in twins if other["hard_share"] == share], axis=0
+        )
+        found.append((share, dict(zip(TREATMENTS, more.tolist(), strict=True))))
+    return [(SHARE, dict.fromkeys(TREATMENTS, 0.0)), *found] if found else []
 
 
-def _mean_factors(known: Sequence[Sequence[tuple[float, float]]]) -> list[tuple[float, float]]:
-    shares = sorted({share for factors in known for share, _ in factors})
-    means = {
-        share: float(np.mean([dict(factors)[share] for factors in known if share in dict(factors)]))
-        for share in shares
-    }
-    return sorted(means.items())
+def _effects(cell: _Cell) -> np.ndarray:
+    """Return the estimates of all treatments; float64, one of each."""
+    return np.array([cell["effects"][treatment][0] for treatment in TREATMENTS])

@@ -16,7 +16,7 @@ from mixdpo.study.world.map_table import save_table
 from mixdpo.study.world.rule_check import check_rule, check_table
 
 SEEDS = 20
-EFFECTS = {"drop": lambda at: 10, "smoothed": lambda at: 2, "sft": lambda at: 30 * at}
+EFFECTS = {"drop": lambda at: 10, "smoothed": lambda at: 2, "sft": lambda at: 30 * at, "sft_last": lambda at: 0}
 SCRIPT = Path(__file__).parents[3] / "scripts" / "check_rule.py"
 
 
@@ -43,11 +43,14 @@ def held_out(quality: float, of_gain: dict[str, float], spread: float = 0.01) ->
         "world": "other", "name": f"quality {quality}", "hard_share": 0.3, "gain": {"low": 0.19},
         "measured": {"hard_quality": quality, "hard_right": 0.6, "easy_right": 0.95},
         "arms": {
-            arm: {"rewards": list(mean + spread * rng.standard_normal(SEEDS)), "means": {"reward": mean}}
+            arm: {
+                "rewards": list(mean + spread * rng.standard_normal(SEEDS)), "means": {"reward": mean},
+                "learning_rate": 1e-3,
+            }
             for arm, mean in means.items()
         },
     }  # fmt: skip
-    return {"version": 1, "baseline": "DPO", "cells": [cell]}
+    return {"version": 1, "baseline": "DPO", "seeds": list(range(SEEDS)), "cells": [cell]}
 
 
 GOOD = {"dropped, equal updates": 10, "SFT mixed in": 30}
@@ -107,6 +110,7 @@ def test_the_script_says_whether_nine_of_ten_hold(tmp_path, capsys, monkeypatch)
     save_table(table, tmp_path)
     main = runpy.run_path(str(SCRIPT))["main"]
     monkeypatch.setattr(sys, "argv", ["check_rule.py"])
+    monkeypatch.setitem(main.__globals__, "shipped_rule", rule)
     assert main([str(tmp_path / "map.json"), "--output", str(tmp_path / "checks.md")]) == 0
     assert "1 of 1 cells" in capsys.readouterr().out
     assert "| other | quality 0.3 |" in (tmp_path / "checks.md").read_text()

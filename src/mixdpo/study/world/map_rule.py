@@ -21,7 +21,12 @@ from mixdpo.plan.rule_table import VERSION
 from mixdpo.study.world.map_effects import paired_effect
 from mixdpo.study.world.map_settings import START
 
-ARMS: Final = {"drop": "dropped, equal updates", "smoothed": "smoothed by P", "sft": "SFT mixed in"}
+ARMS: Final = {
+    "drop": "dropped, equal updates",
+    "smoothed": "smoothed by P",
+    "sft": "SFT mixed in",
+    "sft_last": "MixDPO as published",
+}
 """The arm of every treatment, by the name that advice gives it."""
 _AXES: Final = ("hard_share", "hard_quality", "hard_source", "epochs", "learning_rate")
 _PLACED: Final = ("world", "name", "hard_share", "hard_quality", "hard_source", "epochs", "learning_rate")

@@ -41,7 +41,7 @@ class Standing:
 
 def standings(table: Mapping[str, Any], cells: Sequence[Mapping[str, Any]]) -> list[Standing]:
     """Return the arms of some cells of a map, those that are level in the largest share of their cells first."""
-    gaining = [(cell, _compared(table, cell)) for cell in cells if cell["gain"]["low"] > 0]
+    gaining = [(cell, comparable_rewards(table, cell)) for cell in cells if cell["gain"]["low"] > 0]
     found = []
     for arm in table["arms"]:
         of_arm = [(cell, rewards) for cell, rewards in gaining if arm in rewards]
@@ -60,7 +60,7 @@ def standings(table: Mapping[str, Any], cells: Sequence[Mapping[str, Any]]) -> l
     return sorted(found, key=lambda one: (-one.level / one.cells, one.short))
 
 
-def _compared(table: Mapping[str, Any], cell: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def comparable_rewards(table: Mapping[str, Any], cell: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Return the rewards of the arms that were trained at the baseline's learning rate; float64, shape (S,)."""
     rate = cell["arms"][table["baseline"]]["learning_rate"]
     return {

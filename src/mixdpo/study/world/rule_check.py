@@ -20,6 +20,7 @@ from mixdpo.plan.rule_table import RuleTable
 from mixdpo.study.world.map_effects import PairedEffect, paired_effect
 from mixdpo.study.world.map_rule import ARMS, surplus_of
 from mixdpo.study.world.map_settings import START
+from mixdpo.study.world.map_standing import comparable_rewards
 
 MOST_LOST: Final = 5.0
 """What the advised arm may lose to the best one, in per cent of what the baseline gains."""
@@ -63,11 +64,12 @@ def check_rule(table: Mapping[str, Any], rule: RuleTable, least: float, all_arms
         table: of a map.
         rule: that advises.
         least: an effect that matters, in per cent of the baseline's gain.
-        all_arms: compare with the best of all arms, not only of those that the rule can advise.
+        all_arms: compare with the best of all arms at the baseline's learning rate, not only of those that the rule
+            can advise.
     """
     of_route = {"preference": table["baseline"], **ARMS}
     for cell in table["cells"]:
-        arms = {name: np.array(arm["rewards"], dtype=np.float64) for name, arm in cell["arms"].items()}
+        arms = comparable_rewards(table, cell)
         if cell["gain"]["low"] <= 0 or not set(of_route.values()) <= arms.keys():
             continue
         measured = cell["measured"]
@@ -75,9 +77,9 @@ def check_rule(table: Mapping[str, Any], rule: RuleTable, least: float, all_arms
         rest = _part(1 - cell["hard_share"], _known(measured["easy_right"]), None, 1.0)
         (hard, _) = advise_parts([part, rest], rule, least).parts
         advised = of_route[hard.route]
-        gain = float(np.mean(arms[table["baseline"]] - arms[START]))
-        candidates = [name for name in arms if name != START and (all_arms or name in of_route.values())]
-        half = len(arms[START]) // 2
+        gain = float(np.mean(arms[table["baseline"]] - cell["arms"][START]["rewards"]))
+        candidates = [name for name in arms if all_arms or name in of_route.values()]
+        half = len(table["seeds"]) // 2
         best = max(candidates, key=lambda name: _mean(arms[name][:half]))
         yield RuleCheck(
             world=cell["world"],
