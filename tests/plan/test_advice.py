@@ -17,7 +17,7 @@ LEAST = 3.0
 
 
 def cell(world: str, right: float, surplus: float, share: float = 0.3, **effects: float) -> dict[str, Any]:
-    """A cell whose effects have intervals of 2 on either side; SFT at the end does nothing unless something is said."""
+    """A cell whose effects have intervals of 2 on either side; SFT at the end does nothing where nothing is said."""
     effects = {"sft_last": 0.0, **effects}
     return {
         "world": world, "name": f"{right} {surplus} {share}", "hard_share": share, "hard_quality": surplus,
