@@ -13,8 +13,11 @@ if TYPE_CHECKING:
     from mixdpo.auditing.audit import audit as audit
     from mixdpo.auditing.audit_settings import AuditSettings as AuditSettings
     from mixdpo.auditing.report import AuditReport as AuditReport
+    from mixdpo.data.pair_dataset import PairDataset as PairDataset
     from mixdpo.data.tokenize import tokenize_pairs as tokenize_pairs
     from mixdpo.difficulty.scored_pairs import load_pairs as load_pairs
+    from mixdpo.evaluation.compare.comparison import Comparison as Comparison
+    from mixdpo.evaluation.compare.comparison import compare as compare
     from mixdpo.plan.advice import Advice as Advice
     from mixdpo.plan.advised import advise as advise
     from mixdpo.plan.plan import Plan as Plan
@@ -35,11 +38,14 @@ _HOME = {
     "AuditSettings": "mixdpo.auditing.audit_settings",
     "advise": "mixdpo.plan.advised",
     "audit": "mixdpo.auditing.audit",
+    "Comparison": "mixdpo.evaluation.compare.comparison",
     "MixDPOConfig": "mixdpo.training.config",
     "MixDPOTrainer": "mixdpo.training.trainer",
     "PLANS": "mixdpo.plan.plan_settings",
+    "PairDataset": "mixdpo.data.pair_dataset",
     "Plan": "mixdpo.plan.plan",
     "PlanSettings": "mixdpo.plan.plan_settings",
+    "compare": "mixdpo.evaluation.compare.comparison",
     "load_pairs": "mixdpo.difficulty.scored_pairs",
     "make_plan": "mixdpo.plan.plan",
     "score": "mixdpo.recipe.scoring",

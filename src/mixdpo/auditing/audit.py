@@ -32,9 +32,11 @@ from mixdpo.pairs.quality import quality_of
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from mixdpo.data.pair_dataset import PairDataset
+
 
 def audit(
-    dataset: Dataset,
+    dataset: PairDataset,
     *,
     tokenizer: PreTrainedTokenizerBase | None = None,
     token_settings: TokenSettings | None = None,

@@ -14,12 +14,14 @@ import polars as pl
 
 from mixdpo.auditing.checks import FINDING_TYPES
 from mixdpo.auditing.findings import Finding
+from mixdpo.auditing.findings_table import findings_table
 from mixdpo.auditing.next_steps import Step
 from mixdpo.auditing.page_rows import packed
 from mixdpo.auditing.plan_preview import recommendation
 from mixdpo.auditing.repairs import Repairs
 from mixdpo.common.errors import InputError
 from mixdpo.common.files import atomic_path, check_output_folder, indented_json
+from mixdpo.common.notebook import notebook_html
 
 REPORT_VERSION: Final = 2
 _WITHOUT_ORIGINS: Final = 1
@@ -59,6 +61,21 @@ class AuditReport:
     rows: dict[str, Any]
     token_examples: list[dict[str, Any]]
     settings: dict[str, Any]
+
+    def __repr__(self) -> str:
+        return f"<AuditReport of {self._size()}: {', '.join(one.name for one in self.findings) or 'no finding'}>"
+
+    def _repr_html_(self) -> str:
+        """Show the findings in a notebook."""
+        return notebook_html(
+            f"Audit of {self._size()}",
+            findings_table("", self.findings) if self.findings else "no finding",
+            *([f"small repairs: {self.small_repairs}"] if self.small_repairs else []),
+            'Save the page with report.save("report"): figures, examples, and what to do about each finding.',
+        )
+
+    def _size(self) -> str:
+        return f"{self.name}, {len(self.origins):,} pairs"
 
     def flagged(self) -> pl.DataFrame:
         """Return one row per pair and finding: the columns of `origins`, `finding`, `group`, `pair` (from 0)."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from shlex import join
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,10 +15,8 @@ from mixdpo.common.settings import merge
 from mixdpo.common.tables import plain_console, results_table
 
 if TYPE_CHECKING:
-    from mixdpo.plan.advice import Advice, Range
+    from mixdpo.plan.advice import Advice
     from mixdpo.plan.plan import Plan
-
-_DASH: Final = "-"
 
 
 @click.command(cls=CommandWithSettings)
@@ -58,39 +56,21 @@ def advise(overrides: dict[str, Any], data: str | None, config: Path | None, out
 
 def print_advice(advice: Advice, metric: str) -> None:
     """Print what to do by margin, and the sentences that say why."""
-    from mixdpo.plan.advice_words import sentences
+    from mixdpo.plan.advice_words import advice_table, sentences
 
     said = sentences(advice)
     if said["wrong_labels"] is not None:
         click.echo(said["wrong_labels"])
-    headings = ("margin", "pairs", "P label", "surplus", "route", "% of gain")
-    table = results_table(f"advice by margin of {metric}, hardest pairs first", *headings)
-    for one in advice.parts:
-        part = one.part
-        table.add_row(
-            f"{part.margin_min:.3g}\nto {part.margin_max:.3g}",
-            f"{part.pairs:,}\n{part.share:.0%}",
-            _two_lines(part.right, ".2f"),
-            _two_lines(part.surplus, "+.1f"),
-            one.route,
-            _two_lines(one.effect, "+.0f"),
-        )
+    advised = advice_table(f"advice by margin of {metric}, hardest pairs first", advice)
+    table = results_table(advised.title, *advised.headings)
+    for row in advised.rows:
+        table.add_row(*row)
     plain_console().print(table)
     for one, why in zip(advice.parts, said["parts"], strict=True):
         if why:
             click.echo(f"margin {one.part.margin_min:.3g} to {one.part.margin_max:.3g}: {why}")
     for line in (said["total"], *said["unknown"]):
         click.echo(line)
-
-
-def _two_lines(known: Range | None, form: str) -> str:
-    """Return an estimate above its bounds; a bound alone where there is no estimate."""
-    if known is None:
-        return _DASH
-    low, high = format(known.low, form), format(known.high, form)
-    if known.estimate is None:
-        return f"above {low}" if known.high == float("inf") else f"under {high}"
-    return format(known.estimate, form) if low == high else f"{format(known.estimate, form)}\n{low} to {high}"
 
 
 def train_command(made: Plan, overrides: dict[str, Any], data: str, has_model: bool) -> str:

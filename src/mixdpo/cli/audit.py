@@ -47,8 +47,8 @@ def audit(
 
     from mixdpo.auditing.audit import audit as audit_pairs
     from mixdpo.auditing.audit_data import load_for_audit, with_scores
+    from mixdpo.auditing.findings_table import findings_table
     from mixdpo.auditing.repairs import remaining_lines, repair_lines
-    from mixdpo.common.charts import percent
 
     loaded_tokenizer = _load_tokenizer(recipe.model) if recipe.model else None
     pairs, load_report = load_for_audit(settings)
@@ -69,11 +69,10 @@ def audit(
     for line in load_report.lines():
         click.echo(line)
     found = f"{len(report.findings)} finding{'s' * (len(report.findings) != 1)}"
-    headings = ("finding", "level", "pairs", "estimate", "95 % interval")
-    table = results_table(f"audit: {found} in {len(pairs):,} pairs", *headings, names=2)
-    for finding in report.findings:
-        value, low, high = (percent(finding.estimate[key]) for key in ("value", "low", "high"))
-        table.add_row(finding.title, finding.level, f"{finding.pairs:,}", value, f"{low} to {high}")
+    findings = findings_table(f"audit: {found} in {len(pairs):,} pairs", report.findings)
+    table = results_table(findings.title, *findings.headings, names=findings.names)
+    for row in findings.rows:
+        table.add_row(*row)
     plain_console().print(table if report.findings else f"no finding in {len(pairs):,} pairs")
     for line in _advice_lines(report.figures["advice"]):
         click.echo(line)

@@ -9,7 +9,7 @@ import click
 from mixdpo.cli.options import settings_options
 from mixdpo.cli.recipe_options import quiet_libraries
 from mixdpo.common.files import check_output_folder
-from mixdpo.common.tables import TextTable, print_table
+from mixdpo.common.tables import print_part
 from mixdpo.evaluation.compare.compare_settings import CompareSettings
 
 
@@ -22,29 +22,18 @@ from mixdpo.evaluation.compare.compare_settings import CompareSettings
 @settings_options(CompareSettings, "settings")
 def compare(sources: tuple[Path, ...], output: Path, settings: CompareSettings) -> None:
     """Compare results of `mixdpo eval` (JSON files) and runs (folders): tables, figures and a page to read answers."""
-    from mixdpo.evaluation.compare.collect import collect, title
-    from mixdpo.evaluation.compare.export import save_comparison
-    from mixdpo.evaluation.compare.sentences import sentences, warnings
-    from mixdpo.evaluation.compare.tables import differences_table, summary_table
-    from mixdpo.evaluation.difference_tables import paired_method
+    from mixdpo.evaluation.compare.comparison import compare as compare_sources
+    from mixdpo.evaluation.compare.comparison import sayings, shown_tables
 
     check_output_folder(output)
     quiet_libraries()
-    comparison = collect(sources, settings)
-    page = save_comparison(comparison, output)
+    comparison = compare_sources(sources, settings=settings)
+    page = comparison.save(output)
     for results in comparison:
         click.echo(results.name)
-        for sentence in sentences(results):
-            click.echo(f"  {sentence}")
-        for note in [*warnings(results), *results.notes]:
-            click.echo(f"  note: {note}")
-        for metric, differences in results.differences.items():
-            if len(differences) > 1:
-                click.echo()
-                print_table(differences_table(results, metric, differences))
-                click.echo(paired_method(differences, results.grouped))
-        table = summary_table(results)
-        click.echo()
-        print_table(TextTable(title(results), table.headings, table.rows))
+        for line in sayings(results):
+            click.echo(f"  {line}")
+        for part in shown_tables(results):
+            print_part(part)
         click.echo()
     click.echo(f"tables, figures and page: {page}")

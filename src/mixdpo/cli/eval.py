@@ -15,7 +15,7 @@ from mixdpo.cli.options import given_options, refuse_options, settings_options
 from mixdpo.cli.recipe_options import CommandWithSettings, config_option, quiet_libraries, recipe_of
 from mixdpo.common.files import check_output
 from mixdpo.common.processes import started_processes
-from mixdpo.common.tables import print_table
+from mixdpo.common.tables import print_part
 
 if TYPE_CHECKING:
     from mixdpo.evaluation.benchmark import Benchmark, JudgedBenchmark, MeasuredBenchmark
@@ -169,6 +169,7 @@ def _answered(
 def _evaluate(benchmark: Benchmark, options: Any, output: Path, by: Sequence[Path] | JudgeRun = ()) -> None:
     """Evaluate, then print the table, where the result is, and what a reader must know of it."""
     from mixdpo.evaluation.evaluate import evaluate
+    from mixdpo.evaluation.result import shown
 
     if started_processes()[0] > 0:  # it takes its share of the passes, and the first process writes and prints
         with tempfile.TemporaryDirectory() as folder:
@@ -177,30 +178,6 @@ def _evaluate(benchmark: Benchmark, options: Any, output: Path, by: Sequence[Pat
     result = evaluate(benchmark, options, output, by, click.echo)
     if result is None:
         return
-    show_result(benchmark, result)
+    for part in shown(benchmark, result):
+        print_part(part)
     click.echo(f"results: {output}")
-
-
-def show_result(benchmark: Benchmark, result: dict[str, Any]) -> None:
-    """Print what a result comes to, differences on the same prompts first, then each model's figures and notes."""
-    from mixdpo.evaluation.benchmark import unread_notes
-    from mixdpo.evaluation.difference_tables import difference_notes, differences_of
-
-    for sentence in benchmark.sentences_of(result):
-        click.echo(sentence)
-    for line in benchmark.warnings(result):
-        click.echo(f"note: {line}")
-    differences = differences_of(result, benchmark.metrics.label(benchmark.metrics.headlines[0]))
-    if differences is not None:
-        click.echo()
-        print_table(differences)
-        click.echo(difference_notes(result))
-    click.echo()
-    print_table(benchmark.table(result))
-    for line in unread_notes(result["models"]):
-        click.echo(f"note: {line}")
-    for reason in result.get("comparable", {}).get("because", []):
-        click.echo(f"not comparable with published numbers: {reason}")
-    for model, record in result["models"].items():
-        for flag in record.get("flags", []):
-            click.echo(f"note: {model}: {flag}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.table import Table
@@ -16,10 +16,6 @@ from mixdpo.common.tables import plain_console, results_table
 if TYPE_CHECKING:
     from mixdpo.plan.agreement_curve import AgreementCurve
     from mixdpo.plan.plan import Plan
-
-
-_MEANS: Final = {"weight": "weight", "label_probability": "P label"}
-"""Headings of what only some plans have."""
 
 
 @click.command(cls=CommandWithSettings)
@@ -41,6 +37,7 @@ def plan(overrides: dict[str, Any], data: str | None, config: Path | None, outpu
     check_output(output)
 
     from mixdpo.pairs.quality import quality_of
+    from mixdpo.plan.plan_table import route_table
     from mixdpo.recipe.planned_pairs import load_and_score, plan_from_recipe
 
     pairs, report = load_and_score(recipe, recipe.required("data"), recipe.plan)
@@ -49,20 +46,10 @@ def plan(overrides: dict[str, Any], data: str | None, config: Path | None, outpu
     for line in report.lines():
         click.echo(line)
     qualities = {name: made.mean_by_route(one.chosen) for name, one in quality_of(pairs).items()}
-    means = [name for name in ("weight", "label_probability") if name in made.optional()]
-    headings = ("route", "pairs", "share", "margin from", "mean", "to", *(_MEANS[name] for name in means))
-    headings += tuple(f"chosen - {name}" for name in qualities)
-    table = results_table(f"plan: {made.settings.order}, {len(made):,} pairs", *headings)
-    for record in made.summary():
-        margins = [record["margin_min"], record["margin_mean"], record["margin_max"]]
-        table.add_row(
-            record["route"],
-            f"{record['pairs']:,}",
-            f"{record['share']:.1%}",
-            *("-" if margin is None else f"{margin:.3g}" for margin in margins),
-            *(f"{record[f'{name}_mean']:.3g}" for name in means),
-            *(_mean_quality(*by_route[record["route"]]) for by_route in qualities.values()),
-        )
+    routes = route_table(f"plan: {made.settings.order}, {len(made):,} pairs", made.summary())
+    table = results_table(routes.title, *routes.headings, *(f"chosen - {name}" for name in qualities))
+    for row in routes.rows:
+        table.add_row(*row, *(_mean_quality(*by_route[row[0]]) for by_route in qualities.values()))
     plain_console().print(table)
     if made.advice is not None:
         from mixdpo.cli.advise import print_advice

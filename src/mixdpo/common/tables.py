@@ -130,6 +130,15 @@ def print_table(table: TextTable) -> None:
     console.print("\n".join(as_lines(table, console.width)), highlight=False, soft_wrap=True)
 
 
+def print_part(part: str | TextTable) -> None:
+    """Print a sentence, or a table below a blank line."""
+    if isinstance(part, str):
+        print(part)
+    else:
+        print()
+        print_table(part)
+
+
 def as_lines(table: TextTable, width: int) -> list[str]:
     """Align the columns with blanks in a width of characters; every row is one line.
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import pyarrow as pa
 from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
@@ -14,8 +14,26 @@ from mixdpo.common.errors import InputError
 from mixdpo.data.data_settings import SourceSettings
 from mixdpo.data.messages import kind_of
 
-Rows: TypeAlias = Dataset | DatasetDict | Iterable[Mapping[str, Any]] | Callable[[], Iterable[Mapping[str, Any]]] | Any
-"""A data set, a table that exports Arrow (pandas, polars, pyarrow), rows as dicts, or a function that yields them."""
+Named: TypeAlias = str | Path | SourceSettings | Mapping[str, Any]
+"""Pairs by a path, a glob, a hub id, or the settings of a source."""
+
+
+class ArrowTable(Protocol):
+    """A table of pandas, polars, pyarrow or another library that exports Arrow."""
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object: ...
+
+
+Columns: TypeAlias = Mapping[str, Sequence[Any]]
+Rows: TypeAlias = (
+    Dataset
+    | DatasetDict
+    | ArrowTable
+    | Columns
+    | Iterable[Mapping[str, Any]]
+    | Callable[[], Iterable[Mapping[str, Any]]]
+)
+"""A data set, a table, a dict of lists, rows as dicts, or a function that yields them."""
 
 _NAME = "the data set"
 _SOURCE_KEYS = frozenset(field.name for field in fields(SourceSettings))

@@ -49,6 +49,8 @@ from mixdpo.data.token_report import ALARMS, COUNTS, DROPS, TokenReport, length_
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from mixdpo.data.pair_dataset import PairDataset
+
 PAIRS_PER_PROCESS: Final = 2000
 """So many pairs make up for starting a process."""
 
@@ -59,7 +61,7 @@ _MASKS: Final = ("chosen_mask", "rejected_mask")
 
 
 def tokenize_pairs(
-    pairs: Dataset,
+    pairs: PairDataset,
     tokenizer: PreTrainedTokenizerBase,
     *,
     chat_template_kwargs: dict[str, Any] | None = None,
@@ -68,7 +70,7 @@ def tokenize_pairs(
     mask_empty_thinking: bool = True,
     max_length: int | None = None,
     max_prompt_length: int | None = None,
-) -> tuple[Dataset, TokenReport]:
+) -> tuple[PairDataset, TokenReport]:
     """Return the tokens that training would see, and which of them it would train.
 
     Args:

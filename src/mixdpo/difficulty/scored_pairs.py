@@ -6,24 +6,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from datasets import Dataset
-
-from mixdpo.data.data_settings import DataSettings, SourceSettings
-from mixdpo.data.in_memory import Rows, rows_in_memory
+from mixdpo.data.data_settings import DataSettings
+from mixdpo.data.in_memory import Named, Rows, rows_in_memory
 from mixdpo.data.load import read_pairs
 from mixdpo.difficulty.metrics import exchanged_margin
 
 if TYPE_CHECKING:
     from mixdpo.data.load_report import LoadReport
+    from mixdpo.data.pair_dataset import PairDataset
 
 logger = logging.getLogger(__name__)
 
 
-def load_pairs(source: str | Path | SourceSettings | Mapping[str, Any] | list[Any] | Rows, **settings: Any) -> Dataset:
+def load_pairs(source: Named | Sequence[Named] | Rows, **settings: Any) -> PairDataset:
     """Load preference pairs from files or the hub, validated and in one form; what is dropped is logged.
 
     Args:
@@ -55,7 +53,7 @@ def load_pairs(source: str | Path | SourceSettings | Mapping[str, Any] | list[An
     return pairs
 
 
-def load_pairs_with_report(settings: DataSettings, *, keep_columns: bool = False) -> tuple[Dataset, LoadReport]:
+def load_pairs_with_report(settings: DataSettings, *, keep_columns: bool = False) -> tuple[PairDataset, LoadReport]:
     """Load pairs as `load_pairs` does, and return what became of every row instead of logging it.
 
     With `keep_columns` they have the columns of the input, too, that they are not made of.

@@ -17,6 +17,7 @@ from mixdpo.common.files import check_output, forget_unfinished, write_json
 from mixdpo.common.progress import pairs_bar
 from mixdpo.evaluation.benchmark import Benchmark, JudgedBenchmark, MeasuredBenchmark, Record, Say, Scored
 from mixdpo.evaluation.items import write_items
+from mixdpo.evaluation.result import EvaluationResult
 from mixdpo.generation.answer_files import ReasoningCount
 from mixdpo.judges.language_model import LanguageJudge
 from mixdpo.judges.task import JudgeRun, at_temperature, run_task
@@ -38,7 +39,7 @@ def evaluate(
     output: Path,
     by: Sequence[Path] | JudgeRun = (),
     say: Say = click.echo,
-) -> dict[str, Any] | None:
+) -> EvaluationResult | None:
     """Score models on a benchmark and write the result, with its items beside it.
 
     Args:
@@ -96,16 +97,18 @@ def _judged(benchmark: JudgedBenchmark, options: Any, run: JudgeRun, file: Path,
     return record
 
 
-def _stored(benchmark: Benchmark, scored: Scored, run: Record, output: Path, say: Say) -> dict[str, Any]:
+def _stored(benchmark: Benchmark, scored: Scored, run: Record, output: Path, say: Say) -> EvaluationResult:
     write_items(items_file(output), scored.items)
-    result = {
-        "benchmark": scored.name or benchmark.stored_as[0],
-        "settings": {**scored.settings, **run.get("settings", {})},
-        "models": dict(scored.models),
-        **scored.others,
-        **{key: value for key, value in run.items() if key != "settings"},
-        "items": items_file(output).name,
-    }
+    result = EvaluationResult(
+        {
+            "benchmark": scored.name or benchmark.stored_as[0],
+            "settings": {**scored.settings, **run.get("settings", {})},
+            "models": dict(scored.models),
+            **scored.others,
+            **{key: value for key, value in run.items() if key != "settings"},
+            "items": items_file(output).name,
+        }
+    )
     for name, count in result.get("reasoning", {}).items():
         say(f"{name}: {ReasoningCount(**count)}")
     write_json(output, result)

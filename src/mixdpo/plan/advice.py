@@ -12,6 +12,7 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
+from mixdpo.common.notebook import notebook_html
 from mixdpo.plan.rule_table import Treatment
 
 AdvisedRoute = Literal["preference", Treatment]
@@ -148,6 +149,18 @@ class Advice:
     least: float
     worlds: Sequence[str]
     label_source: str | None = None
+
+    def __repr__(self) -> str:
+        return f"<Advice of {len(self.parts)} parts: {', '.join(sorted(self.routes))}>"
+
+    def _repr_html_(self) -> str:
+        """Show what to do by margin, and what that is worth, in a notebook."""
+        from mixdpo.plan.advice_words import advice_table, sentences  # which are built on this module
+
+        said = sentences(self)
+        wrong = [] if said["wrong_labels"] is None else [said["wrong_labels"]]
+        table = advice_table("by margin, hardest pairs first", self)
+        return notebook_html("Advice on hard pairs", *wrong, table, said["total"], *said["unknown"])
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values, for JSON; a bound that there is none of is null."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from mixdpo.common.tables import TextTable
 from mixdpo.plan.advice import Advice, AdvisedRoute, Part, PartAdvice, Range, Unknown, WrongLabels
 from mixdpo.plan.rule_table import Treatment
 
@@ -115,3 +116,29 @@ def percent(known: Range, signed: bool = True) -> str:
     return (
         f"{format(known.estimate, form)} % ({low} to {high})" if known.estimate is not None else f"{low} to {high} %"
     )
+
+
+def advice_table(title: str, advice: Advice) -> TextTable:
+    """Return what was measured of each part and what to do with it; estimates stand above their bounds."""
+    rows = [
+        [
+            f"{one.part.margin_min:.3g}\nto {one.part.margin_max:.3g}",
+            f"{one.part.pairs:,}\n{one.part.share:.0%}",
+            _two_lines(one.part.right, ".2f"),
+            _two_lines(one.part.surplus, "+.1f"),
+            one.route,
+            _two_lines(one.effect, "+.0f"),
+        ]
+        for one in advice.parts
+    ]
+    return TextTable(title, ["margin", "pairs", "P label", "surplus", "route", "% of gain"], rows)
+
+
+def _two_lines(known: Range | None, form: str) -> str:
+    """Return an estimate above its bounds; a bound alone where there is no estimate."""
+    if known is None:
+        return "-"
+    low, high = format(known.low, form), format(known.high, form)
+    if known.estimate is None:
+        return f"above {low}" if known.high == float("inf") else f"under {high}"
+    return format(known.estimate, form) if low == high else f"{format(known.estimate, form)}\n{low} to {high}"

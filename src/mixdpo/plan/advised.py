@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import numpy as np
     from datasets import Dataset
 
+    from mixdpo.data.pair_dataset import PairDataset
+
 _ROUTES: Final[dict[AdvisedRoute, Route]] = {
     "preference": "preference",
     "drop": "drop",
@@ -26,7 +28,7 @@ _ROUTES: Final[dict[AdvisedRoute, Route]] = {
 }
 
 
-def advise(dataset: Dataset, **changes: Any) -> Advice:
+def advise(dataset: PairDataset, **changes: Any) -> Advice:
     """Say what to do with pairs by their margin, and how much it will matter.
 
     Args:

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from mixdpo.common.errors import InputError
 from mixdpo.common.files import atomic_path
+from mixdpo.common.notebook import notebook_html
 from mixdpo.common.settings import unknown_name
 from mixdpo.data.arrays import data_fingerprint, float_column, origins, place_of
 from mixdpo.data.training_columns import LABEL_PROBABILITY, says_how_to_train
@@ -30,10 +31,14 @@ from mixdpo.plan.epochs import part_rank, rows_of_epoch
 from mixdpo.plan.hard_pairs import hard_pairs
 from mixdpo.plan.labels import label_probabilities
 from mixdpo.plan.plan_settings import BUCKETS, PLANS, ROUTES, Order, PlanSettings, Threshold
+from mixdpo.plan.plan_table import route_table
 from mixdpo.plan.weights import pair_weights
 
 if TYPE_CHECKING:
+    import pandas as pd
     from datasets import Dataset
+
+    from mixdpo.data.pair_dataset import PairDataset
 
 FORMAT_VERSION: Final = 1
 _OPTIONAL: Final = ("weight", "label_probability", "stages_before")
@@ -81,6 +86,14 @@ class Plan:
     def __len__(self) -> int:
         return len(self.position)
 
+    def __repr__(self) -> str:
+        routes = ", ".join(f"{record['pairs']:,} {record['route']}" for record in self.summary())
+        return f"<Plan of {len(self):,} pairs, {self.settings.order}: {routes}>"
+
+    def _repr_html_(self) -> str:
+        """Show the pairs by route in a notebook."""
+        return notebook_html(f"Plan: {self.settings.order}, {len(self):,} pairs", route_table("", self.summary()))
+
     @property
     def is_hard(self) -> np.ndarray:
         """Bool, shape (N,): the pairs that the threshold routed away; none when both routes are the same."""
@@ -127,7 +140,7 @@ class Plan:
         dropped = self.route == ROUTES.index("drop")
         return replace(self, settings=settings, position=_positions(settings, self.margin, self.is_hard, dropped))
 
-    def check_belongs_to(self, dataset: Dataset) -> None:
+    def check_belongs_to(self, dataset: PairDataset) -> None:
         """Raise `InputError` unless the plan was made from exactly these pairs in this order."""
         if len(dataset) != len(self):
             raise InputError(
@@ -140,7 +153,7 @@ class Plan:
                 hint="make the plan anew with `mixdpo plan` from the same data and data settings",
             )
 
-    def unread(self, dataset: Dataset) -> str | None:
+    def unread(self, dataset: PairDataset) -> str | None:
         """Return one line on what the data says of training and the plan does not read; None if that is nothing."""
         settings = self.settings
         by_column = dict(settings.threshold) if isinstance(settings.threshold, Mapping) else {}
@@ -188,7 +201,7 @@ class Plan:
         }
         return table.replace_schema_metadata({"mixdpo.plan": json.dumps(description)})
 
-    def to_pandas(self) -> Any:
+    def to_pandas(self) -> pd.DataFrame:
         """Return the table as a pandas DataFrame."""
         return self.to_table().to_pandas()
 
@@ -272,7 +285,7 @@ class Plan:
 
 
 def make_plan(
-    dataset: Dataset, name: str | None = None, *, settings: PlanSettings | None = None, **changes: Any
+    dataset: PairDataset, name: str | None = None, *, settings: PlanSettings | None = None, **changes: Any
 ) -> Plan:
     """Make a plan for `dataset`.
 

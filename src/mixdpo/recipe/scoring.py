@@ -13,10 +13,10 @@ from mixdpo.common.settings import unknown_key
 from mixdpo.difficulty.metrics import add_margins, find_metric, metric_settings
 
 if TYPE_CHECKING:
-    from datasets import Dataset
+    from mixdpo.data.pair_dataset import PairDataset
 
 
-def score(dataset: Dataset, metric: str | Sequence[str] = "rating", **parameters: Any) -> Dataset:
+def score(dataset: PairDataset, metric: str | Sequence[str] = "rating", **parameters: Any) -> PairDataset:
     """Return `dataset` with a column `margin/<metric>` per metric (float64, larger = easier), replaced if it exists.
 
     Args:

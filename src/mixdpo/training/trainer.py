@@ -28,7 +28,7 @@ from transformers.trainer_utils import EvalLoopOutput, PredictionOutput, TrainOu
 from mixdpo.common.errors import InputError, RunError
 from mixdpo.common.progress import pairs_bar
 from mixdpo.common.settings import key_values
-from mixdpo.data.in_memory import Rows
+from mixdpo.data.in_memory import Named, Rows
 from mixdpo.data.template_arguments import today
 from mixdpo.models.cached_logprobs import CacheUse
 from mixdpo.models.engine import pack_rows, to_device
@@ -132,8 +132,8 @@ class MixDPOTrainer(PushingTrainer):
         ref_model: PreTrainedModel | str | Path | None = None,
         args: MixDPOConfig | TrainingArguments | None = None,
         data_collator: None = None,
-        train_dataset: Rows | None = None,
-        eval_dataset: Rows | Mapping[str, Rows] | None = None,
+        train_dataset: Named | Rows | None = None,
+        eval_dataset: Named | Rows | Mapping[str, Named | Rows] | None = None,
         processing_class: PreTrainedTokenizerBase | ProcessorMixin | None = None,
         compute_metrics: Callable[[EvalPrediction], dict[str, float]] | None = None,
         callbacks: Sequence[TrainerCallback] | None = None,

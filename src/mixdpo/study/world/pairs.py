@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from functools import cache
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 
-from mixdpo.study.world.language import Language
+from mixdpo.study.world.language import Language, text_of
 
 EASY_MARGIN: Final = 0.15
 """Least true margin of an easy pair."""
@@ -238,3 +238,22 @@ def draw_pairs(language: Language, own: Candidates, cell: Cell | NaturalCell, co
     if isinstance(cell, Cell):
         return controlled_pairs(language, own, cell, count, seed)
     return natural_pairs(language, own, cell, count, seed)
+
+
+def as_rows(language: Language, pairs: WorldPairs) -> list[dict[str, Any]]:
+    """Return the pairs as conversations with their margins, which `load_pairs` reads."""
+
+    def message(role: str, ids: np.ndarray) -> list[dict[str, str]]:
+        return [{"role": role, "content": text_of(language, ids.tolist())}]
+
+    return [
+        {
+            "prompt": message("user", prompt),
+            "chosen": message("assistant", chosen),
+            "rejected": message("assistant", rejected),
+            "margin": margin,
+        }
+        for prompt, chosen, rejected, margin in zip(
+            pairs.prompts, pairs.chosen, pairs.rejected, pairs.margin.tolist(), strict=True
+        )
+    ]
