@@ -18,7 +18,8 @@ PYTHON_VERSION ?=
 PACKAGES ?=
 PLATFORM ?=
 
-.PHONY: help demo map map-small test fast lint format types check bench bench-gpu wheelhouse install clean
+.PHONY: help demo map map-small test fast lint format types check docs docs-links notebooks bench bench-gpu wheelhouse \
+	install clean
 
 help:  ## show this
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -73,6 +74,15 @@ types: install  ## mypy
 
 check: lint types test  ## lint, types and test
 
+docs: $(VENV)/.installed-docs  ## build the documentation site in build/site
+	$(BIN)/python -m sphinx -W --keep-going -q docs build/site
+
+docs-links: $(VENV)/.installed-docs  ## look whether what the documentation links to on other sites is there
+	$(BIN)/python -m sphinx -q -b linkcheck docs build/links
+
+notebooks: install  ## run the notebooks of examples/ and keep what they show
+	PYTHONWARNINGS=ignore $(BIN)/python scripts/run_notebooks.py
+
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 		{ echo "mixdpo needs Python 3.10 or newer; set PYTHON=/path/to/python3" >&2; exit 1; }
@@ -90,6 +100,10 @@ $(VENV)/.installed-demo: $(VENV)/.torch pyproject.toml
 
 $(VENV)/.installed-dev: $(VENV)/.torch pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.torch pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable ".[docs]"
 	touch $@
 
 clean:  ## remove virtual environments and caches

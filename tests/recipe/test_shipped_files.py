@@ -26,7 +26,8 @@ def test_every_file_is_found_by_a_name_of_its_own() -> None:
     assert {one.path for one in files} == {
         *ROOT.glob("recipes/*.yaml"), *ROOT.glob("recipes/accelerate/*.yaml"), *ROOT.glob("studies/*.yaml"),
         *ROOT.glob("studies/maps/*.yaml"),
-        ROOT / "examples" / "mixdpo_loop.py", *(PROMPTS / name for name in ("grade.txt", "pairwise.txt")),
+        *(ROOT / "examples" / name for name in ("audit_and_plan.ipynb", "mixdpo_loop.py", "train_and_compare.ipynb")),
+        *(PROMPTS / name for name in ("grade.txt", "pairwise.txt")),
     }  # fmt: skip
     assert all(one.summary for one in files)
 

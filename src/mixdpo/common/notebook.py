@@ -19,7 +19,7 @@ MOST_ROWS: Final = 12
 def notebook_html(title: str, *parts: str | TextTable) -> str:
     """Return a heading and what stands under it, each a sentence or a table, as HTML for `_repr_html_`."""
     shown = [_table(part) if isinstance(part, TextTable) else Markup("<div>{}</div>").format(part) for part in parts]
-    return Markup("<div><b>{}</b>{}</div>").format(title, Markup("").join(shown))
+    return str(Markup("<div><b>{}</b>{}</div>").format(title, Markup("").join(shown)))
 
 
 def _table(table: TextTable) -> Markup:
@@ -35,7 +35,8 @@ def _table(table: TextTable) -> Markup:
 
 def _row(tag: str, cells: Sequence[str], names: int) -> Markup:
     """Return a row whose first `names` cells are names, on the left; numbers stand on the right."""
-    cell = Markup('<{} style="text-align:{}">{}</{}>')
+    cell = Markup('<{} style="text-align:{};padding:.1em .6em">{}</{}>')
     sides = ["left" if column < names else "right" for column in range(len(cells))]
-    shown = (cell.format(tag, side, text, tag) for side, text in zip(sides, cells, strict=True))
+    lines = (Markup("<br>").join(text.split("\n")) for text in cells)
+    shown = (cell.format(tag, side, text, tag) for side, text in zip(sides, lines, strict=True))
     return Markup("<tr>{}</tr>").format(Markup("").join(shown))

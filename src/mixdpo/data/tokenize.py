@@ -84,10 +84,13 @@ def tokenize_pairs(
         max_prompt_length: tokens of the prompt, cut on the left; None: no limit.
 
     Returns:
-        As `tokens_of`.
+        A data set with the columns `row` (int64, index in `pairs`), `pair_id`, `prompt_ids`, `chosen_ids` and
+        `rejected_ids` (lists of int32, none of them empty), `chosen_mask` and `rejected_mask` (lists of bool over the
+        completion's ids; true where trained), without the pairs that the report counts as dropped.
 
     Raises:
-        InputError: as `tokens_of`, a setting is out of its range, or `pairs` are rows that nobody has read yet.
+        InputError: messages but no chat template, texts but no EOS token, no pair is left, a setting is out of its
+            range, or `pairs` are rows that nobody has read yet.
     """
     if "pair_id" not in getattr(pairs, "column_names", ()):
         raise InputError("these rows are not read yet", hint="give load_pairs(rows)")
@@ -105,12 +108,7 @@ def tokenize_pairs(
 def tokens_of(
     dataset: Dataset, tokenizer: PreTrainedTokenizerBase, settings: TokenSettings | None = None
 ) -> tuple[Dataset, TokenReport]:
-    """Tokenise the pairs of `load_pairs`; the module's docstring has the rule.
-
-    Returns:
-        A data set with the columns `row` (int64, index in `dataset`), `pair_id`, `prompt_ids`, `chosen_ids` and
-        `rejected_ids` (lists of int32, none of them empty), `chosen_mask` and `rejected_mask` (lists of bool over the
-        completion's ids; true: trained), without the pairs that the report counts as dropped.
+    """Tokenise pairs as `tokenize_pairs` does; the module's docstring has the rule.
 
     Raises:
         InputError: messages but no chat template, texts but no EOS token, or no pair is left.
@@ -123,8 +121,8 @@ def counted_tokens(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, setting
     """Tokenise every pair, and say of each what happened to it.
 
     Returns:
-        A data set with a row for each pair, in their order: the columns of `tokens_of`, with empty lists where the
-        pair is dropped; one per name of `COUNTS` (int32); and `refusal` (string), why the chat template refuses it.
+        A data set with a row for each pair, in their order: the columns of `tokenize_pairs`, with empty lists where
+        the pair is dropped; one per name of `COUNTS` (int32); and `refusal` (string), why the template refuses it.
 
     Raises:
         InputError: messages but no chat template, or texts but no EOS token.

@@ -31,8 +31,8 @@ def load_pairs(source: Named | Sequence[Named] | Rows, **settings: Any) -> PairD
         **settings: the other fields of `DataSettings`: `split`, `columns`, `invalid_scores`, `max_pairs`, ...
 
     Returns:
-        One row per pair: `pair_id` (20 hexadecimal digits of its content), `prompt`, `chosen`, `rejected` (all text,
-        or all lists of messages), and where the data has them `tools` (JSON text or null), `score_chosen`,
+        A row for each pair with `pair_id` (20 hexadecimal digits of its content), `prompt`, `chosen`, `rejected` (all
+        text, or all lists of messages), and where the data has them `tools` (JSON text or null), `score_chosen`,
         `score_rejected`, `margin`, `margin/<metric>`, `quality/<policy>/chosen` and its like, `weight/<name>` and
         `label_probability` (float64), `tie` (bool);
         `source_row` (int64), the row of the file, from 1, with `source_file` if there are several files and `source`

@@ -7,6 +7,7 @@ prompts stand with the code that asks them.
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +48,10 @@ class ShippedFile:
     @property
     def summary(self) -> str:
         """Its first line that says something, without the marks of a comment."""
-        first = self.path.read_text(encoding="utf-8").lstrip("#\"' \n").partition("\n")[0]
+        text = self.path.read_text(encoding="utf-8")
+        if self.path.suffix == ".ipynb":
+            text = "".join(json.loads(text)["cells"][0]["source"])
+        first = text.lstrip("#\"' \n").partition("\n")[0]
         return first.partition(". ")[0].strip(" .\"'")
 
 
