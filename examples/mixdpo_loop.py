@@ -82,9 +82,8 @@ def train(model: Any, tokenizer: Any, pairs: list[Pair]) -> list[float]:
         step = range(start, min(start + BATCH, len(plan)))
         total = 0.0
         for i in step:
-            loss: Any = pair_loss(model, plan[i][1], tokens[i], reference[i]) / len(
-                step
-            )  # the mean over the step's pairs
+            # The loss of a step is the mean over its pairs.
+            loss: Any = pair_loss(model, plan[i][1], tokens[i], reference[i]) / len(step)
             loss.backward()
             total += loss.item()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

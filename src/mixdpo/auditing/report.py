@@ -70,7 +70,6 @@ class AuditReport:
         return notebook_html(
             f"Audit of {self._size()}",
             findings_table("", self.findings) if self.findings else "no finding",
-            *([f"small repairs: {self.small_repairs}"] if self.small_repairs else []),
             'Save the page with report.save("report"): figures, examples, and what to do about each finding.',
         )
 
