@@ -35,5 +35,12 @@ def test_commands_have_the_options_they_are_given(page: Path) -> None:
         assert main([*arguments, "--help"]) == 0, arguments
 
 
+def test_the_site_has_every_page() -> None:
+    """What Sphinx refuses too, where it is installed."""
+    index = (ROOT / "docs" / "index.rst").read_text(encoding="utf-8").split()
+    assert {path.stem for path in ROOT.glob("docs/*.md")} - set(index) == set()
+    assert {f"tutorials/{path.stem}" for path in ROOT.glob("examples/*.ipynb")} - set(index) == set()
+
+
 def test_an_option_that_is_none_is_noticed() -> None:
     assert main(["compare", "a.json", "--nonsense", "--help"]) == 2

@@ -110,19 +110,15 @@ def test_a_long_table_says_how_much_is_left_out() -> None:
     assert seen.text.count(HOSTILE) == 2
 
 
-def _result(names: Iterable[str], folder: Path, shift: float = 0.0) -> None:
-    for place, name in enumerate(names):
-        metrics = {"accuracy": 50.0 + shift + place, "accuracy_interval": [40.0, 60.0], "n": 40}
-        record = {"benchmark": "preferences", "settings": {}, "models": {name: metrics}}
-        (folder / f"{place}.json").write_text(json.dumps(record))
-
-
 def test_a_comparison_shows_its_tables(tmp_path: Path) -> None:
-    _result([HOSTILE, "second"], tmp_path)
-    comparison = mixdpo.compare(sorted(tmp_path.glob("*.json")))
+    for place, name in enumerate([HOSTILE, "second"]):
+        metrics = {"accuracy": 50.0 + place, "accuracy_interval": [40.0, 60.0], "n": 40}
+        record = {"benchmark": "preferences", "settings": {}, "models": {name: metrics}}
+        (tmp_path / f"{place}.json").write_text(json.dumps(record))
+    comparison = mixdpo.compare([tmp_path / "0.json", tmp_path / "1.json"])
     seen = shown(comparison)
     assert [row[0] for row in seen.rows] == ["model", "second", HOSTILE], "the better one first"
-    assert "second has the highest reward accuracy, %" in seen.text
+    assert [row[1] for row in seen.rows[1:]] == ["51.0 [40.0, 60.0]", "50.0 [40.0, 60.0]"]
     assert repr(comparison) == f"<Comparison: preferences of second, {HOSTILE}>"
     page = comparison.save(tmp_path / "comparison")
     assert HOSTILE not in page.read_text(encoding="utf-8")
@@ -164,9 +160,9 @@ def test_notebooks_run(path: Path, tmp_path: Path) -> None:
     pytest.importorskip("ipykernel", reason="ipykernel is not installed")
     from run_notebooks import run
 
-    def kinds(cells: Iterable[Any]) -> list[list[tuple[str, ...]]]:
+    def kinds(cells: Iterable[Any]) -> list[list[list[str]]]:
         return [
-            [tuple(output["data"]) for output in cell["outputs"] if output["output_type"] == "execute_result"]
+            [sorted(output["data"]) for output in cell["outputs"] if output["output_type"] == "execute_result"]
             for cell in cells
             if cell["cell_type"] == "code"
         ]
