@@ -26,7 +26,10 @@ def _table(table: TextTable) -> Markup:
     rows = list(table.rows[:MOST_ROWS])
     if more := len(table.rows) - len(rows):
         rows.append([f"... {more:,} more", *[""] * (len(table.headings) - 1)])
-    return Markup("<table>{}<thead>{}</thead><tbody>{}</tbody></table>").format(
+    whole = Markup(
+        '<div style="overflow-x:auto"><table>{}<thead>{}</thead><tbody>{}</tbody></table></div>'  # it may be wide
+    )
+    return whole.format(
         Markup("<caption>{}</caption>").format(table.title) if table.title else "",
         _row("th", table.headings, table.names),
         Markup("").join(_row("td", row, table.names) for row in rows),
