@@ -18,7 +18,7 @@ from mixdpo.auditing.findings_table import findings_table
 from mixdpo.auditing.next_steps import Step
 from mixdpo.auditing.page_rows import packed
 from mixdpo.auditing.plan_preview import recommendation
-from mixdpo.auditing.repairs import Repairs
+from mixdpo.auditing.repairs import Repairs, repair_lines
 from mixdpo.common.errors import InputError
 from mixdpo.common.files import atomic_path, check_output_folder, indented_json
 from mixdpo.common.notebook import notebook_html
@@ -70,6 +70,7 @@ class AuditReport:
         return notebook_html(
             f"Audit of {self._size()}",
             findings_table("", self.findings) if self.findings else "no finding",
+            *([] if self.repairs is None else repair_lines(self.repairs.to_dict())),
             'Save the page with report.save("report"): figures, examples, and what to do about each finding.',
         )
 
