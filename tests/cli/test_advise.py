@@ -10,6 +10,7 @@ import pytest
 
 from mixdpo import Plan
 from mixdpo.cli.main import main
+from rules import ship
 from synthetic import chat_rows
 from tiny import tiny_llama
 
@@ -24,6 +25,7 @@ def data(tmp_path) -> Path:
 
 def test_the_command_it_prints_trains_as_advised(capsys, tmp_path, tokenizer, data, monkeypatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
+    ship(monkeypatch, sft=30, smoothed=0, drop=10)
     tiny_llama(vocab_size=len(tokenizer)).save_pretrained(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")
     output = tmp_path / "advice.json"

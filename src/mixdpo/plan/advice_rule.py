@@ -163,7 +163,10 @@ def _best(
     worth = {one: _worth(rule, one, right, surplus, hard_share) for one in treatments}
     harms = {one: [name for name, value in of.worst.items() if value < -least] for one, of in worth.items()}
     nothing = dict.fromkeys((world.name for world in rule.worlds), 0.0)
-    allowed = {"preference": nothing, **{one: worth[one].by_world for one in treatments if not harms[one]}}
+    allowed: dict[AdvisedRoute, Mapping[str, float]] = {
+        "preference": nothing,
+        **{one: worth[one].by_world for one in treatments if not harms[one]},
+    }
     ahead = {name: max(of[name] for of in allowed.values()) for name in nothing}
     best = min(allowed, key=lambda one: max(ahead[name] - value for name, value in allowed[one].items()))
     return ("preference" if _mean(allowed[best]) < least else best), worth, harms

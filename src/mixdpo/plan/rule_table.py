@@ -87,7 +87,8 @@ class World:
         return self.fullest.at(treatment, surplus) + moved
 
     def _part(self, share: float) -> float:
-        return float(np.interp(share, *zip((0.0, 0.0), *self.smaller, strict=True)))
+        shares, parts = zip((0.0, 0.0), *self.smaller, strict=True)
+        return float(np.interp(share, shares, parts))
 
     def _more(self, treatment: Treatment, share: float) -> float:
         shares, by_treatment = zip(*self.larger, strict=True)
