@@ -42,7 +42,7 @@ def load_policy(
     if settings.load_in_4bit:
         arguments["quantization_config"] = _four_bit()
     arguments |= more or {}
-    quantised = arguments.get("quantization_config") is not None
+    quantised = settings.load_in_4bit or arguments.get("quantization_config") is not None
     if quantised and not settings.load_in_4bit and not adapters:
         raise InputError(
             "quantised weights are not trained, and there are no adapters", hint="give peft_config=LoraConfig(...)"

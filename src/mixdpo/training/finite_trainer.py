@@ -70,7 +70,7 @@ class FiniteTrainer(Trainer):
         return broken_weights_error(self.state.global_step, names, smaller_updates(self.model_wrapped, self.args))
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Write model and tokenizer.
+        """Write model and tokenizer; of weights in shards the whole ones, unless this is part of a checkpoint.
 
         Raises:
             RunError: a weight is NaN or infinite.
@@ -78,7 +78,7 @@ class FiniteTrainer(Trainer):
         if found := weights_not_finite(self.model_wrapped):
             raise self._broken_weights(found)
         if not saves_shards(self.accelerator):
-            super().save_model(output_dir, _internal_call)
+            super().save_model(output_dir, _internal_call=True)  # else transformers would push the run's folder
         elif not _internal_call:  # transformers writes no model of weights whose checkpoints are shards
             self._save(output_dir, self.accelerator.get_state_dict(self.model))
         elif self.args.should_save:

@@ -39,7 +39,7 @@ class PushingTrainer(AnsweringTrainer):
         """
         folder = Path(self.args.output_dir or ".") / MODEL_FOLDER
         unfinished = folder.with_name(".model-unfinished")
-        self.save_model(str(unfinished), _internal_call=True)
+        super().save_model(str(unfinished))  # without a push
         self.accelerator.wait_for_everyone()
         if self.is_world_process_zero():
             if not holds_weights(unfinished):
@@ -53,7 +53,7 @@ class PushingTrainer(AnsweringTrainer):
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the model, and push that of the run if `push_to_hub` is on."""
-        super().save_model(output_dir, _internal_call=True)  # else transformers would push the run's folder
+        super().save_model(output_dir, _internal_call)
         if self.args.push_to_hub and not _internal_call:
             self.push_to_hub(commit_message="Model save")
 
