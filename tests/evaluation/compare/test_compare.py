@@ -16,6 +16,7 @@ from datasets import Dataset
 from markdown_it import MarkdownIt
 from scipy import stats
 
+from accessibility import serious_faults
 from mixdpo.cli.main import main
 from mixdpo.common.charts import place_labels
 from mixdpo.common.files import write_json
@@ -387,6 +388,7 @@ def test_page_in_chromium(tmp_path, browser, result, scores, width) -> None:
     assert page.evaluate("window.hacked") is None
     assert page.evaluate("document.documentElement.scrollWidth") == width, "nothing sticks out"
     assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+    assert serious_faults(page) == []
     assert page.locator("svg circle").count() == 3
     assert page.locator(".whisker").count() == 6
     assert "first: empty: 100% of answers" in page.locator(".calm").inner_text()
@@ -414,6 +416,7 @@ def test_page_in_chromium(tmp_path, browser, result, scores, width) -> None:
     assert shown.count() == 0
     page.locator("#theme").click()
     assert page.evaluate("document.documentElement.dataset.theme") == "light"
+    assert serious_faults(page) == []
     assert problems == []
     assert {url.split(":")[0] for url in requests} == {"file"}
 
