@@ -61,6 +61,11 @@ class Conversion:
             self.given.pop(key)
             self.left_out[key] = reason
 
+    def leave_out_all(self, table: Mapping[str, str]) -> None:
+        """Leave out keys that have no counterpart, each for its reason."""
+        for key, reason in table.items():
+            self.leave_out(key, reason)
+
     def drop_needless(self, table: Mapping[str, str]) -> None:
         """Drop keys whose every value is met in any case."""
         for key, reason in table.items():

@@ -10,6 +10,7 @@ from mixdpo.recipe.convert.conversion import Conversion
 from mixdpo.recipe.convert.shared_keys import (
     CLEAN,
     LAUNCH,
+    NO_EVALUATION,
     RESUME,
     WANDB,
     attention,
@@ -139,8 +140,7 @@ def convert_axolotl(conversion: Conversion) -> None:
     _template(conversion)
     _data(conversion)
     conversion.drop_needless(NEEDLESS)
-    for key, reason in LEFT_OUT.items():
-        conversion.leave_out(key, reason)
+    conversion.leave_out_all(LEFT_OUT)
     conversion.drop_unless_on(UNLESS_ON)
     conversion.move(TRAIN)
     _numbers(conversion)
@@ -299,7 +299,7 @@ def _per_epoch(conversion: Conversion) -> None:
         if times is None:
             continue
         if name == "eval" and (not conversion.recipe["eval_data"] or not times):
-            conversion.leave_out(key, "there is no data to measure on; add a section eval_data")
+            conversion.leave_out(key, NO_EVALUATION)
             continue
         conversion.take(key)
         if not times:

@@ -16,6 +16,7 @@ from mixdpo.recipe.convert.shared_keys import (
     attention,
     only_these,
     target_modules,
+    without_evaluation,
 )
 from mixdpo.recipe.convert.splits import cut_off, first_rows, put_sources
 
@@ -121,8 +122,7 @@ def convert_llama_factory(conversion: Conversion) -> None:
     _data(conversion)
     _losses(conversion)
     conversion.drop_needless(NEEDLESS)
-    for key, reason in LEFT_OUT.items():
-        conversion.leave_out(key, reason)
+    conversion.leave_out_all(LEFT_OUT)
     conversion.drop_unless_on(UNLESS_ON)
     conversion.move(TRAIN)
     if conversion.take("disable_gradient_checkpointing"):
@@ -192,9 +192,7 @@ def _data(conversion: Conversion) -> None:
     else:
         cut_off(conversion, "val_size", size, sources)
     if not conversion.recipe["eval_data"]:
-        for key in ("eval_strategy", "eval_steps"):
-            if conversion.given.get(key) not in (None, "no", False):
-                conversion.leave_out(key, "there is no data to measure on; add a section eval_data")
+        without_evaluation(conversion)
     put_sources(conversion, "data", sources)
 
 

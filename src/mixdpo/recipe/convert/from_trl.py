@@ -15,6 +15,7 @@ from mixdpo.recipe.convert.shared_keys import (
     eight_bit,
     number_format,
     target_modules,
+    without_evaluation,
 )
 from mixdpo.recipe.convert.splits import cut_off, put_sources
 
@@ -77,8 +78,7 @@ def convert_trl(conversion: Conversion) -> None:
     eight_bit(conversion)
     _data(conversion)
     conversion.drop_needless(NEEDLESS)
-    for key, reason in LEFT_OUT.items():
-        conversion.leave_out(key, reason)
+    conversion.leave_out_all(LEFT_OUT)
     conversion.move(RENAMED)
     conversion.rest_to_train()
     conversion.write_defaults(DEFAULTS)
@@ -123,7 +123,7 @@ def _data(conversion: Conversion) -> None:
     if not conversion.recipe["data"]:
         raise InputError("it names no data", hint="add dataset_name, or datasets")
     if not conversion.recipe["eval_data"]:
-        _without_evaluation(conversion)
+        without_evaluation(conversion)
 
 
 def _by_name(conversion: Conversion, name: str) -> None:
@@ -174,9 +174,3 @@ def _source(conversion: Conversion, given: Mapping[str, Any]) -> dict[str, Any]:
     if not source["path"]:
         raise InputError("a data set has neither id nor path")
     return source
-
-
-def _without_evaluation(conversion: Conversion) -> None:
-    for key in ("eval_strategy", "evaluation_strategy", "eval_steps"):
-        if conversion.given.get(key) not in (None, "no", False):
-            conversion.leave_out(key, "there is no data to measure on; add a section eval_data")

@@ -13,6 +13,7 @@ CLEAN: Final = "mixdpo audit finds duplicates, and mixdpo clean takes them out"
 RESUME: Final = "mixdpo train --resume continues the run of its output folder"
 NO_OVERWRITE: Final = "a run is never written over; choose another train.output_dir"
 WANDB: Final = "set it as the environment variable of wandb"
+NO_EVALUATION: Final = "there is no data to measure on; add a section eval_data"
 _ATTENTION: Final = "attention over packed rows is chosen by mixdpo, and another one would need padded rows"
 
 
@@ -30,6 +31,13 @@ def attention(conversion: Conversion, key: str) -> None:
         conversion.put("model.attn_implementation", "eager")
     else:
         conversion.drop_needless({key: _ATTENTION})
+
+
+def without_evaluation(conversion: Conversion) -> None:
+    """Leave out when to measure, where there is nothing to measure on."""
+    for key in ("eval_strategy", "evaluation_strategy", "eval_steps"):
+        if conversion.given.get(key) not in (None, "no", False):
+            conversion.leave_out(key, NO_EVALUATION)
 
 
 def number_format(conversion: Conversion, key: str) -> None:
