@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from mixdpo.evaluation.compare.comparison import Comparison as Comparison
     from mixdpo.evaluation.compare.comparison import compare as compare
     from mixdpo.plan.advice import Advice as Advice
-    from mixdpo.plan.advised import advise as advise
+    from mixdpo.plan.make_plan import advise as advise
+    from mixdpo.plan.make_plan import make_plan as make_plan
     from mixdpo.plan.plan import Plan as Plan
-    from mixdpo.plan.plan import make_plan as make_plan
     from mixdpo.plan.plan_settings import PLANS as PLANS
     from mixdpo.plan.plan_settings import PlanSettings as PlanSettings
     from mixdpo.recipe.scoring import score as score
@@ -36,7 +36,7 @@ _HOME = {
     "AnswersSettings": "mixdpo.training.answers_settings",
     "AuditReport": "mixdpo.auditing.report",
     "AuditSettings": "mixdpo.auditing.audit_settings",
-    "advise": "mixdpo.plan.advised",
+    "advise": "mixdpo.plan.make_plan",
     "audit": "mixdpo.auditing.audit",
     "Comparison": "mixdpo.evaluation.compare.comparison",
     "MixDPOConfig": "mixdpo.training.config",
@@ -47,7 +47,7 @@ _HOME = {
     "PlanSettings": "mixdpo.plan.plan_settings",
     "compare": "mixdpo.evaluation.compare.comparison",
     "load_pairs": "mixdpo.difficulty.scored_pairs",
-    "make_plan": "mixdpo.plan.plan",
+    "make_plan": "mixdpo.plan.make_plan",
     "score": "mixdpo.recipe.scoring",
     "tokenize_pairs": "mixdpo.data.tokenize",
 }

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mixdpo.plan.advice import Part, Range
+from mixdpo.plan.advice_parts import Part, Range
 from mixdpo.plan.advice_rule import LARGEST_VALUE, advise_parts
 from mixdpo.plan.advice_words import reason, sentences, total_line, wrong_labels_line
 from mixdpo.plan.rule_table import TREATMENTS, RuleTable, rule_of, shipped_rule

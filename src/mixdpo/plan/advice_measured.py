@@ -19,7 +19,7 @@ from mixdpo.common.statistics import by_margin, mean_interval
 from mixdpo.data.training_columns import LABEL_PROBABILITY
 from mixdpo.difficulty.metrics import prefers_an_answer
 from mixdpo.pairs.quality import quality_of
-from mixdpo.plan.advice import Known, Part, Range
+from mixdpo.plan.advice_parts import Known, Part, Range
 from mixdpo.plan.agreement_curve import AgreementCurve
 from mixdpo.plan.labels import labels_by_bin, training_column
 from mixdpo.plan.plan_settings import AdviceSettings, LabelProbability, PlanSettings

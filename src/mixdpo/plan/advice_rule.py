@@ -16,9 +16,9 @@ from typing import Final, get_args
 
 import numpy as np
 
-from mixdpo.plan.advice import (
+from mixdpo.plan.advice import Advice
+from mixdpo.plan.advice_parts import (
     POINTS,
-    Advice,
     AdvisedRoute,
     Measurement,
     Part,

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from mixdpo.common.tables import TextTable
-from mixdpo.plan.advice import Advice, AdvisedRoute, Part, PartAdvice, Range, Unknown, WrongLabels
+from mixdpo.plan.advice_parts import AdvisedRoute, Part, PartAdvice, Range, Unknown, WrongLabels
 from mixdpo.plan.rule_table import Treatment
+
+if TYPE_CHECKING:
+    from mixdpo.plan.advice import Advice
 
 _DOES: Final[Mapping[AdvisedRoute, str]] = {
     "drop": "Drop these pairs and spend their updates on the others",

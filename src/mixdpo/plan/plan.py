@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,22 +21,17 @@ import pyarrow.parquet as pq
 from mixdpo.common.errors import InputError
 from mixdpo.common.files import atomic_path
 from mixdpo.common.notebook import notebook_html
-from mixdpo.common.settings import unknown_name
-from mixdpo.data.arrays import data_fingerprint, float_column, origins, place_of
+from mixdpo.data.arrays import data_fingerprint
 from mixdpo.data.training_columns import LABEL_PROBABILITY, says_how_to_train
 from mixdpo.plan.advice import Advice
 from mixdpo.plan.agreement_curve import AgreementCurve
-from mixdpo.plan.check_settings import check_settings
-from mixdpo.plan.epochs import part_rank, rows_of_epoch
-from mixdpo.plan.hard_pairs import hard_pairs
-from mixdpo.plan.labels import label_probabilities
-from mixdpo.plan.plan_settings import BUCKETS, PLANS, ROUTES, Order, PlanSettings, Threshold
+from mixdpo.plan.epochs import rows_of_epoch
+from mixdpo.plan.order import positions
+from mixdpo.plan.plan_settings import BUCKETS, ROUTES, Order, PlanSettings, Route
 from mixdpo.plan.plan_table import route_table
-from mixdpo.plan.weights import pair_weights
 
 if TYPE_CHECKING:
     import pandas as pd
-    from datasets import Dataset
 
     from mixdpo.data.pair_dataset import PairDataset
 
@@ -138,7 +133,15 @@ class Plan:
         """Return the plan of the same pairs and routes in another order, the one that `make_plan` would give them."""
         settings = replace(self.settings, order=order)
         dropped = self.route == ROUTES.index("drop")
-        return replace(self, settings=settings, position=_positions(settings, self.margin, self.is_hard, dropped))
+        return replace(self, settings=settings, position=positions(settings, self.margin, self.is_hard, dropped))
+
+    def rerouted(self, pairs: np.ndarray, route: Route) -> Plan:
+        """Return the plan with some pairs (bool, shape (N,)) on another route, dropped ones last in its order."""
+        routes = np.where(pairs, ROUTES.index(route), self.route).astype(np.int8)
+        rows = np.lexsort((self.position, routes == ROUTES.index("drop")))
+        position = np.empty(len(self), dtype=np.int64)
+        position[rows] = np.arange(len(self))
+        return replace(self, route=routes, position=position)
 
     def check_belongs_to(self, dataset: PairDataset) -> None:
         """Raise `InputError` unless the plan was made from exactly these pairs in this order."""
@@ -284,160 +287,8 @@ class Plan:
         return means
 
 
-def make_plan(
-    dataset: PairDataset, name: str | None = None, *, settings: PlanSettings | None = None, **changes: Any
-) -> Plan:
-    """Make a plan for `dataset`.
-
-    Args:
-        dataset: pairs from `load_pairs`, with the column `margin/<metric>` that `score` adds. Settings that
-            neither sort nor route by margin need none.
-        name: a key of `PLANS` to start from (default `mixdpo`).
-        settings: complete settings instead of a name.
-        **changes: fields of `PlanSettings` changed on top, such as ``order="shuffled"``.
-
-    Raises:
-        InputError: unknown name or field, missing margins, a threshold outside the data, nothing left to train.
-
-    Ties: equal margins are put in an order drawn from the seed, and `{hardest: f}` routes the round(f * N)
-    last pairs of that very order (halves round up), `{easiest: f}` the first, `{outside: [low, high]}` the first
-    `low` and the last `1 - high`; so pairs that share the margin at the boundary are split by the seed, and
-    easy-to-hard order always ends with exactly the pairs routed as hardest. A margin threshold is strict: a pair is
-    hard when its margin is under it, as in the paper. `auto` finds one (`plan/threshold.py`).
-    """
-    if settings is None:
-        if (name or "mixdpo") not in PLANS:
-            raise unknown_name("plan", str(name), PLANS)
-        settings = PLANS[name or "mixdpo"]
-    known = [f.name for f in fields(PlanSettings)]
-    if unknown := set(changes) - set(known):
-        raise InputError(f"plans have no setting {sorted(unknown)[0]!r}; settings are {', '.join(known)}")
-    settings = replace(settings, **changes)
-    check_settings(settings)
-    plan = order_and_routes(dataset, settings)
-    if settings.advised:
-        from mixdpo.plan.advised import advised_plan  # with scipy, so only where it is needed
-
-        plan = advised_plan(dataset, plan)
-        settings = plan.settings
-    curve = plan.curve
-    if curve is None and settings.label_probability == "agreement":
-        curve = _agreement(dataset, settings, plan.margin)
-    label_probability = label_probabilities(dataset, settings.label_probability, plan.margin, curve)
-    weight = pair_weights(dataset, settings, plan.margin, label_probability)
-    return replace(plan, curve=curve, label_probability=label_probability, weight=weight)
-
-
-def order_and_routes(dataset: Dataset, settings: PlanSettings) -> Plan:
-    """Return a plan without weights and label probabilities.
-
-    Raises:
-        InputError: as `make_plan`, of settings that are checked.
-    """
-    n = len(dataset)
-    if n == 0:
-        raise InputError("the data set has no pairs")
-    margin = _margins(dataset, settings)
-    threshold, curve = settings.threshold, None
-    if threshold == "auto":
-        curve = _agreement(dataset, settings, margin)
-        threshold = curve.threshold
-    is_hard = hard_pairs(dataset, margin, _easy_rank(margin, settings.seed), threshold)
-    route = np.where(is_hard, ROUTES.index(settings.hard_route), ROUTES.index(settings.easy_route)).astype(np.int8)
-    dropped = route == ROUTES.index("drop")
-    if dropped.all():
-        raise InputError("the plan drops every pair", hint="lower the threshold or change the routes")
-    if settings.epochs == "staged" and len(np.unique(route[~dropped])) < 2:
-        raise InputError("staged epochs need pairs of two routes, and this plan trains only one")
-
-    quantile = difficulty_quantile(margin)
-    bucket = np.where(np.isnan(quantile), -1, np.minimum((np.nan_to_num(quantile) * 3).astype(int), 2))
-    return Plan(
-        margin=margin,
-        quantile=quantile,
-        bucket=bucket.astype(np.int8),
-        route=route,
-        position=_positions(settings, margin, is_hard, dropped),
-        settings=settings,
-        fingerprint=data_fingerprint(dataset),
-        threshold_margin=_largest_hard_margin(margin, is_hard, threshold),
-        curve=curve,
-        origins=origins(dataset),
-    )
-
-
-def _agreement(dataset: Dataset, settings: PlanSettings, margin: np.ndarray) -> AgreementCurve:
-    from mixdpo.plan.threshold import auto_threshold, find_signals  # with scipy, so only where it is needed
-
-    return auto_threshold(margin, find_signals(dataset, settings.metric, settings.signals), settings)
-
-
-def _largest_hard_margin(margin: np.ndarray, is_hard: np.ndarray, threshold: Threshold) -> float | None:
-    is_under_one = not isinstance(threshold, Mapping) or "hardest" in threshold
-    return float(margin[is_hard].max()) if is_under_one and is_hard.any() else None
-
-
 def _origins(table: pa.Table) -> pa.Table | None:
     """Return which pairs a stored plan is of; early ones have a column `row`, which is no row of a file."""
     if "pair_id" not in table.column_names:
         return None
     return table.select([name for name in ("pair_id", "row", "file") if name in table.column_names])
-
-
-def _positions(settings: PlanSettings, margin: np.ndarray, is_hard: np.ndarray, dropped: np.ndarray) -> np.ndarray:
-    """Return each pair's place in the plan, dropped ones last; int64, shape (N,)."""
-    n = len(margin)
-    within = {
-        "easy_to_hard": lambda: _easy_rank(margin, settings.seed),
-        "hard_to_easy": lambda: n - 1 - _easy_rank(margin, settings.seed),
-        "shuffled": lambda: _random_rank(n, settings.seed),
-        "as_is": lambda: np.arange(n),
-    }[settings.order]()
-    rows = np.lexsort((within, part_rank(is_hard, settings.first), dropped))
-    position = np.empty(n, dtype=np.int64)
-    position[rows] = np.arange(n)
-    return position
-
-
-def _random_rank(n: int, seed: int) -> np.ndarray:
-    return np.random.default_rng(seed).permutation(n)
-
-
-def _easy_rank(margin: np.ndarray, seed: int) -> np.ndarray:
-    """Return each pair's place from easiest to hardest, equal margins in an order drawn from the seed; int64."""
-    rank = np.empty(len(margin), dtype=np.int64)
-    rank[np.lexsort((_random_rank(len(margin), seed), -margin))] = np.arange(len(margin))
-    return rank
-
-
-def _margins(dataset: Dataset, settings: PlanSettings) -> np.ndarray:
-    """Return margins, float64 of shape (N,); NaN where neither the data has them nor the settings need them."""
-    column = f"margin/{settings.metric}"
-    if column in dataset.column_names:
-        margin = float_column(dataset, column)
-        bad = np.flatnonzero(~np.isfinite(margin))
-        if len(bad):
-            raise InputError("the margin is not a finite number", **place_of(dataset, int(bad[0])), column=column)
-    elif not settings.needs_margins:
-        margin = np.full(len(dataset), np.nan)
-    else:
-        unscored = settings.metric == "rating" and not {"score_chosen", "margin"} & set(dataset.column_names)
-        raise InputError(
-            f"this plan needs the column {column!r}, which the data does not have"
-            + (", nor scores to make it of" if unscored else ""),
-            hint='train all pairs alike with `make_plan(dataset, "dpo")`; or let a model compute margins with '
-            '`dataset = mixdpo.score(dataset, "nll_gap", model=MODEL)`, and give make_plan metric="nll_gap"'
-            if unscored
-            else f"add it with `mixdpo.score(dataset, metric={settings.metric!r})`",
-        )
-    return margin
-
-
-def difficulty_quantile(margin: np.ndarray) -> np.ndarray:
-    """Rank margins from easiest (0) to hardest (1); equal margins share their mean rank; NaN stays NaN."""
-    if len(margin) == 1 or np.isnan(margin).any():
-        return np.where(np.isnan(margin), np.nan, 0.0)
-    # Not scipy.stats.rankdata: importing it takes longer than all else that `mixdpo plan` does with a small file.
-    _, inverse, counts = np.unique(-margin, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    return ((last - counts + last - 1) / 2)[inverse] / (len(margin) - 1)

@@ -15,14 +15,16 @@ from datasets import Dataset
 
 from mixdpo.common.errors import InputError
 from mixdpo.plan.epochs import rows_of_epoch
-from mixdpo.plan.plan import Plan, difficulty_quantile, order_and_routes
+from mixdpo.plan.order import difficulty_quantile
+from mixdpo.plan.plan import Plan
 from mixdpo.plan.plan_settings import ROUTES
+from mixdpo.plan.routing import order_and_routes
 
 
 def first_stage(plan: Plan) -> Plan:
     """Return the plan of the first stage; behind a gate no hard pair is trained yet."""
     plan = replace(plan, stages_before=np.zeros(len(plan), dtype=np.int64))
-    return plan if plan.settings.gate is None else rerouted(plan, plan.is_hard, "drop")
+    return plan if plan.settings.gate is None else plan.rerouted(plan.is_hard, "drop")
 
 
 def moved_plan(dataset: Dataset, plan: Plan, margin: np.ndarray | None) -> Plan:
@@ -84,7 +86,7 @@ def next_stage(plan: Plan, before: Plan, pool: np.ndarray, has_risen: np.ndarray
     if has_risen is None:
         return plan
     stays = before.is_hard & (stages_before > 0)
-    return rerouted(plan, plan.is_hard & ~has_risen & ~stays, plan.settings.gated_route)
+    return plan.rerouted(plan.is_hard & ~has_risen & ~stays, plan.settings.gated_route)
 
 
 def stage_pool(plan: Plan, pairs: int, present: np.ndarray) -> np.ndarray:
@@ -133,12 +135,3 @@ def rank_correlation(plan: Plan, first: Plan) -> float | None:
     if known.sum() < 2 or any(np.ptp(values) == 0 for values in ranks):
         return None
     return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
-
-
-def rerouted(plan: Plan, pairs: np.ndarray, route: str) -> Plan:
-    """Return `plan` with some pairs (bool, shape (N,)) on another route, dropped ones last in its order."""
-    routes = np.where(pairs, ROUTES.index(route), plan.route).astype(np.int8)
-    rows = np.lexsort((plan.position, routes == ROUTES.index("drop")))
-    position = np.empty(len(plan), dtype=np.int64)
-    position[rows] = np.arange(len(plan))
-    return replace(plan, route=routes, position=position)

@@ -13,7 +13,8 @@ from mixdpo.data.load_report import LoadReport
 from mixdpo.difficulty.combine import made_of
 from mixdpo.difficulty.metrics import METRICS, metric_settings
 from mixdpo.difficulty.scored_pairs import load_pairs_with_report
-from mixdpo.plan.plan import Plan, make_plan
+from mixdpo.plan.make_plan import make_plan
+from mixdpo.plan.plan import Plan
 from mixdpo.plan.plan_settings import PlanSettings
 from mixdpo.recipe.recipe_file import Recipe, yaml_text
 from mixdpo.recipe.scoring import score

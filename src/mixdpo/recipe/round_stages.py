@@ -26,7 +26,7 @@ from mixdpo.pairs.answered import read_answered, write_answered
 from mixdpo.pairs.compare_models import compare_models, in_order_of
 from mixdpo.pairs.from_prompts import HOW_CALLED, PairFiles, Prompts, answer_stage, rate_stage
 from mixdpo.pairs.make_pairs import make_pairs, save_made_pairs
-from mixdpo.plan.plan import make_plan
+from mixdpo.plan.make_plan import make_plan
 from mixdpo.recipe.held_out_answers import answer_greedily
 from mixdpo.recipe.recipe_file import Recipe
 from mixdpo.recipe.rounds_results import LAST, START

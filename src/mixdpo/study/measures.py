@@ -19,7 +19,7 @@ from mixdpo.models.forward import all_tokens, dataset_logprobs
 from mixdpo.models.forward_settings import ForwardSettings
 from mixdpo.models.loading import load_for_inference, load_tokenizer
 from mixdpo.models.model_settings import ModelSettings
-from mixdpo.plan.plan import make_plan
+from mixdpo.plan.make_plan import make_plan
 from mixdpo.plan.plan_settings import BUCKETS
 from mixdpo.recipe.scoring import score
 from mixdpo.study.task import DISPLACEMENTS, HeldOutData, Split, StudyTask

@@ -38,7 +38,7 @@ from mixdpo.difficulty.scored_pairs import load_pairs
 from mixdpo.generation.generation_settings import SamplingSettings
 from mixdpo.models.engine import hardware_has_bf16
 from mixdpo.models.model_settings import ModelSettings
-from mixdpo.plan.plan import make_plan
+from mixdpo.plan.make_plan import make_plan
 from mixdpo.recipe.recipe_file import Recipe, load_recipe
 from mixdpo.recipe.runs import train_or_resume
 from mixdpo.recipe.scoring import score

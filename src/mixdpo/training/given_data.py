@@ -15,7 +15,8 @@ from mixdpo.data.in_memory import rows_in_memory
 from mixdpo.difficulty.metrics import add_margins
 from mixdpo.difficulty.rating import RatingSettings
 from mixdpo.difficulty.scored_pairs import load_pairs
-from mixdpo.plan.plan import Plan, make_plan
+from mixdpo.plan.make_plan import make_plan
+from mixdpo.plan.plan import Plan
 from mixdpo.plan.plan_settings import PlanSettings
 
 logger = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from mixdpo.common.errors import InputError
 from mixdpo.common.processes import processes
 from mixdpo.difficulty.validation_loss import HeldOutRun
 from mixdpo.models.loading import load_policy, load_tokenizer
-from mixdpo.plan.plan import make_plan
+from mixdpo.plan.make_plan import make_plan
 from mixdpo.training.checkpoints import last_complete_checkpoint
 from mixdpo.training.config import MixDPOConfig
 from mixdpo.training.run_folder import recorded_template_date

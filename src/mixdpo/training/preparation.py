@@ -36,7 +36,8 @@ from mixdpo.models.engine import (
 from mixdpo.models.loading import load_policy, load_tokenizer, weight_format
 from mixdpo.models.model_settings import ModelSettings
 from mixdpo.models.token_limits import check_tokens_fit, embedding_rows, long_pairs_warning, tokens_of_longer_side
-from mixdpo.plan.plan import Plan, make_plan
+from mixdpo.plan.make_plan import make_plan
+from mixdpo.plan.plan import Plan
 from mixdpo.training.batch import RowLayout
 from mixdpo.training.checks import rounding_warning
 from mixdpo.training.config import MixDPOConfig

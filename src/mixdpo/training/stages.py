@@ -12,7 +12,8 @@ from torch import nn
 
 from mixdpo.common.errors import InputError, RunError
 from mixdpo.data.arrays import trained_counts
-from mixdpo.plan.plan import Plan, make_plan
+from mixdpo.plan.make_plan import make_plan
+from mixdpo.plan.plan import Plan
 from mixdpo.plan.plan_settings import ROUTES
 from mixdpo.plan.stages import first_stage, moved_plan, next_stage, rank_correlation, stage_pool, stage_rows
 from mixdpo.training.batch import RowLayout

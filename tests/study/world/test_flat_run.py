@@ -10,7 +10,7 @@ import torch
 
 import world_parity
 from mixdpo.common.errors import InputError
-from mixdpo.plan.plan import make_plan
+from mixdpo.plan.make_plan import make_plan
 from mixdpo.plan.plan_settings import PLANS
 from mixdpo.study.world.flat_run import flat_pairs, train
 from mixdpo.study.world.map_settings import METRIC

@@ -193,7 +193,7 @@ def _buckets(pairs: Dataset, metric: str | None) -> tuple[np.ndarray, np.ndarray
     from mixdpo.data.arrays import float_column
     from mixdpo.difficulty.metrics import add_margins
     from mixdpo.difficulty.rating import RatingSettings
-    from mixdpo.plan.plan import make_plan
+    from mixdpo.plan.make_plan import make_plan
     from mixdpo.plan.plan_settings import PlanSettings
 
     if metric is None:

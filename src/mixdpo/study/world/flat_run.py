@@ -22,7 +22,8 @@ from transformers import LlamaForCausalLM
 from mixdpo.common.errors import InputError
 from mixdpo.losses import LOSSES
 from mixdpo.models.engine import pad_rows
-from mixdpo.plan.plan import Plan, make_plan
+from mixdpo.plan.make_plan import make_plan
+from mixdpo.plan.plan import Plan
 from mixdpo.study.world.language import PAD, lengths
 from mixdpo.study.world.map_settings import METRIC
 from mixdpo.study.world.pairs import WorldPairs

@@ -10,7 +10,6 @@ import torch
 from transformers import LlamaForCausalLM
 
 from mixdpo.plan.plan import Plan
-from mixdpo.plan.stages import rerouted
 from mixdpo.study.world.language import Language
 from mixdpo.study.world.pairs import WorldPairs
 from mixdpo.study.world.sampling import sample
@@ -38,4 +37,4 @@ def quality_gated(plan: Plan, pairs: WorldPairs, language: Language, rest: Llama
     reached = language.reward(prompts, answers.numpy()).reshape(len(hard), ANSWERS).mean(axis=1)
     fails = np.zeros(len(plan), dtype=bool)
     fails[hard] = pairs.reward_chosen[hard] <= reached
-    return rerouted(replace(plan, settings=replace(plan.settings, refill=True)), fails, "drop")
+    return replace(plan, settings=replace(plan.settings, refill=True)).rerouted(fails, "drop")

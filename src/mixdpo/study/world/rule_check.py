@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 
 from mixdpo.common.tables import TextTable
-from mixdpo.plan.advice import Part, Range
+from mixdpo.plan.advice_parts import Part, Range
 from mixdpo.plan.advice_rule import LARGEST_VALUE, advise_parts
 from mixdpo.plan.rule_table import RuleTable
 from mixdpo.study.world.map_effects import PairedEffect, paired_effect

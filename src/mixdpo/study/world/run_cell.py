@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from transformers import LlamaForCausalLM
 
-from mixdpo.plan.plan import Plan, make_plan
+from mixdpo.plan.make_plan import make_plan
+from mixdpo.plan.plan import Plan
 from mixdpo.plan.plan_settings import PLANS
 from mixdpo.study.world.flat_run import FlatPairs, flat_pairs, train
 from mixdpo.study.world.language import Language
