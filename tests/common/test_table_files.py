@@ -71,7 +71,7 @@ def test_deep_nesting_is_one_line(tmp_path, refused) -> None:
     deep = tmp_path / "deep.parquet"
     pq.write_table(pa.table({"prompt": pa.array([value], kind)}), deep)
     refused(lambda: read_table(deep), "deep.parquet: cannot be read")
-    refused(lambda: open_source(str(deep)), "deep.parquet", "too deeply nested")
+    refused(lambda: open_source(str(deep)), "deep.parquet: broken parquet file (")  # how, is Arrow's word
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("model: " + "[" * 20_000)
     refused(lambda: read_yaml(recipe), "recipe.yaml: not valid YAML: nested too deeply")

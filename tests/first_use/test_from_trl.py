@@ -14,7 +14,6 @@ import torch
 from datasets import Dataset, DatasetDict
 from peft import LoraConfig
 from transformers import EvalPrediction, TrainerCallback, TrainingArguments
-from trl import DPOConfig, ModelConfig, ScriptArguments, TrlParser, get_peft_config
 
 from mixdpo import MixDPOConfig, MixDPOTrainer, PlanSettings, load_pairs, make_plan, score
 from mixdpo.cli.main import main
@@ -260,19 +259,21 @@ def test_a_model_that_reads_images_is_trained_on_text_with_a_word(made, tokenize
 
 def test_a_script_with_a_parser_of_trl(base: str, raw: Dataset, tmp_path: Path) -> None:
     """As trl/scripts/dpo.py: TRL's settings from a command line, and mixdpo's trainer."""
+    trl = pytest.importorskip("trl")
     words = [
         "--output_dir", str(tmp_path / "run"), "--model_name_or_path", base, "--dataset_name", "none",
         "--max_steps", "2", "--use_cpu", "--bf16", "false", "--report_to", "none", "--eval_strategy", "epoch",
         "--use_peft", "--lora_r", "2", "--lora_target_modules", "all-linear", "--loss_type", "sigmoid", "sft",
         "--loss_weights", "1", "0.5", "--padding_free",
     ]  # fmt: skip
-    _, args, model_args = TrlParser((ScriptArguments, DPOConfig, ModelConfig)).parse_args_and_config(words)
+    parser = trl.TrlParser((trl.ScriptArguments, trl.DPOConfig, trl.ModelConfig))
+    _, args, model_args = parser.parse_args_and_config(words)
     trainer = MixDPOTrainer(
         model_args.model_name_or_path,
         args=args,
         train_dataset=raw,
         eval_dataset=raw,
-        peft_config=get_peft_config(model_args),
+        peft_config=trl.get_peft_config(model_args),
     )
     trainer.train()
     trainer.save_model(args.output_dir)
@@ -280,16 +281,17 @@ def test_a_script_with_a_parser_of_trl(base: str, raw: Dataset, tmp_path: Path) 
     assert (tmp_path / "run" / "adapter_model.safetensors").is_file()
 
 
-@pytest.mark.parametrize("kind", [TrainingArguments, DPOConfig])
-def test_settings_of_another_class(made, tmp_path: Path, kind: Any, caplog) -> None:
-    own = {"padding_free": True, "beta": 0.3} if kind is DPOConfig else {}
+@pytest.mark.parametrize("name", ["TrainingArguments", "DPOConfig"])
+def test_settings_of_another_class(made, tmp_path: Path, name: str, caplog) -> None:
+    kind = TrainingArguments if name == "TrainingArguments" else pytest.importorskip("trl").DPOConfig
+    own = {"padding_free": True, "beta": 0.3} if name == "DPOConfig" else {}
     args = kind(output_dir=str(tmp_path / "run"), learning_rate=3e-5, max_steps=1, use_cpu=True, bf16=False,
                 report_to="none", logging_steps=1, disable_tqdm=True, **own)  # fmt: skip
     trainer = made(args=args)
     trainer.train()
     assert (trainer.args.learning_rate, trainer.args.lr_scheduler_type) == (3e-5, "linear")
     assert trainer.args.beta == own.get("beta", 0.1)
-    assert f"args is a {kind.__name__}, and its settings are taken, defaults too: learning_rate 3e-05" in caplog.text
+    assert f"args is a {name}, and its settings are taken, defaults too: learning_rate 3e-05" in caplog.text
 
 
 @pytest.mark.parametrize(
