@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mixdpo.common.errors import InputError
-from mixdpo.evaluation.contenders import Answering, Contender, check_names, cut_share, find_contender, is_answer_file
+from mixdpo.evaluation.contenders import Answering, Contender, check_names, find_contender, is_answer_file
 from mixdpo.generation.generation_settings import EndpointSettings
 from mixdpo.models.model_settings import ModelSettings
 
@@ -69,13 +69,3 @@ def test_files_of_answers_are_told_from_models(tmp_path) -> None:
     assert not is_answer_file(str(tmp_path))
     assert not is_answer_file("name=org/model")
     assert not is_answer_file("gpt@http://localhost:1/v1")
-
-
-def test_the_share_of_cut_answers(tmp_path) -> None:
-    file = tmp_path / "a.jsonl"
-    file.write_text(
-        "".join(json.dumps({"output": "x", "finished": one}) + "\n" for one in (True, [True, False], True))
-    )
-    assert cut_share(file) == pytest.approx(1 / 3)
-    file.write_text('{"output": "x"}\n')
-    assert cut_share(file) is None

@@ -178,7 +178,9 @@ def test_mt_bench_takes_one_answer_to_a_question(files, capsys) -> None:
     answers.write_text(answers.read_text() + answers.read_text().splitlines()[0].replace("aaaa", "other") + "\n")
     words = ["--questions", mt["questions"], "--references", mt["references"], *by_program(files)]
     assert main(["eval", "mt-bench", "--model", str(answers), *words, "--output", str(answers) + ".out"]) == 2
-    assert "answers.jsonl, row 3: a second, different answer to '80'" in capsys.readouterr().err
+    assert (
+        "answers.jsonl, row 3: a second answer to the prompt '80'; leave one answer to each" in capsys.readouterr().err
+    )
 
 
 def test_a_reward_model_compares_and_grades(files, tokenizer) -> None:
@@ -261,8 +263,8 @@ def test_replies_without_a_verdict_are_counted_and_never_guessed(files, server: 
     output = Path(files["folder"]) / "pairwise.json"
     assert main(["eval", "pairwise", "--model", files["long"], *words, "--output", str(output)]) == 2
     said = capsys.readouterr().err
-    assert "24 of 24 replies hold no verdict" in said
-    assert "long has no game with a valid label" in said
+    assert "24 of 24 replies hold no verdict; the first ends in 'm'" in said
+    assert "no verdict on long could be read" in said
     assert not output.exists()
     rows = [json.loads(line) for line in output.with_name("pairwise.verdicts.jsonl").open()]
     assert [row["judgment"] for row in rows] == [["m", "m"]] * 12

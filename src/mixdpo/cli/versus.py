@@ -63,8 +63,13 @@ def versus(
     from mixdpo.evaluation.versus import RESULT, Versus, compare_two, versus_table
     from mixdpo.generation.prompts import read_prompts
 
-    if len(click.get_current_context().params["judge"]) != 1:
-        raise click.UsageError("Give --judge once.")
+    named = click.get_current_context().params["judge"]
+    if not named:
+        raise click.UsageError(
+            "Say who judges: --judge NAME, with --judge-endpoint URL where it is behind an endpoint."
+        )
+    if len(named) > 1:
+        raise click.UsageError("Give --judge once; for another judge give the command again with another --output.")
     quiet_libraries()
     check_output_folder(output)
     told: dict[str, Any] = {"chat_template_kwargs": chat_template_kwargs}

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
-
-import numpy as np
+from typing import Final
 
 from mixdpo.common.errors import InputError
-from mixdpo.common.table_files import ENDINGS, read_table
+from mixdpo.common.table_files import ENDINGS
 from mixdpo.generation.answer_files import read_answers
 from mixdpo.generation.answer_prompts import answer_prompts
 from mixdpo.generation.chat_model import ChatModel, Progress
@@ -21,6 +20,7 @@ from mixdpo.generation.generation_settings import EndpointSettings, GenerationSe
 from mixdpo.generation.prompts import Prompt, read_prompts
 from mixdpo.models.model_settings import ModelSettings, check_is_model, model_name
 
+_log = logging.getLogger(__name__)
 _ENDPOINT: Final = re.compile(r"(?P<model>.+?)@(?P<url>https?://.+)")
 
 
@@ -118,12 +118,16 @@ class Answered:
     Attributes:
         name: of the contender.
         file: of the answers.
-        cut: share of answers that were cut at the longest answer; None where the file does not say it.
+        failed: why answers are missing, and how many; of a model that answered now.
     """
 
     name: str
     file: Path
-    cut: float | None
+    failed: Mapping[str, int] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        """Say how many answers are missing, and why."""
+        return "; ".join(f"{self.name} failed on {count:,} ({why})" for why, count in self.failed.items())
 
 
 def check_names(contenders: Sequence[Contender]) -> None:
@@ -160,12 +164,12 @@ def answered(
         RunError: it answered no prompt.
     """
     if isinstance(contender.source, Path):
-        return Answered(contender.name, contender.source, cut_share(contender.source))
+        return Answered(contender.name, contender.source)
     stem = re.sub(r"[^\w.-]+", "-", contender.name).strip("-")
     file = folder / f"{prefix}{stem}.answers.jsonl"
     chat_model = answering.chat_model(contender.source)
-    answer_prompts(prompts, [(contender.name, chat_model)], answering.generation, file, progress)
-    return Answered(contender.name, file, cut_share(file))
+    report = answer_prompts(prompts, [(contender.name, chat_model)], answering.generation, file, progress)
+    return Answered(contender.name, file, report[contender.name]["failures"])
 
 
 @dataclass(frozen=True)
@@ -196,6 +200,8 @@ class ModelsToAsk:
                 found.append(given)
                 continue
             answers = answered(one, self.prompts, self.answering, output.parent, progress, f"{output.stem}.")
+            if answers.failed:
+                _log.warning("%s", answers)
             found.append(f"{answers.name}={answers.file}")
         return tuple(found)
 
@@ -224,10 +230,3 @@ def models_to_ask(
             "MODEL --output FILE",
         )
     return ModelsToAsk(models, contenders, read_prompts(prompts, limit=limit), answering)
-
-
-def cut_share(file: Path) -> float | None:
-    """Return the share of answers that the model did not end, from the column `finished`; None without one."""
-    finished: list[Any] = read_table(file).columns.get("finished", [])
-    known = [all(one) if isinstance(one, list) else bool(one) for one in finished if one is not None]
-    return float(1 - np.mean(known)) if known else None

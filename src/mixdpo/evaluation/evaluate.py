@@ -18,6 +18,7 @@ from mixdpo.common.progress import pairs_bar
 from mixdpo.evaluation.benchmark import Benchmark, JudgedBenchmark, MeasuredBenchmark, Record, Say, Scored
 from mixdpo.evaluation.items import write_items
 from mixdpo.evaluation.result import EvaluationResult
+from mixdpo.evaluation.sentences import prompt_count
 from mixdpo.generation.answer_files import ReasoningCount
 from mixdpo.judges.language_model import LanguageJudge
 from mixdpo.judges.task import JudgeRun, at_temperature, run_task
@@ -83,7 +84,7 @@ def _judged(benchmark: JudgedBenchmark, options: Any, run: JudgeRun, file: Path,
     task = benchmark.task(run.sources, options)
     if isinstance(run.judge, LanguageJudge):
         task = at_temperature(task, run.judge.temperature)
-    prompts = ", ".join(f"{count:,} prompts of {model}" for model, count in task.prompts.items())
+    prompts = ", ".join(f"{prompt_count(count)} of {model}" for model, count in task.prompts.items())
     say(f"{prompts}; {run.judge.estimate(task.all_items())}")
     if run.dry_run:
         return None
@@ -93,8 +94,15 @@ def _judged(benchmark: JudgedBenchmark, options: Any, run: JudgeRun, file: Path,
     for failure, count in calls["failed_calls"].items():
         say(f"{count:,} without a reply, which another run asks for again: {failure}", err=True)
     if calls["unread_verdicts"]:
-        say(f"{calls['unread_verdicts']:,} of {calls['calls']:,} replies hold no verdict", err=True)
+        say(_unread_line(calls), err=True)
     return record
+
+
+def _unread_line(calls: Record) -> str:
+    replies = calls["unread_replies"]
+    first = f"the first ends in {replies['first']!r}" if replies["first"] else "the first is empty"
+    cut = f"; {replies['cut']:,} are cut at the longest judgement: set --judge-max-tokens" if replies["cut"] else ""
+    return f"{calls['unread_verdicts']:,} of {calls['calls']:,} replies hold no verdict; {first}{cut}"
 
 
 def _stored(benchmark: Benchmark, scored: Scored, run: Record, output: Path, say: Say) -> EvaluationResult:

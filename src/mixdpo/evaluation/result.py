@@ -6,8 +6,9 @@ from typing import Any
 
 from mixdpo.common.notebook import notebook_html
 from mixdpo.common.tables import TextTable
-from mixdpo.evaluation.benchmark import Benchmark, Record, unread_notes
+from mixdpo.evaluation.benchmark import Benchmark, Record
 from mixdpo.evaluation.difference_tables import difference_notes, differences_of
+from mixdpo.evaluation.unread import unread_notes
 
 
 class EvaluationResult(dict[str, Any]):

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from mixdpo.evaluation.statistics.paired import Difference
 from mixdpo.evaluation.statistics.win_rates import LEVEL
+from mixdpo.evaluation.unread import is_mostly_unread, unread_verdicts
 
 Record = Mapping[str, Any]
 """What a result says of one model that was compared with a baseline; see `mixdpo.evaluation.benchmarks.pairwise`."""
@@ -14,7 +15,7 @@ _FOLLOWS_LENGTH: Final = 60.0
 """Per cent of verdicts for the longer answer from which on, or for the shorter one, a judge follows length."""
 _SAME_WINNER: Final = 60.0
 """Per cent of prompts with the same winner in both games, under which a judge follows the order of the answers."""
-_MOST_UNREAD: Final = 5.0
+_TOLD_UNREAD: Final = 5.0
 """Per cent of games without a verdict from which on a reader is told."""
 _SEES_LITTLE: Final = 60.0
 """A win rate in per cent that should be found; where the prompts are too few for it, a reader is told."""
@@ -29,6 +30,12 @@ def win_sentence(model: str, baseline: str, one: Record, judge: str | None = Non
         one: its record.
         judge: who judged.
     """
+    if is_mostly_unread(one):
+        unread, games = unread_verdicts(one)
+        whose = f" of {judge}" if judge else ""
+        return (
+            f"who wins, {model} or {baseline}, is not known: {unread:,} of {games:,} verdicts{whose} could not be read"
+        )
     rate, prompts, by = one["win_rate"], one["n_prompts"], f" by {judge}" if judge else ""
     ends = one["win_rate_interval"]
     if is_clear(one):
@@ -40,7 +47,7 @@ def win_sentence(model: str, baseline: str, one: Record, judge: str | None = Non
     if turned:
         rate, ends = 100 - rate, [100 - ends[1], 100 - ends[0]]
     interval = f"{LEVEL:.0%} interval {_ends(ends, prompts)}, ".replace("%", " %") if ends is not None else ""
-    found = f"{who} {_percent(rate, prompts)} of {_prompts(prompts)} ({interval}{_p(one['p_value'])}){by}"
+    found = f"{who} {_percent(rate, prompts)} of {prompt_count(prompts)} ({interval}{_p(one['p_value'])}){by}"
     return found + _after(one, winner, turned)
 
 
@@ -54,8 +61,8 @@ def _after(one: Record, winner: str, turned: bool) -> str:
     if not is_clear(one):
         prompts, detectable = one["n_prompts"], one.get("detectable_win_rate")
         if detectable is None:
-            return f"; {_prompts(prompts)} are too few to see any"
-        return f"; with {_prompts(prompts)} 80 % power needs a win rate of {detectable:.0f} %"
+            return f"; {prompt_count(prompts)} {_are(prompts)} too few to see any"
+        return f"; with {prompt_count(prompts)} 80 % power needs a win rate of {detectable:.0f} %"
     equal, lengths = one.get("equal_length"), one.get("lengths")
     if equal is None and lengths is not None and lengths["longer"] in (0.0, 1.0):
         which = "longer" if (lengths["longer"] == 1) != turned else "shorter"
@@ -63,24 +70,24 @@ def _after(one: Record, winner: str, turned: bool) -> str:
     if equal is None:
         return ""
     sign = -1 if turned else 1
-    gain, explained = abs(one["win_rate"] - 50), sign * equal["explained"]
+    gain, explained = round(abs(one["win_rate"] - 50)), round(sign * equal["explained"])
     rate, ends = equal["win_rate"], equal["interval"]
     if turned:
         rate, ends = 100 - rate, [100 - ends[1], 100 - ends[0]]
-    if round(explained) <= 0:
+    if explained <= 0:
         part = "nothing"
     else:
-        part = f"{explained:.0f} of the {gain:.0f} points over 50" if explained < gain else "all of it"
+        part = f"{explained} of the {gain} points over 50" if explained < gain else "all of it"
     return f"; length explains {part}: at equal length {winner} would win on {rate:.0f} % ({_ends(ends, 0)})"
 
 
 def win_warnings(one: Record) -> list[str]:
     """Return what a reader of a win rate must know: what the judge follows, and what the games cannot show."""
-    found = [*_length_warning(one), *_position_warning(one), *_power_warning(one)]
-    games = 2 * (one["n_prompts"] + one.get("n_prompts_unread", 0))
-    unread = 100 * one["n_unread"] / games if games else 0.0
-    if unread > _MOST_UNREAD:
-        found.append(f"{one['n_unread']:,} of {games:,} games ({unread:.0f} %) have no verdict that could be read")
+    found = [] if is_mostly_unread(one) else [*_length_warning(one), *_position_warning(one), *_power_warning(one)]
+    unread, games = unread_verdicts(one)
+    share = 100 * unread / games if games else 0.0
+    if share > _TOLD_UNREAD:
+        found.append(f"{unread:,} of {games:,} games ({share:.0f} %) have no verdict that could be read")
     if quoting := one.get("n_quoting"):
         found.append(f"{quoting:,} replies of the judge quote another verdict than their own, as answers may suggest")
     return found
@@ -126,8 +133,10 @@ def _power_warning(one: Record) -> list[str]:
     if is_clear(one) or (detectable is not None and detectable <= _SEES_LITTLE):
         return []
     if detectable is None:
-        return [f"{_prompts(prompts)} are too few: even a win on every one could be chance"]
-    return [f"{_prompts(prompts)} are few: a true win rate of less than {detectable:.0f} % may go unseen"]
+        return [f"{prompt_count(prompts)} {_are(prompts)} too few: even a win on every one could be chance"]
+    return [
+        f"{prompt_count(prompts)} {_are(prompts)} few: a true win rate of less than {detectable:.0f} % may go unseen"
+    ]
 
 
 def difference_sentence(one: Difference | Mapping[str, Any], label: str, prompts: str = "prompts") -> str:
@@ -172,8 +181,13 @@ def _digits(prompts: int) -> int:
     return 1 if prompts >= 1000 else 0
 
 
-def _prompts(count: int) -> str:
+def prompt_count(count: int) -> str:
+    """Return a number of prompts in words."""
     return f"{count:,} {'prompt' if count == 1 else 'prompts'}"
+
+
+def _are(count: int) -> str:
+    return "is" if count == 1 else "are"
 
 
 def _in_percent(share: Mapping[str, float]) -> list[float]:

@@ -3,24 +3,26 @@ what it comes to."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
 import click
+import numpy as np
 
 from mixdpo.common.files import write_json
 from mixdpo.common.progress import pairs_bar
+from mixdpo.common.table_files import read_table
 from mixdpo.common.tables import TextTable, value_text
 from mixdpo.evaluation.benchmark import Record, Say
 from mixdpo.evaluation.benchmarks import pairwise
 from mixdpo.evaluation.contenders import Answered, Answering, Contender, answered, answering_lines, check_names
-from mixdpo.evaluation.evaluate import evaluate
-from mixdpo.evaluation.sentences import win_sentence, win_warnings
+from mixdpo.evaluation.evaluate import evaluate, verdicts_file
+from mixdpo.evaluation.sentences import prompt_count, win_sentence, win_warnings
 from mixdpo.evaluation.statistics.records import flags_record
 from mixdpo.evaluation.statistics.win_rates import detectable_win_rate
-from mixdpo.generation.answer_files import read_answers
+from mixdpo.generation.answer_files import JOINED_BY_ID, AnswerFile, PromptTexts, read_answers, read_prompt_texts
 from mixdpo.generation.chat_model import Progress
 from mixdpo.generation.prompts import Prompt
 from mixdpo.judges import games
@@ -72,14 +74,15 @@ class Versus:
         check_names(both)
         lines = answering_lines(both, self.prompts, self.answering)
         count = len(self.prompts) or _prompts_of(self.first.source, self.limit)
-        lines.append(f"{2 * count:,} verdicts by {self.judge.name}: {count:,} prompts, in both orders")
+        prompts = prompt_count(count)
+        lines.append(f"{2 * count:,} verdicts by {self.judge.name}: {prompts}, in both orders")
         needed = detectable_win_rate(count)
         could = (
             "too few to show any difference"
             if needed is None
             else f"80 % power needs a win rate of {100 * needed:.0f} %"
         )
-        return [*lines, f"{count:,} prompts: {could}"]
+        return [*lines, f"{prompts}: {could}"]
 
 
 def _prompts_of(source: Any, limit: int | None) -> int:
@@ -110,7 +113,7 @@ def compare_two(
         for one, prefix in ((versus.first, "a."), (versus.second, "b."))
     )
     prompt = versus.judge_prompt or (shipped_prompt_file("pairwise") if versus.judge.in_words else None)
-    baseline = replace(read_answers(first.file), name=first.name)
+    baseline = _asked(replace(read_answers(first.file), name=first.name), versus.prompts)
     benchmark = replace(
         pairwise.BENCHMARK,
         task=lambda sources, options: games.game_task(sources, baseline, pairwise.LONGEST_JUDGEMENT),
@@ -122,18 +125,56 @@ def compare_two(
     run = JudgeRun(judge=versus.judge, sources=sources)
     result = evaluate(benchmark, pairwise.PairwiseOptions(seed=versus.seed), folder / RESULT, run, say)
     assert result is not None
-    result |= said(result, first, second)
+    result |= said(result, versus, (first, second), judged_prompts(verdicts_file(folder / RESULT)))
     write_json(folder / RESULT, result)
     return result
 
 
-def said(result: Record, first: Answered, second: Answered) -> dict[str, Any]:
+def _asked(baseline: AnswerFile, prompts: Sequence[Prompt]) -> AnswerFile:
+    """Return the answers to these prompts of a file that may hold more; all where no prompts are given."""
+    if not prompts:
+        return baseline
+    ids = {str(one.id) for one in prompts if one.id_column in JOINED_BY_ID}
+    texts = {_plain(one.text) for one in prompts}
+    by_id = baseline.id_column in JOINED_BY_ID
+    rows = zip(baseline.keys(), baseline.prompts or [""] * len(baseline.turns), strict=True)
+    return baseline.only(
+        [row for row, (id, text) in enumerate(rows) if (by_id and id in ids) or _plain(text) in texts]
+    )
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.split())
+
+
+def judged_prompts(verdicts: Path) -> set[str]:
+    """Return the prompts in a file of verdicts; white space makes no difference."""
+    return set(map(_plain, read_table(verdicts).texts("prompt")))
+
+
+def cut_share(answers: Path, judged: Collection[str], texts: PromptTexts | None) -> float | None:
+    """Return the share of the answers to these prompts that the model did not end, from the column `finished`; None
+    without one."""
+    prompts = read_answers(answers).texts(texts)
+    finished = read_table(answers).columns.get("finished", [None] * len(prompts))
+    known = [
+        all(one) if isinstance(one, list) else bool(one)
+        for one, prompt in zip(finished, prompts, strict=True)
+        if one is not None and _plain(prompt) in judged
+    ]
+    return float(1 - np.mean(known)) if known else None
+
+
+def said(result: Record, versus: Versus, both: Sequence[Answered], judged: Collection[str]) -> dict[str, Any]:
     """Return what a result comes to: `sentence`, `warnings` and `cut`."""
-    (one,) = result["models"].values()
+    (one,), (first, second) = result["models"].values(), both
     judge = pairwise.judge_name(result)
+    texts = read_prompt_texts(versus.questions) if versus.questions is not None else None
+    cut = {each.name: cut_share(each.file, judged, texts) for each in both}
     flags = {first.name: flags_record(read_answers(first.file).answers), second.name: one.get("flags", [])}
     warnings = [
-        *_cut_warnings((first, second)),
+        *_missing_warnings(versus, both, one["n_prompts"] + one["n_prompts_unread"]),
+        *_cut_warnings(versus, cut),
         *win_warnings(one),
         *(f"{name}: {flag}" for name, found in flags.items() for flag in found),
     ]
@@ -142,15 +183,30 @@ def said(result: Record, first: Answered, second: Answered) -> dict[str, Any]:
     return {
         "sentence": win_sentence(second.name, first.name, one, judge),
         "warnings": warnings,
-        "cut": {each.name: each.cut for each in (first, second)},
+        "cut": cut,
     }
 
 
-def _cut_warnings(both: Sequence[Answered]) -> list[str]:
+def _missing_warnings(versus: Versus, both: Sequence[Answered], judged: int) -> list[str]:
+    """Say which of the prompts are not compared, and why, where the prompts are known that were asked."""
+    asked = len(versus.prompts)
+    if judged >= asked:
+        return []
+    failed = [str(one) for one in both if one.failed]
+    why = "; ".join(failed) if failed else "a file holds no answer to them"
+    return [f"{asked - judged:,} of {asked:,} prompts are not compared, which may favour one side: {why}"]
+
+
+def _cut_warnings(versus: Versus, cut: Mapping[str, float | None]) -> list[str]:
     return [
-        f"{100 * one.cut:.0f} % of the answers of {one.name} are cut at the longest answer; set --max-new-tokens"
-        for one in both
-        if one.cut is not None and one.cut > _MOST_CUT
+        f"{100 * share:.0f} % of the answers of {one.name} are cut at the longest answer; "
+        + (
+            "generate them again with more --max-new-tokens"
+            if isinstance(one.source, Path)
+            else "set --max-new-tokens"
+        )
+        for one in (versus.first, versus.second)
+        if (share := cut[one.name]) is not None and share > _MOST_CUT
     ]
 
 
@@ -171,7 +227,7 @@ def versus_table(result: Record) -> TextTable:
         for name, won, side in sides
     ]
     return TextTable(
-        f"{one['n_prompts']:,} prompts, each judged in both orders",
+        f"{prompt_count(one['n_prompts'])}, each judged in both orders",
         ["model", "prompts won", "tied", "mean length", "cut, %"],
         rows,
     )

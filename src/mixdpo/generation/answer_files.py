@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -88,6 +88,15 @@ class AnswerFile:
     def answers_at(self, row: int) -> str:
         """Return the answer of a row, from 0."""
         return _one_text(self.turns[row])
+
+    def only(self, rows: Sequence[int]) -> AnswerFile:
+        """Return the answers of these rows alone."""
+
+        def of(values: list[_Given] | None) -> list[_Given] | None:
+            return None if values is None else [values[row] for row in rows]
+
+        turns = [self.turns[row] for row in rows]
+        return replace(self, ids=of(self.ids), prompts=of(self.prompts), categories=of(self.categories), turns=turns)
 
     def keys(self) -> list[str]:
         """Return the ids, or the rows from 0 where the file has none."""

@@ -43,7 +43,7 @@ class Flag:
     share: float
 
     def __str__(self) -> str:
-        return f"{self.sign}: {self.share:.0%} of answers"
+        return f"{self.sign}: {100 * self.share:.0f} % of answers"
 
 
 def find_degenerate(answers: Sequence[str]) -> list[Flag]:

@@ -80,6 +80,7 @@ class AnswerSources:
             name = name or file.name
             if name in files:
                 raise InputError(f"a second model called {name}", file=path, hint="tell them apart: --model NAME=FILE")
+            _check_once(file)
             files[name] = replace(file, name=name)
         return list(files.values())
 
@@ -102,7 +103,8 @@ class AnswerSources:
     def pairs(self, baseline: AnswerFile, category: str | None = None) -> dict[str, list[AnswerPair]]:
         """Put each model's answers beside the baseline's, up to the limit; see `pair_up`."""
         texts, categories = self.texts(), self._categories()
-        return {file.name: pair_up(file, baseline, texts, categories, category)[: self.limit] for file in self.answers}
+        _check_once(baseline)
+        return {file.name: pair_up(file, baseline, texts, categories, category, self.limit) for file in self.answers}
 
     def reasoning(self, *others: AnswerFile) -> dict[str, ReasoningCount]:
         """Return how many answers of the models and of other files come after reasoning; those that have some."""
@@ -112,6 +114,12 @@ class AnswerSources:
         if self.questions is None or "category" not in read_table(self.questions):
             return {}
         return read_categories(self.questions)
+
+
+def _check_once(file: AnswerFile) -> None:
+    """Refuse a second answer to a prompt before a judge is paid for it; of answers without ids, texts are compared."""
+    by_id = file.ids is not None and file.id_column in JOINED_BY_ID
+    _by_key(file.keys() if by_id else file.prompts or [], file.file)
 
 
 def _named(given: str) -> tuple[str | None, Path]:
@@ -131,6 +139,7 @@ def pair_up(
     prompts: PromptTexts | None = None,
     categories: Mapping[str, str] | None = None,
     category: str | None = None,
+    limit: int | None = None,
 ) -> list[AnswerPair]:
     """Put the answers to the baseline's prompts side by side: by id where both files have real ones, else by prompt.
 
@@ -140,6 +149,7 @@ def pair_up(
         prompts: texts for answers that come without, see `AnswerFile.texts`.
         categories: of each prompt by an id of `JOINED_BY_ID`; otherwise the files' own.
         category: only prompts of this category.
+        limit: number of pairs at most, the first ones.
 
     Raises:
         InputError: the model answered no prompt of the baseline, one id stands for two prompts, or what a prompt says
@@ -148,8 +158,11 @@ def pair_up(
     ids, known, own_texts = baseline.keys(), baseline.texts(prompts), model.texts(prompts)
     by_id = categories if categories and baseline.id_column in JOINED_BY_ID else {}
     own = same_prompts(model, baseline, own_texts, known)
-    pairs, missing = [], []
+    pairs: list[AnswerPair] = []
+    missing: list[str] = []
     for index, (id, text) in enumerate(zip(ids, known, strict=True)):
+        if len(pairs) == limit:
+            break
         row = own.get(index)
         kind = by_id.get(id) or _category(baseline, index) or (_category(model, row) if row is not None else None)
         if category is not None and kind != category:
@@ -222,20 +235,26 @@ def no_reference(key: str) -> InputError:
 
 
 def _joined(of_model: Sequence[str], of_baseline: Sequence[str], file: str) -> dict[int, int]:
-    own: dict[str, int] = {}
-    for row, key in enumerate(of_model):
-        if key and own.setdefault(key, row) != row:
+    own = _by_key(of_model, file)
+    alike = {" ".join(key.split()): key for key in own}
+    if len(alike) < len(own):  # prompts of the model that differ in white space alone
+        alike = {}
+    keys = (key if key in own else alike.get(" ".join(key.split())) for key in of_baseline)
+    return {row: own[key] for row, key in enumerate(keys) if key in own}
+
+
+def _by_key(keys: Sequence[str], file: str) -> dict[str, int]:
+    """Return the row of each key that is not empty; `InputError` for one that comes twice."""
+    rows: dict[str, int] = {}
+    for row, key in enumerate(keys):
+        if key and rows.setdefault(key, row) != row:
             raise InputError(
                 f"a second answer to the prompt {key!r:.60}",
                 file=file,
                 row=row_in_file(file, row),
                 hint="leave one answer to each",
             )
-    alike = {" ".join(key.split()): key for key in own}
-    if len(alike) < len(own):  # prompts of the model that differ in white space alone
-        alike = {}
-    keys = (key if key in own else alike.get(" ".join(key.split())) for key in of_baseline)
-    return {row: own[key] for row, key in enumerate(keys) if key in own}
+    return rows
 
 
 def _check_prompts(

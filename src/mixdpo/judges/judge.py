@@ -11,6 +11,8 @@ from mixdpo.generation.chat_model import Completion, Progress, Request
 
 Chat = tuple[tuple[str, str], ...]
 """(role, content) of each message."""
+_SHOWN_OF_A_REPLY: Final = 80
+"""Characters of the end of a reply without a verdict that a result shows."""
 STRONG: Final = 3
 """Battles that a game with a significant winner counts for."""
 _FOR_A: Final = {">>": (1.0, STRONG), ">": (1.0, 1), "=": (0.5, 1), "<": (0.0, 1), "<<": (0.0, STRONG)}
@@ -116,13 +118,20 @@ def verdict_record(verdicts: Sequence[Verdict], judge: str) -> dict[str, Any]:
     replies = [verdict.reply for verdict in verdicts]
     answered = [reply for reply in replies if not reply.failure]
     thought = sum(reply.reasoning is not None for reply in answered)
+    unread = [verdict.reply for verdict in verdicts if verdict.score is None and not verdict.reply.failure]
     return {
         "judge": judge,
         "judge_versions": sorted({reply.model for reply in answered if reply.model}),
         "calls": len(replies),
         "failed_calls": dict(Counter(reply.failure for reply in replies if reply.failure)),
         **({"replies_with_reasoning": thought} if thought else {}),
-        "unread_verdicts": sum(verdict.score is None for verdict in verdicts if not verdict.reply.failure),
+        "unread_verdicts": len(unread),
+        **({"unread_replies": _of_unread(unread)} if unread else {}),
         "tokens_in": sum(reply.tokens_in for reply in answered),
         "tokens_out": sum(reply.tokens_out for reply in answered),
     }
+
+
+def _of_unread(replies: Sequence[Completion]) -> dict[str, Any]:
+    """Return what replies without a verdict are like: how many are cut, and how the first one ends."""
+    return {"cut": sum(not reply.finished for reply in replies), "first": replies[0].text.strip()[-_SHOWN_OF_A_REPLY:]}

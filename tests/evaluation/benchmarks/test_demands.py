@@ -41,7 +41,7 @@ def test_demands_of_files_and_models(tmp_path, models, capsys, monkeypatch) -> N
     good = record["models"]["good"]
     assert good["demands_met"] == pytest.approx(np.mean(met))
     assert record["models"]["none"]["demands_met"] == 0
-    assert record["models"]["none"]["flags"] == ["empty: 100% of answers"]
+    assert record["models"]["none"]["flags"] == ["empty: 100 % of answers"]
     gain = record["differences"][0]
     low, high = good["demands_met_interval"]
     assert (gain["first"], gain["second"]) == ("good", "none")

@@ -58,7 +58,7 @@ def result(tmp_path, scores) -> Path:
             "quality": float(values.mean()),
             "quality_interval": [float(values.mean() - 1), float(values.mean() + 1)],
             "avg_length": 100 + 10 * number,
-            "flags": ["empty: 100% of answers"] if number == 0 else [],
+            "flags": ["empty: 100 % of answers"] if number == 0 else [],
             "n": PROMPTS,
         }
         for number, (model, values) in enumerate(scores.items())
@@ -101,7 +101,7 @@ def test_tables_figures_and_paired_differences(tmp_path, result, scores, capsys)
         for ending in ("png", "svg", "pdf"):
             assert (folder / f"{name}.{ending}").stat().st_size > 1000
     text = (folder / "comparison.txt").read_text()
-    assert "first: empty: 100% of answers" in text
+    assert "first: empty: 100 % of answers" in text
     assert "published: no" in text
     assert "comparison.html" in capsys.readouterr().out
 
@@ -345,7 +345,7 @@ def test_many_models_are_compared_with_the_best_that_is_not_flagged(tmp_path) ->
     }
     pq.write_table(pa.table(items), tmp_path / "items.parquet")
     models = {name: {"quality": float(value.mean())} for name, value in values.items()}
-    models["m8"]["flags"] = ["same answer: 90% of answers"]
+    models["m8"]["flags"] = ["same answer: 90 % of answers"]
     write_json(tmp_path / "out.json", {"benchmark": "own", "models": models, "items": "items.parquet"})
     (own,) = collect([tmp_path / "out.json"], CompareSettings())
     rows = own.differences["quality"]
@@ -391,7 +391,7 @@ def test_page_in_chromium(tmp_path, browser, result, scores, width) -> None:
     assert serious_faults(page) == []
     assert page.locator("svg circle").count() == 3
     assert page.locator(".whisker").count() == 6
-    assert "first: empty: 100% of answers" in page.locator(".calm").inner_text()
+    assert "first: empty: 100 % of answers" in page.locator(".calm").inner_text()
 
     shown = page.locator(".example")
     assert shown.count() == 5

@@ -98,11 +98,11 @@ def score(verdicts: Sequence[Path], options: GradeOptions, run: Record | None = 
         }
     if not models:
         raise InputError(
-            f"{' and '.join(none)} has no grade that could be read", file=file,
+            f"no grade of {' and '.join(none)} could be read", file=file,
             hint="a grade is one [[number]] on the scale that the judge prompt names",
         )  # fmt: skip
     for model in none:
-        _log.warning("%s has no grade that could be read, and is left out", model)
+        _log.warning("no grade of %s could be read, and it is left out", model)
     found = {model: own for model, own in found.items() if model in models}
     grades = {model: grades[model] for model in models}
     others = {

@@ -116,9 +116,12 @@ def score(verdicts: Sequence[Path], options: PairwiseOptions, run: Record | None
             **_length_records(answers.get(model), scores),
         }
     if not models:
-        raise InputError(f"{' and '.join(none)} has no game with a valid label", file=file)
+        raise InputError(
+            f"no verdict on {' and '.join(none)} could be read", file=file,
+            hint="the judge prompt is to ask for a last line of [[A]], [[B]] or [[C]]; change it or the judge",
+        )  # fmt: skip
     for model in none:
-        _log.warning("%s has no game with a valid label, and is left out", model)
+        _log.warning("no verdict on %s could be read, and it is left out", model)
     found = {model: own for model, own in items(verdicts).items() if model in models}
     scored = {model: one.scores["win_rate"] for model, one in found.items()}
     differences = difference_records(ranked_scores(models, scored), options.seed)

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from mixdpo.common.errors import InputError
-from mixdpo.evaluation.benchmark import MetricNames, is_mostly_unread, unread_notes
+from mixdpo.evaluation.benchmark import MetricNames
 from mixdpo.evaluation.benchmarks import benchmark_of
 from mixdpo.evaluation.compare.compare_settings import CompareSettings
 from mixdpo.evaluation.compare.result_metrics import headline, names_of, shown_metrics
 from mixdpo.evaluation.compare.sources import TRAINING, ModelResult, read_source
 from mixdpo.evaluation.items import Transcript
 from mixdpo.evaluation.statistics.paired import Difference, compare_pairs, holm
+from mixdpo.evaluation.unread import is_mostly_unread, unread_notes
 from mixdpo.generation.answer_files import read_answers, read_prompt_texts
 
 MOST_FOR_ALL_PAIRS: Final = 6

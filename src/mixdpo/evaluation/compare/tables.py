@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mixdpo.common.tables import TextTable
-from mixdpo.evaluation.benchmark import NOT_RANKED
 from mixdpo.evaluation.compare.collect import BenchmarkResults
 from mixdpo.evaluation.difference_tables import paired_table
 from mixdpo.evaluation.statistics.paired import Difference
+from mixdpo.evaluation.unread import NOT_RANKED
 
 
 def summary_table(results: BenchmarkResults) -> TextTable:
