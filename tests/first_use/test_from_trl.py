@@ -203,6 +203,45 @@ def test_arguments_of_the_trainer(made, base: str, tokenizer: Any, tmp_path: Pat
         made(**{name: None})
 
 
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"model": None}, ("model is None", "name or folder")),
+        ({"model": 3}, ("model is a int", "name or folder")),
+        ({"ref_model": {}}, ("ref_model is a dict", "name or folder")),
+        ({"args": {"beta": 0.2}}, ("args is a dict", "MixDPOConfig(...)")),
+        ({"processing_class": "gpt2"}, ("processing_class is a str", "AutoTokenizer.from_pretrained")),
+        ({"callbacks": TrainerCallback()}, ("callbacks is a TrainerCallback", "a list")),
+        ({"optimizers": torch.nn.Linear(1, 1)}, ("optimizers is a Linear", "a schedule")),
+        ({"peft_config": {"r": 8}}, ("peft_config is a dict", "LoraConfig(...)")),
+        ({"compute_metrics": 1}, ("compute_metrics is a int", "EvalPrediction")),
+        ({"plan": {"name": "dpo"}}, ("plan is a dict", "its name")),
+        ({"answers": {"prompts": "a"}}, ("answers is a dict", "AnswersSettings(...)")),
+    ],
+)
+def test_an_argument_of_another_kind_is_refused_by_name(made, refused, given: dict[str, Any], told) -> None:
+    refused(lambda: made(**given), *told)
+
+
+def test_faults_of_data_name_the_argument(made, raw: Dataset, refused, caplog) -> None:
+    answers = [{"prompt": "a", "completion": "b", "label": True}] * 4
+    refused(lambda: made(eval_dataset=answers), "eval_dataset: ", "single answers")
+    refused(lambda: made(eval_dataset={"a": raw, "b": answers}), "eval_dataset['b']: ", "single answers")
+    refused(lambda: made(eval_dataset=raw.to_iterable_dataset()), "eval_dataset: ", "streamed")
+    refused(lambda: made(train_dataset=raw.select([])), "train_dataset: it holds no rows")
+    refused(lambda: made(train_dataset=[]), "train_dataset: ", "names no data")
+    refused(lambda: made(train_dataset={"prompt": ["a"], "chosen": []}), "train_dataset: its lists differ in length")
+    refused(lambda: made(train_dataset=7), "train_dataset: pairs cannot be read from a number")
+    with caplog.at_level("INFO"):
+        made(eval_dataset=[*raw, {**ROWS[0], "chosen": ROWS[0]["rejected"]}])
+    assert "eval_dataset: read 11 rows, kept 10 pairs" in caplog.text
+
+
+def test_own_metrics_that_have_no_names_are_refused(made, raw: Dataset, refused) -> None:
+    trainer = made(eval_dataset=raw, compute_metrics=lambda prediction: 0.5)
+    refused(trainer.evaluate, "compute_metrics returned 0.5", '{"accuracy": 0.5}')
+
+
 def test_own_optimizer_and_schedule(made, base: str, tokenizer: Any, refused, caplog) -> None:
     policy = tiny_llama(vocab_size=len(tokenizer))
     optimizer = torch.optim.SGD(policy.parameters(), lr=0.5)
@@ -231,6 +270,7 @@ def test_how_a_model_is_loaded(made, base: str, tokenizer: Any, refused, monkeyp
     refused(lambda: made(quantization_config={"load_in_4bit": True}, **loaded), "quantization_config", "already")
     refused(lambda: made(quantization_config={"load_in_4bit": True}), "quantised weights", "peft_config")
     refused(lambda: made({"pad_token": "<none>"}), "pad_token is '<none>'")
+    refused(lambda: made({"model_init_kwargs": {"dtyp": "bfloat16"}}), "model_init_kwargs: ", "'dtyp'")
     given: dict[str, Any] = {}
 
     class Stop(Exception):
@@ -294,6 +334,29 @@ def test_settings_of_another_class(made, tmp_path: Path, name: str, caplog) -> N
     assert f"args is a {name}, and its settings are taken, defaults too: learning_rate 3e-05" in caplog.text
 
 
+def test_settings_of_a_trainer_of_something_else_are_refused(made, tmp_path: Path, refused, caplog) -> None:
+    """Read as settings of DPO they would train it, for they say what they train by their class."""
+    trl = pytest.importorskip("trl")
+    orpo = pytest.importorskip("trl.experimental.orpo")
+    own = {"output_dir": str(tmp_path / "run"), "use_cpu": True, "bf16": False, "report_to": "none"}
+    refused(lambda: made(args=orpo.ORPOConfig(**own)), "args is a ORPOConfig", "MixDPOConfig(loss_type='orpo', ...)")
+    refused(lambda: made(args=trl.RewardConfig(**own)), "args is a RewardConfig", "loss_type='sigmoid'")
+
+    class Own(trl.DPOConfig):
+        pass
+
+    assert made(args=Own(**own)).args.loss_names == ["sigmoid"]
+    assert "without effect" not in caplog.text  # of nothing that nobody set
+
+
+def test_settings_that_were_changed_after_they_were_made_are_checked(made, tmp_path: Path, refused) -> None:
+    args = config(tmp_path / "run")
+    args.loss_type, args.beta = "ipo", 0.5
+    assert made(args=args).args.loss_type == "ipo"
+    args.loss_type = "ipoo"
+    refused(lambda: made(args=args), "no loss is named 'ipoo'", "did you mean ipo?")
+
+
 @pytest.mark.parametrize(
     ("given", "here"),
     [
@@ -338,6 +401,9 @@ def test_settings_of_other_versions(tmp_path: Path, given: dict[str, Any], here:
         ({"warmup_ratio": 1.5}, "a share of all steps"),
         ({"neftune_noise_alpha": 5}, "packed rows"),
         ({"lerning_rate": 1}, "learning_rate?"),
+        ({"my_flag": 1}, "mixdpo train --help all lists the"),
+        ({"lr": 1}, "learning_rate?"),
+        ({"batch_size": 1}, "per_device_train_batch_size?"),
         *(({name: 12345}, other.reason) for name, other in OTHERS.items() if isinstance(other, Refused)),
     ],
 )

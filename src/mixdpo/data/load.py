@@ -67,7 +67,7 @@ def read_pairs(
 
     Args:
         settings: the sources, and what is done with doubtful rows.
-        dataset: rows in memory, to be read instead of `path`.
+        dataset: rows in memory, to be read instead of `path`, which then names them.
         exchanged: what flipping a pair that contradicts its label makes of its `margin/<metric>` columns.
         keep_columns: whether the pairs get the columns of the input, too, that they are not made of.
 
@@ -87,7 +87,7 @@ def read_pairs(
         sources = [_open(source, settings) for source in settings.sources()]
         return _joined_sources(sources, settings, exchanged, keep_columns)
     (one,) = settings.sources()
-    source = _interpreted(one, source_in_memory(dataset, settings.split), settings)
+    source = _interpreted(one, source_in_memory(dataset, str(one.path), settings.split), settings)
     return _joined_sources([source], settings, exchanged, keep_columns)
 
 

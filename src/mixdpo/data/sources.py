@@ -126,13 +126,13 @@ def open_source(path: str, *, split: str = "train", name: str | None = None, rev
     return _open_files(path, files, split)
 
 
-def source_in_memory(dataset: datasets.Dataset | datasets.DatasetDict, split: str = "train") -> RawSource:
-    """Take a data set that the caller made, and a split or a slice of it as `open_source` does.
+def source_in_memory(dataset: datasets.Dataset | datasets.DatasetDict, name: str, split: str = "train") -> RawSource:
+    """Take a data set that the caller made and has a name for, and a split or a slice of it as `open_source` does.
 
     Raises:
         InputError: it is empty, or has no such split.
     """
-    name, wanted = "the data set", _split_name("the data set", split)
+    wanted = _split_name(name, split)
     if isinstance(dataset, datasets.DatasetDict):
         if wanted not in dataset:
             raise _no_split(name, wanted, dataset)

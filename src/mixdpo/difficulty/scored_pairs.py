@@ -10,11 +10,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from mixdpo.data.data_settings import DataSettings
-from mixdpo.data.in_memory import Named, Rows, rows_in_memory
+from mixdpo.data.in_memory import IN_MEMORY, Named, Rows, rows_in_memory
 from mixdpo.data.load import read_pairs
 from mixdpo.difficulty.metrics import exchanged_margin
 
 if TYPE_CHECKING:
+    from datasets import Dataset, DatasetDict
+
     from mixdpo.data.load_report import LoadReport
     from mixdpo.data.pair_dataset import PairDataset
 
@@ -44,11 +46,16 @@ def load_pairs(source: Named | Sequence[Named] | Rows, **settings: Any) -> PairD
     """
     dataset = rows_in_memory(source)
     if dataset is not None:
-        given = DataSettings(path="the data set", **settings)
-        pairs, report = read_pairs(given, dataset, exchanged=exchanged_margin)
-    else:
-        given = DataSettings(path=source if isinstance(source, list) else [source], **settings)
-        pairs, report = load_pairs_with_report(given)
+        return pairs_in_memory(dataset, IN_MEMORY, **settings)
+    given = DataSettings(path=source if isinstance(source, list) else [source], **settings)
+    pairs, report = load_pairs_with_report(given)
+    report.log(logger)
+    return pairs
+
+
+def pairs_in_memory(dataset: Dataset | DatasetDict, name: str, **settings: Any) -> PairDataset:
+    """Load pairs as `load_pairs` does, of a data set that has a name for errors and warnings."""
+    pairs, report = read_pairs(DataSettings(path=name, **settings), dataset, exchanged=exchanged_margin)
     report.log(logger)
     return pairs
 

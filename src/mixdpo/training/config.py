@@ -105,16 +105,19 @@ class MixDPOConfig(TrainingSettings, TrainingArguments):  # type: ignore[misc]  
         except ValueError as error:
             raise InputError(f"training settings: {error}") from error
         self._check()
+        self._warn_of_unread()
 
     @classmethod
     def of(cls, args: TrainingArguments) -> MixDPOConfig:
-        """Return the settings of `TrainingArguments` or of TRL's `DPOConfig`.
+        """Return the settings of `TrainingArguments` or of TRL's `DPOConfig`; its own may have changed since made.
 
         Raises:
-            InputError: one of them is not supported.
+            InputError: one of them is not supported, or they are of another kind.
         """
         if isinstance(args, cls):
+            args._check()
             return args
+        _check_is_of_dpo(args)
         values = settings_of(args, [f.name for f in fields(cls)])
         for name in ("remove_unused_columns", "logging_nan_inf_filter"):  # on by default there
             values.pop(name, None)
@@ -200,7 +203,6 @@ class MixDPOConfig(TrainingSettings, TrainingArguments):  # type: ignore[misc]  
             if getattr(self, name) not in choices:
                 raise InputError(f"{name} is {getattr(self, name)!r}; it is one of {', '.join(choices)}")
         self._check_hub()
-        self._warn_of_unread()
 
     def _check_hub(self) -> None:
         if not self.push_to_hub or self.hub_strategy == HubStrategy.END:
@@ -358,3 +360,19 @@ class MixDPOConfig(TrainingSettings, TrainingArguments):  # type: ignore[misc]  
 
 def _is_secret(name: str) -> bool:
     return (name.endswith("_token") and name != "pad_token") or name == "token"
+
+
+def _check_is_of_dpo(args: Any) -> None:
+    """Raise `InputError` for what is no `TrainingArguments`, and for those of TRL's trainers of something else.
+
+    They say by their class what is trained: read as settings of DPO, an `ORPOConfig` would train DPO without a word.
+    """
+    if not isinstance(args, TrainingArguments):
+        raise InputError(f"args is a {type(args).__name__}", hint="give MixDPOConfig(...)")
+    kinds = type(args).__mro__
+    if any(kind.__module__.startswith("trl.") for kind in kinds) and "DPOConfig" not in [k.__name__ for k in kinds]:
+        loss = type(args).__name__.removesuffix("Config").lower()
+        raise InputError(
+            f"args is a {type(args).__name__}, of a trainer that does not train DPO",
+            hint=f"give MixDPOConfig(loss_type={loss if loss in LOSSES else 'sigmoid'!r}, ...)",
+        )

@@ -14,7 +14,7 @@ from mixdpo.data.columns import is_media
 from mixdpo.data.in_memory import rows_in_memory
 from mixdpo.difficulty.metrics import add_margins
 from mixdpo.difficulty.rating import RatingSettings
-from mixdpo.difficulty.scored_pairs import load_pairs
+from mixdpo.difficulty.scored_pairs import load_pairs, pairs_in_memory
 from mixdpo.plan.make_plan import make_plan
 from mixdpo.plan.plan import Plan
 from mixdpo.plan.plan_settings import PlanSettings
@@ -37,10 +37,13 @@ def given_pairs(given: Any, name: str, scored: bool = False) -> Dataset:
     """
     if isinstance(given, Dataset) and "pair_id" in given.column_names:
         return with_ratings(given) if scored else given
-    rows = rows_in_memory(given)
+    rows = rows_in_memory(given, name)
     if isinstance(rows, Dataset):
         _check_is_text(rows, name)
-    return with_ratings(load_pairs(given if rows is None else rows))
+    try:
+        return with_ratings(load_pairs(given) if rows is None else pairs_in_memory(rows, name))
+    except InputError as error:
+        raise error.about(name) from error
 
 
 def with_ratings(pairs: Dataset) -> Dataset:

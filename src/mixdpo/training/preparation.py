@@ -105,7 +105,12 @@ def load_named(name: str, args: MixDPOConfig, adapters: bool, quantization_confi
         more["dtype"] = weight_format(ModelSettings(name_or_path=name, dtype=more["dtype"].removeprefix("torch.")))
     if quantization_config is not None:
         more["quantization_config"] = quantization_config
-    return load_policy(named_model(name, args), adapters, more)
+    try:
+        return load_policy(named_model(name, args), adapters, more)
+    except TypeError as error:
+        if "unexpected keyword argument" not in str(error):
+            raise
+        raise InputError(f"model_init_kwargs: {error}", hint="give keywords of from_pretrained") from error
 
 
 def named_model(name: str, args: MixDPOConfig) -> ModelSettings:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -10,8 +12,9 @@ import pyarrow.parquet as pq
 import torch
 from accelerate import Accelerator
 from torch import Tensor
+from transformers import EvalPrediction
 
-from mixdpo.common.errors import RunError
+from mixdpo.common.errors import InputError, RunError
 from mixdpo.common.files import atomic_path, digest
 from mixdpo.data.arrays import token_counts, tokens_digest, trained_counts
 from mixdpo.losses import PairLogprobs
@@ -128,6 +131,13 @@ def rewards_of(table: pa.Table, beta: float) -> tuple[np.ndarray, np.ndarray]:
     return np.stack(sides, axis=1).astype(np.float32), np.zeros(len(table), dtype=np.int64)
 
 
-def with_prefix(name: str, prefix: str) -> str:
-    """Return the name of a metric with what all of an evaluation begin with."""
-    return name if name.startswith(f"{prefix}_") else f"{prefix}_{name}"
+def own_metrics(compute: Callable[[EvalPrediction], Any], prediction: EvalPrediction, prefix: str) -> dict[str, Any]:
+    """Return what the caller's function makes of an evaluation, by names with what all of it begin with.
+
+    Raises:
+        InputError: the function returns no metrics by name.
+    """
+    found = compute(prediction)
+    if not isinstance(found, Mapping):
+        raise InputError(f"compute_metrics returned {found!r:.40}", hint='return a dict, such as {"accuracy": 0.5}')
+    return {name if name.startswith(f"{prefix}_") else f"{prefix}_{name}": value for name, value in found.items()}

@@ -157,7 +157,8 @@ def settings_here(given: Mapping[str, Any], known: Iterable[str]) -> dict[str, A
         if target in known or other is None:
             values[target] = value
         elif isinstance(other, Holds):
-            held.setdefault(other.reason, []).append(name)
+            if value is not None:
+                held.setdefault(other.reason, []).append(name)
         elif not _is_one_of(value, other.holds) and value not in (None, {}, []):
             raise InputError(f"{name} is {value!r}, which is not supported", hint=other.reason)
     for reason, names in held.items():

@@ -47,6 +47,7 @@ from mixdpo.training.finite import (
     broken_reference_error,
     not_finite_anywhere,
 )
+from mixdpo.training.given_arguments import check_arguments
 from mixdpo.training.given_data import given_evaluation_sets, given_pairs, plan_of
 from mixdpo.training.given_optimizers import Optimizers, check_optimizers
 from mixdpo.training.gradient_sync import more_to_come
@@ -70,7 +71,7 @@ from mixdpo.training.preparation import (
 )
 from mixdpo.training.progress import TrainingProgress, show_own_progress
 from mixdpo.training.pushing_trainer import PushingTrainer
-from mixdpo.training.records import EvaluationRecords, load_reference, rewards_of, save_reference, with_prefix
+from mixdpo.training.records import EvaluationRecords, load_reference, own_metrics, rewards_of, save_reference
 from mixdpo.training.reference import (
     adapters_off,
     fill_reference,
@@ -144,6 +145,10 @@ class MixDPOTrainer(PushingTrainer):
         answers: AnswersSettings | None = None,
     ) -> None:
         refuse_argument("data_collator", data_collator, [])
+        check_arguments(
+            model=model, ref_model=ref_model, processing_class=processing_class, compute_metrics=compute_metrics,
+            callbacks=callbacks, optimizers=optimizers, peft_config=peft_config, plan=plan, answers=answers,
+        )  # fmt: skip
         args = MixDPOConfig() if args is None else MixDPOConfig.of(args)
         args.template_date = args.template_date or today()  # one for the whole run, which records it
         if args.n_gpu > 1:
@@ -427,8 +432,8 @@ class MixDPOTrainer(PushingTrainer):
             self._records.save(table, folder / f"{metric_key_prefix}-step-{self.state.global_step}.parquet")
         predictions, label_ids = rewards_of(table, self.args.beta)
         if self.compute_metrics is not None:
-            own = self.compute_metrics(EvalPrediction(predictions=predictions, label_ids=label_ids))
-            metrics |= {with_prefix(name, metric_key_prefix): value for name, value in own.items()}
+            measured = EvalPrediction(predictions=predictions, label_ids=label_ids)
+            metrics |= own_metrics(self.compute_metrics, measured, metric_key_prefix)
         return output._replace(metrics=metrics, predictions=predictions, label_ids=label_ids)
 
     def evaluate(
