@@ -176,6 +176,18 @@ def test_a_bar_cuts_no_time(width: int) -> None:
     assert "60000/120000 123.45 verdicts/s -:--:-- left" in out.getvalue()
 
 
+def test_a_bar_knows_the_time_left_of_slow_steps() -> None:
+    """Steps of 40 seconds: longer than what rich remembers by itself."""
+    out = io.StringIO()
+    bar = rate_bar(Console(file=out, force_terminal=True, width=80, color_system=None))
+    clock = iter(range(0, 10_000, 40))
+    bar.get_time = lambda: float(next(clock))
+    task = bar.add_task("reference", total=10, rate="")
+    for done in (1, 2, 3, 4):
+        bar.update(task, completed=done)
+    assert bar.tasks[0].time_remaining == 6 * 40
+
+
 def test_a_terminal_has_rows_above_its_bar() -> None:
     out = io.StringIO()
     view = view_for(Console(file=out, force_terminal=True, width=80, color_system=None))

@@ -12,6 +12,9 @@ from rich.table import Column
 
 from mixdpo.common.processes import processes
 
+_REMEMBERED = 600.0
+"""Seconds of progress that the time left is estimated from: of a large model one step alone can take half a minute."""
+
 
 def rate_bar(console: Console) -> Progress:
     """Return a bar whose tasks have the field `rate`; no text of them is taken for markup.
@@ -28,6 +31,7 @@ def rate_bar(console: Console) -> Progress:
         TextColumn("left"),
         console=console,
         expand=True,
+        speed_estimate_period=_REMEMBERED,
     )
 
 
