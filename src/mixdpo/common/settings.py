@@ -34,7 +34,18 @@ SECTIONS: Final[dict[str, str]] = {
 """The sections of a recipe."""
 
 
-_OTHER_NAMES: Final = {("loss", "dpo"): "sigmoid (which is DPO)"}
+_OTHER_NAMES: Final = {
+    ("key", "batch_size"): "per_device_train_batch_size",
+    ("key", "epochs"): "num_train_epochs",
+    ("key", "lr"): "learning_rate",
+    ("loss", "aot_pair"): "aot_unpaired",  # each as TRL called it once
+    ("loss", "cdpo"): "sigmoid with label_smoothing",
+    ("loss", "dpo"): "sigmoid (which is DPO)",
+    ("loss", "kto_pair"): "kto",
+    ("loss", "nll"): "sft",
+    ("loss", "rso"): "hinge",
+    ("loss", "wpo"): "sigmoid with use_weighting",
+}
 """What people call a thing that is named otherwise, by its kind."""
 
 
@@ -176,12 +187,33 @@ def check_values(cls: type[Any], values: Any, section: str, file: str | Path | N
     return checked
 
 
+_LISTED: Final = 60
+"""Keys that a line can name; the section `train` alone has more."""
+
+
 def unknown_key(key: str, known: Iterable[str], file: str | Path | None = None) -> InputError:
     """Return the error for an unknown key, naming the nearest known one."""
     known = list(known)
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]}?" if near else f"known keys are {', '.join(known) or 'none'}"
+    near = _nearest(key, known)
+    if near is not None:
+        hint = f"did you mean {near}?"
+    elif len(known) > _LISTED:
+        hint = f"mixdpo train --help all lists the {len(known)} known keys"
+    else:
+        hint = f"known keys are {', '.join(known) or 'none'}"
     return InputError(f"unknown key {key}", file=file, hint=hint)
+
+
+def _nearest(key: str, known: Sequence[str]) -> str | None:
+    """Return the known key that one is most like, if any; to be of the same section is no likeness."""
+    section = key[: key.rfind(".") + 1]
+    own = key.removeprefix(section)
+    other = f"{section}{_OTHER_NAMES.get(('key', own), '')}"
+    if other in known:
+        return other
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    alike = near and difflib.get_close_matches(own, [near[0].removeprefix(section)], cutoff=0.5)
+    return near[0] if alike else None
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str], file: str | Path | None = None) -> InputError:
