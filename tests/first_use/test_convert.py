@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from mixdpo.cli.main import main
-from mixdpo.recipe.convert.convert import convert, recipe_of
+from mixdpo.recipe.convert.convert import convert, recipe_of, recipe_text
 from mixdpo.recipe.recipe_file import load_recipe
 
 FILES = Path(__file__).parent / "configurations"
@@ -82,6 +82,18 @@ def test_trl(converted) -> None:
     assert command.left_out["not_a_key_of_anybody"] == "not known as a key of TRL"
 
 
+def test_what_a_parser_of_trl_switches_off(converted) -> None:
+    command = converted("trl_command.yaml", no_remove_unused_columns=True, no_bf16=True, no_cuda=True)
+    assert command.needless["remove_unused_columns"] == "is so in any case"
+    assert (command.recipe["train"]["bf16"], command.recipe["train"]["use_cpu"]) == (False, True)
+
+
+def test_a_value_adds_no_lines_to_the_recipe(converted, tmp_path: Path) -> None:
+    text = recipe_text(converted("axolotl_lora.yml", chat_template="a\nmodel: {}"), tmp_path / "a.yml")
+    assert "which may differ from a model: {}" in text
+    assert yaml.safe_load(text)["model"]["name_or_path"]
+
+
 def test_axolotl(converted) -> None:
     lora = converted("axolotl_lora.yml")
     train = lora.recipe["train"]
@@ -101,6 +113,9 @@ def test_axolotl(converted) -> None:
 
     orpo = converted("axolotl_qlora.yml", rl="orpo", orpo_alpha=0.3, dpo_beta=None).recipe["train"]
     assert (orpo["loss_type"], orpo["beta"]) == ("orpo", 0.3)
+    tracked = converted("axolotl_lora.yml", wandb_project="a", use_wandb=True, loss_watchdog_threshold=5.0)
+    assert (tracked.recipe["train"]["report_to"], "use_wandb" in tracked.left_out) == (["wandb"], False)
+    assert "not finite" in tracked.left_out["loss_watchdog_threshold"]
     own = {"field_prompt": "q", "field_chosen": "good", "field_rejected": "bad", "prompt_format": "[{prompt}]"}
     user = converted("axolotl_qlora.yml", datasets=[{"path": "a/b", "type": own}])
     assert user.recipe["data"]["columns"] == {"prompt": "q", "chosen": "good", "rejected": "bad"}
@@ -112,6 +127,12 @@ def test_llama_factory(converted, tmp_path: Path) -> None:
     assert [lora.recipe[name]["split"] for name in ("data", "eval_data")] == ["train[:900]", "train[900:1000]"]
     assert lora.recipe["peft"] == {"target_modules": "all-linear", "r": 8, "lora_alpha": 16}
     assert "dataset dpo_demo" in lora.guessed
+
+    more = converted("llama_factory_lora.yaml", enable_thinking=False, early_stopping_steps=3, use_muon=False)
+    assert more.recipe["model"]["chat_template_kwargs"] == {"enable_thinking": False}
+    assert (more.recipe["train"]["early_stopping_patience"], more.needless["use_muon"]) == (3, "is off")
+    adapter = converted("llama_factory_lora.yaml", adapter_name_or_path="tiny/adapter")
+    assert (adapter.recipe["peft"], [name for name in adapter.defaults if "peft" in name]) == ({}, [])
 
     (tmp_path / "information").mkdir()
     columns = {"messages": "conversations", "chosen": "chosen", "rejected": "rejected"}

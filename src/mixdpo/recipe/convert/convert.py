@@ -83,7 +83,7 @@ def recipe_text(conversion: Conversion, file: Path) -> str:
     """Return the recipe as a file, with what has no counterpart as comments."""
     lines = [f"# Made of {file.name}, a configuration of {conversion.trainer}, by mixdpo convert."]
     for title, notes in (("guessed", conversion.guessed), ("left out", conversion.left_out)):
-        lines += [f"# {title}: {key}: {reason}" for key, reason in notes.items()]
+        lines += ["# " + " ".join(f"{title}: {key}: {reason}".split()) for key, reason in notes.items()]
     parts = [
         yaml.safe_dump({name: section}, sort_keys=False, allow_unicode=True, width=110)
         for name, section in recipe_of(conversion).items()
@@ -101,7 +101,7 @@ def report(conversion: Conversion) -> list[str]:
     ):
         if notes:
             lines.append(f"{title}:")
-            lines += [f"  {key}: {reason}" for key, reason in notes.items()]
+            lines += ["  " + " ".join(f"{key}: {reason}".split()) for key, reason in notes.items()]
     if conversion.defaults:
         lines.append(f"written out, since {conversion.trainer} has other defaults than mixdpo:")
         lines += [f"  {key}: {value}" for key, value in conversion.defaults.items()]

@@ -10,6 +10,7 @@ from mixdpo.recipe.convert.conversion import Conversion
 from mixdpo.recipe.convert.shared_keys import (
     CLEAN,
     LAUNCH,
+    LORAPLUS,
     NO_EVALUATION,
     RESUME,
     WANDB,
@@ -75,19 +76,45 @@ NEEDLESS: Final = {
     "wandb_watch": "gradients' norm is logged",
     "save_first_step": "mixdpo train shows at once whether a checkpoint can be written",
 }
+_LIGER: Final = "Liger's kernels are used where liger-kernel is installed (train.use_liger_kernel)"
+_WATCHDOG: Final = "training ends where a loss, a gradient or a weight is not finite"
 LEFT_OUT: Final = {
     "deepspeed": LAUNCH,
     "fsdp": LAUNCH,
     "fsdp_config": LAUNCH,
     "fsdp_version": LAUNCH,
     "resume_from_checkpoint": RESUME,
-    "plugins": "Liger's kernels are used where liger-kernel is installed (train.use_liger_kernel)",
+    "plugins": _LIGER,
     "special_tokens": "the tokenizer's own tokens are used; change them there, and save it",
     "tokens": "add tokens to the tokenizer and the model, and save both",
     "wandb_entity": f"{WANDB}, WANDB_ENTITY",
     "wandb_mode": f"{WANDB}, WANDB_MODE",
     "wandb_log_model": f"{WANDB}, WANDB_LOG_MODEL",
     "wandb_run_id": f"{WANDB}, WANDB_RUN_ID",
+    "mlflow_tracking_uri": "set it as the environment variable of mlflow, MLFLOW_TRACKING_URI",
+    "mlflow_experiment_name": "set it as the environment variable of mlflow, MLFLOW_EXPERIMENT_NAME",
+    "auto_resume_from_checkpoints": RESUME,
+    "curriculum_sampling": "the plan decides the order",
+    "default_system_message": "the chat template says it; see model.chat_template",
+    "excess_length_strategy": "train.max_length cuts answers, and how many is said",
+    "gpu_memory_limit": "train.max_tokens_per_batch auto fits batches to the memory",
+    "loraplus_lr_ratio": LORAPLUS,
+    "loss_watchdog_patience": _WATCHDOG,
+    "loss_watchdog_threshold": _WATCHDOG,
+    "resize_token_embeddings_to_32x": "embeddings stay as they are",
+    "rl_adapter_ref_model": "the reference of adapters is the base model",
+    **dict.fromkeys(
+        (
+            "liger_rope",
+            "liger_rms_norm",
+            "liger_layer_norm",
+            "liger_glu_activation",
+            "liger_cross_entropy",
+            "liger_fused_linear_cross_entropy",
+            "liger_use_token_scaling",
+        ),
+        _LIGER,
+    ),
 }
 UNLESS_ON: Final = {
     "train_on_inputs": "only answers are trained on",
@@ -312,8 +339,8 @@ def _per_epoch(conversion: Conversion) -> None:
 
 
 def _trackers(conversion: Conversion) -> None:
-    project = conversion.take("wandb_project")
-    trackers = ["wandb"] if project or conversion.take("use_wandb") else []
+    project, asked = conversion.take("wandb_project"), conversion.take("use_wandb")
+    trackers = ["wandb"] if project or asked else []
     if project:
         conversion.left_out["wandb_project"] = f"wandb is on; {WANDB}, WANDB_PROJECT={project}"
     trackers += [name for name in ("tensorboard", "mlflow", "comet") if conversion.take(f"use_{name}")]

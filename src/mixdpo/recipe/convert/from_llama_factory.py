@@ -11,6 +11,7 @@ from mixdpo.common.errors import InputError
 from mixdpo.recipe.convert.conversion import Conversion
 from mixdpo.recipe.convert.shared_keys import (
     LAUNCH,
+    LORAPLUS,
     NO_OVERWRITE,
     RESUME,
     attention,
@@ -42,6 +43,7 @@ TRAIN: Final = {
     "simpo_gamma": "train.simpo_gamma",
     "moe_aux_loss_coef": "train.router_aux_loss_coef",
     "preprocessing_num_workers": "train.dataset_num_proc",
+    "early_stopping_steps": "train.early_stopping_patience",
     "enable_liger_kernel": "train.use_liger_kernel",
 }
 NEEDLESS: Final = {
@@ -57,8 +59,16 @@ NEEDLESS: Final = {
     "use_reentrant_gc": "checkpointing is chosen by mixdpo",
     "upcast_layernorm": "norms are computed in float32",
     "preprocessing_batch_size": "rows are read in parts",
+    "data_shared_file_system": "what is read is cached by its content",
+    "compute_accuracy": "every evaluation has rewards/accuracies",
+    "include_effective_tokens_per_second": "every line of the log has tokens_per_second",
+    "freeze_vision_tower": "only text is trained on",
+    "freeze_multi_modal_projector": "only text is trained on",
+    "ignore_pad_token_for_loss": "padding is never trained",
     "mix_strategy": "sources are put together; set a weight of each to change its share",
 }
+_OPTIMIZER: Final = "another optimizer can be given in Python, as optimizers"
+_TOKENS: Final = "add tokens to the tokenizer and the model, and save both"
 LEFT_OUT: Final = {
     "deepspeed": LAUNCH,
     "fsdp": LAUNCH,
@@ -67,22 +77,32 @@ LEFT_OUT: Final = {
     "overwrite_output_dir": NO_OVERWRITE,
     "ref_model": "the reference is the model before its first step; in Python give MixDPOTrainer(ref_model=...)",
     "ref_model_adapters": "give the merged model as MixDPOTrainer(ref_model=...) in Python",
-    "loraplus_lr_ratio": "one learning rate trains all; in Python give optimizers",
+    "loraplus_lr_ratio": LORAPLUS,
+    "loraplus_lr_embedding": LORAPLUS,
     "ddp_find_unused_parameters": "set by mixdpo",
     "tokenized_path": "what is read is cached by its content",
     "interleave_probs": "set a weight of each source",
     "tool_format": "the chat template says it",
+    "default_system": "the chat template says it",
+    "disable_shuffling": "the plan decides the order",
+    "cache_dir": "set the environment variable HF_HOME",
+    "hf_hub_token": "log in with hf auth login, or set the environment variable HF_TOKEN",
+    "add_tokens": _TOKENS,
+    "add_special_tokens": _TOKENS,
+    "rope_scaling": "set it in the model's configuration, and save it",
 }
 UNLESS_ON: Final = {
     "use_unsloth": "mixdpo packs rows and computes every prompt once instead",
     "use_unsloth_gc": "set train.activation_checkpointing",
     "use_galore": "set train.optim galore_adamw and train.optim_target_modules",
     "use_apollo": "set train.optim apollo_adamw and train.optim_target_modules",
-    "use_badam": "another optimizer can be given in Python, as optimizers",
+    "use_badam": _OPTIMIZER,
+    "use_adam_mini": _OPTIMIZER,
+    "use_muon": _OPTIMIZER,
     "use_swanlab": "set train.report_to swanlab",
     "streaming": "a plan needs all pairs at once",
     "train_on_prompt": "only answers are trained on",
-    "resize_vocab": "add tokens to the tokenizer and the model, and save both",
+    "resize_vocab": _TOKENS,
     "shift_attn": "attention is not changed",
     "pissa_convert": "mixdpo merge makes a model of an adapter",
     "include_num_input_tokens_seen": "metrics.jsonl has the tokens per second",
@@ -129,6 +149,8 @@ def convert_llama_factory(conversion: Conversion) -> None:
         conversion.put("train.activation_checkpointing", False)
     if conversion.take("pure_bf16"):
         conversion.put("model.dtype", "bfloat16")
+    if "enable_thinking" in conversion.given:
+        conversion.put("model.chat_template_kwargs", {"enable_thinking": conversion.take("enable_thinking")})
     if conversion.take("mask_history"):
         conversion.put("train.loss_turns", "last")
     conversion.rest_to_train()
@@ -161,11 +183,12 @@ def _adapters(conversion: Conversion) -> None:
         conversion.put("peft.init_lora_weights", "pissa")
     conversion.move(ADAPTERS)
     conversion.drop_unless_on({"create_new_adapter": "merge the first adapter with mixdpo merge, and train the model"})
-    rank = conversion.recipe["peft"].get("r", 8)
-    conversion.write_defaults({"peft.r": rank, "peft.lora_alpha": 2 * rank})
     if "adapter" in conversion.recipe["model"]:
         conversion.recipe["peft"].clear()
         conversion.guessed["adapter_name_or_path"] = "that adapter is trained on, with its own rank and modules"
+        return
+    rank = conversion.recipe["peft"].get("r", 8)
+    conversion.write_defaults({"peft.r": rank, "peft.lora_alpha": 2 * rank})
 
 
 def _losses(conversion: Conversion) -> None:

@@ -18,6 +18,7 @@ from mixdpo.recipe.convert.shared_keys import (
     without_evaluation,
 )
 from mixdpo.recipe.convert.splits import cut_off, put_sources
+from mixdpo.training.settings_of_others import RENAMED as OLD_NAMES
 
 MODEL: Final = {
     "model_name_or_path": "model.name_or_path",
@@ -70,6 +71,7 @@ def convert_trl(conversion: Conversion) -> None:
     """
     for key in ("reward_model_path", "reward_funcs", "num_generations", "value_model_name_or_path"):
         conversion.refuse(key, "this is online training", "only configurations of DPO are converted")
+    _switched_off(conversion)
     conversion.move(MODEL)
     number_format(conversion, "torch_dtype")
     number_format(conversion, "dtype")
@@ -82,6 +84,13 @@ def convert_trl(conversion: Conversion) -> None:
     conversion.move(RENAMED)
     conversion.rest_to_train()
     conversion.write_defaults(DEFAULTS)
+
+
+def _switched_off(conversion: Conversion) -> None:
+    """Read `no_KEY: true`, as transformers' parser calls what switches a key off that is on by default."""
+    for key in [key for key in conversion.given if key.startswith("no_") and key not in OLD_NAMES]:
+        if isinstance(conversion.given[key], bool):
+            conversion.given[key.removeprefix("no_")] = not conversion.given.pop(key)
 
 
 def _adapters(conversion: Conversion) -> None:

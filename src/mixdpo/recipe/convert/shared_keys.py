@@ -13,6 +13,7 @@ CLEAN: Final = "mixdpo audit finds duplicates, and mixdpo clean takes them out"
 RESUME: Final = "mixdpo train --resume continues the run of its output folder"
 NO_OVERWRITE: Final = "a run is never written over; choose another train.output_dir"
 WANDB: Final = "set it as the environment variable of wandb"
+LORAPLUS: Final = "one learning rate trains all; in Python give optimizers"
 NO_EVALUATION: Final = "there is no data to measure on; add a section eval_data"
 _ATTENTION: Final = "attention over packed rows is chosen by mixdpo, and another one would need padded rows"
 
