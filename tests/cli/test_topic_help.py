@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import fields
 from typing import Any
+
+import click
+import pytest
 
 from mixdpo import MixDPOConfig
 from mixdpo.cli.main import app, main
@@ -24,6 +28,22 @@ def test_help_of_train_is_short(capsys, monkeypatch) -> None:
     assert capsys.readouterr().out.startswith("hub (pushing the trained model):\n  --train.push_to_hub")
     assert main(["train", "--help", "lr"]) == 2
     assert "the topics of mixdpo train are model, peft, data" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["pairs", "rate", "versus"])
+def test_options_of_a_group_are_told_by_its_topic(command: str, capsys, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main([command, "--help"]) == 0
+    short = capsys.readouterr().out
+    assert len(short.splitlines()) <= 70
+    assert main([command, "--help", "all"]) == 0
+    grouped = capsys.readouterr().out
+    options = [one for one in app.commands[command].params if isinstance(one, click.Option)]
+    told = {text: set(re.findall(r"^ +(?:-o, )?(--[a-z-]+)", text, re.MULTILINE)) for text in (short, grouped)}
+    assert not told[short] & told[grouped]
+    assert {one.opts[0] for one in options} <= told[short] | told[grouped]
+    names = {name for _, group in app.commands[command].groups.values() for name in group}  # type: ignore[attr-defined]
+    assert names <= {one.name for one in options}
 
 
 def commands() -> list[list[str]]:

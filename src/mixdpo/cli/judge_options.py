@@ -27,6 +27,12 @@ def judge_parameters(prefix: str) -> list[str]:
     return ["judge", *(parameter_name(name, prefix) for name in ("url", *own, *_OF_ENDPOINTS))]
 
 
+def judge_group(prefix: str, *more: str) -> tuple[str, list[str]]:
+    """Return the group of a command's help that has all about judges but who they are, and more of its options."""
+    told = ("judge", parameter_name("url", prefix))
+    return "how the judge is asked", [name for name in (*judge_parameters(prefix), *more) if name not in told]
+
+
 def judge_options_named(prefix: str) -> Callable[[Command], Command]:
     """Return what gives a command the options that say who judges; all but `--judge` begin with the prefix.
 

@@ -12,7 +12,7 @@ import click
 
 from mixdpo.cli.options import Command, YamlMapping, refuse_options, sentence, settings_options
 from mixdpo.data.data_settings import TEMPLATE_DATE_HELP, TEMPLATE_KWARGS_HELP
-from mixdpo.generation.generation_settings import EndpointSettings
+from mixdpo.generation.generation_settings import EndpointSettings, GenerationSettings
 from mixdpo.models.model_settings import ModelSettings, model_name
 
 _SAID: Final = ("model", "base_url", "concurrency", "chat_template_kwargs")
@@ -26,6 +26,12 @@ MODEL_OPTIONS: Final = (
     *("models", "adapter", "url", "chat_template_kwargs", "template_date", "batch_size", *_OF_ENDPOINTS),
 )
 """Names of the options."""
+ANSWERING_GROUP: Final = (
+    "how models answer",
+    [name for name in MODEL_OPTIONS if name not in ("models", "adapter", "url")]
+    + [field.name for field in fields(GenerationSettings) if field.name not in ("samples", "seed")],
+)
+"""The group of a command's help that has all about the models that answer but which they are."""
 
 
 def model_options(*, required: bool) -> Callable[[Command], Command]:

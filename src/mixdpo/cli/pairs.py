@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from mixdpo.cli.judge_options import judge_options_named, judge_parameters
-from mixdpo.cli.model_options import MODEL_OPTIONS, model_options
+from mixdpo.cli.judge_options import judge_group, judge_options_named, judge_parameters
+from mixdpo.cli.model_options import ANSWERING_GROUP, MODEL_OPTIONS, model_options
 from mixdpo.cli.options import refuse_options, settings_options
 from mixdpo.cli.recipe_options import quiet_libraries
+from mixdpo.cli.topic_help import CommandOfGroups
 from mixdpo.generation.generation_settings import GenerationSettings
 from mixdpo.pairs.rating_settings import RatingSettings
 from mixdpo.pairs.selection_settings import SelectionSettings
@@ -31,7 +32,14 @@ _OF_PROMPTS: Final = (
 """Options without effect on answers that are rated."""
 
 
-@click.command("pairs")
+@click.command(
+    "pairs",
+    cls=CommandOfGroups,
+    groups={
+        "answers": ANSWERING_GROUP,
+        "judge": judge_group(_JUDGE, *(field.name for field in fields(RatingSettings) if field.name != "seed")),
+    },
+)
 @click.argument("source")
 @settings_options(SelectionSettings, "selection")
 @click.option("--split", default="train", show_default=True, help="Split of SOURCE, or a slice such as train[:100].")

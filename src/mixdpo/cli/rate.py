@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from mixdpo.cli.judge_options import found_judges, judge_options
+from mixdpo.cli.judge_options import found_judges, judge_group, judge_options
 from mixdpo.cli.options import refuse_options, settings_options
 from mixdpo.cli.rate_against import WITH_AGAINST, against_options, rate_pairs_against
 from mixdpo.cli.recipe_options import quiet_libraries
+from mixdpo.cli.topic_help import CommandOfGroups
 from mixdpo.pairs.rating_settings import RatingSettings
 
 if TYPE_CHECKING:
@@ -20,7 +22,16 @@ if TYPE_CHECKING:
     from mixdpo.pairs.against_settings import AgainstSettings
 
 
-@click.command("rate")
+@click.command(
+    "rate",
+    cls=CommandOfGroups,
+    groups={
+        "judge": judge_group(
+            "", *(field.name for field in fields(RatingSettings) if field.name not in ("mode", "seed"))
+        ),
+        "against": ("how policies' own answers are rated with pairs", WITH_AGAINST),
+    },
+)
 @click.argument("answers")
 @judge_options
 @settings_options(RatingSettings, "settings")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -90,3 +90,33 @@ class CommandOfFile(CommandWithTopics):
 
         found: Sequence[HelpTopic] = import_module(self.reader).keys_topics()
         return found
+
+
+class CommandOfGroups(CommandWithTopics):
+    """A command with many options, of which `--help` tells those that are in no group, and names the groups.
+
+    `groups` has by name what one is about and the names of its parameters.
+    """
+
+    def __init__(self, *arguments: Any, groups: Mapping[str, tuple[str, Collection[str]]], **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self.groups = groups
+
+    def topics(self, ctx: click.Context) -> Sequence[HelpTopic]:
+        """Return the options of each group."""
+        from mixdpo.recipe.help_topics import HelpTopic
+
+        return [
+            HelpTopic(name, about, tuple(self._records(ctx, names))) for name, (about, names) in self.groups.items()
+        ]
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options that are in no group."""
+        grouped = {name for _, names in self.groups.values() for name in names}
+        with formatter.section("Options"):
+            formatter.write_dl(self._records(ctx, {one.name or "" for one in self.get_params(ctx)} - grouped))
+
+    def _records(self, ctx: click.Context, names: Collection[str]) -> list[tuple[str, str]]:
+        options = (one for one in self.get_params(ctx) if isinstance(one, click.Option))
+        found = (one.get_help_record(ctx) for one in options if one.name in names)
+        return [record for record in found if record is not None]

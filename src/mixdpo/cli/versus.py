@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from mixdpo.cli.judge_options import found_judges, judge_options_named
+from mixdpo.cli.judge_options import found_judges, judge_group, judge_options_named
+from mixdpo.cli.model_options import ANSWERING_GROUP
 from mixdpo.cli.options import YamlMapping, refuse_options, sentence, settings_options
 from mixdpo.cli.recipe_options import quiet_libraries
+from mixdpo.cli.topic_help import CommandOfGroups
 from mixdpo.common.files import check_output_folder
 from mixdpo.common.tables import print_table
 from mixdpo.data.data_settings import TEMPLATE_DATE_HELP, TEMPLATE_KWARGS_HELP
@@ -26,7 +28,10 @@ _SAID: Final = ("model", "base_url", "concurrency", "chat_template_kwargs")
 _OF_ENDPOINTS: Final = tuple(field.name for field in fields(EndpointSettings) if field.name not in _SAID)
 
 
-@click.command()
+@click.command(
+    cls=CommandOfGroups,
+    groups={"answers": ANSWERING_GROUP, "judge": judge_group("judge-", "judge_prompt", "judge_max_tokens")},
+)
 @click.argument("a")
 @click.argument("b")
 @click.option("--prompts", help="What models answer: a file, folder or hub id. Of two files of answers, texts by id.")
