@@ -129,6 +129,31 @@ def test_a_judge_that_is_mostly_unread_names_no_winner(server, capsys) -> None:
     assert "beats" not in capsys.readouterr().out
 
 
+def test_the_page_of_two_has_their_names_and_every_note(capsys) -> None:
+    base, own = answers("base", 20), answers("own", 20, finished=False)
+    assert main(["versus", base, own, *judge(LONGER)]) == 0
+    page = Path("versus/comparison.html").read_text()
+    assert "<h1>own against base</h1>" in page
+    assert "100 % of the answers of own are cut at the longest answer" in page
+    assert main(["compare", "versus/versus.json"]) == 0
+    assert "note: 100 % of the answers of own are cut at the longest answer" in capsys.readouterr().out
+
+
+def test_a_single_grade_leads_nowhere(capsys) -> None:
+    """It may be the highest by chance alone; of several graded ones the best is named, with its interval."""
+    rows = [
+        {"model": model, "id": str(n), "score": score + n % 2}
+        for model, count, score in (("one", 1, 9), ("good", 20, 6), ("fair", 20, 5), ("poor", 20, 4))
+        for n in range(count)
+    ]
+    write("grades.jsonl", rows)
+    assert main(["eval", "grade", "--verdicts", "grades.jsonl", "--output", "grades.json"]) == 0
+    assert capsys.readouterr().out.startswith("good has the highest rating: 6.50 (95 % interval ")
+    assert main(["compare", "grades.json"]) == 0
+    assert "good has the highest rating: 6.50 (95 % interval " in capsys.readouterr().out
+    assert ">6.5<small>rating: good" in Path("comparison/comparison.html").read_text()
+
+
 def test_no_judge_and_two_are_told_apart(capsys) -> None:
     base, own = answers("base", 3), answers("own", 3)
     assert main(["versus", base, own]) == 2

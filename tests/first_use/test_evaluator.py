@@ -284,7 +284,7 @@ def test_the_page_names_the_baseline_and_says_verdicts_in_words() -> None:
     assert main(["compare", "pairs.json", "al.json", "--output", "compared"]) == 0
     page = Path("compared/comparison.html").read_text()
     shown, data = page.split('<script type="application/json" id="data">')
-    assert "by win rate, % against <b>base</b>" in shown
+    assert "by win rate against <b>base</b>" in shown
     assert "the line is 50, as good as base" in shown
     assert re.search(r'class="whisker plain even" style="[^"]*--even:', shown)
     assert "own beats base on" in shown

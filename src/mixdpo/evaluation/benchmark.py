@@ -47,6 +47,14 @@ class MetricNames:
         """Return what tables call a metric."""
         return self.labels.get(metric, metric.replace("_", " "))
 
+    def words(self, metric: str) -> str:
+        """Return what sentences call a metric, where the unit stands behind the number."""
+        return self.label(metric).removesuffix(", %")
+
+    def unit(self, metric: str) -> str:
+        """Return what stands behind a number of a metric."""
+        return " %" if self.label(metric).endswith(", %") else ""
+
 
 WIN_RATE = MetricNames(headlines=("win_rate",), labels={"win_rate": "win rate, %"}, even={"win_rate": 50.0})
 
@@ -101,7 +109,8 @@ class Benchmark:
         """Return what a result comes to, in sentences."""
         if self.sentences is not None:
             return self.sentences(record)
-        return difference_sentences(record, self.metrics.label(self.metrics.headlines[0]))
+        metric = self.metrics.headlines[0]
+        return difference_sentences(record, self.metrics.words(metric), self.metrics.unit(metric))
 
 
 @dataclass(frozen=True, kw_only=True)

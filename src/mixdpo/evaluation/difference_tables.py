@@ -67,11 +67,11 @@ def difference_notes(record: Mapping[str, Any]) -> str:
     return paired_method(differences_in(record), grouped=record.get("benchmark") == "demands")
 
 
-def difference_sentences(record: Mapping[str, Any], label: str) -> list[str]:
+def difference_sentences(record: Mapping[str, Any], words: str, unit: str = "") -> list[str]:
     """Return the difference of two models in a sentence; nothing where there are more."""
     found = differences_in(record)
     drawn = "tasks" if record.get("benchmark") == "demands" else "prompts"
-    return [difference_sentence(found[0], label, drawn)] if len(found) == 1 else []
+    return [difference_sentence(found[0], words, drawn, unit)] if len(found) == 1 else []
 
 
 def p_value(value: float) -> str:

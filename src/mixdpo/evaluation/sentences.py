@@ -139,13 +139,16 @@ def _power_warning(one: Record) -> list[str]:
     ]
 
 
-def difference_sentence(one: Difference | Mapping[str, Any], label: str, prompts: str = "prompts") -> str:
+def difference_sentence(
+    one: Difference | Mapping[str, Any], words: str, prompts: str = "prompts", unit: str = ""
+) -> str:
     """Return a paired difference in a sentence, with the p-value corrected for all differences beside it.
 
     Args:
         one: the difference, or what a result file says of it.
-        label: of the metric, such as `rating`.
+        words: what the metric is called, such as `rating`.
         prompts: what was drawn.
+        unit: of the metric; differences of percentages are points.
     """
     read = one if isinstance(one, Mapping) else vars(one)
     gain = read["gain"] if isinstance(read["gain"], Mapping) else vars(read["gain"])
@@ -157,12 +160,43 @@ def difference_sentence(one: Difference | Mapping[str, Any], label: str, prompts
     who = f"{second} beats {first} by" if clear else f"no difference is seen between {first} and {second}:"
     form = "+.1f" if max(map(abs, ends)) >= 20 else "+.2f"
     written = [format(value, form).replace("-", "−") for value in (size, *ends)]
-    amount = written[0].lstrip("+") if clear else written[0]
+    amount = (written[0].lstrip("+") if clear else written[0]) + (" points" if unit == " %" else unit)
     interval = f"{gain['level']:.0%}".replace("%", " %")
     return (
-        f"{who} {amount} in {label} on the same {prompts} ({interval} interval {written[1]} to {written[2]}, "
+        f"{who} {amount} in {words} on the same {prompts} ({interval} interval {written[1]} to {written[2]}, "
         f"{_p(read['p_adjusted'])})"
     )
+
+
+def clear_sentence(differences: Sequence[Difference], words: str) -> str:
+    """Return how many of several paired differences of a metric are clear."""
+    clear = sum(one.p_adjusted < 0.05 and not one.gain.low <= 0 <= one.gain.high for one in differences)
+    return (
+        f"{clear} of {len(differences)} differences in {words} on the same prompts are clear "
+        f"(p < 0.05 after Holm's correction)"
+    )
+
+
+def leader_sentence(
+    model: str, words: str, value: float, ends: Sequence[float] | None, baseline: str | None = None, *,
+    unit: str = "", digits: int = 2, lowest: bool = False,
+) -> str:  # fmt: skip
+    """Return who is first, such as "own has the highest win rate against base: 58.3 % (95 % interval 51.2 to 65.0)".
+
+    Args:
+        model: the first.
+        words: what its metric is called.
+        value: of the metric.
+        ends: of its interval.
+        baseline: what all models were compared with.
+        unit: what stands behind the value.
+        digits: decimals.
+        lowest: whether the smallest value is first.
+    """
+    written = [f"{one:,.{digits}f}".replace("-", "−") for one in (value, *(ends or ()))]
+    interval = f" (95 % interval {written[1]} to {written[2]})" if ends is not None else ""
+    against = f" against {baseline}" if baseline is not None else ""
+    return f"{model} has the {'lowest' if lowest else 'highest'} {words}{against}: {written[0]}{unit}{interval}"
 
 
 def _p(value: float) -> str:

@@ -172,14 +172,14 @@ def said(result: Record, versus: Versus, both: Sequence[Answered], judged: Colle
     texts = read_prompt_texts(versus.questions) if versus.questions is not None else None
     cut = {each.name: cut_share(each.file, judged, texts) for each in both}
     flags = {first.name: flags_record(read_answers(first.file).answers), second.name: one.get("flags", [])}
-    warnings = [
+    notes = [
         *_missing_warnings(versus, both, one["n_prompts"] + one["n_prompts_unread"]),
         *_cut_warnings(versus, cut),
-        *win_warnings(one),
-        *(f"{name}: {flag}" for name, found in flags.items() for flag in found),
     ]
     if judge in (first.name, second.name):
-        warnings.insert(0, f"the judge is {judge} itself, and judges like what they would have written")
+        notes.insert(0, f"the judge is {judge} itself, and judges like what they would have written")
+    one["notes"] = notes  # which mixdpo compare shows, too
+    warnings = [*notes, *win_warnings(one), *(f"{name}: {flag}" for name, found in flags.items() for flag in found)]
     return {
         "sentence": win_sentence(second.name, first.name, one, judge),
         "warnings": warnings,

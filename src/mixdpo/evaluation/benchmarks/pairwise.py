@@ -184,7 +184,7 @@ def sentences(record: Record) -> list[str]:
     """Return who wins, in a sentence for each model, and the difference of two."""
     baseline, judge = baseline_name(record), judge_name(record)
     against = [win_sentence(name, baseline, one, judge) for name, one in record["models"].items() if "p_value" in one]
-    return [*against, *difference_sentences(record, WIN_RATE.label("win_rate"))]
+    return [*against, *difference_sentences(record, WIN_RATE.words("win_rate"), WIN_RATE.unit("win_rate"))]
 
 
 def warnings(record: Record) -> list[str]:

@@ -15,7 +15,7 @@ from mixdpo.common.pages import render_page
 from mixdpo.common.tables import TextTable, as_latex, as_markdown, as_text, one_line
 from mixdpo.evaluation.compare.collect import BenchmarkResults
 from mixdpo.evaluation.compare.figures import forest_figure, length_figure
-from mixdpo.evaluation.compare.sentences import sentences, warnings
+from mixdpo.evaluation.compare.sentences import leader, sentences, warnings
 from mixdpo.evaluation.compare.sources import TRAINING
 from mixdpo.evaluation.compare.tables import all_tables
 from mixdpo.evaluation.compare.transcripts import readings
@@ -105,7 +105,10 @@ def as_section(results: BenchmarkResults) -> dict[str, Any]:
     return {
         "name": results.name,
         "axis": _axis(results),
+        "words": results.names.words(results.headline),
+        "unit": results.names.unit(results.headline),
         "points": [as_point(results, model) for model in results.models],
+        "best": as_point(results, leader(results)),
         "table": tables[0],
         "differences": tables[1:],
         "gains": list(results.differences.values()),
@@ -145,11 +148,24 @@ def comparison_page(sections: Sequence[Mapping[str, Any]], readings: Sequence[Ma
         readings,
         {
             "sections": [_drawn(section) for section in sections],
-            "models": len({point["name"] for section in sections for point in section["points"]}),
+            "heading": _heading(sections),
             "readable": bool(readings),
             "primary": [one for one in sections if not one["is_training"]] or sections,
         },
         {"length_chart": charts.length_chart},
+    )
+
+
+def _heading(sections: Sequence[Mapping[str, Any]]) -> str:
+    """Return who is compared where these are two, else how many models and benchmarks there are."""
+    names = list(dict.fromkeys(point["name"] for section in sections for point in section["points"]))
+    of_two = [*names, *dict.fromkeys(section["baseline"] for section in sections if section["baseline"])]
+    if len(of_two) == 2:
+        return " against ".join(of_two)
+    models, benchmarks = len(names), len(sections)
+    return (
+        f"{models:,} {'model' if models == 1 else 'models'}, "
+        f"{benchmarks:,} {'benchmark' if benchmarks == 1 else 'benchmarks'}"
     )
 
 

@@ -5,8 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from mixdpo.evaluation.compare.collect import BenchmarkResults
-from mixdpo.evaluation.compare.tables import decimals, written
-from mixdpo.evaluation.sentences import difference_sentence, win_sentence, win_warnings
+from mixdpo.evaluation.compare.tables import decimals
+from mixdpo.evaluation.sentences import (
+    clear_sentence,
+    difference_sentence,
+    leader_sentence,
+    win_sentence,
+    win_warnings,
+)
 
 
 def sentences(results: BenchmarkResults) -> list[str]:
@@ -20,12 +26,12 @@ def sentences(results: BenchmarkResults) -> list[str]:
 
 
 def warnings(results: BenchmarkResults) -> list[str]:
-    """Return what a reader of win rates must know, model by model."""
+    """Return what a reader of win rates must know, model by model, and what a result notes of its own accord."""
     return [
-        f"{model}: {line}"
+        line
         for model, result in results.models.items()
         if _has_games(results, model)
-        for line in win_warnings(result.record)
+        for line in (*result.record.get("notes", ()), *(f"{model}: {one}" for one in win_warnings(result.record)))
     ]
 
 
@@ -37,26 +43,27 @@ def _has_games(results: BenchmarkResults, model: str) -> bool:
 def _between_models(results: BenchmarkResults, led: bool) -> Iterator[str]:
     """Yield the difference of two models; of more, who is first, unless sentences `led` to it, and how many differ."""
     for metric, differences in results.differences.items():
-        label = results.names.label(metric)
+        label = results.names.words(metric)
         if len(differences) == 1:
-            yield difference_sentence(differences[0], label, "groups of prompts" if results.grouped else "prompts")
+            drawn = "groups of prompts" if results.grouped else "prompts"
+            yield difference_sentence(differences[0], label, drawn, results.names.unit(metric))
         elif differences:
-            clear = sum(one.p_adjusted < 0.05 and not one.gain.low <= 0 <= one.gain.high for one in differences)
-            first = _first(results) if not led and metric == results.headline else ""
-            yield (
-                f"{first}{clear} of {len(differences)} differences in {label} on the same prompts are clear "
-                f"(p < 0.05 after Holm's correction)"
-            )
+            first = [_first(results)] if not led and metric == results.headline else []
+            yield "; ".join([*first, clear_sentence(differences, label)])
+
+
+def leader(results: BenchmarkResults) -> str:
+    """Return which model is best: none that is flagged, or graded on one prompt alone, where there are others."""
+    ranked = [model for model in results.models if model not in results.unread] or list(results.models)
+    several = [one for one in ranked if results.models[one].metrics.values.get("n_prompts", 2) > 1] or ranked
+    return next((model for model in several if not results.models[model].flags), several[0])
 
 
 def _first(results: BenchmarkResults) -> str:
-    """Return which model that is not flagged is best, with its figure."""
-    ranked = [model for model in results.models if model not in results.unread]
-    best = next((model for model in ranked if not results.models[model].flags), ranked[0])
-    metrics, digits = results.models[best].metrics, decimals(results, results.headline)
-    ends = metrics.intervals.get(results.headline)
-    interval = f" (95 % interval {written(ends[0], digits)} to {written(ends[1], digits)})" if ends else ""
-    extreme = "lowest" if results.headline in results.names.lower_is_better else "highest"
-    against = f" against {results.baseline}" if results.baseline is not None else ""
-    value = written(metrics.values[results.headline], digits)
-    return f"{best} has the {extreme} {results.names.label(results.headline)}{against}: {value}{interval}; "
+    best, metric = leader(results), results.headline
+    metrics = results.models[best].metrics
+    return leader_sentence(
+        best, results.names.words(metric), metrics.values[metric], metrics.intervals.get(metric), results.baseline,
+        unit=results.names.unit(metric), digits=decimals(results, metric),
+        lowest=metric in results.names.lower_is_better,
+    )  # fmt: skip
