@@ -46,6 +46,14 @@ def test_options_of_a_group_are_told_by_its_topic(command: str, capsys, monkeypa
     assert names <= {one.name for one in options}
 
 
+def test_help_of_all_has_a_line_of_each_command(capsys, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["--help"]) == 0
+    listed = re.findall(r"^  ([a-z]+)  +([^ -].*)$", capsys.readouterr().out, re.MULTILINE)
+    assert sorted(name for name, _ in listed) == sorted(app.commands)
+    assert not any("..." in about for _, about in listed)
+
+
 def commands() -> list[list[str]]:
     found = [[name] for name in app.commands]
     return [*found, *(["eval", name] for name in app.commands["eval"].commands)]  # type: ignore[attr-defined]

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 import click
 from rich.console import Console
@@ -49,17 +49,60 @@ from mixdpo.common.signals import EXIT_STATUS, Terminated, end_at_once, taking_s
 logger = logging.getLogger(__name__)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _BySubject(click.Group):
+    """A group whose help lists commands by subject, each in a line of its own."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for subject, commands in _COMMANDS.items():
+            with formatter.section(subject):
+                formatter.write_dl([(command.name or "", about) for command, about in commands.items()])
+
+
+_COMMANDS: Final[Mapping[str, Mapping[click.Command, str]]] = {
+    "Data": {
+        audit: "What is in the pairs, what will hurt, and what to do",
+        clean: "Take out what an audit found",
+        tokens: "Pairs as the tokens that are trained",
+        score: "How hard every pair is",
+        plan: "Order and route of every pair",
+        advise: "What to do with pairs by margin, and how sure that is",
+    },
+    "Pairs of your own": {
+        generate: "Let a model answer prompts",
+        rate: "Let judges rate answers",
+        pairs: "Make pairs of rated answers",
+        rounds: "Train in rounds, on pairs of the newest model's answers",
+    },
+    "Training": {
+        train: "Train a model by a plan",
+        reference: "Compute the reference of a run before it",
+        merge: "Make one folder of a run's adapter and its base model",
+        convert: "Make a recipe of a configuration of TRL, Axolotl or LLaMA-Factory",
+    },
+    "Evaluation": {
+        evaluate: "Benchmarks, by a judge or measured",
+        versus: "Is B better than A?",
+        compare: "Results and runs side by side",
+    },
+    "Studies": {
+        demo: "Train and measure a real model in 5 to 7 minutes",
+        study: "Compare plans, losses and settings fairly",
+        map_: "Train thousands of small policies in worlds of known reward",
+    },
+    "Files": {
+        examples: "Copy recipes, study files and examples of the package",
+        cache: "What is kept between runs",
+    },
+}
+
+
+@click.group(
+    cls=_BySubject, context_settings={"help_option_names": ["-h", "--help"]},
+    commands=[command for commands in _COMMANDS.values() for command in commands],
+)  # fmt: skip
 @click.version_option(__version__)
 def app() -> None:
     """Difficulty-aware preference optimisation: plan and train with small-margin pairs kept."""
-
-
-for _command in (
-    advise, audit, cache, clean, compare, convert, demo, evaluate, examples, generate, map_, merge, pairs, plan,
-    rate, reference, rounds, score, study, tokens, train, versus,
-):  # fmt: skip
-    app.add_command(_command)
 
 
 def _reads_recipe(words: Sequence[str]) -> bool:
