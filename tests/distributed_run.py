@@ -1,10 +1,9 @@
-"""Started by torchrun in test_two_processes.py: trains run after run and writes down what each process saw."""
+"""What each of two processes does in test_two_processes.py: trains run after run and writes down what it saw."""
 
 from __future__ import annotations
 
 import json
 import os
-import sys
 from pathlib import Path
 
 from datasets import load_from_disk
@@ -14,7 +13,7 @@ from trainers import step_logs
 from trajectories import trainer_of
 
 
-def main(folder: Path) -> None:
+def train_together(folder: Path) -> None:
     for label, given in json.loads((folder / "runs.json").read_text()).items():
         data = folder / "data" / given["run"]
         os.environ["MIXDPO_CACHE"] = str(folder / "cache" / given["run"])
@@ -28,7 +27,3 @@ def main(folder: Path) -> None:
         seen = {"steps": trainer.seen.steps[:-1], "losses": [log["loss"] for log in step_logs(output)]}
         (folder / f"{label}-{os.environ['RANK']}.json").write_text(json.dumps(seen))
     trainer.accelerator.end_training()
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

@@ -7,10 +7,6 @@ group, which runs cell after cell through the command line; `differences` compar
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,13 +18,14 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
+from forks import run_group
 from mixdpo.common.table_files import write_json_lines
 from mixdpo.training.run_folder import MODEL_FOLDER
+from process_worker import run_commands
 from synthetic import chat_rows
 from tiny import byte_level_tokenizer, saved, tiny_llama
 from trainers import step_logs
 
-_WORKER = Path(__file__).with_name("process_worker.py")
 _FSDP2 = {
     "ACCELERATE_USE_FSDP": "true",
     "FSDP_VERSION": "2",
@@ -50,7 +47,7 @@ def _mesh(**sizes: int) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Kind:
-    """Some processes, and what `accelerate launch` would tell them in the environment; `nodes`: launchers."""
+    """Some processes, on so many nodes, and what `accelerate launch` would tell them in the environment."""
 
     processes: int
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -271,24 +268,7 @@ def run_kinds(
     ]
     for command in commands:
         Path(str(command["end"])).parent.mkdir(parents=True, exist_ok=True)
-    file = folder / f"{'+'.join(wanted)}.json"
-    file.write_text(json.dumps(commands))
-    paths = os.pathsep.join([str(_WORKER.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
-    printed = [file.with_suffix(f".{node}.txt") for node in range(first.nodes)]
-    launched = [
-        subprocess.Popen(
-            [sys.executable, *launcher, str(_WORKER), str(file)], cwd=folder, env=environment,
-            stdout=subprocess.DEVNULL, stderr=text.open("w"),
-        )
-        for launcher, text in zip(_launchers(first), printed, strict=True)
-    ]  # fmt: skip
-    try:
-        for process, text in zip(launched, printed, strict=True):
-            assert process.wait(timeout=seconds) == 0, text.read_text()[-4000:]
-    finally:
-        for process in launched:
-            process.terminate()  # a launcher ends what it started
+    run_group(lambda: run_commands(commands), first.processes, first.nodes, seconds)
     return {
         kind: {
             name: Outcome(**json.loads((folder / kind / f"{name}.json").read_text()), run=folder / kind / name)
@@ -302,20 +282,6 @@ def _run_before(folder: Path, kind: str, name: str | None) -> str | None:
     if name is None:
         return None
     return str(folder / name if "/" in name else folder / kind / name)
-
-
-def _launchers(kind: Kind) -> list[list[str]]:
-    """Return what starts the processes of each node, to stand before the script."""
-    if kind.processes == 1:
-        return [[]]
-    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", str(kind.processes // kind.nodes)]
-    if kind.nodes == 1:
-        return [[*launcher, "--standalone"]]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    place = ["--nnodes", str(kind.nodes), "--master_addr", "127.0.0.1", "--master_port", port]
-    return [[*launcher, *place, "--node_rank", str(node)] for node in range(kind.nodes)]
 
 
 def starting_weights(folder: Path, cell: Cell) -> dict[str, Tensor]:

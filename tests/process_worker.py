@@ -1,4 +1,4 @@
-"""Started by process_kinds.py on every process of a group: runs commands in turn and writes down how each ended."""
+"""What every process of a group does for process_kinds.py: runs commands in turn and writes down how each ended."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import json
 import logging
 import os
 import shutil
-import sys
 import traceback
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,16 +74,15 @@ def first_part(run: Path, copy: Path) -> None:
             (shutil.copytree if path.is_dir() else shutil.copy)(path, copy / path.name)
 
 
-def main(file: Path) -> None:
-    """Run every command of a file in the environment it names."""
-    torch.set_num_threads(1)
+def run_commands(commands: Sequence[Mapping[str, Any]]) -> None:
+    """Run every command in the environment it names."""
     end_group, is_main = PartialState.destroy_process_group, os.environ.get("RANK", "0") == "0"
     PartialState.destroy_process_group = lambda self: None  # the next command needs it
     run_folder.save_training_figure = lambda metrics, folder: None  # takes longer than the run
     shard_on_cpus()
     run_deepspeed_on_cpus()
     launched = dict(os.environ)
-    for command in json.loads(file.read_text()):
+    for command in commands:
         os.environ.clear()
         os.environ.update(launched | command["environment"])
         if is_main and command["begins_with"]:
@@ -94,7 +93,3 @@ def main(file: Path) -> None:
         if is_main:
             Path(command["end"]).write_text(json.dumps({"status": status, "printed": printed}))
     end_group(PartialState())
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

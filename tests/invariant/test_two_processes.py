@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from distributed_run import train_together
+from forks import run_group
 from mixdpo import make_plan
 from tiny import tiny_llama
 from trainers import trainer_for
@@ -47,8 +47,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Path:
         pairs, plan = data_of(run, folder)
         pairs.save_to_disk(str(folder / "data" / run / "pairs"))
         plan.save(folder / "data" / run / "plan.parquet")
-    script = Path(__file__).parents[1] / "distributed_run.py"
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MIXDPO_CACHE", str(folder / "cache" / "mixdpo"))
         pairs, _ = data_of("mixdpo", folder)
@@ -57,8 +55,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Path:
             tiny_llama(vocab_size=len(tokenizer)), tokenizer, part, folder / "part", make_plan(part, "dpo")
         )
         trainer.precompute_reference(trainer.train_dataset, "train")
-    result = subprocess.run([*command, str(folder)], capture_output=True, text=True, timeout=300, check=False)
-    assert result.returncode == 0, result.stderr[-4000:]
+    run_group(lambda: train_together(folder), processes=2, seconds=300)
     return folder
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -15,7 +14,7 @@ import pytest
 import torch
 from transformers import TrainerCallback
 
-from forks import DieAt, forked, status_of
+from forks import DieAt, forked, free_port, status_of
 from mixdpo import MixDPOTrainer
 from synthetic import chat_pairs
 from tiny import tiny_llama
@@ -91,9 +90,7 @@ def test_killed_four_times_it_has_the_weights_of_one_that_was_not(trainer_in, tm
 
 
 def test_two_processes_end_after_the_same_step_though_one_is_told(trainer_in, tmp_path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+    port = str(free_port())
 
     def train(rank: int) -> None:
         trainer = trainer_in(tmp_path / "run", per_device_train_batch_size=2, num_train_epochs=2)

@@ -6,6 +6,7 @@ import json
 import math
 import platform
 from collections.abc import Callable, Mapping
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -119,7 +120,12 @@ def logged_metrics(folder: Path) -> list[dict[str, Any]]:
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the libraries that decide a run's numbers."""
     own = {"python": platform.python_version(), "torch": torch.__version__}  # with its build: +cpu, +cu130
-    return {**own, **{name: metadata.version(name) for name in _LIBRARIES}}
+    return {**own, **{name: _installed(name) for name in _LIBRARIES}}
+
+
+@cache
+def _installed(library: str) -> str:
+    return metadata.version(library)  # reads and parses a file each time
 
 
 def check_same_run(folder: Path, record: dict[str, Any], compares_pairs: bool) -> None:
