@@ -302,6 +302,19 @@ def test_the_figure_smooths_shows_evaluations_and_names_the_hard_bucket() -> Non
     assert "hard, evaluation" in [text.get_text() for text in accuracy.get_legend().get_texts()]
 
 
+def test_lines_of_the_figure_break_where_nothing_is_known() -> None:
+    """Sorted pairs: each epoch begins with the easy ones, and ends without any."""
+    lines = [
+        {"step": step, "loss": 0.6, "loss/preference": 0.6, "learning_rate": 1e-6}
+        | ({"rewards/accuracies/easy": float(step > 30)} if (step - 1) % 30 < 12 else {})
+        for step in range(1, 61)
+    ]
+    smoothed = next(line for line in training_figure(lines).axes[1].lines if line.get_label() == "easy")
+    steps, values = np.asarray(smoothed.get_xdata()), np.asarray(smoothed.get_ydata())
+    assert np.isnan(steps).sum() == len(lines) // 15
+    np.testing.assert_array_equal(np.unique(values[~np.isnan(steps)]), [0, 1], err_msg="no mean over both epochs")
+
+
 def test_moving_mean() -> None:
     np.testing.assert_allclose(moving_mean([1.0, 2.0, 6.0, math.nan], 1), [1.5, 3.0, 4.0, 6.0])
     np.testing.assert_allclose(moving_mean([1.0, 5.0], 4), [3.0, 3.0], err_msg="fewer than it reaches")

@@ -180,14 +180,20 @@ def _draw(
     marker: str | None = None,
     reach: int = 0,
 ) -> None:
-    """Draw a series; with a `reach` its moving mean over that many neighbours on either side, and itself faint."""
-    points = [(m["step"], m[name]) for m in metrics if name in m]
+    """Draw a series; with a `reach` its moving mean over that many neighbours on either side, and itself faint.
+
+    The line then breaks where so many lines of the log lack the series that nothing is known in between, as between
+    the epochs of a sorted plan.
+    """
+    points = [(place, m["step"], m[name]) for place, m in enumerate(metrics) if name in m]
     if not points:
         return
-    steps, values = np.array(points, dtype=np.float64).T
+    places, steps, values = np.array(points, dtype=np.float64).T
     # A single point draws no line.
     marker = marker or ("o" if len(points) == 1 else None)
     if reach:
+        breaks = np.repeat(np.flatnonzero(np.diff(places) > 2 * reach + 1) + 1, reach)  # no mean reaches across one
+        steps, values = np.insert(steps, breaks, np.nan), np.insert(values, breaks, np.nan)
         axis.plot(steps, values, color=colour, linestyle=linestyle, linewidth=0.7, alpha=0.3)
         values = moving_mean(values, reach)
     axis.plot(
