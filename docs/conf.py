@@ -52,10 +52,14 @@ def copy_notebooks() -> None:
 
 
 def link_to_repository(app: Any, name: str, source: list[str]) -> None:
-    """Let links of pages to files of the repository lead to GitHub, and pictures come from there."""
+    """Let links of pages to files of the repository lead to GitHub, and copy pictures that are outside of docs."""
     if "/" not in name:
+        pictures = Path(app.outdir) / "_images"
         text = re.sub(r"\]\(\.\./", f"]({REPOSITORY}/blob/main/", source[0])
-        source[0] = re.sub(r'(src|srcset)="\.\./', rf'\1="{REPOSITORY}/raw/main/', text)
+        for found in re.findall(r'(?:src|srcset)="\.\./([^"]+)"', text):
+            pictures.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / found, pictures)
+        source[0] = re.sub(r'(src|srcset)="\.\./[^"]*?([^/"]+)"', r'\1="_images/\2"', text)
 
 
 def setup(app: Any) -> None:
