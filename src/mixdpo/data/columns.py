@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -12,6 +11,18 @@ from typing import Any, Final
 from datasets import Audio, Features, Image, Json, LargeList, List, Value, Video
 
 from mixdpo.common.errors import InputError
+from mixdpo.data.column_names import (
+    SIDES,
+    bare,
+    find_name,
+    leaves,
+    mapping_hint,
+    may_say,
+    nearest,
+    of_list,
+    prompts_among,
+    scores_among,
+)
 from mixdpo.data.messages import CALLS, with_role
 from mixdpo.data.training_columns import LABEL_PROBABILITY, TIE, is_weight
 
@@ -28,9 +39,6 @@ SCORE_NAMES: Final[tuple[tuple[str, str], ...]] = (
 
 _EXACT_SCORES: Final = frozenset(name for pair in SCORE_NAMES for name in pair)
 
-PROMPT_NAMES: Final = ("question", "instruction", "query", "input")
-"""Names of prompts in data of others. They may hold half a prompt, so a person has to say so."""
-
 PROMPT_PARTS: Final = {
     **dict.fromkeys(("system", "system_prompt", "system_message"), "system"),
     "history": "history",
@@ -40,24 +48,15 @@ PROMPT_PARTS: Final = {
 
 MEDIA_NAMES: Final = ("image", "images", "audio", "audios", "video", "videos")
 
-_PROMPT_WORDS: Final = frozenset(("prompt", *PROMPT_NAMES))
-_TEXT_WORDS: Final = _PROMPT_WORDS | {"text", "content", "message"}
-"""Last words of the names of columns of texts; that of `prompt_id` is none."""
-_SCORE_WORDS: Final = frozenset(("score", "scores", "rating", "ratings", "reward", "rewards", "grade", "points"))
-
-_SYNONYMS: Final = {
-    "prompt": PROMPT_NAMES,
-    "chosen": ("preferred", "good", "better", "accepted", "best", "positive", "winner"),
-    "rejected": ("dispreferred", "non_preferred", "bad", "worse", "worst", "negative", "loser"),
-}
-
 ALPACA_PROMPT: Final = "instruction"
 """The name of a prompt that goes on in the column `input`, where that says anything (Alpaca)."""
 
 CONVERSATION_NAMES: Final = ("conversations", "messages")
 """Names of the conversation that comes before two answers of one message each; it ends before the answer."""
 
-_REQUIRED: Final = ("chosen", "rejected")
+_REQUIRED: Final = SIDES
+_TEXTS: Final = ("prompt", *_REQUIRED, "input", "system", "history")
+"""Keys of `columns` whose columns hold texts or messages."""
 _DEFAULT_KEYS: Final = (
     *("prompt", *_REQUIRED, "tools", "chat_template_kwargs", "margin", "ratings_chosen", "ratings_rejected"),
     *(LABEL_PROBABILITY, TIE),
@@ -70,17 +69,6 @@ _BY_NAME: Final = ("margins", "qualities", "weights", "renamed")
 _QUALITY: Final = re.compile(r"(quality/[^/]+/)(chosen|rejected)(_wins)?")
 
 _NUMBER: Final = r"u?int\d+|float(32|64)"
-_OF_LIST: Final = re.compile(r"(max|min)\((.+)\)")
-
-
-def of_list(column: str) -> tuple[str, str | None]:
-    """Split a score column such as `max(all_scores)` into the source's column and the function of its list.
-
-    Data with one column of scores of several answers, of which chosen is the best and rejected the worst, have no
-    column of their own for either.
-    """
-    match = _OF_LIST.fullmatch(column)
-    return (match[2], match[1]) if match else (column, None)
 
 
 def is_quality(name: str) -> bool:
@@ -172,11 +160,10 @@ def find_columns(source: Features, mapping: Mapping[str, str] | None, file: str 
                 hint=f"did you mean {near[0]}?" if near else f"known keys are {', '.join(known)}",
             )
     found = {key: _find_mapped(name, key, available) for key, name in mapping.items()}
-    found |= {key: _find(key, available) for key in _DEFAULT_KEYS if key not in mapping}
+    found |= {key: find_name(key, available) for key in _DEFAULT_KEYS if key not in mapping}
     missing = {key: mapping.get(key, key) for key in (*mapping, *_REQUIRED) if found[key] is None}
     if missing:
-        within = _nested_names(source) if any("." in name for name in missing.values()) else []
-        raise _missing(missing, mapping, [*available, *within], file)
+        raise _missing(missing, mapping, source, file)
     scores = _scores(available, mapping, found, file)
     chosen, rejected = (str(found[key]) for key in _REQUIRED)
     # An answer of one message (LLaMA-Factory, Axolotl) or of text stands beside a conversation.
@@ -233,7 +220,7 @@ def check_prompt_is_read(source: Features, columns: PairColumns, file: str | Non
     Such pairs would be trained on the words their answers happen to begin with.
     """
     unread = unread_columns(list(source), columns) if columns.prompt is None else []
-    looks_like_one = _prompts_among([name for name in unread if is_text(source[name])])
+    looks_like_one = prompts_among([name for name in unread if is_text(source[name])])
     messages = [name for name in unread if _holds_messages(source[name])]
     found = next(iter([*looks_like_one, *messages]), None)
     parts = {key: name for name in unread if (key := prompt_part(name)) in ("system", "history")}
@@ -241,19 +228,19 @@ def check_prompt_is_read(source: Features, columns: PairColumns, file: str | Non
         raise InputError(
             f"there is no column 'prompt', and there is a column {found!r}",
             file=file,
-            hint=_map({"prompt": found, **parts}),
+            hint=mapping_hint({"prompt": found, **parts}),
         )
 
 
 def prompt_part(name: str) -> str | None:
     """Return the key of `columns` that reads a column whose name says that it holds a part of the prompt."""
-    return PROMPT_PARTS.get(_bare(name))
+    return PROMPT_PARTS.get(bare(name))
 
 
 def is_media(name: str, feature: Any) -> bool:
     """Whether a column holds images, sounds or films."""
     kind = feature.feature if isinstance(feature, (List, LargeList)) else feature
-    return isinstance(kind, (Image, Audio, Video)) or _bare(name) in MEDIA_NAMES
+    return isinstance(kind, (Image, Audio, Video)) or bare(name) in MEDIA_NAMES
 
 
 def _holds_messages(feature: Any) -> bool:
@@ -270,32 +257,10 @@ def _is_alpaca(source: Features, prompt: str | None) -> bool:
     return prompt == ALPACA_PROMPT and all(is_text(source.get(name)) for name in (ALPACA_PROMPT, "input"))
 
 
-def _map(mapping: Mapping[str, str]) -> str:
-    written = ", ".join(f"{key}: {_as_yaml(name)}" for key, name in mapping.items())
-    them = "it" if len(mapping) == 1 else "them"
-    return f"map {them} with `columns: {{{written}}}`, or --data.columns '{{{written}}}'"
-
-
-def _as_yaml(name: str) -> str:
-    return json.dumps(name, ensure_ascii=False) if re.search(r"[,:#{}\[\]'\"&*!|>%@`]", name) else name
-
-
-def _bare(name: str) -> str:
-    return re.sub(r"[\s_-]+", "_", name.strip().lower())
-
-
-def _find(name: str, available: Sequence[str]) -> str | None:
-    """Return the column of a name, or the only one that differs from it in case, spaces and hyphens alone."""
-    if name in available:
-        return name
-    alike = [column for column in available if _bare(column) == _bare(name)]
-    return alike[0] if len(alike) == 1 else None
-
-
 def _find_mapped(name: str, key: str, available: Sequence[str]) -> str | None:
     if key in ("score_chosen", "score_rejected") and name not in available and of_list(name)[1] is not None:
         return name if of_list(name)[0] in available else None
-    return _find(name, available)
+    return find_name(name, available)
 
 
 def _scores(
@@ -310,71 +275,38 @@ def _scores(
     exact = next((pair for pair in SCORE_NAMES if set(pair) <= set(available)), None)
     if exact is not None:
         return exact
-    alike = ((_find(first, available), _find(second, available)) for first, second in SCORE_NAMES)
+    alike = ((find_name(first, available), find_name(second, available)) for first, second in SCORE_NAMES)
     return next(((first, second) for first, second in alike if first and second), (None, None))
 
 
-def _missing(
-    missing: Mapping[str, str], mapping: Mapping[str, str], available: Sequence[str], file: str | None
-) -> InputError:
+def _missing(missing: Mapping[str, str], mapping: Mapping[str, str], source: Features, file: str | None) -> InputError:
     """Return one error for all missing columns, with the mapping to write."""
+    available, lists = [name for name, _ in leaves(source)], _lists_of_pairs(source)
+    texts = [name for name, kind in leaves(source) if may_say(kind)]
     rest = {key: name for key, name in mapping.items() if key not in missing}
-    near = {key: _nearest(name, key, available) for key, name in missing.items()}
-    if "prompt" not in {*mapping, *missing} and _find("prompt", available) is None:
-        rest.update(("prompt", name) for name in _prompts_among(available)[:1])
+    near = {key: nearest(name, key, texts if key in _TEXTS else available) for key, name in missing.items()}
+    if "prompt" not in {*mapping, *missing} and find_name("prompt", available) is None:
+        others = [name for name in texts if name not in near.values()]
+        blank = ["..."] if others and None in near.values() else []
+        rest.update(("prompt", name) for name in [*prompts_among(others), *blank][:1])
     if not rest.keys() & {"score_chosen", "score_rejected"} and _scores(available, {}, {}, file) == (None, None):
-        rest |= _scores_among(available)
+        rest |= scores_among(available)
     wanted = list(dict.fromkeys(missing.values()))
     guesses = ", ".join(repr(name) for name in dict.fromkeys(near.values()) if name is not None)
-    nearest = "" if not guesses else f", nearest {'are' if ', ' in guesses else 'is'} {guesses}"
-    there = f"(there are {', '.join(available)}{nearest})"
-    hint = _map({**{key: name or "..." for key, name in near.items()}, **rest})
+    likest = "" if not guesses else f", nearest {'are' if ', ' in guesses else 'is'} {guesses}"
+    there = f"(there are {', '.join(available)}{likest})"
+    hint = mapping_hint({**{key: name or "..." for key, name in near.items()}, **rest})
+    if lists:
+        hint = f"the rows lie in {lists[0]!r}: write that list alone, as by `jq .{lists[0]} FILE > rows.json`"
     if len(wanted) == 1:
         return InputError(f"there is no such column {there}", file=file, column=wanted[0], hint=hint)
     return InputError(f"there are no columns {', '.join(map(repr, wanted))} {there}", file=file, hint=hint)
 
 
-def _nearest(name: str, key: str, available: Sequence[str]) -> str | None:
-    within, function = of_list(name)
-    if function is not None:
-        found = _nearest(within, "", available)
-        return None if found is None else f"{function}({found})"
-    bare = {column: _bare(column) for column in available}
-    words = (_bare(name), *_SYNONYMS.get(key, ()))
-    for word in words:
-        holding = [column for column, plain in bare.items() if word in plain and not _says_opposite(key, plain)]
-        if holding:  # of "good score" and "good answer" the answer
-            return min(holding, key=lambda column: key in _REQUIRED and _is_score(column))
-    close = difflib.get_close_matches(_bare(name), bare.values(), n=1)
-    return next((column for column, plain in bare.items() if plain in close), None)
-
-
-def _prompts_among(names: Sequence[str]) -> list[str]:
-    """Return the columns whose names say that they hold prompts, those with the plainest names first."""
-    exact = [name for wanted in PROMPT_NAMES for name in names if _bare(name) == wanted]
-    words = {name: _words_of(name) for name in names if name not in exact}
-    return exact + [name for name, said in words.items() if _PROMPT_WORDS & {*said} and said[-1] in _TEXT_WORDS]
-
-
-def _scores_among(names: Sequence[str]) -> dict[str, str]:
-    """Return `score_chosen` and `score_rejected`, where the names of two columns say that they are these."""
-    scores = [name for name in names if _is_score(name)]
-    found = {f"score_{side}": _nearest(side, side, scores) for side in _REQUIRED}
-    there = {key: name for key, name in found.items() if name is not None}
-    return there if len(set(there.values())) == len(_REQUIRED) else {}
-
-
-def _is_score(name: str) -> bool:
-    return not _SCORE_WORDS.isdisjoint(_words_of(name))
-
-
-def _words_of(name: str) -> list[str]:
-    return re.findall(r"[a-z0-9]+", _bare(name)) or [""]
-
-
-def _says_opposite(key: str, plain: str) -> bool:
-    """Whether a name that holds a word for chosen means rejected, as "non_preferred" does."""
-    return key == "chosen" and any(word in plain for word in _SYNONYMS["rejected"])
+def _lists_of_pairs(source: Features) -> list[str]:
+    """Return the columns that hold lists of whole pairs, as a file that is one object does."""
+    elements = {name: getattr(kind, "feature", None) for name, kind in source.items()}
+    return [name for name, kind in elements.items() if isinstance(kind, dict) and {*_REQUIRED} <= kind.keys()]
 
 
 def message_feature(columns: Sequence[Any], calls: bool = False) -> Any:
@@ -440,10 +372,3 @@ def nested_kind(features: Mapping[str, Any], path: str) -> Any:
             return None
         kind = kind[name]
     return kind
-
-
-def _nested_names(features: Mapping[str, Any], within: str = "") -> list[str]:
-    """Return the names of all columns within others."""
-    objects = {f"{within}{name}": kind for name, kind in features.items() if isinstance(kind, dict)}
-    leaves = [f"{name}.{key}" for name, kind in objects.items() for key in kind]
-    return leaves + [leaf for name, kind in objects.items() for leaf in _nested_names(kind, f"{name}.")]

@@ -23,12 +23,12 @@ from datasets import Features, LargeList, List, Value
 
 from mixdpo.common.errors import InputError
 from mixdpo.common.files import digest
+from mixdpo.data.column_names import of_list
 from mixdpo.data.columns import (
     CONVERSATION_NAMES,
     PairColumns,
     is_quality,
     message_feature,
-    of_list,
     of_other_answer,
 )
 from mixdpo.data.data_settings import Contradictions, InvalidScores, check_template_kwargs
