@@ -29,6 +29,8 @@ _SEPARATOR_LINE: Final = re.compile(r"sep=.?")
 _UNDEFINED: Final = frozenset(b"\x81\x8d\x8f\x90\x9d")
 """Bytes that are nothing in cp1252."""
 _CHUNK: Final = 1 << 22
+_ACCENTS: Final = 2
+"""Characters beyond ASCII that follow one another in a Western text, as in "größer", but for few."""
 
 
 @dataclass(frozen=True)
@@ -140,15 +142,28 @@ def _is_utf8(file: Path) -> bool:
 
 
 def _windows(file: Path) -> str:
-    """Return the encoding of a file that is not UTF-8; UTF-8 with a broken character stays UTF-8."""
+    """Return the encoding of a file that is not UTF-8; UTF-8 with a broken character stays UTF-8.
+
+    Raises:
+        InputError: its words consist of characters beyond ASCII, so that it is no Western text.
+    """
     decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
     undefined = False
+    beyond = in_words = 0
     with _open(file) as stream:
         while chunk := stream.read(_CHUNK):
             text = decoder.decode(chunk)
             if any(ord(char) > 127 and not "\udc80" <= char <= "\udcff" for char in set(text)):
                 return UTF_8
             undefined = undefined or not _UNDEFINED.isdisjoint(chunk)
+            runs = list(map(len, re.findall(rb"[\x80-\xff]+", chunk)))
+            beyond, in_words = beyond + sum(runs), in_words + sum(run for run in runs if run > _ACCENTS)
+    if in_words > beyond / 2:
+        raise InputError(
+            "neither UTF-8 nor the encoding of a Western Windows (cp1252): whole words are beyond ASCII",
+            file=file,
+            hint='save the file as UTF-8 (in a spreadsheet "CSV UTF-8")',
+        )
     return "latin-1" if undefined else "cp1252"
 
 

@@ -189,7 +189,9 @@ def _csv_fault(file: Path) -> InputError | None:
                     f"{len(record)} cells where the header has {width}",
                     file=file,
                     row=number,
-                    hint='put cells that hold a comma or a line break in "quotes"',
+                    hint="separate columns by commas, semicolons, tabs or bars"
+                    if width == 1
+                    else f'put cells that hold {_named(form.separator)} or a line break in "quotes"',
                 )
     except csv.Error as error:
         return InputError(f"broken CSV ({error})", file=file, row=number + 1)
@@ -200,6 +202,10 @@ def _csv_fault(file: Path) -> InputError | None:
     except _DAMAGED_GZIP as error:
         return InputError(f"the compressed file is damaged ({error})", file=file, row=number + 1)
     return None if records > 1 else InputError("the file holds no rows", file=file)
+
+
+def _named(separator: str) -> str:
+    return {",": "a comma", ";": "a semicolon", "\t": "a tab"}.get(separator, "a bar")
 
 
 def _undecodable_line(file: Path, encoding: str) -> int | None:

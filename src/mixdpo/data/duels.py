@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import product
 from typing import Any, Final
 
 from datasets import Features, List, Value
 
 from mixdpo.common.table_files import well_formed
+from mixdpo.data.column_names import PROMPT_NAMES, bare, find_name
 from mixdpo.data.data_settings import DataSettings
 from mixdpo.data.messages import Message
 from mixdpo.data.prompts import DropPair
@@ -25,7 +28,7 @@ class _Duel:
         winner: says who won.
         first_wins: what `winner` says where the first won, in lower case; `second_wins` likewise. Neither: it is a
             number, under 0 where the first won, whose size says by how much.
-        prompt: the column of the prompt.
+        prompt: the columns that may hold the prompt, the first that is there.
         scores: columns of the scores of both answers.
     """
 
@@ -34,30 +37,50 @@ class _Duel:
     winner: str
     first_wins: tuple[str, ...] = ()
     second_wins: tuple[str, ...] = ()
-    prompt: str = "prompt"
+    prompt: tuple[str, ...] = ("prompt", *PROMPT_NAMES)
     scores: tuple[str, str] | None = None
 
 
-_A, _B = ("model_a", "a", "left"), ("model_b", "b", "right")
+_ANSWERS: Final = ("conversation", "response", "answer", "completion", "output", "generation")
+_SIDES: Final = (
+    (("_a", "_b"), ("model_a", "a", "left"), ("model_b", "b", "right")),
+    (("_0", "_1"), ("0",), ("1",)),
+    (("_1", "_2"), ("1", "first"), ("2", "second")),
+    (("1", "2"), ("1", "first"), ("2", "second")),
+)
+"""Endings of the names of both answers, and what says that either won."""
+_WINNERS: Final = ("winner", "preference", "preferred", "choice", "better", "better_response_id", "label")
+
+
+def _plain_duels() -> Iterator[_Duel]:
+    """Yield the duels whose columns are called alike, such as `response_a`, `response_b` and `winner`."""
+    for answer, (ends, *wins), winner in product(_ANSWERS, _SIDES, _WINNERS):
+        first, second = (answer + end for end in ends)
+        yield _Duel(
+            first=first,
+            second=second,
+            winner=winner,
+            first_wins=(*wins[0], first),
+            second_wins=(*wins[1], second),
+            scores=(f"score{ends[0]}", f"score{ends[1]}"),
+        )
+
+
 _DUELS: Final = (
-    _Duel(first="conversation_a", second="conversation_b", winner="winner", first_wins=_A, second_wins=_B),
-    _Duel(first="response_a", second="response_b", winner="winner", first_wins=_A, second_wins=_B),
-    _Duel(first="response_a", second="response_b", winner="preference", first_wins=_A, second_wins=_B),
-    _Duel(first="response_0", second="response_1", winner="better_response_id", first_wins=("0",), second_wins=("1",)),
-    _Duel(first="output_1", second="output_2", winner="preference", first_wins=("1",), second_wins=("2",)),
     _Duel(first="response_1", second="response_2", winner="preference_strength"),  # HelpSteer2
-    _Duel(first="response1", second="response2", winner="overall_preference", prompt="context"),  # HelpSteer3
+    _Duel(first="response1", second="response2", winner="overall_preference", prompt=("context",)),  # HelpSteer3
     _Duel(
         first="human_ref_A",
         second="human_ref_B",
         winner="labels",
         first_wins=("1",),
         second_wins=("0",),
-        prompt="history",
+        prompt=("history",),
         scores=("score_A", "score_B"),
     ),  # SHP
+    *_plain_duels(),
 )
-_TIES: Final = ("tie", "tie (bothbad)", "both_bad", "bothbad", "both", "draw", "equal", "neither")
+_TIES: Final = ("tie", "tie_(bothbad)", "both_bad", "bothbad", "both_good", "both", "draw", "equal", "neither")
 
 TURNS: Final = ("prompt", "response_a", "response_b", "winner_model_a", "winner_model_b")
 """Columns of Kaggle's copy of LMSYS' arena: the texts of all turns as a JSON list, and a column per outcome."""
@@ -65,7 +88,7 @@ TURNS: Final = ("prompt", "response_a", "response_b", "winner_model_a", "winner_
 
 def is_duel(names: Iterable[str]) -> bool:
     """Whether columns hold two answers and who won."""
-    return _duel_of(names) is not None
+    return _duel_of(tuple(names)) is not None
 
 
 def duel_pairs(row: Row, data: DataSettings) -> list[dict[str, Any]]:
@@ -75,7 +98,7 @@ def duel_pairs(row: Row, data: DataSettings) -> list[dict[str, Any]]:
         DropPair: neither answer won, and ties are not kept.
         ViewFault: nobody can say who won.
     """
-    duel = _duel_of(row)
+    duel = _duel_of(tuple(row))
     assert duel is not None, "the layout was found by these columns"
     lead = _lead(row[duel.winner], duel)
     tie = _tie(lead == 0, data)
@@ -83,11 +106,11 @@ def duel_pairs(row: Row, data: DataSettings) -> list[dict[str, Any]]:
     if lead < 0:
         names = [(duel.second, "chosen"), (duel.first, "rejected")]
     pair: dict[str, Any] = {side: row[name] for name, side in names} | tie
-    if duel.prompt in row:
-        pair["prompt"] = row[duel.prompt]
+    if duel.prompt:
+        pair["prompt"] = row[duel.prompt[0]]
     if not duel.first_wins:
         pair["margin"] = abs(lead)
-    if duel.scores is not None and set(duel.scores) <= set(row):
+    if duel.scores is not None:
         scores = [row[name] for name in duel.scores]
         pair["score_chosen"], pair["score_rejected"] = scores if lead >= 0 else scores[::-1]
     return [pair]
@@ -95,27 +118,42 @@ def duel_pairs(row: Row, data: DataSettings) -> list[dict[str, Any]]:
 
 def duel_columns(features: Features) -> dict[str, Any]:
     """Return the types of the columns that `duel_pairs` makes."""
-    duel = _duel_of(features)
+    duel = _duel_of(tuple(features))
     assert duel is not None, "the layout was found by these columns"
     made = {"chosen": features[duel.first], "rejected": features[duel.second]}
-    if duel.prompt in features:
-        made["prompt"] = features[duel.prompt]
+    if duel.prompt:
+        made["prompt"] = features[duel.prompt[0]]
     if not duel.first_wins:
         made["margin"] = Value("float64")
-    if duel.scores is not None and set(duel.scores) <= set(features):
+    if duel.scores is not None:
         made |= {"score_chosen": features[duel.scores[0]], "score_rejected": features[duel.scores[1]]}
     return made
 
 
 def duel_reads(features: Features) -> tuple[str, ...]:
     """Return the columns that `duel_pairs` reads."""
-    duel = _duel_of(features)
-    return () if duel is None else (duel.first, duel.second, duel.winner, duel.prompt, *(duel.scores or ()))
+    duel = _duel_of(tuple(features))
+    return () if duel is None else (duel.first, duel.second, duel.winner, *duel.prompt, *(duel.scores or ()))
 
 
-def _duel_of(names: Iterable[str]) -> _Duel | None:
-    there = set(names)
-    return next((duel for duel in _DUELS if {duel.first, duel.second, duel.winner} <= there), None)
+@lru_cache
+def _duel_of(names: tuple[str, ...]) -> _Duel | None:
+    """Return the duel of a table's columns, under the names they have there."""
+    for duel in _DUELS:
+        there = {part: find_name(part, names) for part in (duel.first, duel.second, duel.winner, *duel.prompt)}
+        first, second, winner = (there[part] for part in (duel.first, duel.second, duel.winner))
+        if first and second and winner:
+            prompt = next((name for part in duel.prompt if (name := there[part])), None)
+            scores = tuple(name for score in duel.scores or () if (name := find_name(score, names)))
+            return replace(
+                duel,
+                first=first,
+                second=second,
+                winner=winner,
+                prompt=() if prompt is None else (prompt,),
+                scores=(scores[0], scores[1]) if len(scores) == 2 else None,
+            )
+    return None
 
 
 def _lead(value: Any, duel: _Duel) -> float:
@@ -128,7 +166,7 @@ def _lead(value: Any, duel: _Duel) -> float:
         if not math.isfinite(lead):
             raise ViewFault(duel.winner, f"{value!r:.40} is no number that says which answer is better")
         return lead
-    winner = str(int(value)) if isinstance(value, (bool, float)) and value == value else str(value).strip().lower()
+    winner = str(int(value)) if isinstance(value, (bool, float)) and value == value else bare(str(value))
     if winner in _TIES:
         return 0.0
     if winner not in (*duel.first_wins, *duel.second_wins):

@@ -12,7 +12,15 @@ from mixdpo.data.columns import is_text
 from mixdpo.data.data_settings import DataSettings
 from mixdpo.data.duels import TURNS, duel_columns, duel_pairs, duel_reads, is_duel, turns_columns, turns_pairs
 from mixdpo.data.messages import kind_of
-from mixdpo.data.scored_answers import ANSWERS, SCORE_LISTS, is_ranked, ranked_columns, ranked_pairs, ranked_reads
+from mixdpo.data.scored_answers import (
+    ANSWERS,
+    RANK_LISTS,
+    SCORE_LISTS,
+    is_ranked,
+    ranked_columns,
+    ranked_pairs,
+    ranked_reads,
+)
 from mixdpo.data.views import Row, View, ViewFault
 
 
@@ -69,7 +77,7 @@ def view_layout(layout: Layout, features: Features, data: DataSettings) -> View 
     )
 
 
-LISTS: Final = (*ANSWERS, *SCORE_LISTS, "messages", "rejected_messages", "input")
+LISTS: Final = (*ANSWERS, *SCORE_LISTS, *RANK_LISTS, "messages", "rejected_messages", "input")
 """Columns of lists and objects that a table of texts, such as CSV, keeps as JSON or as Python prints them."""
 
 

@@ -27,6 +27,7 @@ MODEL_KEYS: Final = ("model", "model_name", "generator", "model_id")
 SCORE_KEYS: Final = ("fine-grained_score", "overall_score", "score", "rating", "reward")
 """UltraFeedback's mean of the aspects comes before its overall score, of which about 2,000 are 10 for 1."""
 RANK_KEY: Final = "rank"
+RANK_LISTS: Final = ("rank", "ranks")
 """The best answer has the smallest."""
 
 Pair = tuple[int, int]
@@ -91,13 +92,14 @@ def scored_answers(row: Row, score_key: str | None = None) -> list[ScoredAnswer]
     if answers and isinstance(answers[0], Mapping) and not _is_message(answers[0]):
         key = score_key or score_key_of(answers)
         return [_of_object(item, key, name) for item in answers]
-    scores_name = first_there(SCORE_LISTS, row)
+    scores_name = first_there((*SCORE_LISTS, *RANK_LISTS), row)
+    sign = -1 if scores_name in RANK_LISTS else 1
     scores = row.get(scores_name) or [None] * len(answers)  # distilabel's is null where its judge could not be read
     if not isinstance(scores, list) or len(scores) != len(answers):
         raise ViewFault(scores_name, f"is not a list of {len(answers)} scores, one for each of {name!r}")
     models = _models(row, len(answers))
     return [
-        ScoredAnswer(answer, read_score(score, scores_name), model)
+        ScoredAnswer(answer, sign * read_score(score, scores_name), model)
         for score, answer, model in zip(scores, answers, models, strict=True)
     ]
 
@@ -182,7 +184,7 @@ def is_ranked(features: Features) -> bool:
         return True
     if isinstance(element, dict) and not _is_message(element):
         return bool(first_there(TEXT_KEYS, element) and first_there((*SCORE_KEYS, RANK_KEY), element))
-    scores = first_there(SCORE_LISTS, features)
+    scores = first_there((*SCORE_LISTS, *RANK_LISTS), features)
     return bool(scores) and isinstance(features[scores], (List, LargeList))
 
 
@@ -197,4 +199,4 @@ def ranked_columns(features: Features) -> dict[str, Any]:
 
 def ranked_reads(features: Features) -> tuple[str, ...]:
     """Return the columns that `ranked_pairs` reads."""
-    return tuple(first_there(names, features) for names in (PROMPTS, ANSWERS, SCORE_LISTS))
+    return tuple(first_there(names, features) for names in (PROMPTS, ANSWERS, (*SCORE_LISTS, *RANK_LISTS)))
