@@ -214,24 +214,6 @@ def unread_columns(available: Sequence[str], columns: PairColumns) -> list[str]:
     return [name for name in available if name not in used | lists]
 
 
-def check_prompt_is_read(source: Features, columns: PairColumns, file: str | None = None) -> None:
-    """Raise `InputError` for texts without a column of prompts beside a column that looks like one.
-
-    Such pairs would be trained on the words their answers happen to begin with.
-    """
-    unread = unread_columns(list(source), columns) if columns.prompt is None else []
-    looks_like_one = prompts_among([name for name in unread if is_text(source[name])])
-    messages = [name for name in unread if _holds_messages(source[name])]
-    found = next(iter([*looks_like_one, *messages]), None)
-    parts = {key: name for name in unread if (key := prompt_part(name)) in ("system", "history")}
-    if found is not None:
-        raise InputError(
-            f"there is no column 'prompt', and there is a column {found!r}",
-            file=file,
-            hint=mapping_hint({"prompt": found, **parts}),
-        )
-
-
 def prompt_part(name: str) -> str | None:
     """Return the key of `columns` that reads a column whose name says that it holds a part of the prompt."""
     return PROMPT_PARTS.get(bare(name))
@@ -243,14 +225,15 @@ def is_media(name: str, feature: Any) -> bool:
     return isinstance(kind, (Image, Audio, Video)) or bare(name) in MEDIA_NAMES
 
 
-def _holds_messages(feature: Any) -> bool:
+def holds_messages(feature: Any) -> bool:
+    """Whether a column type holds lists of messages."""
     element = feature.feature if isinstance(feature, (List, LargeList)) else None
     return isinstance(element, dict) and not element.keys().isdisjoint(("role", "from"))
 
 
 def _may_hold_messages(feature: Any) -> bool:
     # Of JSON objects, such as messages with tool calls, only the rows say what they are.
-    return _holds_messages(feature) or feature == List(Json())
+    return holds_messages(feature) or feature == List(Json())
 
 
 def _is_alpaca(source: Features, prompt: str | None) -> bool:

@@ -7,6 +7,7 @@ import csv
 import gzip
 import re
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from io import StringIO, TextIOWrapper
 from itertools import chain
@@ -62,13 +63,14 @@ class CsvForm:
         """The columns without a name, such as an index that pandas wrote."""
         return tuple(name for name in self.columns if name.startswith(UNNAMED))
 
-    def notes(self) -> tuple[str, ...]:
-        """Say what was guessed, for a person."""
+    def notes(self, decimal_commas: Sequence[str] = ()) -> tuple[str, ...]:
+        """Say what was guessed, for a person; `decimal_commas`: the columns of numbers that have them."""
         guessed = [f"encoding {self.encoding}"] if self.encoding != UTF_8 else []
         guessed += [f"separator {self.separator!r}"] if self.separator != self.expected else []
         if self.spaced:
             guessed.append("spaces around each separator" if self.padded else "a space after each separator")
         guessed += [f"column {self.columns.index(name) + 1} has no name and is left out" for name in self.unnamed]
+        guessed += [f"decimal commas in {', '.join(decimal_commas)}"] if decimal_commas else []
         return (f"guessed: {', '.join(guessed)}",) if guessed else ()
 
 

@@ -19,7 +19,6 @@ from mixdpo.common.errors import InputError
 from mixdpo.common.files import data_cache, digest
 from mixdpo.data.columns import (
     PairColumns,
-    check_prompt_is_read,
     find_columns,
     holds_plain_texts,
     is_media,
@@ -46,6 +45,7 @@ from mixdpo.data.pairs import (
 )
 from mixdpo.data.prompts import REASONS, DropPair
 from mixdpo.data.sources import RawSource, open_source, quiet_datasets, source_in_memory
+from mixdpo.data.unread_prompt import check_prompt_is_read
 from mixdpo.data.views import View, ViewFault, chained, view_nested, view_text_as_data, view_text_as_messages
 
 _TABLE: Final = 5_000
@@ -189,8 +189,7 @@ def _interpreted(settings: SourceSettings, raw: RawSource, data: DataSettings) -
     conversational = is_conversational(features, first[0] if first else {}, columns)
     if not conversational:  # texts have no template
         columns = replace(columns, chat_template_kwargs=None)
-    if not conversational:
-        check_prompt_is_read(features, columns, settings.path)
+        check_prompt_is_read(features, columns, first, settings.path)
     return _Source(
         settings=settings,
         raw=raw,

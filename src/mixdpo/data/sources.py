@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import datasets
-import pyarrow.compute as pc
 from datasets.data_files import DataFilesList, get_data_patterns
 from datasets.exceptions import DatasetsError
 
@@ -25,6 +24,7 @@ from mixdpo.common.files import atomic_path, data_cache, digest
 from mixdpo.common.hub import from_hub
 from mixdpo.common.urls import shown_url
 from mixdpo.data.columns import is_text
+from mixdpo.data.csv_cells import mended_cells
 from mixdpo.data.csv_form import UTF_8, CsvForm, csv_form, find_encoding, open_lines
 from mixdpo.data.diagnose import check_json, diagnose, find_stray_type
 from mixdpo.data.row_places import RowPlaces, places_in_files, places_in_table
@@ -208,13 +208,14 @@ def _open_files(name: str, files: Sequence[Path], split: str) -> RawSource:
         stray = find_stray_type(files, {column for column, kind in dataset.features.items() if is_text(kind)})
         if stray is not None:
             raise stray
+    commas: list[str] = []
     if form is not None:
         if form.spare and any(cell and cell.strip() for cell in dataset[form.columns[-1]]):
             raise diagnose(files, ValueError("more cells than the header has"))
         dataset = dataset.remove_columns([column for column in form.unnamed if column in dataset.column_names])
-        dataset = _without_padding(dataset, form)
+        dataset, commas = mended_cells(dataset, form)
     odd = sorted({encoding for encoding in encodings.values() if encoding != UTF_8})
-    notes = form.notes() if form is not None else (f"guessed: encoding {', '.join(odd)}",) if odd else ()
+    notes = form.notes(commas) if form is not None else (f"guessed: encoding {', '.join(odd)}",) if odd else ()
     return _sliced(RawSource(name=name, dataset=dataset, key=key, files=tuple(files), notes=notes), split)
 
 
@@ -343,17 +344,6 @@ def _content_key(files: Sequence[Path]) -> str:
                     yield chunk
 
     return digest(chunks())
-
-
-def _without_padding(dataset: datasets.Dataset, form: CsvForm) -> datasets.Dataset:
-    """Return a table without the spaces before its separators, if they stand before every one of them."""
-    names = [name for name in form.columns[:-1] if name in dataset.column_names] if form.padded else []
-    table = dataset.with_format("arrow")[:] if names else None
-    if table is None or not all(pc.all(pc.ends_with(table[name], " ")).as_py() for name in names):
-        return dataset
-    for name in names:
-        table = table.set_column(table.column_names.index(name), name, pc.utf8_rtrim(table[name], " "))
-    return datasets.Dataset(table, fingerprint=dataset._fingerprint)
 
 
 def _in_utf8(file: Path, encoding: str, folder: Path) -> Path:
