@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from mixdpo.common.tables import TextTable, as_markdown
+from mixdpo.common.tables import TextTable, as_markdown, percent_text
 from mixdpo.study.planned_power import (
     GROWTHS,
     TARGET,
@@ -67,7 +67,7 @@ def verdict(study: StudySettings, known: Earlier) -> str:
     others = " and ".join(f"{_share(one)} if it {one.growth}" for one in found.values() if one.growth != BETWEEN)
     minutes = 60 * design.hours_per_seed * processes_of(study) / len(variants(study))
     return (
-        f"Can {TARGET:.0%} of {study.baseline}'s gain be seen in {HOURS:.0f} hours of two cores? "
+        f"Can {percent_text(TARGET, 0)} of {study.baseline}'s gain be seen in {HOURS:.0f} hours of two cores? "
         f"{_answer(study, known)} The file has {design.pairs} pairs, and a run takes {minutes:.0f} minutes, two at "
         f"once. In {HOURS:.0f} hours {seeds} seeds run, and find a contrast of {central.smallest:.2f} constraints "
         f"with 80 % power: {_share(central)} of the gain if it {BETWEEN} that are no ties, {others}. How the gain "
@@ -108,8 +108,8 @@ def _prompts_table(study: StudySettings, known: Earlier) -> TextTable:
 
 
 _HEADINGS: Final = (
-    "if the gain", "gain", f"seeds for {TARGET:.0%} of it", "hours", f"seeds in {HOURS:.0f} hours", "these find",
-    "of the gain",
+    "if the gain", "gain", f"seeds for {percent_text(TARGET, 0)} of it", "hours", f"seeds in {HOURS:.0f} hours",
+    "these find", "of the gain",
 )  # fmt: skip
 
 

@@ -44,7 +44,7 @@ def test_it_is_the_advice(tmp_path) -> None:
     assert figures["parts"][0]["route"] == "drop"
     assert figures["parts"][0]["part"]["surplus"]["estimate"] == pytest.approx(-0.25, abs=0.03)
     section = section_of(report, tmp_path)
-    assert "drop, refill" in section
+    assert "<b>drop</b>" in section
     assert figures["sentences"]["total"] in section
     saved = json.loads((tmp_path / "report" / "report.json").read_text())
     assert saved["advice"]["parts"] == json.loads(json.dumps(figures["parts"]))

@@ -16,7 +16,7 @@ from mixdpo.auditing.examples import marked
 from mixdpo.auditing.leakage import leak_figures
 from mixdpo.auditing.margins import rating_grid
 from mixdpo.auditing.noise import label_error, noise_figures
-from mixdpo.auditing.plan_preview import cosine_with_warmup, plan_preview
+from mixdpo.auditing.plan_preview import cosine_with_warmup, plan_preview, recommendation
 from mixdpo.auditing.statistics import (
     binned,
     length_histograms,
@@ -53,6 +53,22 @@ def test_means_agree_with_scipy() -> None:
         (values,), lambda x, axis: x.mean(axis) / x.std(axis, ddof=1), rng=np.random.default_rng(1), n_resamples=4000
     ).confidence_interval
     assert [d["low"], d["high"]] == pytest.approx([resampled.low, resampled.high], abs=0.015)
+
+
+def test_what_differs_by_rounding_alone_has_no_effect_size() -> None:
+    values = np.log(np.full(100, 60.0)) - np.log(np.full(100, 30.0))
+    values[::2] += 1e-15
+    assert standardised_mean(values)["value"] is None
+
+
+@pytest.mark.parametrize(("route", "at"), [("drop", 0), ("sft", 2), ("sft_last", 2)])
+def test_the_preview_starts_where_the_advice_sends_pairs_to_sft(route, at) -> None:
+    parts = [
+        {"route": name, "part": {"margin_min": low, "margin_max": high, "share": 0.5}}
+        for name, low, high in ((route, 0.0, 0.9), ("preference", 1.0, 2.0))
+    ]
+    found = recommendation({"threshold": [0.0, 0.5, 0.95, 1.5]}, {"problem": None, "parts": parts})
+    assert found["at"] == at
 
 
 def test_rank_correlation_agrees_with_scipy_and_a_bootstrap() -> None:

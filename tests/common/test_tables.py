@@ -10,7 +10,16 @@ from rich.console import Console
 
 from mixdpo.cli.main import main
 from mixdpo.common.progress import rate_bar
-from mixdpo.common.tables import TextTable, as_latex, as_text, plain_console, print_table, results_table
+from mixdpo.common.tables import (
+    TextTable,
+    as_latex,
+    as_text,
+    plain_console,
+    print_table,
+    range_text,
+    results_table,
+    signed_text,
+)
 
 NAMES = ["m[/x]", "m[red]y", "[bold]z", "[link=http://x]q[/link]", ":fire:", "*star"]
 
@@ -82,3 +91,14 @@ def test_bars_take_no_text_for_markup() -> None:
         bar.add_task("answers of m[/x]", total=2, rate="[red]", note="[/]")
     assert "answers of m[/x]" in shown.getvalue()
     assert "[red]" in shown.getvalue()
+
+
+def test_what_rounds_to_zero_has_no_minus() -> None:
+    assert [signed_text(value) for value in (-0.4, 0.4, -0.6, 12.0)] == ["+0", "+0", "-1", "+12"]
+    assert signed_text(-0.04, 1) == "+0.0"
+
+
+def test_a_range_of_one_value_is_that_value() -> None:
+    assert range_text(0.0, 0.0) == "0"
+    assert range_text(1.0, 1.0001) == "1"
+    assert range_text(-0.5, 1.25) == "-0.5 to 1.25"

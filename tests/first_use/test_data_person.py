@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ import pytest
 from mixdpo import AuditSettings, audit, load_pairs
 from mixdpo.cli.main import main
 from mixdpo.common.settings import parse_yaml
+from mixdpo.data.data_settings import DataSettings
+from mixdpo.data.load import read_pairs
+from mixdpo.recipe.recipe_file import yaml_text
 from preferences import clean_rows
 from rules import ship
 from snapshots import check_snapshot
@@ -111,6 +115,109 @@ def test_a_german_spreadsheet_is_read_and_its_rows_are_the_files() -> None:
         "empty_prompt": ["4"],
         "identical_completions": ["7"],
     }, "the header is row 1, and a cell of two lines is two"
+
+
+def test_decimal_commas_of_a_spreadsheet_are_numbers() -> None:
+    rows = [[*(row[side] for side in SIDES), f"{2 + n},5", f"-{n},125"] for n, row in enumerate(clean_rows(6))]
+    file = write_csv("german.csv", (*SIDES, "score_chosen", "score_rejected"), rows, delimiter=";")
+    pairs, report = read_pairs(DataSettings(path=file))
+    assert pairs["score_chosen"][:] == [2.5 + n for n in range(6)]
+    assert pairs["score_rejected"][:] == [-(n + 0.125) for n in range(6)]
+    assert "decimal commas in score_chosen, score_rejected" in report.sources[0].notes[0]
+
+
+@pytest.mark.parametrize(
+    ("score", "is_read"), [(["1,5", "2,25"], True), (["1,500", "2,250"], False), (["1,5", "none"], False)]
+)
+def test_between_commas_three_digits_may_be_thousands(score, is_read, refused) -> None:
+    rows = [[*(row[side] for side in SIDES), one, "0"] for row, one in zip(clean_rows(2), score, strict=True)]
+    file = write_csv("own.csv", (*SIDES, "score_chosen", "score_rejected"), rows)
+    if is_read:
+        assert load_pairs(file)["score_chosen"][:] == [1.5, 2.25]
+    else:
+        refused(lambda: load_pairs(file), score[0])
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [("cp1251", "Привет, как дела"), ("koi8-r", "Привет, как дела"), ("cp1253", "Καλημέρα, τι κάνεις"),
+     ("shift_jis", "データをテストする"), ("gbk", "今天天气很好"), ("euc-kr", "안녕하세요 어떻게")],
+)  # fmt: skip
+def test_what_is_not_western_is_not_read_as_such(encoding, text, refused) -> None:
+    file = write_csv("own.csv", SIDES, [[f"{text}?", f"{text}!", "no"]] * 3, encoding=encoding)
+    refused(lambda: load_pairs(file), "UTF-8")
+
+
+@pytest.mark.parametrize("text", ["größer", "été, où naïveté créée", "«Él», “Ñandú”", "Þetta er það"])
+def test_western_accents_are_cp1252(text) -> None:
+    file = write_csv("own.csv", SIDES, [[text, "good", "bad"]], encoding="cp1252")
+    assert load_pairs(file)["prompt"][:] == [text]
+
+
+def test_an_unknown_separator_is_told(refused) -> None:
+    file = write_csv("own.csv", SIDES, [[f"{row['prompt']}, please", row["chosen"], row["rejected"]]
+                                        for row in clean_rows(3)], delimiter="^")  # fmt: skip
+    refused(lambda: load_pairs(file), "semicolons")
+
+
+def test_prompts_under_a_name_of_another_language_are_not_lost(refused) -> None:
+    rows = [[n, row["prompt"], row["chosen"], row["rejected"], "web"] for n, row in enumerate(of_one_beginning())]
+    file = write_csv("german.csv", ("Nr", "Frage", "Gut", "Schlecht", "Herkunft"), rows)
+    refused(lambda: load_pairs(file), "Frage, Gut, Schlecht", "prompt: ...")
+    columns = {"chosen": "Gut", "rejected": "Schlecht"}
+    refused(lambda: load_pairs(file, columns=columns), "--data.columns '{prompt: Frage}'")
+    assert load_pairs(file, columns={**columns, "prompt": "Frage"})["prompt"][:] == [row[1] for row in rows]
+
+
+MAPPINGS: dict[str, tuple[dict[str, Any], str]] = {
+    "opposites that look alike": (
+        {"question": "What?", "win": "A tree.", "lose": "No."},
+        "{chosen: win, rejected: lose, prompt: question}",
+    ),
+    "columns within others": (
+        {"data": {"question": "What?", "answers": {"best": "A tree.", "worst": "No."}}},
+        "{chosen: data.answers.best, rejected: data.answers.worst, prompt: data.question}",
+    ),
+    "numbers are no answers": (
+        {"question": "What?", "good": "A tree.", "preferred": 1, "bad": "No."},
+        "{chosen: good, rejected: bad, prompt: question}",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MAPPINGS)
+def test_a_mapping_that_is_offered_reads_the_pairs(name, refused) -> None:
+    row, mapping = MAPPINGS[name]
+    file = write_lines("own.jsonl", [row] * 2)
+    refused(lambda: load_pairs(file), f"'{mapping}'")
+    pair = load_pairs(file, columns=parse_yaml(mapping))[0]
+    assert [pair[side] for side in SIDES] == ["What?", "A tree.", "No."]
+
+
+def test_a_file_that_is_one_object_says_where_its_rows_are(refused) -> None:
+    Path("wrapped.json").write_text(json.dumps({"data": clean_rows(3)}))
+    refused(lambda: load_pairs("wrapped.json"), "jq .data FILE")
+
+
+@pytest.mark.parametrize(
+    ("header", "winners"),
+    [
+        (("Question", "Answer A", "Answer B", "Preferred"), ("A", "Answer B", "tie")),
+        (("prompt", "output_1", "output_2", "choice"), ("first", "2", "both_bad")),
+        (("instruction", "response_0", "response_1", "label"), ("0", "1", "equal")),
+    ],
+)
+def test_two_answers_and_a_winner_of_any_names(header, winners, refused) -> None:
+    rows = [["What?", f"A tree {n}.", "No.", winner] for n, winner in enumerate(winners)]
+    pairs = load_pairs(write_csv("own.csv", header, rows))
+    assert pairs["chosen"][:] == ["A tree 0.", "No."]
+    refused(lambda: load_pairs(write_csv("odd.csv", header, [["What?", "A", "B", "7"]])), "names no winner")
+
+
+def test_ranks_of_answers_are_scores_the_other_way_round() -> None:
+    file = write_lines("own.jsonl", [{"prompt": "What?", "responses": ["No.", "A tree."], "rank": [2, 1]}])
+    pair = load_pairs(file)[0]
+    assert (pair["chosen"], pair["score_chosen"], pair["score_rejected"]) == ("A tree.", -1.0, -2.0)
 
 
 USER, GOOD, BAD = "What is it?", "It is a tree.", "No."
@@ -269,3 +376,21 @@ def test_a_row_is_the_same_everywhere(capsys) -> None:
     assert log["row"].to_list() == [41]
     assert main(["plan", "cleaned.parquet"]) == 0
     assert pl.read_parquet("plan.parquet")["pair_id"].to_list() == load_pairs("cleaned.parquet")["pair_id"][:]
+
+
+def test_where_nothing_is_advised_clean_says_so(capsys) -> None:
+    file = write_lines("own.jsonl", clean_rows(30))
+    assert main(["audit", file, "--audit.near_duplicates", "false"]) == 0
+    assert main(["clean", file]) == 2
+    assert "the report advises nothing to clean; use the data as it is" in capsys.readouterr().err
+    assert not Path("cleaned.parquet").exists()
+
+
+def test_commands_to_copy_are_one_line(capsys) -> None:
+    names = ("Eine lange Frage an das Modell", "Die gute Antwort darauf", "Die schlechte Antwort darauf, größer")
+    file = write_csv("own.csv", names, [[row[side] for side in SIDES] for row in clean_rows(30)])
+    columns = yaml_text(dict(zip(SIDES, names, strict=True)))
+    assert main(["audit", file, "--audit.near_duplicates", "false", "--data.columns", columns]) == 0
+    plan, train = (line for line in capsys.readouterr().out.splitlines() if line.startswith("next: "))
+    for command in (plan, train):
+        assert parse_yaml(shlex.split(command)[4 + 1]) == dict(zip(SIDES, names, strict=True))

@@ -80,7 +80,7 @@ def test_a_plan_shows_its_routes(pairs: mixdpo.PairDataset) -> None:
     seen = shown(plan)
     assert "Plan: easy_to_hard, 80 pairs" in seen.text
     assert [row[:3] for row in seen.rows] == [
-        ["route", "pairs", "share"], ["preference", "60", "75.0%"], ["sft", "20", "25.0%"],
+        ["route", "pairs", "share"], ["preference", "60", "75.0 %"], ["sft", "20", "25.0 %"],
     ]  # fmt: skip
     assert repr(plan) == "<Plan of 80 pairs, easy_to_hard: 60 preference, 20 sft>"
     shown(mixdpo.make_plan(pairs.remove_columns("margin/rating"), "dpo"))

@@ -202,7 +202,7 @@ def test_the_table_says_what_every_rule_gives_and_marks_what_is_written() -> Non
     assert by_rule["all"]["ties"] == 0.5
     table = rules_table(report)
     assert [row[0] for row in table.rows if row[0].endswith(" *")] == ["together *"]
-    assert table.rows[0][1:] == ["1", "1", "3", "3 to 3", "0%", "100%", "+10"]
+    assert table.rows[0][1:] == ["1", "1", "3", "3 to 3", "0 %", "100 %", "+10"]
     alone = make_pairs(prompts, SelectionSettings(select=("best-worst",))).report
     assert [one["rule"] for one in alone["rules"] if one["written"]] == ["best-worst"]
     assert "gap" not in {one["rule"] for one in alone["rules"]}, "no margin is looked for"

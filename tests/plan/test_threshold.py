@@ -233,7 +233,7 @@ def test_ties_are_routed_whatever_the_signals_say() -> None:
 def test_zero_is_no_tie_of_a_metric_that_takes_sides(refused) -> None:
     margin, _ = planted(0, clean)
     margin = np.round(margin) - 2
-    refused(lambda: auto(margin, {}), "are no ties where more than 1% are negative")
+    refused(lambda: auto(margin, {}), "are no ties where more than 1 % are negative")
     refused(lambda: auto(margin + 0.5, {}), "no pair is tied")
     rng = np.random.default_rng(1)
     curve = auto(margin, {"second": np.where(rng.random(len(margin)) < 0.7, 1.0, -1.0)})

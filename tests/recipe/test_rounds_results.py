@@ -64,10 +64,10 @@ def test_a_judge_that_only_compares_gives_no_ratings() -> None:
     [
         (HeldOutResult(answers=20, tokens=61.0, cut=0.1), [], ["1.5 times as long as the start's (61 tokens"]),
         (HeldOutResult(answers=20, tokens=60.0, cut=0.2), [], []),
-        (HeldOutResult(answers=20, tokens=40.0, cut=0.25), [], ["25% of answers are cut", "the start's 10%"]),
+        (HeldOutResult(answers=20, tokens=40.0, cut=0.25), [], ["25 % of answers are cut", "the start's 10 %"]),
         (HeldOutResult(answers=20, tokens=None, cut=0.0), [], []),
-        (PLAIN, ["Yes."] * 20, ["same answer: 100%"]),
-        (PLAIN, [f"answer {k}" if k % 4 else "" for k in range(20)], ["empty: 25%"]),
+        (PLAIN, ["Yes."] * 20, ["same answer: 100 %"]),
+        (PLAIN, [f"answer {k}" if k % 4 else "" for k in range(20)], ["empty: 25 %"]),
     ],
 )
 def test_a_model_that_degenerates_is_warned_of(now, answers, words) -> None:
@@ -94,13 +94,13 @@ def test_one_row_a_round_and_one_figure() -> None:
         "round": "1",
         "pairs": "1,234",
         "median margin": "1.50",
-        "ties": "25%",
-        "preferred to start": "62% (0% to 100%)",
-        "to round before": "62% (0% to 100%)",
+        "ties": "25 %",
+        "preferred to start": "62 % (0 % to 100 %)",
+        "to round before": "62 % (0 % to 100 %)",
         "rating": "2.62",
         "gain on start": "+0.62 (-0.14 to +1.39)",
         "tokens": "40",
-        "cut": "10%",
+        "cut": "10 %",
     }
     assert table.rows[0][0] == "start"
     wins, margins, lengths = rounds_figure(results).axes[:3]

@@ -69,7 +69,7 @@ def test_a_gate_on_ties_leaves_tie_nu_alone(tmp_path, caplog) -> None:
     with caplog.at_level(logging.INFO):
         trainer.train()
     assert trainer._step_settings.loss_settings.tie_nu == pytest.approx(1 / 3)
-    assert caplog.text.count("tie_nu is 0.3333, for 25.0%") == 1  # at the start
+    assert caplog.text.count("tie_nu is 0.3333, for 25.0 %") == 1  # at the start
 
 
 @pytest.mark.parametrize("steps", [2, 4])

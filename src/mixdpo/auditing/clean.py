@@ -25,11 +25,20 @@ CLEANABLE = tuple(name for name, kind in FINDING_TYPES.items() if kind.action is
 
 
 def findings_to_apply(words: str, report: str | Path) -> list[str]:
-    """Return the findings that words separated by commas name; `advised` is all that the report advises."""
+    """Return the findings that words separated by commas name; `advised` is all that the report advises.
+
+    Raises:
+        InputError: they are `advised` alone, and the report advises nothing.
+    """
     names = [name.strip() for name in words.split(",") if name.strip()]
     if ADVISED not in names:
         return names
-    advised = [finding["name"] for finding in findings_of(report) if finding.get("advised")]
+    findings = findings_of(report)
+    advised = [finding["name"] for finding in findings if finding.get("advised")]
+    if not advised and set(names) == {ADVISED}:
+        others = [finding["name"] for finding in findings if finding["action"] is not None]
+        more = f", or name what else it found: --apply {','.join(others)}" if others else ""
+        raise InputError("the report advises nothing to clean", file=report, hint=f"use the data as it is{more}")
     return [*advised, *(name for name in names if name not in (ADVISED, *advised))]
 
 

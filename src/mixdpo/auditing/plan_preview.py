@@ -77,7 +77,7 @@ def recommendation(preview: Mapping[str, Any], advice: Mapping[str, Any]) -> dic
     Returns:
         `problem`, as of the advice; `parts`, what is not trained by the preference loss: `route`, `low` and `high` (of
         the margin) and `share` of the pairs, neighbours of one route as one; and `at`, the threshold of the preview
-        that sends to SFT what the advice does (the first sends none).
+        that sends to SFT what the advice does, mixed in or last (the first sends none).
     """
     if advice["problem"] is not None:
         return {"problem": advice["problem"], "parts": [], "at": 0}
@@ -87,7 +87,7 @@ def recommendation(preview: Mapping[str, Any], advice: Mapping[str, Any]) -> dic
             own = [one["part"] for one in group]
             ends = {"low": own[0]["margin_min"], "high": own[-1]["margin_max"]}
             parts.append({"route": route, **ends, "share": sum(part["share"] for part in own)})
-    hardest = max((part["high"] for part in parts if part["route"] == "sft"), default=-np.inf)
+    hardest = max((part["high"] for part in parts if part["route"] in ("sft", "sft_last")), default=-np.inf)
     at = int(np.searchsorted(preview["threshold"], hardest, side="right"))
     return {"problem": None, "parts": parts, "at": min(at, len(preview["threshold"]) - 1)}
 

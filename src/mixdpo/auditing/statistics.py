@@ -15,6 +15,8 @@ Estimate = dict[str, float | int | None]
 """`value`, `low`, `high` (95 % interval) and `n`; the first three are None where there is none."""
 
 CONFIDENCE: Final = 0.95
+_ROUNDING: Final = 1e-9
+"""Standard deviation, as a share of the values, under which they differ by rounding alone."""
 
 
 def share(part: int, n: int) -> Estimate:
@@ -41,7 +43,7 @@ def standardised_mean(differences: np.ndarray) -> Estimate:
     """
     n = len(differences)
     deviation = float(differences.std(ddof=1)) if n > 1 else 0.0
-    if deviation == 0:
+    if deviation <= _ROUNDING * float(np.abs(differences).max(initial=0.0)):
         return {"value": None, "low": None, "high": None, "n": n}
     d = float(differences.mean()) / deviation
     half = float(scipy.stats.norm.ppf((1 + CONFIDENCE) / 2)) * float(np.sqrt(1 / n + d**2 / (2 * n)))

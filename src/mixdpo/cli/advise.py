@@ -56,19 +56,19 @@ def advise(overrides: dict[str, Any], data: str | None, config: Path | None, out
 
 def print_advice(advice: Advice, metric: str) -> None:
     """Print what to do by margin, and the sentences that say why."""
-    from mixdpo.plan.advice_words import advice_table, sentences
+    from mixdpo.plan.advice_words import COLUMNS, advice_table, margins, sentences
 
     said = sentences(advice)
     if said["wrong_labels"] is not None:
         click.echo(said["wrong_labels"])
     advised = advice_table(f"advice by margin of {metric}, hardest pairs first", advice)
-    table = results_table(advised.title, *advised.headings)
+    table = results_table(advised.title, *advised.headings, caption=COLUMNS)
     for row in advised.rows:
         table.add_row(*row)
     plain_console().print(table)
     for one, why in zip(advice.parts, said["parts"], strict=True):
         if why:
-            click.echo(f"margin {one.part.margin_min:.3g} to {one.part.margin_max:.3g}: {why}")
+            click.echo(f"margin {margins(one.part)}: {why}")
     for line in (said["total"], *said["unknown"]):
         click.echo(line)
 

@@ -11,7 +11,7 @@ import click
 from mixdpo.cli.model_options import model_options
 from mixdpo.cli.options import settings_options
 from mixdpo.cli.recipe_options import quiet_libraries
-from mixdpo.common.tables import plain_console, results_table, value_text
+from mixdpo.common.tables import percent_text, plain_console, results_table, value_text
 from mixdpo.generation.generation_settings import EndpointSettings, GenerationSettings
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def _show(name: str, report: dict[str, Any]) -> None:
     table = results_table(f"answers of {name}", "what", "value")
     table.show_header = False
     table.add_row("answered", f"{report['answered']:,} of {report['answers']:,}")
-    table.add_row("not ended by the model", f"{report['unfinished_share']:.1%}")
+    table.add_row("not ended by the model", percent_text(report["unfinished_share"]))
     if report["empty"]:
         table.add_row("empty", f"{report['empty']:,}")
     if "repeated" in report:

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from mixdpo.cli.recipe_options import CommandWithSettings, config_option, data_argument, recipe_of
 from mixdpo.common.files import check_output
-from mixdpo.common.tables import plain_console, results_table
+from mixdpo.common.tables import percent_text, plain_console, results_table
 
 if TYPE_CHECKING:
     from mixdpo.plan.agreement_curve import AgreementCurve
@@ -47,7 +47,10 @@ def plan(overrides: dict[str, Any], data: str | None, config: Path | None, outpu
         click.echo(line)
     qualities = {name: made.mean_by_route(one.chosen) for name, one in quality_of(pairs).items()}
     routes = route_table(f"plan: {made.settings.order}, {len(made):,} pairs", made.summary())
-    table = results_table(routes.title, *routes.headings, *(f"chosen - {name}" for name in qualities))
+    headings = [*routes.headings, *(f"chosen - {name}" for name in qualities)]
+    if qualities:  # these are wide
+        headings = [headings[0], *("\n".join(heading.rsplit(" ", 1)) for heading in headings[1:])]
+    table = results_table(routes.title, *headings)
     for row in routes.rows:
         table.add_row(*row, *(_mean_quality(*by_route[row[0]]) for by_route in qualities.values()))
     plain_console().print(table)
@@ -74,7 +77,7 @@ def plan(overrides: dict[str, Any], data: str | None, config: Path | None, outpu
 
 
 def _mean_quality(mean: float, pairs: int) -> str:
-    return f"{mean:+.3g} (n = {pairs:,})" if pairs else "-"
+    return f"{mean:+.3g}\nn = {pairs:,}" if pairs else "-"
 
 
 def _print_curve(made: Plan) -> None:
@@ -90,16 +93,18 @@ def _print_curve(made: Plan) -> None:
             f"{item.margin_min:.3g}",
             f"{item.margin_max:.3g}",
             f"{item.pairs:,}",
-            "-" if item.agreement is None else f"{item.agreement:.1%}",
-            "-" if item.low is None or item.high is None else f"{item.low:.1%} to {item.high:.1%}",
-            *(f"{share:.1%}" for share in item.by_signal),
+            "-" if item.agreement is None else percent_text(item.agreement),
+            "-" if item.low is None or item.high is None else f"{percent_text(item.low)} to {percent_text(item.high)}",
+            *(percent_text(share) for share in item.by_signal),
             item.verdict,
         )
     plain_console().print(table)
     for signal in curve.signals:
         use = f"weight {signal.weight:+.2f}" if signal.weight else "left out: not told from chance"
-        interval = f"{signal.low:.1%} to {signal.high:.1%}"
-        click.echo(f"signal {signal.metric}: {signal.agreement:.1%} ({interval}) of the easiest third; {use}")
+        interval = f"{percent_text(signal.low)} to {percent_text(signal.high)}"
+        click.echo(
+            f"signal {signal.metric}: {percent_text(signal.agreement)} ({interval}) of the easiest third; {use}"
+        )
     if made.settings.threshold == "auto":
         threshold = "none" if curve.threshold is None else format(curve.threshold, ".4g")
         click.echo(f"threshold: {threshold}. {curve.reason}")

@@ -11,7 +11,7 @@ import click
 
 from mixdpo.cli.judge_options import found_judges
 from mixdpo.cli.options import Command, parameter_name, settings_options
-from mixdpo.common.tables import plain_console, results_table
+from mixdpo.common.tables import percent_text, plain_console, results_table
 from mixdpo.generation.generation_settings import GenerationSettings
 from mixdpo.pairs.against_settings import AgainstSettings
 
@@ -97,9 +97,9 @@ def _show(report: dict[str, Any]) -> None:
     )  # fmt: skip
     for name, one in report["policies"].items():
         quality = [
-            "-" if one[f"{side}{what}"] is None else format(one[f"{side}{what}"], form)
+            "-" if one[f"{side}{what}"] is None else form(one[f"{side}{what}"])
             for side in ("chosen", "rejected")
-            for what, form in (("", "+.3g"), ("_wins", ".1%"))
+            for what, form in (("", "{:+.3g}".format), ("_wins", percent_text))
         ]
         table.add_row(name, f"{one['answers']:,}", f"{one['known']:,} of {one['pairs']:,}", *quality)
     plain_console().print(table)

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from mixdpo.cli.recipe_options import CommandWithSettings, config_option, data_argument, recipe_of
-from mixdpo.common.tables import plain_console, results_table
+from mixdpo.common.tables import percent_text, plain_console, results_table
 
 
 @click.command(cls=CommandWithSettings)
@@ -45,7 +45,7 @@ def score(
         for column in (name for name in pairs.column_names if name.startswith("margin/")):
             margin = float_column(pairs, column)
             points = (f"{value:.3g}" for value in np.quantile(margin, [0, 0.1, 0.5, 0.9, 1]))
-            table.add_row(column.removeprefix("margin/"), *points, f"{(margin < 0).mean():.1%}")
+            table.add_row(column.removeprefix("margin/"), *points, percent_text((margin < 0).mean()))
         plain_console().print(table)
         click.echo(f"scored: {output}")
     processes().destroy_process_group()

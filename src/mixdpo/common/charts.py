@@ -31,6 +31,11 @@ def number(value: float | None, digits: int = 3) -> str:
     return f"{value:.{digits}g}".replace("-", "−")
 
 
+def fixed(value: float, digits: int, sign: bool = False) -> str:
+    """Write a figure with so many decimals, with its sign where asked for; what rounds to zero has a plus."""
+    return f"{round(value, digits) + 0.0:{'+' if sign else ''}.{digits}f}".replace("-", "−")
+
+
 def percent(value: float | None) -> str:
     """Write a share in percent with one decimal, two under 1 %."""
     if value is None:

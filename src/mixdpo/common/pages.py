@@ -30,7 +30,7 @@ def render_page(room: str, name: str, data: Any, values: Mapping[str, Any], draw
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": charts.number, "percent": charts.percent}
+    environment.filters |= {"number": charts.number, "fixed": charts.fixed, "percent": charts.percent}
     environment.globals |= drawing
     return environment.get_template(f"{name}.html").render(
         **values,

@@ -225,6 +225,17 @@ def value_text(value: Any, digits: int = 2) -> str:
     return "-" if value is None else f"{value:,.{digits}f}"
 
 
+def signed_text(value: float, digits: int = 0) -> str:
+    """Write a number with its sign; what rounds to zero has a plus."""
+    return f"{round(value, digits) + 0.0:+.{digits}f}"
+
+
+def range_text(low: float, high: float, digits: int = 3) -> str:
+    """Write the ends of a range with significant digits; one of them where they are the same."""
+    first, last = (f"{end:.{digits}g}" for end in (low, high))
+    return first if first == last else f"{first} to {last}"
+
+
 def percent_text(share: float, digits: int = 1) -> str:
     """Write a share in per cent, the sign apart."""
     return f"{100 * share:.{digits}f} %"

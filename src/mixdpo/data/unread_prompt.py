@@ -8,7 +8,7 @@ from typing import Any, Final
 from datasets import Features
 
 from mixdpo.common.errors import InputError
-from mixdpo.data.column_names import mapping_hint, prompts_among
+from mixdpo.data.column_names import bare, mapping_hint, prompts_among
 from mixdpo.data.columns import PairColumns, holds_messages, is_text, prompt_part, unread_columns
 from mixdpo.data.prompts import DropPair, split_text
 from mixdpo.data.turns import announces_answer
@@ -54,5 +54,7 @@ def _announces(row: Mapping[str, Any], columns: PairColumns) -> bool:
 
 def _asks(rows: Sequence[Mapping[str, Any]], name: str) -> bool:
     """Whether most rows have a text of several words in a column, and most of these are different."""
+    if bare(name).endswith("_id"):
+        return False
     texts = [row[name] for row in rows if row[name] and len(row[name].split()) >= _PROMPT_WORDS]
     return 2 * len(texts) > len(rows) and 2 * len(set(texts)) > len(texts)

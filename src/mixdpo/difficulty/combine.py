@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from mixdpo.common.errors import InputError
+from mixdpo.common.tables import percent_text
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -133,7 +134,9 @@ def _bounds(name: str, margin: np.ndarray, given: Sequence[float] | None) -> tup
         size = float(np.quantile(np.abs(margin), 1 - _EXTREMES))
         if size == 0:
             raise InputError(
-                f"all but {_EXTREMES:.0%} of the margins are 0", column=f"margin/{name}", hint="leave the metric out"
+                f"all but {percent_text(_EXTREMES, 0)} of the margins are 0",
+                column=f"margin/{name}",
+                hint="leave the metric out",
             )
         return -size, size
     if len(given) != 2 or not (np.isfinite(given).all() and given[0] < given[1]):

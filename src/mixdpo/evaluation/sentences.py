@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from mixdpo.common.tables import percent_text
 from mixdpo.evaluation.statistics.paired import Difference
 from mixdpo.evaluation.statistics.win_rates import LEVEL
 from mixdpo.evaluation.unread import is_mostly_unread, unread_verdicts
@@ -46,7 +47,7 @@ def win_sentence(model: str, baseline: str, one: Record, judge: str | None = Non
         who = f"no difference is seen: {model} wins against {baseline} on"
     if turned:
         rate, ends = 100 - rate, [100 - ends[1], 100 - ends[0]]
-    interval = f"{LEVEL:.0%} interval {_ends(ends, prompts)}, ".replace("%", " %") if ends is not None else ""
+    interval = f"{percent_text(LEVEL, 0)} interval {_ends(ends, prompts)}, " if ends is not None else ""
     found = f"{who} {_percent(rate, prompts)} of {prompt_count(prompts)} ({interval}{_p(one['p_value'])}){by}"
     return found + _after(one, winner, turned)
 
@@ -161,7 +162,7 @@ def difference_sentence(
     form = "+.1f" if max(map(abs, ends)) >= 20 else "+.2f"
     written = [format(value, form).replace("-", "−") for value in (size, *ends)]
     amount = (written[0].lstrip("+") if clear else written[0]) + (" points" if unit == " %" else unit)
-    interval = f"{gain['level']:.0%}".replace("%", " %")
+    interval = percent_text(gain["level"], 0)
     return (
         f"{who} {amount} in {words} on the same {prompts} ({interval} interval {written[1]} to {written[2]}, "
         f"{_p(read['p_adjusted'])})"

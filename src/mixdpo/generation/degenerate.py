@@ -11,6 +11,8 @@ from typing import Final
 
 import numpy as np
 
+from mixdpo.common.tables import percent_text
+
 LARGEST_SHARE: Final = {"same answer": 0.2, "empty": 0.1, "addresses the judge": 0.02, "repeats itself": 0.1}
 """Share of answers above which a model is flagged."""
 
@@ -43,7 +45,7 @@ class Flag:
     share: float
 
     def __str__(self) -> str:
-        return f"{self.sign}: {100 * self.share:.0f} % of answers"
+        return f"{self.sign}: {percent_text(self.share, 0)} of answers"
 
 
 def find_degenerate(answers: Sequence[str]) -> list[Flag]:

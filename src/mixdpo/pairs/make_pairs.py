@@ -16,7 +16,7 @@ from datasets import Dataset, Features, List, Value
 
 from mixdpo.common.errors import InputError, RunError
 from mixdpo.common.files import write_json
-from mixdpo.common.tables import TextTable
+from mixdpo.common.tables import TextTable, percent_text
 from mixdpo.data.pair_files import beside, save_pairs
 from mixdpo.data.scored_answers import Pair
 from mixdpo.pairs.answered import Answer, AnsweredPrompt
@@ -192,9 +192,9 @@ def _cells(figures: Mapping[str, Any]) -> list[str]:
     if not figures["pairs"]:
         return [name, *counts, *["-"] * 5]
     low, median, high = (f"{value:.3g}" for value in figures["margin"].values())
-    longer = "-" if figures["longer"] is None else f"{figures['longer']:.0%}"
+    longer = "-" if figures["longer"] is None else percent_text(figures["longer"], 0)
     lengths = f"{figures['length_difference']:+,.0f}"
-    return [name, *counts, median, f"{low} to {high}", f"{figures['ties']:.0%}", longer, lengths]
+    return [name, *counts, median, f"{low} to {high}", percent_text(figures["ties"], 0), longer, lengths]
 
 
 def _report(

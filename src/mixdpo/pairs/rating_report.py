@@ -12,6 +12,7 @@ from typing import Any, Final
 import numpy as np
 
 from mixdpo.common.settings import read_yaml
+from mixdpo.common.tables import percent_text
 from mixdpo.generation.output_files import report_file
 from mixdpo.pairs.answered import AnsweredPrompt
 from mixdpo.pairs.judged import Judged, is_judged
@@ -89,9 +90,13 @@ def rating_lines(report: Mapping[str, Any]) -> Iterator[str]:
                 f"of {one['calls']:,} verdicts {sum(one['failed_calls'].values()):,} failed, {', '.join(missing)}"
             )
         if bias := one.get("position_bias"):
-            agree = f"both orders agree on {bias['consistent']['estimate']:.0%} of pairs"
+            agree = f"both orders agree on {percent_text(bias['consistent']['estimate'], 0)} of pairs"
             first = bias["first_shown"]
-            said.append(agree if first is None else f"{agree}, the first shown wins {first['estimate']:.0%} of games")
+            said.append(
+                agree
+                if first is None
+                else f"{agree}, the first shown wins {percent_text(first['estimate'], 0)} of games"
+            )
         yield f"{name}: {'; '.join(said)}"
     yield f"score: {report['score']}"
     yield from (f"{words}: {report[kind]:,}" for kind, words in _COUNTS.items() if report[kind])

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from mixdpo.common.tables import TextTable
+from mixdpo.common.tables import TextTable, percent_text, range_text, signed_text
 from mixdpo.plan.advice_parts import AdvisedRoute, Part, PartAdvice, Range, Unknown, WrongLabels
 from mixdpo.plan.rule_table import Treatment
 
@@ -20,11 +21,20 @@ _DOES: Final[Mapping[AdvisedRoute, str]] = {
     "preference": "Leave them in the preference loss",
 }
 _KNOWN_BY: Final[Mapping[Unknown, str]] = {"quality": "surplus", "labels": "right"}
+_NOT_KNOWN: Final[Mapping[Unknown, str]] = {
+    "quality": "How good the chosen answers of {pairs:,} hard pairs are is not known",
+    "labels": "How many labels of {pairs:,} hard pairs are right is not known",
+}
 _MEASURE: Final[Mapping[Unknown, str]] = {
     "quality": "rate their answers with those of the start and of a trained policy "
     "(`mixdpo rate PAIRS --against start=MODEL --against trained=MODEL --judge JUDGE`)",
     "labels": "have a second rater or metric judge them (`mixdpo score`, or a column label_probability)",
 }
+COLUMNS: Final = (
+    "P label: probability that a label is right; surplus: how good the chosen answers are, 0 as the trained policy's, "
+    "-1 as the start's; % of gain: of what DPO on all pairs gains"
+)
+"""What the headings of `advice_table` mean."""
 _NAMES: Final[Mapping[Treatment, str]] = {
     "drop": "Dropping them",
     "smoothed": "Smoothing by P",
@@ -55,7 +65,10 @@ def reason(one: PartAdvice, least: float) -> str:
     for treatment, by_world in one.by_world.items():
         gains, loses = ([name for name, value in by_world.items() if sign * value > 0] for sign in (1, -1))
         if gains and loses and treatment in one.harms:
-            sentences.append(f"{_NAMES[treatment]} gains in {', '.join(gains)} and loses in {', '.join(loses)}.")
+            sentences.append(
+                f"{_NAMES[treatment]} gains in some of the map's worlds ({', '.join(gains)}) and loses in others "
+                f"({', '.join(loses)})."
+            )
     return " ".join(sentences)
 
 
@@ -69,7 +82,7 @@ def _why(one: PartAdvice, least: float) -> str:
 
 def _quality(part: Part) -> str:
     if part.surplus is None:
-        return "that harms in no world, whatever the quality of their answers, which is not known"
+        return "that harms in no world of the map, however good their answers are, which is not known"
     if part.surplus.estimate is None:
         than, level = ("start's", -1.0) if part.policies == "start" else ("trained policy's", 0.0)
         return f"their chosen answers are {'better' if part.surplus.low >= level else 'worse'} than the {than}"
@@ -80,7 +93,7 @@ def _quality(part: Part) -> str:
 
 def wrong_labels_line(wrong: WrongLabels) -> str:
     """Return what wrong labels of pairs that are not hard cost."""
-    found = f"About {wrong.pairs:,} labels of larger margins are wrong ({100 * wrong.share:.1f} % of all pairs)"
+    found = f"About {wrong.pairs:,} labels of larger margins are wrong ({percent_text(wrong.share)} of all pairs)"
     cost = "" if wrong.cost is None else f", which costs {percent(wrong.cost, signed=False)} of what DPO gains"
     return f"{found}{cost}: mend these first; `mixdpo audit` lists the likeliest."
 
@@ -93,10 +106,10 @@ def unknown_lines(advice: Advice) -> list[str]:
         pairs = sum(part.pairs for part, value in known if value is None or value.estimate is None)
         gain = next((one.gain for one in advice.measurements if one.of == of), None)
         if pairs and gain is None:
-            lines.append(f"The {of} of {pairs:,} hard pairs is not known, and no value of it would change the advice.")
+            lines.append(f"{_NOT_KNOWN[of].format(pairs=pairs)}; measuring it would not change the advice.")
         elif pairs:
             lines.append(
-                f"The {of} of {pairs:,} hard pairs is not known; knowing it may add up to {gain:.0f} % of what DPO "
+                f"{_NOT_KNOWN[of].format(pairs=pairs)}; measuring it may add up to {gain:.0f} % of what DPO "
                 f"gains: {_MEASURE[of]}."
             )
     return lines
@@ -106,7 +119,7 @@ def total_line(advice: Advice) -> str:
     """Return what all routes together are worth."""
     if advice.hard_share == 0:
         return "No pairs are hard: a preference loss on all of them is what the map supports."
-    hard = f"{100 * advice.hard_share:.0f} % of the pairs are hard"
+    hard = f"{percent_text(advice.hard_share, 0)} of the pairs are hard"
     if advice.routes == {"preference"}:
         return f"{hard}, and no route that harms in no world gains {advice.least:g} % of what DPO does."
     return f"{hard}; their routes together are expected to add {percent(advice.effect)} of what DPO gains."
@@ -114,34 +127,38 @@ def total_line(advice: Advice) -> str:
 
 def percent(known: Range, signed: bool = True) -> str:
     """Return a range as an estimate with bounds, in per cent."""
-    form = "+.0f" if signed else ".0f"
-    low, high = (format(value, form) for value in (known.low, known.high))
-    return (
-        f"{format(known.estimate, form)} % ({low} to {high})" if known.estimate is not None else f"{low} to {high} %"
-    )
+    written = signed_text if signed else "{:.0f}".format
+    low, high = map(written, (known.low, known.high))
+    return f"{written(known.estimate)} % ({low} to {high})" if known.estimate is not None else f"{low} to {high} %"
 
 
 def advice_table(title: str, advice: Advice) -> TextTable:
     """Return what was measured of each part and what to do with it; estimates stand above their bounds."""
     rows = [
         [
-            f"{one.part.margin_min:.3g}\nto {one.part.margin_max:.3g}",
-            f"{one.part.pairs:,}\n{one.part.share:.0%}",
-            _two_lines(one.part.right, ".2f"),
-            _two_lines(one.part.surplus, "+.1f"),
+            margins(one.part).replace(" to ", "\nto "),
+            f"{one.part.pairs:,}\n{percent_text(one.part.share, 0)}",
+            _two_lines(one.part.right, "{:.2f}".format),
+            _two_lines(one.part.surplus, partial(signed_text, digits=1)),
             one.route,
-            _two_lines(one.effect, "+.0f"),
+            _two_lines(one.effect, signed_text),
         ]
         for one in advice.parts
     ]
     return TextTable(title, ["margin", "pairs", "P label", "surplus", "route", "% of gain"], rows)
 
 
-def _two_lines(known: Range | None, form: str) -> str:
+def margins(part: Part) -> str:
+    """Return the margins of a part."""
+    return range_text(part.margin_min, part.margin_max)
+
+
+def _two_lines(known: Range | None, written: Callable[[float], str]) -> str:
     """Return an estimate above its bounds; a bound alone where there is no estimate."""
     if known is None:
         return "-"
-    low, high = format(known.low, form), format(known.high, form)
+    low, high = written(known.low), written(known.high)
     if known.estimate is None:
         return f"above {low}" if known.high == float("inf") else f"under {high}"
-    return format(known.estimate, form) if low == high else f"{format(known.estimate, form)}\n{low} to {high}"
+    estimate = written(known.estimate)
+    return estimate if low == high else f"{estimate}\n{low} to {high}"

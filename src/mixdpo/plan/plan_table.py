@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from mixdpo.common.tables import TextTable
+from mixdpo.common.tables import TextTable, percent_text
 
 _MARGINS: Final = {"margin_min": "margin from", "margin_mean": "mean", "margin_max": "to"}
 _MEANS: Final = {"weight_mean": "weight", "label_probability_mean": "P label"}
@@ -19,7 +19,7 @@ def route_table(title: str, summary: Sequence[Mapping[str, Any]]) -> TextTable:
         [
             record["route"],
             f"{record['pairs']:,}",
-            f"{record['share']:.1%}",
+            percent_text(record["share"]),
             *("-" if record[name] is None else f"{record[name]:.3g}" for name in _MARGINS),
             *(f"{record[name]:.3g}" for name in means),
         ]

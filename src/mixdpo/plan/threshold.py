@@ -24,6 +24,7 @@ import numpy as np
 
 from mixdpo.common.errors import InputError
 from mixdpo.common.statistics import monotone_band, share_bounds
+from mixdpo.common.tables import percent_text
 from mixdpo.data.arrays import float_column
 from mixdpo.difficulty.metrics import prefers_an_answer
 from mixdpo.plan.agreement_curve import AgreementCurve, MarginBin, Signal
@@ -136,11 +137,14 @@ def auto_threshold(margin: np.ndarray, signals: Mapping[str, np.ndarray], settin
     cut = int(allowed[np.argmin(total[allowed])] if shown else allowed[0])
     sentences = []
     if not shown:
-        sentences.append(f"No margin is shown to have labels under the required agreement of {required:.1%}.")
+        sentences.append(
+            f"No margin is shown to have labels under the required agreement of {percent_text(required)}."
+        )
     if cut:
         sentences.append(
-            f"Under a margin of {margin[cut]:.4g} the signals agree with {votes[:cut].mean():.1%} of the labels, "
-            f"from there on with {votes[cut:].mean():.1%}; {required:.1%} is required."
+            f"Under a margin of {margin[cut]:.4g} the signals agree with {percent_text(votes[:cut].mean())} "
+            f"of the labels, from there on with {percent_text(votes[cut:].mean())}; "
+            f"{percent_text(required)} is required."
         )
     if shown and total[cuts[cuts >= ties]].min() < total[cut]:
         sentences.append("The shares that may be routed, not the agreement, set the threshold.")
@@ -168,7 +172,7 @@ def _no_ties(margin: np.ndarray) -> str:
     zero = np.count_nonzero(margin == 0)
     if not zero:
         return "no pair is tied"
-    return f"margins of 0 ({zero:,}) are no ties where more than {ONE_SIDED:.0%} are negative"
+    return f"margins of 0 ({zero:,}) are no ties where more than {percent_text(ONE_SIDED, 0)} are negative"
 
 
 def _allowed(cuts: np.ndarray, ties: int, pairs: int, settings: AutoSettings) -> np.ndarray:
@@ -194,7 +198,7 @@ def _nothing_to_judge_by(judged: Sequence[Signal], signals: Mapping[str, np.ndar
         return "no other margin/* column prefers now the chosen and now the rejected answer"
     if not judged:
         return f"there are fewer than {2 * LEAST_PAIRS} pairs, or too few different margins"
-    names = ", ".join(f"{signal.metric} {signal.agreement:.1%}" for signal in judged)
+    names = ", ".join(f"{signal.metric} {percent_text(signal.agreement)}" for signal in judged)
     return f"no signal's agreement with the labels of the easiest third can be told from chance ({names})"
 
 

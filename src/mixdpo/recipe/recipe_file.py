@@ -235,4 +235,8 @@ def _score_section(values: Any, file: str | None) -> Mapping[str, Mapping[str, A
 
 def yaml_text(value: Any) -> str:
     """Return `value` as it is written in a recipe, on one line."""
-    return yaml.safe_dump(value, default_flow_style=True).removesuffix("...\n").strip()
+    return (
+        yaml.safe_dump(value, default_flow_style=True, width=float("inf"), allow_unicode=True, sort_keys=False)
+        .removesuffix("...\n")
+        .strip()
+    )

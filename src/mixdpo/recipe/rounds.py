@@ -15,6 +15,7 @@ from mixdpo.common.errors import InputError
 from mixdpo.common.figure_files import save_figure
 from mixdpo.common.files import check_output_folder, write_json
 from mixdpo.common.table_files import read_json_rows, row_in_file
+from mixdpo.common.tables import percent_text
 from mixdpo.generation.prompts import Prompt, read_prompts
 from mixdpo.judges.find_judge import find_judge
 from mixdpo.models.model_settings import ModelSettings
@@ -150,7 +151,7 @@ def _result(
 def _log(result: RoundResult) -> None:
     held_out = result.held_out
     if held_out.over_start is not None:
-        share = f"{held_out.over_start.estimate:.0%} of {held_out.compared:,} held-out answers"
+        share = f"{percent_text(held_out.over_start.estimate, 0)} of {held_out.compared:,} held-out answers"
         logger.info(f"round {result.number}: {share} are preferred to the start's")
     for sign in result.warnings:
         logger.warning(f"round {result.number}: {sign}")

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mixdpo.common.statistics import Interval, mean_interval
-from mixdpo.common.tables import TextTable, value_text
+from mixdpo.common.tables import TextTable, percent_text, value_text
 from mixdpo.generation.degenerate import LONGEST_GROWTH, MOST_CUT_MORE, find_degenerate
 from mixdpo.pairs.answered import AnsweredPrompt
 from mixdpo.pairs.compare_models import NEWEST, PREFERRED, RATING
@@ -120,7 +120,10 @@ def with_warnings(result: RoundResult, start: RoundResult, answers: Sequence[str
         times = now.tokens / before.tokens
         signs.append(f"answers are {times:.1f} times as long as the start's ({now.tokens:.0f} tokens on average)")
     if now.cut > before.cut + MOST_CUT_MORE:
-        signs.append(f"{now.cut:.0%} of answers are cut at the longest answer; of the start's {before.cut:.0%}")
+        signs.append(
+            f"{percent_text(now.cut, 0)} of answers are cut at the longest answer; "
+            f"of the start's {percent_text(before.cut, 0)}"
+        )
     return replace(result, warnings=tuple(signs))
 
 
@@ -153,11 +156,14 @@ def _row(one: RoundResult, graded: bool) -> list[str]:
 
 
 def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{share:.0%}"
+    return "-" if share is None else percent_text(share, 0)
 
 
 def _percent_interval(share: Interval | None) -> str:
-    return "-" if share is None else f"{share.estimate:.0%} ({max(share.low, 0):.0%} to {min(share.high, 1):.0%})"
+    if share is None:
+        return "-"
+    low, high = percent_text(max(share.low, 0), 0), percent_text(min(share.high, 1), 0)
+    return f"{percent_text(share.estimate, 0)} ({low} to {high})"
 
 
 def _interval(gain: Interval | None) -> str:

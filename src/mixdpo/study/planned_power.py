@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 
 from mixdpo.common.errors import InputError
-from mixdpo.common.tables import TextTable
+from mixdpo.common.tables import TextTable, percent_text
 from mixdpo.study.analysis import as_run
 from mixdpo.study.constraint_task import ConstraintTask
 from mixdpo.study.effects import Effect, compare_arms
@@ -217,7 +217,14 @@ def forecasts(study: StudySettings, known: Earlier, design: Design, seeds: int |
 
 def power_tables(study: StudySettings, known: Earlier) -> list[TextTable]:
     """What each planned contrast would see: a table with a row for each way in which the gain may grow."""
-    headings = ("gain", f"of {study.baseline}", "found", "of the gain", f"seeds for {TARGET:.0%}", "hours")
+    headings = (
+        "gain",
+        f"of {study.baseline}",
+        "found",
+        "of the gain",
+        f"seeds for {percent_text(TARGET, 0)}",
+        "hours",
+    )
     rows: dict[str, list[tuple[str, ...]]] = {}
     for one in forecasts(study, known, design_of(study, known)):
         rows.setdefault(one.contrast, []).append(
@@ -225,7 +232,7 @@ def power_tables(study: StudySettings, known: Earlier) -> list[TextTable]:
                 one.growth,
                 f"{one.gain:+.2f}",
                 f"{one.smallest:.2f}",
-                f"{one.smallest / one.gain:.0%}" if one.gain > 0 else "-",
+                percent_text(one.smallest / one.gain, 0) if one.gain > 0 else "-",
                 "-" if one.seeds is None else f"{one.seeds}",
                 "-" if one.hours is None else f"{one.hours:.1f}",
             )

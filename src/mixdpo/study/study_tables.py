@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from mixdpo.common.tables import TextTable
+from mixdpo.common.tables import TextTable, percent_text
 from mixdpo.study.analysis import Analysis, ArmResult
 from mixdpo.study.effects import Effect
 from mixdpo.study.task import HELD_OUT_BUCKETS
@@ -170,7 +170,7 @@ def _number(measure: str, value: float | None) -> str:
     if value is None:
         return "-"
     if measure in _SHARES:
-        return f"{value:.0%}"
+        return percent_text(value, 0)
     return _minus(f"{value:.1f}" if measure == "tokens" or measure.startswith("displacement") else f"{value:.2f}")
 
 

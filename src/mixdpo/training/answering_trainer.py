@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from transformers.trainer_utils import EvalLoopOutput
 
 from mixdpo.common.errors import InputError
+from mixdpo.common.tables import percent_text
 from mixdpo.judges.find_judge import find_judge
 from mixdpo.pairs.answered import AnsweredPrompt
 from mixdpo.training.answers import (
@@ -176,13 +177,13 @@ class AnsweringTrainer(StagedTrainer):
                 f"step {step}: no win rate, for the judge failed: {comparison.failure}"
                 + ("; this step cannot be the best one, and does not count for early stopping" if left_out else "")
             )
-        said = [f"{metrics[f'{ANSWERS}tokens']:.0f} tokens, {metrics[f'{ANSWERS}finished']:.0%} finished"]
+        said = [f"{metrics[f'{ANSWERS}tokens']:.0f} tokens, {percent_text(metrics[f'{ANSWERS}finished'], 0)} finished"]
         if (share := comparison.win_rate) is not None:
             low, high = (metrics[f"{WIN_RATE}_{end}"] for end in ("low", "high"))
             said.insert(
                 0,
-                f"{share.estimate:.0%} (95 % interval {low:.0%} to {high:.0%}) preferred to the start's, on "
-                f"{comparison.compared} prompts",
+                f"{percent_text(share.estimate, 0)} (95 % interval {percent_text(low, 0)} to {percent_text(high, 0)}) "
+                f"preferred to the start's, on {comparison.compared} prompts",
             )
         logger.info(f"step {step}: answers: {'; '.join(said)}")
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mixdpo.common.errors import RunError
+from mixdpo.common.tables import percent_text
 from mixdpo.losses import combined_loss, needs
 from mixdpo.plan.plan_settings import BUCKETS
 from mixdpo.training.answers_settings import ANSWERS
@@ -80,7 +81,7 @@ def sft_mass_warning(mass: Mapping[str, float], phase_schedule: str) -> str | No
         if phase_schedule == "shared"
         else "raise the share of hard pairs"
     )
-    return f"SFT-routed pairs get {share:.2%} of the learning-rate mass and will hardly train; {advice}"
+    return f"SFT-routed pairs get {percent_text(share, 2)} of the learning-rate mass and will hardly train; {advice}"
 
 
 def displaced_buckets(metrics: Mapping[str, float], bound: float) -> dict[str, float]:

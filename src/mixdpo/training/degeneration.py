@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from mixdpo.common.statistics import mean_interval
+from mixdpo.common.tables import percent_text
 from mixdpo.generation.degenerate import FEWEST_ANSWERS, LONGEST_GROWTH, MOST_CUT_MORE, find_degenerate
 from mixdpo.pairs.answered import AnsweredPrompt
 from mixdpo.training.answers import measures
@@ -33,13 +34,18 @@ _ENTROPY: Final = "a token's distribution has {now:.2f} nats of entropy on avera
 _SIGNS: Final = (
     _Sign("longer", "tokens", _LENGTH, times=LONGEST_GROWTH),
     _Sign("shorter", "tokens", _LENGTH, times=LONGEST_GROWTH, falls=True),
-    _Sign("unfinished", "finished", "{now:.0%} of answers are finished, and of the start's {start:.0%}",
+    _Sign("unfinished", "finished", "{now_share} of answers are finished, and of the start's {start_share}",
           more=MOST_CUT_MORE, falls=True),
-    _Sign("repetition", "repetition", "{now:.0%} of what an answer says it has said before, and of the start's "
-          "{start:.0%}", more=_MOST_REPEATED_MORE),
+    _Sign("repetition", "repetition", "{now_share} of what an answer says it has said before, and of the start's "
+          "{start_share}", more=_MOST_REPEATED_MORE),
     _Sign("entropy fell", "entropy", _ENTROPY, times=_ENTROPY_TIMES, falls=True),
     _Sign("entropy rose", "entropy", _ENTROPY, times=_ENTROPY_TIMES),
 )  # fmt: skip
+
+
+def _told(sign: _Sign, now: float, start: float) -> str:
+    shares = {"now_share": percent_text(now, 0), "start_share": percent_text(start, 0)}
+    return sign.text.format(now=now, start=start, **shares)
 
 
 def find_degeneration(now: Sequence[AnsweredPrompt], start: Sequence[AnsweredPrompt]) -> dict[str, str]:
@@ -62,7 +68,7 @@ def find_degeneration(now: Sequence[AnsweredPrompt], start: Sequence[AnsweredPro
         values, before = own[sign.measure], first[sign.measure]
         low, high = (values, before) if sign.falls else (before, values)
         if mean_interval(high - sign.times * low - sign.more).low > 0:
-            found[sign.name] = sign.text.format(now=values.mean(), start=before.mean())
+            found[sign.name] = _told(sign, values.mean(), before.mean())
     texts, texts_before = ([prompt.answers[0].text for prompt in prompts] for prompts in (now, start))
     shown = {flag.sign for flag in find_degenerate(texts_before)}
     return found | {flag.sign: str(flag) for flag in find_degenerate(texts) if flag.sign not in shown}

@@ -10,6 +10,7 @@ from typing import Any, Final
 import yaml
 
 from mixdpo.common.settings import key_values
+from mixdpo.common.tables import percent_text
 from mixdpo.losses import LossSettings
 from mixdpo.plan.plan import Plan
 from mixdpo.plan.plan_settings import PLANS, PlanSettings
@@ -104,7 +105,7 @@ def _metadata(facts: CardFacts) -> dict[str, Any]:
 def _data(facts: CardFacts) -> str:
     origin = f"From {', '.join(facts.data)}." if facts.data else "The run does not say where the pairs are from."
     rows = ["| route | pairs | share |", "| --- | ---: | ---: |"]
-    rows += [f"| {r['route']} | {r['pairs']:,} | {r['share']:.1%} |" for r in facts.plan.summary()]
+    rows += [f"| {r['route']} | {r['pairs']:,} | {percent_text(r['share'])} |" for r in facts.plan.summary()]
     return f"{origin}\n\n" + "\n".join(rows)
 
 

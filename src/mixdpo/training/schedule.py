@@ -13,7 +13,7 @@ import torch
 from transformers import SchedulerType, TrainingArguments, get_scheduler
 
 from mixdpo.common.errors import InputError
-from mixdpo.common.tables import plain_console, results_table
+from mixdpo.common.tables import percent_text, plain_console, results_table
 from mixdpo.plan.plan_settings import BUCKETS, ROUTES
 from mixdpo.training.checks import sft_mass_warning
 from mixdpo.training.sampling import PlannedPairs
@@ -169,8 +169,8 @@ def log_run_summary(
             f"{r['tokens']:,}",
             f"{r['steps']:,.1f}",
             f"{done + r['first_step']:,}",
-            f"{r['learning_rate_at_start']:.1%}",
-            f"{r['learning_rate_mass']:.2%}",
+            percent_text(r["learning_rate_at_start"]),
+            percent_text(r["learning_rate_mass"], 2),
         )
     console = plain_console(stderr=True)
     console.print(table)

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from transformers import TrainingArguments
 
 from mixdpo.common.progress import pairs_bar
+from mixdpo.common.tables import percent_text
 from mixdpo.plan.plan import Plan
 from mixdpo.plan.plan_settings import ROUTES
 from mixdpo.training.batch import RowLayout
@@ -158,7 +159,11 @@ class StagedTrainer(PlannedTrainer):
 def stage_line(record: Mapping[str, float], stages: Stages) -> str:
     """Return what a log says of a stage, from its line of metrics."""
     prefix = "stage/route/"
-    routes = [f"{name.removeprefix(prefix)} {share:.1%}" for name, share in record.items() if name.startswith(prefix)]
+    routes = [
+        f"{name.removeprefix(prefix)} {percent_text(share)}"
+        for name, share in record.items()
+        if name.startswith(prefix)
+    ]
     parts = [
         f"stage {stages.number} of {stages.count}: {stages.draws:,} pairs, drawn from {record['stage/pairs']:,.0f}",
         f"routes {', '.join(routes)}",

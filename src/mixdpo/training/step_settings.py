@@ -7,6 +7,7 @@ from dataclasses import fields
 import numpy as np
 
 from mixdpo.common.errors import InputError
+from mixdpo.common.tables import percent_text
 from mixdpo.losses import LOSSES, TIE_NU, LossSettings, needs
 from mixdpo.plan.plan import Plan
 from mixdpo.plan.plan_settings import ROUTES
@@ -110,7 +111,7 @@ def estimate_of_ties(args: MixDPOConfig, plan: Plan) -> str | None:
     nu = _estimated_tie_nu(args, plan) if args.tie_nu is None else None
     if nu is None:
         return None
-    return f"tie_nu is {nu:.4g}, for {plan.tie_share:.1%} of the pairs with a preference loss are ties"
+    return f"tie_nu is {nu:.4g}, for {percent_text(plan.tie_share)} of the pairs with a preference loss are ties"
 
 
 def _check_labels(args: MixDPOConfig, plan: Plan) -> None:

@@ -19,7 +19,7 @@ from rich.text import Text
 from mixdpo.common.figure_files import save_figure
 from mixdpo.common.files import atomic_path, write_json
 from mixdpo.common.statistics import Interval, clustered_mean
-from mixdpo.common.tables import plain_console, results_table
+from mixdpo.common.tables import percent_text, plain_console, results_table
 from mixdpo.evaluation.held_out_prompts import (
     DATA,
     GENERATION,
@@ -108,8 +108,11 @@ def _result_table(result: Comparison) -> Table:
     table = results_table(f"{len(result.before)} held-out prompts with 3 constraints each", "", "before", "after")
     sides = ((result.before, result.met_before), (result.after, result.met_after))
     table.add_row("constraints met per answer", *(f"{met.mean():.2f}" for _, met in sides))
-    table.add_row("answers that meet all", *(f"{(met == 3).mean():.0%}" for _, met in sides))
-    table.add_row("answers ended by the model", *(f"{np.mean([a.finished for a in side]):.0%}" for side, _ in sides))
+    table.add_row("answers that meet all", *(percent_text((met == 3).mean(), 0) for _, met in sides))
+    table.add_row(
+        "answers ended by the model",
+        *(percent_text(float(np.mean([a.finished for a in side])), 0) for side, _ in sides),
+    )
     table.add_row("mean tokens per answer", *(f"{np.mean([a.tokens_out for a in side]):.0f}" for side, _ in sides))
     return table
 
@@ -168,7 +171,7 @@ def demo_figure(met_before: np.ndarray, met_after: np.ndarray, gain: Interval) -
         bars = counts.bar(
             np.arange(most + 1) + offset, heights, 0.4, label=f"{label}: {met.mean():.2f} of 3", color=colour
         )
-        counts.bar_label(bars, fmt=lambda height: f"{height:.0%}", fontsize="small")
+        counts.bar_label(bars, fmt=lambda height: percent_text(height, 0), fontsize="small")
     counts.set_xticks(range(most + 1))
     counts.set_xlabel("constraints met by an answer")
     counts.set_ylabel("share of held-out prompts")
@@ -182,7 +185,7 @@ def demo_figure(met_before: np.ndarray, met_after: np.ndarray, gain: Interval) -
     difference.axhline(0, color=_BEFORE, linewidth=0.8)
     difference.set_xlim(-1, 1)
     difference.set_xticks([])
-    difference.set_title(f"gain, {gain.level:.0%} interval", fontsize="medium")
+    difference.set_title(f"gain, {percent_text(gain.level, 0)} interval", fontsize="medium")
     difference.set_ylabel("constraints per answer")
     for axis in (counts, difference):
         axis.spines[["top", "right"]].set_visible(False)
