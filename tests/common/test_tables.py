@@ -93,9 +93,9 @@ def test_bars_take_no_text_for_markup() -> None:
     assert "[red]" in shown.getvalue()
 
 
-def test_what_rounds_to_zero_has_no_minus() -> None:
-    assert [signed_text(value) for value in (-0.4, 0.4, -0.6, 12.0)] == ["+0", "+0", "-1", "+12"]
-    assert signed_text(-0.04, 1) == "+0.0"
+def test_what_rounds_to_zero_has_no_sign() -> None:
+    assert [signed_text(value) for value in (-0.4, 0.4, -0.6, 12.0)] == ["0", "0", "-1", "+12"]
+    assert signed_text(-0.04, 1) == "0.0"
 
 
 def test_a_range_of_one_value_is_that_value() -> None:

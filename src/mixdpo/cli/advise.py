@@ -62,10 +62,11 @@ def print_advice(advice: Advice, metric: str) -> None:
     if said["wrong_labels"] is not None:
         click.echo(said["wrong_labels"])
     advised = advice_table(f"advice by margin of {metric}, hardest pairs first", advice)
-    table = results_table(advised.title, *advised.headings, caption=COLUMNS)
+    table = results_table(advised.title, *advised.headings)
     for row in advised.rows:
         table.add_row(*row)
     plain_console().print(table)
+    click.echo(COLUMNS)
     for one, why in zip(advice.parts, said["parts"], strict=True):
         if why:
             click.echo(f"margin {margins(one.part)}: {why}")

@@ -32,8 +32,9 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def fixed(value: float, digits: int, sign: bool = False) -> str:
-    """Write a figure with so many decimals, with its sign where asked for; what rounds to zero has a plus."""
-    return f"{round(value, digits) + 0.0:{'+' if sign else ''}.{digits}f}".replace("-", "−")
+    """Write a figure with so many decimals, with its sign where asked for; what rounds to zero has none."""
+    text = f"{value:{'+' if sign else ''}.{digits}f}"
+    return text.lstrip("+-") if float(text) == 0 else text.replace("-", "−")
 
 
 def percent(value: float | None) -> str:

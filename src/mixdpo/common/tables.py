@@ -226,8 +226,9 @@ def value_text(value: Any, digits: int = 2) -> str:
 
 
 def signed_text(value: float, digits: int = 0) -> str:
-    """Write a number with its sign; what rounds to zero has a plus."""
-    return f"{round(value, digits) + 0.0:+.{digits}f}"
+    """Write a number with its sign; what rounds to zero has none."""
+    text = f"{value:+.{digits}f}"
+    return text[1:] if float(text) == 0 else text
 
 
 def range_text(low: float, high: float, digits: int = 3) -> str:
