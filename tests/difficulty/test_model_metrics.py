@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -16,7 +17,9 @@ from peft import LoraConfig, get_peft_model
 from scipy.stats import binomtest
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, LlamaConfig
 
+from forks import forked, status_of
 from mixdpo import load_pairs, score
+from mixdpo.cli.main import main
 from mixdpo.data.data_settings import TokenSettings
 from mixdpo.data.tokenize import tokens_of
 from mixdpo.evaluation.constraints import Constraint, constraints_met
@@ -349,24 +352,22 @@ def test_killed_pass_goes_on(model, tokenizer, pairs, tmp_path, monkeypatch, sma
 
 
 @pytest.mark.slow
-def test_a_scoring_process_shot_dead_goes_on(model, tmp_path, monkeypatch) -> None:
+def test_a_scoring_process_shot_dead_goes_on(model, tmp_path, monkeypatch, caplog) -> None:
     chat_pairs(tmp_path, n=1500).to_parquet(tmp_path / "pairs.parquet")
     monkeypatch.setenv("MIXDPO_CACHE", str(tmp_path / "cache"))
-    command = [sys.executable, "-m", "mixdpo", "score", str(tmp_path / "pairs.parquet"), "--metric", "nll_gap"]
+    command = ["score", str(tmp_path / "pairs.parquet"), "--metric", "nll_gap"]
     command += ["--score.nll_gap.model", model, "--score.nll_gap.bf16", "false"]
-    with subprocess.Popen([*command, "-o", str(tmp_path / "never.parquet")]) as process:
-        # Not the file that begins with a dot: it is being written.
-        while process.poll() is None and not list((tmp_path / "cache").glob("reference/[!.]*.parquet")):
-            time.sleep(0.01)
-        process.kill()
-    assert process.returncode == -signal.SIGKILL
+    process = forked(lambda: main([*command, "-o", str(tmp_path / "never.parquet")]))
+    # Not the file that begins with a dot: it is being written.
+    while not list((tmp_path / "cache").glob("reference/[!.]*.parquet")) and not os.waitpid(process, os.WNOHANG)[0]:
+        time.sleep(0.01)
+    os.kill(process, signal.SIGKILL)
+    assert status_of(process) == -signal.SIGKILL
     assert not (tmp_path / "never.parquet").exists()
     (file,) = (tmp_path / "cache").glob("reference/[!.]*.parquet")
     kept = pq.read_metadata(file).num_rows
-    done = subprocess.run(
-        [*command, "-o", str(tmp_path / "scored.parquet")], capture_output=True, text=True, check=True
-    )
-    assert f"nll_gap: {kept} pairs from the cache, {1500 - kept} to compute" in " ".join(done.stderr.split())
+    assert main([*command, "-o", str(tmp_path / "scored.parquet")]) == 0
+    assert f"nll_gap: {kept} pairs from the cache, {1500 - kept} to compute" in caplog.text
     assert 0 < kept < 1500
     monkeypatch.setenv("MIXDPO_CACHE", str(tmp_path / "another"))
     whole = score(load_pairs(str(tmp_path / "pairs.parquet")), "nll_gap", model=model, bf16=False)

@@ -15,6 +15,8 @@ import hub_content
 from hub_client import Client, client
 from hub_server import STRANGER, TOKEN, Hub, hub
 
+pytestmark = pytest.mark.xdist_group("hub")  # one hub, and one client, which takes seconds to start
+
 ULTRAFEEDBACK, MIX, CONFIGURATIONS = hub_content.PAIR_SETS
 
 
