@@ -121,6 +121,8 @@ def test_the_plan_says_it_by_route(text_rows, jsonl, tmp_path, capsys) -> None:
     qualities = [1.5, 0.25, None]
     rows = [row | {"quality/start/chosen": value} for row, value in zip(text_rows, qualities, strict=True)]
     lines = planned(rows).splitlines()
-    assert "+1.5 (n = 1)" in next(line for line in lines if "preference" in line)
-    assert "+0.25 (n = 1)" in next(line for line in lines if "sft" in line)
+    for route, mean in (("preference", "+1.5"), ("sft", "+0.25")):
+        at = next(number for number, line in enumerate(lines) if route in line)
+        assert mean in lines[at]
+        assert "n = 1" in lines[at + 1]
     assert "start" not in planned(text_rows)

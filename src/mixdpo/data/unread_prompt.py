@@ -46,8 +46,11 @@ def check_prompt_is_read(
 
 def _announces(row: Mapping[str, Any], columns: PairColumns) -> bool:
     """Whether both answers of a row begin with turns, of which the last announces an answer."""
+    sides = (row[columns.chosen], row[columns.rejected])
+    if not all(isinstance(side, str) for side in sides):  # told where all rows are read
+        return False
     try:
-        return announces_answer(split_text(None, row[columns.chosen] or "", row[columns.rejected] or "")[0])
+        return announces_answer(split_text(None, *sides)[0])
     except DropPair:
         return False
 
@@ -56,5 +59,5 @@ def _asks(rows: Sequence[Mapping[str, Any]], name: str) -> bool:
     """Whether most rows have a text of several words in a column, and most of these are different."""
     if bare(name).endswith("_id"):
         return False
-    texts = [row[name] for row in rows if row[name] and len(row[name].split()) >= _PROMPT_WORDS]
+    texts = [row[name] for row in rows if isinstance(row[name], str) and len(row[name].split()) >= _PROMPT_WORDS]
     return 2 * len(texts) > len(rows) and 2 * len(set(texts)) > len(texts)
