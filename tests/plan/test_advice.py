@@ -82,6 +82,9 @@ def test_effects_grow_with_the_share_as_the_map_has_it() -> None:
         [0, 1.5, 3, 7.5, 12]
     )
     assert [one.effect("drop", 0.5, 0.0, share)[0] for share in (0.4, 0.5, 0.9)] == pytest.approx([15, 18, 18])
+    # An order of all pairs keeps most of its effect where few are hard; of other answers it keeps the same part.
+    assert [one.effect("sft_last", 0.5, 0.0, share)[0] for share in (0.05, 0.1, 0.2)] == pytest.approx([4, 8, 9])
+    assert one.effect("sft_last", 0.5, -1.0, 0.1)[0] == pytest.approx(4)
     assert one.effect("sft", 0.5, -1.0, 0.5)[0] == pytest.approx(one.effect("sft", 0.5, -1.0)[0] - 5)
     lacks = [row for row in cells if row["hard_share"] == 0.3 or row["world"] == "one"]
     borrowed = rule_of(_as_table(lacks)).worlds[1]
@@ -96,10 +99,10 @@ def test_a_world_without_cells_of_the_usual_share_says_nothing() -> None:
 
 def _shares() -> list[dict[str, Any]]:
     return [
-        cell(world, 0.5, 0.0, share, drop=drop, smoothed=drop / 2, sft=sft, sft_last=0)
+        cell(world, 0.5, 0.0, share, drop=drop, smoothed=drop / 2, sft=sft, sft_last=last)
         for world in ("one", "other")
-        for share, drop, sft in ((0.1, 3, 0.25), (0.3, 12, 1), (0.5, 18, -4))
-    ] + [cell(world, 0.5, -1.0, drop=12, smoothed=6, sft=-14, sft_last=0) for world in ("one", "other")]
+        for share, drop, sft, last in ((0.1, 3, 0.25, 8), (0.3, 12, 1, 10), (0.5, 18, -4, 11))
+    ] + [cell(world, 0.5, -1.0, drop=12, smoothed=6, sft=-14, sft_last=5) for world in ("one", "other")]
 
 
 @pytest.mark.parametrize(

@@ -50,13 +50,14 @@ class World:
     Attributes:
         name: of the world.
         rows: by P, ascending.
-        smaller: shares of hard pairs up to `SHARE`, ascending, and what part effects are there of those at `SHARE`.
+        smaller: shares of hard pairs up to `SHARE`, ascending, and by treatment what part its effect is there of that
+            at `SHARE`.
         larger: shares from `SHARE` on, ascending, and by treatment how much more its effect is there.
     """
 
     name: str
     rows: Mapping[float, Row]
-    smaller: Sequence[tuple[float, float]]
+    smaller: Sequence[tuple[float, Mapping[Treatment, float]]]
     larger: Sequence[tuple[float, Mapping[Treatment, float]]]
 
     @property
@@ -71,12 +72,12 @@ class World:
             treatment: of hard pairs.
             right: P, the probability that their labels are right; between two rows effects are linear in it.
             surplus: of their chosen answers.
-            share: of hard pairs. Few of them have a part of the effect that many have. What more of them add depends
-                on the treatment, and is taken to be the same whatever their labels and answers are.
+            share: of hard pairs. What part of an effect few of them have, and what more of them add, depends on the
+                treatment, and is taken to be the same whatever their labels and answers are.
         """
         rows = [self._at(row, treatment, surplus) for row in self.rows.values()]
         effect = np.array([np.interp(right, list(self.rows), values) for values in np.transpose(rows)])
-        return self._part(share) * effect + self._more(treatment, share)
+        return _at_share(self.smaller, treatment, share) * effect + _at_share(self.larger, treatment, share)
 
     def _at(self, row: Row, treatment: Treatment, surplus: float) -> np.ndarray:
         if len(row.surplus) > 1 or row is self.fullest:
@@ -85,14 +86,6 @@ class World:
         where = float(row.surplus[0])
         moved = row.effects[treatment][0, 0] - self.fullest.at(treatment, where)[0]
         return self.fullest.at(treatment, surplus) + moved
-
-    def _part(self, share: float) -> float:
-        shares, parts = zip((0.0, 0.0), *self.smaller, strict=True)
-        return float(np.interp(share, shares, parts))
-
-    def _more(self, treatment: Treatment, share: float) -> float:
-        shares, by_treatment = zip(*self.larger, strict=True)
-        return float(np.interp(share, shares, [more[treatment] for more in by_treatment]))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -146,8 +139,8 @@ def rule_of(table: Mapping[str, Any]) -> RuleTable:
             World(
                 name=name,
                 rows=_rows([cell for cell in cells if cell["world"] == name and cell["hard_share"] == SHARE]),
-                smaller=_parts(twins[name]) or _parts(of_all) or [(SHARE, 1.0)],
-                larger=_additions(twins[name]) or _additions(of_all) or [(SHARE, dict.fromkeys(TREATMENTS, 0.0))],
+                smaller=_parts(twins[name]) or _parts(of_all) or [(0.0, _all(0.0)), (SHARE, _all(1.0))],
+                larger=_additions(twins[name]) or _additions(of_all) or [(SHARE, _all(0.0))],
             )
             for name in names
         ],
@@ -174,6 +167,8 @@ def _rows(cells: Sequence[Mapping[str, Any]]) -> dict[float, Row]:
 
 
 _Cell = Mapping[str, Any]
+_AtShare = tuple[float, Mapping[Treatment, float]]
+"""A share of hard pairs, and a number of every treatment."""
 
 
 def _twins(cells: Sequence[_Cell]) -> list[tuple[_Cell, _Cell]]:
@@ -186,21 +181,23 @@ def _twins(cells: Sequence[_Cell]) -> list[tuple[_Cell, _Cell]]:
     ]  # fmt: skip
 
 
-def _parts(twins: Sequence[tuple[_Cell, _Cell]]) -> list[tuple[float, float]]:
-    """Return the smaller shares with the part that effects are there of those at `SHARE`, and `SHARE` itself.
+def _parts(twins: Sequence[tuple[_Cell, _Cell]]) -> list[_AtShare]:
+    """Return no hard pairs, the smaller shares and `SHARE`, with the part that every treatment's effect is there.
 
-    The part is fitted to all treatments by least squares, so that large effects decide, and those near zero do not.
+    Fitted by least squares over cells, so that large effects decide and those near zero do not; from 0 to 1. An order
+    of all pairs keeps more of its effect than what hard pairs alone have to give.
     """
-    parts = []
+    found = []
     for share in sorted({other["hard_share"] for _, other in twins if other["hard_share"] < SHARE}):
         pairs = [(_effects(one), _effects(other)) for one, other in twins if other["hard_share"] == share]
-        here, there = (np.concatenate(values) for values in zip(*pairs, strict=True))
-        if here.any():
-            parts.append((share, float(here @ there / (here @ here))))
-    return [*parts, (SHARE, 1.0)] if parts else []
+        here, there = (np.array(values) for values in zip(*pairs, strict=True))
+        square = (here * here).sum(axis=0)
+        part = np.where(square > 0, (here * there).sum(axis=0) / np.where(square > 0, square, 1.0), share / SHARE)
+        found.append((share, dict(zip(TREATMENTS, np.clip(part, 0, 1).tolist(), strict=True))))
+    return [(0.0, _all(0.0)), *found, (SHARE, _all(1.0))] if found else []
 
 
-def _additions(twins: Sequence[tuple[_Cell, _Cell]]) -> list[tuple[float, dict[Treatment, float]]]:
+def _additions(twins: Sequence[tuple[_Cell, _Cell]]) -> list[_AtShare]:
     """Return `SHARE` and the larger shares, with what every treatment's effect is more there than at `SHARE`."""
     found = []
     for share in sorted({other["hard_share"] for _, other in twins if other["hard_share"] > SHARE}):
@@ -208,7 +205,16 @@ def _additions(twins: Sequence[tuple[_Cell, _Cell]]) -> list[tuple[float, dict[T
             [_effects(other) - _effects(one) for one, other in twins if other["hard_share"] == share], axis=0
         )
         found.append((share, dict(zip(TREATMENTS, more.tolist(), strict=True))))
-    return [(SHARE, dict.fromkeys(TREATMENTS, 0.0)), *found] if found else []
+    return [(SHARE, _all(0.0)), *found] if found else []
+
+
+def _all(value: float) -> dict[Treatment, float]:
+    return dict.fromkeys(TREATMENTS, value)
+
+
+def _at_share(known: Sequence[_AtShare], treatment: Treatment, share: float) -> float:
+    shares, by_treatment = zip(*known, strict=True)
+    return float(np.interp(share, shares, [values[treatment] for values in by_treatment]))
 
 
 def _effects(cell: _Cell) -> np.ndarray:
