@@ -19,7 +19,7 @@ PACKAGES ?=
 PLATFORM ?=
 
 .PHONY: help demo map map-small test fast lint format types check docs docs-links notebooks bench bench-gpu wheelhouse \
-	install clean
+	install install-all clean
 
 help:  ## show this
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -105,6 +105,11 @@ $(VENV)/.installed-dev: $(VENV)/.torch pyproject.toml
 $(VENV)/.installed-docs: $(VENV)/.torch pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable ".[docs]"
 	touch $@
+
+# In one go what takes pip three when it is asked for one after the other.
+install-all: $(VENV)/.torch pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable ".[demo,dev,docs]"
+	touch $(VENV)/.installed-demo $(VENV)/.installed-dev $(VENV)/.installed-docs
 
 clean:  ## remove virtual environments and caches
 	rm -rf .venv .venv-* .import_linter_cache .pytest_cache .mypy_cache .ruff_cache
