@@ -60,7 +60,7 @@ def pages(root: Path, table: Table) -> dict[Path, str]:
     parts = {
         **blocks(table, likelihood),
         "method": method_block(table, load_table(METHOD)),
-        "held-out": rule_block(load_table(HELD_OUT)),
+        "held-out": rule_block(load_table(HELD_OUT), table),
     }
     return {
         root / name: filled((root / name).read_text(encoding="utf-8"), parts, name.rpartition("/")[0])

@@ -303,6 +303,8 @@ def test_the_same_command_changes_nothing_and_another_overwrites_nothing(faulty,
     capsys.readouterr()
     assert main(["clean", faulty, "--output", "c.jsonl", "--apply", "duplicates"]) == 2
     assert "c.jsonl: the file holds the result of other findings" in capsys.readouterr().err
+    assert main(["clean", faulty, "--output", "c.csv", "--apply", "duplicates"]) == 2
+    assert "c.log.parquet: the file holds the result of other findings" in capsys.readouterr().err
     assert main(["clean", faulty, "--output", faulty]) == 2
     assert "no faulty.log.parquet says that `mixdpo clean` wrote it" in capsys.readouterr().err
     assert {path.name: path.read_bytes() for path in Path().iterdir() if path.is_file()} == before

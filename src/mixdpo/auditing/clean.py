@@ -97,12 +97,12 @@ def save_cleaned(pairs: Dataset, log: pl.DataFrame, output: str | Path) -> Path:
     """Write pairs as `output`, in the format that its name says, and beside it the log; return the log's path.
 
     Raises:
-        InputError: the file is there, and its log is not this one: it holds the result of other findings or of other
-            data, or something else.
+        InputError: the file or its log is there, and the log is not this one: it is of other findings or other data
+            (perhaps of a file in another format), or there is none.
     """
     output = Path(output)
     log_path = beside(output, ".log.parquet")
-    if output.exists():
+    if output.exists() or log_path.exists():
         _check_same_result(output, log_path, log)
     save_pairs(pairs, output)
     with atomic_path(log_path) as temporary:
@@ -122,7 +122,7 @@ def _check_same_result(output: Path, log_path: Path, log: pl.DataFrame) -> None:
         applied = there["finding"].drop_nulls().unique(maintain_order=True).to_list() if "finding" in there else []
         raise InputError(
             f"the file holds the result of other findings ({', '.join(applied) or 'none'}) or of other data",
-            file=output,
+            file=output if output.exists() else log_path,
             hint=f"{hint}; several findings are applied together: --apply advised,NAME",
         )
 

@@ -121,16 +121,21 @@ class RuleTable:
         return max(share for world in self.worlds for share, _ in world.larger)
 
 
-def rule_of(table: Mapping[str, Any]) -> RuleTable:
-    """Return what a table of `map_rule.rule_table` holds, as advice reads it.
+def cells_read(table: Mapping[str, Any]) -> list[_Cell]:
+    """Return the cells that advice is read from: tuned runs of one epoch on hard pairs by other writers.
 
-    Of tuned runs of one epoch on hard pairs by other writers; the other cells are for those who look at the table.
+    The others of a table are for those who look at it, and to hold the advice to.
     """
-    cells = [
+    return [
         cell
         for cell in table["cells"]
         if (cell["epochs"], cell["learning_rate"], cell["hard_source"]) == (1, None, "writers")
     ]
+
+
+def rule_of(table: Mapping[str, Any]) -> RuleTable:
+    """Return what a table of `map_rule.rule_table` holds, as advice reads it."""
+    cells = cells_read(table)
     names = list(dict.fromkeys(cell["world"] for cell in cells if cell["hard_share"] == SHARE))
     twins = {name: _twins([cell for cell in cells if cell["world"] == name]) for name in names}
     of_all = [pair for of_world in twins.values() for pair in of_world]
