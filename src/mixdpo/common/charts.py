@@ -11,6 +11,8 @@ from typing import Any, Final
 
 from markupsafe import Markup, escape
 
+from mixdpo.common.tables import fixed_text
+
 WIDTH: Final = 420
 HEIGHT: Final = 170
 _LEFT, _BOTTOM, _TOP, _RIGHT = 44, 24, 18, 8
@@ -32,9 +34,8 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def fixed(value: float, digits: int, sign: bool = False) -> str:
-    """Write a figure with so many decimals, with its sign where asked for; what rounds to zero has none."""
-    text = f"{value:{'+' if sign else ''}.{digits}f}"
-    return text.lstrip("+-") if float(text) == 0 else text.replace("-", "−")
+    """Write a figure as `fixed_text` does, for a page."""
+    return fixed_text(value, digits, sign).replace("-", "−")
 
 
 def percent(value: float | None) -> str:

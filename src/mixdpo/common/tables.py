@@ -225,10 +225,15 @@ def value_text(value: Any, digits: int = 2) -> str:
     return "-" if value is None else f"{value:,.{digits}f}"
 
 
+def fixed_text(value: float, digits: int = 0, sign: bool = False) -> str:
+    """Write a number with so many decimals, with `sign` a positive one, too; what rounds to zero has no sign."""
+    text = f"{value:{'+' if sign else ''}.{digits}f}"
+    return text.lstrip("+-") if float(text) == 0 else text
+
+
 def signed_text(value: float, digits: int = 0) -> str:
     """Write a number with its sign; what rounds to zero has none."""
-    text = f"{value:+.{digits}f}"
-    return text[1:] if float(text) == 0 else text
+    return fixed_text(value, digits, sign=True)
 
 
 def range_text(low: float, high: float, digits: int = 3) -> str:

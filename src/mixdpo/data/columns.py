@@ -54,11 +54,10 @@ ALPACA_PROMPT: Final = "instruction"
 CONVERSATION_NAMES: Final = ("conversations", "messages")
 """Names of the conversation that comes before two answers of one message each; it ends before the answer."""
 
-_REQUIRED: Final = SIDES
-_TEXTS: Final = ("prompt", *_REQUIRED, "input", "system", "history")
+_TEXTS: Final = ("prompt", *SIDES, "input", "system", "history")
 """Keys of `columns` whose columns hold texts or messages."""
 _DEFAULT_KEYS: Final = (
-    *("prompt", *_REQUIRED, "tools", "chat_template_kwargs", "margin", "ratings_chosen", "ratings_rejected"),
+    *("prompt", *SIDES, "tools", "chat_template_kwargs", "margin", "ratings_chosen", "ratings_rejected"),
     *(LABEL_PROBABILITY, TIE),
 )
 """Keys of `columns` that are looked for under their own names."""
@@ -161,11 +160,11 @@ def find_columns(source: Features, mapping: Mapping[str, str] | None, file: str 
             )
     found = {key: _find_mapped(name, key, available) for key, name in mapping.items()}
     found |= {key: find_name(key, available) for key in _DEFAULT_KEYS if key not in mapping}
-    missing = {key: mapping.get(key, key) for key in (*mapping, *_REQUIRED) if found[key] is None}
+    missing = {key: mapping.get(key, key) for key in (*mapping, *SIDES) if found[key] is None}
     if missing:
         raise _missing(missing, mapping, source, file)
     scores = _scores(available, mapping, found, file)
-    chosen, rejected = (str(found[key]) for key in _REQUIRED)
+    chosen, rejected = (str(found[key]) for key in SIDES)
     # An answer of one message (LLaMA-Factory, Axolotl) or of text stands beside a conversation.
     conversation = next((name for name in CONVERSATION_NAMES if _may_hold_messages(source.get(name))), None)
     alone = isinstance(source[chosen], dict) or is_text(source[chosen])
@@ -289,7 +288,7 @@ def _missing(missing: Mapping[str, str], mapping: Mapping[str, str], source: Fea
 def _lists_of_pairs(source: Features) -> list[str]:
     """Return the columns that hold lists of whole pairs, as a file that is one object does."""
     elements = {name: getattr(kind, "feature", None) for name, kind in source.items()}
-    return [name for name, kind in elements.items() if isinstance(kind, dict) and {*_REQUIRED} <= kind.keys()]
+    return [name for name, kind in elements.items() if isinstance(kind, dict) and {*SIDES} <= kind.keys()]
 
 
 def message_feature(columns: Sequence[Any], calls: bool = False) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from mixdpo.common.tables import TextTable, percent_text, range_text, signed_text
+from mixdpo.common.tables import TextTable, fixed_text, percent_text, range_text, signed_text
 from mixdpo.plan.advice_parts import AdvisedRoute, Part, PartAdvice, Range, Unknown, WrongLabels
 from mixdpo.plan.rule_table import Treatment
 
@@ -127,7 +127,7 @@ def total_line(advice: Advice) -> str:
 
 def percent(known: Range, signed: bool = True) -> str:
     """Return a range as an estimate with bounds, in per cent."""
-    written = signed_text if signed else "{:.0f}".format
+    written = partial(fixed_text, sign=signed)
     low, high = map(written, (known.low, known.high))
     return f"{written(known.estimate)} % ({low} to {high})" if known.estimate is not None else f"{low} to {high} %"
 
