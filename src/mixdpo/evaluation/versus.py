@@ -26,7 +26,7 @@ from mixdpo.generation.answer_files import JOINED_BY_ID, AnswerFile, PromptTexts
 from mixdpo.generation.chat_model import Progress
 from mixdpo.generation.prompts import Prompt
 from mixdpo.judges import games
-from mixdpo.judges.answers import AnswerSources
+from mixdpo.judges.answers import AnswerSources, plain_prompt
 from mixdpo.judges.judge import Judge
 from mixdpo.judges.prompt import shipped_prompt_file
 from mixdpo.judges.task import JudgeRun
@@ -135,21 +135,17 @@ def _asked(baseline: AnswerFile, prompts: Sequence[Prompt]) -> AnswerFile:
     if not prompts:
         return baseline
     ids = {str(one.id) for one in prompts if one.id_column in JOINED_BY_ID}
-    texts = {_plain(one.text) for one in prompts}
+    texts = {plain_prompt(one.text) for one in prompts}
     by_id = baseline.id_column in JOINED_BY_ID
     rows = zip(baseline.keys(), baseline.prompts or [""] * len(baseline.turns), strict=True)
     return baseline.only(
-        [row for row, (id, text) in enumerate(rows) if (by_id and id in ids) or _plain(text) in texts]
+        [row for row, (id, text) in enumerate(rows) if (by_id and id in ids) or plain_prompt(text) in texts]
     )
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.split())
 
 
 def judged_prompts(verdicts: Path) -> set[str]:
     """Return the prompts in a file of verdicts; white space makes no difference."""
-    return set(map(_plain, read_table(verdicts).texts("prompt")))
+    return set(map(plain_prompt, read_table(verdicts).texts("prompt")))
 
 
 def cut_share(answers: Path, judged: Collection[str], texts: PromptTexts | None) -> float | None:
@@ -160,7 +156,7 @@ def cut_share(answers: Path, judged: Collection[str], texts: PromptTexts | None)
     known = [
         all(one) if isinstance(one, list) else bool(one)
         for one, prompt in zip(finished, prompts, strict=True)
-        if one is not None and _plain(prompt) in judged
+        if one is not None and plain_prompt(prompt) in judged
     ]
     return float(1 - np.mean(known)) if known else None
 

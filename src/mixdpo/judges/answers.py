@@ -236,11 +236,16 @@ def no_reference(key: str) -> InputError:
 
 def _joined(of_model: Sequence[str], of_baseline: Sequence[str], file: str) -> dict[int, int]:
     own = _by_key(of_model, file)
-    alike = {" ".join(key.split()): key for key in own}
+    alike = {plain_prompt(key): key for key in own}
     if len(alike) < len(own):  # prompts of the model that differ in white space alone
         alike = {}
-    keys = (key if key in own else alike.get(" ".join(key.split())) for key in of_baseline)
+    keys = (key if key in own else alike.get(plain_prompt(key)) for key in of_baseline)
     return {row: own[key] for row, key in enumerate(keys) if key in own}
+
+
+def plain_prompt(text: str) -> str:
+    """Return a prompt as it is compared where none is the same to the letter: any white space is one space."""
+    return " ".join(text.split())
 
 
 def _by_key(keys: Sequence[str], file: str) -> dict[str, int]:
