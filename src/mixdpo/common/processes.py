@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import time
+from functools import cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,7 +22,20 @@ def processes(cpu: bool = False) -> PartialState:
     import torch
     from accelerate import PartialState
 
-    return PartialState(cpu=cpu or not torch.accelerator.is_available())
+    state = PartialState(cpu=cpu or not torch.accelerator.is_available())
+    if state.num_processes > 1:
+        _end_a_moment_after_the_last_exchange()
+    return state
+
+
+@cache
+def _end_a_moment_after_the_last_exchange() -> None:
+    """Leave gloo's threads, which outlive the group where DDP was used, the time to let go of the last tensors.
+
+    They do so after the exchange has returned. A thread that needs the interpreter for it while that ends aborts the
+    process ("terminate called without an active exception", pytorch/pytorch#179291).
+    """
+    atexit.register(time.sleep, 0.1)  # seconds
 
 
 def started_processes() -> tuple[int, int]:
