@@ -205,6 +205,13 @@ BROKEN: dict[str, tuple[str, bytes, list[str]]] = {
     "broken line": ("a.jsonl", b'{"chosen": "a"}\n\n{"chosen": "b\n', ["row 3", "not valid JSON", "fix or delete"]),
     "cut line": ("a.jsonl", b'{"chosen": "a"}\n{"chosen": \n', ["row 2", "Expecting value at character 11"]),
     "not an object": ("a.jsonl", b'{"chosen": "a"}\n"text"\n', ["row 2", "not a JSON object"]),
+    "half an emoji": (
+        "a.jsonl",
+        b'{"chosen": "a"}\n\n{"chosen": "\\ud83d"}\n',
+        ["row 3", "surrogate", "fix or delete"],
+    ),
+    "a key twice": ("a.jsonl", b'{"chosen": "a"}\n{"chosen": "b", "chosen": "c"}\n', ["row 2", "'chosen' twice"]),
+    "a huge number": ("a.jsonl", b'{"n": 1}\n{"n": -1e999}\n', ["row 2", "-1e999", "larger than any float"]),
     "broken list": ("a.json", b'[{"chosen": "a"},\n {"chosen" "b"}]', ["row 2", "not valid JSON"]),
     "list of texts": ("a.json", b'[{"chosen": "a"}, "b"]', ["row 2", "not an object"]),
     "not UTF-8": (

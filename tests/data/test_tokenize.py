@@ -157,6 +157,25 @@ def test_an_end_token_of_the_prompt_does_not_close_a_short_answer() -> None:
     assert len(tokens[0]["chosen_ids"]) == 2
 
 
+@pytest.mark.parametrize("header", ["<|im_start|>assistant\n", "ASSISTANT:", "assistant<|im_start|>\n"])
+def test_a_header_behind_every_conversation_is_neither_trained_nor_closed_again(header: str) -> None:
+    template = CHATML.replace("{% if add_generation_prompt %}", "").replace("{% endif %}", "")
+    tokenizer = byte_level_tokenizer(chat_template=template.replace("<|im_start|>assistant\n", header))
+    turns = [*answer("The Elbe"), *chat("More", "the Rhine")]
+    dataset = pairs_of((chat("Hi"), answer("yes"), turns))
+    (tokens,), report = tokens_of(dataset, tokenizer, NO_LIMIT)
+    assert (report.counts["next_header"], report.counts["eos_appended"]) == (1, 0)
+    assert_equals_template(dataset, tokenizer)
+    trained = {
+        side: tokenizer.decode(
+            [i for i, kept in zip(tokens[f"{side}_ids"], tokens[f"{side}_mask"], strict=True) if kept]
+        )
+        for side in ("chosen", "rejected")
+    }
+    assert trained["chosen"].rstrip() == "yes<|im_end|>"
+    assert trained["rejected"].rstrip() == "The Elbe<|im_end|>the Rhine<|im_end|>"
+
+
 def test_tools_reach_the_template() -> None:
     template = "{% if tools %}{{ tools | tojson }}{% endif %}" + CHATML
     row = (chat("Hi"), answer("yes"), answer("no"))

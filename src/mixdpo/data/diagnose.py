@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mixdpo.common.errors import InputError
-from mixdpo.common.json_text import parse_json, too_deep_at
+from mixdpo.common.json_text import misfit, parse_json, too_deep_at
 from mixdpo.common.text_limits import LONGEST_LINE, line_too_long
 from mixdpo.data.csv_form import UTF_8, UTF_16, CsvForm, csv_form, find_encoding, open_csv, open_lines
 from mixdpo.data.messages import kind_of
@@ -153,8 +153,11 @@ def _json_fault(file: Path) -> InputError | None:
         if is_json_list(file):
             return _json_list_fault(file, _json_list(file))
         for row, line in lines(file):
-            if not isinstance(parse_json(line.rstrip()), dict):  # errors at the end count its characters
+            said = line.rstrip()  # errors at the end count its characters
+            if not isinstance(parse_json(said), dict):
                 return InputError("the line is not a JSON object", file=file, row=row)
+            if (fault := misfit(said)) is not None:
+                return InputError(f"the line holds {fault}", file=file, row=row, hint="fix or delete it")
     except json.JSONDecodeError as error:
         at_row = row or error.lineno
         return InputError(

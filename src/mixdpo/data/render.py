@@ -212,8 +212,8 @@ class ChatRenderer:
                     spans = turns or spans if several else [((turns or spans)[0][0], len(side.ids))]
                 self._mask(pair, name, side, alone, spans, frame)
             pair.counts["untrained_turns"] = int(several)
-        for name in ("chosen", "rejected"):
-            self._close(pair, name, start)
+        for name, side in zip(("chosen", "rejected"), sides, strict=True):
+            self._close(pair, name, start, _answer_end(side, frame))
         return pair
 
     def _never_written(self, triple: Sequence[list[Message]], with_tools: bool) -> Iterator[str]:
@@ -249,8 +249,7 @@ class ChatRenderer:
         frame: Frame | None,
     ) -> None:
         """Set the trained spans of a side, less what the template adds to it, where they are not the whole answer."""
-        if frame is not None and frame.next_header:
-            trained = without(trained, side.tokens((len(side.text) - len(frame.next_header), len(side.text))))
+        trained = without(trained, (_answer_end(side, frame), len(side.ids)))
         if self.settings.mask_empty_thinking:
             start = alike(alone.text, side.text)
             for block in empty_thinking(side.text, start, frame):
@@ -260,10 +259,10 @@ class ChatRenderer:
         if trained != [(0, len(side.ids))]:
             pair.trained[name] = trained
 
-    def _close(self, pair: Rendered, name: str, start: int) -> None:
-        """Add an EOS to an answer that the template closes with no special token."""
+    def _close(self, pair: Rendered, name: str, start: int, end: int) -> None:
+        """Add an EOS to an answer, from token `start` to `end`, that the template closes with no special token."""
         ids, eos = getattr(pair, name), self.tokenizer.eos_token_id
-        if len(ids) == start or self.ends.close(ids[start:]):
+        if len(ids) == start or self.ends.close(ids[start:end]):
             return
         if eos is None:
             raise InputError(
@@ -278,3 +277,10 @@ class ChatRenderer:
 
     def _ends_twice(self, answer: list[Message]) -> bool:
         return (answer[-1].get("content") or "").rstrip().endswith(self.ends.texts)
+
+
+def _answer_end(side: RenderedText, frame: Frame | None) -> int:
+    """Return how many tokens come before the header of a next answer, which some templates always write."""
+    if frame is None or not frame.next_header:
+        return len(side.ids)
+    return side.tokens((len(side.text) - len(frame.next_header), len(side.text)))[0]

@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 PAIRS_PER_PROCESS: Final = 2000
 """So many pairs make up for starting a process."""
 
-_CACHE_FORMAT: Final = "3"
+_CACHE_FORMAT: Final = "4"
 _SIDES: Final = ("prompt", "chosen", "rejected")
 _IDS: Final = tuple(f"{side}_ids" for side in _SIDES)
 _MASKS: Final = ("chosen_mask", "rejected_mask")
