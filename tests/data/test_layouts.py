@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import random
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from datasets import Dataset, Image
 from hypothesis import given
@@ -17,8 +20,8 @@ from mixdpo.data.data_settings import PAIR_RULES, DataSettings
 from mixdpo.data.layouts import LAYOUTS
 from mixdpo.data.load import read_pairs
 from mixdpo.data.messages import without_nulls
+from mixdpo.data.printed import parse_text
 from mixdpo.data.scored_answers import choose_pairs
-from mixdpo.data.views import parse_text
 
 
 def m(role: str, content: str, **more: Any) -> dict[str, Any]:
@@ -221,6 +224,10 @@ def test_wrong_rows_of_layouts(jsonl: Any, refused: Any) -> None:
     kto = jsonl([{"prompt": "p", "completion": "c", "label": True}])
     refused(lambda: load_pairs(kto), kto, "KTO", "join a good and a bad answer")
     refused(lambda: load_pairs([{"messages": talk("a"), "label": False}]), "KTO")
+    refused(lambda: load_pairs([{"instruction": "q", "output": "a", "kto_tag": True}]), "KTO")
+    refused(lambda: load_pairs([{"conversations": talk("a"), "kto_tag": True}]), "KTO")
+    infinite = [{"prompt": "p", "response_a": "a", "response_b": "b", "preference": math.inf}]
+    refused(lambda: load_pairs(infinite), "row 1", "'preference'", "names no winner")
     refused(lambda: load_pairs(kto, pair_rule="worst"), "best_vs_random, best_vs_worst, all")
 
 
@@ -307,14 +314,72 @@ _SAYS = '[{"id": 1, "role": "assistant", "content": "The Elbe."}]'
 
 @pytest.mark.parametrize(
     "text",
-    [_SAYS, json.dumps(_SAYS), f'{{"messages": {_SAYS}}}', f"({_SAYS[1:-1]},)", str(json.loads(_SAYS))],
-    ids=["other key first", "JSON twice", "in an object", "tuple", "Python"],
+    [
+        *(_SAYS, json.dumps(_SAYS), f'{{"messages": {_SAYS}}}', f"({_SAYS[1:-1]},)", str(json.loads(_SAYS))),
+        *(str(np.array(json.loads(_SAYS))), repr(np.array(json.loads(_SAYS)))),
+        str([{"name": math.nan, **json.loads(_SAYS)[0]}]),
+    ],
+    ids=["other key first", "JSON twice", "in an object", "tuple", "Python", "numpy", "array", "pandas' nan"],
 )
 def test_messages_as_text_in_other_wrappings(text: str, jsonl: Any) -> None:
     row = {"prompt": "Name a river.", "chosen": text, "rejected": text.replace("Elbe", "Rhine")}
     (pair,) = load_pairs(jsonl([row]))
     assert [message["content"] for message in pair["chosen"]] == ["The Elbe."]
     assert [message["content"] for message in pair["rejected"]] == ["The Rhine."]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(["a b", "c 'd' {"], ["it's", "\"x\" 'y'"], [1.5, -2.0, 3e-5], [[1, 2], [3, -4]], [True, False]),
+        [{"role": "user", "content": "x}\n{'y'"}, {"role": "user", "content": ["z", "]["]}],
+    ],
+)
+def test_what_numpy_prints_is_the_list_it_was(value: list[Any]) -> None:
+    array = np.array(value)
+    assert parse_text(str(array)) == parse_text(repr(array)) == parse_text(repr(value)) == value
+
+
+@pytest.mark.parametrize("text", ["[1 2 ... 5]", "[f('x')]", "[x]", "['x'", "1 + 2", "[a for a in b]", "array()", ""])
+def test_what_is_no_printed_value_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="neither JSON nor what Python prints"):
+        parse_text(text)
+
+
+def test_a_single_message_as_text_counts_as_a_row_of_messages(jsonl: Any) -> None:
+    pairs, report = read_pairs(DataSettings(path=jsonl([{"prompt": repr(U), "chosen": "a", "rejected": "b"}])))
+    assert pairs[0]["prompt"] == [U]
+    assert "rows that keep lists or messages as text: 1, in prompt" in report.sources[0].notes
+
+
+def test_single_answers_beside_an_unread_conversation_name_its_column(jsonl: Any, refused: Any) -> None:
+    for column in ("conversations", "dialogue"):
+        path = jsonl([{column: [U], "chosen": [A], "rejected": [B]}])
+        refused(lambda path=path: load_pairs(path), path, "row 1", f"columns: {{prompt: {column}}}")
+    (pair,) = load_pairs(path, columns={"prompt": "dialogue"})
+    assert pair["prompt"] == [U]
+
+
+def test_rows_under_keys_of_their_own_are_told_what_to_write(tmp_path: Path, refused: Any) -> None:
+    pair = {"prompt": "q", "chosen": "a", "rejected": "b"}
+    (path := tmp_path / "by_id.json").write_text(json.dumps({"1": pair, "2": pair}))
+    refused(lambda: load_pairs(path), str(path), "jq '[.[]]'")
+
+
+@pytest.mark.parametrize(
+    ("more", "warned"),
+    [
+        ({"score_chosen": 3}, ["'score_chosen'", "no 'score_rejected'"]),
+        ({"rejected_rating": 3}, ["'rejected_rating'", "no 'chosen_rating'"]),
+        ({"score_chosen": 3, "Score Rejected": 1}, []),
+        ({"score_chosen": 3, "margin": 1}, []),
+    ],
+)
+def test_half_of_the_scores_is_a_warning(more: dict[str, Any], warned: list[str], jsonl: Any) -> None:
+    _, report = read_pairs(DataSettings(path=jsonl([{"prompt": "q", "chosen": "a", "rejected": "b", **more}])))
+    said = " ".join(report.sources[0].warnings)
+    assert bool(said) == bool(warned)
+    assert all(word in said for word in warned)
 
 
 def test_answers_in_json_that_are_no_messages_stay_text(jsonl: Any) -> None:

@@ -81,10 +81,41 @@ def test_an_answer_of_thoughts_alone_is_counted(jsonl: Any) -> None:
         {"prompt": [U], "chosen": [A], "rejected": [{**B, "content": "", "reasoning_content": "Hm."}]},
         {"prompt": [U], "chosen": [A], "rejected": [B]},
         {"prompt": [U], "chosen": [A], "rejected": [{**B, "content": " "}]},
+        *(
+            {"prompt": [U], "chosen": [A], "rejected": [{**B, "content": text, "reasoning_content": None}]}
+            for text in ("<think>\nHm", "<think>\nHm.\n</think>\n", "Hm.</think>", "[THINK]Hm.[/THINK]")
+        ),
     ]
     pairs, report = read_pairs(DataSettings(path=jsonl(rows)))
     assert len(pairs) == 1
-    assert report.sources[0].dropped == {"thoughts_only": 1, "empty_completion": 1}
+    assert report.sources[0].dropped == {"thoughts_only": 5, "empty_completion": 1}
+
+
+@pytest.mark.parametrize("text", ["<think>\nHm", " <think>\nHm.\n</think>\n", "Hm.</think> "])
+def test_a_text_of_thoughts_alone_is_counted(text: str, jsonl: Any) -> None:
+    rows = [{"prompt": "2+2?", "chosen": f"{text}</think> 4", "rejected": bad} for bad in ("5", text)]
+    pairs, report = read_pairs(DataSettings(path=jsonl(rows)))
+    assert pairs["rejected"] == ["5"]
+    assert report.sources[0].dropped == {"thoughts_only": 1}
+
+
+def test_a_refusal_is_what_the_answer_says() -> None:
+    said = {"role": "assistant", "content": "I cannot"}
+    assert read_messages([{"role": "assistant", "content": None, "refusal": "I cannot"}]) == [said]
+    assert read_messages([{"role": "assistant", "content": [{"type": "refusal", "refusal": "I cannot"}]}]) == [said]
+    assert read_messages([{**A, "refusal": None}]) == [A]
+
+
+def test_calls_printed_by_python_are_calls() -> None:
+    printed = str({"name": "add", "arguments": {"a": 2, "b": None}})
+    (message,) = read_messages([{"from": "function_call", "value": printed}])
+    assert message["tool_calls"][0]["function"]["name"] == "add"
+    assert read_messages([{**A, "tool_calls": f"[{printed}]"}])[0]["tool_calls"] == message["tool_calls"]
+
+
+def test_calls_are_the_same_in_either_form_of_their_arguments() -> None:
+    first, second, third = ({**A, "tool_calls": [call(arguments)]} for arguments in ({"a": 2}, '{"a":2}', '{"a":3}'))
+    assert says(first) == says(second) != says(third)
 
 
 @pytest.mark.parametrize(

@@ -121,6 +121,23 @@ def test_unusable_conversations(prompt: Any, chosen: Any, rejected: Any, reason:
         split_messages(prompt, chosen, rejected)
 
 
+def test_a_text_prompt_that_the_conversations_do_not_hold_is_counted(jsonl: Any) -> None:
+    conversations = {"chosen": [U, A], "rejected": [U, B]}
+    prompts = [U["content"], f" {U['content']}\n", "something else"]
+    pairs, report = read_pairs(DataSettings(path=jsonl([{"prompt": prompt, **conversations} for prompt in prompts])))
+    assert pairs["prompt"] == [[U]] * 3
+    assert report.sources[0].doubted_rows == {"unread_prompt": ["3"]}
+
+
+def test_a_prompt_within_few_answers_is_counted(jsonl: Any) -> None:
+    plain = {"prompt": "What is two plus two?", "chosen": "4", "rejected": "5"}
+    begins = {**plain, "chosen": "What is two plus two? 4"}
+    greets = {"prompt": "Hi", "chosen": "Hi, you", "rejected": "What?"}
+    pairs, report = read_pairs(DataSettings(path=jsonl([plain, begins, greets, plain])))
+    assert pairs["chosen"][1] == begins["chosen"]
+    assert report.sources[0].doubted_rows == {"repeated_prompt": ["2"]}
+
+
 def test_an_answer_of_only_a_tool_call_is_an_answer() -> None:
     call = m("assistant", tool_calls=[{"function": {"name": "f", "arguments": {}}}])
     assert split_messages([U], [call], [B])[1] == [call]

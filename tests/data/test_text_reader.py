@@ -18,8 +18,9 @@ from mixdpo.data.pairs import PairReader, RowFault, pair_features
 from mixdpo.data.row_places import places_in_table
 from mixdpo.data.text_reader import read_text_table
 
+ODD = ("<think>\nno", "no</think>\n", "Do you know why? Yes", "Do you know why?")
 TURNS = ("Human: Why?\n\nAssistant:", " yes\n\nHuman: more", "a\n<|im_start|>user\nb", "<|im_start|>assistant\n")
-TEXT = st.sampled_from(["Why?", *TURNS, "Därum", "  two words ", "", " ", "\n", "\x1c", "\u00a0", "\x00", None])
+TEXT = st.sampled_from(["Why?", *TURNS, *ODD, "Därum", "  two words ", "", " ", "\n", "\x1c", "\u00a0", "\x00", None])
 NUMBER = st.one_of(st.none(), st.sampled_from([0.0, 1.0, 2.5, -1.0, math.nan, math.inf]))
 TRAINING = st.sampled_from(["1", "0", "1.0", "0.25", "2", "-1", "true", "False", "nan", "inf", "", None, *["1"] * 20])
 WRITTEN = st.sampled_from(["1", " 2", "+3", "1_0", "4e0", "5.", ".5", "0x1", "infinity", "nan", "N/A", "", "٣", None])

@@ -261,6 +261,16 @@ def _scores(
     return next(((first, second) for first, second in alike if first and second), (None, None))
 
 
+def half_scores(available: Sequence[str]) -> list[tuple[str, str]]:
+    """Return the score columns whose partner, of the other answer, is not there, and its name."""
+    return [
+        (name, other)
+        for first, second in SCORE_NAMES
+        for name, other in ((first, second), (second, first))
+        if name in available and find_name(other, available) is None
+    ]
+
+
 def _missing(missing: Mapping[str, str], mapping: Mapping[str, str], source: Features, file: str | None) -> InputError:
     """Return one error for all missing columns, with the mapping to write."""
     available, lists = [name for name, _ in leaves(source)], _lists_of_pairs(source)
@@ -278,6 +288,8 @@ def _missing(missing: Mapping[str, str], mapping: Mapping[str, str], source: Fea
     likest = "" if not guesses else f", nearest {'are' if ', ' in guesses else 'is'} {guesses}"
     there = f"(there are {', '.join(available)}{likest})"
     hint = mapping_hint({**{key: name or "..." for key, name in near.items()}, **rest})
+    if all(isinstance(kind, dict) and {*SIDES} <= kind.keys() for kind in source.values()):
+        hint = "each row lies under a key of its own: write a list of them, as by `jq '[.[]]' FILE > rows.json`"
     if lists:
         hint = f"the rows lie in {lists[0]!r}: write that list alone, as by `jq .{lists[0]} FILE > rows.json`"
     if len(wanted) == 1:

@@ -197,7 +197,8 @@ def _csv_fault(file: Path) -> InputError | None:
                     else f'put cells that hold {_named(form.separator)} or a line break in "quotes"',
                 )
     except csv.Error as error:
-        return InputError(f"broken CSV ({error})", file=file, row=number + 1)
+        hint = 'end the cell that begins with a quote by one, and write a quote within it as ""'
+        return InputError(f"broken CSV ({error})", file=file, row=number + 1, hint=hint)
     except UnicodeDecodeError as error:
         encoding = csv_form(file).encoding
         row, name = _undecodable_line(file, encoding) or number + 1, encoding.removesuffix("-sig").upper()

@@ -15,8 +15,9 @@ from mixdpo.common.table_files import well_formed
 from mixdpo.data.column_names import PROMPT_NAMES, bare, find_name
 from mixdpo.data.data_settings import DataSettings
 from mixdpo.data.messages import Message
+from mixdpo.data.printed import parse_text
 from mixdpo.data.prompts import DropPair
-from mixdpo.data.views import Row, ViewFault, parse_text
+from mixdpo.data.views import Row, ViewFault
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,7 +167,7 @@ def _lead(value: Any, duel: _Duel) -> float:
         if not math.isfinite(lead):
             raise ViewFault(duel.winner, f"{value!r:.40} is no number that says which answer is better")
         return lead
-    winner = str(int(value)) if isinstance(value, (bool, float)) and value == value else bare(str(value))
+    winner = str(int(value)) if isinstance(value, (bool, float)) and math.isfinite(value) else bare(str(value))
     if winner in _TIES:
         return 0.0
     if winner not in (*duel.first_wins, *duel.second_wins):

@@ -8,7 +8,7 @@ from typing import Any, Final, Protocol
 
 from datasets import Features, Value
 
-from mixdpo.data.columns import is_text
+from mixdpo.data.columns import CONVERSATION_NAMES, is_text
 from mixdpo.data.data_settings import DataSettings
 from mixdpo.data.duels import TURNS, duel_columns, duel_pairs, duel_reads, is_duel, turns_columns, turns_pairs
 from mixdpo.data.messages import kind_of
@@ -169,7 +169,9 @@ LAYOUTS: Final = (
     Layout(
         name="KTO's single answers",
         fits=lambda features: any(
-            _has(answer, "label", not_=_PLAIN)(features) for answer in ("completion", "messages")
+            _has(answer, label, not_=_PLAIN)(features)
+            for answer in ("completion", "response", "answer", "output", *CONVERSATION_NAMES)
+            for label in ("label", "kto_tag")
         ),
         refusal="the rows are single answers with a label (KTO), not pairs; join a good and a bad answer to the same "
         "prompt into one row with prompt, chosen and rejected",

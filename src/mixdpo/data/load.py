@@ -17,9 +17,11 @@ from mixdpo.common.cache import hold
 from mixdpo.common.disk import cache_explained
 from mixdpo.common.errors import InputError
 from mixdpo.common.files import data_cache, digest
+from mixdpo.data.column_names import mapping_hint
 from mixdpo.data.columns import (
     PairColumns,
     find_columns,
+    half_scores,
     holds_plain_texts,
     is_media,
     is_text,
@@ -45,7 +47,7 @@ from mixdpo.data.pairs import (
 )
 from mixdpo.data.prompts import REASONS, DropPair
 from mixdpo.data.sources import RawSource, open_source, quiet_datasets, source_in_memory
-from mixdpo.data.unread_prompt import check_prompt_is_read
+from mixdpo.data.unread_prompt import check_prompt_is_read, prompts_unread
 from mixdpo.data.views import View, ViewFault, chained, view_nested, view_text_as_data, view_text_as_messages
 
 _TABLE: Final = 5_000
@@ -283,13 +285,16 @@ def _nothing_left(source: _Source, tally: Tally) -> InputError:
     meaning = f"{REASONS[most]}: {details}" if details else REASONS[most]
     column = source.columns.prompt if most == "empty_prompt" else None if details else source.columns.chosen
     column = column if column in source.raw.dataset.column_names else None
+    asked = prompts_unread(source.features, source.columns) if most == "no_shared_prompt" else []
     there = ", ".join(source.raw.dataset.column_names)
     return InputError(
         f"all {sum(counts.values()):,} rows were dropped ({listed}), from here on: {meaning}",
         file=file,
         row=row,
         column=source.columns.scores[0] if most == "invalid_score" else column,
-        hint=f"check the data, or name the right columns with `columns`, or --data.columns (there are {there})",
+        hint=mapping_hint({"prompt": asked[0]})
+        if asked
+        else f"check the data, or name the right columns with `columns`, or --data.columns (there are {there})",
     )
 
 
@@ -395,6 +400,8 @@ def _unread(source: _Source) -> list[str]:
 
 def _warnings(source: _Source) -> Iterator[str]:
     """Name the columns that are not read and hold a part of the prompt, or what only looks at texts cannot see."""
+    for name, other in half_scores(source.raw.dataset.column_names) if not source.columns.scores else ():
+        yield f"column {name!r} is not read: there is no {other!r} beside it"
     for name in _unread(source):
         key = prompt_part(name)
         if is_media(name, source.raw.dataset.features[name]):

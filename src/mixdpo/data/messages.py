@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from mixdpo.common.json_text import parse_json
 from mixdpo.common.text_limits import too_long
+from mixdpo.data.printed import parse_text
+from mixdpo.data.reasoning import is_only_reasoning
 
 Message = dict[str, Any]
 
@@ -161,18 +164,27 @@ def says(message: Message) -> tuple[str, ...]:
     """Return what tells two messages apart: role, words and tool calls, no ids, times or other keys."""
     thoughts = "".join(str(message[key]) for key in THOUGHTS if message.get(key))
     calls = message.get("tool_calls") or ()
-    called = [call.get("function", call) if isinstance(call, Mapping) else call for call in calls]
+    called = [_said_call(call.get("function", call)) if isinstance(call, Mapping) else call for call in calls]
     return message["role"], message.get("content") or "", thoughts, canonical(called) if called else ""
+
+
+def _said_call(function: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a function's name and arguments, as an object where they are kept as its JSON text."""
+    arguments = function.get("arguments")
+    with suppress(json.JSONDecodeError):
+        arguments = parse_json(arguments) if isinstance(arguments, str) else arguments
+    return {**function, "arguments": arguments}
 
 
 def is_blank(message: Message) -> bool:
     """Whether a message says nothing: only white space, no thoughts and no tool call."""
-    return not answers(message) and not any(str(message.get(key) or "").strip() for key in THOUGHTS)
+    said = (str(message.get(key) or "").strip() for key in ("content", *THOUGHTS))
+    return not message.get("tool_calls") and not any(said)
 
 
 def answers(message: Message) -> bool:
-    """Whether a message says something beside its thoughts."""
-    return bool((message.get("content") or "").strip() or message.get("tool_calls"))
+    """Whether a message says something beside its thoughts, also where they stand in its content."""
+    return bool(message.get("tool_calls")) or not is_only_reasoning(message.get("content") or "")
 
 
 def message_text(message: Mapping[str, Any]) -> str:
@@ -204,13 +216,17 @@ def _read_message(item: Any, number: int) -> Message:
         raise WrongType(f"has {kind_of(item)} as message {number}, not an object with role and content")
     message = with_role(without_nulls(item))
     role, content = message.get("role"), message.get("content")
-    if not isinstance(role, str):
+    if role is not None and not isinstance(role, str):
+        raise WrongType(f"has {kind_of(role)} as role of message {number}, not text")
+    if role is None:
         found = ", ".join(map(str, message)) or "no keys"
         raise WrongType(f"has a message {number} without a role (its keys: {found})")
     if role not in ROLES:
         if role.strip().lower() in CALL_ROLES:
             return _read_call(message)
         message["role"] = _role(role)
+    if not content and isinstance(message.get("refusal"), str):  # OpenAI's of an answer that refuses
+        message["content"] = message.pop("refusal")
     if isinstance(content, list):
         message |= _from_parts(content, message, number)
     elif content is not None and not isinstance(content, str):
@@ -230,8 +246,8 @@ def _read_call(message: Message) -> Message:
     """Return the assistant's message of a tool call that is kept as JSON text; text that is no call stays text."""
     content = message.get("content")
     try:
-        calls = parse_json(content) if isinstance(content, str) else content
-    except json.JSONDecodeError:
+        calls = parse_text(content) if isinstance(content, str) else content
+    except ValueError:
         calls = None
     calls = calls if isinstance(calls, list) else [calls]
     if not all(isinstance(call, Mapping) and "name" in call for call in calls):
@@ -258,6 +274,8 @@ def _from_parts(parts: list[Any], message: Message, number: int) -> Message:
             texts.append(part)
         elif kind in _TEXT_PARTS and isinstance(part.get("text"), str):
             texts.append(part["text"])
+        elif kind == "refusal" and isinstance(part.get("refusal"), str):
+            texts.append(part["refusal"])
         elif kind in _THOUGHT_PARTS:
             thoughts.append(_thought_text(part))
         elif kind == "redacted_thinking":
@@ -299,9 +317,9 @@ def _read_calls(message: Message, number: int) -> Message:
     calls = message.get("tool_calls") or message["function_call"]
     if isinstance(calls, str):
         try:
-            calls = parse_json(calls)
-        except json.JSONDecodeError as error:
-            raise WrongType(f"has tool calls in message {number} that are no JSON ({error.msg})") from None
+            calls = parse_text(calls)
+        except ValueError as error:
+            raise WrongType(f"has tool calls in message {number} as text that cannot be read ({error})") from None
     calls = [calls] if isinstance(calls, Mapping) else calls or []
     if not isinstance(calls, list) or not all(isinstance(call, Mapping) for call in calls):
         raise WrongType(f"has {kind_of(calls)} as tool calls of message {number}, not a list of objects")

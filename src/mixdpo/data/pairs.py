@@ -44,11 +44,12 @@ from mixdpo.data.messages import (
     read_template_kwargs,
     read_tools,
 )
-from mixdpo.data.prompts import DropPair, split_messages, split_repeated, split_text, without_extra_turn
+from mixdpo.data.printed import parse_text
+from mixdpo.data.prompts import DropPair, repeats, split_messages, split_repeated, split_text, without_extra_turn
 from mixdpo.data.row_places import RowPlaces
 from mixdpo.data.training_columns import LABEL_PROBABILITY, TIE, hint, training_value
 from mixdpo.data.turns import announces_answer
-from mixdpo.data.views import View, ViewFault, parse_text
+from mixdpo.data.views import View, ViewFault
 
 ExchangedMargin = Callable[[str, float], float]
 """From a metric's name and a pair's margin to the margin of the pair with chosen and rejected exchanged."""
@@ -208,7 +209,9 @@ class PairReader:
         except ViewFault as fault:
             raise RowFault(row, fault.column, f"the value {fault}", "fix or delete the row") from fault
         self.tally.added += len(made) - 1
-        self.tally.parsed += any(isinstance(row[name], list) for name in self.view.parses for row in made[:1])
+        self.tally.parsed += any(
+            not isinstance(row[name], str | None) for name in self.view.parses for row in made[:1]
+        )
         return made
 
     def _drop(self, dropped: DropPair, row: int) -> None:
@@ -225,7 +228,10 @@ class PairReader:
         if self.columns.prompt in CONVERSATION_NAMES and not isinstance(values[self.columns.chosen], list):
             self._check_is_open(prompt, row)
         if self.conversational:
-            prompt, chosen, rejected = split_messages(prompt, chosen or "", rejected or "")
+            given = prompt
+            prompt, chosen, rejected = split_messages(given, chosen or "", rejected or "")
+            if isinstance(given, str) and not any(given.strip() in (said.get("content") or "") for said in prompt):
+                self.tally.doubted.setdefault("unread_prompt", []).append(row)
             prompt = self._with_context(prompt, values, row)
         else:
             prompt, chosen, rejected = self._texts(prompt, chosen or "", rejected or "", row)
@@ -277,6 +283,8 @@ class PairReader:
         parts = split_text(*(parts or (prompt, chosen, rejected)))
         if prompt is None and not announces_answer(parts[0]):
             self.tally.doubted.setdefault("unmarked_prompt", []).append(row)
+        elif prompt is not None and any(repeats(parts[0], side) for side in parts[1:]):
+            self.tally.doubted.setdefault("repeated_prompt", []).append(row)
         shorter = without_extra_turn(*parts)
         if shorter is None:
             return parts

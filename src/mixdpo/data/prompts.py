@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Final
 
 from mixdpo.data.messages import ROLES, Message, answers, is_blank, says
+from mixdpo.data.reasoning import is_only_reasoning
 from mixdpo.data.turns import UserTurnsDiffer, answer_start, extra_turn
 
 REASONS: Final[dict[str, str]] = {
@@ -25,9 +26,16 @@ REASONS: Final[dict[str, str]] = {
 
 DOUBTS: Final[dict[str, str]] = {
     "unmarked_prompt": "no turn is announced, so the words that both answers begin with are taken for the prompt",
+    "unread_prompt": "the answers hold the conversation, and the prompt, a text that stands in none of its messages "
+    "before them, is left out",
+    "repeated_prompt": "an answer begins with the prompt's words, which stay in it, for most answers do not",
     "extra_turn": "an answer goes on with a turn of the user's, which is left out with all behind it",
 }
 """What is doubtful about a pair that is kept."""
+
+
+_SEVERAL: Final = 4
+"""Words of a prompt that no answer begins with by chance, as with "Hello"."""
 
 
 class DropPair(Exception):
@@ -72,7 +80,15 @@ def split_text(prompt: str | None, chosen: str, rejected: str) -> tuple[str, str
             raise DropPair("empty_completion")
     if not prompt.strip():
         raise DropPair("empty_prompt")
+    if is_only_reasoning(chosen) or is_only_reasoning(rejected):
+        raise DropPair("thoughts_only")
     return prompt, chosen, rejected
+
+
+def repeats(prompt: str, answer: str) -> bool:
+    """Whether an answer begins with a prompt of several words."""
+    asked = prompt.strip()
+    return len(asked.split()) >= _SEVERAL and answer.lstrip().startswith(asked)
 
 
 def without_extra_turn(prompt: str, chosen: str, rejected: str) -> tuple[str, str] | None:

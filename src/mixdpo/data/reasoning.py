@@ -31,6 +31,10 @@ ENDS: Final = tuple(_TAGS.values())
 _HARMONY: Final = ("<|start|>", "<|channel|>", "<|message|>", "<|end|>", "<|return|>", "<|call|>", "<|constrain|>")
 MARKS: Final = (*_TAGS, *_TAGS.values(), *_AROUND_ANSWERS, *_AROUND_ANSWERS.values(), *_HARMONY)
 """All marks. Where they are special tokens, text that is to be split must be decoded with them kept."""
+ONLY_REASONING: Final = "|".join(
+    (rf"^\s*(?:{'|'.join(map(re.escape, _TAGS))})", rf"(?:{'|'.join(map(re.escape, ENDS))})\s*$")
+)
+"""What a text holds that is nothing but reasoning, also for Rust's expressions."""
 _CLOSED: Final = re.compile("|".join(map(re.escape, _TAGS.values())))
 _HARMONY_START: Final = re.compile(r"\s*(?:<\|start\|>\s*assistant\s*)?<\|channel\|>")
 _HARMONY_MESSAGE: Final = re.compile(
@@ -75,6 +79,11 @@ def split_reasoning(text: str, opened: bool = False) -> tuple[str | None, str]:
     if not thoughts:
         return None, text
     return "\n\n".join(filter(None, thoughts)) or None, _unwrapped(rest.lstrip())
+
+
+def is_only_reasoning(text: str) -> bool:
+    """Whether a text is blank, or reasoning behind which no answer stands."""
+    return not split_reasoning(text)[1].strip()
 
 
 def outside_reasoning(text: str) -> str:

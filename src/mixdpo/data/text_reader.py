@@ -13,6 +13,7 @@ from mixdpo.common.text_limits import LONGEST_TEXT
 from mixdpo.data.columns import is_quality
 from mixdpo.data.hashing import row_digests
 from mixdpo.data.pairs import PAIR_ID_SIZE, PairReader
+from mixdpo.data.reasoning import ONLY_REASONING
 from mixdpo.data.training_columns import TIE, largest
 from mixdpo.data.turns import ANNOUNCED
 
@@ -37,6 +38,9 @@ def read_text_table(table: pa.Table, rows: Sequence[int], *, reader: PairReader)
     # What is longer in bytes may be so in characters.
     plain += [pl.col(name).str.len_bytes() <= LONGEST_TEXT for name in sides.values()]
     plain.append(pl.col(sides["chosen"]) != pl.col(sides["rejected"]))
+    for side in (sides["chosen"], sides["rejected"]):
+        plain.append(~pl.col(side).str.contains(ONLY_REASONING))
+        plain.append(~pl.col(side).str.strip_chars().str.starts_with(pl.col(sides["prompt"]).str.strip_chars()))
     plain += [number.is_finite() for name, number in numbers.items() if name in _SCORES]
     training = _how_to_train(reader)
     plain += [_holds(name, number) for name, number in training.items()]

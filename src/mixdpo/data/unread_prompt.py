@@ -44,6 +44,13 @@ def check_prompt_is_read(
         )
 
 
+def prompts_unread(source: Features, columns: PairColumns) -> list[str]:
+    """Return the columns that may hold the prompts of single answers, which begin with none, the likeliest first."""
+    unread = unread_columns(list(source), columns) if columns.prompt is None else []
+    named = prompts_among([name for name in unread if is_text(source[name])])
+    return [*(name for name in unread if holds_messages(source[name])), *named]
+
+
 def _announces(row: Mapping[str, Any], columns: PairColumns) -> bool:
     """Whether both answers of a row begin with turns, of which the last announces an answer."""
     sides = (row[columns.chosen], row[columns.rejected])

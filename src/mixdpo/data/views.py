@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,23 +9,20 @@ from typing import Any, Final
 
 from datasets import Features, Json, List, Value
 
-from mixdpo.common.json_text import parse_json, too_deep_at
 from mixdpo.data.columns import is_text, nested_kind
 from mixdpo.data.messages import kind_of
+from mixdpo.data.printed import parse_text
 
 Row = Mapping[str, Any]
 
 _LIKE_MESSAGES: Final = re.compile(
-    r"\s*(?:\[\s*)?\{\s*['\"](?:role|from|content|value)['\"]\s*:"
+    r"\s*(?:array\()?(?:\[\s*)?\{\s*['\"](?:role|from|content|value)['\"]\s*:"
     # Other keys may stand in front, the list may lie in an object or a tuple, and JSON may have been written twice.
-    r"|[\"\s]*[\[({].{0,200}?['\"](?:role|from)\\?['\"]\s*:\s*\\?['\"](?:system|user|human|assistant|gpt)\\?['\"]",
+    r"|[\"\s]*(?:array\()?[\[({].{0,200}?['\"](?:role|from)\\?['\"]\s*:\s*\\?['\"](?:system|user|human|assistant|gpt)\\?['\"]",
     re.DOTALL,
 )
 _WITHIN: Final = ("messages", "conversations", "conversation")
 """Keys of an object under which messages may lie."""
-_BETWEEN_ELEMENTS: Final = re.compile(r"\}[^\S\n]*\n\s*\{")
-"""An array of numpy prints no commas; within a quoted text a line break is written as two characters."""
-_LONGEST_PYTHON: Final = 1 << 22  # characters; Python's parser takes some hundred times as many bytes
 
 
 class ViewFault(Exception):
@@ -115,30 +111,6 @@ def view_text_as_data(features: Features, names: Iterable[str], rows: Sequence[R
     )
 
 
-def parse_text(text: str) -> Any:
-    """Return the list or object that a text holds as JSON or as Python prints it.
-
-    Raises:
-        ValueError: it cannot be read, is nested too deeply or is too long; the message says which.
-    """
-    try:
-        return parse_json(text)
-    except ValueError:
-        if too_deep_at(text) is not None:
-            raise ValueError("it is nested too deeply") from None
-    if len(text) > _LONGEST_PYTHON:
-        raise ValueError(f"it is no JSON, and longer than {_LONGEST_PYTHON:,} characters")
-    try:
-        return ast.literal_eval(_BETWEEN_ELEMENTS.sub("}, {", text.strip()))
-    except (RecursionError, MemoryError):
-        raise ValueError("it is nested too deeply") from None
-    except SyntaxError as error:
-        deep = "too many nested" in str(error)
-        raise ValueError("it is nested too deeply" if deep else "it is neither JSON nor what Python prints") from None
-    except (ValueError, TypeError):
-        raise ValueError("it is neither JSON nor what Python prints") from None
-
-
 def _hold_messages(texts: Sequence[Any]) -> bool:
     said = [text for text in texts if isinstance(text, str) and text.strip()]
     return bool(said) and 2 * sum(_LIKE_MESSAGES.match(text) is not None for text in said) > len(said)
@@ -147,7 +119,7 @@ def _hold_messages(texts: Sequence[Any]) -> bool:
 def _kind_of_data(texts: Sequence[Any]) -> Any:
     """Return the type of the lists or objects that texts hold, None if they hold none."""
     said = [text for text in texts if isinstance(text, str) and text.strip()]
-    if not said or not all(text.lstrip()[0] in "[{" for text in said):
+    if not said or not all(text.lstrip().removeprefix("array(")[:1] in ("[", "{") for text in said):
         return None
     try:
         values = [parse_text(text) for text in said]

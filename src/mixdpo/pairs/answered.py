@@ -13,6 +13,7 @@ from mixdpo.common.errors import InputError
 from mixdpo.common.table_files import row_in_file
 from mixdpo.data.columns import prompt_part
 from mixdpo.data.messages import kind_of
+from mixdpo.data.printed import parse_text
 from mixdpo.data.reasoning import split_reasoning
 from mixdpo.data.scored_answers import (
     ANSWERS,
@@ -27,7 +28,7 @@ from mixdpo.data.scored_answers import (
     score_key_of,
     scored_answers,
 )
-from mixdpo.data.views import ViewFault, parse_text
+from mixdpo.data.views import ViewFault
 from mixdpo.generation.answer_files import answer_turns, plain_text
 from mixdpo.generation.output_files import write_rows
 from mixdpo.generation.prompts import PROMPT_COLUMNS, Prompt, prompt_of_row, read_rows
