@@ -127,7 +127,7 @@ def _pair_rows(
     for name, values in zip(DISPLACEMENTS, moved.T, strict=True):
         rows += _rows(name, ids, groups, values.tolist(), buckets)
     graded = np.flatnonzero(~tied).tolist()
-    columns = ([each[i] for i in graded] for each in (ids, groups, right.tolist(), buckets))
+    columns: Iterator[list[Any]] = ([each[i] for i in graded] for each in (ids, groups, right.tolist(), buckets))
     rows += _rows("preference_accuracy", *columns)
     return rows
 
