@@ -9,7 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.shell_completion import BashComplete
 
+from mixdpo.cli.main import app
 from pages import ROOT
 
 LINES = {
@@ -39,6 +41,19 @@ def test_other_shells_get_their_script(shell: str, command: dict[str, str]) -> N
     asked = {**command, "_MIXDPO_COMPLETE": f"{shell}_source"}
     done = subprocess.run(["mixdpo"], env=asked, capture_output=True, text=True, timeout=120)
     assert f"_MIXDPO_COMPLETE={shell}_complete" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "audit", "train", "plan", "versus", "versus a.jsonl", "generate", "rate", "pairs", "compare",
+        "eval preferences", "eval demands", "audit --scores", "audit p.jsonl --against", "versus --prompts",
+        "versus --judge", "generate --model", "eval grade --model", "train --output", "train --config", "demo --model",
+    ],
+)  # fmt: skip
+def test_names_of_files_are_completed(words: str) -> None:
+    (found,) = BashComplete(app, {}, "mixdpo", "_MIXDPO_COMPLETE").get_completions(words.split(), "pa")
+    assert (found.type, found.value) == ("file", "pa")
 
 
 def test_the_page_has_the_lines() -> None:

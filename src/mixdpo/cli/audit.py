@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mixdpo.cli.options import FILE_OR_NAME
 from mixdpo.cli.recipe_options import CommandWithSettings, config_option, data_argument, data_words, recipe_of
 from mixdpo.common.files import check_output_folder
 from mixdpo.common.settings import merge
@@ -21,11 +22,20 @@ if TYPE_CHECKING:
 @click.command(cls=CommandWithSettings)
 @data_argument
 @config_option
-@click.option("--scores", multiple=True, help="Parquet file with pair_id and margin/NAME; may be given again.")
 @click.option(
-    "--tokenizer", help="Model whose tokenizer counts tokens and checks the template. Default: the recipe's model."
+    "--scores", type=FILE_OR_NAME, multiple=True, help="Parquet file with pair_id and margin/NAME; may be given again."
 )
-@click.option("--against", multiple=True, help="Evaluation set whose prompts must not be in DATA; may be given again.")
+@click.option(
+    "--tokenizer",
+    type=FILE_OR_NAME,
+    help="Model whose tokenizer counts tokens and checks the template. Default: the recipe's model.",
+)
+@click.option(
+    "--against",
+    type=FILE_OR_NAME,
+    multiple=True,
+    help="Evaluation set whose prompts must not be in DATA; may be given again.",
+)
 @click.option(
     "--output", "-o", type=click.Path(path_type=Path), default=Path("report"), show_default=True,
     help="Folder for report.html, report.json and flagged.parquet.",

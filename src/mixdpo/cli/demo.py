@@ -6,11 +6,16 @@ from pathlib import Path
 
 import click
 
+from mixdpo.cli.options import FILE_OR_NAME
 from mixdpo.cli.recipe_options import quiet_libraries
 
 
 @click.command()
-@click.option("--model", help="Folder or hub id; default: SmolLM2-135M-Instruct from the Python package index.")
+@click.option(
+    "--model",
+    type=FILE_OR_NAME,
+    help="Folder or hub id; default: SmolLM2-135M-Instruct from the Python package index.",
+)
 @click.option(
     "--output", "-o", type=click.Path(path_type=Path), default=Path("runs/demo"), show_default=True,
     help="Folder of the demo's run.",

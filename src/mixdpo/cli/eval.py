@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mixdpo.cli.judge_options import found_judges, judge_options
-from mixdpo.cli.options import given_options, refuse_options, settings_options
-from mixdpo.cli.recipe_options import CommandWithSettings, config_option, quiet_libraries, recipe_of
+from mixdpo.cli.options import FILE_OR_NAME, given_options, refuse_options, settings_options
+from mixdpo.cli.recipe_options import CommandWithSettings, config_option, data_argument, quiet_libraries, recipe_of
 from mixdpo.common.files import check_output
 from mixdpo.common.processes import started_processes
 from mixdpo.common.tables import print_part
@@ -83,9 +83,9 @@ def _measured(name: str, benchmark: MeasuredBenchmark) -> click.Command:
         _evaluate(benchmark, options(**given) if callable(options) else options, output)
 
     if sections:
-        command = click.argument("data", required=False)(config_option(command))
+        command = data_argument(config_option(command))
     for argument in arguments:
-        command = click.argument(argument, nargs=-1, required=True)(command)
+        command = click.argument(argument, type=FILE_OR_NAME, nargs=-1, required=True)(command)
     return click.command(name, cls=CommandWithSettings if sections else None, help=benchmark.help)(command)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mixdpo.cli.model_options import model_options
-from mixdpo.cli.options import settings_options
+from mixdpo.cli.options import FILE_OR_NAME, settings_options
 from mixdpo.cli.recipe_options import quiet_libraries
 from mixdpo.common.tables import percent_text, plain_console, results_table, value_text
 from mixdpo.generation.generation_settings import EndpointSettings, GenerationSettings
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @click.command("generate")
-@click.argument("prompts")
+@click.argument("prompts", type=FILE_OR_NAME)
 @model_options(required=True)
 @click.option("--split", default="train", show_default=True,
               help="Split of PROMPTS, or a slice such as train[:100].")  # fmt: skip

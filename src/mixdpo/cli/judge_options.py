@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from mixdpo.cli.options import Command, given_options, parameter_name, refuse_options, sentence, settings_options
+from mixdpo.cli.options import (
+    FILE_OR_NAME,
+    Command,
+    given_options,
+    parameter_name,
+    refuse_options,
+    sentence,
+    settings_options,
+)
 from mixdpo.generation.generation_settings import EndpointSettings
 from mixdpo.judges.judge_settings import JudgeSettings
 
@@ -42,7 +50,10 @@ def judge_options_named(prefix: str) -> Callable[[Command], Command]:
 
     def decorate(command: Command) -> Command:
         @click.option(
-            "--judge", multiple=True, help=sentence(JudgeSettings.__dataclass_fields__["judge"].metadata["help"])
+            "--judge",
+            type=FILE_OR_NAME,
+            multiple=True,
+            help=sentence(JudgeSettings.__dataclass_fields__["judge"].metadata["help"]),
         )
         @settings_options(JudgeSettings, "judge_settings", leave_out=["judge", "endpoint"], prefix=prefix)
         @click.option(f"--{prefix}endpoint", parameter_name("url", prefix),

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import click
 
-from mixdpo.cli.options import Command, YamlMapping, refuse_options, sentence, settings_options
+from mixdpo.cli.options import FILE_OR_NAME, Command, YamlMapping, refuse_options, sentence, settings_options
 from mixdpo.data.data_settings import TEMPLATE_DATE_HELP, TEMPLATE_KWARGS_HELP
 from mixdpo.generation.generation_settings import EndpointSettings, GenerationSettings
 from mixdpo.models.model_settings import ModelSettings, model_name
@@ -43,10 +43,10 @@ def model_options(*, required: bool) -> Callable[[Command], Command]:
 
     def decorate(command: Command) -> Command:
         @click.option(
-            "--model", "models", required=required, multiple=True, metavar="[NAME=]MODEL",
+            "--model", "models", type=FILE_OR_NAME, required=required, multiple=True, metavar="[NAME=]MODEL",
             help="Folder or hub id; with --endpoint the model's name there. May be given again.",
         )  # fmt: skip
-        @click.option("--adapter", help="Folder or hub id of a trained adapter on the model.")
+        @click.option("--adapter", type=FILE_OR_NAME, help="Folder or hub id of a trained adapter on the model.")
         @click.option("--endpoint", "url",
                       help="URL of an OpenAI-compatible endpoint (vLLM, a provider), up to and with /v1.")  # fmt: skip
         @settings_options(EndpointSettings, "endpoint", leave_out=_SAID)

@@ -8,11 +8,12 @@ import typing
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Final, Literal, get_args, get_origin
 
 import click
 import yaml
 from click.core import ParameterSource
+from click.shell_completion import CompletionItem
 
 from mixdpo.common.settings import parse_yaml
 
@@ -148,8 +149,18 @@ def _click_type(kind: Any, bounds: Mapping[str, Any]) -> click.ParamType:
     if kind is Path:
         return click.Path(path_type=Path)
     if kind is str:
-        return click.STRING
+        return FILE_OR_NAME
     raise TypeError(f"no option is of type {kind}")
+
+
+class _FileOrName(click.types.StringParamType):
+    """A text that mostly names a file or folder, or else something on a hub or at an endpoint: files are completed."""
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return [CompletionItem(incomplete, type="file")]
+
+
+FILE_OR_NAME: Final = _FileOrName()
 
 
 class _OneOf(click.ParamType):

@@ -11,7 +11,7 @@ import click
 
 from mixdpo.cli.judge_options import judge_group, judge_options_named, judge_parameters
 from mixdpo.cli.model_options import ANSWERING_GROUP, MODEL_OPTIONS, model_options
-from mixdpo.cli.options import refuse_options, settings_options
+from mixdpo.cli.options import FILE_OR_NAME, refuse_options, settings_options
 from mixdpo.cli.recipe_options import quiet_libraries
 from mixdpo.cli.topic_help import CommandOfGroups
 from mixdpo.generation.generation_settings import GenerationSettings
@@ -40,7 +40,7 @@ _OF_PROMPTS: Final = (
         "judge": judge_group(_JUDGE, *(field.name for field in fields(RatingSettings) if field.name != "seed")),
     },
 )
-@click.argument("source")
+@click.argument("source", type=FILE_OR_NAME)
 @settings_options(SelectionSettings, "selection")
 @click.option("--split", default="train", show_default=True, help="Split of SOURCE, or a slice such as train[:100].")
 @click.option("--limit", type=click.IntRange(min=1), help="Answer the first prompts only.")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mixdpo.cli.judge_options import found_judges, judge_group, judge_options
-from mixdpo.cli.options import refuse_options, settings_options
+from mixdpo.cli.options import FILE_OR_NAME, refuse_options, settings_options
 from mixdpo.cli.rate_against import WITH_AGAINST, against_options, rate_pairs_against
 from mixdpo.cli.recipe_options import quiet_libraries
 from mixdpo.cli.topic_help import CommandOfGroups
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
         "against": ("how policies' own answers are rated with pairs", WITH_AGAINST),
     },
 )
-@click.argument("answers")
+@click.argument("answers", type=FILE_OR_NAME)
 @judge_options
 @settings_options(RatingSettings, "settings")
 @against_options

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from mixdpo.cli.options import FILE_OR_NAME
 from mixdpo.cli.topic_help import CommandWithTopics
 from mixdpo.common.settings import merge
 
@@ -82,7 +83,7 @@ def with_keys(words: Sequence[str]) -> list[str]:
     return result
 
 
-data_argument = click.argument("data", required=False)
+data_argument = click.argument("data", type=FILE_OR_NAME, required=False)
 config_option = click.option(
     "--config",
     type=click.Path(path_type=Path),

@@ -14,7 +14,7 @@ from mixdpo.common.tables import plain_console
 @click.command(cls=CommandWithSettings)
 @data_argument
 @config_option
-@click.option("--output", "-o", help="Folder of the run; default: train.output_dir.")
+@click.option("--output", "-o", type=click.Path(), help="Folder of the run; default: train.output_dir.")
 @click.option("--resume", is_flag=True, help="Continue the run in that folder from its last complete checkpoint.")
 @click.pass_obj
 def train(overrides: dict[str, Any], data: str | None, config: Path | None, output: str | None, resume: bool) -> None:

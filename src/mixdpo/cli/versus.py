@@ -11,7 +11,7 @@ import click
 
 from mixdpo.cli.judge_options import found_judges, judge_group, judge_options_named
 from mixdpo.cli.model_options import ANSWERING_GROUP
-from mixdpo.cli.options import YamlMapping, refuse_options, sentence, settings_options
+from mixdpo.cli.options import FILE_OR_NAME, YamlMapping, refuse_options, sentence, settings_options
 from mixdpo.cli.recipe_options import quiet_libraries
 from mixdpo.cli.topic_help import CommandOfGroups
 from mixdpo.common.files import check_output_folder
@@ -32,9 +32,13 @@ _OF_ENDPOINTS: Final = tuple(field.name for field in fields(EndpointSettings) if
     cls=CommandOfGroups,
     groups={"answers": ANSWERING_GROUP, "judge": judge_group("judge-", "judge_prompt", "judge_max_tokens")},
 )
-@click.argument("a")
-@click.argument("b")
-@click.option("--prompts", help="What models answer: a file, folder or hub id. Of two files of answers, texts by id.")
+@click.argument("a", type=FILE_OR_NAME)
+@click.argument("b", type=FILE_OR_NAME)
+@click.option(
+    "--prompts",
+    type=FILE_OR_NAME,
+    help="What models answer: a file, folder or hub id. Of two files of answers, texts by id.",
+)
 @click.option(
     "--split", default="train", show_default=True, help="Split of the prompts, or a slice such as train[:100]."
 )
