@@ -143,6 +143,8 @@ def test_slices_of_a_file_keep_the_files_rows(text_rows: list[dict[str, Any]], j
     refused(lambda: load_pairs(path, split="train[9:]"), "no rows")
     refused(lambda: load_pairs(path, split="tr ain"), "not understood")
     refused(lambda: load_pairs(path, split="test"), "a file has no splits", "leave `split` out")
+    refused(lambda: load_pairs(path, name="default"), path, "only a data set of the hub has a name")
+    refused(lambda: load_pairs(path, revision="v2"), path, "'v2' cannot be read", "leave `revision` out")
 
 
 def test_a_glob_joins_files_in_order(

@@ -46,7 +46,7 @@ from mixdpo.data.pairs import (
     unknown_margin,
 )
 from mixdpo.data.prompts import REASONS, DropPair
-from mixdpo.data.sources import RawSource, open_source, quiet_datasets, source_in_memory
+from mixdpo.data.sources import RawSource, check_reads_no_hub, open_source, quiet_datasets, source_in_memory
 from mixdpo.data.unread_prompt import check_prompt_is_read, prompts_unread
 from mixdpo.data.views import View, ViewFault, chained, view_nested, view_text_as_data, view_text_as_messages
 
@@ -89,6 +89,7 @@ def read_pairs(
         sources = [_open(source, settings) for source in settings.sources()]
         return _joined_sources(sources, settings, exchanged, keep_columns)
     (one,) = settings.sources()
+    check_reads_no_hub(str(one.path), settings.name, settings.revision)
     source = _interpreted(one, source_in_memory(dataset, str(one.path), settings.split), settings)
     return _joined_sources([source], settings, exchanged, keep_columns)
 

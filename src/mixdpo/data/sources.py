@@ -94,7 +94,8 @@ def open_source(path: str, *, split: str = "train", name: str | None = None, rev
         revision: branch, tag or commit of a hub data set.
 
     Raises:
-        InputError: it does not exist, is empty, cannot be read, or has no such split.
+        InputError: it does not exist, is empty, cannot be read, has no such split, or is not the hub's and would
+            need to be for what is given.
     """
     local = Path(path).expanduser()
     if "://" in path:
@@ -103,6 +104,9 @@ def open_source(path: str, *, split: str = "train", name: str | None = None, rev
             file=shown_url(path),
             hint="download the file and name it, or give a hub id as owner/name",
         )
+    if not local.exists() and _HUB_ID.fullmatch(path) and _ending(local) is None:
+        return _open_hub(path, split, name, revision)
+    check_reads_no_hub(path, name, revision)
     if glob.has_magic(path) and not local.exists():
         files = sorted(Path(match) for match in glob.glob(str(local), recursive=True) if Path(match).is_file())
         if not files:
@@ -113,8 +117,6 @@ def open_source(path: str, *, split: str = "train", name: str | None = None, rev
         if (local / "state.json").is_file() or (local / "dataset_dict.json").is_file():
             return _open_saved(path, local, split)
         return _open_files(path, _files_of_split(local, split), split)
-    elif _HUB_ID.fullmatch(path) and _ending(local) is None:
-        return _open_hub(path, split, name, revision)
     else:
         raise InputError("no such file or folder", file=path, hint="check the path, or give a hub id as owner/name")
     if _split_name(path, split) != "train":
@@ -124,6 +126,17 @@ def open_source(path: str, *, split: str = "train", name: str | None = None, rev
             hint="leave `split` out, or name the file of that split",
         )
     return _open_files(path, files, split)
+
+
+def check_reads_no_hub(path: str, name: str | None, revision: str | None) -> None:
+    """Raise `InputError` where what is not on the hub is given what only data sets of the hub have."""
+    for setting, value in (("name", name), ("revision", revision)):
+        if value is not None:
+            raise InputError(
+                f"only a data set of the hub has a {setting}, so {value!r} cannot be read",
+                file=path,
+                hint=f"leave `{setting}` out, or give a hub id as owner/name",
+            )
 
 
 def source_in_memory(dataset: datasets.Dataset | datasets.DatasetDict, name: str, split: str = "train") -> RawSource:
