@@ -62,6 +62,7 @@ def test_what_is_not_read_is_one_line(text_rows: list[dict[str, Any]], refused: 
     refused(lambda: load_pairs(streamed), "streamed", "without streaming=True")
     refused(lambda: load_pairs(pl.DataFrame(text_rows).lazy()), "LazyFrame", "list of dicts")
     refused(lambda: load_pairs(5), "a number", "give a path")
+    refused(lambda: load_pairs(text_rows, name="default"), "the data set", "'default'", "leave `name` out")
     refused(lambda: load_pairs(None), "null")
     refused(lambda: load_pairs(iter([])), "no rows")
     refused(lambda: load_pairs(iter([text_rows[0], "text"])), "row 2", "text, not an object")

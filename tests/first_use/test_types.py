@@ -1,4 +1,4 @@
-"""Whoever checks types: mypy knows what the package's functions take and return, and the examples pass."""
+"""Whoever checks types: mypy knows what functions take and return, refuses what is not so, and passes the examples."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ import subprocess
 import sys
 import sysconfig
 import venv
+from dataclasses import fields
 from pathlib import Path
+from typing import Any, get_type_hints
 
 import datasets
 import pytest
 
 import mixdpo
 from mixdpo.data import pair_dataset
+from mixdpo.data.data_settings import DataKeywords, DataSettings
+from mixdpo.plan.plan_settings import PlanKeywords, PlanSettings
 from pages import ROOT
 
 # The libraries that take mypy minutes to read for the first time, of which nothing is asked here.
@@ -48,7 +52,21 @@ assert_type(mixdpo.compare(["dpo.json", Path("runs/mixdpo")]), mixdpo.Comparison
 assert_type(mixdpo.PLANS["mixdpo"], mixdpo.PlanSettings)
 trainer = mixdpo.MixDPOTrainer("model", args=mixdpo.MixDPOConfig(), train_dataset=pairs, plan=plan)
 assert_type(trainer, mixdpo.MixDPOTrainer)
+mixdpo.load_pairs("pairs.parquet", columns={"prompt": "question"}, ties="keep", max_pairs=None)
+mixdpo.make_plan(scored, "dpo", order="hard_to_easy", threshold={"outside": [0.1, 0.9]}, signals=["nll_gap"])
+mixdpo.make_plan(scored, threshold="auto", hard_route="drop", first="hard", label_probability="agreement")
 mixdpo.make_plan("pairs.parquet")  # type: ignore[arg-type]
+mixdpo.make_plan(scored, "mixdpo", thresold=0.2)  # type: ignore[call-arg]
+mixdpo.make_plan(scored, threshold="x")  # type: ignore[arg-type]
+mixdpo.make_plan(scored, order="easy")  # type: ignore[arg-type]
+mixdpo.advise(scored, trained_polcy="dpo")  # type: ignore[call-arg]
+mixdpo.advise(scored, metric=3)  # type: ignore[arg-type]
+mixdpo.load_pairs("pairs.parquet", max_pair=100)  # type: ignore[call-arg]
+mixdpo.load_pairs("pairs.parquet", ties="both")  # type: ignore[arg-type]
+mixdpo.load_pair("pairs.parquet")  # type: ignore[attr-defined]
+mixdpo.audit(scored, setting=mixdpo.AuditSettings())  # type: ignore[call-arg]
+mixdpo.MixDPOConfig(beta="low")  # type: ignore[arg-type]
+mixdpo.MixDPOTrainer("model", arg=mixdpo.MixDPOConfig(), train_dataset=pairs)  # type: ignore[call-arg]
 mixdpo.score(pairs).select("all")  # type: ignore[arg-type]
 mixdpo.compare(7)  # type: ignore[arg-type]
 plan.positions  # type: ignore[attr-defined]
@@ -79,6 +97,16 @@ def test_pairs_have_the_methods_that_type_checkers_are_told_of() -> None:
     ]
     assert len(told) > 10
     assert [name for name in told if not hasattr(datasets.Dataset, name)] == []
+
+
+@pytest.mark.parametrize(
+    ("keywords", "settings", "apart"), [(PlanKeywords, PlanSettings, set()), (DataKeywords, DataSettings, {"path"})]
+)
+def test_keywords_for_type_checkers_are_the_fields_of_settings(keywords: Any, settings: type, apart: set[str]) -> None:
+    assert apart <= {f.name for f in fields(settings)}
+    known = get_type_hints(settings)
+    assert get_type_hints(keywords) == {f.name: known[f.name] for f in fields(settings) if f.name not in apart}
+    assert not keywords.__required_keys__
 
 
 def test_every_public_name_is_known_to_type_checkers() -> None:

@@ -7,7 +7,7 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal, TypedDict, get_args
 
 from mixdpo.common.errors import InputError
 from mixdpo.common.settings import check_ranges, check_seed
@@ -135,6 +135,21 @@ class DataSettings:
             own = {f.name: getattr(given, f.name) for f in fields(given)}
             sources.append(SourceSettings(**{**own, **{k: v for k, v in shared.items() if own[k] is None}}))
         return sources
+
+
+class DataKeywords(TypedDict, total=False):
+    """The fields of `DataSettings` but `path` as keywords, for type checkers; a test holds both equal."""
+
+    split: str
+    name: str | None
+    revision: str | None
+    columns: dict[str, str] | None
+    invalid_scores: InvalidScores
+    contradictions: Contradictions
+    pair_rule: PairRule
+    ties: Ties
+    max_pairs: int | None
+    seed: int
 
 
 @dataclass(kw_only=True, frozen=True)

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from mixdpo.data.data_settings import DataSettings
+from mixdpo.data.data_settings import DataKeywords, DataSettings
 from mixdpo.data.in_memory import IN_MEMORY, Named, Rows, rows_in_memory
 from mixdpo.data.load import read_pairs
 from mixdpo.difficulty.metrics import exchanged_margin
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
+    from typing_extensions import Unpack
 
     from mixdpo.data.load_report import LoadReport
     from mixdpo.data.pair_dataset import PairDataset
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def load_pairs(source: Named | Sequence[Named] | Rows, **settings: Any) -> PairDataset:
+def load_pairs(source: Named | Sequence[Named] | Rows, **settings: Unpack[DataKeywords]) -> PairDataset:
     """Load preference pairs from files or the hub, validated and in one form; what is dropped is logged.
 
     Args:
@@ -53,9 +54,9 @@ def load_pairs(source: Named | Sequence[Named] | Rows, **settings: Any) -> PairD
     return pairs
 
 
-def pairs_in_memory(dataset: Dataset | DatasetDict, name: str, **settings: Any) -> PairDataset:
-    """Load pairs as `load_pairs` does, of a data set that has a name for errors and warnings."""
-    pairs, report = read_pairs(DataSettings(path=name, **settings), dataset, exchanged=exchanged_margin)
+def pairs_in_memory(dataset: Dataset | DatasetDict, called: str, **settings: Unpack[DataKeywords]) -> PairDataset:
+    """Load pairs as `load_pairs` does, of a data set that is called so in errors and warnings."""
+    pairs, report = read_pairs(DataSettings(path=called, **settings), dataset, exchanged=exchanged_margin)
     report.log(logger)
     return pairs
 

@@ -7,7 +7,7 @@ are other settings of the same function.
 from __future__ import annotations
 
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mixdpo.common.errors import InputError
 from mixdpo.common.settings import unknown_name
@@ -15,16 +15,22 @@ from mixdpo.plan.advice import Advice
 from mixdpo.plan.check_settings import check_settings
 from mixdpo.plan.labels import label_probabilities
 from mixdpo.plan.plan import Plan
-from mixdpo.plan.plan_settings import PLANS, PlanSettings
+from mixdpo.plan.plan_settings import PLANS, PlanKeywords, PlanSettings
 from mixdpo.plan.routing import agreement_of, order_and_routes
 from mixdpo.plan.weights import pair_weights
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from mixdpo.data.pair_dataset import PairDataset
 
 
 def make_plan(
-    dataset: PairDataset, name: str | None = None, *, settings: PlanSettings | None = None, **changes: Any
+    dataset: PairDataset,
+    name: str | None = None,
+    *,
+    settings: PlanSettings | None = None,
+    **changes: Unpack[PlanKeywords],
 ) -> Plan:
     """Make a plan for `dataset`.
 
@@ -67,7 +73,7 @@ def make_plan(
     return replace(plan, curve=curve, label_probability=label_probability, weight=weight)
 
 
-def advise(dataset: PairDataset, **changes: Any) -> Advice:
+def advise(dataset: PairDataset, **changes: Unpack[PlanKeywords]) -> Advice:
     """Say what to do with pairs by their margin, and how much it will matter.
 
     Args:

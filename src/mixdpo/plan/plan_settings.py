@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple, TypedDict
 
-from mixdpo.plan.stage_settings import StageSettings
+from mixdpo.plan.stage_settings import Gate, GatedRoute, StageMetric, StageSettings
 
 Order = Literal["easy_to_hard", "hard_to_easy", "shuffled", "as_is"]
 Route = Literal["preference", "sft", "both", "drop", "tie"]
 Epochs = Literal["per_epoch", "staged"]
 LabelProbability = Literal["column", "agreement"]
 Pacing = Literal["linear", "sqrt"]
+First = Literal["easy", "hard"]
 Threshold = float | dict[str, float | list[float] | str] | Literal["auto"] | None
 
 SORTED: Final = ("easy_to_hard", "hard_to_easy")
@@ -130,7 +131,7 @@ class PlanSettings(AdviceSettings, WeightSettings, AutoSettings, StageSettings):
     )
     easy_route: Route = field(default="preference", metadata={"help": "objective of the other pairs"})
     hard_route: Route = field(default="sft", metadata={"help": "objective of the pairs that the threshold takes"})
-    first: Literal["easy", "hard"] | None = field(
+    first: First | None = field(
         default=None,
         metadata={"help": "train all easy (or all hard) pairs first, each part in `order`; null: order alone"},
     )
@@ -162,6 +163,39 @@ class PlanSettings(AdviceSettings, WeightSettings, AutoSettings, StageSettings):
         by_threshold = self.threshold is not None and not by_column
         by_label = self.weight in ("madpo", "rate") or self.label_probability == "agreement"
         return self.order in SORTED or by_threshold or by_label or self.advised
+
+
+class PlanKeywords(TypedDict, total=False):
+    """The fields of `PlanSettings` as keywords of a function, for type checkers; a test holds both equal."""
+
+    stages: int
+    stage_metric: StageMetric | None
+    gate: Gate | None
+    gated_route: GatedRoute
+    signals: list[str] | None
+    trust: float
+    min_share: float
+    max_share: float
+    weight: str | None
+    label_probability: LabelProbability | None
+    madpo_max: float
+    madpo_min: float
+    madpo_lambda: float
+    madpo_tau: float
+    advised: bool
+    start_policy: str
+    trained_policy: str
+    least_effect: float
+    metric: str
+    order: Order
+    threshold: Threshold
+    easy_route: Route
+    hard_route: Route
+    first: First | None
+    epochs: Epochs
+    pacing: Pacing | None
+    refill: bool
+    seed: int
 
 
 class Band(NamedTuple):

@@ -24,6 +24,7 @@ def score(dataset: PairDataset, metric: str | Sequence[str] = "rating", **parame
         metric: a key of `METRICS`, or several. `rating` is the score of the chosen minus that of the rejected answer.
         **parameters: of one metric the fields of its settings, such as ``score(pairs, "nll_gap", model="...")``; of
             several these fields by metric, such as ``score(pairs, ["rating", "nll_gap"], nll_gap={"model": "..."})``.
+            Type checkers let any pass, as it hangs on the metric; a wrong name or value is refused when run.
 
     Raises:
         InputError: unknown metric or parameter, the data or the settings lack what a metric needs, or a margin is not

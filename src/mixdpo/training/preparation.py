@@ -19,6 +19,7 @@ from peft import PeftConfig, PeftModel, get_peft_model
 from torch import nn
 from torch.distributed.fsdp import CPUOffloadPolicy
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin, set_seed
+from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from mixdpo.common.errors import InputError
 from mixdpo.data.token_report import TokenReport
@@ -54,7 +55,7 @@ def prepare_policy(
     model: PreTrainedModel | PeftModel | str | Path,
     peft_config: PeftConfig | None,
     args: MixDPOConfig,
-    quantization_config: Any = None,
+    quantization_config: QuantizationConfigMixin | dict[str, Any] | None = None,
 ) -> PreTrainedModel | PeftModel:
     """Return the policy without dropout.
 
@@ -96,7 +97,12 @@ def given_reference(
     return ref_model
 
 
-def load_named(name: str, args: MixDPOConfig, adapters: bool, quantization_config: Any = None) -> Any:
+def load_named(
+    name: str,
+    args: MixDPOConfig,
+    adapters: bool,
+    quantization_config: QuantizationConfigMixin | dict[str, Any] | None = None,
+) -> Any:
     """Load a model as `model_init_kwargs` and `trust_remote_code` say; `adapters`: whether it will have some."""
     more = dict(args.model_init_kwargs or {})
     if "torch_dtype" in more:  # its name in transformers 4

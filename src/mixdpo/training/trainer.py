@@ -24,6 +24,7 @@ from transformers import (
     TrainingArguments,
 )
 from transformers.trainer_utils import EvalLoopOutput, PredictionOutput, TrainOutput
+from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from mixdpo.common.errors import InputError, RunError
 from mixdpo.common.progress import pairs_bar
@@ -112,7 +113,7 @@ class MixDPOTrainer(PushingTrainer):
             reference where the loss reads one; as label_ids N zeros, for the first is to be larger. Returns metrics.
         callbacks: additional callbacks of transformers.
         optimizers: an optimizer over the policy's parameters, and a schedule of it; None is the one of `args`.
-        quantization_config: of a model that is given by its name, such as `BitsAndBytesConfig`.
+        quantization_config: of a model that is given by its name, such as `BitsAndBytesConfig`, or its fields.
         peft_config: adapters to add, for example `peft.LoraConfig`.
         plan: from `make_plan` or `Plan.load`, or settings or a name to make one by. Default: MixDPO's where the pairs
             have scores or `margin/rating`, else DPO's.
@@ -139,7 +140,7 @@ class MixDPOTrainer(PushingTrainer):
         compute_metrics: Callable[[EvalPrediction], dict[str, float]] | None = None,
         callbacks: Sequence[TrainerCallback] | None = None,
         optimizers: Optimizers = (None, None),
-        quantization_config: Any = None,
+        quantization_config: QuantizationConfigMixin | dict[str, Any] | None = None,
         peft_config: PeftConfig | None = None,
         plan: Plan | PlanSettings | str | Path | None = None,
         answers: AnswersSettings | None = None,
