@@ -62,7 +62,15 @@ def link_to_repository(app: Any, name: str, source: list[str]) -> None:
         source[0] = re.sub(r'(src|srcset)="\.\./[^"]*?([^/"]+)"', r'\1="_images/\2"', text)
 
 
+def plain_aliases(
+    app: Any, what: str, name: str, thing: Any, options: Any, signature: str | None, returns: str | None
+) -> tuple[str | None, str | None]:
+    """Write the names of type aliases, which Sphinx shows as its own objects where they are part of a union."""
+    return signature and re.sub(r"TypeAliasForwardRef\('(\w+)'\)", r"\1", signature), returns
+
+
 def setup(app: Any) -> None:
     """Called by Sphinx."""
     copy_notebooks()
     app.connect("source-read", link_to_repository)
+    app.connect("autodoc-process-signature", plain_aliases)
