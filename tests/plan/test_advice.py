@@ -10,7 +10,7 @@ import pytest
 from mixdpo.plan.advice_parts import Part, Range
 from mixdpo.plan.advice_rule import LARGEST_VALUE, advise_parts
 from mixdpo.plan.advice_words import reason, sentences, total_line, wrong_labels_line
-from mixdpo.plan.rule_table import TREATMENTS, RuleTable, rule_of, shipped_rule
+from mixdpo.plan.rule_table import SHARE, TREATMENTS, RuleTable, Treatment, World, rule_of, shipped_rule
 
 SURPLUSES = (-2.0, -1.0, 0.0, 1.0)
 LEAST = 3.0
@@ -58,38 +58,43 @@ def part(share: float = 0.3, margin: float = 0.02, **measured: Any) -> Part:
 EASY = part(0.7, 0.9)
 
 
+def effect_of(world: World, treatment: Treatment, right: float, surplus: float, share: float = SHARE) -> np.ndarray:
+    (effect,) = world.effects(treatment, np.array([right]), np.array([surplus]), share)
+    return effect
+
+
 def test_effects_are_linear_between_cells_and_end_with_them() -> None:
     world = table().worlds[0]
-    assert world.effect("sft", 0.5, -0.5) == pytest.approx([-6.5, -8.5, -4.5])
-    assert world.effect("drop", 0.75, -0.5) == pytest.approx([6, 4, 8])
-    assert world.effect("sft", 0.5, 9.0) == pytest.approx(world.effect("sft", 0.5, 1.0))
-    assert world.effect("drop", 0.2, 0.0) == pytest.approx(world.effect("drop", 0.5, 0.0))
+    assert effect_of(world, "sft", 0.5, -0.5) == pytest.approx([-6.5, -8.5, -4.5])
+    assert effect_of(world, "drop", 0.75, -0.5) == pytest.approx([6, 4, 8])
+    assert effect_of(world, "sft", 0.5, 9.0) == pytest.approx(effect_of(world, "sft", 0.5, 1.0))
+    assert effect_of(world, "drop", 0.2, 0.0) == pytest.approx(effect_of(world, "drop", 0.5, 0.0))
 
 
 def test_a_single_cell_moves_the_row_of_another_p() -> None:
     cells = [cell("one", 0.5, surplus, drop=10, smoothed=5, sft=15 * surplus) for surplus in SURPLUSES]
     cells.append(cell("one", 1.0, 0.0, drop=-4, smoothed=0, sft=-6))
     (world,) = rule_of({"cells": cells, "wrong_labels": [], "map": {}}).worlds
-    assert world.effect("sft", 1.0, 1.0)[0] == pytest.approx(15 - 6)
-    assert world.effect("drop", 1.0, -2.0)[0] == pytest.approx(-4)
-    assert world.effect("sft", 0.75, 1.0)[0] == pytest.approx((15 + 9) / 2)
+    assert effect_of(world, "sft", 1.0, 1.0)[0] == pytest.approx(15 - 6)
+    assert effect_of(world, "drop", 1.0, -2.0)[0] == pytest.approx(-4)
+    assert effect_of(world, "sft", 0.75, 1.0)[0] == pytest.approx((15 + 9) / 2)
 
 
 def test_effects_grow_with_the_share_as_the_map_has_it() -> None:
     cells = _shares()
     one, other = rule_of(_as_table(cells)).worlds
-    assert [one.effect("drop", 0.5, 0.0, share)[0] for share in (0.0, 0.05, 0.1, 0.2, 0.3)] == pytest.approx(
+    assert [effect_of(one, "drop", 0.5, 0.0, share)[0] for share in (0.0, 0.05, 0.1, 0.2, 0.3)] == pytest.approx(
         [0, 1.5, 3, 7.5, 12]
     )
-    assert [one.effect("drop", 0.5, 0.0, share)[0] for share in (0.4, 0.5, 0.9)] == pytest.approx([15, 18, 18])
+    assert [effect_of(one, "drop", 0.5, 0.0, share)[0] for share in (0.4, 0.5, 0.9)] == pytest.approx([15, 18, 18])
     # An order of all pairs keeps most of its effect where few are hard; of other answers it keeps the same part.
-    assert [one.effect("sft_last", 0.5, 0.0, share)[0] for share in (0.05, 0.1, 0.2)] == pytest.approx([4, 8, 9])
-    assert one.effect("sft_last", 0.5, -1.0, 0.1)[0] == pytest.approx(4)
-    assert one.effect("sft", 0.5, -1.0, 0.5)[0] == pytest.approx(one.effect("sft", 0.5, -1.0)[0] - 5)
+    assert [effect_of(one, "sft_last", 0.5, 0.0, share)[0] for share in (0.05, 0.1, 0.2)] == pytest.approx([4, 8, 9])
+    assert effect_of(one, "sft_last", 0.5, -1.0, 0.1)[0] == pytest.approx(4)
+    assert effect_of(one, "sft", 0.5, -1.0, 0.5)[0] == pytest.approx(effect_of(one, "sft", 0.5, -1.0)[0] - 5)
     lacks = [row for row in cells if row["hard_share"] == 0.3 or row["world"] == "one"]
     borrowed = rule_of(_as_table(lacks)).worlds[1]
     for share in (0.1, 0.5):
-        assert borrowed.effect("drop", 0.5, 0.0, share) == pytest.approx(other.effect("drop", 0.5, 0.0, share))
+        assert effect_of(borrowed, "drop", 0.5, 0.0, share) == pytest.approx(effect_of(other, "drop", 0.5, 0.0, share))
 
 
 def test_a_world_without_cells_of_the_usual_share_says_nothing() -> None:
@@ -264,9 +269,9 @@ def test_the_shipped_table_is_complete() -> None:
     assert low < -1 < 0 < high
     for world in rule.worlds:
         for treatment in TREATMENTS:
-            estimate, low, high = world.effect(treatment, 0.6, -0.3)
+            estimate, low, high = effect_of(world, treatment, 0.6, -0.3)
             assert low <= estimate <= high
-        few, some = (world.effect("drop", 0.5, -1.0, share)[0] for share in (0.1, 0.3))
+        few, some = (effect_of(world, "drop", 0.5, -1.0, share)[0] for share in (0.1, 0.3))
         assert 0 < few < some
 
 

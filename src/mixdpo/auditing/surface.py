@@ -29,6 +29,8 @@ CUES: Final[dict[str, str]] = {
 }
 """Style cues and what one of them looks like in lower case (Rust's regular expressions, counted without overlap)."""
 
+_LINE: Final = "(?m)^"
+
 SCRIPTS: Final = (
     "Latin", "Han", "Hiragana", "Katakana", "Hangul", "Cyrillic", "Arabic", "Devanagari", "Greek", "Hebrew", "Thai",
 )  # fmt: skip
@@ -78,10 +80,10 @@ def _features(batch: pl.DataFrame, special: str) -> pl.DataFrame:
         counted = {
             "chars": text.str.len_chars(),
             "words": _words(plain),
-            "broken": whole.str.count_matches("\ufffd", literal=True),
+            "broken": whole.str.count_matches("\ufffd"),
             "special": whole.str.count_matches(special),
             **({} if side == "prompt" else {"reasoning": text != whole}),
-            **({cue: lower.str.count_matches(pattern) for cue, pattern in CUES.items()} if side != "prompt" else {}),
+            **({cue: _matches(lower, pattern) for cue, pattern in CUES.items()} if side != "prompt" else {}),
         }
         expressions += [count.cast(pl.UInt32).alias(f"{side}/{name}") for name, count in counted.items()]
         expressions.append(pl.col(f"{side}/plain").hash(seed=0).alias(f"{side}/hash"))
@@ -93,9 +95,18 @@ def _features(batch: pl.DataFrame, special: str) -> pl.DataFrame:
     return both.select(expressions).collect()
 
 
+def _matches(text: pl.Expr, pattern: str) -> pl.Expr:
+    """Count a pattern; one that starts a line is looked for behind line breaks, up to ten times as fast as by `^`."""
+    if not pattern.startswith(_LINE):
+        return text.str.count_matches(pattern)
+    rest = pattern.removeprefix(_LINE)
+    return text.str.contains(rf"\A{rest}").cast(pl.UInt32) + text.str.count_matches(rf"\n{rest}")
+
+
 def _words(plain: pl.Expr) -> pl.Expr:
     """Count the words of single-spaced texts."""
-    spaced = plain.str.count_matches(" ", literal=True) + (plain != "").cast(pl.UInt32)
+    # A regular expression counts one character in half the time that `literal=True` takes.
+    spaced = plain.str.count_matches(" ") + (plain != "").cast(pl.UInt32)
     ascii_only = plain.str.len_bytes() == plain.str.len_chars()
     rest = pl.when(ascii_only).then(pl.lit("")).otherwise(plain)  # of most data nothing
     return pl.when(rest.str.contains(_CLUSTER)).then(rest.str.count_matches(_WORD)).otherwise(spaced)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
@@ -23,6 +24,7 @@ BATCH: Final = 5_000
 
 SIDES: Final = ("prompt", "chosen", "rejected")
 _INSTRUCTIONS: Final = ("system", "developer")
+_REASONING: Final = "|".join(map(re.escape, [*MARKS, "assistantfinal"]))
 
 
 def text_batches(
@@ -91,7 +93,7 @@ def _context(table: pl.DataFrame) -> pl.Series:
 
 def _answers(side: pl.Series, texts: pl.Series) -> pl.Series:
     """Return the texts of `side` without the reasoning before each message's words."""
-    marked = texts.str.contains_any([*MARKS, "assistantfinal"]).fill_null(False).arg_true()
+    marked = texts.str.contains(_REASONING).fill_null(False).arg_true()
     if marked.is_empty():
         return texts
     found = []

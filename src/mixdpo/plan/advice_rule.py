@@ -27,7 +27,7 @@ from mixdpo.plan.advice_parts import (
     Unknown,
     WrongLabels,
 )
-from mixdpo.plan.rule_table import TREATMENTS, RuleTable, Treatment, World
+from mixdpo.plan.rule_table import TREATMENTS, RuleTable, Treatment
 
 LARGEST_VALUE: Final = 0.1
 """Largest (2 P - 1) x margin of hard pairs, where the mean margin of the easiest third counts as 1. The hard pairs of
@@ -118,10 +118,10 @@ def _worth(rule: RuleTable, treatment: Treatment, right: Range, surplus: Range, 
     """
     by_world, worst, lows, highs = {}, {}, [], []
     for world in rule.worlds:
-        at_points = _over(world, treatment, right.points(), surplus.points(), hard_share)
+        at_points = world.effects(treatment, right.points(), surplus.points(), hard_share)
         by_world[world.name] = float(at_points[:, 0].mean())
         worst[world.name] = float(at_points[:, 0].min())
-        everywhere = _over(world, treatment, _ends(right), _ends(surplus), hard_share)
+        everywhere = world.effects(treatment, _ends(right), _ends(surplus), hard_share)
         lows.append(everywhere[:, 1].min())
         highs.append(everywhere[:, 2].max())
     return _Worth(by_world, worst, float(min(lows)), float(max(highs)))
@@ -133,11 +133,6 @@ def _mean(by_world: Mapping[str, float]) -> float:
 
 def _ends(known: Range) -> np.ndarray:
     return np.unique(np.append(np.linspace(known.low, known.high, POINTS), known.points()))
-
-
-def _over(world: World, treatment: Treatment, rights: np.ndarray, surpluses: np.ndarray, share: float) -> np.ndarray:
-    """Return effects at every pair of values, float64 of shape (n, 3)."""
-    return np.array([world.effect(treatment, right, surplus, share) for right in rights for surplus in surpluses])
 
 
 def _placed(part: Part, rule: RuleTable) -> tuple[Range, Range]:

@@ -38,9 +38,9 @@ class Row:
     surplus: np.ndarray
     effects: Mapping[Treatment, np.ndarray]
 
-    def at(self, treatment: Treatment, surplus: float) -> np.ndarray:
-        """Return an effect between two cells by straight lines, beyond the last one as it is there; shape (3,)."""
-        return np.array([np.interp(surplus, self.surplus, values) for values in self.effects[treatment].T])
+    def at(self, treatment: Treatment, surplus: float | np.ndarray) -> np.ndarray:
+        """Return effects between cells by straight lines, beyond the last one as they are there; shape (..., 3)."""
+        return np.stack([np.interp(surplus, self.surplus, values) for values in self.effects[treatment].T], axis=-1)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -65,21 +65,28 @@ class World:
         """The row with the most cells."""
         return max(self.rows.values(), key=lambda row: len(row.surplus))
 
-    def effect(self, treatment: Treatment, right: float, surplus: float, share: float = SHARE) -> np.ndarray:
-        """Return what a treatment is worth: estimate, low and high; float64 of shape (3,).
+    def effects(
+        self, treatment: Treatment, rights: np.ndarray, surpluses: np.ndarray, share: float = SHARE
+    ) -> np.ndarray:
+        """Return what a treatment is worth at every right with every surplus: estimate, low and high.
 
         Args:
             treatment: of hard pairs.
-            right: P, the probability that their labels are right; between two rows effects are linear in it.
-            surplus: of their chosen answers.
+            rights: P, the probability that their labels are right, shape (R,); between two rows effects are linear
+                in it.
+            surpluses: of their chosen answers, shape (S,).
             share: of hard pairs. What part of an effect few of them have, and what more of them add, depends on the
                 treatment, and is taken to be the same whatever their labels and answers are.
-        """
-        rows = [self._at(row, treatment, surplus) for row in self.rows.values()]
-        effect = np.array([np.interp(right, list(self.rows), values) for values in np.transpose(rows)])
-        return _at_share(self.smaller, treatment, share) * effect + _at_share(self.larger, treatment, share)
 
-    def _at(self, row: Row, treatment: Treatment, surplus: float) -> np.ndarray:
+        Returns:
+            float64 of shape (R * S, 3), all surpluses of the first right first.
+        """
+        rows = np.stack([self._at(row, treatment, surpluses).ravel() for row in self.rows.values()])
+        known = list(self.rows)
+        effects = np.stack([np.interp(rights, known, values) for values in rows.T], axis=-1).reshape(-1, 3)
+        return _at_share(self.smaller, treatment, share) * effects + _at_share(self.larger, treatment, share)
+
+    def _at(self, row: Row, treatment: Treatment, surplus: np.ndarray) -> np.ndarray:
         if len(row.surplus) > 1 or row is self.fullest:
             return row.at(treatment, surplus)
         # A single cell says how far its labels move an effect, and nothing of how that changes with the surplus.
