@@ -169,6 +169,13 @@ def test_help_names_settings_units_and_defaults(capsys) -> None:
 # ---- bad settings ----
 
 
+def test_wrong_words_point_to_the_help_of_their_command(capsys) -> None:
+    assert refused(capsys, "eval", "pairwise", "a.jsonl", "--output", "o.json").endswith(
+        "See mixdpo eval pairwise --help."
+    )
+    assert refused(capsys, "no-such-command").endswith("See mixdpo --help.")
+
+
 def test_unknown_key_names_the_nearest(capsys, recipe) -> None:
     line = refused(capsys, "train", "--config", recipe, "--train.learnin_rate", "1e-5")
     assert "unknown key train.learnin_rate; did you mean train.learning_rate?" in line

@@ -54,6 +54,31 @@ def test_a_call_that_keeps_failing_is_counted_and_tried_again_next_time(server: 
     assert len(server.bodies) == 4
 
 
+@pytest.mark.parametrize(
+    ("reply", "words"),
+    [
+        (
+            '{"error": {"message": "too many users", "code": 502}}',
+            "place of an answer (too many users)",
+        ),
+        ('{"error": "overloaded"}', "place of an answer (overloaded)"),
+        ('{"choices": null}', "it has no choices"),
+        ('{"choices": []}', "it has no choices"),
+        ('{"choices": [{"index": 0, "finish_reason": "stop", "message": null}]}', "a choice without a message"),
+        ('{"choices": [{"finish_reason": "stop", "message": {"content": {"text": "a"}}}]}', "neither text nor a list"),
+    ],
+)
+def test_what_is_malformed_in_a_reply_is_said(reply: str, words: str, server: Endpoint) -> None:
+    server.faults = [reply] * 3  # so often a malformed reply is asked for
+    failure, *others = [
+        one.failure for one in complete_all(requests(3), settings(server, concurrency=1, max_retries=0))
+    ]
+    assert others == [None, None]
+    assert failure is not None
+    assert failure.startswith("malformed reply: ")
+    assert words in failure
+
+
 def test_a_key_that_is_refused_later_ends_a_run_that_goes_on(server: Endpoint) -> None:
     kept = complete_all(requests(3), settings(server))
     server.answer = lambda body: 403

@@ -164,7 +164,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error.format_message(), file=sys.stderr)
         return 2
     except click.ClickException as error:
-        print(f"mixdpo: {error.format_message()} See mixdpo --help.", file=sys.stderr)
+        context = error.ctx if isinstance(error, click.UsageError) else None
+        command = context.command_path if context is not None else "mixdpo"
+        print(f"mixdpo: {error.format_message()} See {command} --help.", file=sys.stderr)
         return 2
     except MixdpoError as error:
         print(f"mixdpo: {error}", file=sys.stderr)

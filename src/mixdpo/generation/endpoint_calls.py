@@ -168,7 +168,10 @@ class Calls:
                 raise key_refused(self.settings, self._scrubbed(error)) from None
             except openai.NotFoundError as error:
                 url, model = shown_url(self.settings.base_url), self.settings.model
-                raise InputError(f"{url} does not know the model {model!r} ({self._scrubbed(error)})") from None
+                raise InputError(
+                    f"{url} does not know the model {model!r} ({self._scrubbed(error)})",
+                    hint="check its name, and the URL, which ends before /chat/completions, mostly with /v1",
+                ) from None
             except openai.APIResponseValidationError as error:
                 failure = f"malformed reply: {self._scrubbed(error)}"
             except openai.OpenAIError as error:  # with 403 a provider may refuse a prompt and not the key

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -22,11 +23,12 @@ def read_replies(response: Any, wanted: int) -> list[Completion | None]:
         wanted: answers that were asked for; the reply may hold fewer, and what it holds beyond is left out.
 
     Raises:
-        AttributeError, IndexError, KeyError, TypeError, ValueError: the reply is malformed, or all answers in it.
+        AttributeError, IndexError, KeyError, TypeError, ValueError: the reply is malformed, or all answers in it; the
+            message says how, in the endpoint's own words where it sent an error under status 200.
     """
-    choices = response.choices[:wanted]
+    choices = _choices(response)[:wanted]
     read: list[Completion | None] = []
-    fault: Exception = IndexError("there are no choices")
+    fault: Exception = ValueError("it has no choices")
     for choice in choices:
         try:
             read.append(well_formed_completion(_read(choice, response, alone=len(choices) == 1)))
@@ -38,12 +40,27 @@ def read_replies(response: Any, wanted: int) -> list[Completion | None]:
     return read
 
 
+def _choices(response: Any) -> list[Any]:
+    error = getattr(response, "error", None)
+    if error:
+        said = error.get("message") if isinstance(error, Mapping) else error
+        raise ValueError(f"an error in place of an answer ({said or error})")
+    if isinstance(response, str):
+        raise ValueError(f"no JSON, but {response!r:.60}")
+    choices = getattr(response, "choices", None)
+    if not isinstance(choices, list):
+        raise ValueError("it has no choices")
+    return choices
+
+
 def _read(choice: Any, response: Any, *, alone: bool) -> Completion:
     logprobs = choice.logprobs.content if choice.logprobs is not None else None
     first = logprobs[0].top_logprobs if logprobs else []
     usage = response.usage
     written = usage if alone else None  # else it counts all answers together
     details = getattr(written, "completion_tokens_details", None)
+    if choice.message is None:
+        raise ValueError("a choice without a message")
     text, reasoning = _parts(choice.message)
     return Completion(
         text=text,
@@ -63,8 +80,10 @@ def _parts(message: Any) -> tuple[str, str | None]:
     beside = [getattr(message, name, None) for name in _REASONING]
     reasoning = next((text for text in beside if isinstance(text, str) and text.strip()), None)
     content = message.content
-    if not isinstance(content, list):
+    if content is None or isinstance(content, str):
         return content or "", reasoning
+    if not isinstance(content, list):
+        raise ValueError(f"content that is neither text nor a list ({content!r:.60})")
     texts = {
         kind: "".join(_part_text(part[kind]) for part in content if kind in part) for kind in ("text", "thinking")
     }
