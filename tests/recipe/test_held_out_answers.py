@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import pytest
 
 from mixdpo.common.errors import RunError
@@ -29,7 +32,9 @@ def test_answers_are_greedy_and_failures_counted(caplog: pytest.LogCaptureFixtur
                    enumerate(("brief", "a long question")))  # fmt: skip
     settings = GenerationSettings(samples=4, temperature=0.9, max_new_tokens=5)
     first, second = answer_greedily([short, long], Writer(), settings)
-    assert first.answers == (Answer("to brief", "writer", True, 2, columns={"demands": "[]"}),)
+    (answer,) = first.answers
+    assert math.isnan(answer.score)
+    assert replace(answer, score=0.0) == Answer("to brief", "writer", True, 2, 0.0, columns={"demands": "[]"})
     assert second.answers == ()
     assert "1 of 2 held-out prompts have no answer; the first: too long" in caplog.text
     with pytest.raises(RunError, match="too long"):
