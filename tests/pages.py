@@ -37,15 +37,19 @@ def blocks(page: str) -> list[Block]:
 
 
 def commands(block: Block) -> list[list[str]]:
-    """The lines of a block of the shell as words, comments and continuations resolved."""
-    lines = block.text.replace("\\\n", " ").splitlines()
+    """The commands of a block as words, comments and continuations resolved; of a session, the lines behind a `$`."""
+    lines = block.text.strip().replace("\\\n", " ").splitlines()
+    if block.text.lstrip().startswith("$ "):
+        lines = [line[2:] for line in lines if line.startswith("$ ")]
+    elif block.language not in SHELL:
+        return []
     return [words for line in lines if (words := shlex.split(line, comments=True))]
 
 
 def mixdpo_commands(page: str) -> Iterator[list[str]]:
     """Arguments of every `mixdpo` command in the code blocks of a page, up to where the shell takes over."""
     for block in blocks(page):
-        for words in commands(block) if block.language in SHELL else []:
+        for words in commands(block):
             if words[0] == "mixdpo":
                 yield list(takewhile(lambda word: word not in ("|", ">", "&&", ";"), words[1:]))
 
