@@ -36,7 +36,7 @@ def questions(table: Table) -> list[Row]:
         ),
         Row(
             name="Does a wrong label cost more on easy pairs than on hard ones?",
-            about="DPO's loss per 1 % of labels, easy − hard",
+            about="DPO's loss per 10 % of labels, easy − hard",
             compared=tuple(label_costs(table)[-1].compared),
         ),
     ]
@@ -45,7 +45,7 @@ def questions(table: Table) -> list[Row]:
 def label_costs(table: Table) -> list[Row]:
     """Return what DPO loses by wrong labels on hard pairs, on the others, and by how much more on these.
 
-    In reward per one per cent of all pairs, by cells that differ in these labels alone.
+    In reward per ten per cent of all pairs, by cells that differ in these labels alone.
     """
     found: dict[str, list[Compared]] = {"hard": [], "easy": [], "easy less hard": []}
     for world in worlds(table):
@@ -76,8 +76,8 @@ def labels_cells(table: Table, world: str) -> tuple[CellRow, CellRow, CellRow] |
 
 def _cost(table: Table, right: CellRow, wrong: CellRow, share_right: str, share: float) -> np.ndarray:
     lost = rewards(right, table["baseline"]) - rewards(wrong, table["baseline"])
-    per_cent = 100 * share * (right["measured"][share_right] - wrong["measured"][share_right])
-    return lost / per_cent
+    tenths = 10 * share * (right["measured"][share_right] - wrong["measured"][share_right])
+    return lost / tenths
 
 
 def order_rows(table: Table) -> list[Row]:

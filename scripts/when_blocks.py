@@ -280,12 +280,12 @@ def labels_block(table: Table, likelihood: Mapping[str, Any]) -> str:
     text = as_markdown(TextTable("", headings, rows)).rstrip()
     return (
         f"On easy pairs, compared with hard ones, a wrong label costs {_verdicts(signs, more)}.{advice}\n\n"
-        f"What DPO loses in reward by one per cent of all pairs with a wrong label:\n\n{text}"
+        f"What DPO loses in reward by ten per cent of all pairs with a wrong label:\n\n{text}"
     )
 
 
 def _cost(effect: PairedEffect) -> str:
-    return interval((effect.estimate, effect.low, effect.high), 4)
+    return interval((effect.estimate, effect.low, effect.high))
 
 
 def shares_block(table: Table) -> str:
