@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import sys
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from itertools import pairwise, takewhile
@@ -82,8 +84,9 @@ def furnished(tokenizer: PreTrainedTokenizerFast, tmp_path_factory: pytest.TempP
 
 @pytest.fixture
 def reader(furnished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the files that the pages name, which is the working folder."""
+    """A folder with the files that the pages name, which is the working folder; `python` is the one of the tests."""
     folder = shutil.copytree(furnished, tmp_path / "reader", symlinks=True)
+    monkeypatch.setenv("PATH", os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
     monkeypatch.chdir(folder)
     return folder
 
