@@ -148,9 +148,7 @@ def run_commands(block: Block, furnished: Path) -> None:
         elif is_run(words):
             assert words[0] == "mixdpo", f"neither run nor named in NOT_RUN: {line}"
             make_way(words, furnished)
-            assert main([url if word == "URL" else Template(word).substitute(variables) for word in words[1:]]) == 0, (
-                line
-            )
+            assert main([Template(word).substitute(variables) for word in words[1:]]) == 0, line
 
 
 def make_way(words: list[str], furnished: Path) -> None:
